@@ -1,0 +1,25 @@
+//! Strata's intermediate representation: MLIR-like operations in SSA form, with operands, results, typed
+//! attributes, regions and locations, held in `cranelift-entity` arenas.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`types`] | element, tensor and shape types |
+//! | [`tensor`] | tensors of data: constants, and the evaluator's values |
+//! | [`attr`] | attributes, and how typed Rust fields and serde values become them |
+//! | [`dialect`] | the op tables, one row an op: every op that exists |
+//! | [`module`] | arenas, insertion, rewriting and traversal |
+//!
+//! Invariants: the op set is closed (a `match` over [`dialect::Op`] is exhaustive); all tensor shapes are static;
+//! a [`Module`]'s text form parses back to an equal module; nothing here does IO.
+
+pub mod attr;
+pub mod dialect;
+pub mod module;
+pub mod tensor;
+pub mod types;
+
+pub use attr::{Attribute, Elements};
+pub use dialect::Op;
+pub use module::{BlockId, Location, Module, OpId, RegionId, ValueDef, ValueId};
+pub use tensor::{Tensor, TensorData};
+pub use types::{ElemType, TensorType, Type};
