@@ -1,0 +1,327 @@
+//! The rows. See the [module above](super).
+//!
+//! Opcode ranges: `0x00__` structure of a program, `0x01__` stage heads, `0x02__` stage tails, `0x03__` DMA.
+
+use super::*;
+use crate::program::{Mapping, SegmentKind};
+
+define_instructions! {
+    /// Structure of a program: declarations, and the begin and end of phases and stages.
+    Control {
+        /// Ends the program.
+        0x0001 "halt" Halt {}
+        /// Declares a DRAM segment.
+        0x0002 "segment" DeclareSegment {
+            /// Its number, counted from 0.
+            imm segment: u32,
+            /// What it is for.
+            imm kind: SegmentKind,
+            /// Its size.
+            imm bytes: u64,
+        }
+        /// Declares a stream: a ring of `slots` rows of `pitch_bytes` at `base` in activation SRAM, holding rows of a
+        /// `[rows, cols, chs]` tensor; row `r` lies at `base + (r mod slots) * pitch_bytes`.
+        0x0003 "stream" DeclareStream {
+            /// Its number, counted from 0.
+            imm stream: u32,
+            /// Element type.
+            imm elem: Elem,
+            /// Rows of the tensor.
+            imm rows: u32,
+            /// Columns of the tensor.
+            imm cols: u32,
+            /// Channels of the tensor.
+            imm chs: u32,
+            /// Address of slot 0 in activation SRAM.
+            write base: u32,
+            /// Distance of slots; at least a row.
+            imm pitch_bytes: u32,
+            /// Row slots; `slots == rows` makes a whole resident tensor.
+            imm slots: u32,
+        }
+        /// Begins a phase. The stages up to `end_phase` run at once; the phase ends when each has written its last row.
+        0x0010 "phase" BeginPhase {
+            /// Its number, counted from 0.
+            imm phase: u32,
+        }
+        /// Declares a partition of the phase: a set of MAC clusters that its stages share by turns.
+        0x0011 "partition" DeclarePartition {
+            /// Its number in the phase, counted from 0.
+            imm partition: u32,
+            /// Clusters it owns; the partitions of a phase add up to at most the machine's.
+            imm clusters: u32,
+        }
+        /// Begins a stage: the head and the tails up to the next `stage` or `end_phase` belong to it.
+        0x0012 "stage" BeginStage {
+            /// The partition that it runs on.
+            imm partition: u32,
+            /// Weight loads, counted over the whole program, that must be complete before its first row.
+            imm wait_loads: u32,
+            /// How the MAC array is divided.
+            imm mapping: Mapping,
+            /// Where its rows go; a DMA-out stage has an empty view.
+            write out: View,
+            /// The source layer, an index into the debug names.
+            imm source: u32,
+        }
+        /// Ends a phase.
+        0x0013 "end_phase" EndPhase {}
+        /// Queues a DMA of `bytes` from the weight segment at `src` to weight SRAM at `dst`. Loads are numbered over the
+        /// program and run in order, in the background, from the moment that their phase begins.
+        0x0300 "load_weights" LoadWeights {
+            /// Destination in weight SRAM.
+            write dst: WeightAddr,
+            /// Byte offset in the weight segment.
+            read src: u64,
+            /// Length.
+            imm bytes: u32,
+        }
+    }
+}
+
+define_instructions! {
+    /// Stage heads: each computes one row of the accumulator.
+    Head {
+        /// `acc = src`, extents of 1 broadcast to the output.
+        0x0100 "load" Load {
+            /// The tensor.
+            read src: View,
+        }
+        /// TOSA CONV2D to `i32` (`i8` inputs). With `groups > 1`, output channel `o` of group `g` sums only input channels of
+        /// group `g`. Weights `[OC][KH][KW][IC/groups]`, bias `[OC]`.
+        0x0101 "conv2d" Conv2d {
+            /// Input.
+            read src: View,
+            /// Kernel, stride, dilation, padding.
+            imm window: Window,
+            /// Groups of channels.
+            imm groups: u32,
+            /// Zero point of the input.
+            imm input_zp: i32,
+            /// Zero point of the weights.
+            imm weight_zp: i32,
+            /// `i8` weights.
+            read weights: WeightAddr,
+            /// `i32` biases.
+            read bias: WeightAddr,
+            /// Whether the array runs F(2x2,3x3): changes time, never values.
+            imm winograd: bool,
+        }
+        /// TOSA DEPTHWISE_CONV2D to `i32`. Weights `[KH][KW][C][M]`, bias `[C*M]`.
+        0x0102 "depthwise_conv2d" DepthwiseConv2d {
+            /// Input.
+            read src: View,
+            /// Kernel, stride, dilation, padding.
+            imm window: Window,
+            /// Output channels an input channel.
+            imm multiplier: u32,
+            /// Zero point of the input.
+            imm input_zp: i32,
+            /// Zero point of the weights.
+            imm weight_zp: i32,
+            /// `i8` weights.
+            read weights: WeightAddr,
+            /// `i32` biases.
+            read bias: WeightAddr,
+        }
+        /// TOSA TRANSPOSE_CONV2D to `i32`. Weights `[OC][KH][KW][IC]`, bias `[OC]`.
+        0x0103 "transpose_conv2d" TransposeConv2d {
+            /// Input.
+            read src: View,
+            /// Kernel rows.
+            imm kernel_h: u32,
+            /// Kernel columns.
+            imm kernel_w: u32,
+            /// Row step in the output.
+            imm stride_h: u32,
+            /// Column step in the output.
+            imm stride_w: u32,
+            /// Output padding above; negative crops.
+            imm out_pad_top: i32,
+            /// Output padding on the left; negative crops.
+            imm out_pad_left: i32,
+            /// Zero point of the input.
+            imm input_zp: i32,
+            /// Zero point of the weights.
+            imm weight_zp: i32,
+            /// `i8` weights.
+            read weights: WeightAddr,
+            /// `i32` biases.
+            read bias: WeightAddr,
+        }
+        /// TOSA MATMUL to `i32`: `acc[h, c] = sum(k) (a[h, k] - a_zp) * (b[k, c] - b_zp)`; `a` is `[H, 1, K]`, `b` is `[K, 1, C]`.
+        /// With `batches > 1`, rows are split evenly over batches: `a` is `[B*H, 1, K]` and `b` is `[B*K, 1, C]`.
+        0x0104 "matmul" MatMul {
+            /// Left operand.
+            read a: View,
+            /// Right operand.
+            read b: View,
+            /// Batches stacked in rows.
+            imm batches: u32,
+            /// Zero point of `a`.
+            imm a_zp: i32,
+            /// Zero point of `b`.
+            imm b_zp: i32,
+        }
+        /// TOSA MAX_POOL2D.
+        0x0110 "max_pool2d" MaxPool2d {
+            /// Input.
+            read src: View,
+            /// Kernel, stride, padding; dilation is 1.
+            imm window: Window,
+        }
+        /// TOSA AVG_POOL2D.
+        0x0111 "avg_pool2d" AvgPool2d {
+            /// Input.
+            read src: View,
+            /// Kernel, stride, padding; dilation is 1.
+            imm window: Window,
+            /// Zero point of the input.
+            imm input_zp: i32,
+            /// Zero point of the output.
+            imm output_zp: i32,
+        }
+        /// TOSA RESIZE.
+        0x0120 "resize" Resize {
+            /// Input.
+            read src: View,
+            /// Interpolation.
+            imm mode: ResizeMode,
+            /// Row scale, numerator.
+            imm scale_y_n: i32,
+            /// Row scale, denominator.
+            imm scale_y_d: i32,
+            /// Column scale, numerator.
+            imm scale_x_n: i32,
+            /// Column scale, denominator.
+            imm scale_x_d: i32,
+            /// Row offset.
+            imm offset_y: i32,
+            /// Column offset.
+            imm offset_x: i32,
+        }
+        /// TOSA PAD: the source stands at (`top`, `left`, `front`) of the output, the rest is `value`.
+        0x0130 "pad" Pad {
+            /// Input.
+            read src: View,
+            /// Rows before.
+            imm top: u32,
+            /// Columns before.
+            imm left: u32,
+            /// Channels before.
+            imm front: u32,
+            /// The fill.
+            imm value: i32,
+        }
+        /// Reads the source, row-major, as a tensor of six extents `dims`, permutes its axes (axis `i` of the result is axis
+        /// `perm[i]` of `dims`), and reads the result, row-major, as the output shape: transpose, reshape, space-to-depth and
+        /// depth-to-space.
+        0x0131 "permute" Permute {
+            /// Input.
+            read src: View,
+            /// Extents; leading ones are 1.
+            imm dims: [u32; 6],
+            /// Permutation.
+            imm perm: [u8; 6],
+        }
+        /// TOSA REDUCE_*: along `axis`, whose extent becomes 1. Sums and products of `i8` accumulate in `i32`.
+        0x0140 "reduce" Reduce {
+            /// Input.
+            read src: View,
+            /// The axis.
+            imm axis: Axis,
+            /// What is computed.
+            imm kind: ReduceKind,
+        }
+        /// TOSA ARGMAX over channels: `acc[h, w, 0]`, `i32`, the first of equals.
+        0x0141 "argmax" Argmax {
+            /// Input.
+            read src: View,
+        }
+        /// Moves rows from a DRAM segment into the stage's output view: row `r`, column `x` begins at
+        /// `offset + r * row_pitch_bytes + x * pixel_pitch_bytes`.
+        0x0301 "dma_in" DmaIn {
+            /// The segment.
+            read segment: u32,
+            /// Byte offset of the first row.
+            imm offset: u64,
+            /// Distance of rows.
+            imm row_pitch_bytes: u64,
+            /// Distance of pixels; equal to a pixel when rows are contiguous.
+            imm pixel_pitch_bytes: u32,
+        }
+        /// Moves rows of the source view to a DRAM segment, addressed as in `dma_in`.
+        0x0302 "dma_out" DmaOut {
+            /// The rows.
+            read src: View,
+            /// The segment.
+            write segment: u32,
+            /// Byte offset of the first row.
+            imm offset: u64,
+            /// Distance of rows.
+            imm row_pitch_bytes: u64,
+            /// Distance of pixels.
+            imm pixel_pitch_bytes: u32,
+        }
+    }
+}
+
+define_instructions! {
+    /// Stage tails: each transforms the accumulator row elementwise.
+    Tail {
+        /// TOSA RESCALE with 32-bit multipliers:
+        /// `acc = saturate(((acc - input_zp) * multiplier + 2^(shift-1)) >> shift + output_zp)`.
+        0x0200 "rescale" Rescale {
+            /// `i32` multipliers: one, or one an output channel.
+            read multipliers: WeightAddr,
+            /// `i8` shifts: as many.
+            read shifts: WeightAddr,
+            /// Whether there is one an output channel.
+            imm per_channel: bool,
+            /// Zero point of the input.
+            imm input_zp: i32,
+            /// Zero point of the output.
+            imm output_zp: i32,
+            /// Type of the result.
+            imm to: Elem,
+            /// Whether to round twice, as TOSA's DOUBLE_ROUND.
+            imm double_round: bool,
+        }
+        /// TOSA CLAMP: `acc = min(max(acc, min), max)`.
+        0x0201 "clamp" Clamp {
+            /// Least value.
+            imm min: i32,
+            /// Greatest value.
+            imm max: i32,
+        }
+        /// TOSA TABLE on `i8`: `acc = table[acc + 128]`.
+        0x0202 "table" Table {
+            /// 256 entries of `i8`.
+            read table: WeightAddr,
+        }
+        /// `acc = kind(acc, rescale(operand))` with a streamed operand, whose extents of 1 broadcast.
+        0x0210 "binary" Binary {
+            /// What is computed.
+            imm kind: BinaryKind,
+            /// The operand.
+            read src: View,
+            /// Its rescale to `i32`, if any.
+            imm rescale: Option<OperandRescale>,
+            /// Right shift of a product.
+            imm shift: u8,
+        }
+        /// `acc = kind(acc, operand)` with a constant operand.
+        0x0211 "binary_const" BinaryConst {
+            /// What is computed.
+            imm kind: BinaryKind,
+            /// The operand: one element, or one an output channel.
+            read table: WeightAddr,
+            /// Whether there is one an output channel.
+            imm per_channel: bool,
+            /// Type of the operand.
+            imm elem: Elem,
+            /// Right shift of a product.
+            imm shift: u8,
+        }
+    }
+}

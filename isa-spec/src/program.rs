@@ -1,0 +1,148 @@
+//! A program in structured form, as the decoder gives it and the compiler fills it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::inst::{Elem, Head, Tail, View, WeightAddr};
+
+/// What a DRAM segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SegmentKind {
+    /// Weights, biases and tables; read-only. A program has at most one.
+    Weights,
+    /// A network input; read-only.
+    Input,
+    /// A network output; every byte is written.
+    Output,
+    /// Spilled activations.
+    Scratch,
+}
+
+/// A DRAM segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// What it is for.
+    pub kind: SegmentKind,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// A ring of rows in activation SRAM. It lives from the first to the last phase that names it; one that lives in more
+/// than one phase holds the whole tensor (`slots == rows`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stream {
+    /// Element type.
+    pub elem: Elem,
+    /// Rows of the tensor.
+    pub rows: u32,
+    /// Columns of the tensor.
+    pub cols: u32,
+    /// Channels of the tensor.
+    pub chs: u32,
+    /// Address of slot 0 in activation SRAM.
+    pub base: u32,
+    /// Distance of slots in bytes.
+    pub pitch_bytes: u32,
+    /// Row slots.
+    pub slots: u32,
+}
+
+impl Stream {
+    /// Bytes of one row, without padding.
+    pub fn row_bytes(&self) -> u64 {
+        u64::from(self.cols) * u64::from(self.chs) * u64::from(self.elem.size_bytes())
+    }
+
+    /// Bytes of activation SRAM that the ring takes.
+    pub fn size_bytes(&self) -> u64 {
+        u64::from(self.slots) * u64::from(self.pitch_bytes)
+    }
+}
+
+/// How a stage divides the MACs of its partition. The clusters are arranged as reduction x output channels x pixels; in
+/// each, a chain of lanes is split as reduction lanes x output channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Reduction lanes of a cluster, a power of two that divides the target's lanes.
+    pub lanes_reduction: u32,
+    /// Clusters over the reduction.
+    pub clusters_reduction: u32,
+    /// Clusters over output channels.
+    pub clusters_channels: u32,
+    /// Clusters over pixels of a row.
+    pub clusters_pixels: u32,
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        Self { lanes_reduction: 1, clusters_reduction: 1, clusters_channels: 1, clusters_pixels: 1 }
+    }
+}
+
+impl Mapping {
+    /// Clusters that the mapping uses.
+    pub fn clusters(&self) -> u64 {
+        u64::from(self.clusters_reduction)
+            * u64::from(self.clusters_channels)
+            * u64::from(self.clusters_pixels)
+    }
+}
+
+/// What a stage computes, apart from where it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StageCode {
+    /// The operation that makes the accumulator row.
+    pub head: Head,
+    /// Elementwise operations on it, in order.
+    pub tail: Vec<Tail>,
+    /// Where the rows go; the default (empty) view for DMA-out.
+    pub out: View,
+}
+
+/// A stage of a phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// The partition, an index into the phase's.
+    pub partition: u32,
+    /// Weight loads, counted over the program, that must be complete before its first row.
+    pub wait_loads: u32,
+    /// How the array is divided.
+    pub mapping: Mapping,
+    /// What it computes.
+    pub code: StageCode,
+    /// The source layer, an index into the debug names.
+    pub source: u32,
+}
+
+/// A background DMA of weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WeightLoad {
+    /// Destination in weight SRAM.
+    pub dst: WeightAddr,
+    /// Byte offset in the weight segment.
+    pub src: u64,
+    /// Length in bytes.
+    pub bytes: u32,
+}
+
+/// A phase: partitions, the weight loads that it starts, and the stages that run at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Clusters of each partition. DMA stages name a partition too, but take no time on it.
+    pub partitions: Vec<u32>,
+    /// Loads queued when the phase begins, for its own stages or for later ones (prefetch).
+    pub loads: Vec<WeightLoad>,
+    /// The stages.
+    pub stages: Vec<Stage>,
+}
+
+/// A program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// DRAM segments.
+    pub segments: Vec<Segment>,
+    /// Streams of all phases.
+    pub streams: Vec<Stream>,
+    /// Phases, in order.
+    pub phases: Vec<Phase>,
+}
