@@ -8,6 +8,7 @@
 //! | [`attr`] | attributes, and how typed Rust fields and serde values become them |
 //! | [`dialect`] | the op tables, one row an op: every op that exists |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
+//! | [`text`] | the text form: printer and parser |
 //!
 //! Invariants: the op set is closed (a `match` over [`dialect::Op`] is exhaustive); all tensor shapes are static;
 //! a [`Module`]'s text form parses back to an equal module; nothing here does IO.
@@ -16,6 +17,7 @@ pub mod attr;
 pub mod dialect;
 pub mod module;
 pub mod tensor;
+pub mod text;
 pub mod types;
 
 pub use attr::{Attribute, Elements};

@@ -13,6 +13,7 @@ use cranelift_entity::{PrimaryMap, SecondaryMap, entity_impl};
 use crate::attr::{Attribute, Elements, FunctionType};
 use crate::dialect::{BuiltinModule, Func, Op};
 use crate::tensor::Tensor;
+use crate::text::syntax::quoted;
 use crate::types::{TensorType, Type};
 
 /// An operation.
@@ -61,9 +62,19 @@ impl Location {
         Self(Some(Arc::new(LocationData { name: name.into(), file: Some((file.into(), line, column)) })))
     }
 
+    /// `loc("file":line:column)`: a place in a file without a name.
+    pub fn at(file: impl Into<String>, line: u32, column: u32) -> Self {
+        Self::in_file("", file, line, column)
+    }
+
+    /// Whether anything is known of the place.
+    pub fn is_known(&self) -> bool {
+        self.name().is_some() || self.file().is_some()
+    }
+
     /// The name, if known.
     pub fn name(&self) -> Option<&str> {
-        self.0.as_ref().map(|l| l.name.as_str())
+        self.0.as_ref().map(|l| l.name.as_str()).filter(|name| !name.is_empty())
     }
 
     /// File, line and column, if known.
@@ -75,9 +86,12 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.name(), self.file()) {
-            (Some(name), Some((file, line, column))) => write!(f, "loc({name:?}({file:?}:{line}:{column}))"),
-            (Some(name), None) => write!(f, "loc({name:?})"),
-            _ => f.write_str("loc(unknown)"),
+            (Some(name), Some((file, line, column))) => {
+                write!(f, "loc({}({}:{line}:{column}))", quoted(name), quoted(file))
+            }
+            (None, Some((file, line, column))) => write!(f, "loc({}:{line}:{column})", quoted(file)),
+            (Some(name), None) => write!(f, "loc({})", quoted(name)),
+            (None, None) => f.write_str("loc(unknown)"),
         }
     }
 }

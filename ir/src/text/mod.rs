@@ -1,0 +1,16 @@
+//! The text form: MLIR's generic syntax, so that any MLIR tool reads a dump.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`print`](mod@print) | module to text |
+//! | [`resources`] | the side file of large constants |
+//! | `syntax` | what both directions share: string escapes, bare identifiers, floats |
+//!
+//! Invariants: printing is deterministic; a module printed, parsed and printed again gives the same text.
+
+pub mod print;
+pub mod resources;
+pub(crate) mod syntax;
+
+pub use print::{PrintOptions, Printed, ResourcePlacement, print, to_string};
+pub use resources::{ResourceError, Resources};

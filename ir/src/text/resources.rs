@@ -1,0 +1,196 @@
+//! The blobs of large constants, and the side file that holds them when they do not stand in the text.
+//!
+//! The file is `STRATARS`, a little-endian `u32` version, a `u32` count, and for each blob a `u32` name length, the
+//! name in UTF-8, a `u64` data length and the data, which is little-endian and row-major as MLIR's
+//! `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const MAGIC: &[u8; 8] = b"STRATARS";
+const VERSION: u32 = 1;
+
+/// Why bytes are not a side file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResourceError {
+    /// The first bytes are something else.
+    #[error("not a resource file: it does not begin with `STRATARS`")]
+    NotResources,
+    /// A newer or unknown version.
+    #[error("resource file version {0} is not supported (this program reads {VERSION})")]
+    Version(u32),
+    /// The file ends early.
+    #[error("the resource file ends at byte {0}, inside an entry")]
+    Truncated(usize),
+    /// A name is not UTF-8.
+    #[error("the resource name at byte {0} is not UTF-8")]
+    BadName(usize),
+    /// Two blobs have one name.
+    #[error("the resource file holds `{0}` twice")]
+    Duplicate(String),
+    /// Bytes follow the last blob.
+    #[error("{0} bytes follow the last entry of the resource file")]
+    TrailingBytes(usize),
+}
+
+/// Blobs by name. Clones share the data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    blobs: BTreeMap<String, Arc<[u8]>>,
+}
+
+impl Resources {
+    /// No blobs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds or replaces a blob.
+    pub fn insert(&mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) {
+        self.blobs.insert(name.into(), bytes.into());
+    }
+
+    /// A blob's bytes.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.blobs.get(name).map(AsRef::as_ref)
+    }
+
+    /// How many blobs there are.
+    pub fn len(&self) -> usize {
+        self.blobs.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
+    }
+
+    /// Reads a side file.
+    ///
+    /// # Errors
+    /// If the bytes are not exactly one side file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ResourceError> {
+        let mut reader = Reader { bytes, at: 0 };
+        if bytes.get(..MAGIC.len()) != Some(MAGIC.as_slice()) {
+            return Err(ResourceError::NotResources);
+        }
+        reader.at = MAGIC.len();
+        let version = reader.u32()?;
+        if version != VERSION {
+            return Err(ResourceError::Version(version));
+        }
+        let mut blobs = BTreeMap::new();
+        for _ in 0..reader.u32()? {
+            let name_len = reader.u32()? as usize;
+            let name_at = reader.at;
+            let name = std::str::from_utf8(reader.take(name_len as u64)?)
+                .map_err(|_| ResourceError::BadName(name_at))?
+                .to_owned();
+            let len = reader.u64()?;
+            let data = Arc::from(reader.take(len)?);
+            if blobs.contains_key(&name) {
+                return Err(ResourceError::Duplicate(name));
+            }
+            blobs.insert(name, data);
+        }
+        match bytes.len() - reader.at {
+            0 => Ok(Self { blobs }),
+            rest => Err(ResourceError::TrailingBytes(rest)),
+        }
+    }
+}
+
+impl FromIterator<(String, Vec<u8>)> for Resources {
+    fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(blobs: I) -> Self {
+        Self { blobs: blobs.into_iter().map(|(name, data)| (name, data.into())).collect() }
+    }
+}
+
+/// The side file of some blobs, in their order.
+pub fn to_bytes(blobs: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let size: usize = blobs.iter().map(|(name, data)| name.len() + data.len() + 12).sum();
+    let mut out = Vec::with_capacity(size + 16);
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&u32_len(blobs.len()).to_le_bytes());
+    for (name, data) in blobs {
+        out.extend_from_slice(&u32_len(name.len()).to_le_bytes());
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(&(data.len() as u64).to_le_bytes());
+        out.extend_from_slice(data);
+    }
+    out
+}
+
+fn u32_len(n: usize) -> u32 {
+    u32::try_from(n).expect("blobs and the bytes of a name are fewer than 2^32")
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, n: u64) -> Result<&'a [u8], ResourceError> {
+        let truncated = ResourceError::Truncated(self.bytes.len());
+        let end = usize::try_from(n).ok().and_then(|n| self.at.checked_add(n)).ok_or(truncated.clone())?;
+        let taken = self.bytes.get(self.at..end).ok_or(truncated)?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], ResourceError> {
+        let bytes = self.take(N as u64)?;
+        bytes.try_into().map_err(|_| ResourceError::Truncated(self.bytes.len()))
+    }
+
+    fn u32(&mut self) -> Result<u32, ResourceError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, ResourceError> {
+        self.array().map(u64::from_le_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two() -> Vec<(String, Vec<u8>)> {
+        vec![("w".to_owned(), vec![1, 2, 3]), ("é".to_owned(), vec![])]
+    }
+
+    #[test]
+    fn a_side_file_reads_back() {
+        let read = Resources::from_bytes(&to_bytes(&two())).expect("a file just written reads");
+        assert_eq!(read, two().into_iter().collect());
+        assert_eq!(read.get("w"), Some(&[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let bytes = to_bytes(&two());
+        for len in 0..bytes.len() {
+            assert!(Resources::from_bytes(&bytes[..len]).is_err(), "{len} bytes of {} read", bytes.len());
+        }
+    }
+
+    #[test]
+    fn lengths_are_not_believed() {
+        let mut bytes = to_bytes(&[("w".to_owned(), vec![7])]);
+        let at = bytes.len() - 9;
+        bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(Resources::from_bytes(&bytes), Err(ResourceError::Truncated(bytes.len())));
+    }
+
+    #[test]
+    fn duplicates_and_trailing_bytes_are_errors() {
+        let twice = to_bytes(&[("w".to_owned(), vec![]), ("w".to_owned(), vec![])]);
+        assert_eq!(Resources::from_bytes(&twice), Err(ResourceError::Duplicate("w".to_owned())));
+        let mut long = to_bytes(&two());
+        long.push(0);
+        assert_eq!(Resources::from_bytes(&long), Err(ResourceError::TrailingBytes(1)));
+    }
+}
