@@ -1,1 +1,3 @@
 //! ONNX import and the model zoo of Strata.
+
+pub mod zoo;
