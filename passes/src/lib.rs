@@ -1,1 +1,3 @@
 //! Transformations and planning of Strata.
+
+pub mod manager;
