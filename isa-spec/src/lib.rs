@@ -8,12 +8,16 @@
 //! | [`inst`] | the instruction table: every instruction, its opcode, mnemonic, fields and effect |
 //! | [`program`] | a program in structured form: segments, streams, phases, stages |
 //! | [`target`] | what a machine has: clusters, memories, clocks, energies, limits |
+//! | [`demand`] | which input rows an output row needs |
+//! | [`timing`] | cycles of a step, MAC counts |
 //!
 //! This crate knows nothing of the compiler: the verifier and the interpreters judge its output independently.
 
+pub mod demand;
 pub mod inst;
 pub mod program;
 pub mod target;
+pub mod timing;
 
 pub use inst::{Head, Tail, View};
 pub use program::{Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad};

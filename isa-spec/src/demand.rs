@@ -1,0 +1,187 @@
+//! Row demand: which rows of its inputs a stage needs for a row of its output.
+//!
+//! The verifier's token simulation, the timed interpreter and the planner's ring sizes all rest on this one
+//! relation. It is monotone for every head but `permute` and `transpose`-like reads, where the union of what a row
+//! and all later rows need is taken from [`StageCode::demand`] by the caller.
+
+use std::ops::Range;
+
+use crate::inst::{Axis, Head, Permute, Resize, ResizeMode, Tail, View, Window};
+use crate::program::StageCode;
+
+impl StageCode {
+    /// The views that the stage reads: the head's, then those of its tails, in order.
+    pub fn reads(&self) -> Vec<View> {
+        let mut views = self.head.reads();
+        views.extend(self.tail.iter().filter_map(Tail::read));
+        views
+    }
+
+    /// Output rows that the stage produces (rows moved, for DMA-out).
+    pub fn n_rows(&self) -> u32 {
+        if let Head::DmaOut(dma) = &self.head { dma.src.rows } else { self.out.rows }
+    }
+
+    /// Rows that one step of the stage produces: two for Winograd, else one. The last step may produce fewer.
+    pub fn rows_per_step(&self) -> u32 {
+        if matches!(&self.head, Head::Conv2d(conv) if conv.winograd) { 2 } else { 1 }
+    }
+
+    /// For each view of [`reads`](Self::reads), the rows of the view (counted from its first) that output row `row`
+    /// (counted from the first of the output view) needs. May be empty, where a row is all padding.
+    pub fn demand(&self, row: u32) -> Vec<Range<u32>> {
+        let mut needs = self.head.demand(row, &self.out);
+        needs.extend(self.tail.iter().filter_map(Tail::read).map(|view| same_row(&view, row)));
+        needs
+    }
+}
+
+/// The row itself, or the only one of a broadcast operand.
+fn same_row(view: &View, row: u32) -> Range<u32> {
+    if view.rows == 1 { 0..1 } else { row..(row + 1).min(view.rows) }
+}
+
+fn window_rows(window: &Window, row: u32, rows: u32) -> Range<u32> {
+    let first = i64::from(row) * i64::from(window.stride_h) - i64::from(window.pad_top);
+    let last = first + i64::from(window.dilation_h) * (i64::from(window.kernel_h) - 1);
+    clamp_rows(first, last + 1, rows)
+}
+
+fn clamp_rows(from: i64, to: i64, rows: u32) -> Range<u32> {
+    let from = from.clamp(0, i64::from(rows)) as u32;
+    let to = to.clamp(i64::from(from), i64::from(rows)) as u32;
+    from..to
+}
+
+fn resize_rows(resize: &Resize, row: u32) -> Range<u32> {
+    let rows = i64::from(resize.src.rows);
+    let position = i64::from(row) * i64::from(resize.scale_y_d) + i64::from(resize.offset_y);
+    let n = i64::from(resize.scale_y_n);
+    let floor = position.div_euclid(n);
+    let clamp = |y: i64| y.clamp(0, rows - 1);
+    match resize.mode {
+        ResizeMode::Nearest => {
+            let rounded = if position.rem_euclid(n) * 2 >= n { floor + 1 } else { floor };
+            clamp_rows(clamp(rounded), clamp(rounded) + 1, resize.src.rows)
+        }
+        ResizeMode::Bilinear => clamp_rows(clamp(floor), clamp(floor + 1) + 1, resize.src.rows),
+    }
+}
+
+fn permute_rows(permute: &Permute, row: u32, out: &View) -> Range<u32> {
+    // Strides of the source tensor, seen through the permutation.
+    let mut strides = [1u64; 6];
+    for axis in (0..5).rev() {
+        strides[axis] = strides[axis + 1] * u64::from(permute.dims[axis + 1]);
+    }
+    let extents = permute.perm.map(|p| u64::from(permute.dims[usize::from(p)]));
+    let strides = permute.perm.map(|p| strides[usize::from(p)]);
+    let per_row = u64::from(out.cols) * u64::from(out.chs);
+    let source_row = (u64::from(permute.src.cols) * u64::from(permute.src.chs)).max(1);
+    let (mut least, mut most) = (u64::MAX, 0);
+    for flat in u64::from(row) * per_row..(u64::from(row) + 1) * per_row {
+        let (mut rest, mut source) = (flat, 0);
+        for axis in (0..6).rev() {
+            source += rest % extents[axis].max(1) * strides[axis];
+            rest /= extents[axis].max(1);
+        }
+        least = least.min(source / source_row);
+        most = most.max(source / source_row);
+    }
+    if least > most { 0..0 } else { clamp_rows(least as i64, most as i64 + 1, permute.src.rows) }
+}
+
+impl Head {
+    /// The views that the head reads.
+    pub fn reads(&self) -> Vec<View> {
+        match self {
+            Self::Load(h) => vec![h.src],
+            Self::Conv2d(h) => vec![h.src],
+            Self::DepthwiseConv2d(h) => vec![h.src],
+            Self::TransposeConv2d(h) => vec![h.src],
+            Self::MatMul(h) => vec![h.a, h.b],
+            Self::MaxPool2d(h) => vec![h.src],
+            Self::AvgPool2d(h) => vec![h.src],
+            Self::Resize(h) => vec![h.src],
+            Self::Pad(h) => vec![h.src],
+            Self::Permute(h) => vec![h.src],
+            Self::Reduce(h) => vec![h.src],
+            Self::Argmax(h) => vec![h.src],
+            Self::DmaIn(_) => vec![],
+            Self::DmaOut(h) => vec![h.src],
+        }
+    }
+
+    /// The views that the head reads, to renumber streams.
+    pub fn reads_mut(&mut self) -> Vec<&mut View> {
+        match self {
+            Self::Load(h) => vec![&mut h.src],
+            Self::Conv2d(h) => vec![&mut h.src],
+            Self::DepthwiseConv2d(h) => vec![&mut h.src],
+            Self::TransposeConv2d(h) => vec![&mut h.src],
+            Self::MatMul(h) => vec![&mut h.a, &mut h.b],
+            Self::MaxPool2d(h) => vec![&mut h.src],
+            Self::AvgPool2d(h) => vec![&mut h.src],
+            Self::Resize(h) => vec![&mut h.src],
+            Self::Pad(h) => vec![&mut h.src],
+            Self::Permute(h) => vec![&mut h.src],
+            Self::Reduce(h) => vec![&mut h.src],
+            Self::Argmax(h) => vec![&mut h.src],
+            Self::DmaIn(_) => vec![],
+            Self::DmaOut(h) => vec![&mut h.src],
+        }
+    }
+
+    fn demand(&self, row: u32, out: &View) -> Vec<Range<u32>> {
+        match self {
+            Self::Load(h) => vec![same_row(&h.src, row)],
+            Self::Conv2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
+            Self::DepthwiseConv2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
+            Self::MaxPool2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
+            Self::AvgPool2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
+            Self::TransposeConv2d(h) => {
+                // Output row r takes input row y through tap k where y * stride + out_pad + k == r, 0 <= k < KH.
+                let top = i64::from(row) - i64::from(h.out_pad_top);
+                let stride = i64::from(h.stride_h);
+                let first = (top - i64::from(h.kernel_h) + 1).div_euclid(stride);
+                let first = if first * stride < top - i64::from(h.kernel_h) + 1 { first + 1 } else { first };
+                vec![clamp_rows(first, top.div_euclid(stride) + 1, h.src.rows)]
+            }
+            Self::MatMul(h) => {
+                let per_batch = (h.a.rows / h.batches.max(1)).max(1);
+                let k = h.b.rows / h.batches.max(1);
+                let batch = row / per_batch;
+                vec![same_row(&h.a, row), batch * k..((batch + 1) * k).min(h.b.rows)]
+            }
+            Self::Resize(h) => vec![resize_rows(h, row)],
+            Self::Pad(h) => {
+                let y = i64::from(row) - i64::from(h.top);
+                vec![clamp_rows(y, y + 1, h.src.rows)]
+            }
+            Self::Permute(h) => vec![permute_rows(h, row, out)],
+            Self::Reduce(h) if h.axis == Axis::H => Vec::from([0..h.src.rows]),
+            Self::Reduce(h) => vec![same_row(&h.src, row)],
+            Self::Argmax(h) => vec![same_row(&h.src, row)],
+            Self::DmaIn(_) => vec![],
+            Self::DmaOut(_) => Vec::from([row..row + 1]),
+        }
+    }
+}
+
+impl Tail {
+    /// The view that the tail reads, if it streams an operand.
+    pub fn read(&self) -> Option<View> {
+        match self {
+            Self::Binary(t) => Some(t.src),
+            Self::Rescale(_) | Self::Clamp(_) | Self::Table(_) | Self::BinaryConst(_) => None,
+        }
+    }
+
+    /// The view that the tail reads, to renumber streams.
+    pub fn read_mut(&mut self) -> Option<&mut View> {
+        match self {
+            Self::Binary(t) => Some(&mut t.src),
+            Self::Rescale(_) | Self::Clamp(_) | Self::Table(_) | Self::BinaryConst(_) => None,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The planning problem and its answer: which stages run together, on which clusters, and where every boundary
+//! tensor lives.
+//!
+//! [`StageGraph`] is read off the `stages` phase of the IR; a planner answers with a [`Plan`]; the scheduler lowers
+//! the plan to rings, addresses and DMA. These types are the seam between the three, and plain data.
+
+use cranelift_entity::{PrimaryMap, entity_impl};
+use serde::{Deserialize, Serialize};
+use strata_ir::OpId;
+use strata_isa_spec::inst::Elem;
+use strata_isa_spec::{Mapping, StageCode};
+
+/// A stage of the graph.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StageId(u32);
+entity_impl!(StageId, "stage");
+
+/// A buffer: a `[rows, cols, chs]` activation tensor with storage of its own. Concatenations are one buffer that several
+/// stages write; slices are views of one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BufferId(u32);
+entity_impl!(BufferId, "buffer");
+
+/// What fills a buffer from outside, or takes it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BufferRole {
+    /// Written and read by stages only.
+    Internal,
+    /// Argument `0` of the function: stands in DRAM at the start.
+    Input(u32),
+    /// Result `0` of the function: must stand in DRAM at the end. Stages may read it too.
+    Output(u32),
+}
+
+/// An activation tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// The layer that makes it.
+    pub name: String,
+    /// Element type.
+    pub elem: Elem,
+    /// Rows.
+    pub rows: u32,
+    /// Columns.
+    pub cols: u32,
+    /// Channels.
+    pub chs: u32,
+    /// Whether it is an input or an output.
+    pub role: BufferRole,
+}
+
+impl Buffer {
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> u64 {
+        u64::from(self.cols) * u64::from(self.chs) * u64::from(self.elem.size_bytes())
+    }
+
+    /// Bytes of the whole tensor.
+    pub fn size_bytes(&self) -> u64 {
+        u64::from(self.rows) * self.row_bytes()
+    }
+}
+
+/// One hardware stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageNode {
+    /// The layer it came from.
+    pub name: String,
+    /// The `strata.stage` op.
+    pub op: OpId,
+    /// What it computes. Views name buffers (`view.stream` is a [`BufferId`]'s index); weight addresses are indices into
+    /// `table_bytes`. Winograd is not yet chosen.
+    pub code: StageCode,
+    /// Sizes of its weights, biases and tables.
+    pub table_bytes: Vec<u32>,
+}
+
+impl StageNode {
+    /// Bytes of weight SRAM that the stage's tables take, without alignment.
+    pub fn weight_bytes(&self) -> u64 {
+        self.table_bytes.iter().map(|&b| u64::from(b)).sum()
+    }
+}
+
+/// The stages of a function in topological order, and the buffers between them.
+#[derive(Clone, Debug, Default)]
+pub struct StageGraph {
+    /// Buffers.
+    pub buffers: PrimaryMap<BufferId, Buffer>,
+    /// Stages; the order is topological.
+    pub stages: PrimaryMap<StageId, StageNode>,
+}
+
+/// What a plan minimises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// Cycles of one inference.
+    #[default]
+    Latency,
+    /// Energy of one inference.
+    Energy,
+    /// DRAM bytes of one inference.
+    Traffic,
+    /// Energy times delay.
+    Edp,
+}
+
+/// Whether phases may hold more than one stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Multi-layer.
+    #[default]
+    Multi,
+    /// The layer-at-a-time machine: one stage a phase.
+    Single,
+}
+
+/// A stage's place in a phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The stage.
+    pub stage: StageId,
+    /// Its partition, an index into the phase's.
+    pub partition: u32,
+    /// How the array is divided.
+    pub mapping: Mapping,
+    /// Whether it runs as Winograd.
+    pub winograd: bool,
+}
+
+/// A phase of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhasePlan {
+    /// Clusters of each partition.
+    pub partitions: Vec<u32>,
+    /// Its stages, in topological order.
+    pub stages: Vec<Placement>,
+    /// What the planner predicts of it, in cycles.
+    pub predicted_cycles: u64,
+}
+
+/// Where a buffer that crosses phases lives. A buffer used in one phase only (and neither input nor output) has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residency {
+    /// Last phase up to which the whole tensor stays in activation SRAM, from the phase that first writes (or loads) it;
+    /// `None` if it is never whole in SRAM.
+    pub kept_until: Option<u32>,
+    /// Whether it is stored to DRAM as it is written (always so for outputs; inputs stand there already).
+    pub stored: bool,
+}
+
+/// DRAM bytes of one inference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DramBytes {
+    /// Weights, biases and tables read.
+    pub weights: u64,
+    /// Network inputs read.
+    pub inputs: u64,
+    /// Network outputs written.
+    pub outputs: u64,
+    /// Activations stored.
+    pub spill_write: u64,
+    /// Activations loaded back (and inputs read more than once).
+    pub spill_read: u64,
+    /// All of these.
+    pub total: u64,
+    /// What no plan can avoid: weights, inputs and outputs once.
+    pub compulsory: u64,
+}
+
+/// Why a plan is as good as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Predicted cost under the objective, in its unit (cycles, picojoules, bytes, picojoule-cycles).
+    pub cost: f64,
+    /// No plan costs less.
+    pub lower_bound: f64,
+    /// No plan takes fewer cycles.
+    pub lower_bound_cycles: u64,
+    /// `cost / lower_bound - 1`.
+    pub gap: f64,
+    /// Whether the chooser proved the plan optimal over the groups it was offered.
+    pub proven_optimal: bool,
+}
+
+/// A whole plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What it minimises.
+    pub objective: Objective,
+    /// Multi-layer or layer by layer.
+    pub mode: Mode,
+    /// Phases in order.
+    pub phases: Vec<PhasePlan>,
+    /// Where each buffer lives, by buffer index.
+    pub residency: Vec<Residency>,
+    /// Predicted cycles.
+    pub cycles: u64,
+    /// Predicted traffic.
+    pub dram_bytes: DramBytes,
+    /// Bounds.
+    pub certificate: Certificate,
+}
