@@ -7,6 +7,7 @@
 //! | [`tensor`] | tensors of data: constants, and the evaluator's values |
 //! | [`attr`] | attributes, and how typed Rust fields and serde values become them |
 //! | [`dialect`] | the op tables, one row an op: every op that exists |
+//! | [`eval`] | the reference evaluator: what every op computes |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
 //! | [`text`] | the text form: printer and parser |
 //!
@@ -15,6 +16,7 @@
 
 pub mod attr;
 pub mod dialect;
+pub mod eval;
 pub mod module;
 pub mod tensor;
 pub mod text;

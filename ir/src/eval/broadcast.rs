@@ -1,0 +1,104 @@
+//! How elementwise operands stretch over a common shape: an extent of 1 repeats.
+
+use rayon::prelude::*;
+
+use super::{Args, EvalError};
+
+/// Elements that one task computes; results do not depend on it.
+const CHUNK: usize = 1 << 14;
+
+/// The common shape of all operands of an elementwise op and each operand's step along each axis (0 where it
+/// repeats), with adjacent axes merged where all operands allow.
+pub(super) struct Broadcast<const N: usize> {
+    /// Extents of the result.
+    pub shape: Vec<usize>,
+    axes: Vec<Axis<N>>,
+}
+
+#[derive(Clone, Copy)]
+struct Axis<const N: usize> {
+    extent: usize,
+    steps: [usize; N],
+}
+
+impl<const N: usize> Broadcast<N> {
+    /// The broadcast of operands `first..first + N`; their ranks are equal.
+    pub(super) fn of(args: &Args<'_>, first: usize) -> Result<Self, EvalError> {
+        let shapes: [&[usize]; N] = std::array::from_fn(|i| args.operand(first + i).shape());
+        let rank = shapes[0].len();
+        let mismatch = || args.shape_error(format!("the operand shapes {shapes:?} do not broadcast"));
+        if shapes.iter().any(|s| s.len() != rank) {
+            return Err(mismatch());
+        }
+        let mut shape = vec![1; rank];
+        for axis in 0..rank {
+            for operand in shapes {
+                match (shape[axis], operand[axis]) {
+                    (common, extent) if common == extent => {}
+                    (1, extent) => shape[axis] = extent,
+                    (_, 1) => {}
+                    _ => return Err(mismatch()),
+                }
+            }
+        }
+        let mut axes: Vec<Axis<N>> = Vec::new();
+        let mut inner = [1; N];
+        for axis in (0..rank).rev() {
+            let steps = std::array::from_fn(|i| if shapes[i][axis] == 1 { 0 } else { inner[i] });
+            for (i, inner) in inner.iter_mut().enumerate() {
+                *inner *= shapes[i][axis];
+            }
+            let extent = shape[axis];
+            match axes.last_mut() {
+                _ if extent == 1 => {}
+                Some(last) if (0..N).all(|i| steps[i] == last.steps[i] * last.extent) => {
+                    last.extent *= extent
+                }
+                _ => axes.push(Axis { extent, steps }),
+            }
+        }
+        axes.reverse();
+        Ok(Self { shape, axes })
+    }
+
+    /// The result's elements: `f` of each operand's element index, in row-major order.
+    pub(super) fn map<T: Send + Default + Clone>(&self, f: impl Fn([usize; N]) -> T + Sync) -> Vec<T> {
+        let n_elements: usize = self.shape.iter().product();
+        let mut out = vec![T::default(); n_elements];
+        out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+            let mut done = 0;
+            while done < out.len() {
+                let (at, run, steps) = self.run_at(chunk * CHUNK + done);
+                let run = run.min(out.len() - done);
+                for (k, out) in out[done..done + run].iter_mut().enumerate() {
+                    *out = f(std::array::from_fn(|i| at[i] + k * steps[i]));
+                }
+                done += run;
+            }
+        });
+        out
+    }
+
+    /// Where the operands stand at a flat index of the result, how far the innermost axis goes on from there, and
+    /// its steps.
+    fn run_at(&self, flat: usize) -> ([usize; N], usize, [usize; N]) {
+        let mut rest = flat;
+        let mut at = [0; N];
+        for axis in self.axes.iter().rev() {
+            let index = rest % axis.extent;
+            rest /= axis.extent;
+            for (at, step) in at.iter_mut().zip(axis.steps) {
+                *at += index * step;
+            }
+        }
+        match self.axes.last() {
+            Some(last) => (at, last.extent - flat % last.extent, last.steps),
+            None => (at, 1, [0; N]),
+        }
+    }
+}
+
+/// `f` of each element.
+pub(super) fn map<A: Copy + Sync, T: Send>(values: &[A], f: impl Fn(A) -> T + Sync) -> Vec<T> {
+    values.par_iter().with_min_len(CHUNK).map(|&a| f(a)).collect()
+}

@@ -1,0 +1,160 @@
+//! Fixed-point scaling: multiply by an integer, shift right, round.
+
+use rayon::prelude::*;
+
+use super::{Args, EvalError};
+use crate::attr::RoundingMode;
+use crate::dialect::Rescale;
+use crate::tensor::{Tensor, TensorData};
+use crate::types::ElemType;
+
+/// A positive factor `multiplier / 2^shift`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// Numerator; a 16-bit scale uses 15 bits of it.
+    pub multiplier: i32,
+    /// Binary logarithm of the denominator, `2..=62`.
+    pub shift: u32,
+}
+
+/// TOSA's `apply_scale_32`: `(value * multiplier + 2^(shift-1)) >> shift` in 64 bits. With `double_round`, shifts
+/// above 31 also round away from zero at bit 30, as TFLite does.
+///
+/// TOSA requires `-2^(shift-1) <= value < 2^(shift-1)`, so that the result fits 32 bits; beyond, it wraps.
+///
+/// # Source
+/// TOSA 1.0, "Scaling operations".
+pub fn apply_scale_32(value: i32, scale: Scale, double_round: bool) -> i32 {
+    let mut round = 1_i64 << (scale.shift - 1);
+    if double_round && scale.shift > 31 {
+        round += if value >= 0 { 1 << 30 } else { -(1 << 30) };
+    }
+    let product = i64::from(value) * i64::from(scale.multiplier);
+    (product.wrapping_add(round) >> scale.shift) as i32
+}
+
+/// TOSA's `apply_scale_16`: `(value * multiplier + 2^(shift-1)) >> shift` for a 48-bit `value` and a 15-bit
+/// multiplier.
+///
+/// # Source
+/// TOSA 1.0, "Scaling operations".
+pub fn apply_scale_16(value: i64, scale: Scale) -> i32 {
+    let round = 1_i64 << (scale.shift - 1);
+    (value.wrapping_mul(i64::from(scale.multiplier)).wrapping_add(round) >> scale.shift) as i32
+}
+
+/// TOSA's `reciprocal_scale`: the scale nearest above `1 / value`, as AVG_POOL2D divides.
+///
+/// `k = ceil(log2(value))`, `multiplier = ((2^30 + 1) * 2^k) / value`, `shift = 30 + k`; `None` if `value` is 0.
+///
+/// # Source
+/// TOSA 1.0, "Scaling operations".
+pub fn reciprocal_scale(value: u32) -> Option<Scale> {
+    let k = 32 - value.checked_sub(1)?.leading_zeros();
+    let numerator = ((1_u64 << 30) + 1) << k;
+    Some(Scale { multiplier: (numerator / u64::from(value)) as i32, shift: 30 + k })
+}
+
+/// The integer at `index`, zero-extended if `unsigned`.
+fn int_at(data: &TensorData, index: usize, unsigned: bool) -> Option<i64> {
+    let value = data.int_at(index)?;
+    Some(match data.elem() {
+        ElemType::I8 if unsigned => i64::from(value as u8),
+        ElemType::I16 if unsigned => i64::from(value as u16),
+        _ => value,
+    })
+}
+
+pub(super) fn rescale(args: &Args<'_>, op: &Rescale) -> Result<Tensor, EvalError> {
+    let input = args.operand(0);
+    let out_elem = args.result_elem();
+    let multipliers = args.ints(1)?;
+    let shifts = args.ints(2)?;
+    let n_scales = if op.per_channel { input.shape().last().copied().unwrap_or(1) } else { 1 };
+    if multipliers.len() != n_scales || shifts.len() != n_scales {
+        let found = format!("{} multipliers and {} shifts", multipliers.len(), shifts.len());
+        return Err(args.shape_error(format!("needs {n_scales} of each, found {found}")));
+    }
+    let scales: Option<Vec<Scale>> = multipliers
+        .iter()
+        .zip(&shifts)
+        .map(|(&multiplier, &shift)| checked_scale(multiplier, shift))
+        .collect();
+    let scales =
+        scales.ok_or_else(|| args.shape_error("multipliers must not be negative and shifts be 2 to 62"))?;
+    for index in [3, 4] {
+        args.zero_point(index)?;
+    }
+    let zero_point = |index: usize, unsigned| int_at(args.operand(index).data(), 0, unsigned);
+    let (Some(input_zp), Some(output_zp)) =
+        (zero_point(3, op.input_unsigned), zero_point(4, op.output_unsigned))
+    else {
+        return Err(args.elem_error());
+    };
+    let (least, greatest) = match (out_elem, op.output_unsigned) {
+        (ElemType::I8, true) => (0, i64::from(u8::MAX)),
+        (ElemType::I16, true) => (0, i64::from(u16::MAX)),
+        (ElemType::I8 | ElemType::I16 | ElemType::I32, false) => {
+            out_elem.int_range().ok_or_else(|| args.elem_error())?
+        }
+        _ => return Err(args.elem_error()),
+    };
+    let input_fits = match input.elem() {
+        ElemType::I8 | ElemType::I16 => true,
+        ElemType::I32 => !op.input_unsigned,
+        ElemType::I48 => !op.scale32 && !op.input_unsigned,
+        ElemType::I1 | ElemType::I64 | ElemType::Index | ElemType::F32 => false,
+    };
+    let double_round = op.rounding_mode == RoundingMode::DoubleRound;
+    if !input_fits || (double_round && !op.scale32) {
+        return Err(args.elem_error());
+    }
+    let (scale32, input_unsigned) = (op.scale32, op.input_unsigned);
+    let one = |value: i64, scale: Scale| {
+        let value = value - input_zp;
+        let scaled = if scale32 {
+            apply_scale_32(value as i32, scale, double_round)
+        } else {
+            apply_scale_16(value, scale)
+        };
+        (i64::from(scaled) + output_zp).clamp(least, greatest)
+    };
+
+    /// `f` of each element, with the scale of its channel.
+    fn each<A: Copy + Sync, T: Send>(
+        values: &[A],
+        scales: &[Scale],
+        f: impl Fn(A, Scale) -> T + Sync,
+    ) -> Vec<T> {
+        let f = &f;
+        values
+            .par_chunks(scales.len().max(1) * 1024)
+            .flat_map_iter(|chunk| chunk.iter().zip(scales.iter().cycle()).map(move |(&v, &s)| f(v, s)))
+            .collect()
+    }
+    macro_rules! to {
+        ($values:expr, |$v:ident| $widen:expr) => {
+            match out_elem {
+                ElemType::I8 => TensorData::I8(each($values, &scales, |$v, s| one($widen, s) as i8)),
+                ElemType::I16 => TensorData::I16(each($values, &scales, |$v, s| one($widen, s) as i16)),
+                _ => TensorData::I32(each($values, &scales, |$v, s| one($widen, s) as i32)),
+            }
+        };
+    }
+    let data = match input.data() {
+        TensorData::I8(x) if input_unsigned => to!(x, |v| i64::from(v as u8)),
+        TensorData::I8(x) => to!(x, |v| i64::from(v)),
+        TensorData::I16(x) if input_unsigned => to!(x, |v| i64::from(v as u16)),
+        TensorData::I16(x) => to!(x, |v| i64::from(v)),
+        TensorData::I32(x) => to!(x, |v| i64::from(v)),
+        TensorData::I48(x) => to!(x, |v| v),
+        _ => return Err(args.elem_error()),
+    };
+    args.tensor(input.shape().to_vec(), data)
+}
+
+fn checked_scale(multiplier: i64, shift: i64) -> Option<Scale> {
+    let multiplier = i32::try_from(multiplier).ok().filter(|&m| m >= 0)?;
+    let shift = u32::try_from(shift).ok().filter(|s| (2..=62).contains(s))?;
+    Some(Scale { multiplier, shift })
+}
