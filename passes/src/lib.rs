@@ -1,3 +1,5 @@
 //! Transformations and planning of Strata.
-
+pub mod allocate;
 pub mod manager;
+
+pub mod plan;
