@@ -72,9 +72,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Enough for all problems of networks seen so far; some seconds at most for hundreds of buffers.
+    /// Enough for all problems of networks seen so far; some seconds for hundreds of buffers that cannot be settled.
     fn default() -> Self {
-        Self { nodes: 400_000 }
+        Self { nodes: 1_000_000 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::heuristics::{self, Packing};
 use super::instance::{Instance, split};
-use super::solver::{Search, Verdict};
+use super::solver::{Focus, Search, Verdict};
 use super::{Buffer, Limits, Outcome, Plan, Problem, Proof, Shortfall};
 
 /// Instances beyond this many buffers are left to the heuristics: a node of the search costs too much there.
@@ -56,9 +56,9 @@ impl<'a> Effort<'a> {
         let stop = self.search.nodes.saturating_add(max_nodes);
         let mut run_nodes = FIRST_RUN_NODES.max(2 * self.instance.blocks.len() as u64);
         while is_small && self.search.nodes < stop {
-            for ranks in &self.ranks {
+            for (ranks, focus) in self.ranks.iter().flat_map(|r| [(r, Focus::Lowest), (r, Focus::Tightest)]) {
                 let nodes = run_nodes.min(stop.saturating_sub(self.search.nodes));
-                match self.search.run(target, ranks, nodes) {
+                match self.search.run(target, ranks, focus, nodes) {
                     Verdict::Exhausted => {}
                     Verdict::Infeasible => return Verdict::Infeasible,
                     Verdict::Placed(offsets) => {
@@ -280,6 +280,7 @@ fn shortfall(problem: &Problem, instance: &Instance, limits: &Limits) -> Shortfa
 fn is_refuted(buffers: &[Buffer], instance: &Instance, keep: &[usize], capacity: u64, nodes: u64) -> bool {
     instance.restrict(buffers, keep).iter().any(|part| {
         let ranks: Vec<u32> = (0..).take(part.blocks.len()).collect();
-        part.load > capacity || Search::new(part).run(capacity, &ranks, nodes) == Verdict::Infeasible
+        part.load > capacity
+            || Search::new(part).run(capacity, &ranks, Focus::Lowest, nodes) == Verdict::Infeasible
     })
 }

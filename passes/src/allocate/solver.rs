@@ -8,9 +8,9 @@
 //! below it, and `floor >= support`, the lowest offset it can still have. A buffer with `floor > support` *hovers*: it
 //! has been shown to rest on something that is not placed yet.
 //!
-//! **Branching.** Take the lowest floor of the piece, and a tight section among those where a buffer stands on it.
-//! Either one of the buffers standing there is placed, or none ever is, and all of them hover. The last is tried last.
-//! Placing a buffer may cut the piece in two; the parts are solved on their own.
+//! **Branching.** Take a section, and the buffers that stand at its lowest floor, nothing that they meet having a
+//! lower one. Either one of them is placed there, or none ever is, and all of them hover. The last is tried last.
+//! Placing a buffer may cut the piece; the parts are solved on their own. [`Focus`] says which section is taken.
 //!
 //! **Bounds.** In each section, buffers whose floor is at least `f` need `f` plus all their sizes: the bound of
 //! one machine with release times. A hovering buffer rests at least as high as the lowest top any unplaced neighbour
@@ -80,12 +80,21 @@ struct Frame {
 struct Branch {
     /// The section in question.
     section: u32,
-    /// The floor of all options, and the lowest of the piece.
+    /// The floor of all options, and the lowest on the section.
     level: u64,
     /// Blocks that may stand at `level` on `section`, the best first.
     options: Vec<u32>,
     /// Whether something has to stand there.
     forced: bool,
+}
+
+/// Which section the search prefers to branch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Focus {
+    /// The tightest under the best buffer at the lowest floor: the plan grows evenly from below.
+    Lowest,
+    /// The tightest of all: the plan grows where there is least to spare.
+    Tightest,
 }
 
 /// What the search does next.
@@ -106,7 +115,7 @@ pub(super) struct Search<'a> {
     capacity: u64,
     /// Nodes visited so far.
     pub(super) nodes: u64,
-    /// Scratch: bytes needed above the floor in hand, by section.
+    /// Scratch: bytes needed above the floor in hand, then the lowest floor, by section.
     above: Vec<u64>,
     /// Scratch: the most padding of a buffer counted in `above`, which one on top does without.
     padding: Vec<u64>,
@@ -114,6 +123,9 @@ pub(super) struct Search<'a> {
     bound: Vec<u64>,
     /// Scratch: how many unplaced buffers cross into each section from the one before.
     crossing: Vec<i32>,
+    /// Scratch: sections not to branch on.
+    blocked: Vec<bool>,
+    focus: Focus,
     spare: Vec<Vec<Cell>>,
 }
 
@@ -131,13 +143,16 @@ impl<'a> Search<'a> {
             above: vec![0; n_sections],
             bound: vec![0; n_sections],
             crossing: vec![0; n_sections + 1],
+            blocked: vec![false; n_sections],
+            focus: Focus::Lowest,
             spare: Vec::new(),
         }
     }
 
     /// Looks for a plan within `capacity`, preferring buffers of low rank where there is a choice, for at most
     /// `max_nodes` nodes.
-    pub(super) fn run(&mut self, capacity: u64, ranks: &[u32], max_nodes: u64) -> Verdict {
+    pub(super) fn run(&mut self, capacity: u64, ranks: &[u32], focus: Focus, max_nodes: u64) -> Verdict {
+        self.focus = focus;
         if capacity > self.capacity {
             // What failed in less room may fit now.
             self.memo = Memo::default();
@@ -238,7 +253,7 @@ impl<'a> Search<'a> {
             self.nodes += 1;
             let Branch { section, level, .. } = frame.branch;
             for cell in &mut frame.cells {
-                if cell.floor == level && cell.covers(section) {
+                if cell.floor == level && cell.covers(section) && !cell.hovers() {
                     cell.floor = self.blocks[cell.block as usize].align(level + 1);
                 }
             }
@@ -420,17 +435,54 @@ impl<'a> Search<'a> {
     }
 
     /// Chooses where to branch in a settled piece.
-    fn branch(&self, cells: &[Cell]) -> Branch {
-        let level = cells[0].floor;
-        let standing: &[Cell] = &cells[..cells.partition_point(|cell| cell.floor == level)];
-        // After settling, the lowest buffers include one that stands; it comes first if it has the lowest rank.
-        let best = standing.iter().find(|cell| !cell.hovers()).unwrap_or(&cells[0]);
-        let section = (best.first..best.end)
-            .max_by_key(|&section| (self.bound[section as usize], std::cmp::Reverse(section)))
-            .unwrap_or(best.first);
+    ///
+    /// A buffer may be placed once nothing that it meets has a lower floor; a section will do if that goes for every
+    /// buffer standing at its lowest floor. The lowest floor of the piece always offers one.
+    fn branch(&mut self, cells: &[Cell]) -> Branch {
+        let level = match self.focus {
+            Focus::Lowest => cells[0].floor,
+            Focus::Tightest => u64::MAX,
+        };
+        let low = cells.iter().map(|cell| cell.first).min().unwrap_or(0);
+        let high = cells.iter().map(|cell| cell.end).max().unwrap_or(0);
+        // From now on `above` holds the lowest floor of each section.
+        self.above[low as usize..high as usize].fill(u64::MAX);
+        for cell in cells {
+            for floor in &mut self.above[cell.first as usize..cell.end as usize] {
+                *floor = cell.floor.min(*floor);
+            }
+        }
+        self.blocked[low as usize..high as usize].fill(false);
+        for cell in cells.iter().take_while(|cell| cell.floor <= level).filter(|cell| !cell.hovers()) {
+            let span = cell.first as usize..cell.end as usize;
+            if self.above[span.clone()].iter().any(|&floor| floor < cell.floor) {
+                for section in span {
+                    self.blocked[section] |= self.above[section] == cell.floor;
+                }
+            }
+        }
+        let mut best: Option<(u64, u32, &Cell)> = None;
+        for cell in cells.iter().take_while(|cell| cell.floor <= level).filter(|cell| !cell.hovers()) {
+            for section in cell.first..cell.end {
+                let at = section as usize;
+                if self.above[at] != cell.floor || self.blocked[at] {
+                    continue;
+                }
+                let bound = self.bound[at];
+                if best.is_none_or(|(most, _, _)| bound > most) {
+                    best = Some((bound, section, cell));
+                }
+            }
+            if self.focus == Focus::Lowest {
+                break;
+            }
+        }
+        let (section, level) =
+            best.map_or((cells[0].first, cells[0].floor), |(_, section, cell)| (section, cell.floor));
         let mut options: Vec<u32> = Vec::new();
         let mut forced = false;
-        for cell in standing.iter().filter(|cell| !cell.hovers() && cell.covers(section)) {
+        let stands = |cell: &&Cell| cell.floor == level && !cell.hovers() && cell.covers(section);
+        for cell in cells.iter().filter(stands) {
             let block = self.blocks[cell.block as usize];
             if block.fixed.is_some() {
                 options = vec![cell.block];
