@@ -159,11 +159,11 @@ impl Head {
                 vec![clamp_rows(y, y + 1, h.src.rows)]
             }
             Self::Permute(h) => vec![permute_rows(h, row, out)],
-            Self::Reduce(h) if h.axis == Axis::H => Vec::from([0..h.src.rows]),
+            Self::Reduce(h) if h.axis == Axis::H => std::iter::once(0..h.src.rows).collect(),
             Self::Reduce(h) => vec![same_row(&h.src, row)],
             Self::Argmax(h) => vec![same_row(&h.src, row)],
             Self::DmaIn(_) => vec![],
-            Self::DmaOut(_) => Vec::from([row..row + 1]),
+            Self::DmaOut(_) => std::iter::once(row..row + 1).collect(),
         }
     }
 }

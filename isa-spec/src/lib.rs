@@ -8,16 +8,29 @@
 //! | [`inst`] | the instruction table: every instruction, its opcode, mnemonic, fields and effect |
 //! | [`program`] | a program in structured form: segments, streams, phases, stages |
 //! | [`target`] | what a machine has: clusters, memories, clocks, energies, limits |
+//! | [`codec`], [`asm`] | the binary and the text form of a program |
+//! | [`bundle`] | the `.strata` file |
 //! | [`demand`] | which input rows an output row needs |
+//! | [`dataflow`] | the token view of a phase: which stage may take its next step |
+//! | [`verify`] | what must hold of a program before anything runs it |
+//! | [`interp`] | the functional interpreter, bit-exact |
+//! | [`timed`] | the timed interpreter: a discrete-event simulation, traffic and energy |
 //! | [`timing`] | cycles of a step, MAC counts |
 //!
 //! This crate knows nothing of the compiler: the verifier and the interpreters judge its output independently.
 
+pub mod asm;
+pub mod bundle;
+pub mod codec;
+pub mod dataflow;
 pub mod demand;
 pub mod inst;
+pub mod interp;
 pub mod program;
 pub mod target;
+pub mod timed;
 pub mod timing;
+pub mod verify;
 
 pub use inst::{Head, Tail, View};
 pub use program::{Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad};

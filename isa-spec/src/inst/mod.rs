@@ -12,6 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{DecodeError, Field, FieldError, Reader};
+
 /// Element types of streams and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -257,6 +259,40 @@ macro_rules! define_instructions {
             /// The row's mnemonic.
             pub fn mnemonic(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $mnemonic),+ }
+            }
+
+            /// Appends the fields in table order.
+            pub(crate) fn put(&self, _out: &mut Vec<u8>) {
+                match self { $(Self::$variant(_inst) => { $(Field::put(&_inst.$field, _out);)* })+ }
+            }
+
+            /// The fields by name, as text.
+            pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
+                match self { $(Self::$variant(_inst) => vec![$((stringify!($field), Field::text(&_inst.$field))),*]),+ }
+            }
+
+            /// Reads the fields of an opcode of this group; `None` if it is of another.
+            pub(crate) fn get(opcode: u16, _reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+                Ok(match opcode {
+                    $($opcode => Some($variant { $($field: Field::get(_reader)?),* }.into()),)+
+                    _ => None,
+                })
+            }
+
+            /// Reads the fields of a mnemonic of this group from text; `None` if it is of another.
+            pub(crate) fn parse(
+                mnemonic: &str,
+                _take: &mut dyn FnMut(&'static str) -> Option<String>,
+            ) -> Result<Option<Self>, FieldError> {
+                Ok(match mnemonic {
+                    $($mnemonic => Some($variant { $($field: {
+                        let field = stringify!($field);
+                        let text = _take(field)
+                            .ok_or_else(|| FieldError { field, reason: "is missing".to_owned() })?;
+                        Field::parse(&text).map_err(|reason| FieldError { field, reason })?
+                    }),* }.into()),)+
+                    _ => None,
+                })
             }
         }
     };

@@ -1,0 +1,578 @@
+//! The binary form of a program.
+//!
+//! Little-endian. A header (`STRP`, format version, number of instructions), then the instructions: opcode (`u16`),
+//! payload length (`u16`), and the fields in table order. A stage's head and tails follow its `stage` instruction.
+//! Decoding bounds everything by the bytes that are there, never by what a count claims.
+
+use std::fmt;
+
+use crate::inst::{
+    Axis, BeginPhase, BeginStage, BinaryKind, Control, DeclarePartition, DeclareSegment, DeclareStream, Elem,
+    EndPhase, Halt, Head, InstInfo, LoadWeights, OperandRescale, ReduceKind, ResizeMode, Tail, View,
+    WeightAddr, Window,
+};
+use crate::program::{Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad};
+
+/// The first bytes of a program.
+pub const MAGIC: [u8; 4] = *b"STRP";
+/// The version of the format.
+pub const VERSION: u16 = 1;
+
+/// Why bytes are not a program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("byte {offset}: {reason}")]
+pub struct DecodeError {
+    /// Where, counted from the beginning of the program.
+    pub offset: usize,
+    /// What was found and what was expected.
+    pub reason: String,
+}
+
+/// One instruction of the flat stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Inst {
+    /// Structure.
+    Control(Control),
+    /// A stage's head.
+    Head(Head),
+    /// A stage's tail.
+    Tail(Tail),
+}
+
+impl Inst {
+    /// Every row of the instruction table, by opcode.
+    pub fn table() -> Vec<&'static InstInfo> {
+        let mut rows: Vec<_> = Control::TABLE.iter().chain(Head::TABLE).chain(Tail::TABLE).collect();
+        rows.sort_by_key(|row| row.opcode);
+        rows
+    }
+
+    /// The opcode.
+    pub fn opcode(&self) -> u16 {
+        match self {
+            Self::Control(i) => i.opcode(),
+            Self::Head(i) => i.opcode(),
+            Self::Tail(i) => i.opcode(),
+        }
+    }
+
+    /// The mnemonic.
+    pub fn mnemonic(&self) -> &'static str {
+        match self {
+            Self::Control(i) => i.mnemonic(),
+            Self::Head(i) => i.mnemonic(),
+            Self::Tail(i) => i.mnemonic(),
+        }
+    }
+
+    /// Appends the payload.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Control(i) => i.put(out),
+            Self::Head(i) => i.put(out),
+            Self::Tail(i) => i.put(out),
+        }
+    }
+
+    /// The fields by name, as text.
+    pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Control(i) => i.fields(),
+            Self::Head(i) => i.fields(),
+            Self::Tail(i) => i.fields(),
+        }
+    }
+
+    fn decode(opcode: u16, reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
+        Ok(if let Some(i) = Control::get(opcode, reader)? {
+            Some(Self::Control(i))
+        } else if let Some(i) = Head::get(opcode, reader)? {
+            Some(Self::Head(i))
+        } else {
+            Tail::get(opcode, reader)?.map(Self::Tail)
+        })
+    }
+
+    /// The instruction that a mnemonic and its fields spell.
+    pub(crate) fn parse(
+        mnemonic: &str,
+        fields: &mut dyn FnMut(&'static str) -> Option<String>,
+    ) -> Result<Option<Self>, FieldError> {
+        Ok(if let Some(i) = Control::parse(mnemonic, fields)? {
+            Some(Self::Control(i))
+        } else if let Some(i) = Head::parse(mnemonic, fields)? {
+            Some(Self::Head(i))
+        } else {
+            Tail::parse(mnemonic, fields)?.map(Self::Tail)
+        })
+    }
+}
+
+/// Why a field's text could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FieldError {
+    pub(crate) field: &'static str,
+    pub(crate) reason: String,
+}
+
+/// Reads a payload.
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    end: usize,
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let bytes = self.bytes[self.at..self.end].first_chunk::<N>().ok_or_else(|| DecodeError {
+            offset: self.at,
+            reason: format!("expected {N} more bytes, found {}", self.end - self.at),
+        })?;
+        self.at += N;
+        Ok(*bytes)
+    }
+
+    fn error(&self, back: usize, reason: String) -> DecodeError {
+        DecodeError { offset: self.at - back, reason }
+    }
+}
+
+/// A type that a field of an instruction can have: its binary form and its text.
+pub(crate) trait Field: Sized {
+    fn put(&self, out: &mut Vec<u8>);
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
+    fn text(&self) -> String;
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+macro_rules! integer_field {
+    ($($ty:ty),+) => {$(
+        impl Field for $ty {
+            fn put(&self, out: &mut Vec<u8>) {
+                out.extend(self.to_le_bytes());
+            }
+            fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+                reader.take().map(<$ty>::from_le_bytes)
+            }
+            fn text(&self) -> String {
+                self.to_string()
+            }
+            fn parse(text: &str) -> Result<Self, String> {
+                text.parse().map_err(|_| format!("expected {}, found `{text}`", stringify!($ty)))
+            }
+        }
+    )+};
+}
+integer_field!(u8, u32, u64, i32);
+
+impl Field for bool {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.take::<1>()? {
+            [0] => Ok(false),
+            [1] => Ok(true),
+            [other] => Err(reader.error(1, format!("expected 0 or 1, found {other}"))),
+        }
+    }
+    fn text(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("expected true or false, found `{text}`"))
+    }
+}
+
+impl Field for WeightAddr {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.0.put(out);
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        u32::get(reader).map(Self)
+    }
+    fn text(&self) -> String {
+        format!("w{:#x}", self.0)
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        text.strip_prefix("w0x")
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            .map(Self)
+            .ok_or_else(|| format!("expected an address such as w0x40, found `{text}`"))
+    }
+}
+
+macro_rules! enum_field {
+    ($ty:ident { $($case:ident = $code:literal $text:literal),+ $(,)? }) => {
+        impl Field for $ty {
+            fn put(&self, out: &mut Vec<u8>) {
+                out.push(match self { $(Self::$case => $code),+ });
+            }
+            fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+                match reader.take::<1>()? {
+                    $([$code] => Ok(Self::$case),)+
+                    [other] => Err(reader.error(1, format!("{other} is no {}", stringify!($ty)))),
+                }
+            }
+            fn text(&self) -> String {
+                match self { $(Self::$case => $text),+ }.to_owned()
+            }
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$case),)+
+                    other => Err(format!("expected {}, found `{other}`", [$($text),+].join(" or "))),
+                }
+            }
+        }
+    };
+}
+enum_field!(SegmentKind { Weights = 0 "weights", Input = 1 "input", Output = 2 "output", Scratch = 3 "scratch" });
+enum_field!(Elem { I8 = 0 "i8", I16 = 1 "i16", I32 = 2 "i32" });
+enum_field!(ResizeMode { Nearest = 0 "nearest", Bilinear = 1 "bilinear" });
+enum_field!(Axis { H = 0 "h", W = 1 "w", C = 2 "c" });
+enum_field!(ReduceKind { Sum = 0 "sum", Max = 1 "max", Min = 2 "min", Product = 3 "product" });
+enum_field!(BinaryKind {
+    Add = 0 "add", Sub = 1 "sub", ReverseSub = 2 "reverse_sub", Mul = 3 "mul", Maximum = 4 "maximum", Minimum = 5 "minimum",
+});
+
+/// A record of fields, written `(a, b, c)`.
+macro_rules! record_field {
+    ($ty:ident { $($field:ident),+ $(,)? }) => {
+        impl Field for $ty {
+            fn put(&self, out: &mut Vec<u8>) {
+                $(self.$field.put(out);)+
+            }
+            fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+                Ok(Self { $($field: Field::get(reader)?),+ })
+            }
+            fn text(&self) -> String {
+                format!("({})", [$(format!("{}:{}", stringify!($field), self.$field.text())),+].join(" "))
+            }
+            fn parse(text: &str) -> Result<Self, String> {
+                let inner = text
+                    .strip_prefix('(')
+                    .and_then(|t| t.strip_suffix(')'))
+                    .ok_or_else(|| format!("expected ({}), found `{text}`", [$(concat!(stringify!($field), ":…")),+].join(" ")))?;
+                let mut parts = inner.split(' ');
+                let record = Self { $($field: {
+                    let part = parts.next().unwrap_or_default();
+                    let value = part
+                        .strip_prefix(concat!(stringify!($field), ":"))
+                        .ok_or_else(|| format!("expected {}:…, found `{part}`", stringify!($field)))?;
+                    Field::parse(value)?
+                }),+ };
+                match parts.next() {
+                    Some(extra) => Err(format!("unexpected `{extra}`")),
+                    None => Ok(record),
+                }
+            }
+        }
+    };
+}
+record_field!(Window {
+    kernel_h,
+    kernel_w,
+    stride_h,
+    stride_w,
+    dilation_h,
+    dilation_w,
+    pad_top,
+    pad_bottom,
+    pad_left,
+    pad_right,
+});
+record_field!(OperandRescale { multiplier, shift, input_zp, double_round });
+record_field!(Mapping { lanes_reduction, clusters_reduction, clusters_channels, clusters_pixels });
+
+/// A view is written `s3[row0+rows,col0+cols,ch0+chs]`.
+impl Field for View {
+    fn put(&self, out: &mut Vec<u8>) {
+        for value in [self.stream, self.row0, self.rows, self.col0, self.cols, self.ch0, self.chs] {
+            value.put(out);
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            stream: Field::get(reader)?,
+            row0: Field::get(reader)?,
+            rows: Field::get(reader)?,
+            col0: Field::get(reader)?,
+            cols: Field::get(reader)?,
+            ch0: Field::get(reader)?,
+            chs: Field::get(reader)?,
+        })
+    }
+    fn text(&self) -> String {
+        format!(
+            "s{}[{}+{},{}+{},{}+{}]",
+            self.stream, self.row0, self.rows, self.col0, self.cols, self.ch0, self.chs
+        )
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let parts = || {
+            let (stream, rest) = text.strip_prefix('s')?.split_once('[')?;
+            let mut axes = rest.strip_suffix(']')?.split(',').map(|axis| {
+                let (from, n) = axis.split_once('+')?;
+                Some((from.parse().ok()?, n.parse().ok()?))
+            });
+            let (row0, rows) = axes.next()??;
+            let (col0, cols) = axes.next()??;
+            let (ch0, chs) = axes.next()??;
+            let view = Self { stream: stream.parse().ok()?, row0, rows, col0, cols, ch0, chs };
+            axes.next().is_none().then_some(view)
+        };
+        parts().ok_or_else(|| format!("expected a view such as s0[0+4,0+4,0+16], found `{text}`"))
+    }
+}
+
+impl<T: Field> Field for Option<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.is_some().put(out);
+        if let Some(value) = self {
+            value.put(out);
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        if bool::get(reader)? { T::get(reader).map(Some) } else { Ok(None) }
+    }
+    fn text(&self) -> String {
+        self.as_ref().map_or_else(|| "none".to_owned(), Field::text)
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(None) } else { T::parse(text).map(Some) }
+    }
+}
+
+impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
+    fn put(&self, out: &mut Vec<u8>) {
+        for value in self {
+            value.put(out);
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut all = [T::default(); N];
+        for value in &mut all {
+            *value = T::get(reader)?;
+        }
+        Ok(all)
+    }
+    fn text(&self) -> String {
+        self.iter().map(Field::text).collect::<Vec<_>>().join("x")
+    }
+    fn parse(text: &str) -> Result<Self, String> {
+        let values = text.split('x').map(T::parse).collect::<Result<Vec<_>, _>>()?;
+        values.try_into().map_err(|v: Vec<T>| format!("expected {N} values, found {}", v.len()))
+    }
+}
+
+/// The flat instruction stream of a program.
+pub fn flatten(program: &Program) -> Vec<Inst> {
+    let mut insts: Vec<Inst> = Vec::new();
+    let control = Inst::Control;
+    for (index, s) in program.segments.iter().enumerate() {
+        insts.push(control(DeclareSegment { segment: index as u32, kind: s.kind, bytes: s.bytes }.into()));
+    }
+    for (index, s) in program.streams.iter().enumerate() {
+        insts.push(control(
+            DeclareStream {
+                stream: index as u32,
+                elem: s.elem,
+                rows: s.rows,
+                cols: s.cols,
+                chs: s.chs,
+                base: s.base,
+                pitch_bytes: s.pitch_bytes,
+                slots: s.slots,
+            }
+            .into(),
+        ));
+    }
+    for (index, phase) in program.phases.iter().enumerate() {
+        insts.push(control(BeginPhase { phase: index as u32 }.into()));
+        for (partition, &clusters) in phase.partitions.iter().enumerate() {
+            insts.push(control(DeclarePartition { partition: partition as u32, clusters }.into()));
+        }
+        for load in &phase.loads {
+            insts.push(control(LoadWeights { dst: load.dst, src: load.src, bytes: load.bytes }.into()));
+        }
+        for stage in &phase.stages {
+            insts.push(control(
+                BeginStage {
+                    partition: stage.partition,
+                    wait_loads: stage.wait_loads,
+                    mapping: stage.mapping,
+                    out: stage.code.out,
+                    source: stage.source,
+                }
+                .into(),
+            ));
+            insts.push(Inst::Head(stage.code.head));
+            insts.extend(stage.code.tail.iter().copied().map(Inst::Tail));
+        }
+        insts.push(control(EndPhase {}.into()));
+    }
+    insts.push(control(Halt {}.into()));
+    insts
+}
+
+/// A program from its flat instruction stream; `at(i)` tells errors where instruction `i` stands.
+///
+/// # Errors
+/// If instructions stand where the structure has no place for them.
+pub(crate) fn assemble(insts: &[Inst], at: impl Fn(usize) -> usize) -> Result<Program, DecodeError> {
+    let mut program = Program::default();
+    let mut phase: Option<Phase> = None;
+    let mut stage: Option<(BeginStage, Option<Head>, Vec<Tail>)> = None;
+    let mut halted = false;
+    let close = |stage: &mut Option<(BeginStage, Option<Head>, Vec<Tail>)>, phase: &mut Option<Phase>| {
+        let Some((begin, head, tail)) = stage.take() else { return Ok(()) };
+        let head = head.ok_or("a stage has no head")?;
+        let code = StageCode { head, tail, out: begin.out };
+        let BeginStage { partition, wait_loads, mapping, source, .. } = begin;
+        if let Some(phase) = phase {
+            phase.stages.push(Stage { partition, wait_loads, mapping, code, source });
+        }
+        Ok::<_, &str>(())
+    };
+    for (index, inst) in insts.iter().enumerate() {
+        let numbered = |what: &str, found: u32, expected: usize| {
+            if found as usize == expected {
+                Ok(())
+            } else {
+                Err(format!("{what} {found} stands where {what} {expected} is expected"))
+            }
+        };
+        let mut step = || -> Result<(), String> {
+            if halted {
+                return Err(format!("`{}` after `halt`", inst.mnemonic()));
+            }
+            let misplaced = || Err(format!("`{}` has no place here", inst.mnemonic()));
+            match (inst, phase.is_some(), &mut stage) {
+                (Inst::Control(Control::DeclareSegment(d)), false, _) => {
+                    numbered("segment", d.segment, program.segments.len())?;
+                    program.segments.push(Segment { kind: d.kind, bytes: d.bytes });
+                }
+                (Inst::Control(Control::DeclareStream(d)), false, _) => {
+                    numbered("stream", d.stream, program.streams.len())?;
+                    program.streams.push(Stream {
+                        elem: d.elem,
+                        rows: d.rows,
+                        cols: d.cols,
+                        chs: d.chs,
+                        base: d.base,
+                        pitch_bytes: d.pitch_bytes,
+                        slots: d.slots,
+                    });
+                }
+                (Inst::Control(Control::BeginPhase(b)), false, _) => {
+                    numbered("phase", b.phase, program.phases.len())?;
+                    phase = Some(Phase::default());
+                }
+                (Inst::Control(Control::DeclarePartition(d)), true, None) => {
+                    if let Some(phase) = &mut phase {
+                        numbered("partition", d.partition, phase.partitions.len())?;
+                        phase.partitions.push(d.clusters);
+                    }
+                }
+                (Inst::Control(Control::LoadWeights(l)), true, None) => {
+                    if let Some(phase) = &mut phase {
+                        phase.loads.push(WeightLoad { dst: l.dst, src: l.src, bytes: l.bytes });
+                    }
+                }
+                (Inst::Control(Control::BeginStage(b)), true, _) => {
+                    close(&mut stage, &mut phase)?;
+                    stage = Some((*b, None, Vec::new()));
+                }
+                (Inst::Control(Control::EndPhase(_)), true, _) => {
+                    close(&mut stage, &mut phase)?;
+                    program.phases.extend(phase.take());
+                }
+                (Inst::Control(Control::Halt(_)), false, _) => halted = true,
+                (Inst::Head(h), true, Some((_, head @ None, _))) => *head = Some(*h),
+                (Inst::Tail(t), true, Some((_, Some(_), tail))) => tail.push(*t),
+                _ => return misplaced(),
+            }
+            Ok(())
+        };
+        step().map_err(|reason| DecodeError { offset: at(index), reason })?;
+    }
+    if halted {
+        Ok(program)
+    } else {
+        Err(DecodeError { offset: at(insts.len()), reason: "the program ends without `halt`".to_owned() })
+    }
+}
+
+/// The binary form of a program.
+pub fn encode(program: &Program) -> Vec<u8> {
+    let insts = flatten(program);
+    let mut out = Vec::with_capacity(insts.len() * 48);
+    out.extend(MAGIC);
+    out.extend(VERSION.to_le_bytes());
+    out.extend(0u16.to_le_bytes());
+    out.extend((insts.len() as u32).to_le_bytes());
+    for inst in &insts {
+        out.extend(inst.opcode().to_le_bytes());
+        let at = out.len();
+        out.extend([0, 0]);
+        inst.put(&mut out);
+        let len = (out.len() - at - 2) as u16;
+        out[at..at + 2].copy_from_slice(&len.to_le_bytes());
+    }
+    out
+}
+
+/// The program that bytes encode.
+///
+/// # Errors
+/// If they are not exactly one program of this version; the error names the offset.
+pub fn decode(bytes: &[u8]) -> Result<Program, DecodeError> {
+    let mut reader = Reader { bytes, at: 0, end: bytes.len() };
+    let magic = reader.take::<4>()?;
+    if magic != MAGIC {
+        return Err(reader.error(4, format!("expected the magic bytes {MAGIC:?}, found {magic:?}")));
+    }
+    let version = u16::from_le_bytes(reader.take()?);
+    if version != VERSION {
+        return Err(reader.error(2, format!("format version {version}, this machine runs version {VERSION}")));
+    }
+    let flags = u16::from_le_bytes(reader.take()?);
+    if flags != 0 {
+        return Err(reader.error(2, format!("reserved bits are {flags:#x}, expected 0")));
+    }
+    let count = u32::get(&mut reader)?;
+    let (mut insts, mut offsets) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        let start = reader.at;
+        reader.end = bytes.len();
+        let opcode = u16::from_le_bytes(reader.take()?);
+        let len = usize::from(u16::from_le_bytes(reader.take()?));
+        reader.end = reader.at.saturating_add(len);
+        if reader.end > bytes.len() {
+            let have = bytes.len() - reader.at;
+            return Err(reader.error(2, format!("an instruction of {len} bytes, of which {have} are there")));
+        }
+        let inst = Inst::decode(opcode, &mut reader)?
+            .ok_or_else(|| DecodeError { offset: start, reason: format!("unknown opcode {opcode:#06x}") })?;
+        if reader.at != reader.end {
+            let extra = reader.end - reader.at;
+            return Err(reader.error(0, format!("{extra} bytes too many for `{}`", inst.mnemonic())));
+        }
+        offsets.push(start);
+        insts.push(inst);
+    }
+    if reader.at != bytes.len() {
+        return Err(reader.error(0, format!("{} bytes after the last instruction", bytes.len() - reader.at)));
+    }
+    assemble(&insts, |index| offsets.get(index).copied().unwrap_or(bytes.len()))
+}
+
+impl fmt::Display for Inst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.mnemonic())?;
+        for (name, value) in self.fields() {
+            write!(f, " {name}={value}")?;
+        }
+        Ok(())
+    }
+}

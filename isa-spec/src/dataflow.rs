@@ -1,0 +1,185 @@
+//! The token view of a phase: which stage may take its next step.
+//!
+//! A phase is a Kahn process network, so any order of ready steps gives the same values. The functional
+//! interpreter, the timed interpreter and the verifier's deadlock check all advance the same [`Flow`]; they differ
+//! in which ready stage they pick and in what a step costs.
+//!
+//! A step is ready when the rows that it reads have been written by every writer of this phase whose view meets the
+//! read one, and when the slots that it writes have been passed by every reader. Rows that no stage of this phase
+//! writes were written by an earlier phase; that this is so is for the verifier to show.
+
+use crate::inst::View;
+use crate::program::{Phase, Program};
+
+/// Why a stage cannot take its next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// It has produced its last row.
+    Finished,
+    /// Rows of its input number `read` are missing: stage `writer` has to write them.
+    Input {
+        /// Which of the stage's reads.
+        read: usize,
+        /// The stage that is waited for.
+        writer: usize,
+    },
+    /// A slot of its output ring is still needed by stage `reader`.
+    Output {
+        /// The stage that is waited for.
+        reader: usize,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Read {
+    /// Stages of the phase whose output meets the read view, and the first row that each writes.
+    writers: Vec<(usize, u32)>,
+    /// For each output row, the first stream row that it or any later row needs; one past the end is `u32::MAX`.
+    first: Vec<u32>,
+    /// For each output row, one past the last stream row that it needs (0 for none).
+    end: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct StageFlow {
+    n_rows: u32,
+    rows_per_step: u32,
+    reads: Vec<Read>,
+    /// First stream row and slots of the output ring.
+    out: Option<(u32, u32)>,
+    /// Readers of the output stream: stage and which of its reads.
+    readers: Vec<(usize, usize)>,
+}
+
+/// The state of a phase that is running: how many rows each stage has produced.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    stages: Vec<StageFlow>,
+    done: Vec<u32>,
+}
+
+/// Whether two views of one stream share a column and a channel.
+fn meet(a: &View, b: &View) -> bool {
+    let overlap = |a0: u32, an: u32, b0: u32, bn: u32| {
+        u64::from(a0) < u64::from(b0) + u64::from(bn) && u64::from(b0) < u64::from(a0) + u64::from(an)
+    };
+    a.stream == b.stream
+        && overlap(a.ch0, a.chs, b.ch0, b.chs)
+        && overlap(a.col0, a.cols, b.col0, b.cols)
+        && overlap(a.row0, a.rows, b.row0, b.rows)
+}
+
+impl Flow {
+    /// The flow of a phase at its start. Views must name streams that exist.
+    pub fn new(program: &Program, phase: &Phase) -> Self {
+        let outs: Vec<Option<View>> =
+            phase.stages.iter().map(|s| (s.code.out.rows > 0).then_some(s.code.out)).collect();
+        let reads: Vec<Vec<View>> = phase.stages.iter().map(|s| s.code.reads()).collect();
+        let stages = phase.stages.iter().enumerate().map(|(index, stage)| {
+            let n_rows = stage.code.n_rows();
+            let demands: Vec<_> = (0..n_rows).map(|row| stage.code.demand(row)).collect();
+            let stage_reads = reads[index].iter().enumerate().map(|(which, view)| {
+                let mut first = vec![u32::MAX; n_rows as usize + 1];
+                let mut end = vec![0; n_rows as usize];
+                for row in (0..n_rows as usize).rev() {
+                    let need = &demands[row][which];
+                    first[row] = first[row + 1];
+                    if need.start < need.end {
+                        first[row] = first[row].min(view.row0 + need.start);
+                        end[row] = view.row0 + need.end;
+                    }
+                }
+                let writers = outs.iter().enumerate().filter_map(|(writer, out)| {
+                    out.filter(|out| meet(out, view)).map(|out| (writer, out.row0))
+                });
+                Read { writers: writers.collect(), first, end }
+            });
+            let out = outs[index]
+                .and_then(|out| program.streams.get(out.stream as usize).map(|s| (out.row0, s.slots)));
+            let readers = outs[index].iter().flat_map(|out| {
+                reads.iter().enumerate().flat_map(|(reader, views)| {
+                    views
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, view)| view.stream == out.stream)
+                        .map(move |(which, _)| (reader, which))
+                })
+            });
+            StageFlow {
+                n_rows,
+                rows_per_step: stage.code.rows_per_step(),
+                reads: stage_reads.collect(),
+                out,
+                readers: readers.collect(),
+            }
+        });
+        let stages: Vec<_> = stages.collect();
+        Self { done: vec![0; stages.len()], stages }
+    }
+
+    /// Rows that a stage has produced.
+    pub fn done(&self, stage: usize) -> u32 {
+        self.done[stage]
+    }
+
+    /// Rows that the next step of a stage produces.
+    pub fn next_rows(&self, stage: usize) -> std::ops::Range<u32> {
+        let flow = &self.stages[stage];
+        let from = self.done[stage];
+        from..(from + flow.rows_per_step).min(flow.n_rows)
+    }
+
+    /// Whether every stage has produced its last row.
+    pub fn finished(&self) -> bool {
+        self.stages.iter().zip(&self.done).all(|(stage, &done)| done == stage.n_rows)
+    }
+
+    /// Whether a stage may take its next step; if not, what it waits for.
+    pub fn blocked(&self, stage: usize) -> Option<Blocked> {
+        let flow = &self.stages[stage];
+        let rows = self.next_rows(stage);
+        if rows.is_empty() {
+            return Some(Blocked::Finished);
+        }
+        for (which, read) in flow.reads.iter().enumerate() {
+            let end = rows.clone().map(|row| read.end[row as usize]).max().unwrap_or(0);
+            for &(writer, row0) in &read.writers {
+                let wanted = end.saturating_sub(row0).min(self.stages[writer].n_rows);
+                if self.done[writer] < wanted {
+                    return Some(Blocked::Input { read: which, writer });
+                }
+            }
+        }
+        if let Some((row0, slots)) = flow.out {
+            // The last row written goes to the slot of the row `slots` before it.
+            let last = row0 + rows.end - 1;
+            for &(reader, which) in &flow.readers {
+                let still_needed = self.stages[reader].reads[which].first[self.done[reader] as usize];
+                if last >= slots && still_needed <= last - slots {
+                    return Some(Blocked::Output { reader });
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes the next step of a stage that is not blocked.
+    pub fn advance(&mut self, stage: usize) {
+        self.done[stage] = self.next_rows(stage).end;
+    }
+
+    /// Stages whose readiness a step of `stage` can change: those that read what it writes, and those that write what it
+    /// reads.
+    pub fn neighbours(&self, stage: usize) -> Vec<usize> {
+        let flow = &self.stages[stage];
+        let mut near: Vec<usize> = flow.readers.iter().map(|&(reader, _)| reader).collect();
+        near.extend(flow.reads.iter().flat_map(|read| read.writers.iter().map(|&(writer, _)| writer)));
+        // Writers of a stream wait for its readers even where their views do not meet.
+        near.extend(
+            (0..self.stages.len()).filter(|&w| self.stages[w].readers.iter().any(|&(r, _)| r == stage)),
+        );
+        near.sort_unstable();
+        near.dedup();
+        near
+    }
+}

@@ -1,0 +1,693 @@
+//! One row of a stage: what every head and tail computes.
+//!
+//! A head fills the accumulator row, `cols * chs` values of `i32`; each tail transforms it in place. Reads go
+//! through [`Sram`], which turns a view's row into bytes of a ring slot.
+
+use crate::inst::{
+    Axis, BinaryKind, Elem, Head, Permute, ReduceKind, Resize, ResizeMode, Tail, View, WeightAddr, Window,
+};
+use crate::interp::arith::{apply_scale_32, reciprocal_scale, shift_product};
+use crate::interp::kernels::{self, PackedWeights};
+use crate::program::{StageCode, Stream};
+
+/// Activation SRAM and weight SRAM, as a stage sees them.
+pub(crate) struct Sram<'a> {
+    pub(crate) streams: &'a [Stream],
+    pub(crate) activation: &'a [u8],
+    pub(crate) weight: &'a [u8],
+}
+
+impl Sram<'_> {
+    /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the stream.
+    fn row_bytes(&self, view: &View, row: u32) -> &[u8] {
+        let stream = &self.streams[view.stream as usize];
+        let pixel = (stream.chs * stream.elem.size_bytes()) as usize;
+        let slot = (view.row0 + row) % stream.slots;
+        let at = stream.base as usize + slot as usize * stream.pitch_bytes as usize;
+        &self.activation[at + view.col0 as usize * pixel..][..view.cols as usize * pixel]
+    }
+
+    /// A row of a view as integers, `view.cols * view.chs` of them.
+    pub(crate) fn row(&self, view: &View, row: u32, out: &mut Vec<i32>) {
+        let stream = &self.streams[view.stream as usize];
+        let size = stream.elem.size_bytes() as usize;
+        let (from, n) = (view.ch0 as usize * size, view.chs as usize * size);
+        out.clear();
+        for pixel in self.row_bytes(view, row).chunks_exact(stream.chs as usize * size) {
+            widen(stream.elem, &pixel[from..from + n], out);
+        }
+    }
+
+    fn i8s(&self, at: WeightAddr, n: usize) -> Vec<i8> {
+        self.weight[at.0 as usize..][..n].iter().map(|&b| b as i8).collect()
+    }
+
+    fn i32s(&self, at: WeightAddr, n: usize) -> Vec<i32> {
+        self.weight[at.0 as usize..][..n * 4]
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|c| i32::from_le_bytes(*c))
+            .collect()
+    }
+}
+
+fn widen(elem: Elem, bytes: &[u8], out: &mut Vec<i32>) {
+    match elem {
+        Elem::I8 => out.extend(bytes.iter().map(|&b| i32::from(b as i8))),
+        Elem::I16 => {
+            out.extend(bytes.as_chunks::<2>().0.iter().map(|c| i32::from(i16::from_le_bytes(*c))));
+        }
+        Elem::I32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|c| i32::from_le_bytes(*c))),
+    }
+}
+
+/// Values as the bytes of a row of `elem`, wrapping what does not fit.
+pub(crate) fn narrow(elem: Elem, values: &[i32], out: &mut Vec<u8>) {
+    match elem {
+        Elem::I8 => out.extend(values.iter().map(|&v| v as u8)),
+        Elem::I16 => out.extend(values.iter().flat_map(|&v| (v as i16).to_le_bytes())),
+        Elem::I32 => out.extend(values.iter().flat_map(|&v| v.to_le_bytes())),
+    }
+}
+
+/// Tables of a stage, read from weight SRAM once, at its first row.
+pub(crate) struct Prepared {
+    head: HeadTables,
+    tails: Vec<TailTables>,
+}
+
+enum HeadTables {
+    None,
+    /// Packed weights, one a group of channels.
+    Packed(Vec<PackedWeights>),
+    /// Raw weights and biases.
+    Raw(Vec<i8>, Vec<i32>),
+}
+
+enum TailTables {
+    None,
+    Rescale(Vec<i32>, Vec<u8>),
+    Table(Vec<i8>),
+    Operand(Vec<i32>),
+}
+
+/// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields. The verifier
+/// bounds them, the compiler lays them out.
+pub fn tables(code: &StageCode) -> Vec<(WeightAddr, u64)> {
+    let chs = u64::from(code.out.chs);
+    let mut all = match &code.head {
+        Head::Conv2d(h) => {
+            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+            let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
+            vec![(h.weights, chs * taps * inputs), (h.bias, chs * 4)]
+        }
+        Head::DepthwiseConv2d(h) => {
+            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+            vec![(h.weights, chs * taps), (h.bias, chs * 4)]
+        }
+        Head::TransposeConv2d(h) => {
+            let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
+            vec![(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, chs * 4)]
+        }
+        _ => Vec::new(),
+    };
+    for tail in &code.tail {
+        match tail {
+            Tail::Rescale(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
+            }
+            Tail::Table(t) => all.push((t.table, 256)),
+            Tail::BinaryConst(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                all.push((t.table, n * u64::from(t.elem.size_bytes())));
+            }
+            Tail::Clamp(_) | Tail::Binary(_) => {}
+        }
+    }
+    all
+}
+
+impl Prepared {
+    pub(crate) fn new(code: &StageCode, sram: &Sram<'_>) -> Self {
+        let chs = code.out.chs as usize;
+        let head = match &code.head {
+            Head::Conv2d(h) if h.weight_zp == 0 => {
+                let groups = h.groups.max(1) as usize;
+                let reduction = (h.window.kernel_h * h.window.kernel_w * h.src.chs) as usize / groups;
+                let weights = sram.i8s(h.weights, chs * reduction);
+                let bias = sram.i32s(h.bias, chs);
+                let of_group = chs / groups;
+                HeadTables::Packed(
+                    (0..groups)
+                        .map(|g| {
+                            PackedWeights::new(
+                                &weights[g * of_group * reduction..][..of_group * reduction],
+                                &bias[g * of_group..][..of_group],
+                                reduction,
+                                h.input_zp,
+                            )
+                        })
+                        .collect(),
+                )
+            }
+            Head::Conv2d(h) => {
+                let reduction =
+                    (h.window.kernel_h * h.window.kernel_w * h.src.chs / h.groups.max(1)) as usize;
+                HeadTables::Raw(sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs))
+            }
+            Head::DepthwiseConv2d(h) => {
+                let n = (h.window.kernel_h * h.window.kernel_w) as usize * chs;
+                HeadTables::Raw(sram.i8s(h.weights, n), sram.i32s(h.bias, chs))
+            }
+            Head::TransposeConv2d(h) => {
+                let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
+                let (weights, bias) = (sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs));
+                if h.weight_zp == 0 {
+                    HeadTables::Packed(vec![PackedWeights::new(&weights, &bias, reduction, h.input_zp)])
+                } else {
+                    HeadTables::Raw(weights, bias)
+                }
+            }
+            _ => HeadTables::None,
+        };
+        let tails = code.tail.iter().map(|tail| match tail {
+            Tail::Rescale(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                let shifts = sram.i8s(t.shifts, n).into_iter().map(|s| s.clamp(2, 62) as u8).collect();
+                TailTables::Rescale(sram.i32s(t.multipliers, n), shifts)
+            }
+            Tail::Table(t) => TailTables::Table(sram.i8s(t.table, 256)),
+            Tail::BinaryConst(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                let mut values = Vec::with_capacity(n);
+                let size = t.elem.size_bytes() as usize;
+                widen(t.elem, &sram.weight[t.table.0 as usize..][..n * size], &mut values);
+                TailTables::Operand(values)
+            }
+            Tail::Clamp(_) | Tail::Binary(_) => TailTables::None,
+        });
+        Self { head, tails: tails.collect() }
+    }
+}
+
+/// Computes output row `row` (counted from the first of the output view) of a stage into `acc`. DMA heads are the
+/// caller's.
+pub(crate) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, row: u32, acc: &mut Vec<i32>) {
+    let out = &code.out;
+    let (cols, chs) = (out.cols as usize, out.chs as usize);
+    acc.clear();
+    acc.resize(cols * chs, 0);
+    match (&code.head, &prepared.head) {
+        (Head::Load(h), _) => load(sram, &h.src, row, cols, chs, acc),
+        (Head::Conv2d(h), tables) => {
+            let groups = h.groups.max(1) as usize;
+            let panel = |ch0: usize, chs: usize| {
+                let window = Taps { window: &h.window, src: &h.src, ch0, chs, row };
+                move |pixels: std::ops::Range<usize>, stride: usize, panel: &mut Vec<u8>| {
+                    window.panel(sram, pixels, stride, h.input_zp, panel);
+                }
+            };
+            convolve(tables, groups, h.src.chs as usize, (h.input_zp, h.weight_zp), cols, acc, panel);
+        }
+        (Head::TransposeConv2d(h), tables) => {
+            let panel = |_: usize, _: usize| {
+                move |pixels: std::ops::Range<usize>, stride: usize, panel: &mut Vec<u8>| {
+                    transposed_panel(h, sram, row, pixels, stride, panel);
+                }
+            };
+            convolve(tables, 1, h.src.chs as usize, (h.input_zp, h.weight_zp), cols, acc, panel);
+        }
+        (Head::DepthwiseConv2d(h), HeadTables::Raw(weights, bias)) => {
+            let m = h.multiplier.max(1) as usize;
+            for pixel in acc.chunks_exact_mut(chs) {
+                pixel.copy_from_slice(bias);
+            }
+            let mut input = Vec::new();
+            for ky in 0..h.window.kernel_h {
+                let Some(y) =
+                    tap(row, ky, h.window.stride_h, h.window.dilation_h, h.window.pad_top, h.src.rows)
+                else {
+                    continue;
+                };
+                sram.row(&h.src, y, &mut input);
+                let inputs = h.src.chs as usize;
+                for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
+                    for kx in 0..h.window.kernel_w {
+                        let w = &h.window;
+                        let Some(ix) = tap(x as u32, kx, w.stride_w, w.dilation_w, w.pad_left, h.src.cols)
+                        else {
+                            continue;
+                        };
+                        let input = &input[ix as usize * inputs..][..inputs];
+                        let at = (ky * h.window.kernel_w + kx) as usize * chs;
+                        let weights = &weights[at..at + chs];
+                        if m == 1 {
+                            for ((sum, &a), &w) in pixel.iter_mut().zip(input).zip(weights) {
+                                *sum = sum.wrapping_add((a - h.input_zp) * (i32::from(w) - h.weight_zp));
+                            }
+                        } else {
+                            for (c, (sum, &w)) in pixel.iter_mut().zip(weights).enumerate() {
+                                let a = input[c / m] - h.input_zp;
+                                *sum = sum.wrapping_add(a * (i32::from(w) - h.weight_zp));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        (Head::MatMul(h), _) => {
+            let batches = h.batches.max(1);
+            let batch = row / (h.a.rows / batches).max(1);
+            let k = h.b.rows / batches;
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            sram.row(&h.a, row, &mut a);
+            for (index, &a) in a.iter().enumerate().take(k as usize) {
+                sram.row(&h.b, batch * k + index as u32, &mut b);
+                for (sum, &b) in acc.iter_mut().zip(&b) {
+                    *sum = sum.wrapping_add((a - h.a_zp).wrapping_mul(b - h.b_zp));
+                }
+            }
+        }
+        (Head::MaxPool2d(h), _) => pool(sram, &h.src, &h.window, row, chs, acc, |pixel, taps| {
+            pixel.fill(i32::MIN);
+            for input in taps {
+                for (best, &v) in pixel.iter_mut().zip(*input) {
+                    *best = (*best).max(v);
+                }
+            }
+        }),
+        (Head::AvgPool2d(h), _) => pool(sram, &h.src, &h.window, row, chs, acc, |pixel, taps| {
+            let (multiplier, shift) = reciprocal_scale(taps.len().max(1) as u32);
+            for (c, mean) in pixel.iter_mut().enumerate() {
+                let sum: i64 = taps.iter().map(|input| i64::from(input[c] - h.input_zp)).sum();
+                let value = apply_scale_32(sum, multiplier, shift, false) + i64::from(h.output_zp);
+                *mean = value.clamp(-128, 127) as i32;
+            }
+        }),
+        (Head::Resize(h), _) => resize(sram, h, row, chs, acc),
+        (Head::Pad(h), _) => {
+            acc.fill(h.value);
+            let y = i64::from(row) - i64::from(h.top);
+            if (0..i64::from(h.src.rows)).contains(&y) {
+                let mut input = Vec::new();
+                sram.row(&h.src, y as u32, &mut input);
+                for (x, pixel) in input.chunks_exact(h.src.chs as usize).enumerate() {
+                    let at = (x + h.left as usize) * chs + h.front as usize;
+                    acc[at..at + pixel.len()].copy_from_slice(pixel);
+                }
+            }
+        }
+        (Head::Permute(h), _) => permute(sram, h, row, cols * chs, acc),
+        (Head::Reduce(h), _) => {
+            let fold = |acc: i32, v: i32| match h.kind {
+                ReduceKind::Sum => acc.wrapping_add(v),
+                ReduceKind::Product => acc.wrapping_mul(v),
+                ReduceKind::Max => acc.max(v),
+                ReduceKind::Min => acc.min(v),
+            };
+            acc.fill(match h.kind {
+                ReduceKind::Sum => 0,
+                ReduceKind::Product => 1,
+                ReduceKind::Max => i32::MIN,
+                ReduceKind::Min => i32::MAX,
+            });
+            let rows = if h.axis == Axis::H { 0..h.src.rows } else { row..row + 1 };
+            let mut input = Vec::new();
+            for y in rows {
+                sram.row(&h.src, y, &mut input);
+                for (index, &v) in input.iter().enumerate() {
+                    let n = h.src.chs as usize;
+                    let at = match h.axis {
+                        Axis::H => index,
+                        Axis::W => index % n,
+                        Axis::C => index / n,
+                    };
+                    acc[at] = fold(acc[at], v);
+                }
+            }
+        }
+        (Head::Argmax(h), _) => {
+            let mut input = Vec::new();
+            sram.row(&h.src, row, &mut input);
+            for (best, pixel) in acc.iter_mut().zip(input.chunks_exact(h.src.chs as usize)) {
+                let mut at = 0;
+                for (c, &v) in pixel.iter().enumerate() {
+                    if v > pixel[at] {
+                        at = c;
+                    }
+                }
+                *best = at as i32;
+            }
+        }
+        (Head::DmaIn(_) | Head::DmaOut(_) | Head::DepthwiseConv2d(_), _) => {}
+    }
+    for (tail, tables) in code.tail.iter().zip(&prepared.tails) {
+        apply(tail, tables, sram, row, cols, chs, acc);
+    }
+}
+
+/// The input coordinate of a tap, if it lies inside.
+fn tap(out: u32, k: u32, stride: u32, dilation: u32, pad: u32, extent: u32) -> Option<u32> {
+    let at = i64::from(out) * i64::from(stride) + i64::from(k) * i64::from(dilation) - i64::from(pad);
+    (0..i64::from(extent)).contains(&at).then_some(at as u32)
+}
+
+/// A row of `src` broadcast to `cols * chs`.
+fn load(sram: &Sram<'_>, src: &View, row: u32, cols: usize, chs: usize, acc: &mut Vec<i32>) {
+    let mut input = Vec::new();
+    sram.row(src, if src.rows == 1 { 0 } else { row }, &mut input);
+    if input.len() == cols * chs {
+        *acc = input;
+        return;
+    }
+    let inputs = src.chs as usize;
+    for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
+        let from = if src.cols == 1 { 0 } else { x } * inputs;
+        for (c, value) in pixel.iter_mut().enumerate() {
+            *value = input[from + if inputs == 1 { 0 } else { c }];
+        }
+    }
+}
+
+/// The taps of a convolution's output row over a range of channels.
+struct Taps<'a> {
+    window: &'a Window,
+    src: &'a View,
+    ch0: usize,
+    chs: usize,
+    row: u32,
+}
+
+impl Taps<'_> {
+    /// Lays out `pixels` as rows of `stride` bytes, `[KH][KW][IC]`, offset by 128; taps outside hold the zero point.
+    fn panel(
+        &self,
+        sram: &Sram<'_>,
+        pixels: std::ops::Range<usize>,
+        stride: usize,
+        zp: i32,
+        panel: &mut Vec<u8>,
+    ) {
+        let w = self.window;
+        let fill = (zp + 128) as u8;
+        panel.clear();
+        panel.resize(pixels.len() * stride, fill);
+        let stream = &sram.streams[self.src.stream as usize];
+        let (all, from) = (stream.chs as usize, self.src.ch0 as usize + self.ch0);
+        for ky in 0..w.kernel_h {
+            let Some(y) = tap(self.row, ky, w.stride_h, w.dilation_h, w.pad_top, self.src.rows) else {
+                continue;
+            };
+            let input = sram.row_bytes(self.src, y);
+            for (x, to) in pixels.clone().zip(panel.chunks_exact_mut(stride)) {
+                for kx in 0..w.kernel_w {
+                    let Some(ix) = tap(x as u32, kx, w.stride_w, w.dilation_w, w.pad_left, self.src.cols)
+                    else {
+                        continue;
+                    };
+                    let at = (ky * w.kernel_w + kx) as usize * self.chs;
+                    let input = &input[ix as usize * all + from..][..self.chs];
+                    for (to, &a) in to[at..at + self.chs].iter_mut().zip(input) {
+                        *to = a ^ 0x80;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn transposed_panel(
+    h: &crate::inst::TransposeConv2d,
+    sram: &Sram<'_>,
+    row: u32,
+    pixels: std::ops::Range<usize>,
+    stride: usize,
+    panel: &mut Vec<u8>,
+) {
+    // The input coordinate that reaches output `out` through tap `k`, if any.
+    let source = |out: u32, k: u32, pad: i32, step: u32, extent: u32| {
+        let at = i64::from(out) - i64::from(pad) - i64::from(k);
+        let inside = at >= 0 && at % i64::from(step) == 0 && at / i64::from(step) < i64::from(extent);
+        inside.then(|| (at / i64::from(step)) as u32)
+    };
+    panel.clear();
+    panel.resize(pixels.len() * stride, (h.input_zp + 128) as u8);
+    let stream = &sram.streams[h.src.stream as usize];
+    let (all, from, chs) = (stream.chs as usize, h.src.ch0 as usize, h.src.chs as usize);
+    for ky in 0..h.kernel_h {
+        let Some(y) = source(row, ky, h.out_pad_top, h.stride_h, h.src.rows) else { continue };
+        let input = sram.row_bytes(&h.src, y);
+        for (x, to) in pixels.clone().zip(panel.chunks_exact_mut(stride)) {
+            for kx in 0..h.kernel_w {
+                let Some(ix) = source(x as u32, kx, h.out_pad_left, h.stride_w, h.src.cols) else { continue };
+                let at = (ky * h.kernel_w + kx) as usize * chs;
+                let input = &input[ix as usize * all + from..][..chs];
+                for (to, &a) in to[at..at + chs].iter_mut().zip(input) {
+                    *to = a ^ 0x80;
+                }
+            }
+        }
+    }
+}
+
+/// Products of a row below which it is not worth sharing out.
+const PARALLEL_LEAST_PRODUCTS: usize = 1 << 20;
+
+/// Multiplies the panels that `panel_of(first channel, channels)` lays out by each group's weights.
+fn convolve<F, P>(
+    tables: &HeadTables,
+    groups: usize,
+    inputs: usize,
+    (input_zp, weight_zp): (i32, i32),
+    cols: usize,
+    acc: &mut [i32],
+    panel_of: F,
+) where
+    F: Fn(usize, usize) -> P,
+    P: Fn(std::ops::Range<usize>, usize, &mut Vec<u8>) + Sync,
+{
+    use rayon::prelude::*;
+    let chs = acc.len() / cols.max(1);
+    match tables {
+        HeadTables::Packed(packed) => {
+            for (group, weights) in packed.iter().enumerate() {
+                let fill = panel_of(group * (inputs / groups), inputs / groups);
+                let (stride, channels) = (weights.panel_stride(), weights.channels());
+                let block = if cols * stride * channels < PARALLEL_LEAST_PRODUCTS {
+                    cols
+                } else {
+                    cols.div_ceil(4 * rayon::current_num_threads()).next_multiple_of(8)
+                };
+                let run = |index: usize, acc: &mut [i32]| {
+                    let from = index * block;
+                    let mut panel = Vec::new();
+                    fill(from..from + acc.len() / chs, stride, &mut panel);
+                    if groups == 1 {
+                        kernels::multiply(weights, &panel, acc);
+                        return;
+                    }
+                    let mut part = vec![0; acc.len() / chs * channels];
+                    kernels::multiply(weights, &panel, &mut part);
+                    for (to, from) in acc.chunks_exact_mut(chs).zip(part.chunks_exact(channels)) {
+                        to[group * channels..][..channels].copy_from_slice(from);
+                    }
+                };
+                if block >= cols {
+                    run(0, acc);
+                } else {
+                    acc.par_chunks_mut(block * chs).enumerate().for_each(|(index, acc)| run(index, acc));
+                }
+            }
+        }
+        HeadTables::Raw(weights, bias) => {
+            let reduction = weights.len() / chs.max(1);
+            let mut panel = Vec::new();
+            for group in 0..groups {
+                let of_group = chs / groups;
+                panel_of(group * (inputs / groups), inputs / groups)(0..cols, reduction, &mut panel);
+                for (pixel, taps) in acc.chunks_exact_mut(chs).zip(panel.chunks_exact(reduction)) {
+                    for c in group * of_group..(group + 1) * of_group {
+                        pixel[c] = weights[c * reduction..][..reduction].iter().zip(taps).fold(
+                            bias[c],
+                            |sum, (&w, &a)| {
+                                let a = i32::from(a) - 128 - input_zp;
+                                sum.wrapping_add(a * (i32::from(w) - weight_zp))
+                            },
+                        );
+                    }
+                }
+            }
+        }
+        HeadTables::None => {}
+    }
+}
+
+/// Gathers the taps inside the input for every pixel of a row, and lets `reduce` fill the pixel.
+fn pool(
+    sram: &Sram<'_>,
+    src: &View,
+    window: &Window,
+    row: u32,
+    chs: usize,
+    acc: &mut [i32],
+    reduce: impl Fn(&mut [i32], &[&[i32]]),
+) {
+    let mut rows = Vec::new();
+    for ky in 0..window.kernel_h {
+        if let Some(y) = tap(row, ky, window.stride_h, 1, window.pad_top, src.rows) {
+            let mut input = Vec::new();
+            sram.row(src, y, &mut input);
+            rows.push(input);
+        }
+    }
+    let mut taps: Vec<&[i32]> = Vec::new();
+    for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
+        taps.clear();
+        for input in &rows {
+            for kx in 0..window.kernel_w {
+                if let Some(ix) = tap(x as u32, kx, window.stride_w, 1, window.pad_left, src.cols) {
+                    taps.push(&input[ix as usize * chs..][..chs]);
+                }
+            }
+        }
+        reduce(pixel, &taps);
+    }
+}
+
+fn resize(sram: &Sram<'_>, h: &Resize, row: u32, chs: usize, acc: &mut [i32]) {
+    // Both neighbours of an output coordinate and the distance from the first, in units of 1/n.
+    let sample = |out: i64, d: i32, n: i32, offset: i32, extent: u32| {
+        let position = out * i64::from(d) + i64::from(offset);
+        let at = position.div_euclid(i64::from(n));
+        let rest = position.rem_euclid(i64::from(n)) as i32;
+        let clamp = |v: i64| v.clamp(0, i64::from(extent) - 1) as usize;
+        (clamp(at), clamp(at + 1), rest)
+    };
+    let (y0, y1, ry) = sample(i64::from(row), h.scale_y_d, h.scale_y_n, h.offset_y, h.src.rows);
+    let (mut top, mut bottom) = (Vec::new(), Vec::new());
+    let nearest = h.mode == ResizeMode::Nearest;
+    let below = ry * 2 >= h.scale_y_n;
+    sram.row(&h.src, if nearest && below { y1 } else { y0 } as u32, &mut top);
+    if !nearest {
+        sram.row(&h.src, y1 as u32, &mut bottom);
+    }
+    for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
+        let (x0, x1, rx) = sample(x as i64, h.scale_x_d, h.scale_x_n, h.offset_x, h.src.cols);
+        if nearest {
+            let ix = if rx * 2 >= h.scale_x_n { x1 } else { x0 };
+            pixel.copy_from_slice(&top[ix * chs..][..chs]);
+            continue;
+        }
+        for (c, value) in pixel.iter_mut().enumerate() {
+            let at = |row: &[i32], x: usize| row[x * chs + c];
+            let upper = at(&top, x0) * (h.scale_x_n - rx) + at(&top, x1) * rx;
+            let lower = at(&bottom, x0) * (h.scale_x_n - rx) + at(&bottom, x1) * rx;
+            *value = upper * (h.scale_y_n - ry) + lower * ry;
+        }
+    }
+}
+
+fn permute(sram: &Sram<'_>, h: &Permute, row: u32, per_row: usize, acc: &mut [i32]) {
+    let mut strides = [1usize; 6];
+    for axis in (0..5).rev() {
+        strides[axis] = strides[axis + 1] * h.dims[axis + 1] as usize;
+    }
+    let extents = h.perm.map(|p| (h.dims[usize::from(p)] as usize).max(1));
+    let strides = h.perm.map(|p| strides[usize::from(p)]);
+    let source_row = (h.src.cols * h.src.chs) as usize;
+    let mut cached: std::collections::BTreeMap<usize, Vec<i32>> = std::collections::BTreeMap::new();
+    for (index, value) in acc.iter_mut().enumerate() {
+        let (mut rest, mut source) = (row as usize * per_row + index, 0);
+        for axis in (0..6).rev() {
+            source += rest % extents[axis] * strides[axis];
+            rest /= extents[axis];
+        }
+        let y = source / source_row;
+        let input = cached.entry(y).or_insert_with(|| {
+            let mut input = Vec::new();
+            sram.row(&h.src, y as u32, &mut input);
+            input
+        });
+        *value = input[source % source_row];
+    }
+}
+
+fn binary(kind: BinaryKind, shift: u8, x: i32, y: i32) -> i32 {
+    match kind {
+        BinaryKind::Add => x.wrapping_add(y),
+        BinaryKind::Sub => x.wrapping_sub(y),
+        BinaryKind::ReverseSub => y.wrapping_sub(x),
+        BinaryKind::Mul => shift_product(i64::from(x) * i64::from(y), shift) as i32,
+        BinaryKind::Maximum => x.max(y),
+        BinaryKind::Minimum => x.min(y),
+    }
+}
+
+fn apply(
+    tail: &Tail,
+    tables: &TailTables,
+    sram: &Sram<'_>,
+    row: u32,
+    cols: usize,
+    chs: usize,
+    acc: &mut [i32],
+) {
+    match (tail, tables) {
+        (Tail::Rescale(t), TailTables::Rescale(multipliers, shifts)) => {
+            let (least, most) = match t.to {
+                Elem::I8 => (-128, 127),
+                Elem::I16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+                Elem::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+            };
+            let scale = |v: i32, m: i32, s: u8| {
+                let value = i64::from(v) - i64::from(t.input_zp);
+                let scaled = apply_scale_32(value, m, s, t.double_round) + i64::from(t.output_zp);
+                scaled.clamp(least, most) as i32
+            };
+            if t.per_channel {
+                for pixel in acc.chunks_exact_mut(chs) {
+                    for ((v, &m), &s) in pixel.iter_mut().zip(multipliers).zip(shifts) {
+                        *v = scale(*v, m, s);
+                    }
+                }
+            } else {
+                for v in acc {
+                    *v = scale(*v, multipliers[0], shifts[0]);
+                }
+            }
+        }
+        (Tail::Clamp(t), _) => {
+            for v in acc {
+                *v = (*v).max(t.min).min(t.max);
+            }
+        }
+        (Tail::Table(_), TailTables::Table(table)) => {
+            for v in acc {
+                *v = i32::from(table[(*v + 128).clamp(0, 255) as usize]);
+            }
+        }
+        (Tail::Binary(t), _) => {
+            let mut operand = vec![0; cols * chs];
+            load(sram, &t.src, row, cols, chs, &mut operand);
+            if let Some(r) = t.rescale {
+                for v in &mut operand {
+                    let value = i64::from(*v) - i64::from(r.input_zp);
+                    let shift = r.shift.clamp(2, 62);
+                    let scaled = apply_scale_32(value, r.multiplier, shift, r.double_round);
+                    *v = scaled.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+                }
+            }
+            for (x, y) in acc.iter_mut().zip(operand) {
+                *x = binary(t.kind, t.shift, *x, y);
+            }
+        }
+        (Tail::BinaryConst(t), TailTables::Operand(values)) => {
+            for (index, x) in acc.iter_mut().enumerate() {
+                *x = binary(t.kind, t.shift, *x, values[if t.per_channel { index % chs } else { 0 }]);
+            }
+        }
+        (Tail::Rescale(_) | Tail::Table(_) | Tail::BinaryConst(_), _) => {}
+    }
+}

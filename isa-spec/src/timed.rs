@@ -1,0 +1,476 @@
+//! The timed interpreter: the same program as a discrete-event simulation, row by row.
+//!
+//! Modelled: array cycles of every step ([`crate::timing::step_cycles`]); partitions that their stages share by
+//! turns, with the target's switch cost at each change; rings that are full or empty, and so pipeline fill, drain and
+//! stalls; one DRAM channel that weight loads and DMA stages share, with its latency; reconfiguration between phases.
+//!
+//! DRAM serves requests in the order in which they are made; activation rows go before background weight loads that
+//! have not begun, so that prefetching does not stall the phase that runs. A weight load is served in bursts of
+//! [`BURST_BYTES`], so that it does not block the channel.
+//!
+//! Not modelled: bank conflicts, refresh, and the row-buffer state of DRAM.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataflow::{Blocked, Flow};
+use crate::inst::Head;
+use crate::interp::tables;
+use crate::program::{Program, SegmentKind};
+use crate::target::Target;
+use crate::timing::{Work, dram_cycles, step_cycles};
+
+/// Bytes of a weight load that the DRAM channel serves before it looks for rows again.
+pub const BURST_BYTES: u64 = 4096;
+
+/// What a stage spent its phase on, in cycles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTime {
+    /// Computing or transferring.
+    pub busy: u64,
+    /// Waiting for input rows.
+    pub stalled_input: u64,
+    /// Waiting for room in the output ring.
+    pub stalled_output: u64,
+    /// Waiting for weights.
+    pub stalled_weights: u64,
+    /// Waiting for its turn on the partition or on DRAM.
+    pub waiting_turn: u64,
+    /// Changing over to this stage.
+    pub switching: u64,
+    /// After its last row.
+    pub idle: u64,
+}
+
+/// A phase's times.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// Cycle at which the phase begins.
+    pub start: u64,
+    /// Cycles from begin to the last row, reconfiguration included.
+    pub cycles: u64,
+    /// Cycles that DRAM was busy during the phase.
+    pub dram_busy: u64,
+    /// Each stage.
+    pub stages: Vec<StageTime>,
+}
+
+/// DRAM bytes by purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Weight loads.
+    pub weights: u64,
+    /// Network inputs read, the first time.
+    pub inputs: u64,
+    /// Network outputs written.
+    pub outputs: u64,
+    /// Activations stored.
+    pub spill_write: u64,
+    /// Activations loaded back, and inputs read again.
+    pub spill_read: u64,
+}
+
+impl Traffic {
+    /// All bytes.
+    pub fn total(&self) -> u64 {
+        self.weights + self.inputs + self.outputs + self.spill_write + self.spill_read
+    }
+}
+
+/// Energy in picojoules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnergyUse {
+    /// Multiply-accumulates.
+    pub mac: f64,
+    /// On-chip memories.
+    pub sram: f64,
+    /// DRAM.
+    pub dram: f64,
+    /// All of these.
+    pub total: f64,
+}
+
+/// What the simulation found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Cycles of one inference.
+    pub cycles: u64,
+    /// Multiply-accumulates that the array performed (Winograd counted as performed).
+    pub macs: u64,
+    /// `macs / (cycles * array)`.
+    pub mac_utilisation: f64,
+    /// DRAM bytes.
+    pub dram_bytes: Traffic,
+    /// Energy.
+    pub energy_pj: EnergyUse,
+    /// Each phase.
+    pub phases: Vec<PhaseTime>,
+}
+
+/// DRAM bytes that a program moves, by purpose; needs no simulation.
+pub fn traffic(program: &Program) -> Traffic {
+    let mut traffic = Traffic::default();
+    let mut seen = vec![0u64; program.segments.len()];
+    for phase in &program.phases {
+        traffic.weights += phase.loads.iter().map(|l| u64::from(l.bytes)).sum::<u64>();
+        for stage in &phase.stages {
+            let (segment, view) = match &stage.code.head {
+                Head::DmaIn(dma) => (dma.segment as usize, stage.code.out),
+                Head::DmaOut(dma) => (dma.segment as usize, dma.src),
+                _ => continue,
+            };
+            let elem = program.streams.get(view.stream as usize).map_or(1, |s| s.elem.size_bytes());
+            let bytes = view.n_elements() * u64::from(elem);
+            let Some(declared) = program.segments.get(segment) else { continue };
+            match (declared.kind, &stage.code.head) {
+                (SegmentKind::Input, _) => {
+                    let first = bytes.min(declared.bytes - seen[segment].min(declared.bytes));
+                    seen[segment] += first;
+                    traffic.inputs += first;
+                    traffic.spill_read += bytes - first;
+                }
+                (SegmentKind::Output, _) => traffic.outputs += bytes,
+                (_, Head::DmaOut(_)) => traffic.spill_write += bytes,
+                _ => traffic.spill_read += bytes,
+            }
+        }
+    }
+    traffic
+}
+
+/// Multiply-accumulates that the array performs: Winograd convolutions count 16 products a 2x2 tile.
+pub fn performed_macs(program: &Program) -> u64 {
+    let stages = program.phases.iter().flat_map(|p| &p.stages);
+    stages
+        .map(|stage| match &stage.code.head {
+            Head::Conv2d(h) if h.winograd => stage.code.macs_direct() * 4 / 9,
+            _ => stage.code.macs_direct(),
+        })
+        .sum()
+}
+
+/// Energy of one inference: `macs * mac + bytes * byte` for each memory. Activation SRAM is read once a row and reader and
+/// written once a row; weight SRAM is written once a load and read once a step; Winograd pays for the products it makes.
+pub fn energy(program: &Program, target: &Target) -> EnergyUse {
+    let e = &target.energy;
+    let (mut activation, mut weight) = (0u64, 0u64);
+    for phase in &program.phases {
+        weight += phase.loads.iter().map(|l| u64::from(l.bytes)).sum::<u64>();
+        for stage in &phase.stages {
+            let bytes = |stream: u32| {
+                program.streams.get(stream as usize).map_or(0, |s| u64::from(s.elem.size_bytes()))
+            };
+            for view in stage.code.reads() {
+                activation += view.n_elements() * bytes(view.stream);
+            }
+            activation += stage.code.out.n_elements() * bytes(stage.code.out.stream);
+            let table: u64 = tables(&stage.code).iter().map(|(_, len)| len).sum();
+            weight += table * u64::from(stage.code.n_steps());
+        }
+    }
+    let mac = performed_macs(program) as f64 * e.mac_pj;
+    let sram = activation as f64 * e.activation_byte_pj + weight as f64 * e.weight_byte_pj;
+    let dram = traffic(program).total() as f64 * e.dram_byte_pj;
+    EnergyUse { mac, sram, dram, total: mac + sram + dram }
+}
+
+/// What ends at a moment of the simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A stage's step.
+    Step(usize),
+    /// A transfer of the DRAM channel leaves it free.
+    DramFree,
+    /// A stage's DMA row has arrived.
+    Row(usize),
+    /// A burst of the weight queue has arrived.
+    Burst(u64),
+}
+
+/// Simulates a verified program.
+pub fn simulate(program: &Program, target: &Target) -> Timing {
+    let mut now = 0;
+    let mut queue = LoadQueue::default();
+    let mut phases = Vec::with_capacity(program.phases.len());
+    for index in 0..program.phases.len() {
+        let phase = Simulation::new(program, target, index, now).run(&mut queue);
+        now = phase.start + phase.cycles;
+        phases.push(phase);
+    }
+    let macs = performed_macs(program);
+    let room = now as f64 * target.macs() as f64;
+    Timing {
+        cycles: now,
+        macs,
+        mac_utilisation: if now == 0 { 0.0 } else { macs as f64 / room },
+        dram_bytes: traffic(program),
+        energy_pj: energy(program, target),
+        phases,
+    }
+}
+
+/// The background queue of weight loads, which outlives phases.
+#[derive(Default)]
+struct LoadQueue {
+    /// Bytes of each queued load that are still to be requested, in order.
+    requested: std::collections::VecDeque<u64>,
+    /// Loads whose last byte has arrived.
+    complete: u32,
+    /// Cycle from which the DRAM channel is free.
+    dram_free: u64,
+    /// Arrival of bursts that are under way when a phase ends: cycle, and whether it ends a load.
+    in_flight: Vec<(u64, bool)>,
+}
+
+struct Simulation<'a> {
+    program: &'a Program,
+    target: &'a Target,
+    index: usize,
+    flow: Flow,
+    now: u64,
+    start: u64,
+    /// Last stage that each partition ran.
+    turned_to: Vec<Option<usize>>,
+    partition_busy: Vec<bool>,
+    /// Stages that are in a step.
+    running: Vec<bool>,
+    /// DMA rows that wait for the channel, in request order.
+    rows: std::collections::VecDeque<usize>,
+    events: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    order: u64,
+    cycles: Vec<u64>,
+    row_bytes: Vec<u64>,
+    time: Vec<StageTime>,
+    since: Vec<u64>,
+    why: Vec<Wait>,
+    dram_busy: u64,
+    dram_serving: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    None,
+    Input,
+    Output,
+    Weights,
+    Turn,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(program: &'a Program, target: &'a Target, index: usize, now: u64) -> Self {
+        let phase = &program.phases[index];
+        let n = phase.stages.len();
+        let begin = now + u64::from(target.switch.phase_cycles);
+        let cycles = phase.stages.iter().map(|s| step_cycles(target, &s.code.work(), &s.mapping)).collect();
+        let row_bytes = phase.stages.iter().map(|s| {
+            let stream = match &s.code.head {
+                Head::DmaOut(dma) => dma.src.stream,
+                _ => s.code.out.stream,
+            };
+            let size = program.streams.get(stream as usize).map_or(1, |s| u64::from(s.elem.size_bytes()));
+            if let Work::Dma { bytes } = s.code.work() { bytes * size } else { 0 }
+        });
+        Self {
+            program,
+            target,
+            index,
+            flow: Flow::new(program, phase),
+            now: begin,
+            start: now,
+            turned_to: vec![None; phase.partitions.len()],
+            partition_busy: vec![false; phase.partitions.len()],
+            running: vec![false; n],
+            rows: std::collections::VecDeque::new(),
+            events: BinaryHeap::new(),
+            order: 0,
+            cycles,
+            row_bytes: row_bytes.collect(),
+            time: vec![StageTime::default(); n],
+            since: vec![begin; n],
+            why: vec![Wait::None; n],
+            dram_busy: 0,
+            dram_serving: false,
+        }
+    }
+
+    fn at(&mut self, cycle: u64, event: Event) {
+        self.order += 1;
+        self.events.push(Reverse((cycle, self.order, event)));
+    }
+
+    fn run(mut self, queue: &mut LoadQueue) -> PhaseTime {
+        let phase = &self.program.phases[self.index];
+        // Reconfiguration does not stop the DMA engine: what was queued goes on in it.
+        queue.requested.extend(phase.loads.iter().map(|l| u64::from(l.bytes)));
+        for (cycle, last) in std::mem::take(&mut queue.in_flight) {
+            self.at(cycle.max(self.start), Event::Burst(u64::from(last)));
+        }
+        let free = queue.dram_free.max(self.start);
+        self.dram_serving = true;
+        self.at(free, Event::DramFree);
+        let begin = self.now;
+        let mut dirty: Vec<usize> = (0..phase.stages.len()).collect();
+        let mut began = false;
+        loop {
+            if began {
+                self.wake(&mut dirty, queue);
+            }
+            if self.flow.finished() && !self.running.iter().any(|&r| r) {
+                break;
+            }
+            let Some(Reverse((cycle, _, event))) = self.events.pop() else { break };
+            if !began && cycle >= begin {
+                // The phase's stages start once it is configured.
+                began = true;
+                self.now = begin;
+                self.wake(&mut dirty, queue);
+            }
+            self.now = cycle;
+            match event {
+                Event::Step(stage) | Event::Row(stage) => {
+                    self.running[stage] = false;
+                    if matches!(event, Event::Step(_)) {
+                        self.partition_busy[phase.stages[stage].partition as usize] = false;
+                    }
+                    self.flow.advance(stage);
+                    self.since[stage] = self.now;
+                    dirty.push(stage);
+                    dirty.extend(self.flow.neighbours(stage));
+                    let partition = phase.stages[stage].partition;
+                    dirty.extend((0..phase.stages.len()).filter(|&s| phase.stages[s].partition == partition));
+                }
+                Event::DramFree => {
+                    self.dram_serving = false;
+                    self.serve(queue);
+                }
+                Event::Burst(last) => {
+                    if last == 1 {
+                        queue.complete += 1;
+                        dirty.extend(0..phase.stages.len());
+                    }
+                }
+            }
+            if !began && self.events.is_empty() {
+                began = true;
+                self.now = self.now.max(begin);
+            }
+        }
+        let end = self.now.max(begin);
+        for (stage, time) in self.time.iter_mut().enumerate() {
+            time.idle = end - self.since[stage];
+        }
+        // Bursts under way go on in the next phase.
+        while let Some(Reverse((cycle, _, event))) = self.events.pop() {
+            match event {
+                Event::Burst(last) => queue.in_flight.push((cycle, last == 1)),
+                Event::DramFree => queue.dram_free = cycle,
+                Event::Step(_) | Event::Row(_) => {}
+            }
+        }
+        PhaseTime {
+            start: self.start,
+            cycles: end - self.start,
+            dram_busy: self.dram_busy,
+            stages: self.time,
+        }
+    }
+
+    /// Starts every step that can start now.
+    fn wake(&mut self, dirty: &mut Vec<usize>, queue: &mut LoadQueue) {
+        dirty.sort_unstable();
+        dirty.dedup();
+        let phase = &self.program.phases[self.index];
+        let n = phase.stages.len();
+        // A partition turns first to stages after the one that it ran, so that none is starved.
+        let mut ready: Vec<usize> = dirty.drain(..).filter(|&s| !self.running[s]).collect();
+        ready.sort_by_key(|&s| {
+            let last = self.turned_to.get(phase.stages[s].partition as usize).copied().flatten();
+            let distance = last.map_or(s, |last| (s + n - last) % n);
+            (distance, s)
+        });
+        for stage in ready {
+            let blocked = self.flow.blocked(stage);
+            let weights = phase.stages[stage].wait_loads > queue.complete;
+            let is_dma = matches!(phase.stages[stage].code.head, Head::DmaIn(_) | Head::DmaOut(_));
+            let partition = phase.stages[stage].partition as usize;
+            let wait = match blocked {
+                Some(Blocked::Finished) => continue,
+                Some(Blocked::Input { .. }) => Wait::Input,
+                Some(Blocked::Output { .. }) => Wait::Output,
+                None if weights => Wait::Weights,
+                None if !is_dma && self.partition_busy[partition] => Wait::Turn,
+                None => Wait::None,
+            };
+            self.account(stage);
+            self.why[stage] = wait;
+            if wait != Wait::None {
+                continue;
+            }
+            self.running[stage] = true;
+            if is_dma {
+                self.why[stage] = Wait::Turn;
+                self.rows.push_back(stage);
+                self.serve(queue);
+                continue;
+            }
+            let switch = match self.turned_to[partition] {
+                Some(last) if last != stage => u64::from(self.target.switch.stage_cycles),
+                _ => 0,
+            };
+            self.turned_to[partition] = Some(stage);
+            self.partition_busy[partition] = true;
+            self.time[stage].switching += switch;
+            self.time[stage].busy += self.cycles[stage];
+            self.at(self.now + switch + self.cycles[stage], Event::Step(stage));
+        }
+    }
+
+    /// Books the time since the last change of a stage that is not in a step.
+    fn account(&mut self, stage: usize) {
+        let spent = self.now - self.since[stage];
+        self.since[stage] = self.now;
+        let time = &mut self.time[stage];
+        match self.why[stage] {
+            Wait::None => {}
+            Wait::Input => time.stalled_input += spent,
+            Wait::Output => time.stalled_output += spent,
+            Wait::Weights => time.stalled_weights += spent,
+            Wait::Turn => time.waiting_turn += spent,
+        }
+    }
+
+    /// Gives the free DRAM channel its next transfer: a row if one waits, else a burst of weights.
+    fn serve(&mut self, queue: &mut LoadQueue) {
+        if self.dram_serving {
+            return;
+        }
+        let latency = u64::from(self.target.dram.latency_cycles);
+        let took = if let Some(stage) = self.rows.pop_front() {
+            self.account(stage);
+            let took = dram_cycles(self.target, self.row_bytes[stage]);
+            self.time[stage].busy += took;
+            self.why[stage] = Wait::None;
+            // The engine asks for a stream's rows ahead, so that the latency is paid once a stage.
+            let first = self.flow.done(stage) == 0;
+            self.at(self.now + took + if first { latency } else { 0 }, Event::Row(stage));
+            took
+        } else if let Some(left) = queue.requested.front_mut() {
+            let bytes = (*left).min(BURST_BYTES);
+            *left -= bytes;
+            let last = *left == 0;
+            if last {
+                queue.requested.pop_front();
+            }
+            let took = dram_cycles(self.target, bytes);
+            self.at(self.now + took + latency, Event::Burst(u64::from(last)));
+            took
+        } else {
+            return;
+        };
+        self.dram_serving = true;
+        self.dram_busy += took;
+        self.at(self.now + took, Event::DramFree);
+    }
+}

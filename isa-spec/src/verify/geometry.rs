@@ -1,0 +1,270 @@
+//! Shapes and types of a stage: what each head makes of its inputs, and what each tail takes and gives.
+
+use super::{Check, Rule};
+use crate::inst::{Axis, Elem, Head, ReduceKind, ResizeMode, Tail, View, Window};
+use crate::program::StageCode;
+
+/// `[rows, cols, chs]`, wide.
+type Shape = [i128; 3];
+
+fn shape(view: &View) -> Shape {
+    [i128::from(view.rows), i128::from(view.cols), i128::from(view.chs)]
+}
+
+/// Output extent of a window: `floor((in + pads - dilation * (kernel - 1) - 1) / stride) + 1`.
+fn window_extent(extent: u32, pads: (u32, u32), kernel: u32, stride: u32, dilation: u32) -> i128 {
+    let room = i128::from(extent) + i128::from(pads.0) + i128::from(pads.1)
+        - i128::from(dilation) * (i128::from(kernel) - 1)
+        - 1;
+    if room < 0 { 0 } else { room / i128::from(stride.max(1)) + 1 }
+}
+
+fn windowed(src: &View, w: &Window) -> (i128, i128) {
+    (
+        window_extent(src.rows, (w.pad_top, w.pad_bottom), w.kernel_h, w.stride_h, w.dilation_h),
+        window_extent(src.cols, (w.pad_left, w.pad_right), w.kernel_w, w.stride_w, w.dilation_w),
+    )
+}
+
+impl Check<'_> {
+    fn window(&mut self, w: &Window, pooling: bool) -> bool {
+        let fields = [w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w];
+        let ok = fields.iter().all(|&f| (1..=1 << 20).contains(&f))
+            && [w.pad_top, w.pad_bottom, w.pad_left, w.pad_right].iter().all(|&p| p <= 1 << 20);
+        let ok =
+            self.need(ok, Rule::Shape, || format!("the window has an extent of zero or beyond 2^20: {w:?}"));
+        let covered = !pooling
+            || (w.pad_top < w.kernel_h
+                && w.pad_bottom < w.kernel_h
+                && w.pad_left < w.kernel_w
+                && w.pad_right < w.kernel_w
+                && w.dilation_h == 1
+                && w.dilation_w == 1);
+        ok & self.need(covered, Rule::Shape, || {
+            "a pooling window must not be dilated or padded by its extent or more".to_owned()
+        })
+    }
+
+    fn int8(&mut self, what: &str, view: &View) {
+        let elem = self.elem(view);
+        self.need(elem == Elem::I8, Rule::Shape, || format!("{what} has elements {elem:?}, expected I8"));
+    }
+
+    fn zero_point(&mut self, what: &str, zp: i32) {
+        self.need((-128..=127).contains(&zp), Rule::Shape, || {
+            format!("{what} is {zp}, expected -128 to 127")
+        });
+    }
+
+    /// Shape and element type that the head makes, if its own parameters are sane.
+    fn head(&mut self, code: &StageCode) -> Option<(Shape, Elem)> {
+        let out_chs = i128::from(code.out.chs);
+        Some(match &code.head {
+            Head::Load(h) => {
+                let (from, to) = (shape(&h.src), shape(&code.out));
+                let broadcast = from.iter().zip(&to).all(|(f, t)| f == t || *f == 1);
+                self.need(broadcast, Rule::Shape, || format!("{from:?} does not broadcast to {to:?}"));
+                (to, self.elem(&h.src))
+            }
+            Head::Conv2d(h) => {
+                self.int8("the input", &h.src);
+                self.zero_point("the input zero point", h.input_zp);
+                self.zero_point("the weight zero point", h.weight_zp);
+                let (inputs, groups) = (h.src.chs, h.groups);
+                let divides =
+                    groups > 0 && inputs.is_multiple_of(groups) && code.out.chs.is_multiple_of(groups);
+                if !self.need(divides, Rule::Shape, || {
+                    format!("{groups} groups do not divide {inputs} input and {out_chs} output channels")
+                }) || !self.window(&h.window, false)
+                {
+                    return None;
+                }
+                let winograd = !h.winograd
+                    || (self.target.array.winograd
+                        && crate::timing::winograd_eligible(&h.window, groups, inputs));
+                self.need(winograd, Rule::Shape, || {
+                    "Winograd needs a target that has it and an ungrouped 3x3 convolution of stride and dilation 1"
+                        .to_owned()
+                });
+                let (rows, cols) = windowed(&h.src, &h.window);
+                ([rows, cols, out_chs], Elem::I32)
+            }
+            Head::DepthwiseConv2d(h) => {
+                self.int8("the input", &h.src);
+                self.zero_point("the input zero point", h.input_zp);
+                self.zero_point("the weight zero point", h.weight_zp);
+                if !self.window(&h.window, false) {
+                    return None;
+                }
+                let (rows, cols) = windowed(&h.src, &h.window);
+                ([rows, cols, i128::from(h.src.chs) * i128::from(h.multiplier)], Elem::I32)
+            }
+            Head::TransposeConv2d(h) => {
+                self.int8("the input", &h.src);
+                self.zero_point("the input zero point", h.input_zp);
+                self.zero_point("the weight zero point", h.weight_zp);
+                let fields = [h.kernel_h, h.kernel_w, h.stride_h, h.stride_w];
+                let sane = fields.iter().all(|&f| (1..=1 << 20).contains(&f))
+                    && i64::from(h.out_pad_top) > -i64::from(h.kernel_h)
+                    && i64::from(h.out_pad_left) > -i64::from(h.kernel_w);
+                if !self
+                    .need(sane, Rule::Shape, || "kernel, stride or output padding out of range".to_owned())
+                {
+                    return None;
+                }
+                // Bottom and right padding are what the output view says; they must be greater than minus the kernel.
+                let natural = |n: u32, stride: u32, pad: i32, kernel: u32| {
+                    i128::from(n - 1) * i128::from(stride) + i128::from(pad) + i128::from(kernel)
+                };
+                let rows = natural(h.src.rows, h.stride_h, h.out_pad_top, h.kernel_h);
+                let cols = natural(h.src.cols, h.stride_w, h.out_pad_left, h.kernel_w);
+                let enough = i128::from(code.out.rows) > rows - i128::from(h.kernel_h)
+                    && i128::from(code.out.cols) > cols - i128::from(h.kernel_w);
+                self.need(enough, Rule::Shape, || {
+                    format!("the output of a transposed convolution is cropped by a whole kernel: natural size [{rows}, {cols}]")
+                });
+                ([i128::from(code.out.rows), i128::from(code.out.cols), out_chs], Elem::I32)
+            }
+            Head::MatMul(h) => {
+                self.int8("a", &h.a);
+                self.int8("b", &h.b);
+                self.zero_point("the zero point of a", h.a_zp);
+                self.zero_point("the zero point of b", h.b_zp);
+                let fits = h.batches > 0
+                    && h.a.rows.is_multiple_of(h.batches)
+                    && h.b.rows.is_multiple_of(h.batches)
+                    && h.a.chs == h.b.rows / h.batches
+                    && h.a.cols == 1
+                    && h.b.cols == 1;
+                if !self
+                    .need(fits, Rule::Shape, || "the operands of the matrix product do not fit".to_owned())
+                {
+                    return None;
+                }
+                ([i128::from(h.a.rows), 1, i128::from(h.b.chs)], Elem::I32)
+            }
+            Head::MaxPool2d(h) => {
+                if !self.window(&h.window, true) {
+                    return None;
+                }
+                let (rows, cols) = windowed(&h.src, &h.window);
+                ([rows, cols, i128::from(h.src.chs)], self.elem(&h.src))
+            }
+            Head::AvgPool2d(h) => {
+                self.int8("the input", &h.src);
+                self.zero_point("the input zero point", h.input_zp);
+                self.zero_point("the output zero point", h.output_zp);
+                if !self.window(&h.window, true) {
+                    return None;
+                }
+                let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+                self.need(taps <= 1 << 20, Rule::Limit, || format!("a window of {taps} taps"));
+                let (rows, cols) = windowed(&h.src, &h.window);
+                ([rows, cols, i128::from(h.src.chs)], Elem::I8)
+            }
+            Head::Resize(h) => {
+                self.int8("the input", &h.src);
+                let scales = [h.scale_y_n, h.scale_y_d, h.scale_x_n, h.scale_x_d];
+                let sane = scales.iter().all(|s| (1..=2048).contains(s))
+                    && [h.offset_y, h.offset_x].iter().all(|o| (-(1 << 20)..=1 << 20).contains(o));
+                if !self.need(sane, Rule::Shape, || "scale or offset of the resize out of range".to_owned()) {
+                    return None;
+                }
+                let bilinear = h.mode == ResizeMode::Bilinear;
+                let made = [i128::from(code.out.rows), i128::from(code.out.cols), i128::from(h.src.chs)];
+                (made, if bilinear { Elem::I32 } else { Elem::I8 })
+            }
+            Head::Pad(h) => {
+                let (from, to) = (shape(&h.src), shape(&code.out));
+                let before = [h.top, h.left, h.front].map(i128::from);
+                let fits = (0..3).all(|axis| before[axis] + from[axis] <= to[axis]);
+                self.need(fits, Rule::Shape, || format!("{from:?} padded by {before:?} is beyond {to:?}"));
+                (to, self.elem(&h.src))
+            }
+            Head::Permute(h) => {
+                let mut seen = h.perm;
+                seen.sort_unstable();
+                let count = h.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(u64::from(d)));
+                let ok = seen == [0, 1, 2, 3, 4, 5]
+                    && count == Some(h.src.n_elements())
+                    && count == Some(code.out.n_elements());
+                if !self.need(ok, Rule::Shape, || {
+                    format!(
+                        "dims {:?} and perm {:?} do not rearrange the input to the output",
+                        h.dims, h.perm
+                    )
+                }) {
+                    return None;
+                }
+                (shape(&code.out), self.elem(&h.src))
+            }
+            Head::Reduce(h) => {
+                let mut made = shape(&h.src);
+                match h.axis {
+                    Axis::H => made[0] = 1,
+                    Axis::W => made[1] = 1,
+                    Axis::C => made[2] = 1,
+                }
+                let elem = self.elem(&h.src);
+                let wide = matches!(h.kind, ReduceKind::Sum | ReduceKind::Product);
+                (made, if wide { Elem::I32 } else { elem })
+            }
+            Head::Argmax(h) => ([i128::from(h.src.rows), i128::from(h.src.cols), 1], Elem::I32),
+            Head::DmaIn(_) => (shape(&code.out), self.elem(&code.out)),
+            Head::DmaOut(_) => return None,
+        })
+    }
+
+    /// Checks a stage whose views are in bounds.
+    pub(super) fn geometry(&mut self, code: &StageCode) {
+        let moves = matches!(code.head, Head::DmaIn(_) | Head::DmaOut(_));
+        if moves {
+            self.need(code.tail.is_empty(), Rule::Shape, || "a DMA stage has no tails".to_owned());
+        }
+        let Some((made, mut elem)) = self.head(code) else { return };
+        let out = shape(&code.out);
+        self.need(made == out, Rule::Shape, || {
+            format!("the head makes {made:?}, the output view is {out:?}")
+        });
+        for tail in &code.tail {
+            match tail {
+                Tail::Rescale(t) => elem = t.to,
+                Tail::Clamp(t) => {
+                    self.need(t.min <= t.max, Rule::Shape, || format!("clamp to {}..{}", t.min, t.max));
+                }
+                Tail::Table(_) => {
+                    self.need(elem == Elem::I8, Rule::Shape, || format!("a table look-up of {elem:?}"));
+                }
+                Tail::Binary(t) => {
+                    let from = shape(&t.src);
+                    let broadcast = from.iter().zip(&out).all(|(f, t)| f == t || *f == 1);
+                    self.need(broadcast, Rule::Shape, || {
+                        format!("operand {from:?} does not broadcast to {out:?}")
+                    });
+                    let operand = if t.rescale.is_some() { Elem::I32 } else { self.elem(&t.src) };
+                    self.need(operand == elem, Rule::Shape, || {
+                        format!("operand of {operand:?} with an accumulator of {elem:?}")
+                    });
+                    let sane = t.rescale.is_none_or(|r| r.multiplier >= 0 && (2..=62).contains(&r.shift));
+                    self.need(sane && t.shift < 64, Rule::Shape, || "a scale out of range".to_owned());
+                    if t.kind == crate::inst::BinaryKind::Mul {
+                        elem = Elem::I32;
+                    }
+                }
+                Tail::BinaryConst(t) => {
+                    let operand = t.elem;
+                    self.need(operand == elem && t.shift < 64, Rule::Shape, || {
+                        format!("operand of {operand:?} with an accumulator of {elem:?}")
+                    });
+                    if t.kind == crate::inst::BinaryKind::Mul {
+                        elem = Elem::I32;
+                    }
+                }
+            }
+        }
+        let stored = self.elem(&code.out);
+        self.need(elem == stored, Rule::Shape, || {
+            format!("the stage makes {elem:?}, its output stream holds {stored:?}")
+        });
+    }
+}

@@ -1,0 +1,601 @@
+//! The verifier: what must hold of a program before anything runs it. It shares no code with the compiler.
+//!
+//! Checked: limits of the target; streams, views, tables and transfers in bounds of their memories; shapes, types and
+//! channel ranges of every head and tail; no two streams that live at once overlap; every element is written once,
+//! before it is read; every table byte is loaded before its stage starts, and no load in flight touches it; every phase
+//! reaches its last row (token simulation); every output byte is written. All violations are returned.
+//!
+//! Not checked: that the weights are the right ones, which no verifier can know.
+
+mod geometry;
+
+use std::fmt;
+
+use crate::dataflow::Flow;
+use crate::inst::{Elem, Head, View};
+use crate::interp::tables;
+use crate::program::{Phase, Program, SegmentKind, Stage};
+use crate::target::Target;
+
+/// The rule that a program breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// A limit of the target or of the machine.
+    Limit,
+    /// An access outside its memory or tensor.
+    Bounds,
+    /// Shapes, types or parameters that do not agree.
+    Shape,
+    /// Two live ranges share bytes.
+    Overlap,
+    /// Something is read that was not written.
+    Unwritten,
+    /// Something is written twice, or where nothing may be written.
+    Rewrite,
+    /// A table is not loaded, or is loaded over while in use.
+    Load,
+    /// A phase never finishes.
+    Deadlock,
+}
+
+/// A violation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyError {
+    /// The rule.
+    pub rule: Rule,
+    /// The phase, if it is about one.
+    pub phase: Option<usize>,
+    /// The stage in the phase, if it is about one.
+    pub stage: Option<usize>,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for VerifyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(phase) = self.phase {
+            write!(f, "phase {phase}")?;
+            if let Some(stage) = self.stage {
+                write!(f, ", stage {stage}")?;
+            }
+            f.write_str(": ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for VerifyError {}
+
+/// Rows of a stream and of a stage at most; a machine limit, so that no program makes the verifier itself run away.
+pub const MAX_ROWS: u32 = 1 << 20;
+/// Steps of a phase at most.
+pub const MAX_PHASE_STEPS: u64 = 1 << 24;
+/// Bytes of all DRAM segments at most.
+pub const MAX_DRAM_BYTES: u64 = 1 << 35;
+
+pub(crate) struct Check<'a> {
+    program: &'a Program,
+    target: &'a Target,
+    errors: Vec<VerifyError>,
+    phase: Option<usize>,
+    stage: Option<usize>,
+}
+
+impl Check<'_> {
+    fn fail(&mut self, rule: Rule, message: String) {
+        self.errors.push(VerifyError { rule, phase: self.phase, stage: self.stage, message });
+    }
+
+    fn need(&mut self, ok: bool, rule: Rule, message: impl FnOnce() -> String) -> bool {
+        if !ok {
+            self.fail(rule, message());
+        }
+        ok
+    }
+}
+
+/// All violations of a program for a target; empty if it may run.
+pub fn verify(program: &Program, target: &Target) -> Vec<VerifyError> {
+    let mut check = Check { program, target, errors: Vec::new(), phase: None, stage: None };
+    check.segments();
+    check.streams();
+    for (index, phase) in program.phases.iter().enumerate() {
+        check.phase = Some(index);
+        check.partitions(phase);
+        for (number, stage) in phase.stages.iter().enumerate() {
+            check.stage = Some(number);
+            check.stage(phase, stage);
+        }
+        check.stage = None;
+    }
+    check.phase = None;
+    // What follows indexes by what the checks above have bounded.
+    if check.errors.is_empty() {
+        check.live_ranges();
+        check.writes_and_reads();
+        check.transfers();
+        check.loads();
+    }
+    if check.errors.is_empty() {
+        check.progress();
+    }
+    check.errors
+}
+
+/// A stage's boxes in a DRAM segment.
+struct Transfer {
+    phase: usize,
+    stage: usize,
+    out: bool,
+    segment: usize,
+    offset: u64,
+    row_pitch: u64,
+    pixel_pitch: u64,
+    rows: u64,
+    cols: u64,
+    pixel: u64,
+}
+
+impl Transfer {
+    fn volume(&self) -> u64 {
+        self.rows * self.cols * self.pixel
+    }
+
+    /// One past the last byte, in wide arithmetic.
+    fn end(&self) -> u128 {
+        u128::from(self.offset)
+            + u128::from(self.rows - 1) * u128::from(self.row_pitch)
+            + u128::from(self.cols - 1) * u128::from(self.pixel_pitch)
+            + u128::from(self.pixel)
+    }
+
+    /// The box `(row, column, byte)` of its first byte, in its own pitches.
+    fn origin(&self) -> (u64, u64, u64) {
+        let (row, rest) = (self.offset / self.row_pitch.max(1), self.offset % self.row_pitch.max(1));
+        (row, rest / self.pixel_pitch.max(1), rest % self.pixel_pitch.max(1))
+    }
+
+    /// Bytes that two transfers share; exact when their pitches agree, else the range that both span.
+    fn shared(&self, other: &Self) -> u64 {
+        if (self.row_pitch, self.pixel_pitch) == (other.row_pitch, other.pixel_pitch) {
+            let span = |a: u64, an: u64, b: u64, bn: u64| (a + an).min(b + bn).saturating_sub(a.max(b));
+            let (a, b) = (self.origin(), other.origin());
+            span(a.0, self.rows, b.0, other.rows)
+                * span(a.1, self.cols, b.1, other.cols)
+                * span(a.2, self.pixel, b.2, other.pixel)
+        } else {
+            let (from, to) = (self.offset.max(other.offset), self.end().min(other.end()));
+            u64::try_from(to.saturating_sub(u128::from(from))).unwrap_or(u64::MAX)
+        }
+    }
+}
+
+impl Check<'_> {
+    fn segments(&mut self) {
+        let total: u128 = self.program.segments.iter().map(|s| u128::from(s.bytes)).sum();
+        self.need(total <= u128::from(MAX_DRAM_BYTES), Rule::Limit, || {
+            format!("the DRAM segments take {total} bytes, more than {MAX_DRAM_BYTES}")
+        });
+        let weights = self.program.segments.iter().filter(|s| s.kind == SegmentKind::Weights).count();
+        self.need(weights <= 1, Rule::Limit, || format!("{weights} weight segments, at most one is allowed"));
+    }
+
+    fn streams(&mut self) {
+        for (index, s) in self.program.streams.iter().enumerate() {
+            let whole = s.rows > 0 && s.cols > 0 && s.chs > 0 && s.slots > 0;
+            self.need(whole, Rule::Shape, || format!("stream {index} has an extent of zero"));
+            self.need(s.rows <= MAX_ROWS, Rule::Limit, || {
+                format!("stream {index} has {} rows, more than {MAX_ROWS}", s.rows)
+            });
+            self.need(s.slots <= s.rows, Rule::Shape, || {
+                format!("stream {index} has {} slots for {} rows", s.slots, s.rows)
+            });
+            let row = u128::from(s.cols) * u128::from(s.chs) * u128::from(s.elem.size_bytes());
+            self.need(row <= u128::from(s.pitch_bytes), Rule::Bounds, || {
+                format!("stream {index}: a row takes {row} bytes, the pitch is {}", s.pitch_bytes)
+            });
+            let end = u128::from(s.base) + u128::from(s.slots) * u128::from(s.pitch_bytes);
+            let sram = self.target.memory.activation;
+            self.need(end <= u128::from(sram), Rule::Bounds, || {
+                format!("stream {index} ends at byte {end} of {sram} of activation SRAM")
+            });
+        }
+    }
+
+    fn partitions(&mut self, phase: &Phase) {
+        let clusters: u64 = phase.partitions.iter().map(|&c| u64::from(c)).sum();
+        let have = self.target.array.clusters;
+        self.need(clusters <= u64::from(have), Rule::Limit, || {
+            format!("the partitions take {clusters} clusters, the target has {have}")
+        });
+        let (n, most) = (phase.stages.len(), self.target.limits.stages);
+        self.need(n <= most as usize, Rule::Limit, || format!("{n} stages, the target allows {most}"));
+        let mut streams: Vec<u32> = phase
+            .stages
+            .iter()
+            .flat_map(|s| s.code.reads().into_iter().chain([s.code.out]))
+            .filter(|v| v.rows > 0)
+            .map(|v| v.stream)
+            .collect();
+        streams.sort_unstable();
+        streams.dedup();
+        let (n, most) = (streams.len(), self.target.limits.streams);
+        self.need(n <= most as usize, Rule::Limit, || format!("{n} streams, the target allows {most}"));
+        let steps: u64 = phase.stages.iter().map(|s| u64::from(s.code.n_rows())).sum();
+        self.need(steps <= MAX_PHASE_STEPS, Rule::Limit, || {
+            format!("{steps} rows in the phase, more than {MAX_PHASE_STEPS}")
+        });
+    }
+
+    fn view(&mut self, what: &str, view: &View) -> bool {
+        let Some(s) = self.program.streams.get(view.stream as usize) else {
+            self.fail(Rule::Bounds, format!("{what} names stream {}, which is not declared", view.stream));
+            return false;
+        };
+        let inside =
+            |from: u32, n: u32, extent: u32| n > 0 && u64::from(from) + u64::from(n) <= u64::from(extent);
+        let ok = inside(view.row0, view.rows, s.rows)
+            && inside(view.col0, view.cols, s.cols)
+            && inside(view.ch0, view.chs, s.chs);
+        self.need(ok, Rule::Bounds, || {
+            format!(
+                "{what} [{}+{}, {}+{}, {}+{}] is empty or outside stream {} of [{}, {}, {}]",
+                view.row0,
+                view.rows,
+                view.col0,
+                view.cols,
+                view.ch0,
+                view.chs,
+                view.stream,
+                s.rows,
+                s.cols,
+                s.chs
+            )
+        })
+    }
+
+    fn stage(&mut self, phase: &Phase, stage: &Stage) {
+        let dma = matches!(stage.code.head, Head::DmaIn(_) | Head::DmaOut(_));
+        match phase.partitions.get(stage.partition as usize) {
+            _ if dma => {}
+            None => self.fail(Rule::Limit, format!("partition {} is not declared", stage.partition)),
+            Some(&clusters) => {
+                let m = stage.mapping;
+                let used = m.clusters();
+                self.need(used >= 1 && used <= u64::from(clusters), Rule::Limit, || {
+                    format!("the mapping uses {used} clusters, the partition has {clusters}")
+                });
+                let lanes = self.target.array.lanes;
+                self.need(
+                    m.lanes_reduction.is_power_of_two() && m.lanes_reduction <= lanes,
+                    Rule::Limit,
+                    || {
+                        format!(
+                            "{} reduction lanes: expected a power of two up to {lanes}",
+                            m.lanes_reduction
+                        )
+                    },
+                );
+            }
+        }
+        let mut ok = true;
+        for (index, view) in stage.code.reads().iter().enumerate() {
+            ok &= self.view(&format!("read {index}"), view);
+        }
+        if !matches!(stage.code.head, Head::DmaOut(_)) {
+            ok &= self.view("the output", &stage.code.out);
+        }
+        if ok {
+            self.geometry(&stage.code);
+            for (at, len) in tables(&stage.code) {
+                let end = u64::from(at.0) + len;
+                let sram = self.target.memory.weight;
+                self.need(end <= sram, Rule::Bounds, || {
+                    format!("a table ends at byte {end} of {sram} of weight SRAM")
+                });
+            }
+        }
+    }
+
+    fn elem(&self, view: &View) -> Elem {
+        self.program.streams[view.stream as usize].elem
+    }
+
+    /// First and last phase that names each stream.
+    fn stream_lives(&self) -> Vec<Option<(usize, usize)>> {
+        let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.program.streams.len()];
+        for (index, phase) in self.program.phases.iter().enumerate() {
+            for stage in &phase.stages {
+                let out = (stage.code.out.rows > 0).then_some(stage.code.out);
+                for view in stage.code.reads().into_iter().chain(out) {
+                    let life = lives[view.stream as usize].get_or_insert((index, index));
+                    life.1 = index;
+                }
+            }
+        }
+        lives
+    }
+
+    fn live_ranges(&mut self) {
+        let lives = self.stream_lives();
+        let streams = &self.program.streams;
+        let mut live: Vec<(usize, usize, usize)> = Vec::new();
+        for (index, life) in lives.iter().enumerate() {
+            let Some((from, to)) = *life else { continue };
+            if from != to && streams[index].slots != streams[index].rows {
+                let (slots, rows) = (streams[index].slots, streams[index].rows);
+                self.fail(
+                    Rule::Overlap,
+                    format!(
+                        "stream {index} lives from phase {from} to {to} but holds {slots} of {rows} rows"
+                    ),
+                );
+            }
+            live.push((from, to, index));
+        }
+        for (n, &(from, to, a)) in live.iter().enumerate() {
+            for &(from_b, to_b, b) in &live[n + 1..] {
+                let (x, y) = (&streams[a], &streams[b]);
+                let (x0, x1) = (u64::from(x.base), u64::from(x.base) + x.size_bytes());
+                let (y0, y1) = (u64::from(y.base), u64::from(y.base) + y.size_bytes());
+                if from <= to_b && from_b <= to && x0 < y1 && y0 < x1 {
+                    self.fail(
+                        Rule::Overlap,
+                        format!(
+                            "streams {a} (bytes {x0}..{x1}, phases {from}..={to}) and {b} (bytes {y0}..{y1}, phases \
+                             {from_b}..={to_b}) share activation SRAM"
+                        ),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Every element is written once, and before or while it is read.
+    fn writes_and_reads(&mut self) {
+        let mut writes: Vec<Vec<(usize, View)>> = vec![Vec::new(); self.program.streams.len()];
+        for (index, phase) in self.program.phases.iter().enumerate() {
+            for stage in &phase.stages {
+                let out = stage.code.out;
+                if out.rows > 0 {
+                    writes[out.stream as usize].push((index, out));
+                }
+            }
+        }
+        for (stream, writes) in writes.iter().enumerate() {
+            for (n, (_, a)) in writes.iter().enumerate() {
+                if writes[n + 1..].iter().any(|(_, b)| shared_volume(a, b) > 0) {
+                    self.fail(
+                        Rule::Rewrite,
+                        format!("two stages write the same elements of stream {stream}"),
+                    );
+                }
+            }
+        }
+        for (index, phase) in self.program.phases.iter().enumerate() {
+            self.phase = Some(index);
+            for (number, stage) in phase.stages.iter().enumerate() {
+                self.stage = Some(number);
+                for view in stage.code.reads() {
+                    let written: u64 = writes[view.stream as usize]
+                        .iter()
+                        .filter(|(at, _)| *at <= index)
+                        .map(|(_, write)| shared_volume(&view, write))
+                        .sum();
+                    let want = view.n_elements();
+                    self.need(written >= want, Rule::Unwritten, || {
+                        format!(
+                            "reads {want} elements of stream {}, of which {written} are written",
+                            view.stream
+                        )
+                    });
+                }
+            }
+        }
+        (self.phase, self.stage) = (None, None);
+    }
+
+    fn transfers(&mut self) {
+        let mut all: Vec<Transfer> = Vec::new();
+        for (phase, p) in self.program.phases.iter().enumerate() {
+            for (stage, s) in p.stages.iter().enumerate() {
+                let (out, view, segment, offset, row_pitch, pixel_pitch) = match &s.code.head {
+                    Head::DmaIn(d) => {
+                        (false, s.code.out, d.segment, d.offset, d.row_pitch_bytes, d.pixel_pitch_bytes)
+                    }
+                    Head::DmaOut(d) => {
+                        (true, d.src, d.segment, d.offset, d.row_pitch_bytes, d.pixel_pitch_bytes)
+                    }
+                    _ => continue,
+                };
+                (self.phase, self.stage) = (Some(phase), Some(stage));
+                let pixel = u64::from(view.chs) * u64::from(self.elem(&view).size_bytes());
+                let transfer = Transfer {
+                    phase,
+                    stage,
+                    out,
+                    segment: segment as usize,
+                    offset,
+                    row_pitch,
+                    pixel_pitch: u64::from(pixel_pitch),
+                    rows: u64::from(view.rows),
+                    cols: u64::from(view.cols),
+                    pixel,
+                };
+                let Some(declared) = self.program.segments.get(transfer.segment) else {
+                    self.fail(Rule::Bounds, format!("segment {segment} is not declared"));
+                    continue;
+                };
+                let fits = transfer.pixel_pitch >= pixel
+                    && (transfer.rows == 1
+                        || u128::from(row_pitch)
+                            >= u128::from(transfer.cols - 1) * u128::from(transfer.pixel_pitch)
+                                + u128::from(pixel));
+                self.need(fits, Rule::Overlap, || {
+                    format!("rows or pixels of the transfer overlap: pitches {row_pitch} and {pixel_pitch}, {pixel} bytes a pixel")
+                });
+                let (end, bytes) = (transfer.end(), declared.bytes);
+                self.need(end <= u128::from(bytes), Rule::Bounds, || {
+                    format!("the transfer ends at byte {end} of {bytes} of segment {segment}")
+                });
+                let allowed = match declared.kind {
+                    SegmentKind::Weights => false,
+                    SegmentKind::Input => !out,
+                    SegmentKind::Output => out,
+                    SegmentKind::Scratch => true,
+                };
+                let kind = declared.kind;
+                self.need(allowed, Rule::Rewrite, || {
+                    format!(
+                        "a {} segment may not be {}",
+                        segment_name(kind),
+                        if out { "written" } else { "read" }
+                    )
+                });
+                all.push(transfer);
+            }
+        }
+        for (n, a) in all.iter().enumerate().filter(|(_, t)| t.out) {
+            for b in all[n + 1..].iter().filter(|b| b.out && b.segment == a.segment) {
+                if a.shared(b) > 0 {
+                    (self.phase, self.stage) = (Some(b.phase), Some(b.stage));
+                    self.fail(
+                        Rule::Rewrite,
+                        format!("writes bytes of segment {} that phase {} writes", a.segment, a.phase),
+                    );
+                }
+            }
+        }
+        for read in all.iter().filter(|t| !t.out) {
+            if self.program.segments[read.segment].kind != SegmentKind::Scratch {
+                continue;
+            }
+            let earlier = all.iter().filter(|w| w.out && w.segment == read.segment && w.phase < read.phase);
+            // Boxes of other pitches cannot be counted exactly, so they count for nothing.
+            let same = earlier.filter(|w| (w.row_pitch, w.pixel_pitch) == (read.row_pitch, read.pixel_pitch));
+            let written: u64 = same.map(|w| w.shared(read)).sum();
+            (self.phase, self.stage) = (Some(read.phase), Some(read.stage));
+            let want = read.volume();
+            self.need(written >= want, Rule::Unwritten, || {
+                format!("reads {want} bytes of scratch, of which {written} were stored by earlier phases")
+            });
+        }
+        (self.phase, self.stage) = (None, None);
+        for (index, segment) in self.program.segments.iter().enumerate() {
+            if segment.kind == SegmentKind::Output {
+                let written: u64 =
+                    all.iter().filter(|t| t.out && t.segment == index).map(Transfer::volume).sum();
+                self.need(written == segment.bytes, Rule::Unwritten, || {
+                    format!("{written} bytes of output segment {index} are written, it has {}", segment.bytes)
+                });
+            }
+        }
+    }
+
+    fn loads(&mut self) {
+        let source = self.program.segments.iter().find(|s| s.kind == SegmentKind::Weights);
+        let bytes = source.map_or(0, |s| s.bytes);
+        let mut issued: Vec<(u64, u64)> = Vec::new();
+        for (index, phase) in self.program.phases.iter().enumerate() {
+            (self.phase, self.stage) = (Some(index), None);
+            for load in &phase.loads {
+                let (from, to) = (u64::from(load.dst.0), u64::from(load.dst.0) + u64::from(load.bytes));
+                let sram = self.target.memory.weight;
+                self.need(to <= sram, Rule::Bounds, || {
+                    format!("a weight load ends at byte {to} of {sram} of weight SRAM")
+                });
+                let end = u128::from(load.src) + u128::from(load.bytes);
+                self.need(end <= u128::from(bytes), Rule::Bounds, || {
+                    format!("a weight load ends at byte {end} of {bytes} of the weight segment")
+                });
+                issued.push((from, to));
+            }
+            for (number, stage) in phase.stages.iter().enumerate() {
+                self.stage = Some(number);
+                let wait = stage.wait_loads as usize;
+                if !self.need(wait <= issued.len(), Rule::Load, || {
+                    format!("waits for {wait} loads, {} are queued by then", issued.len())
+                }) {
+                    continue;
+                }
+                for (at, len) in tables(&stage.code) {
+                    let (from, to) = (u64::from(at.0), u64::from(at.0) + len);
+                    if issued[wait..].iter().any(|&(a, b)| a < to && from < b) {
+                        self.fail(
+                            Rule::Load,
+                            format!("the table at {from}..{to} of weight SRAM is loaded over while in use"),
+                        );
+                    }
+                    if let Some(byte) = first_uncovered(from, to, &issued[..wait]) {
+                        self.fail(
+                            Rule::Load,
+                            format!(
+                                "byte {byte} of the table at {from}..{to} is not loaded when the stage starts"
+                            ),
+                        );
+                    }
+                }
+            }
+        }
+        (self.phase, self.stage) = (None, None);
+    }
+
+    fn progress(&mut self) {
+        for (index, phase) in self.program.phases.iter().enumerate() {
+            let mut flow = Flow::new(self.program, phase);
+            let mut ready: Vec<usize> = (0..phase.stages.len()).rev().collect();
+            while let Some(stage) = ready.pop() {
+                if flow.blocked(stage).is_none() {
+                    flow.advance(stage);
+                    ready.push(stage);
+                    ready.extend(flow.neighbours(stage));
+                    ready.dedup();
+                }
+            }
+            if !flow.finished() {
+                let stuck: Vec<String> = (0..phase.stages.len())
+                    .filter_map(|s| {
+                        let why = flow.blocked(s)?;
+                        (why != crate::dataflow::Blocked::Finished)
+                            .then(|| format!("stage {s} at row {} ({why:?})", flow.done(s)))
+                    })
+                    .collect();
+                self.phase = Some(index);
+                self.fail(Rule::Deadlock, format!("the phase never finishes: {}", stuck.join(", ")));
+            }
+        }
+        self.phase = None;
+    }
+}
+
+fn segment_name(kind: SegmentKind) -> &'static str {
+    match kind {
+        SegmentKind::Weights => "weights",
+        SegmentKind::Input => "input",
+        SegmentKind::Output => "output",
+        SegmentKind::Scratch => "scratch",
+    }
+}
+
+/// Elements that two views of one stream share.
+fn shared_volume(a: &View, b: &View) -> u64 {
+    let span = |a: u32, an: u32, b: u32, bn: u32| {
+        let (a, b) = (u64::from(a), u64::from(b));
+        (a + u64::from(an)).min(b + u64::from(bn)).saturating_sub(a.max(b))
+    };
+    span(a.row0, a.rows, b.row0, b.rows)
+        * span(a.col0, a.cols, b.col0, b.cols)
+        * span(a.ch0, a.chs, b.ch0, b.chs)
+}
+
+/// The first byte of `from..to` that no range covers.
+fn first_uncovered(from: u64, to: u64, ranges: &[(u64, u64)]) -> Option<u64> {
+    let mut at = from;
+    while at < to {
+        match ranges.iter().filter(|&&(a, b)| a <= at && at < b).map(|&(_, b)| b).max() {
+            Some(next) => at = next,
+            None => return Some(at),
+        }
+    }
+    None
+}

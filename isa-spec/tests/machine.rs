@@ -1,0 +1,166 @@
+//! The machine from outside: codec, assembler, bundle, verifier and both interpreters on a small hand-written program.
+
+use strata_isa_spec::bundle::{Bundle, Manifest};
+use strata_isa_spec::verify::{Rule, verify};
+use strata_isa_spec::{Program, Target, asm, codec, interp, timed};
+
+/// A 4x4x2 input, doubled channel by channel by a 1x1 convolution to 3 channels, then its 2x2 maximum: two stages that
+/// stream through a ring of two rows.
+const TWO_STAGES: &str = "
+segment segment=0 kind=weights bytes=64
+segment segment=1 kind=input bytes=32
+segment segment=2 kind=output bytes=12
+stream stream=0 elem=i8 rows=4 cols=4 chs=2 base=0 pitch_bytes=8 slots=2
+stream stream=1 elem=i8 rows=4 cols=4 chs=3 base=64 pitch_bytes=16 slots=2
+stream stream=2 elem=i8 rows=2 cols=2 chs=3 base=128 pitch_bytes=16 slots=1
+phase phase=0
+  partition partition=0 clusters=1
+  partition partition=1 clusters=1
+  load_weights dst=w0x0 src=0 bytes=64
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+4,0+4,0+2] source=0
+    dma_in segment=1 offset=0 row_pitch_bytes=8 pixel_pitch_bytes=2
+  stage partition=0 wait_loads=1 mapping=(lanes_reduction:2 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s1[0+4,0+4,0+3] source=1
+    conv2d src=s0[0+4,0+4,0+2] window=(kernel_h:1 kernel_w:1 stride_h:1 stride_w:1 dilation_h:1 dilation_w:1 pad_top:0 pad_bottom:0 pad_left:0 pad_right:0) groups=1 input_zp=1 weight_zp=0 weights=w0x0 bias=w0x8 winograd=false
+    rescale multipliers=w0x14 shifts=w0x18 per_channel=false input_zp=0 output_zp=-3 to=i8 double_round=false
+    clamp min=-100 max=100
+  stage partition=1 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s2[0+2,0+2,0+3] source=2 ; pool
+    max_pool2d src=s1[0+4,0+4,0+3] window=(kernel_h:2 kernel_w:2 stride_h:2 stride_w:2 dilation_h:1 dilation_w:1 pad_top:0 pad_bottom:0 pad_left:0 pad_right:0)
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+0,0+0,0+0] source=0
+    dma_out src=s2[0+2,0+2,0+3] segment=2 offset=0 row_pitch_bytes=6 pixel_pitch_bytes=3
+end_phase
+halt
+";
+
+fn program() -> Program {
+    asm::parse(TWO_STAGES).expect("the program assembles")
+}
+
+fn target() -> Target {
+    Target::preset("x1", &[]).expect("x1 is a preset")
+}
+
+fn weights() -> Vec<u8> {
+    let mut bytes: Vec<u8> = [2i8, 0, 0, 2, 1, -1].iter().map(|&w| w as u8).collect();
+    bytes.resize(8, 0);
+    for bias in [0i32, 10, -10] {
+        bytes.extend(bias.to_le_bytes());
+    }
+    bytes.extend((1i32 << 30).to_le_bytes());
+    bytes.push(30);
+    bytes.resize(64, 0);
+    bytes
+}
+
+#[test]
+fn a_program_survives_text_and_binary() {
+    let program = program();
+    let text = asm::disassemble(&program, &[]);
+    assert_eq!(asm::parse(&text).as_ref(), Ok(&program));
+    assert_eq!(codec::decode(&codec::encode(&program)).as_ref(), Ok(&program));
+}
+
+#[test]
+fn rows_stream_through_rings() {
+    let input: Vec<u8> = (0..32u8).collect();
+    let outputs = interp::run(&program(), &target(), &weights(), &[input]).expect("the program is valid");
+    // Channel 0: 2 * (even - 1) - 3; channel 1: 2 * (odd - 1) + 10 - 3; channel 2: even - odd - 10 - 3 = -14.
+    let want = |pixel: i32| [2 * (2 * pixel - 1) - 3, 2 * (2 * pixel) + 7, -14];
+    let got: Vec<i32> = outputs[0].iter().map(|&b| i32::from(b as i8)).collect();
+    let maxima: Vec<i32> = [5, 7, 13, 15].into_iter().flat_map(want).collect();
+    assert_eq!(got, maxima);
+}
+
+#[test]
+fn time_and_traffic_are_those_of_the_formulas() {
+    let timing = timed::simulate(&program(), &target());
+    assert_eq!(timing.dram_bytes.weights, 64);
+    assert_eq!((timing.dram_bytes.inputs, timing.dram_bytes.outputs), (32, 12));
+    assert_eq!(timing.dram_bytes.total(), 64 + 32 + 12);
+    assert_eq!(timing.macs, 4 * 4 * 2 * 3);
+    let stages = &timing.phases[0].stages;
+    // The convolution: 4 rows of 4 pixels, one channel block, one reduction step.
+    assert_eq!(stages[1].busy, 4 * 4);
+    assert_eq!(timing.phases.iter().map(|p| p.cycles).sum::<u64>(), timing.cycles);
+}
+
+fn broken(edit: impl FnOnce(&mut Program)) -> Vec<Rule> {
+    let mut program = program();
+    edit(&mut program);
+    let mut rules: Vec<_> = verify(&program, &target()).into_iter().map(|e| e.rule).collect();
+    rules.dedup();
+    rules
+}
+
+#[test]
+fn the_verifier_finds_each_kind_of_fault() {
+    assert_eq!(broken(|_| {}), []);
+    assert_eq!(broken(|p| p.phases[0].partitions[0] = 64), [Rule::Limit]);
+    assert_eq!(broken(|p| p.streams[2].base = 8 << 20), [Rule::Bounds]);
+    assert_eq!(broken(|p| drop(p.phases[0].stages.remove(0))), [Rule::Unwritten]);
+    assert_eq!(broken(|p| p.streams[1].base = 8), [Rule::Overlap]);
+    assert_eq!(broken(|p| p.streams[1].slots = 1), [Rule::Deadlock]);
+    assert_eq!(broken(|p| p.phases[0].stages[1].wait_loads = 0), [Rule::Load]);
+    assert_eq!(broken(|p| p.phases[0].stages[1].wait_loads = 2), [Rule::Load]);
+    assert_eq!(broken(|p| p.phases[0].loads[0].bytes = 20), [Rule::Load]);
+    assert_eq!(broken(|p| p.segments[2].bytes = 16), [Rule::Unwritten]);
+    assert_eq!(broken(|p| p.phases[0].stages[1].code.out.rows = 3), [Rule::Shape]);
+}
+
+fn bundle() -> Bundle {
+    Bundle {
+        manifest: Manifest {
+            format: 0,
+            producer: "test".to_owned(),
+            network: "two-stages".to_owned(),
+            target: target(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            host_outputs: None,
+            hashes: Default::default(),
+        },
+        program: program(),
+        weights: weights(),
+        names: vec!["in".to_owned(), "conv".to_owned(), "pool".to_owned()],
+        stats: None,
+        host: None,
+        dumps: Default::default(),
+    }
+}
+
+#[test]
+fn bundles_are_reproducible_and_round_trip() {
+    let bytes = bundle().to_bytes().expect("a bundle is written");
+    assert_eq!(bytes, bundle().to_bytes().expect("a bundle is written"));
+    let read = Bundle::from_bytes(&bytes).expect("a bundle is read");
+    assert_eq!((read.program, read.weights, read.names), (program(), weights(), bundle().names));
+}
+
+/// Every single-byte damage of program and bundle is an error or another valid program; nothing panics.
+#[test]
+fn damage_at_every_byte_is_survived() {
+    let target = target();
+    let bytes = codec::encode(&program());
+    for at in 0..bytes.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= flip;
+            if let Ok(program) = codec::decode(&damaged) {
+                let _ = verify(&program, &target);
+            }
+        }
+        assert!(codec::decode(&bytes[..at]).is_err(), "a truncated program decodes");
+    }
+    let bytes = bundle().to_bytes().expect("a bundle is written");
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x41;
+        if let Ok(bundle) = Bundle::from_bytes(&damaged) {
+            assert_eq!(
+                (bundle.program, bundle.weights),
+                (program(), weights()),
+                "damage at {at} went unseen"
+            );
+        }
+        assert!(Bundle::from_bytes(&bytes[..at]).is_err(), "a truncated bundle is read");
+    }
+}
