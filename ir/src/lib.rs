@@ -6,6 +6,7 @@
 //! | [`types`] | element, tensor and shape types |
 //! | [`tensor`] | tensors of data: constants, and the evaluator's values |
 //! | [`attr`] | attributes, and how typed Rust fields and serde values become them |
+//! | [`diag`] | diagnostics, their codes and their rendering |
 //! | [`dialect`] | the op tables, one row an op: every op that exists |
 //! | [`eval`] | the reference evaluator: what every op computes |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
@@ -15,6 +16,7 @@
 //! a [`Module`]'s text form parses back to an equal module; nothing here does IO.
 
 pub mod attr;
+pub mod diag;
 pub mod dialect;
 pub mod eval;
 pub mod module;
@@ -23,6 +25,7 @@ pub mod text;
 pub mod types;
 
 pub use attr::{Attribute, Elements};
+pub use diag::Diagnostic;
 pub use dialect::Op;
 pub use module::{BlockId, Location, Module, OpId, RegionId, ValueDef, ValueId};
 pub use tensor::{Tensor, TensorData};
