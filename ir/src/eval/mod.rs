@@ -31,6 +31,7 @@ mod convert;
 mod elementwise;
 mod function;
 mod pool;
+pub mod random;
 mod reduce;
 mod rescale;
 mod resize;
