@@ -204,7 +204,7 @@ pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
     /// Where it is.
-    pub location: Place,
+    pub location: Box<Place>,
     /// What is wrong, in one line.
     pub message: String,
     /// More to know.
@@ -219,7 +219,7 @@ impl Diagnostic {
         Self {
             code,
             severity: Severity::Error,
-            location: Place::Unknown,
+            location: Box::new(Place::Unknown),
             message: message.into(),
             notes: Vec::new(),
             help: None,
@@ -229,7 +229,7 @@ impl Diagnostic {
     /// The same at a place.
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
-        self.location = place;
+        self.location = Box::new(place);
         self
     }
 
@@ -250,7 +250,7 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.location {
+        match &*self.location {
             Place::Unknown => write!(f, "{} [{}]", self.message, self.code),
             place => write!(f, "{place}: {} [{}]", self.message, self.code),
         }
@@ -323,7 +323,7 @@ fn group<'a>(diagnostic: &'a Diagnostic, source: Option<(&'a str, &'a str)>) -> 
         Severity::Warning => Level::WARNING,
     };
     let title = level.primary_title(diagnostic.message.as_str()).id(diagnostic.code.id());
-    let mut group = match (&diagnostic.location, source) {
+    let mut group = match (&*diagnostic.location, source) {
         (Place::Text { span, line, .. }, Some((name, text))) => {
             let (window, span) = excerpt(text, span);
             title.element(
@@ -409,7 +409,7 @@ mod tests {
             Diagnostic::error(code::SHAPE, "a shape").at(Place::of_op("%4 = \"tosa.add\" in @main", &loc));
         insta::assert_snapshot!(render(&[diagnostic], None, false), @r#"
         error[E0302]: a shape
-         --> `conv1` (m.onnx:12): %4 = "tosa.add" in @main
+        --> `conv1` (m.onnx:12): %4 = "tosa.add" in @main
         "#);
     }
 

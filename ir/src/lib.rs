@@ -6,9 +6,11 @@
 //! | [`types`] | element, tensor and shape types |
 //! | [`tensor`] | tensors of data: constants, and the evaluator's values |
 //! | [`attr`] | attributes, and how typed Rust fields and serde values become them |
+//! | [`build`](mod@build) | building ops with inferred types |
 //! | [`diag`] | diagnostics, their codes and their rendering |
 //! | [`dialect`] | the op tables, one row an op: every op that exists |
 //! | [`eval`] | the reference evaluator: what every op computes |
+//! | [`infer`](mod@infer) | result types from operands, and what TOSA allows of them |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
 //! | [`text`] | the text form: printer and parser |
 //!
@@ -16,15 +18,18 @@
 //! a [`Module`]'s text form parses back to an equal module; nothing here does IO.
 
 pub mod attr;
+pub mod build;
 pub mod diag;
 pub mod dialect;
 pub mod eval;
+pub mod infer;
 pub mod module;
 pub mod tensor;
 pub mod text;
 pub mod types;
 
 pub use attr::{Attribute, Elements};
+pub use build::Builder;
 pub use diag::Diagnostic;
 pub use dialect::Op;
 pub use module::{BlockId, Location, Module, OpId, RegionId, ValueDef, ValueId};

@@ -34,6 +34,16 @@ impl Arity {
     }
 }
 
+impl std::fmt::Display for Arity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exactly(n) => write!(f, "{n}"),
+            Self::Any => f.write_str("any number of"),
+            Self::AtLeast(n) => write!(f, "at least {n}"),
+        }
+    }
+}
+
 /// One inherent attribute of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttrInfo {
