@@ -1,0 +1,520 @@
+//! The walk over the graph: inputs, nodes in topological order, outputs; problems are gathered, not thrown.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use strata_ir::attr::FunctionType;
+use strata_ir::dialect::{FuncReturn, Op};
+use strata_ir::{Attribute, ElemType, Location, OpId, Tensor, TensorData, Type};
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::dimension;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
+
+use super::array::{Array, Data};
+use super::error::{ImportError, LowerError, Lowered, Malformation, UnsupportedNode, unsupported};
+use super::graph::{Node, node_name};
+use super::layout::{Value, View, channels_last};
+use super::lower::{Lowering, MAX_OPSET, elem_of, find};
+use super::{ImportOptions, Imported, Port, affine, fold, witness};
+
+/// What is wrong, by kind.
+#[derive(Default)]
+struct Problems {
+    malformed: Vec<Malformation>,
+    unsupported: Vec<UnsupportedNode>,
+    shapes: Vec<String>,
+}
+
+impl Problems {
+    fn malformed(&mut self, place: impl Into<String>, what: impl Into<String>) {
+        self.malformed.push(Malformation { place: place.into(), what: what.into() });
+    }
+
+    fn lowering(&mut self, name: &str, op: &str, domain: &str, error: LowerError) {
+        match error {
+            LowerError::Invalid(what) => self.malformed(format!("{op} `{name}`"), what),
+            LowerError::Unsupported(why) => self.unsupported.push(UnsupportedNode {
+                name: name.to_owned(),
+                op: op.to_owned(),
+                domain: domain.to_owned(),
+                why,
+            }),
+        }
+    }
+
+    /// The gravest kind that there is: nothing can be said about support of a graph that contradicts itself.
+    fn check(&mut self) -> Result<(), ImportError> {
+        if !self.malformed.is_empty() {
+            return Err(ImportError::Malformed(std::mem::take(&mut self.malformed)));
+        }
+        if !self.shapes.is_empty() {
+            return Err(ImportError::InputShape(std::mem::take(&mut self.shapes)));
+        }
+        if !self.unsupported.is_empty() {
+            return Err(ImportError::Unsupported(std::mem::take(&mut self.unsupported)));
+        }
+        Ok(())
+    }
+}
+
+/// An input with its type settled.
+pub(super) struct Input {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) dtype: DataType,
+    perm: Vec<usize>,
+}
+
+pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let mut problems = Problems::default();
+    let empty = GraphProto::default();
+    let graph = model.graph.as_ref().unwrap_or(&empty);
+    if model.graph.is_none() {
+        problems.malformed("file", "it holds no graph");
+    }
+    let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+    let opset = model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version);
+    if opset < 1 && graph.node.iter().any(|n| is_own(&n.domain)) {
+        problems.malformed("file", "it does not say which version of ONNX's operator set it uses");
+    }
+    if graph.output.is_empty() {
+        problems.malformed("graph", "it has no outputs");
+    }
+
+    let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+    for tensor in &graph.initializer {
+        match Array::decode(tensor) {
+            Ok(array) => {
+                if values.insert(&tensor.name, array.into()).is_some() {
+                    problems.malformed(format!("initialiser `{}`", tensor.name), "it is defined twice");
+                }
+            }
+            Err(error) => problems.lowering(&tensor.name, "initialiser", "", error),
+        }
+    }
+    if let Some(sparse) = graph.sparse_initializer.first() {
+        let name = sparse.values.as_ref().map_or("", |v| &v.name);
+        let why = "sparse tensors".to_owned();
+        problems.lowering(name, "initialiser", "", LowerError::Unsupported(why));
+    }
+    let inputs = settle_inputs(graph, &values, options, &mut problems);
+    let order = topological_order(graph, &values, &inputs, &mut problems);
+    problems.check()?;
+
+    let mut args = Vec::new();
+    for input in &inputs {
+        match elem_of(input.dtype) {
+            Ok(elem) => {
+                let shape: Vec<_> = input.perm.iter().map(|&axis| input.shape[axis]).collect();
+                args.push(Type::tensor(shape, elem));
+            }
+            Err(error) => problems.lowering(&input.name, "input", "", error),
+        }
+    }
+    if opset > MAX_OPSET {
+        let why = format!("the model uses operator set {opset}; up to {MAX_OPSET} are understood");
+        problems.lowering(&graph.name, "graph", "", LowerError::Unsupported(why));
+    }
+    if !problems.unsupported.is_empty() {
+        // The nodes that are unsupported whatever their operands are belong in the same list.
+        for proto in &graph.node {
+            if let Err(error) = check_operator(proto, opset) {
+                problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error);
+            }
+        }
+        problems.check()?;
+    }
+    let mut lowering = Lowering::new(args);
+    let block = lowering.em.block;
+    for (index, input) in inputs.iter().enumerate() {
+        let value = lowering.em.module.args(block)[index];
+        let view = View::plain(value, input.shape.clone(), &input.perm, input.dtype);
+        values.insert(&input.name, view.into());
+    }
+
+    for index in order {
+        let proto = &graph.node[index];
+        let line = u32::try_from(index).unwrap_or(u32::MAX);
+        lowering.em.loc = Location::in_file(node_name(proto), &*options.file_name, line, 0);
+        // Consumers of a node that failed are checked for support, but not lowered.
+        let ready = proto.input.iter().all(|name| name.is_empty() || values.contains_key(name.as_str()));
+        let outputs = check_operator(proto, opset).and_then(|()| {
+            if !ready {
+                return Ok(Vec::new());
+            }
+            let inputs = proto.input.iter().map(|name| values.get(name.as_str()).cloned()).collect();
+            lower_node(&mut lowering, &Node { proto, opset, inputs })
+        });
+        match outputs {
+            Ok(outputs) => {
+                for (name, value) in proto.output.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
+                    values.insert(name, value);
+                }
+            }
+            Err(error) => problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error),
+        }
+    }
+    problems.check()?;
+
+    let cross_check = if options.cross_check {
+        let shapes = values.iter().map(|(&name, value)| (name, value.shape().to_vec())).collect();
+        witness::compare(model, &inputs, &shapes)?
+    } else {
+        super::CrossCheck::default()
+    };
+    let outputs = finish(&mut lowering, graph, &values, &mut problems);
+    problems.check()?;
+    set_signature(&mut lowering, &inputs, &outputs);
+    let mut module = lowering.em.module;
+    affine::fold(&mut module, block);
+    affine::remove_dead(&mut module, block);
+    let port = |i: &Input| Port {
+        name: i.name.clone(),
+        shape: i.shape.clone(),
+        perm: i.perm.clone(),
+        dtype: dtype_name(i.dtype),
+    };
+    Ok(Imported {
+        module,
+        inputs: inputs.iter().map(port).collect(),
+        outputs: outputs.into_iter().map(|(port, _)| port).collect(),
+        n_nodes: graph.node.len(),
+        cross_check,
+    })
+}
+
+/// Whether the node's operator is one that the table has, at this version.
+fn check_operator(proto: &NodeProto, opset: i64) -> Lowered<()> {
+    if !(proto.domain.is_empty() || proto.domain == "ai.onnx") {
+        unsupported!("operators of the domain `{}` are not known", proto.domain);
+    }
+    match find(&proto.op_type) {
+        None => unsupported!("the operator is not supported"),
+        Some(op) if opset < op.since_opset => {
+            unsupported!("its definition before operator set {} is not supported", op.since_opset)
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+fn lower_node(lowering: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    if let Some(folded) = fold::fold(node)? {
+        return Ok(folded.into_iter().map(Value::from).collect());
+    }
+    let Some(op) = find(&node.proto.op_type) else { unsupported!("the operator is not supported") };
+    let constant = |input: &Option<Value>| input.as_ref().is_none_or(|v| matches!(v, Value::Const(_)));
+    let outputs = if node.inputs.iter().all(constant) {
+        evaluate(op.lower, node)?
+    } else {
+        (op.lower)(lowering, node)?
+    };
+    if let Some(empty) = outputs.iter().find(|v| matches!(v, Value::View(_)) && v.shape().contains(&0)) {
+        unsupported!("a result without elements, of shape {:?}", empty.shape());
+    }
+    Ok(outputs)
+}
+
+/// Lowers a node of constants into a function of its own and runs that.
+fn evaluate(lower: super::lower::LowerFn, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let mut scratch = Lowering::new(Vec::new());
+    let outputs = lower(&mut scratch, node)?;
+    let mut views = Vec::new();
+    for output in &outputs {
+        let view = scratch.view(output)?;
+        let value = scratch.external(&view);
+        views.push((value, view));
+    }
+    let results: Vec<_> = views.iter().map(|(value, _)| *value).collect();
+    let block = scratch.em.block;
+    scratch.em.module.append(block, FuncReturn {}, &results, &[], Location::unknown());
+    let func = scratch.em.module.block_op(block);
+    let tensors = match strata_ir::eval::eval_function(&scratch.em.module, func, Vec::new()) {
+        Ok(tensors) => tensors,
+        Err(error) => return Err(LowerError::Invalid(format!("it cannot be evaluated: {error}"))),
+    };
+    let array = |(tensor, (_, view)): (Tensor, (_, View))| {
+        let data = match tensor.into_data() {
+            TensorData::F32(v) => Data::Float(Arc::new(v)),
+            TensorData::I1(v) => Data::Bool(Arc::new(v)),
+            other => Data::Int(Arc::new(other.to_ints().unwrap_or_default())),
+        };
+        Value::from(Array { shape: view.shape, data, dtype: view.dtype })
+    };
+    Ok(tensors.into_iter().zip(views).map(array).collect())
+}
+
+/// Declared type and extents of an input; an extent is `None` where it is dynamic, with what it is called.
+fn declared(info: &ValueInfoProto) -> Option<(DataType, Option<Vec<Result<usize, String>>>)> {
+    let type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()?;
+    let dtype = DataType::try_from(tensor.elem_type).ok()?;
+    let extent = |value: &Option<dimension::Value>| match value {
+        Some(dimension::Value::DimValue(v)) if *v > 0 => usize::try_from(*v).map_err(|_| v.to_string()),
+        Some(dimension::Value::DimValue(v)) => Err(v.to_string()),
+        Some(dimension::Value::DimParam(name)) if !name.is_empty() => Err(name.clone()),
+        _ => Err("?".to_owned()),
+    };
+    Some((dtype, tensor.shape.as_ref().map(|shape| shape.dim.iter().map(|d| extent(&d.value)).collect())))
+}
+
+fn settle_inputs(
+    graph: &GraphProto,
+    values: &BTreeMap<&str, Value>,
+    options: &ImportOptions,
+    problems: &mut Problems,
+) -> Vec<Input> {
+    let mut inputs: Vec<Input> = Vec::new();
+    let free = |info: &&ValueInfoProto| !values.contains_key(info.name.as_str());
+    for info in graph.input.iter().filter(free) {
+        let name = &info.name;
+        let Some((dtype, extents)) = declared(info) else {
+            problems.malformed(format!("input `{name}`"), "it has no tensor type");
+            continue;
+        };
+        if inputs.iter().any(|i| i.name == *name) {
+            problems.malformed(format!("input `{name}`"), "it is declared twice");
+            continue;
+        }
+        let spelled = match &extents {
+            None => "no shape".to_owned(),
+            Some(extents) => {
+                let text = |e: &Result<usize, String>| e.as_ref().map_or_else(String::clone, usize::to_string);
+                extents.iter().map(text).collect::<Vec<_>>().join("x")
+            }
+        };
+        let shape = match (options.input_shapes.get(name), &extents) {
+            (Some(given), Some(extents)) if given.len() != extents.len() => {
+                let rank = extents.len();
+                problems.shapes.push(format!("input `{name}` is of rank {rank} ({spelled}), not {}", given.len()));
+                continue;
+            }
+            (Some(given), _) => given.clone(),
+            (None, None) => {
+                problems.shapes.push(format!("input `{name}` declares no shape; give one with --input-shape {name}=…"));
+                continue;
+            }
+            (None, Some(extents)) => {
+                // A dynamic batch is one picture.
+                let settled = extents.iter().enumerate().map(|(axis, extent)| match extent {
+                    Ok(extent) => Some(*extent),
+                    Err(_) if axis == 0 => Some(1),
+                    Err(_) => None,
+                });
+                let Some(shape) = settled.collect::<Option<Vec<_>>>() else {
+                    problems.shapes.push(format!(
+                        "input `{name}` is declared as {spelled}; give its shape with --input-shape {name}=…"
+                    ));
+                    continue;
+                };
+                shape
+            }
+        };
+        let n_elements = shape.iter().try_fold(1usize, |n, &e| n.checked_mul(e));
+        if !n_elements.is_some_and(|n| (1..=1 << 31).contains(&n)) || shape.len() > 6 {
+            problems.shapes.push(format!("input `{name}` cannot have the shape {shape:?}"));
+            continue;
+        }
+        let perm = wanted_order(graph, name, shape.len());
+        inputs.push(Input { name: name.clone(), shape, dtype, perm });
+    }
+    for name in options.input_shapes.keys().filter(|name| !graph.input.iter().any(|i| i.name == **name)) {
+        let known: Vec<_> = graph.input.iter().filter(free).map(|i| format!("`{}`", i.name)).collect();
+        problems.shapes.push(format!("there is no input `{name}`; there are {}", known.join(", ")));
+    }
+    inputs
+}
+
+/// The order in which the first spatial op that an input reaches wants its axes; found through transposes and ops
+/// that keep axes as they are.
+fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
+    let mut consumers: BTreeMap<&str, Vec<&NodeProto>> = BTreeMap::new();
+    for node in &graph.node {
+        for name in &node.input {
+            consumers.entry(name).or_default().push(node);
+        }
+    }
+    let identity: Vec<usize> = (0..rank).collect();
+    let mut seen = BTreeSet::from([input]);
+    // A tensor, and for each of its axes the input's.
+    let mut queue = VecDeque::from([(input, identity.clone())]);
+    while let Some((name, axes)) = queue.pop_front() {
+        for node in consumers.get(name).into_iter().flatten() {
+            let followed = match node.op_type.as_str() {
+                "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool"
+                | "BatchNormalization" | "InstanceNormalization" | "Resize" | "Upsample" | "PRelu" | "LRN"
+                | "SpaceToDepth" | "DepthToSpace" => {
+                    return channels_last(rank).into_iter().map(|axis| axes[axis]).collect();
+                }
+                "Transpose" => {
+                    let perm = node.attribute.iter().find(|a| a.name == "perm");
+                    let perm: Vec<usize> = match perm {
+                        Some(perm) => perm.ints.iter().map(|&p| usize::try_from(p).unwrap_or(rank)).collect(),
+                        None => (0..rank).rev().collect(),
+                    };
+                    perm.iter().map(|&p| axes.get(p).copied()).collect::<Option<Vec<_>>>()
+                }
+                "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "MatMul" | "Gemm" | "Shape" | "Size" | "Gather"
+                | "Expand" | "Tile" | "ArgMax" => None,
+                _ => Some(axes.clone()),
+            };
+            if let Some(axes) = followed.filter(|axes| axes.len() == rank) {
+                for output in node.output.iter().filter(|o| !o.is_empty()) {
+                    if seen.insert(output) {
+                        queue.push_back((output, axes.clone()));
+                    }
+                }
+            }
+        }
+    }
+    identity
+}
+
+/// Node indices such that operands come first. Reports names that nothing defines, and cycles.
+fn topological_order(
+    graph: &GraphProto,
+    values: &BTreeMap<&str, Value>,
+    inputs: &[Input],
+    problems: &mut Problems,
+) -> Vec<usize> {
+    let mut producer: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        for output in node.output.iter().filter(|o| !o.is_empty()) {
+            if producer.insert(output, index).is_some() || values.contains_key(output.as_str()) {
+                problems.malformed(format!("tensor `{output}`"), "it is defined twice");
+            }
+        }
+    }
+    let declared: BTreeSet<&str> =
+        graph.input.iter().map(|i| i.name.as_str()).chain(inputs.iter().map(|i| i.name.as_str())).collect();
+    // Initialisers that could not be decoded are already reported.
+    let initialised: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+    let mut n_missing = vec![0usize; graph.node.len()];
+    let mut waiting: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (index, node) in graph.node.iter().enumerate() {
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            if let Some(&from) = producer.get(name.as_str()) {
+                n_missing[index] += 1;
+                waiting.entry(from).or_default().push(index);
+            } else if !declared.contains(name.as_str()) && !initialised.contains(name.as_str()) {
+                let place = format!("{} `{}`", node.op_type, node_name(node));
+                problems.malformed(place, format!("its operand `{name}` is defined nowhere"));
+            }
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..graph.node.len()).filter(|&i| n_missing[i] == 0).collect();
+    let mut order = Vec::new();
+    while let Some(index) = ready.pop_first() {
+        order.push(index);
+        for &user in waiting.get(&index).into_iter().flatten() {
+            n_missing[user] -= 1;
+            if n_missing[user] == 0 {
+                ready.insert(user);
+            }
+        }
+    }
+    if order.len() < graph.node.len() {
+        let stuck: Vec<_> = (0..graph.node.len())
+            .filter(|&i| n_missing[i] > 0)
+            .map(|i| format!("`{}`", node_name(&graph.node[i])))
+            .take(8)
+            .collect();
+        problems.malformed("graph", format!("nodes depend on themselves: {}", stuck.join(", ")));
+    }
+    order
+}
+
+/// Ends the function with the graph's outputs.
+fn finish(
+    lowering: &mut Lowering,
+    graph: &GraphProto,
+    values: &BTreeMap<&str, Value>,
+    problems: &mut Problems,
+) -> Vec<(Port, ElemType)> {
+    lowering.em.loc = Location::unknown();
+    let mut outputs = Vec::new();
+    let mut results = Vec::new();
+    for info in &graph.output {
+        let Some(value) = values.get(info.name.as_str()) else {
+            problems.malformed(format!("output `{}`", info.name), "nothing computes it");
+            continue;
+        };
+        let view = match lowering.view(value) {
+            Ok(view) => view,
+            Err(error) => {
+                problems.lowering(&info.name, "output", "", error);
+                continue;
+            }
+        };
+        let identity = || (0..view.shape.len()).collect();
+        let perm: Vec<usize> = view.natural_perm(&lowering.em).unwrap_or_else(identity);
+        let value = lowering.in_order(&view, &perm);
+        let inverse = (0..perm.len()).map(|axis| perm.iter().position(|&p| p == axis).unwrap_or_default());
+        let port = Port {
+            name: info.name.clone(),
+            shape: view.shape.clone(),
+            perm: inverse.collect(),
+            dtype: dtype_name(view.dtype),
+        };
+        outputs.push((port, lowering.em.elem(value)));
+        results.push(value);
+    }
+    lowering.em.module.append(lowering.em.block, FuncReturn {}, &results, &[], Location::unknown());
+    outputs
+}
+
+/// The name of an ONNX element type, as `strata.dtype` spells it.
+fn dtype_name(dtype: DataType) -> &'static str {
+    match dtype {
+        DataType::Float => "f32",
+        DataType::Bool => "bool",
+        DataType::Int8 => "i8",
+        DataType::Uint8 => "u8",
+        DataType::Int16 => "i16",
+        DataType::Uint16 => "u16",
+        DataType::Int32 => "i32",
+        DataType::Uint32 => "u32",
+        DataType::Int64 => "i64",
+        DataType::Uint64 => "u64",
+        DataType::Double => "f64",
+        DataType::Float16 => "f16",
+        _ => "other",
+    }
+}
+
+/// The dictionary of an argument or result.
+fn port_attr(port: &Port, elem: ElemType) -> Attribute {
+    let mut dict = BTreeMap::from([("strata.name".to_owned(), Attribute::Str(port.name.clone()))]);
+    if !port.perm.iter().copied().eq(0..port.perm.len()) {
+        let perm = port.perm.iter().map(|&axis| axis as i64).collect();
+        dict.insert("strata.perm".to_owned(), Attribute::I64Array(perm));
+    }
+    let internal = if elem == ElemType::I1 { "bool" } else { elem.keyword() };
+    if port.dtype != internal {
+        dict.insert("strata.dtype".to_owned(), Attribute::Str(port.dtype.to_owned()));
+    }
+    Attribute::Dict(dict)
+}
+
+fn set_signature(lowering: &mut Lowering, inputs: &[Input], outputs: &[(Port, ElemType)]) {
+    let module = &mut lowering.em.module;
+    let block = lowering.em.block;
+    let func: OpId = module.block_op(block);
+    let results = module.terminator(block).map_or_else(Vec::new, |op| module.op(op).operands().to_vec());
+    let arg_types: Vec<Type> = module.args(block).iter().map(|&arg| module.ty(arg).clone()).collect();
+    let result_types = results.iter().map(|&value| module.ty(value).clone()).collect();
+    let arg_attr = |(input, ty): (&Input, &Type)| {
+        let port = Port {
+            name: input.name.clone(),
+            shape: input.shape.clone(),
+            perm: input.perm.clone(),
+            dtype: dtype_name(input.dtype),
+        };
+        port_attr(&port, ty.as_tensor().map_or(ElemType::F32, |t| t.elem))
+    };
+    let arg_attrs = inputs.iter().zip(&arg_types).map(arg_attr).collect();
+    let res_attrs = outputs.iter().map(|(port, elem)| port_attr(port, *elem)).collect();
+    if let Op::Func(function) = &mut module.op_mut(func).op {
+        function.function_type = FunctionType { inputs: arg_types, results: result_types };
+        function.arg_attrs = Some(Attribute::Array(arg_attrs));
+        function.res_attrs = Some(Attribute::Array(res_attrs));
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong while importing, with all independent problems in one error.
+
+use std::fmt;
+
+/// A node (or initialiser) that Strata does not support.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnsupportedNode {
+    /// The node's name; where it has none, the name of its first output.
+    pub name: String,
+    /// Its operator, such as `Conv`.
+    pub op: String,
+    /// The operator's domain; empty for ONNX's own.
+    pub domain: String,
+    /// What would be needed.
+    pub why: String,
+}
+
+impl fmt::Display for UnsupportedNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, op, domain, why } = self;
+        let colon = if domain.is_empty() { "" } else { ":" };
+        write!(f, "{domain}{colon}{op} `{name}`: {why}")
+    }
+}
+
+/// A contradiction or gap in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformation {
+    /// The node, tensor or graph part it concerns.
+    pub place: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Malformation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// A tensor whose shape the importer and tract's analysis derive differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShapeDisagreement {
+    /// The tensor.
+    pub tensor: String,
+    /// What the importer derived.
+    pub imported: Vec<usize>,
+    /// What tract derived.
+    pub analysed: Vec<usize>,
+}
+
+impl fmt::Display for ShapeDisagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: imported as {:?}, analysed as {:?}", self.tensor, self.imported, self.analysed)
+    }
+}
+
+/// Why a model could not be imported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ImportError {
+    /// The bytes are not an ONNX file, or the graph contradicts itself: the file's fault.
+    #[error("the model is malformed:{}", list(.0))]
+    Malformed(Vec<Malformation>),
+    /// A valid model that uses what Strata does not support. Lists every such node.
+    #[error("the model uses what Strata does not support:{}", list(.0))]
+    Unsupported(Vec<UnsupportedNode>),
+    /// An input's shape is unknown, or the shape that was given does not fit: the caller's to fix.
+    #[error("input shapes:{}", list(.0))]
+    InputShape(Vec<String>),
+    /// The importer and tract's analysis disagree about shapes; one of them is wrong, so nothing is compiled.
+    #[error("two shape analyses disagree:{}", list(.0))]
+    Shapes(Vec<ShapeDisagreement>),
+}
+
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    items.iter().map(|item| format!("\n  {item}")).collect()
+}
+
+/// Why one node could not be lowered.
+#[derive(Clone, Debug)]
+pub(super) enum LowerError {
+    /// Valid ONNX, but not supported.
+    Unsupported(String),
+    /// Not valid ONNX.
+    Invalid(String),
+}
+
+/// The result of lowering one node, or a part of it.
+pub(super) type Lowered<T> = Result<T, LowerError>;
+
+/// An `Err` for valid ONNX that is not supported.
+macro_rules! unsupported {
+    ($($arg:tt)*) => { return Err($crate::import::error::LowerError::Unsupported(format!($($arg)*))) };
+}
+/// An `Err` for invalid ONNX.
+macro_rules! invalid {
+    ($($arg:tt)*) => { return Err($crate::import::error::LowerError::Invalid(format!($($arg)*))) };
+}
+pub(super) use {invalid, unsupported};

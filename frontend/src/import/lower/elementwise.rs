@@ -1,0 +1,371 @@
+//! Elementwise operators: one TOSA op where there is one, compositions otherwise.
+
+use strata_ir::dialect;
+use strata_ir::{ElemType, ValueId};
+use tract_onnx::pb::tensor_proto::DataType;
+
+use super::{Lowering, elem_of, single};
+use crate::import::emit::Emitter;
+use crate::import::error::{Lowered, invalid, unsupported};
+use crate::import::fold::cast_target;
+use crate::import::graph::Node;
+use crate::import::layout::Value;
+
+fn want_float(value: &Value) -> Lowered<()> {
+    match value.dtype() {
+        DataType::Float => Ok(()),
+        other => unsupported!("on {other:?}"),
+    }
+}
+
+/// Operators of one tensor.
+pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let op = node.proto.op_type.as_str();
+    let x = node.input(0)?;
+    match (op, x.dtype()) {
+        ("Not", DataType::Bool) => {}
+        ("Not", other) => invalid!("`Not` of {other:?}"),
+        ("Abs" | "Neg", DataType::Int32) => {}
+        _ => want_float(x)?,
+    }
+    let alpha = |default| node.float("alpha", default);
+    let emit: Box<dyn FnOnce(&mut Emitter, ValueId) -> ValueId> = match op {
+        "Abs" => Box::new(|em, x| em.unary(dialect::Abs {}, x)),
+        "Ceil" => Box::new(|em, x| em.unary(dialect::Ceil {}, x)),
+        "Celu" => {
+            let alpha = alpha(1.0)?;
+            Box::new(move |em, x| exponential_unit(em, x, alpha, 1.0 / alpha, 1.0))
+        }
+        "Cos" => Box::new(|em, x| em.unary(dialect::Cos {}, x)),
+        "Elu" => {
+            let alpha = alpha(1.0)?;
+            Box::new(move |em, x| exponential_unit(em, x, alpha, 1.0, 1.0))
+        }
+        "Erf" => Box::new(|em, x| em.unary(dialect::Erf {}, x)),
+        "Exp" => Box::new(|em, x| em.unary(dialect::Exp {}, x)),
+        "Floor" => Box::new(|em, x| em.unary(dialect::Floor {}, x)),
+        "Gelu" if node.string("approximate", "none")? == "tanh" => Box::new(gelu_tanh),
+        "Gelu" => Box::new(gelu),
+        "HardSigmoid" => {
+            let (alpha, beta) = (alpha(0.2)?, node.float("beta", 0.5)?);
+            Box::new(move |em, x| hard_sigmoid(em, x, alpha, beta))
+        }
+        "HardSwish" => Box::new(|em, x| {
+            let gate = hard_sigmoid(em, x, 1.0 / 6.0, 0.5);
+            em.mul(x, gate)
+        }),
+        "LeakyRelu" => {
+            let alpha = alpha(0.01)?;
+            Box::new(move |em, x| {
+                let slope = em.scalar_like(x, alpha);
+                leaky(em, x, slope, (0.0..=1.0).contains(&alpha))
+            })
+        }
+        "Log" => Box::new(|em, x| em.unary(dialect::Log {}, x)),
+        "Mish" => Box::new(|em, x| {
+            let soft = softplus(em, x);
+            let gate = em.unary(dialect::Tanh {}, soft);
+            em.mul(x, gate)
+        }),
+        "Neg" => Box::new(|em, x| em.negate(x)),
+        "Not" => Box::new(|em, x| em.unary(dialect::LogicalNot {}, x)),
+        "Reciprocal" => Box::new(|em, x| em.unary(dialect::Reciprocal {}, x)),
+        "Relu" => Box::new(|em, x| em.clamp(x, 0.0, f32::MAX)),
+        "Selu" => {
+            let (alpha, gamma) = (alpha(1.673_263_2)?, node.float("gamma", 1.050_701)?);
+            Box::new(move |em, x| exponential_unit(em, x, alpha, 1.0, gamma))
+        }
+        "Sigmoid" => Box::new(|em, x| em.unary(dialect::Sigmoid {}, x)),
+        "Sign" => Box::new(|em, x| {
+            let (zero, one, minus) = (em.scalar_like(x, 0.0), em.scalar_like(x, 1.0), em.scalar_like(x, -1.0));
+            let positive = em.compare(dialect::Greater {}, x, zero);
+            let negative = em.compare(dialect::Greater {}, zero, x);
+            let below = em.select(negative, minus, zero);
+            em.select(positive, one, below)
+        }),
+        "Sin" => Box::new(|em, x| em.unary(dialect::Sin {}, x)),
+        "Softplus" => Box::new(softplus),
+        "Softsign" => Box::new(|em, x| {
+            let magnitude = em.unary(dialect::Abs {}, x);
+            let divisor = em.shift(magnitude, 1.0);
+            divide(em, x, divisor)
+        }),
+        "Sqrt" => Box::new(|em, x| {
+            let half = em.scalar_like(x, 0.5);
+            em.binary(dialect::Pow {}, x, half)
+        }),
+        "Swish" => {
+            let alpha = alpha(1.0)?;
+            Box::new(move |em, x| {
+                let scaled = if alpha == 1.0 { x } else { em.scale(x, alpha) };
+                let gate = em.unary(dialect::Sigmoid {}, scaled);
+                em.mul(x, gate)
+            })
+        }
+        "Tanh" => Box::new(|em, x| em.unary(dialect::Tanh {}, x)),
+        "ThresholdedRelu" => {
+            let alpha = alpha(1.0)?;
+            Box::new(move |em, x| {
+                let (threshold, zero) = (em.scalar_like(x, alpha), em.scalar_like(x, 0.0));
+                let above = em.compare(dialect::Greater {}, x, threshold);
+                em.select(above, x, zero)
+            })
+        }
+        other => unsupported!("`{other}` has no unary lowering"),
+    };
+    single(lo.map(x, emit)?)
+}
+
+/// `a / b` in floats.
+pub(super) fn divide(em: &mut Emitter, a: ValueId, b: ValueId) -> ValueId {
+    let inverse = em.unary(dialect::Reciprocal {}, b);
+    em.mul(a, inverse)
+}
+
+/// `clamp(alpha * x + beta, 0, 1)`.
+fn hard_sigmoid(em: &mut Emitter, x: ValueId, alpha: f32, beta: f32) -> ValueId {
+    let scaled = em.scale(x, alpha);
+    let shifted = em.shift(scaled, beta);
+    em.clamp(shifted, 0.0, 1.0)
+}
+
+/// `x` where positive, else `slope * x`.
+fn leaky(em: &mut Emitter, x: ValueId, slope: ValueId, is_fraction: bool) -> ValueId {
+    let sloped = em.mul(x, slope);
+    if is_fraction {
+        return em.maximum(x, sloped);
+    }
+    let zero = em.scalar_like(x, 0.0);
+    let positive = em.compare(dialect::GreaterEqual {}, x, zero);
+    em.select(positive, x, sloped)
+}
+
+/// `gamma * (max(x, 0) + alpha * (exp(min(x, 0) * steepness) - 1))`: ELU, CELU and SELU.
+fn exponential_unit(em: &mut Emitter, x: ValueId, alpha: f32, steepness: f32, gamma: f32) -> ValueId {
+    let positive = em.clamp(x, 0.0, f32::MAX);
+    let negative = em.clamp(x, f32::MIN, 0.0);
+    let exponent = if steepness == 1.0 { negative } else { em.scale(negative, steepness) };
+    let power = em.unary(dialect::Exp {}, exponent);
+    let below = em.shift(power, -1.0);
+    let below = if alpha == 1.0 { below } else { em.scale(below, alpha) };
+    let sum = em.add(positive, below);
+    if gamma == 1.0 { sum } else { em.scale(sum, gamma) }
+}
+
+/// `ln(1 + exp(x)) = max(x, 0) + ln(1 + exp(-|x|))`, which does not overflow.
+fn softplus(em: &mut Emitter, x: ValueId) -> ValueId {
+    let magnitude = em.unary(dialect::Abs {}, x);
+    let negated = em.negate(magnitude);
+    let power = em.unary(dialect::Exp {}, negated);
+    let shifted = em.shift(power, 1.0);
+    let log = em.unary(dialect::Log {}, shifted);
+    let positive = em.clamp(x, 0.0, f32::MAX);
+    em.add(positive, log)
+}
+
+/// `x/2 * (1 + erf(x / sqrt(2)))`.
+fn gelu(em: &mut Emitter, x: ValueId) -> ValueId {
+    let scaled = em.scale(x, std::f32::consts::FRAC_1_SQRT_2);
+    let erf = em.unary(dialect::Erf {}, scaled);
+    let gate = em.shift(erf, 1.0);
+    let half = em.scale(x, 0.5);
+    em.mul(half, gate)
+}
+
+/// `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x³)))`.
+fn gelu_tanh(em: &mut Emitter, x: ValueId) -> ValueId {
+    let square = em.mul(x, x);
+    let cube = em.mul(square, x);
+    let term = em.scale(cube, 0.044_715);
+    let sum = em.add(x, term);
+    let scaled = em.scale(sum, (2.0 / std::f32::consts::PI).sqrt());
+    let tanh = em.unary(dialect::Tanh {}, scaled);
+    let gate = em.shift(tanh, 1.0);
+    let half = em.scale(x, 0.5);
+    em.mul(half, gate)
+}
+
+/// Operators of two tensors that broadcast.
+pub(super) fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let op = node.proto.op_type.as_str();
+    let operands = [node.input(0)?.clone(), node.input(1)?.clone()];
+    let dtype = operands[0].dtype();
+    let is_float = operands.iter().all(|o| o.dtype() == DataType::Float);
+    if operands[1].dtype() != dtype && op != "Pow" {
+        invalid!("operands of types {dtype:?} and {:?}", operands[1].dtype());
+    }
+    let result = match op {
+        "Add" | "Sub" | "Mul" if is_float || dtype == DataType::Int32 => dtype,
+        "Div" | "Pow" if is_float => dtype,
+        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" if dtype != DataType::Bool => DataType::Bool,
+        "And" | "Or" | "Xor" if dtype == DataType::Bool => DataType::Bool,
+        _ => unsupported!("on {dtype:?} and {:?}", operands[1].dtype()),
+    };
+    // A constant divisor or exponent is better known as a factor or as multiplications.
+    if let ("Div", Value::Const(divisor)) = (op, &operands[1]) {
+        let inverse = divisor.as_floats()?.iter().map(|v| 1.0 / v).collect();
+        let factor = crate::import::array::Array::floats(divisor.shape.clone(), inverse);
+        let aligned = lo.align(&[operands[0].clone(), factor.into()])?;
+        let out = lo.em.mul(aligned.values[0], aligned.values[1]);
+        return single(aligned.result(out, result));
+    }
+    let square = matches!(&operands[1], Value::Const(e) if op == "Pow" && e.scalar().is_ok_and(|e| e == 2.0));
+    if square && operands[1].shape().len() <= operands[0].shape().len() {
+        return single(lo.map(&operands[0], |em, x| em.mul(x, x))?);
+    }
+    let aligned = lo.align(&operands)?;
+    let [a, b] = aligned.values[..] else { unreachable!("two operands were aligned") };
+    let em = &mut lo.em;
+    let out = match op {
+        "Add" => em.add(a, b),
+        "Sub" => em.sub(a, b),
+        "Mul" => em.mul(a, b),
+        "Div" => divide(em, a, b),
+        "Pow" => em.binary(dialect::Pow {}, a, b),
+        "Equal" => em.compare(dialect::Equal {}, a, b),
+        "Greater" => em.compare(dialect::Greater {}, a, b),
+        "GreaterOrEqual" => em.compare(dialect::GreaterEqual {}, a, b),
+        "Less" => em.compare(dialect::Greater {}, b, a),
+        "LessOrEqual" => em.compare(dialect::GreaterEqual {}, b, a),
+        "And" => em.compare(dialect::LogicalAnd {}, a, b),
+        "Or" => em.compare(dialect::LogicalOr {}, a, b),
+        _ => em.compare(dialect::LogicalXor {}, a, b),
+    };
+    single(aligned.result(out, result))
+}
+
+/// `Max`, `Min`, `Sum`, `Mean` of any number of tensors.
+pub(super) fn variadic(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let op = node.proto.op_type.as_str();
+    let operands = node.all_inputs()?;
+    let Some(first) = operands.first() else { invalid!("there are no operands") };
+    let dtype = first.dtype();
+    if operands.iter().any(|o| o.dtype() != dtype) {
+        invalid!("the operands differ in type");
+    }
+    if matches!(op, "Sum" | "Mean") {
+        want_float(first)?;
+    }
+    let mut values = operands.into_iter();
+    let Some(mut sofar) = values.next() else { invalid!("there are no operands") };
+    let n = node.inputs.len() as f32;
+    for next in values {
+        let aligned = lo.align(&[sofar, next])?;
+        let [a, b] = aligned.values[..] else { unreachable!("two operands were aligned") };
+        let out = match op {
+            "Max" => lo.em.maximum(a, b),
+            "Min" => lo.em.minimum(a, b),
+            _ => lo.em.add(a, b),
+        };
+        sofar = aligned.result(out, dtype);
+    }
+    if op == "Mean" {
+        sofar = lo.map(&sofar, |em, x| em.scale(x, 1.0 / n))?;
+    }
+    single(sofar)
+}
+
+/// `Clip`: bounds are attributes in older operator sets, operands in newer ones.
+pub(super) fn clip(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let x = node.input(0)?;
+    let bound = |index: usize, name: &str, open: f32| -> Lowered<f32> {
+        if let Some(value) = node.optional_float(name)? {
+            return Ok(value);
+        }
+        match node.optional_constant(index, "a bound")? {
+            None => Ok(open),
+            Some(array) if array.dtype == DataType::Float => array.scalar(),
+            Some(array) => match array.as_ints()? {
+                &[v] if v.unsigned_abs() < 1 << 24 => Ok(v as f32),
+                _ => unsupported!("a bound beyond 24 bits"),
+            },
+        }
+    };
+    let (min, max) = (bound(1, "min", f32::MIN)?, bound(2, "max", f32::MAX)?);
+    if x.dtype() != DataType::Float {
+        // A bound that is left out is the type's own.
+        let exact = |v: f32| v.abs() < (1 << 24) as f32;
+        let (low, high) = (exact(min), exact(max));
+        elem_of(x.dtype())?;
+        return single(lo.map(x, |em, mut x| {
+            if low {
+                let bound = em.scalar_like(x, min);
+                x = em.maximum(x, bound);
+            }
+            if high {
+                let bound = em.scalar_like(x, max);
+                x = em.minimum(x, bound);
+            }
+            x
+        })?);
+    }
+    // ONNX takes the upper bound where they cross; TOSA forbids that.
+    single(lo.map(x, |em, x| em.clamp(x, min.min(max), max))?)
+}
+
+/// `Cast` of a run-time tensor.
+pub(super) fn cast(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let to = cast_target(node)?;
+    let out = match (view.dtype, to) {
+        (from, to) if from == to => view.value,
+        (DataType::Bool, DataType::Float) => {
+            let int = lo.em.cast(view.value, ElemType::I32);
+            lo.em.cast(int, ElemType::F32)
+        }
+        (DataType::Float, DataType::Int32 | DataType::Int64) => {
+            // ONNX truncates, TOSA rounds: truncate first.
+            let zero = lo.em.scalar_like(view.value, 0.0);
+            let positive = lo.em.compare(dialect::GreaterEqual {}, view.value, zero);
+            let (floor, ceil) =
+                (lo.em.unary(dialect::Floor {}, view.value), lo.em.unary(dialect::Ceil {}, view.value));
+            let truncated = lo.em.select(positive, floor, ceil);
+            lo.em.cast(truncated, ElemType::I32)
+        }
+        (DataType::Float, DataType::Bool) => {
+            let zero = lo.em.scalar_like(view.value, 0.0);
+            let is_zero = lo.em.compare(dialect::Equal {}, view.value, zero);
+            lo.em.unary(dialect::LogicalNot {}, is_zero)
+        }
+        (_, DataType::Float | DataType::Int64 | DataType::Int32) => lo.em.cast(view.value, elem_of(to)?),
+        (from, to) => unsupported!("a cast from {from:?} to {to:?}"),
+    };
+    single(view.with_value(out, to))
+}
+
+/// `PRelu`: the slope broadcasts to the input, and to nothing larger.
+pub(super) fn prelu(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let (x, slope) = (node.input(0)?, node.input(1)?);
+    want_float(x)?;
+    let mut slope = slope.clone();
+    if let Value::Const(array) = &slope {
+        let n = x.shape().get(1).copied().unwrap_or(1);
+        let fits = crate::import::array::broadcast_shape([x.shape(), &array.shape[..]]).is_ok_and(|s| s == x.shape());
+        if !fits && array.len() == n {
+            // Older exporters write one slope a channel as a vector.
+            let mut shape = vec![1; x.shape().len()];
+            shape[1] = n;
+            slope = array.reshaped(shape).into();
+        }
+    }
+    let is_fraction = match &slope {
+        Value::Const(array) => array.as_floats()?.iter().all(|a| (0.0..=1.0).contains(a)),
+        Value::View(_) => false,
+    };
+    let aligned = lo.align(&[x.clone(), slope])?;
+    let out = leaky(&mut lo.em, aligned.values[0], aligned.values[1], is_fraction);
+    single(aligned.result(out, DataType::Float))
+}
+
+/// `Where`.
+pub(super) fn select(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let operands = [node.input(0)?.clone(), node.input(1)?.clone(), node.input(2)?.clone()];
+    let dtype = operands[1].dtype();
+    if operands[0].dtype() != DataType::Bool || operands[2].dtype() != dtype {
+        invalid!("`Where` of {:?}, {dtype:?} and {:?}", operands[0].dtype(), operands[2].dtype());
+    }
+    let aligned = lo.align(&operands)?;
+    let [cond, yes, no] = aligned.values[..] else { unreachable!("three operands were aligned") };
+    let out = lo.em.select(cond, yes, no);
+    single(aligned.result(out, dtype))
+}

@@ -1,0 +1,386 @@
+//! How each ONNX operator becomes TOSA: one row an operator in [`OPS`], one function a row.
+//!
+//! A lowering takes a [`Node`] with resolved operands and returns its outputs. It asks the [`Lowering`] for operands
+//! in the layout it wants and says in which layout its results lie; it never looks at the graph around the node.
+//! Patterns across nodes (batch norm after a convolution) are folded afterwards, by [`super::affine`].
+
+mod conv;
+mod elementwise;
+mod linear;
+mod norm;
+mod pool;
+mod reduce;
+mod resize;
+mod shape;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use strata_ir::{ElemType, Module, Type, ValueId};
+use tract_onnx::pb::tensor_proto::DataType;
+
+use super::array::{Array, broadcast_shape};
+use super::emit::Emitter;
+use super::error::{Lowered, invalid, unsupported};
+use super::graph::Node;
+use super::layout::{Relayouts, Value, View, channels_last};
+
+/// The function that lowers a node of one operator.
+pub(super) type LowerFn = fn(&mut Lowering, &Node<'_>) -> Lowered<Vec<Value>>;
+
+/// An ONNX operator that the importer knows.
+#[derive(Clone, Copy)]
+pub struct OpSupport {
+    /// The operator, in ONNX's own domain.
+    pub name: &'static str,
+    /// The first version of the operator set whose definition is understood.
+    pub since_opset: i64,
+    /// What is supported of it.
+    pub notes: &'static str,
+    pub(super) lower: LowerFn,
+}
+
+impl std::fmt::Debug for OpSupport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (opset {}): {}", self.name, self.since_opset, self.notes)
+    }
+}
+
+/// Every ONNX operator that the importer knows, by name.
+pub fn supported_ops() -> &'static [OpSupport] {
+    OPS
+}
+
+/// The row of an operator.
+pub(super) fn find(op_type: &str) -> Option<&'static OpSupport> {
+    OPS.binary_search_by(|op| op.name.cmp(op_type)).ok().map(|at| &OPS[at])
+}
+
+/// The highest version of ONNX's operator set that was considered.
+pub(super) const MAX_OPSET: i64 = 24;
+
+macro_rules! table {
+    ($($name:ident since $since:literal, $lower:path, $notes:literal;)+) => {
+        &[$(OpSupport { name: stringify!($name), since_opset: $since, notes: $notes, lower: $lower }),+]
+    };
+}
+
+const OPS: &[OpSupport] = table! {
+    Abs since 6, elementwise::unary, "";
+    Add since 7, elementwise::binary, "f32, i32";
+    And since 7, elementwise::binary, "";
+    ArgMax since 1, reduce::argmax, "select_last_index = 0";
+    AveragePool since 1, pool::average, "1-D and 2-D; dilations of 1";
+    BatchNormalization since 7, norm::batch, "inference; folded into a convolution before it";
+    Cast since 6, elementwise::cast, "between f32, i32, i64 and bool";
+    Ceil since 6, elementwise::unary, "";
+    Celu since 12, elementwise::unary, "";
+    Clip since 6, elementwise::clip, "constant bounds";
+    Concat since 4, shape::concat, "";
+    Constant since 1, shape::folded, "dense tensors and numbers";
+    ConstantOfShape since 9, shape::folded, "constant shape";
+    Conv since 1, conv::conv, "1-D and 2-D; grouped, depthwise, dilated; constant weights";
+    ConvTranspose since 1, conv::conv_transpose, "1-D and 2-D; grouped, dilated; constant weights";
+    Cos since 7, elementwise::unary, "";
+    DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
+    Div since 7, elementwise::binary, "f32";
+    Dropout since 7, shape::identity, "inference; no mask output";
+    Elu since 6, elementwise::unary, "";
+    Equal since 7, elementwise::binary, "";
+    Erf since 9, elementwise::unary, "";
+    Exp since 6, elementwise::unary, "";
+    Expand since 8, shape::expand, "constant shape";
+    Flatten since 1, shape::reshape, "";
+    Floor since 6, elementwise::unary, "";
+    Gather since 1, shape::gather, "constant indices, or constant data with run-time indices";
+    Gelu since 20, elementwise::unary, "exact and tanh";
+    Gemm since 7, linear::gemm, "";
+    GlobalAveragePool since 1, pool::global_average, "";
+    GlobalMaxPool since 1, pool::global_max, "";
+    Greater since 7, elementwise::binary, "";
+    GreaterOrEqual since 12, elementwise::binary, "";
+    GroupNormalization since 21, norm::group, "";
+    HardSigmoid since 6, elementwise::unary, "";
+    HardSwish since 14, elementwise::unary, "";
+    Identity since 1, shape::identity, "";
+    InstanceNormalization since 6, norm::instance, "constant scale and bias";
+    LRN since 1, norm::lrn, "odd sizes and even ones";
+    LayerNormalization since 17, norm::layer, "first output only";
+    LeakyRelu since 6, elementwise::unary, "";
+    Less since 7, elementwise::binary, "";
+    LessOrEqual since 12, elementwise::binary, "";
+    Log since 6, elementwise::unary, "";
+    LogSoftmax since 1, reduce::softmax, "";
+    MatMul since 1, linear::matmul, "a constant right side becomes a 1x1 convolution";
+    Max since 8, elementwise::variadic, "";
+    MaxPool since 1, pool::max, "1-D and 2-D; dilated; no indices output";
+    Mean since 8, elementwise::variadic, "";
+    Min since 8, elementwise::variadic, "";
+    Mish since 18, elementwise::unary, "";
+    Mul since 7, elementwise::binary, "f32, i32";
+    Neg since 6, elementwise::unary, "";
+    Not since 1, elementwise::unary, "";
+    Or since 7, elementwise::binary, "";
+    PRelu since 7, elementwise::prelu, "";
+    Pad since 2, shape::pad, "constant, reflect, edge; constant amounts; negative ones crop";
+    Pow since 7, elementwise::binary, "f32";
+    Range since 11, shape::folded, "constant";
+    Reciprocal since 6, elementwise::unary, "";
+    ReduceL1 since 1, reduce::reduce, "";
+    ReduceL2 since 1, reduce::reduce, "";
+    ReduceLogSum since 1, reduce::reduce, "";
+    ReduceMax since 1, reduce::reduce, "";
+    ReduceMean since 1, reduce::reduce, "";
+    ReduceMin since 1, reduce::reduce, "";
+    ReduceProd since 1, reduce::reduce, "";
+    ReduceSum since 1, reduce::reduce, "";
+    ReduceSumSquare since 1, reduce::reduce, "";
+    Relu since 6, elementwise::unary, "";
+    Reshape since 1, shape::reshape, "constant shape";
+    Resize since 10, resize::resize, "the two spatial axes; nearest and linear in the coordinate modes of TOSA";
+    Selu since 6, elementwise::unary, "";
+    Shape since 1, shape::folded, "";
+    Sigmoid since 6, elementwise::unary, "";
+    Sign since 9, elementwise::unary, "f32";
+    Sin since 7, elementwise::unary, "";
+    Size since 1, shape::folded, "";
+    Slice since 1, shape::slice, "constant bounds, any step";
+    Softmax since 1, reduce::softmax, "";
+    Softplus since 1, elementwise::unary, "";
+    Softsign since 1, elementwise::unary, "";
+    SpaceToDepth since 1, shape::space_to_depth, "";
+    Split since 1, shape::split, "constant sizes";
+    Sqrt since 6, elementwise::unary, "";
+    Squeeze since 1, shape::reshape, "constant axes";
+    Sub since 7, elementwise::binary, "f32, i32";
+    Sum since 8, elementwise::variadic, "";
+    Swish since 24, elementwise::unary, "";
+    Tanh since 6, elementwise::unary, "";
+    ThresholdedRelu since 10, elementwise::unary, "";
+    Tile since 6, shape::tile, "constant repeats";
+    Transpose since 1, shape::transpose, "";
+    Unsqueeze since 1, shape::reshape, "constant axes";
+    Upsample since 7, resize::upsample, "as Resize, asymmetric";
+    Where since 9, elementwise::select, "";
+    Xor since 7, elementwise::binary, "";
+};
+
+/// The IR's element type for an ONNX one. Integers are `i32`; whoever feeds the function checks that they fit.
+pub(super) fn elem_of(dtype: DataType) -> Lowered<ElemType> {
+    Ok(match dtype {
+        DataType::Float => ElemType::F32,
+        DataType::Bool => ElemType::I1,
+        DataType::Int8 | DataType::Uint8 | DataType::Int16 | DataType::Uint16 | DataType::Int32 | DataType::Int64 => {
+            ElemType::I32
+        }
+        other => unsupported!("run-time tensors of type {other:?}"),
+    })
+}
+
+/// Operands of an elementwise op brought into one layout.
+pub(super) struct Aligned {
+    /// The IR values, of equal rank.
+    pub(super) values: Vec<ValueId>,
+    shape: Vec<usize>,
+    /// The external axis of each IR axis.
+    axes: Vec<Option<usize>>,
+    /// The operand whose layout the result takes over unchanged, if there is one.
+    like: Option<View>,
+}
+
+impl Aligned {
+    /// The result of an elementwise op on the values.
+    pub(super) fn result(&self, value: ValueId, dtype: DataType) -> Value {
+        Value::View(match &self.like {
+            Some(view) => view.with_value(value, dtype),
+            None => {
+                let perm: Vec<_> = self.axes.iter().copied().flatten().collect();
+                View::plain(value, self.shape.clone(), &perm, dtype)
+            }
+        })
+    }
+}
+
+/// The state of an import: the module under construction, and layouts already made.
+pub(super) struct Lowering {
+    pub(super) em: Emitter,
+    relayouts: Relayouts,
+    /// Emitted constants by the address of their array, which is held so that no other takes it.
+    constants: BTreeMap<usize, (Arc<Array>, View)>,
+}
+
+impl Lowering {
+    /// A lowering into a new function `main` with arguments of these types.
+    pub(super) fn new(args: Vec<Type>) -> Self {
+        let mut module = Module::new();
+        let ty = strata_ir::attr::FunctionType { inputs: args, results: Vec::new() };
+        let (_, block) = module.add_function("main", ty);
+        Self { em: Emitter::new(module, block), relayouts: Relayouts::default(), constants: BTreeMap::new() }
+    }
+
+    /// A value as a view; a constant is emitted.
+    pub(super) fn view(&mut self, value: &Value) -> Lowered<View> {
+        let array = match value {
+            Value::View(view) => return Ok(view.clone()),
+            Value::Const(array) => array,
+        };
+        let key = Arc::as_ptr(array) as usize;
+        if let Some((_, view)) = self.constants.get(&key) {
+            return Ok(view.clone());
+        }
+        if array.len() == 0 {
+            unsupported!("an empty constant is used at run time");
+        }
+        let id = self.em.constant(array.to_tensor()?);
+        let identity: Vec<_> = (0..array.shape.len()).collect();
+        let view = View::plain(id, array.shape.clone(), &identity, array.dtype);
+        self.constants.insert(key, (Arc::clone(array), view.clone()));
+        Ok(view)
+    }
+
+    /// A view's data with its axes in the order of `perm`.
+    pub(super) fn in_order(&mut self, view: &View, perm: &[usize]) -> ValueId {
+        let shape = view.permuted_shape(perm);
+        self.relayouts.materialise(&mut self.em, view, perm, &shape)
+    }
+
+    /// A view's data with its axes in the order of `perm`, as an IR value of another shape of the same elements.
+    pub(super) fn in_order_as(&mut self, view: &View, perm: &[usize], shape: &[usize]) -> ValueId {
+        self.relayouts.materialise(&mut self.em, view, perm, shape)
+    }
+
+    /// A view's data in ONNX's own order.
+    pub(super) fn external(&mut self, view: &View) -> ValueId {
+        let identity: Vec<_> = (0..view.shape.len()).collect();
+        self.in_order(view, &identity)
+    }
+
+    /// The data in whatever order they lie, if each axis is in one piece, else in the order that spatial ops want;
+    /// and that order.
+    pub(super) fn in_natural_order(&mut self, view: &View) -> (ValueId, Vec<usize>) {
+        let perm = view.natural_perm(&self.em).unwrap_or_else(|| channels_last(view.shape.len()));
+        (self.in_order(view, &perm), perm)
+    }
+
+    /// The operand of a spatial op as `[N,H,W,C]`; a 1-D one gets a height of 1.
+    pub(super) fn nhwc(&mut self, value: &Value) -> Lowered<ValueId> {
+        let view = self.view(value)?;
+        if view.dtype != DataType::Float {
+            unsupported!("spatial operators on {:?}", view.dtype);
+        }
+        let shape = match view.shape[..] {
+            [n, c, h, w] => [n, h, w, c],
+            [n, c, w] => [n, 1, w, c],
+            [_, _, _, _, _] => unsupported!("3-D spatial operators"),
+            ref other => invalid!("a spatial operator on shape {other:?}"),
+        };
+        Ok(self.in_order_as(&view, &channels_last(view.shape.len()), &shape))
+    }
+
+    /// An `[N,H,W,C]` value as the ONNX tensor that it is: of rank 4, or 3 where the height of 1 was added.
+    pub(super) fn from_nhwc(&self, value: ValueId, rank: usize) -> Value {
+        let &[n, h, w, c] = self.em.shape(value) else { unreachable!("spatial ops give values of rank 4") };
+        let shape = if rank == 3 { vec![n, c, w] } else { vec![n, c, h, w] };
+        View::plain(value, shape, &channels_last(rank), DataType::Float).into()
+    }
+
+    /// Brings operands that broadcast into one layout: that of the first operand of the full shape, else that of
+    /// the largest.
+    pub(super) fn align(&mut self, operands: &[Value]) -> Lowered<Aligned> {
+        let shape = broadcast_shape(operands.iter().map(Value::shape))?;
+        let rank = shape.len();
+        let extended = |view: &View| {
+            let mut lead = vec![1; rank - view.shape.len()];
+            lead.extend(&view.shape);
+            view.reshaped(&lead)
+        };
+        let views: Vec<View> = operands
+            .iter()
+            .filter_map(|operand| if let Value::View(view) = operand { extended(view) } else { None })
+            .collect();
+        let full = views.iter().find(|v| v.shape == shape);
+        if let Some(like) = full.cloned() {
+            let simple = |operand: &Value| match operand {
+                Value::View(view) => extended(view).is_some_and(|v| v.same_layout(&like)),
+                Value::Const(array) => array.len() == 1,
+            };
+            if operands.iter().all(simple) {
+                let ir_shape = self.em.shape(like.value).to_vec();
+                let axes = Vec::new();
+                let mut values = Vec::new();
+                for operand in operands {
+                    values.push(match operand {
+                        Value::View(view) => self.em.reshape(view.value, &ir_shape),
+                        Value::Const(array) => {
+                            self.em.constant(array.reshaped(vec![1; ir_shape.len()]).to_tensor()?)
+                        }
+                    });
+                }
+                return Ok(Aligned { values, shape, axes, like: Some(like) });
+            }
+        }
+        let leader = full.or_else(|| views.iter().max_by_key(|v| v.shape.iter().product::<usize>()));
+        let kept = full.and_then(|view| view.ir_axes(&self.em));
+        let axes = kept.unwrap_or_else(|| {
+            let perm = leader.and_then(|v| v.natural_perm(&self.em)).unwrap_or_else(|| channels_last(rank));
+            perm.into_iter().map(Some).collect()
+        });
+        let perm: Vec<_> = axes.iter().copied().flatten().collect();
+        let missing: Vec<_> = (0..rank).filter(|axis| !perm.contains(axis)).collect();
+        let mut values = Vec::new();
+        for operand in operands {
+            match operand {
+                Value::View(view) => {
+                    let Some(view) = extended(view) else { invalid!("unit axes cannot be added") };
+                    let ir_shape: Vec<_> = axes.iter().map(|axis| axis.map_or(1, |a| view.shape[a])).collect();
+                    values.push(self.in_order_as(&view, &perm, &ir_shape));
+                }
+                Value::Const(array) => {
+                    let mut lead = vec![1; rank - array.shape.len()];
+                    lead.extend(&array.shape);
+                    let ir_shape: Vec<_> = axes.iter().map(|axis| axis.map_or(1, |a| lead[a])).collect();
+                    let full_perm: Vec<_> = missing.iter().chain(&perm).copied().collect();
+                    let array = array.reshaped(lead).transposed(&full_perm).reshaped(ir_shape);
+                    values.push(self.em.constant(array.to_tensor()?));
+                }
+            }
+        }
+        Ok(Aligned { values, shape, axes, like: None })
+    }
+
+    /// Applies a unary emission to a tensor, in whatever layout it has.
+    pub(super) fn map(
+        &mut self,
+        value: &Value,
+        apply: impl FnOnce(&mut Emitter, ValueId) -> ValueId,
+    ) -> Lowered<Value> {
+        let view = self.view(value)?;
+        let out = apply(&mut self.em, view.value);
+        Ok(view.with_value(out, view.dtype).into())
+    }
+}
+
+/// The only output of most nodes.
+pub(super) fn single(value: impl Into<Value>) -> Lowered<Vec<Value>> {
+    Ok(vec![value.into()])
+}
+
+/// The per-channel constant of a normalisation, checked for its length.
+pub(super) fn per_channel<'a>(node: &'a Node<'_>, index: usize, n: usize, what: &str) -> Lowered<&'a [f32]> {
+    let array: &Array = node.constant(index, what)?;
+    match array.as_floats()? {
+        values if values.len() == n => Ok(values),
+        values => invalid!("{what} has {} elements for {n} channels", values.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_for_lookup() {
+        assert!(OPS.is_sorted_by_key(|op| op.name));
+        assert!(find("Conv").is_some() && find("NoSuchOp").is_none());
+    }
+}

@@ -1,0 +1,349 @@
+//! Operators that move data without computing.
+
+use strata_ir::ValueId;
+use tract_onnx::pb::tensor_proto::DataType;
+
+use super::{Lowering, elem_of, single};
+use crate::import::array::{Array, broadcast_shape};
+use crate::import::error::{Lowered, invalid, unsupported};
+use crate::import::fold::resolve_indices;
+use crate::import::graph::{Node, resolve_axis};
+use crate::import::layout::{Value, View};
+use crate::import::shapes;
+
+/// Operators that are always evaluated while importing; one that is not has operands known only at run time.
+pub(super) fn folded(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    unsupported!("`{}` of values that are known only at run time", node.proto.op_type)
+}
+
+/// `Identity`, and `Dropout` in inference.
+pub(super) fn identity(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    if node.has_output(1) {
+        unsupported!("the output of the mask");
+    }
+    if let Some(Value::Const(training)) = node.optional_input(2) {
+        if training.data != (crate::import::array::Data::Bool(std::sync::Arc::new(vec![false]))) {
+            unsupported!("training");
+        }
+    }
+    single(node.input(0)?.clone())
+}
+
+/// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: a new reading of the same data; data that lie in another order than
+/// their axes are brought into that order only where the new shape cannot be read off them.
+pub(super) fn reshape(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let shape = shapes::reshaped(node, &view.shape)?;
+    single(lo.reshaped(&view, &shape))
+}
+
+impl Lowering {
+    /// The same elements in another external shape.
+    fn reshaped(&mut self, view: &View, shape: &[usize]) -> View {
+        if let Some(view) = view.reshaped(shape) {
+            return view;
+        }
+        let external = self.external(view);
+        let value = self.em.reshape(external, shape);
+        let identity: Vec<_> = (0..shape.len()).collect();
+        View::plain(value, shape.to_vec(), &identity, view.dtype)
+    }
+}
+
+/// `Transpose`: a relabelling.
+pub(super) fn transpose(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    single(view.transposed(&shapes::transpose_perm(node, view.shape.len())?))
+}
+
+/// `Concat`, in the layout of the largest operand.
+pub(super) fn concat(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let operands: Vec<Value> =
+        node.all_inputs()?.into_iter().filter(|o| o.shape().iter().all(|&e| e > 0)).collect();
+    let Some(first) = operands.first() else { unsupported!("only empty operands") };
+    let rank = first.shape().len();
+    let axis = resolve_axis(node.int("axis", 1)?, rank)?;
+    let mut shape = first.shape().to_vec();
+    shape[axis] = 0;
+    for operand in &operands {
+        let other = operand.shape();
+        let fits = other.len() == rank && (0..rank).all(|a| a == axis || other[a] == shape[a]);
+        if !fits || operand.dtype() != first.dtype() {
+            invalid!("{other:?} cannot be joined to {:?} along axis {axis}", first.shape());
+        }
+        shape[axis] += other[axis];
+    }
+    let dtype = first.dtype();
+    elem_of(dtype)?;
+    let largest = operands
+        .iter()
+        .filter_map(|o| if let Value::View(view) = o { Some(view) } else { None })
+        .max_by_key(|v| v.shape.iter().product::<usize>());
+    let perm = largest
+        .and_then(|v| v.natural_perm(&lo.em))
+        .unwrap_or_else(|| crate::import::layout::channels_last(rank));
+    let mut values = Vec::new();
+    for operand in &operands {
+        let view = match operand {
+            Value::View(view) => view.clone(),
+            Value::Const(array) => {
+                let value = lo.em.constant(array.transposed(&perm).to_tensor()?);
+                View::plain(value, array.shape.clone(), &perm, array.dtype)
+            }
+        };
+        values.push(lo.in_order(&view, &perm));
+    }
+    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+    let out = lo.em.concat(&values, place);
+    single(View::plain(out, shape, &perm, dtype))
+}
+
+/// `Split`.
+pub(super) fn split(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let (axis, sizes) = shapes::split_sizes(node, &view.shape)?;
+    let (x, perm) = lo.in_natural_order(&view);
+    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+    let mut start = 0;
+    let mut parts = Vec::new();
+    for size in sizes {
+        if size == 0 {
+            unsupported!("a part without elements");
+        }
+        let part = lo.em.slice_axis(x, place, start, size);
+        start += size;
+        let mut shape = view.shape.clone();
+        shape[axis] = size;
+        parts.push(View::plain(part, shape, &perm, view.dtype).into());
+    }
+    Ok(parts)
+}
+
+/// `Slice`; a step is a slice, a reversal where it is negative, and then every so-manieth index.
+pub(super) fn slice(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let ranges = shapes::slice_ranges(node, &view.shape)?;
+    if ranges.iter().any(|r| r.n == 0) {
+        unsupported!("a slice without elements");
+    }
+    let (x, perm) = lo.in_natural_order(&view);
+    let (mut start, mut size) = (vec![0; perm.len()], vec![0; perm.len()]);
+    for (place, &axis) in perm.iter().enumerate() {
+        let range = ranges[axis];
+        let span = (range.n - 1) * range.step.unsigned_abs() as usize;
+        size[place] = span + 1;
+        start[place] = if range.step < 0 { range.start - span } else { range.start };
+    }
+    let mut out = lo.em.slice(x, &start, &size);
+    for (place, &axis) in perm.iter().enumerate() {
+        let range = ranges[axis];
+        if range.step < 0 && range.n > 1 {
+            out = lo.em.reverse(out, place);
+        }
+        if range.n > 1 {
+            out = lo.em.every(out, place, range.step.unsigned_abs() as usize);
+        }
+    }
+    let shape = ranges.iter().map(|r| r.n).collect();
+    single(View::plain(out, shape, &perm, view.dtype))
+}
+
+/// `Pad`. Negative amounts crop.
+pub(super) fn pad(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let rank = view.shape.len();
+    let amounts: Vec<i64> = match node.ints("pads")? {
+        Some(pads) => pads.to_vec(),
+        None => node.constant(1, "the padding")?.as_ints()?.to_vec(),
+    };
+    let axes = match node.optional_constant(3, "the list of axes")? {
+        Some(axes) => axes.as_ints()?.iter().map(|&a| resolve_axis(a, rank)).collect::<Lowered<Vec<_>>>()?,
+        None => (0..rank).collect(),
+    };
+    if amounts.len() != 2 * axes.len() || amounts.iter().any(|a| a.abs() > 1 << 20) {
+        invalid!("padding {amounts:?} for {} axes", axes.len());
+    }
+    let value = match (node.optional_float("value")?, node.optional_constant(2, "the padding value")?) {
+        (Some(value), _) => value,
+        (None, None) => 0.0,
+        (None, Some(array)) if array.dtype == DataType::Float => array.scalar()?,
+        (None, Some(array)) => match array.as_ints()? {
+            &[v] if v.abs() < 1 << 24 => v as f32,
+            other => unsupported!("a padding value of {other:?}"),
+        },
+    };
+    let (mut x, perm) = lo.in_natural_order(&view);
+    let mut padding = vec![(0, 0); rank];
+    let mut shape = view.shape.clone();
+    for (index, &axis) in axes.iter().enumerate() {
+        let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+        let (before, after) = (amounts[index], amounts[index + axes.len()]);
+        let crop = |amount: i64| (-amount).max(0) as usize;
+        let (front, back) = (crop(before), crop(after));
+        if front + back >= shape[axis] {
+            unsupported!("padding that crops a whole axis");
+        }
+        x = lo.em.slice_axis(x, place, front, shape[axis] - front - back);
+        padding[place] = (before.max(0) as usize, after.max(0) as usize);
+        shape[axis] = (shape[axis] as i64 + before + after) as usize;
+    }
+    let out = match node.string("mode", "constant")?.as_str() {
+        "constant" => lo.em.pad(x, &padding, value),
+        "reflect" => mirror(lo, x, &padding, true)?,
+        "edge" => mirror(lo, x, &padding, false)?,
+        other => unsupported!("mode `{other}`"),
+    };
+    single(View::plain(out, shape, &perm, view.dtype))
+}
+
+/// Padding by reflection, or by repeating the edge.
+fn mirror(lo: &mut Lowering, mut x: ValueId, padding: &[(usize, usize)], reflect: bool) -> Lowered<ValueId> {
+    for (axis, &(before, after)) in padding.iter().enumerate() {
+        let extent = lo.em.shape(x)[axis];
+        if reflect && before.max(after) >= extent {
+            unsupported!("a reflection wider than the axis");
+        }
+        let side = |lo: &mut Lowering, start: usize, edge: usize, size: usize| {
+            if reflect {
+                let part = lo.em.slice_axis(x, axis, start, size);
+                return lo.em.reverse(part, axis);
+            }
+            let part = lo.em.slice_axis(x, axis, edge, 1);
+            let mut multiples = vec![1; padding.len()];
+            multiples[axis] = size;
+            lo.em.tile(part, &multiples)
+        };
+        let mut parts = Vec::new();
+        if before > 0 {
+            parts.push(side(lo, 1, 0, before));
+        }
+        parts.push(x);
+        if after > 0 {
+            parts.push(side(lo, (extent - 1).saturating_sub(after), extent - 1, after));
+        }
+        x = lo.em.concat(&parts, axis);
+    }
+    Ok(x)
+}
+
+/// `Expand`.
+pub(super) fn expand(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let target = shapes::shape_operand(node, 1)?;
+    let shape = broadcast_shape([&view.shape[..], &target[..]])?;
+    let mut lead = vec![1; shape.len() - view.shape.len()];
+    lead.extend(&view.shape);
+    let view = lo.reshaped(&view, &lead);
+    let multiples: Vec<_> = shape.iter().zip(&lead).map(|(want, have)| want / have).collect();
+    tiled(lo, &view, &multiples)
+}
+
+/// `Tile`.
+pub(super) fn tile(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let multiples = shapes::shape_operand(node, 1)?;
+    if multiples.len() != view.shape.len() {
+        invalid!("{} repeats for rank {}", multiples.len(), view.shape.len());
+    }
+    tiled(lo, &view, &multiples)
+}
+
+fn tiled(lo: &mut Lowering, view: &View, multiples: &[usize]) -> Lowered<Vec<Value>> {
+    if multiples.contains(&0) {
+        unsupported!("a result without elements");
+    }
+    let (x, perm) = lo.in_natural_order(view);
+    let in_place: Vec<_> = perm.iter().map(|&axis| multiples[axis]).collect();
+    let out = lo.em.tile(x, &in_place);
+    let shape = view.shape.iter().zip(multiples).map(|(e, m)| e * m).collect();
+    single(View::plain(out, shape, &perm, view.dtype))
+}
+
+/// `Gather`: constant indices are slices; run-time indices look up rows of a constant table.
+pub(super) fn gather(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let (data, indices) = (node.input(0)?, node.input(1)?);
+    let axis = resolve_axis(node.int("axis", 0)?, data.shape().len())?;
+    let shape = [&data.shape()[..axis], indices.shape(), &data.shape()[axis + 1..]].concat();
+    match (data, indices) {
+        (Value::View(view), Value::Const(indices)) => {
+            let wanted = resolve_indices(indices, view.shape[axis])?;
+            let (x, perm) = lo.in_natural_order(view);
+            let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+            let mut runs: Vec<(usize, usize)> = Vec::new();
+            for index in wanted {
+                match runs.last_mut() {
+                    Some((start, n)) if *start + *n == index => *n += 1,
+                    _ => runs.push((index, 1)),
+                }
+            }
+            if runs.is_empty() || runs.len() > 256 {
+                unsupported!("{} runs of indices", runs.len());
+            }
+            let parts: Vec<_> = runs.iter().map(|&(start, n)| lo.em.slice_axis(x, place, start, n)).collect();
+            let out = lo.em.concat(&parts, place);
+            let mut gathered = view.shape.clone();
+            gathered[axis] = indices.len();
+            let view = View::plain(out, gathered, &perm, view.dtype);
+            single(lo.reshaped(&view, &shape))
+        }
+        (Value::Const(table), Value::View(rows)) if axis == 0 => {
+            let (n_rows, width) = (table.shape[0], table.shape[1..].iter().product::<usize>());
+            let table: Array = table.reshaped([1, n_rows, width]);
+            let values = lo.em.constant(table.to_tensor()?);
+            let n = rows.shape.iter().product();
+            let external = lo.external(rows);
+            let flat = lo.em.reshape(external, &[1, n]);
+            // Negative indices count from the end.
+            let zero = lo.em.scalar_like(flat, 0.0);
+            let extent = lo.em.scalar_like(flat, n_rows as f32);
+            let from_end = lo.em.add(flat, extent);
+            let negative = lo.em.compare(strata_ir::dialect::Greater {}, zero, flat);
+            let flat = lo.em.select(negative, from_end, flat);
+            let out = lo.em.gather(values, flat);
+            let identity: Vec<_> = (0..shape.len()).collect();
+            let value = lo.em.reshape(out, &shape);
+            single(View::plain(value, shape, &identity, data.dtype()))
+        }
+        _ => unsupported!("run-time indices into run-time data"),
+    }
+}
+
+/// `DepthToSpace`: a reshape, a transpose and a reshape of external axes.
+pub(super) fn depth_to_space(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let (block, [n, c, h, w]) = block_and_shape(node, &view)?;
+    if c % (block * block) != 0 {
+        invalid!("{c} channels in blocks of {block}x{block}");
+    }
+    let c_out = c / (block * block);
+    let (split, perm) = match node.string("mode", "DCR")?.as_str() {
+        "DCR" => ([n, block, block, c_out, h, w], [0, 3, 4, 1, 5, 2]),
+        "CRD" => ([n, c_out, block, block, h, w], [0, 1, 4, 2, 5, 3]),
+        other => invalid!("mode `{other}`"),
+    };
+    let view = lo.reshaped(&view, &split).transposed(&perm);
+    single(lo.reshaped(&view, &[n, c_out, h * block, w * block]))
+}
+
+/// `SpaceToDepth`.
+pub(super) fn space_to_depth(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let (block, [n, c, h, w]) = block_and_shape(node, &view)?;
+    if h % block != 0 || w % block != 0 {
+        invalid!("{h}x{w} in blocks of {block}x{block}");
+    }
+    let split = [n, c, h / block, block, w / block, block];
+    let view = lo.reshaped(&view, &split).transposed(&[0, 3, 5, 1, 2, 4]);
+    single(lo.reshaped(&view, &[n, c * block * block, h / block, w / block]))
+}
+
+fn block_and_shape(node: &Node<'_>, view: &View) -> Lowered<(usize, [usize; 4])> {
+    let block = match usize::try_from(node.int("blocksize", 0)?) {
+        Ok(block @ 1..=1024) => block,
+        _ => invalid!("blocksize"),
+    };
+    match view.shape[..] {
+        [n, c, h, w] => Ok((block, [n, c, h, w])),
+        ref other => invalid!("a tensor of shape {other:?}"),
+    }
+}

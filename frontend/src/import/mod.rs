@@ -1,0 +1,125 @@
+//! ONNX to the `import` phase: `func.func @main` of f32 TOSA ops in NHWC.
+//!
+//! The protobuf graph is walked node by node. Shapes are static, known from the inputs on; what is constant is
+//! evaluated while importing, so no shape arithmetic is left. Each operator is lowered by its row in [`lower`];
+//! transposes and reshapes mostly vanish in [`layout`]; constants that scale and shift the result of a convolution
+//! (batch normalisation above all) are folded into it by [`affine`]. tract analyses the same graph on its own and
+//! has to derive the same shapes ([`witness`]).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `driver` | the walk: inputs, nodes in order, outputs, all problems at once |
+//! | `graph`, `array` | typed access to nodes, attributes and constants of the file |
+//! | `shapes`, `fold` | what shape operands mean; evaluation of constant nodes |
+//! | `layout` | how ONNX axes lie in IR values |
+//! | `emit` | TOSA ops with their result types |
+//! | `lower` | the operator table and the lowerings |
+//! | `affine` | folding factors and terms into convolutions; dead code |
+//! | `witness` | the comparison with tract's shape analysis |
+//!
+//! Invariants: the module holds no op that the operator set of the import phase lacks; no input makes it panic; the
+//! same file and options give the same module. It does no IO: tensors in side files are reported, not read.
+//! Declared shapes of intermediate tensors (`value_info`) are ignored: they are often stale.
+
+mod affine;
+mod array;
+mod driver;
+mod emit;
+mod error;
+mod fold;
+mod graph;
+mod layout;
+mod lower;
+mod shapes;
+#[cfg(test)]
+mod tests;
+mod witness;
+
+use std::collections::BTreeMap;
+
+use strata_ir::Module;
+use tract_onnx::pb::ModelProto;
+use tract_onnx::tract_hir::prelude::Framework;
+
+pub use error::{ImportError, Malformation, ShapeDisagreement, UnsupportedNode};
+pub use lower::{OpSupport, supported_ops};
+
+/// How to import.
+#[derive(Clone, Debug)]
+pub struct ImportOptions {
+    /// Shapes of inputs by name, in ONNX's own axis order; they override what the file declares. Needed for inputs with
+    /// dynamic extents other than the batch.
+    pub input_shapes: BTreeMap<String, Vec<usize>>,
+    /// The file's name, for locations.
+    pub file_name: String,
+    /// Whether tract analyses the shapes too.
+    pub cross_check: bool,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        Self { input_shapes: BTreeMap::new(), file_name: "model.onnx".to_owned(), cross_check: true }
+    }
+}
+
+/// An input or output of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// ONNX's name of it.
+    pub name: String,
+    /// Its shape in ONNX's axis order.
+    pub shape: Vec<usize>,
+    /// The permutation between ONNX's axis order and the function's: see `strata.perm`.
+    pub perm: Vec<usize>,
+    /// ONNX's element type, such as `f32` or `i64`.
+    pub dtype: &'static str,
+}
+
+/// How the comparison with tract's analysis went.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct CrossCheck {
+    /// How many tensors' shapes agreed.
+    pub n_agreed: usize,
+    /// Why tract did not analyse the whole graph, if it did not.
+    pub gave_up: Option<String>,
+}
+
+/// An imported model.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The module, with one function `main`.
+    pub module: Module,
+    /// Inputs, in the order of the function's arguments.
+    pub inputs: Vec<Port>,
+    /// Outputs, in the order of the function's results.
+    pub outputs: Vec<Port>,
+    /// Nodes of the ONNX graph.
+    pub n_nodes: usize,
+    /// The outcome of the comparison with tract's analysis.
+    pub cross_check: CrossCheck,
+}
+
+/// Imports the bytes of an ONNX file.
+///
+/// # Errors
+/// See [`ImportError`]; each variant lists all problems of its kind.
+pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
+    import_proto(&decode(bytes)?, options)
+}
+
+/// Imports a decoded model.
+///
+/// # Errors
+/// See [`import`].
+pub fn import_proto(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
+    driver::import(model, options)
+}
+
+/// Decodes the bytes of an ONNX file.
+pub(crate) fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
+    let decoded = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]);
+    decoded.map_err(|error| {
+        let what = format!("not an ONNX protobuf: {}", error.root_cause());
+        ImportError::Malformed(vec![Malformation { place: "file".to_owned(), what }])
+    })
+}
