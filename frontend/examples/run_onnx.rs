@@ -83,7 +83,7 @@ fn run() -> Result<(), Failure> {
         given.push(read_npy(file)?);
     }
     let outputs = if args.reference {
-        run_with_tract(&bytes, &given).map_err(|e| failed(&e))?
+        run_with_tract(&bytes, &given).map_err(|e| failed(&e))?.into_iter().map(|t| (t, "")).collect()
     } else {
         let imported = import(&bytes, &args.options).map_err(|error| {
             let code = if matches!(error, ImportError::Unsupported(_)) { 3 } else { 1 };
@@ -101,14 +101,14 @@ fn run() -> Result<(), Failure> {
         }
         evaluate(&imported, &args.inputs, given)?
     };
-    for (index, output) in outputs.iter().enumerate() {
-        write_npy(&args.output_dir.join(format!("{index}.npy")), output)?;
+    for (index, (output, dtype)) in outputs.iter().enumerate() {
+        write_npy(&args.output_dir.join(format!("{index}.npy")), output, dtype)?;
     }
     Ok(())
 }
 
 /// Runs `main` on inputs in ONNX's layout and types, and gives outputs in ONNX's layout and types.
-fn evaluate(imported: &Imported, named: &[(String, PathBuf)], given: Vec<Tensor>) -> Result<Vec<Tensor>, Failure> {
+fn evaluate(imported: &Imported, named: &[(String, PathBuf)], given: Vec<Tensor>) -> Result<Vec<(Tensor, &'static str)>, Failure> {
     let module = &imported.module;
     let func = module.function("main").ok_or((1, "no main".to_owned()))?;
     let args = module.args(module.entry_block(func)).to_vec();
@@ -133,13 +133,13 @@ fn evaluate(imported: &Imported, named: &[(String, PathBuf)], given: Vec<Tensor>
         let ints = tensor.data().to_ints();
         let data = match (port.dtype, ints) {
             ("i64", Some(ints)) => TensorData::I64(ints),
-            ("i8", Some(ints)) => TensorData::I8(ints.iter().map(|&v| v as i8).collect()),
+            ("i8" | "u8", Some(ints)) => TensorData::I8(ints.iter().map(|&v| v as i8).collect()),
             _ => tensor.data().clone(),
         };
         (Tensor::new(tensor.shape().to_vec(), data), port.dtype)
     };
     let outputs = results.into_iter().zip(&imported.outputs).map(external).collect::<Vec<_>>();
-    Ok(outputs.into_iter().map(|(tensor, _)| tensor).collect())
+    Ok(outputs)
 }
 
 fn permuted(tensor: &Tensor, perm: &[usize]) -> Tensor {
@@ -195,10 +195,11 @@ fn read_npy(path: &Path) -> Result<Tensor, Failure> {
     Ok(Tensor::new(shape, data))
 }
 
-fn write_npy(path: &Path, tensor: &Tensor) -> Result<(), Failure> {
+fn write_npy(path: &Path, tensor: &Tensor, dtype: &str) -> Result<(), Failure> {
     let kind = match tensor.data() {
         TensorData::F32(_) => "<f4",
         TensorData::I1(_) => "|b1",
+        TensorData::I8(_) if dtype == "u8" => "|u1",
         TensorData::I8(_) => "|i1",
         TensorData::I32(_) => "<i4",
         _ => "<i8",

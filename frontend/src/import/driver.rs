@@ -281,6 +281,11 @@ fn settle_inputs(
                 extents.iter().map(text).collect::<Vec<_>>().join("x")
             }
         };
+        if !options.input_shapes.contains_key(name) && extents.iter().flatten().any(|e| *e == Err("0".to_owned())) {
+            let why = format!("it is declared as {spelled}, without elements");
+            problems.lowering(name, "input", "", LowerError::Unsupported(why));
+            continue;
+        }
         let shape = match (options.input_shapes.get(name), &extents) {
             (Some(given), Some(extents)) if given.len() != extents.len() => {
                 let rank = extents.len();

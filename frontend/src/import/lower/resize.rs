@@ -95,6 +95,10 @@ fn resize_axis(s: AxisScale, coordinates: &str, rounding: Option<Rounding>) -> L
         "half_pixel_symmetric" if s.n_out * s.denominator == s.n_in * s.numerator => {
             (2 * s.numerator, 2 * s.denominator, s.denominator - s.numerator)
         }
+        "align_corners" if s.n_out * s.denominator != s.n_in * s.numerator => {
+            // ONNX's reference takes the fractional extent here, onnxruntime the whole one.
+            unsupported!("align_corners with a scale that does not divide the extent")
+        }
         "align_corners" if s.n_out == 1 => (1, 1, 0),
         "align_corners" => {
             let common = gcd(s.n_out - 1, s.n_in - 1).max(1);
