@@ -3,6 +3,10 @@
 //! [`random_network`] makes quantised convolutional networks that exercise the whole integer op set of the machine;
 //! [`random_inputs`] fills the arguments of any function. Nothing here is used when a model is compiled.
 
+mod network;
+
+pub use network::{RandomOptions, random_network};
+
 use crate::module::{Module, OpId};
 use crate::tensor::{Tensor, TensorData};
 use crate::types::{ElemType, TensorType};
@@ -97,4 +101,57 @@ pub fn random_inputs(module: &Module, func: OpId, seed: u64) -> Vec<Tensor> {
     let mut rng = Rng::new(seed);
     let args = module.args(module.entry_block(func)).iter();
     args.filter_map(|&arg| module.ty(arg).as_tensor()).map(|ty| rng.tensor(ty)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::eval_function;
+
+    #[test]
+    fn the_stream_of_a_seed_is_fixed() {
+        // The first outputs of splitmix64 for seed 0, as published with its source.
+        let mut rng = Rng::new(0);
+        assert_eq!(rng.bits(), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(rng.bits(), 0x6e78_9e6a_a1b9_65f4);
+    }
+
+    #[test]
+    fn integers_reach_both_ends() {
+        let mut rng = Rng::new(1);
+        let drawn: Vec<i64> = (0..200).map(|_| rng.int(-2, 2)).collect();
+        assert_eq!((drawn.iter().min(), drawn.iter().max()), (Some(&-2), Some(&2)));
+        assert_eq!(rng.int(i64::MAX, i64::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn networks_evaluate_and_do_not_die_out() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for seed in 0..60 {
+            let module = random_network(seed, &RandomOptions::default());
+            let func = module.function("main").expect("the generator makes `main`");
+            let inputs = random_inputs(&module, func, seed);
+            let results = eval_function(&module, func, inputs).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            assert!(!results.is_empty(), "seed {seed}");
+            kinds.extend(module.walk(module.body()).into_iter().map(|op| module.op(op).op.name()));
+            let n_flat = results.iter().filter(|t| t.n_elements() > 16).filter(|t| is_constant(t)).count();
+            assert!(
+                2 * n_flat <= results.len(),
+                "seed {seed}: {n_flat} of {} results are flat",
+                results.len()
+            );
+        }
+        assert!(kinds.len() >= 19, "only {kinds:?}");
+    }
+
+    fn is_constant(tensor: &Tensor) -> bool {
+        tensor.as_i8().is_some_and(|v| v.iter().all(|&x| x == v[0]))
+    }
+
+    #[test]
+    fn a_seed_gives_one_network() {
+        let text = |seed| crate::text::to_string(&random_network(seed, &RandomOptions::default()));
+        assert_eq!(text(7), text(7));
+        assert_ne!(text(7), text(8));
+    }
 }

@@ -1,0 +1,589 @@
+//! Random quantised convolutional networks, as the quantiser would leave them: every activation is `i8` NHWC of
+//! batch 1 with some zero point, and `i32` stands only between an accumulation and its rescale.
+//!
+//! Every module verifies: windows fit exactly, as TOSA demands, and scales keep values within TOSA's bounds.
+
+use std::collections::BTreeMap;
+
+use super::Rng;
+use crate::attr::{Attribute, FunctionType, NanMode, ResizeMode, RoundingMode};
+use crate::dialect::*;
+use crate::module::{BlockId, Location, Module, ValueId};
+use crate::tensor::{Tensor, TensorData};
+use crate::types::{ElemType, TensorType};
+
+/// How large a random network is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RandomOptions {
+    /// Layers, each of one to about five ops.
+    pub n_layers: usize,
+    /// Greatest height and width of the input; upsampling may double them.
+    pub max_extent: usize,
+    /// Greatest number of channels that a layer makes; concatenation may double it.
+    pub max_channels: usize,
+}
+
+impl Default for RandomOptions {
+    fn default() -> Self {
+        Self { n_layers: 8, max_extent: 12, max_channels: 16 }
+    }
+}
+
+/// A module with a function `main` of one or two inputs, made of convolutions of every kind, rescales, clamps,
+/// tables, residual additions, concatenations, slices, pools, resizes, squeeze-and-excitation, pads and fully
+/// connected layers. Values that no layer uses are results, so nothing is dead.
+///
+/// # Panics
+/// If an option is zero.
+pub fn random_network(seed: u64, options: &RandomOptions) -> Module {
+    assert!(
+        options.n_layers > 0 && options.max_extent > 0 && options.max_channels > 0,
+        "a network needs extents"
+    );
+    let mut net = Network::new(seed, options);
+    let mut n_layers = 0;
+    while n_layers < options.n_layers {
+        let layer = net.rng.pick(LAYERS);
+        n_layers += usize::from(layer(&mut net));
+    }
+    net.finish()
+}
+
+/// An activation: its value, extents and zero point.
+#[derive(Clone, Copy)]
+struct Act {
+    value: ValueId,
+    h: usize,
+    w: usize,
+    c: usize,
+    zp: i64,
+}
+
+/// Adds a layer, or nothing if none of its kind fits; says which.
+type Layer = fn(&mut Network) -> bool;
+
+/// Convolutions stand several times because networks consist of them.
+const LAYERS: &[Layer] = &[
+    Network::conv,
+    Network::conv,
+    Network::conv,
+    Network::conv,
+    Network::depthwise,
+    Network::depthwise,
+    Network::transpose_conv,
+    Network::clamp,
+    Network::table,
+    Network::requantise,
+    Network::residual,
+    Network::residual,
+    Network::concat,
+    Network::slice,
+    Network::max_pool,
+    Network::avg_pool,
+    Network::resize_nearest,
+    Network::resize_bilinear,
+    Network::squeeze_excite,
+    Network::pad,
+    Network::fully_connected,
+];
+
+struct Network {
+    module: Module,
+    block: BlockId,
+    rng: Rng,
+    acts: Vec<Act>,
+    args: Vec<Act>,
+    limits: RandomOptions,
+}
+
+/// Kernel, stride, dilation and padding of one axis, and the extent they give.
+struct WindowAxis {
+    kernel: usize,
+    stride: i64,
+    dilation: i64,
+    pad: [i64; 2],
+    out: usize,
+}
+
+impl Network {
+    fn new(seed: u64, options: &RandomOptions) -> Self {
+        let mut rng = Rng::new(seed);
+        let n_inputs = if rng.one_in(4) { 2 } else { 1 };
+        let extents: Vec<[usize; 3]> = (0..n_inputs)
+            .map(|_| {
+                let least = options.max_extent.div_ceil(2);
+                let (h, w) = (rng.count(least, options.max_extent), rng.count(least, options.max_extent));
+                [h, w, rng.count(1, options.max_channels.min(4))]
+            })
+            .collect();
+        let inputs =
+            extents.iter().map(|&[h, w, c]| TensorType::new([1, h, w, c], ElemType::I8).into()).collect();
+        let mut module = Module::new();
+        let (_, block) = module.add_function("main", FunctionType { inputs, results: Vec::new() });
+        let values = module.args(block).to_vec();
+        let args: Vec<Act> = values
+            .into_iter()
+            .zip(extents)
+            .map(|(value, [h, w, c])| Act { value, h, w, c, zp: rng.int(-128, 127) })
+            .collect();
+        Self { module, block, rng, acts: args.clone(), args, limits: options.clone() }
+    }
+
+    /// Ends the function with every value that has no use.
+    fn finish(mut self) -> Module {
+        let users = self.module.users(self.block);
+        let results: Vec<Act> = self.acts.iter().copied().filter(|act| users[act.value].is_empty()).collect();
+        let values: Vec<ValueId> = results.iter().map(|act| act.value).collect();
+        self.module.append(self.block, FuncReturn {}, &values, &[], Location::unknown());
+        let function_type = FunctionType {
+            inputs: self.args.iter().map(|act| self.module.ty(act.value).clone()).collect(),
+            results: values.iter().map(|&value| self.module.ty(value).clone()).collect(),
+        };
+        let dicts = |stem: &str, acts: &[Act]| {
+            Some(Attribute::Array(
+                acts.iter().enumerate().map(|(i, act)| describe(stem, i, act.zp)).collect(),
+            ))
+        };
+        let func = Func {
+            sym_name: "main".to_owned(),
+            function_type,
+            arg_attrs: dicts("input", &self.args),
+            res_attrs: dicts("output", &results),
+        };
+        let op = self.module.block_op(self.block);
+        self.module.op_mut(op).op = func.into();
+        self.module
+    }
+
+    /// An activation, rather a late one.
+    fn any(&mut self) -> Act {
+        let n = self.acts.len();
+        let least = if self.rng.one_in(3) { 0 } else { n.saturating_sub(2) };
+        self.acts[self.rng.count(least, n - 1)]
+    }
+
+    fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.module.append_const(self.block, tensor, Location::unknown())
+    }
+
+    fn shape(&mut self, values: &[i64]) -> ValueId {
+        self.constant(Tensor::new([values.len()], TensorData::Index(values.to_vec())))
+    }
+
+    fn random_const(&mut self, shape: &[usize], elem: ElemType, least: i64, greatest: i64) -> ValueId {
+        let tensor = self.rng.ints(shape, elem, least, greatest);
+        self.constant(tensor)
+    }
+
+    fn zero_point(&mut self, elem: ElemType, value: i64) -> ValueId {
+        self.random_const(&[1], elem, value, value)
+    }
+
+    fn op(
+        &mut self,
+        op: impl Into<Op>,
+        operands: &[ValueId],
+        [h, w, c]: [usize; 3],
+        elem: ElemType,
+    ) -> ValueId {
+        let ty = TensorType::new([1, h, w, c], elem).into();
+        let op = self.module.append(self.block, op, operands, &[ty], Location::unknown());
+        self.module.result(op)
+    }
+
+    fn push(&mut self, value: ValueId, [h, w, c]: [usize; 3], zp: i64) -> Act {
+        let act = Act { value, h, w, c, zp };
+        self.acts.push(act);
+        act
+    }
+
+    /// `value * m / 2^shift` with `m` of 31 bits, from and to the given element types.
+    fn rescale(
+        &mut self,
+        value: ValueId,
+        extents: [usize; 3],
+        (from, input_zp): (ElemType, i64),
+        (to, output_zp): (ElemType, i64),
+        shift: i64,
+    ) -> ValueId {
+        let per_channel = self.rng.one_in(2);
+        let n_scales = if per_channel { extents[2] } else { 1 };
+        let multiplier = self.random_const(&[n_scales], ElemType::I32, 1 << 30, (1 << 31) - 1);
+        let shift = self.random_const(&[n_scales], ElemType::I8, shift, shift + i64::from(per_channel));
+        let (input_zp, output_zp) = (self.zero_point(from, input_zp), self.zero_point(to, output_zp));
+        let op = Rescale {
+            scale32: true,
+            rounding_mode: RoundingMode::SingleRound,
+            per_channel,
+            input_unsigned: false,
+            output_unsigned: false,
+        };
+        self.op(op, &[value, multiplier, shift, input_zp, output_zp], extents, to)
+    }
+
+    /// Brings an accumulator of about `magnitude` to `i8`.
+    fn narrow(&mut self, acc: ValueId, extents: [usize; 3], magnitude: f64) -> Act {
+        let zp = self.rng.int(-128, 127);
+        let shift = 31 + (magnitude / 64.0).log2().round().max(0.0) as i64;
+        let value = self.rescale(acc, extents, (ElemType::I32, 0), (ElemType::I8, zp), shift);
+        self.push(value, extents, zp)
+    }
+
+    /// A window over an axis, padded behind until it fits exactly.
+    fn window(&mut self, extent: usize, kernel: usize, dilation: i64, max_pad: i64) -> Option<WindowAxis> {
+        let stride = if self.rng.one_in(3) { 2 } else { 1 };
+        let reach = (kernel as i64 - 1) * dilation;
+        let before = self.rng.int(0, max_pad);
+        let span = |after: i64| extent as i64 - 1 + before + after - reach;
+        let fits: Vec<i64> =
+            (0..=max_pad).filter(|&after| span(after) >= 0 && span(after) % stride == 0).collect();
+        if fits.is_empty() {
+            return None;
+        }
+        let after = self.rng.pick(&fits);
+        let out = (span(after) / stride + 1) as usize;
+        Some(WindowAxis { kernel, stride, dilation, pad: [before, after], out })
+    }
+
+    /// A convolution's windows over an activation.
+    fn windows(&mut self, x: Act) -> Option<(WindowAxis, WindowAxis)> {
+        let [kh, kw] = self.rng.pick(&[[1, 1], [3, 3], [3, 3], [5, 5], [1, 3], [3, 2]]);
+        let dilation = if self.rng.one_in(5) { 2 } else { 1 };
+        let y_axis = self.window(x.h, kh, dilation, (kh as i64 - 1) * dilation)?;
+        let x_axis = self.window(x.w, kw, dilation, (kw as i64 - 1) * dilation)?;
+        Some((y_axis, x_axis))
+    }
+
+    /// Weight, bias and zero points of a convolution of `x`.
+    fn parameters(&mut self, x: Act, weight: [usize; 4], oc: usize) -> [ValueId; 5] {
+        let weight = self.random_const(&weight, ElemType::I8, -127, 127);
+        let bias = self.random_const(&[oc], ElemType::I32, -4096, 4096);
+        let (input_zp, weight_zp) = (self.zero_point(ElemType::I8, x.zp), self.zero_point(ElemType::I8, 0));
+        [x.value, weight, bias, input_zp, weight_zp]
+    }
+
+    fn channels(&mut self) -> usize {
+        self.rng.count(1, self.limits.max_channels)
+    }
+
+    fn conv(&mut self) -> bool {
+        let x = self.any();
+        let Some((y_axis, x_axis)) = self.windows(x) else { return false };
+        let oc = self.channels();
+        self.conv_of(x, &y_axis, &x_axis, oc);
+        true
+    }
+
+    fn conv_of(&mut self, x: Act, y_axis: &WindowAxis, x_axis: &WindowAxis, oc: usize) -> Act {
+        let weight = [oc, y_axis.kernel, x_axis.kernel, x.c];
+        let operands = self.parameters(x, weight, oc);
+        let op = Conv2d {
+            pad: [y_axis.pad[0], y_axis.pad[1], x_axis.pad[0], x_axis.pad[1]],
+            stride: [y_axis.stride, x_axis.stride],
+            dilation: [y_axis.dilation, x_axis.dilation],
+            acc_type: ElemType::I32,
+            local_bound: false,
+        };
+        let extents = [y_axis.out, x_axis.out, oc];
+        let acc = self.op(op, &operands, extents, ElemType::I32);
+        self.narrow(acc, extents, magnitude(y_axis.kernel * x_axis.kernel * x.c))
+    }
+
+    /// A convolution with a kernel of one pixel.
+    fn pointwise(&mut self, x: Act, oc: usize) -> Act {
+        let axis = |out| WindowAxis { kernel: 1, stride: 1, dilation: 1, pad: [0, 0], out };
+        self.conv_of(x, &axis(x.h), &axis(x.w), oc)
+    }
+
+    fn depthwise(&mut self) -> bool {
+        let x = self.any();
+        let Some((y_axis, x_axis)) = self.windows(x) else { return false };
+        let m = if self.rng.one_in(4) && x.c * 2 <= self.limits.max_channels { 2 } else { 1 };
+        let operands = self.parameters(x, [y_axis.kernel, x_axis.kernel, x.c, m], x.c * m);
+        let op = DepthwiseConv2d {
+            pad: [y_axis.pad[0], y_axis.pad[1], x_axis.pad[0], x_axis.pad[1]],
+            stride: [y_axis.stride, x_axis.stride],
+            dilation: [y_axis.dilation, x_axis.dilation],
+            acc_type: ElemType::I32,
+            local_bound: false,
+        };
+        let extents = [y_axis.out, x_axis.out, x.c * m];
+        let acc = self.op(op, &operands, extents, ElemType::I32);
+        self.narrow(acc, extents, magnitude(y_axis.kernel * x_axis.kernel));
+        true
+    }
+
+    fn transpose_conv(&mut self) -> bool {
+        let x = self.any();
+        let oc = self.channels();
+        let [mut out_pad, mut stride] = [[0; 4], [0; 4]];
+        let mut extents = [0, 0, oc];
+        let mut kernel = [0; 2];
+        for (axis, extent) in [x.h, x.w].into_iter().enumerate() {
+            kernel[axis] = self.rng.count(1, 4);
+            stride[axis] = self.rng.int(1, 2);
+            let least = 1 - kernel[axis] as i64;
+            out_pad[2 * axis] = self.rng.int(least, 0);
+            out_pad[2 * axis + 1] = self.rng.int(least, 1);
+            let out = (extent as i64 - 1) * stride[axis]
+                + out_pad[2 * axis]
+                + out_pad[2 * axis + 1]
+                + kernel[axis] as i64;
+            if out < 1 || out > 2 * self.limits.max_extent as i64 {
+                return false;
+            }
+            extents[axis] = out as usize;
+        }
+        let operands = self.parameters(x, [oc, kernel[0], kernel[1], x.c], oc);
+        let op = TransposeConv2d {
+            out_pad,
+            stride: [stride[0], stride[1]],
+            acc_type: ElemType::I32,
+            local_bound: false,
+        };
+        let acc = self.op(op, &operands, extents, ElemType::I32);
+        self.narrow(acc, extents, magnitude(kernel[0] * kernel[1] * x.c));
+        true
+    }
+
+    fn clamp(&mut self) -> bool {
+        let x = self.any();
+        let (least, greatest) = (self.rng.int(-128, -1), self.rng.int(0, 127));
+        let bound = |value| Attribute::Int(value, ElemType::I8);
+        let op = Clamp { min_val: bound(least), max_val: bound(greatest), nan_mode: NanMode::Propagate };
+        let value = self.op(op, &[x.value], [x.h, x.w, x.c], ElemType::I8);
+        self.push(value, [x.h, x.w, x.c], x.zp);
+        true
+    }
+
+    fn table(&mut self) -> bool {
+        let x = self.any();
+        self.table_of(x);
+        true
+    }
+
+    fn table_of(&mut self, x: Act) -> Act {
+        let table = self.random_const(&[256], ElemType::I8, -128, 127);
+        let value = self.op(Table {}, &[x.value, table], [x.h, x.w, x.c], ElemType::I8);
+        let zp = self.rng.int(-128, 127);
+        self.push(value, [x.h, x.w, x.c], zp)
+    }
+
+    fn requantise(&mut self) -> bool {
+        let x = self.any();
+        let extents = [x.h, x.w, x.c];
+        let zp = self.rng.int(-128, 127);
+        let shift = self.rng.int(29, 32);
+        let value = self.rescale(x.value, extents, (ElemType::I8, x.zp), (ElemType::I8, zp), shift);
+        self.push(value, extents, zp);
+        true
+    }
+
+    /// `x - zp` in `i32`, times about `2^20 .. 2^22`: the common scale of an addition.
+    fn widen(&mut self, x: Act) -> ValueId {
+        let shift = self.rng.int(10, 11);
+        self.rescale(x.value, [x.h, x.w, x.c], (ElemType::I8, x.zp), (ElemType::I32, 0), shift)
+    }
+
+    /// `x + f(x)` with `f` a pointwise convolution, or `x + y` of another activation that has its extents.
+    fn residual(&mut self) -> bool {
+        let x = self.any();
+        let same = |y: &Act| (y.h, y.w, y.c) == (x.h, x.w, x.c) && y.value != x.value;
+        let partners: Vec<Act> = self.acts.iter().copied().filter(same).collect();
+        let y = if partners.is_empty() { self.pointwise(x, x.c) } else { self.rng.pick(&partners) };
+        let extents = [x.h, x.w, x.c];
+        let operands = [self.widen(x), self.widen(y)];
+        let sum = self.op(Add {}, &operands, extents, ElemType::I32);
+        self.narrow(sum, extents, 128.0 * f64::from(1 << 20));
+        true
+    }
+
+    fn concat(&mut self) -> bool {
+        let x = self.any();
+        let n_most = 2 * self.limits.max_channels;
+        let mut parts = vec![x];
+        let mut c = x.c;
+        for y in self.acts.clone() {
+            if (y.h, y.w) == (x.h, x.w) && y.value != x.value && c + y.c <= n_most && self.rng.one_in(2) {
+                c += y.c;
+                parts.push(y);
+            }
+        }
+        if parts.len() == 1 {
+            return false;
+        }
+        let values: Vec<ValueId> = parts.iter().map(|part| part.value).collect();
+        let value = self.op(Concat { axis: 3 }, &values, [x.h, x.w, c], ElemType::I8);
+        self.push(value, [x.h, x.w, c], x.zp);
+        true
+    }
+
+    fn slice(&mut self) -> bool {
+        let x = self.any();
+        let mut start = [0; 4];
+        let mut size = [1, x.h, x.w, x.c];
+        let axis = self.rng.pick(&[1, 2, 3, 3, 3]);
+        if size[axis] < 2 {
+            return false;
+        }
+        let at = self.rng.count(0, size[axis] - 1);
+        start[axis] = at as i64;
+        size[axis] = self.rng.count(1, size[axis] - at);
+        let extents = [size[1], size[2], size[3]];
+        let operands = [x.value, self.shape(&start), self.shape(&size.map(|extent| extent as i64))];
+        let value = self.op(Slice {}, &operands, extents, ElemType::I8);
+        self.push(value, extents, x.zp);
+        true
+    }
+
+    /// Windows of a pool: padding is less than the kernel, so that every window meets the input.
+    fn pool_windows(&mut self, x: Act) -> Option<(WindowAxis, WindowAxis)> {
+        let kernel = self.rng.count(2, 3);
+        let y_axis = self.window(x.h, kernel, 1, kernel as i64 - 1)?;
+        let x_axis = self.window(x.w, kernel, 1, kernel as i64 - 1)?;
+        Some((y_axis, x_axis))
+    }
+
+    fn max_pool(&mut self) -> bool {
+        let x = self.any();
+        let Some((y_axis, x_axis)) = self.pool_windows(x) else { return false };
+        let op = MaxPool2d {
+            kernel: [y_axis.kernel as i64, x_axis.kernel as i64],
+            stride: [y_axis.stride, x_axis.stride],
+            pad: [y_axis.pad[0], y_axis.pad[1], x_axis.pad[0], x_axis.pad[1]],
+            nan_mode: NanMode::Propagate,
+        };
+        let extents = [y_axis.out, x_axis.out, x.c];
+        let value = self.op(op, &[x.value], extents, ElemType::I8);
+        self.push(value, extents, x.zp);
+        true
+    }
+
+    fn avg_pool(&mut self) -> bool {
+        let x = self.any();
+        let Some((y_axis, x_axis)) = self.pool_windows(x) else { return false };
+        let pad = [y_axis.pad[0], y_axis.pad[1], x_axis.pad[0], x_axis.pad[1]];
+        let kernel = [y_axis.kernel as i64, x_axis.kernel as i64];
+        self.avg_pool_of(x, kernel, [y_axis.stride, x_axis.stride], pad, [y_axis.out, x_axis.out, x.c]);
+        true
+    }
+
+    fn avg_pool_of(
+        &mut self,
+        x: Act,
+        kernel: [i64; 2],
+        stride: [i64; 2],
+        pad: [i64; 4],
+        extents: [usize; 3],
+    ) -> Act {
+        let (input_zp, output_zp) =
+            (self.zero_point(ElemType::I8, x.zp), self.zero_point(ElemType::I8, x.zp));
+        let op = AvgPool2d { kernel, stride, pad, acc_type: ElemType::I32 };
+        let value = self.op(op, &[x.value, input_zp, output_zp], extents, ElemType::I8);
+        self.push(value, extents, x.zp)
+    }
+
+    /// The mean of all pixels.
+    fn global_pool(&mut self, x: Act) -> Act {
+        self.avg_pool_of(x, [x.h as i64, x.w as i64], [1, 1], [0; 4], [1, 1, x.c])
+    }
+
+    fn resize(&mut self, mode: ResizeMode) -> Option<(Act, ValueId, [usize; 3], i64)> {
+        let x = self.any();
+        if x.h.max(x.w) > self.limits.max_extent {
+            return None;
+        }
+        // Twice as large: from the corner, between pixel centres, or with the corners aligned.
+        let (unit, step, offset, border) = self.rng.pick(&[(2, 1, 0, 1), (4, 2, -1, 1), (2, 1, 0, 0)]);
+        let out = |extent: usize| ((extent as i64 - 1) * unit - offset + border) / step + 1;
+        let extents = [out(x.h) as usize, out(x.w) as usize, x.c];
+        let operands = [
+            x.value,
+            self.shape(&[unit, step, unit, step]),
+            self.shape(&[offset, offset]),
+            self.shape(&[border, border]),
+        ];
+        let elem = if mode == ResizeMode::Bilinear { ElemType::I32 } else { ElemType::I8 };
+        let value = self.op(Resize { mode }, &operands, extents, elem);
+        Some((x, value, extents, unit))
+    }
+
+    fn resize_nearest(&mut self) -> bool {
+        let Some((x, value, extents, _)) = self.resize(ResizeMode::NearestNeighbor) else { return false };
+        self.push(value, extents, x.zp);
+        true
+    }
+
+    fn resize_bilinear(&mut self) -> bool {
+        let Some((_, value, extents, unit)) = self.resize(ResizeMode::Bilinear) else { return false };
+        self.narrow(value, extents, 64.0 * (unit * unit) as f64);
+        true
+    }
+
+    /// `x * table(conv(mean(x)))`, one factor a channel.
+    fn squeeze_excite(&mut self) -> bool {
+        let x = self.any();
+        let mean = self.global_pool(x);
+        let squeezed = self.pointwise(mean, x.c);
+        let gate = self.table_of(squeezed);
+        let extents = [x.h, x.w, x.c];
+        // `m / 2^30` with `m` near `2^30` is about `1 .. 2`.
+        let wide = self.rescale(x.value, extents, (ElemType::I8, x.zp), (ElemType::I32, 0), 30);
+        let gate = self.rescale(gate.value, [1, 1, x.c], (ElemType::I8, gate.zp), (ElemType::I32, 0), 30);
+        let shift = self.zero_point(ElemType::I8, 0);
+        let product = self.op(Mul {}, &[wide, gate, shift], extents, ElemType::I32);
+        self.narrow(product, extents, 128.0 * 128.0);
+        true
+    }
+
+    fn pad(&mut self) -> bool {
+        let x = self.any();
+        if x.h.max(x.w) > self.limits.max_extent {
+            return false;
+        }
+        let padding: [usize; 4] = std::array::from_fn(|_| self.rng.count(0, 2));
+        let [top, bottom, left, right] = padding.map(|extent| extent as i64);
+        let extents = [x.h + padding[0] + padding[1], x.w + padding[2] + padding[3], x.c];
+        let operands = [
+            x.value,
+            self.shape(&[0, 0, top, bottom, left, right, 0, 0]),
+            self.zero_point(ElemType::I8, x.zp),
+        ];
+        let value = self.op(Pad {}, &operands, extents, ElemType::I8);
+        self.push(value, extents, x.zp);
+        true
+    }
+
+    /// All elements as the channels of one pixel, then a pointwise convolution.
+    fn fully_connected(&mut self) -> bool {
+        let x = self.any();
+        let c = x.h * x.w * x.c;
+        if c > 512 {
+            return false;
+        }
+        let extents = [1, 1, c];
+        let shape = self.shape(&[1, 1, 1, c as i64]);
+        let value = self.op(Reshape {}, &[x.value, shape], extents, ElemType::I8);
+        let flat = self.push(value, extents, x.zp);
+        let oc = self.channels();
+        self.pointwise(flat, oc);
+        true
+    }
+}
+
+/// About how large a sum of `n` products of random `i8` gets.
+fn magnitude(n: usize) -> f64 {
+    73.0 * 110.0 * (n as f64).sqrt()
+}
+
+/// The dictionary of an argument or result.
+fn describe(stem: &str, index: usize, zp: i64) -> Attribute {
+    let quant = BTreeMap::from([
+        ("scale".to_owned(), Attribute::Float(1.0 / 64.0, None)),
+        ("zero_point".to_owned(), Attribute::Int(zp, ElemType::I64)),
+    ]);
+    Attribute::Dict(BTreeMap::from([
+        ("strata.name".to_owned(), Attribute::Str(format!("{stem}{index}"))),
+        ("strata.quant".to_owned(), Attribute::Dict(quant)),
+    ]))
+}
