@@ -3,3 +3,4 @@ pub mod allocate;
 pub mod manager;
 
 pub mod plan;
+pub mod quantise;

@@ -140,7 +140,7 @@ impl PassOptions {
 }
 
 /// Every pass, in the order in which a compile runs them.
-pub static REGISTRY: &[&PassInfo] = &[];
+pub static REGISTRY: &[&PassInfo] = &[&crate::quantise::QUANTISE];
 
 /// The pass of a name.
 pub fn find(name: &str) -> Option<&'static PassInfo> {

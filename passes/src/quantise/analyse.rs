@@ -1,0 +1,490 @@
+//! What quantisation decides before it rewrites anything: what is constant, which subgraphs are functions of one
+//! value, what the machine cannot run, and which scale every value has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cranelift_entity::SecondaryMap;
+use strata_ir::eval::eval_op_kind;
+use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
+
+use super::QuantParams;
+use super::calibrate::Range;
+use super::function::{Function, channel_values, data_operands, is_elementwise};
+use crate::manager::{PassError, UnsupportedOp};
+
+/// A value that is computed by looking up a function of another.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    /// The value it is a function of.
+    pub base: ValueId,
+    pub function: Function,
+}
+
+/// How the producer of a value also computes the only function of it that is used.
+#[derive(Clone, Copy, Debug)]
+enum Fused {
+    /// Saturation of the producer's rescale clamps.
+    Clamp(ValueId),
+    /// The producer's integers stand for numbers greater by this factor.
+    Gain(ValueId, f64),
+}
+
+/// The decisions.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub constants: SecondaryMap<ValueId, Option<Arc<Tensor>>>,
+    /// Ops that the machine runs, in order: live, not constant.
+    pub ops: Vec<OpId>,
+    /// Ops that the host runs, in order.
+    pub host_ops: Vec<OpId>,
+    /// What `@main` returns: the function's results and what the host needs, each once.
+    pub results: Vec<ValueId>,
+    /// Functions of one value that have to be computed, by their result.
+    pub lookups: BTreeMap<ValueId, Lookup>,
+    /// Results of elementwise ops that are steps within a function and need not be computed.
+    pub inner: BTreeSet<ValueId>,
+    pub params: BTreeMap<ValueId, QuantParams>,
+    /// Sums that another sum takes in `i32`.
+    pub wide: BTreeSet<ValueId>,
+}
+
+impl Plan {
+    pub(super) fn constant(&self, value: ValueId) -> Option<Arc<Tensor>> {
+        self.constants[value].clone()
+    }
+}
+
+/// Whether an op multiplies and accumulates: work that the host must not be left with.
+fn is_mac(op: &Op) -> bool {
+    matches!(op, Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::TransposeConv2d(_) | Op::MatMul(_))
+}
+
+/// Whether an op ends in a rescale, so that it can give its result any scale.
+fn rescales(op: &Op) -> bool {
+    is_mac(op)
+        || matches!(
+            op,
+            Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Maximum(_) | Op::Minimum(_) | Op::ReduceSum(_)
+        )
+}
+
+/// Whether an op only moves or selects elements (or averages them), so that its result has its input's scale.
+pub(super) fn keeps_scale(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::AvgPool2d(_)
+            | Op::MaxPool2d(_)
+            | Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Tile(_)
+            | Op::Reverse(_)
+            | Op::ReduceMax(_)
+            | Op::ReduceMin(_)
+            | Op::Resize(_)
+    )
+}
+
+struct Analysis<'a> {
+    module: &'a Module,
+    constants: SecondaryMap<ValueId, Option<Arc<Tensor>>>,
+    /// Live ops that are no constants, in order, without the terminator.
+    live: Vec<OpId>,
+    /// Live ops that use a value.
+    users: SecondaryMap<ValueId, Vec<OpId>>,
+    returned: Vec<ValueId>,
+    /// For the result of an elementwise op that is a function of one value: the first such value.
+    leaf: SecondaryMap<ValueId, Option<ValueId>>,
+}
+
+/// Decides how `block`, the body of `@main`, becomes integers.
+///
+/// # Errors
+/// Every op that neither the machine nor the host can take.
+pub(super) fn analyse(
+    module: &Module,
+    block: BlockId,
+    ranges: &BTreeMap<ValueId, Range>,
+) -> Result<Plan, PassError> {
+    let mut analysis = Analysis::new(module, block);
+    analysis.find_functions();
+    let host = analysis.split_host()?;
+    let (host_ops, ops): (Vec<_>, Vec<_>) = analysis.live.iter().copied().partition(|op| host.contains(op));
+
+    let mut results = Vec::new();
+    let from_host = |value: ValueId| module.defining_op(value).is_some_and(|op| host.contains(&op));
+    let host_operands = host_ops.iter().flat_map(|&op| module.op(op).operands().iter().copied());
+    for value in analysis.returned.iter().copied().chain(host_operands) {
+        if !from_host(value) && analysis.constants[value].is_none() && !results.contains(&value) {
+            results.push(value);
+        }
+    }
+
+    let anchored = analysis.anchored(&ops, &results);
+    let lookups = analysis.lookups(&ops, &anchored);
+    let wide = analysis.wide_sums(&ops, &results);
+    let fused = analysis.fused(&lookups, &anchored);
+    let params = analysis.params(&ops, args_of(module, block), &lookups, &fused, &wide, ranges)?;
+    let inner = (ops.iter())
+        .map(|&op| module.result(op))
+        .filter(|&value| analysis.leaf[value].is_some() && !anchored.contains(&value))
+        .collect();
+    Ok(Plan { constants: analysis.constants, ops, host_ops, results, lookups, inner, params, wide })
+}
+
+fn args_of(module: &Module, block: BlockId) -> &[ValueId] {
+    module.args(block)
+}
+
+impl<'a> Analysis<'a> {
+    fn new(module: &'a Module, block: BlockId) -> Self {
+        let mut constants: SecondaryMap<ValueId, Option<Arc<Tensor>>> = SecondaryMap::new();
+        let mut returned = Vec::new();
+        for &op in module.block_ops(block) {
+            let data = module.op(op);
+            if let Some(elements) = data.op.constant() {
+                constants[module.result(op)] = Some(Arc::clone(&elements.tensor));
+            } else if data.op.is_terminator() {
+                returned = data.operands().to_vec();
+            } else if !data.operands().is_empty() && data.operands().iter().all(|&v| constants[v].is_some()) {
+                let operands: Vec<_> =
+                    data.operands().iter().filter_map(|&v| constants[v].as_deref()).collect();
+                let types: Vec<Type> = data.results().iter().map(|&v| module.ty(v).clone()).collect();
+                // An op that cannot be evaluated is reported as unsupported later.
+                if let Ok(tensors) = eval_op_kind(&data.op, &operands, &types) {
+                    for (&value, tensor) in data.results().iter().zip(tensors) {
+                        constants[value] = Some(Arc::new(tensor));
+                    }
+                }
+            }
+        }
+        let mut needed: BTreeSet<ValueId> = returned.iter().copied().collect();
+        let mut live = Vec::new();
+        for &op in module.block_ops(block).iter().rev() {
+            let data = module.op(op);
+            let is_needed = data.results().iter().any(|v| needed.contains(v) && constants[*v].is_none());
+            if is_needed && !data.op.is_terminator() {
+                needed.extend(data.operands());
+                live.push(op);
+            }
+        }
+        live.reverse();
+        let mut users: SecondaryMap<ValueId, Vec<OpId>> = SecondaryMap::new();
+        for &op in &live {
+            for &operand in module.op(op).operands() {
+                if !users[operand].contains(&op) {
+                    users[operand].push(op);
+                }
+            }
+        }
+        Self { module, constants, live, users, returned, leaf: SecondaryMap::new() }
+    }
+
+    fn op(&self, op: OpId) -> &'a Op {
+        &self.module.op(op).op
+    }
+
+    fn constant(&self, value: ValueId) -> Option<Arc<Tensor>> {
+        self.constants[value].clone()
+    }
+
+    fn elem(&self, value: ValueId) -> Option<ElemType> {
+        self.module.ty(value).as_tensor().map(|ty| ty.elem)
+    }
+
+    /// The data operands of an op that are not constant.
+    fn variables(&self, op: OpId) -> impl Iterator<Item = ValueId> {
+        let data = self.module.op(op);
+        let operands = data_operands(&data.op, data.operands());
+        operands.iter().copied().filter(|&value| self.constants[value].is_none())
+    }
+
+    fn function(&self, base: ValueId, value: ValueId) -> Option<Function> {
+        let function = Function::between(self.module, &|v| self.constant(v), base, value)?;
+        (function.n_channels == 1 || function.as_two_slopes().is_some()).then_some(function)
+    }
+
+    fn find_functions(&mut self) {
+        for at in 0..self.live.len() {
+            let op = self.live[at];
+            if !is_elementwise(self.op(op)) {
+                continue;
+            }
+            let value = self.module.result(op);
+            let leaves: BTreeSet<_> = self.variables(op).map(|v| self.leaf[v].unwrap_or(v)).collect();
+            let Some(&leaf) = leaves.first().filter(|_| leaves.len() == 1) else { continue };
+            let shape = |v| self.module.ty(v).as_tensor().map(|ty| &ty.shape);
+            if shape(leaf) == shape(value)
+                && self.elem(leaf) == Some(ElemType::F32)
+                && self.constants_are_small(op)
+                && self.function(leaf, value).is_some()
+            {
+                self.leaf[value] = Some(leaf);
+            }
+        }
+    }
+
+    fn constants_are_small(&self, op: OpId) -> bool {
+        let operands = self.module.op(op).operands();
+        operands.iter().filter_map(|&v| self.constant(v)).all(|tensor| channel_values(&tensor).is_some())
+    }
+
+    /// Why the machine has no integer form of an op, if it has none.
+    fn obstacle(&self, op: OpId) -> Option<&'static str> {
+        let data = self.module.op(op);
+        let result = *data.results().first()?;
+        let constant_from =
+            |first: usize| data.operands()[first..].iter().all(|&v| self.constants[v].is_some());
+        if self.leaf[result].is_some() {
+            return None;
+        }
+        if self.variables(op).any(|v| self.elem(v) != Some(ElemType::F32)) {
+            return Some("only f32 values can be quantised");
+        }
+        match &data.op {
+            Op::Argmax(_) => None,
+            _ if self.elem(result) != Some(ElemType::F32) => Some("only f32 values can be quantised"),
+            Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::TransposeConv2d(_) => {
+                (!constant_from(1)).then_some("weights and bias must be constant")
+            }
+            Op::Reshape(_) | Op::Slice(_) | Op::Pad(_) | Op::Tile(_) | Op::Resize(_) | Op::AvgPool2d(_) => {
+                (!constant_from(1)).then_some("all but the input must be constant")
+            }
+            other if rescales(other) || keeps_scale(other) || matches!(other, Op::Concat(_)) => None,
+            _ => Some("there is no integer form of it"),
+        }
+    }
+
+    /// The ops that the host runs: those that the machine has no form of and the denominators of softmax, with all
+    /// that follows, if what follows leads to results without further convolutions.
+    fn split_host(&self) -> Result<BTreeSet<OpId>, PassError> {
+        let mut host = BTreeSet::new();
+        let mut unsupported = Vec::new();
+        for &op in &self.live {
+            let obstacle = self.obstacle(op);
+            if host.contains(&op) || (obstacle.is_none() && !self.is_sum_of_exponentials(op)) {
+                continue;
+            }
+            let after = self.closure(op);
+            if !after.iter().any(|&op| is_mac(self.op(op))) {
+                host.extend(after);
+            } else if let Some(reason) = obstacle {
+                unsupported.push(UnsupportedOp::new(self.module, op, reason));
+            }
+        }
+        if !unsupported.is_empty() {
+            return Err(PassError::Unsupported(unsupported));
+        }
+        for &op in self.live.iter().rev() {
+            let result = self.module.result(op);
+            let only_host = !self.users[result].is_empty()
+                && self.users[result].iter().all(|user| host.contains(user))
+                && !self.returned.contains(&result);
+            let belongs = matches!(self.op(op), Op::Exp(_) | Op::Sub(_) | Op::ReduceMax(_))
+                || self.elem(result) == Some(ElemType::I1);
+            if only_host && belongs {
+                host.insert(op);
+            }
+        }
+        Ok(host)
+    }
+
+    fn is_sum_of_exponentials(&self, op: OpId) -> bool {
+        let operand = self.module.op(op).operands().first();
+        let producer = operand.and_then(|&value| self.module.defining_op(value));
+        matches!(self.op(op), Op::ReduceSum(_))
+            && producer.is_some_and(|op| matches!(self.op(op), Op::Exp(_)))
+    }
+
+    /// An op and all live ops that depend on it.
+    fn closure(&self, op: OpId) -> BTreeSet<OpId> {
+        let mut closure = BTreeSet::from([op]);
+        let mut pending = vec![op];
+        while let Some(op) = pending.pop() {
+            for &result in self.module.op(op).results() {
+                for &user in &self.users[result] {
+                    if closure.insert(user) {
+                        pending.push(user);
+                    }
+                }
+            }
+        }
+        closure
+    }
+
+    /// The values that are needed as such: by ops that are no steps of a function, and as results.
+    fn anchored(&self, ops: &[OpId], results: &[ValueId]) -> BTreeSet<ValueId> {
+        let mut anchored: BTreeSet<_> = results.iter().copied().collect();
+        for &op in ops {
+            if self.leaf[self.module.result(op)].is_none() {
+                anchored.extend(self.variables(op));
+            }
+        }
+        anchored
+    }
+
+    /// The functions to compute, each of the nearest value that has to be computed anyway.
+    fn lookups(&self, ops: &[OpId], anchored: &BTreeSet<ValueId>) -> BTreeMap<ValueId, Lookup> {
+        let mut nearest: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+        let mut lookups = BTreeMap::new();
+        for &op in ops {
+            let value = self.module.result(op);
+            let Some(leaf) = self.leaf[value] else { continue };
+            let base = |v: ValueId| {
+                let inner = self.leaf[v].is_some() && !anchored.contains(&v);
+                if inner { nearest.get(&v).copied().unwrap_or(v) } else { v }
+            };
+            let bases: BTreeSet<_> = self.variables(op).map(base).collect();
+            let near = bases.first().copied().filter(|_| bases.len() == 1);
+            let near = near.and_then(|base| self.function(base, value).map(|function| (base, function)));
+            let found = near.or_else(|| self.function(leaf, value).map(|function| (leaf, function)));
+            let Some((base, function)) = found else { continue };
+            nearest.insert(value, base);
+            if anchored.contains(&value) {
+                lookups.insert(value, Lookup { base, function });
+            }
+        }
+        lookups
+    }
+
+    fn wide_sums(&self, ops: &[OpId], results: &[ValueId]) -> BTreeSet<ValueId> {
+        let is_sum = |op: &OpId| matches!(self.op(*op), Op::ReduceSum(_));
+        let is_wide = |value: &ValueId| {
+            matches!(self.users[*value].as_slice(), [user] if is_sum(user)) && !results.contains(value)
+        };
+        ops.iter().filter(|op| is_sum(op)).map(|&op| self.module.result(op)).filter(is_wide).collect()
+    }
+
+    fn fused(
+        &self,
+        lookups: &BTreeMap<ValueId, Lookup>,
+        anchored: &BTreeSet<ValueId>,
+    ) -> BTreeMap<ValueId, Fused> {
+        let mut by_base: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
+        for (&value, lookup) in lookups {
+            by_base.entry(lookup.base).or_default().push(value);
+        }
+        let mut fused = BTreeMap::new();
+        for (base, values) in by_base {
+            let producer = self.module.defining_op(base);
+            let can_rescale = producer.is_some_and(|op| rescales(self.op(op))) && self.leaf[base].is_none();
+            let [value] = values.as_slice() else { continue };
+            if !can_rescale || anchored.contains(&base) {
+                continue;
+            }
+            let function = &lookups[value].function;
+            if function.as_clamp().is_some() {
+                fused.insert(base, Fused::Clamp(*value));
+            } else if let Some(gain) = function.as_gain() {
+                fused.insert(base, Fused::Gain(*value, gain));
+            }
+        }
+        fused
+    }
+
+    /// The scale of every value that is computed: values that must share one get one that covers all their ranges.
+    fn params(
+        &self,
+        ops: &[OpId],
+        args: &[ValueId],
+        lookups: &BTreeMap<ValueId, Lookup>,
+        fused: &BTreeMap<ValueId, Fused>,
+        wide: &BTreeSet<ValueId>,
+        ranges: &BTreeMap<ValueId, Range>,
+    ) -> Result<BTreeMap<ValueId, QuantParams>, PassError> {
+        let is_f32 = |v: ValueId| self.elem(v) == Some(ElemType::F32);
+        let results = ops.iter().map(|&op| self.module.result(op));
+        let results = results.filter(|v| self.leaf[*v].is_none() || lookups.contains_key(v));
+        let members: Vec<ValueId> = (args.iter().copied().chain(results))
+            .filter(|v| is_f32(*v) && !fused.contains_key(v) && !wide.contains(v))
+            .collect();
+        let mut groups = Groups::default();
+        for &value in &members {
+            let range = ranges.get(&value).copied();
+            // An argument that nothing uses was still observed; a value without a range was never computed.
+            let range = range.ok_or_else(|| {
+                PassError::invalid(format!("the calibration has no range of value {value}"))
+            })?;
+            let clamp = lookups
+                .get(&value)
+                .filter(|lookup| matches!(fused.get(&lookup.base), Some(Fused::Clamp(by)) if *by == value));
+            let range = match clamp.and_then(|lookup| lookup.function.as_clamp()) {
+                Some((low, high)) => Range {
+                    low: range.low.clamp(low as f32, high as f32),
+                    high: range.high.clamp(low as f32, high as f32),
+                },
+                None => range,
+            };
+            groups.add(value, range);
+        }
+        for &op in ops.iter().filter(|&&op| keeps_scale(self.op(op))) {
+            for operand in self.variables(op).collect::<Vec<_>>() {
+                groups.unite(operand, self.module.result(op));
+            }
+        }
+        for &op in ops.iter().filter(|&&op| matches!(self.op(op), Op::Concat(_))) {
+            let result = self.module.result(op);
+            for operand in self.variables(op).collect::<Vec<_>>() {
+                let span = |range: Range| range.high.max(0.0) - range.low.min(0.0);
+                let (Some(own), Some(joint)) = (groups.range(operand), groups.range(result)) else {
+                    continue;
+                };
+                // One bit is what a shared scale may cost a value that others use too.
+                if self.users[operand].len() == 1 || span(own.union(joint)) <= 2.0 * span(own) {
+                    groups.unite(operand, result);
+                }
+            }
+        }
+        let mut params: BTreeMap<ValueId, QuantParams> = members
+            .iter()
+            .filter_map(|&value| Some((value, QuantParams::of_range(groups.range(value)?))))
+            .collect();
+        for (&base, fused) in fused {
+            let (value, gain) = match *fused {
+                Fused::Clamp(value) => (value, 1.0),
+                Fused::Gain(value, gain) => (value, gain),
+            };
+            if let Some(&QuantParams { scale, zero_point }) = params.get(&value) {
+                params.insert(base, QuantParams { scale: scale / gain, zero_point });
+            }
+        }
+        Ok(params)
+    }
+}
+
+/// Disjoint sets of values with the union of their ranges.
+#[derive(Default)]
+struct Groups {
+    parent: BTreeMap<ValueId, ValueId>,
+    range: BTreeMap<ValueId, Range>,
+}
+
+impl Groups {
+    fn add(&mut self, value: ValueId, range: Range) {
+        self.parent.insert(value, value);
+        self.range.insert(value, range);
+    }
+
+    fn root(&mut self, value: ValueId) -> Option<ValueId> {
+        let mut root = *self.parent.get(&value)?;
+        while self.parent[&root] != root {
+            root = self.parent[&root];
+        }
+        self.parent.insert(value, root);
+        Some(root)
+    }
+
+    fn range(&mut self, value: ValueId) -> Option<Range> {
+        let root = self.root(value)?;
+        self.range.get(&root).copied()
+    }
+
+    fn unite(&mut self, a: ValueId, b: ValueId) {
+        let (Some(a), Some(b)) = (self.root(a), self.root(b)) else { return };
+        let joint = self.range[&a].union(self.range[&b]);
+        self.parent.insert(b, a);
+        self.range.insert(a, joint);
+    }
+}

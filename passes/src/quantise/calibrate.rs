@@ -1,0 +1,380 @@
+//! Which values a network computes: a histogram of every value, gathered over sample inputs, and the choice of the
+//! range that its integers shall cover.
+//!
+//! A [`Calibration`] is keyed by the order of the ops, with their names, so that what was gathered on a network at
+//! one input size can be applied to the same network at another.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use strata_ir::eval::EvalError;
+use strata_ir::{BlockId, Module, OpId, Tensor, ValueId};
+
+use super::forward::forward;
+
+/// Bins of a histogram.
+const N_BINS: usize = 2048;
+/// Elements that one task sorts into bins; the counts do not depend on it.
+const CHUNK: usize = 1 << 16;
+
+/// An interval of real numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// The least.
+    pub low: f32,
+    /// The greatest.
+    pub high: f32,
+}
+
+impl Range {
+    /// The least interval that holds both.
+    pub fn union(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+}
+
+/// How a range is chosen from a histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub enum RangeChoice {
+    /// All that was seen.
+    MinMax,
+    /// All but the given fraction (such as `1e-4`) at either end.
+    Percentile(f64),
+    /// The range with the least mean square error of quantising to 256 levels, rounding and saturation together.
+    #[default]
+    MeanSquareError,
+}
+
+/// Why a calibration could not be gathered or does not apply.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CalibrationError {
+    /// There is no `@main`.
+    #[error("the module has no function `main`")]
+    NoMain,
+    /// No sample was given.
+    #[error("calibration needs at least one sample")]
+    NoSamples,
+    /// The forward pass failed.
+    #[error("calibration sample {sample}: {error}")]
+    Forward {
+        /// Which sample, from 0.
+        sample: usize,
+        /// What happened.
+        error: EvalError,
+    },
+    /// A value is infinite or not a number.
+    #[error("calibration gives values that are infinite or not a number at: {}", .0.join(", "))]
+    NotFinite(Vec<String>),
+    /// It was gathered on another network.
+    #[error(
+        "the calibration is of another network: value {index} is of `{expected}` here and of `{found}` there"
+    )]
+    OtherNetwork {
+        /// The first value that differs.
+        index: usize,
+        /// The op here.
+        expected: String,
+        /// The op there.
+        found: String,
+    },
+}
+
+/// What was seen of one value.
+#[derive(Clone, Debug, PartialEq)]
+struct Observed {
+    /// The op that defines it, or `argument`.
+    op: &'static str,
+    histogram: Option<Histogram>,
+}
+
+/// What was seen of every value of a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Calibration {
+    values: Vec<Observed>,
+    n_samples: usize,
+}
+
+/// The values that a calibration describes, in its order: arguments, then results of ops that are no constants.
+fn observed_values(module: &Module, block: BlockId) -> Vec<(ValueId, &'static str)> {
+    let args = module.args(block).iter().map(|&arg| (arg, "argument"));
+    let ops = module.block_ops(block).iter().map(|&op| module.op(op)).filter(|data| !data.op.is_constant());
+    args.chain(ops.flat_map(|data| data.results().iter().map(|&value| (value, data.op.name())))).collect()
+}
+
+impl Calibration {
+    /// Runs the f32 `@main` on every sample (one tensor an argument) and records what each value holds.
+    ///
+    /// # Errors
+    /// If there are no samples, one does not fit the arguments, or a value is not finite.
+    pub fn collect(module: &Module, samples: &[Vec<Arc<Tensor>>]) -> Result<Self, CalibrationError> {
+        let func = module.function("main").ok_or(CalibrationError::NoMain)?;
+        if samples.is_empty() {
+            return Err(CalibrationError::NoSamples);
+        }
+        let observed = observed_values(module, module.entry_block(func));
+        let mut index: cranelift_entity::SecondaryMap<ValueId, Option<usize>> = Default::default();
+        for (at, (value, _)) in observed.iter().enumerate() {
+            index[*value] = Some(at);
+        }
+        let mut values: Vec<_> = observed.iter().map(|&(_, op)| Observed { op, histogram: None }).collect();
+        let mut not_finite: Vec<String> = Vec::new();
+        for (sample, inputs) in samples.iter().enumerate() {
+            let mut observe = |value: ValueId, tensor: &Tensor| {
+                let (Some(at), Some(data)) = (index[value], tensor.as_f32()) else { return };
+                if !observe(&mut values[at].histogram, data) {
+                    not_finite.push(place(module, value));
+                }
+            };
+            forward(module, func, inputs, &mut observe)
+                .map_err(|error| CalibrationError::Forward { sample, error })?;
+        }
+        not_finite.dedup();
+        if not_finite.is_empty() {
+            Ok(Self { values, n_samples: samples.len() })
+        } else {
+            Err(CalibrationError::NotFinite(not_finite))
+        }
+    }
+
+    /// How many samples it saw.
+    pub fn n_samples(&self) -> usize {
+        self.n_samples
+    }
+
+    /// The chosen range of every f32 value of `func`, which must be the network that was calibrated, at this or
+    /// another input size.
+    ///
+    /// # Errors
+    /// If its ops are others.
+    pub fn ranges(
+        &self,
+        module: &Module,
+        func: OpId,
+        choice: RangeChoice,
+    ) -> Result<Vec<(ValueId, Range)>, CalibrationError> {
+        let observed = observed_values(module, module.entry_block(func));
+        for index in 0..observed.len().max(self.values.len()) {
+            let expected = observed.get(index).map_or("nothing", |(_, op)| op);
+            let found = self.values.get(index).map_or("nothing", |value| value.op);
+            if expected != found {
+                let (expected, found) = (expected.to_owned(), found.to_owned());
+                return Err(CalibrationError::OtherNetwork { index, expected, found });
+            }
+        }
+        Ok(observed
+            .par_iter()
+            .zip(&self.values)
+            .filter_map(|((value, _), seen)| Some((*value, seen.histogram.as_ref()?.range(choice))))
+            .collect())
+    }
+}
+
+/// The location of a value in words.
+fn place(module: &Module, value: ValueId) -> String {
+    let op = module.defining_op(value).map(|op| module.op(op));
+    op.map_or_else(
+        || "an argument".to_owned(),
+        |data| format!("{} ({})", data.loc.name().unwrap_or("(unnamed)"), data.op.name()),
+    )
+}
+
+/// Adds data to a histogram, which begins with the first; false if some are not finite.
+fn observe(histogram: &mut Option<Histogram>, data: &[f32]) -> bool {
+    let parts = data.par_chunks(CHUNK).map(|part| {
+        let least = part.iter().copied().fold(f32::INFINITY, f32::min);
+        let greatest = part.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let finite = part.iter().all(|x| x.is_finite());
+        (least, greatest, finite)
+    });
+    let none = (f32::INFINITY, f32::NEG_INFINITY, true);
+    let (low, high, finite) = parts.reduce(|| none, |a, b| (a.0.min(b.0), a.1.max(b.1), a.2 && b.2));
+    if !finite || data.is_empty() {
+        return finite;
+    }
+    let seen = Range { low, high };
+    let histogram = histogram.get_or_insert_with(|| Histogram::new(seen));
+    histogram.extend(seen);
+    histogram.add(data);
+    true
+}
+
+/// Counts of values in equal bins. When values beyond its ends come, the bins are made twice as wide until they
+/// hold them, so that one pass over the data is enough.
+#[derive(Clone, Debug, PartialEq)]
+struct Histogram {
+    /// What was seen exactly.
+    seen: Range,
+    /// The lower end of the first bin.
+    low: f64,
+    bin_width: f64,
+    counts: Vec<u64>,
+}
+
+impl Histogram {
+    fn new(seen: Range) -> Self {
+        let span = f64::from(seen.high) - f64::from(seen.low);
+        let bin_width = if span > 0.0 { span / N_BINS as f64 } else { f64::from(f32::MIN_POSITIVE) };
+        Self { seen, low: f64::from(seen.low), bin_width, counts: vec![0; N_BINS] }
+    }
+
+    fn extend(&mut self, seen: Range) {
+        self.seen = self.seen.union(seen);
+        while f64::from(self.seen.low) < self.low {
+            self.low -= self.bin_width * N_BINS as f64;
+            self.widen(N_BINS / 2);
+        }
+        while f64::from(self.seen.high) > self.low + self.bin_width * N_BINS as f64 {
+            self.widen(0);
+        }
+    }
+
+    /// Doubles the width of the bins and puts the counts, now half as many, at `offset`.
+    fn widen(&mut self, offset: usize) {
+        let mut counts = vec![0; N_BINS];
+        for (pair, count) in self.counts.chunks(2).zip(&mut counts[offset..]) {
+            *count = pair.iter().sum();
+        }
+        self.counts = counts;
+        self.bin_width *= 2.0;
+    }
+
+    fn add(&mut self, data: &[f32]) {
+        let (low, per_bin) = (self.low, 1.0 / self.bin_width);
+        let count = |mut counts: Vec<u64>, part: &[f32]| {
+            for &x in part {
+                let bin = ((f64::from(x) - low) * per_bin) as usize;
+                counts[bin.min(N_BINS - 1)] += 1;
+            }
+            counts
+        };
+        let empty = || vec![0_u64; N_BINS];
+        let sum = |a: Vec<u64>, b: Vec<u64>| a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        let counts = data.par_chunks(CHUNK).fold(empty, count).reduce(empty, sum);
+        for (total, count) in self.counts.iter_mut().zip(counts) {
+            *total += count;
+        }
+    }
+
+    fn range(&self, choice: RangeChoice) -> Range {
+        match choice {
+            RangeChoice::MinMax => self.seen,
+            RangeChoice::Percentile(fraction) => self.percentile(fraction),
+            RangeChoice::MeanSquareError => self.least_error(),
+        }
+    }
+
+    fn percentile(&self, fraction: f64) -> Range {
+        let total: u64 = self.counts.iter().sum();
+        let cut = (total as f64 * fraction) as u64;
+        let end = |counts: &mut dyn Iterator<Item = &u64>| {
+            let mut passed = 0;
+            counts
+                .take_while(|&&count| {
+                    passed += count;
+                    passed <= cut
+                })
+                .count()
+        };
+        let below = end(&mut self.counts.iter());
+        let above = end(&mut self.counts.iter().rev());
+        let low = self.low + self.bin_width * below as f64;
+        let high = self.low + self.bin_width * (N_BINS - above) as f64;
+        Range { low: self.seen.low.max(low as f32), high: self.seen.high.min(high as f32) }
+    }
+
+    /// Tries ranges that cut both ends alike, then each end alone, in steps of 1/64 of what was seen.
+    fn least_error(&self) -> Range {
+        const STEPS: u32 = 64;
+        const FEWEST: u32 = 8;
+        let bins: Vec<(f64, f64)> = (self.counts.iter().enumerate())
+            .filter(|(_, count)| **count > 0)
+            .map(|(bin, &count)| (self.low + self.bin_width * (bin as f64 + 0.5), count as f64))
+            .collect();
+        let part = |steps: u32| steps as f32 / STEPS as f32;
+        let cut = |low: u32, high: u32| Range {
+            low: self.seen.low.min(0.0) * part(low),
+            high: self.seen.high.max(0.0) * part(high),
+        };
+        let error = |(low, high): (u32, u32)| quantisation_error(&bins, cut(low, high));
+        let best = |start: (u32, u32), candidates: &mut dyn Iterator<Item = (u32, u32)>| {
+            let mut best = (error(start), start);
+            for candidate in candidates {
+                let tried = error(candidate);
+                if tried < best.0 {
+                    best = (tried, candidate);
+                }
+            }
+            best.1
+        };
+        let all = (STEPS, STEPS);
+        let both = best(all, &mut (FEWEST..STEPS).rev().map(|step| (step, step)));
+        let low = best(both, &mut (FEWEST..=STEPS).rev().map(|step| (step, both.1)));
+        let (low, high) = best(low, &mut (FEWEST..=STEPS).rev().map(|step| (low.0, step)));
+        cut(low, high)
+    }
+}
+
+/// The sum of squares of what quantising to a range's 256 levels changes, bins weighted by their counts.
+fn quantisation_error(bins: &[(f64, f64)], range: Range) -> f64 {
+    let params = super::QuantParams::of_range(range);
+    let per_step = 1.0 / params.scale;
+    let zero_point = params.zero_point as f64;
+    // Within the range the error of a value spread over its bin is that of rounding, `scale^2 / 12`, however the
+    // centres of the bins fall on the levels.
+    let rounding = params.scale * params.scale / 12.0;
+    let (least, greatest) = (-128.0 - zero_point, 127.0 - zero_point);
+    bins.iter()
+        .map(|&(x, count)| {
+            let steps = x * per_step;
+            let beyond = (steps - steps.clamp(least, greatest)) * params.scale;
+            count * (rounding + beyond * beyond)
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn histogram_of(parts: &[&[f32]]) -> Histogram {
+        let mut histogram = None;
+        for part in parts {
+            assert!(observe(&mut histogram, part));
+        }
+        histogram.expect("there were data")
+    }
+
+    #[test]
+    fn histogram_grows_both_ways_and_loses_nothing() {
+        let histogram = histogram_of(&[&[0.0, 1.0], &[-3.0, 0.5], &[7.0], &[-0.1]]);
+        assert_eq!(histogram.seen, Range { low: -3.0, high: 7.0 });
+        assert_eq!(histogram.counts.iter().sum::<u64>(), 6);
+        assert!(histogram.low <= -3.0 && histogram.low + histogram.bin_width * N_BINS as f64 >= 7.0);
+        assert_eq!(histogram.range(RangeChoice::MinMax), Range { low: -3.0, high: 7.0 });
+    }
+
+    #[test]
+    fn percentile_and_mean_square_error_cut_a_lone_outlier() {
+        let mut data: Vec<f32> = (0..100_000).map(|i| (i % 1000) as f32 / 1000.0).collect();
+        data.push(50.0);
+        let histogram = histogram_of(&[&data]);
+        let percentile = histogram.range(RangeChoice::Percentile(1e-4));
+        assert!(percentile.high < 1.1, "{percentile:?}");
+        let seen = histogram.range(RangeChoice::MinMax);
+        let chosen = histogram.range(RangeChoice::MeanSquareError);
+        assert!(chosen.high < seen.high, "{chosen:?}");
+    }
+
+    #[test]
+    fn mean_square_error_keeps_a_uniform_range() {
+        let data: Vec<f32> = (0..50_000).map(|i| i as f32 / 25_000.0 - 1.0).collect();
+        let chosen = histogram_of(&[&data]).range(RangeChoice::MeanSquareError);
+        assert!(chosen.low < -0.96 && chosen.high > 0.96, "{chosen:?}");
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_refused() {
+        assert!(!observe(&mut None, &[1.0, f32::NAN]));
+        assert!(!observe(&mut None, &[f32::INFINITY]));
+    }
+}

@@ -1,0 +1,266 @@
+//! Elementwise subgraphs of one variable: whatever composition of TOSA's elementwise ops it is (LeakyReLU, SiLU,
+//! hard swish, Mish, GELU, …), it is a function of a real number, which a table of 256 entries computes exactly as
+//! well as it can be quantised.
+//!
+//! Constants are scalars or repeated values; those that vary along the last axis alone make one function a channel.
+//! Functions are evaluated in double precision with a portable mathematical library, so that tables are the same
+//! on every machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use strata_ir::{Attribute, Module, Op, OpId, Tensor, ValueId};
+
+/// Whether an op acts on each element alone and has a scalar meaning here.
+pub(super) fn is_elementwise(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Add(_)
+            | Op::Sub(_)
+            | Op::Mul(_)
+            | Op::Maximum(_)
+            | Op::Minimum(_)
+            | Op::Pow(_)
+            | Op::LogicalAnd(_)
+            | Op::LogicalOr(_)
+            | Op::LogicalXor(_)
+            | Op::LogicalNot(_)
+            | Op::Equal(_)
+            | Op::Greater(_)
+            | Op::GreaterEqual(_)
+            | Op::Abs(_)
+            | Op::Ceil(_)
+            | Op::Floor(_)
+            | Op::Exp(_)
+            | Op::Log(_)
+            | Op::Reciprocal(_)
+            | Op::Rsqrt(_)
+            | Op::Sigmoid(_)
+            | Op::Tanh(_)
+            | Op::Erf(_)
+            | Op::Sin(_)
+            | Op::Cos(_)
+            | Op::Identity(_)
+            | Op::Negate(_)
+            | Op::Clamp(_)
+            | Op::Select(_)
+    )
+}
+
+/// The operands of an elementwise op that carry data: not zero points or shifts.
+pub(super) fn data_operands<'a>(op: &Op, operands: &'a [ValueId]) -> &'a [ValueId] {
+    match op {
+        Op::Negate(_) => &operands[..1],
+        Op::Mul(_) => &operands[..2],
+        _ => operands,
+    }
+}
+
+/// What an elementwise op computes of real numbers; `i1` is 0 or 1. `None` for ops without a scalar meaning.
+fn scalar(op: &Op, x: &[f64]) -> Option<f64> {
+    let truth = |b: bool| f64::from(u8::from(b));
+    Some(match op {
+        Op::Add(_) => x[0] + x[1],
+        Op::Sub(_) => x[0] - x[1],
+        Op::Mul(_) => x[0] * x[1],
+        Op::Maximum(_) => x[0].max(x[1]),
+        Op::Minimum(_) => x[0].min(x[1]),
+        Op::Pow(_) => libm::pow(x[0], x[1]),
+        Op::LogicalAnd(_) => truth(x[0] != 0.0 && x[1] != 0.0),
+        Op::LogicalOr(_) => truth(x[0] != 0.0 || x[1] != 0.0),
+        Op::LogicalXor(_) => truth((x[0] != 0.0) != (x[1] != 0.0)),
+        Op::LogicalNot(_) => truth(x[0] == 0.0),
+        Op::Equal(_) => truth(x[0] == x[1]),
+        Op::Greater(_) => truth(x[0] > x[1]),
+        Op::GreaterEqual(_) => truth(x[0] >= x[1]),
+        Op::Abs(_) => x[0].abs(),
+        Op::Ceil(_) => x[0].ceil(),
+        Op::Floor(_) => x[0].floor(),
+        Op::Exp(_) => libm::exp(x[0]),
+        Op::Log(_) => libm::log(x[0]),
+        Op::Reciprocal(_) => x[0].recip(),
+        Op::Rsqrt(_) => x[0].sqrt().recip(),
+        Op::Sigmoid(_) => (1.0 + libm::exp(-x[0])).recip(),
+        Op::Tanh(_) => libm::tanh(x[0]),
+        Op::Erf(_) => libm::erf(x[0]),
+        Op::Sin(_) => libm::sin(x[0]),
+        Op::Cos(_) => libm::cos(x[0]),
+        Op::Identity(_) => x[0],
+        Op::Negate(_) => -x[0],
+        Op::Clamp(op) => x[0].max(bound(&op.min_val)?).min(bound(&op.max_val)?),
+        Op::Select(_) => {
+            if x[0] != 0.0 {
+                x[1]
+            } else {
+                x[2]
+            }
+        }
+        _ => return None,
+    })
+}
+
+fn bound(attr: &Attribute) -> Option<f64> {
+    if let Attribute::Float(value, _) = attr { Some(*value) } else { None }
+}
+
+/// The steps of a function of one variable, in order.
+#[derive(Clone, Debug)]
+pub(super) struct Function {
+    steps: Vec<Step>,
+    /// Channels for which it differs; 1 if it is the same for all.
+    pub n_channels: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    op: Op,
+    operands: Vec<Operand>,
+}
+
+#[derive(Clone, Debug)]
+enum Operand {
+    Variable,
+    Step(usize),
+    /// One value for all channels, or one a channel.
+    Constant(Vec<f64>),
+}
+
+/// A constant that has one value, or one for each index of the last axis: those values.
+pub(super) fn channel_values(tensor: &Tensor) -> Option<Vec<f64>> {
+    let value = |i: usize| match tensor.as_f32() {
+        Some(data) => Some(f64::from(data[i])),
+        None => tensor.data().int_at(i).map(|v| v as f64),
+    };
+    let n = tensor.n_elements();
+    let first = (n > 0).then(|| value(0))??;
+    // A large tensor is not a repeated value; do not look through all of one that begins otherwise.
+    if (1..n).all(|i| value(i) == Some(first)) {
+        return Some(vec![first]);
+    }
+    (tensor.shape().last() == Some(&n)).then(|| (0..n).map(value).collect::<Option<_>>())?
+}
+
+impl Function {
+    /// The function that leads from `variable` to `result`; `constant` gives the data of values that are constant.
+    /// `None` if something else than `variable` and constants enters, or an op has no scalar meaning.
+    pub(super) fn between(
+        module: &Module,
+        constant: &dyn Fn(ValueId) -> Option<Arc<Tensor>>,
+        variable: ValueId,
+        result: ValueId,
+    ) -> Option<Self> {
+        let mut function = Self { steps: Vec::new(), n_channels: 1 };
+        let mut known = BTreeMap::new();
+        function.visit(module, constant, variable, result, &mut known)?;
+        Some(function)
+    }
+
+    fn visit(
+        &mut self,
+        module: &Module,
+        constant: &dyn Fn(ValueId) -> Option<Arc<Tensor>>,
+        variable: ValueId,
+        value: ValueId,
+        known: &mut BTreeMap<OpId, usize>,
+    ) -> Option<Operand> {
+        if value == variable {
+            return Some(Operand::Variable);
+        }
+        if let Some(tensor) = constant(value) {
+            let values = channel_values(&tensor)?;
+            if values.len() > 1 {
+                if self.n_channels > 1 && self.n_channels != values.len() {
+                    return None;
+                }
+                self.n_channels = values.len();
+            }
+            return Some(Operand::Constant(values));
+        }
+        let op = module.defining_op(value)?;
+        if let Some(&step) = known.get(&op) {
+            return Some(Operand::Step(step));
+        }
+        let data = module.op(op);
+        if !is_elementwise(&data.op) {
+            return None;
+        }
+        let operands = data_operands(&data.op, data.operands())
+            .iter()
+            .map(|&operand| self.visit(module, constant, variable, operand, known))
+            .collect::<Option<Vec<_>>>()?;
+        self.steps.push(Step { op: data.op.clone(), operands });
+        known.insert(op, self.steps.len() - 1);
+        Some(Operand::Step(self.steps.len() - 1))
+    }
+
+    /// The function's value at `x` in a channel.
+    pub(super) fn at(&self, x: f64, channel: usize) -> f64 {
+        let mut results: Vec<f64> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let operands: Vec<f64> = (step.operands.iter())
+                .map(|operand| match operand {
+                    Operand::Variable => x,
+                    Operand::Step(step) => results[*step],
+                    Operand::Constant(values) => values[if values.len() == 1 { 0 } else { channel }],
+                })
+                .collect();
+            results.push(scalar(&step.op, &operands).unwrap_or(f64::NAN));
+        }
+        results.last().copied().unwrap_or(x)
+    }
+
+    /// If the function is `min(max(x, low), high)` for all channels: its bounds, infinite where it has none.
+    pub(super) fn as_clamp(&self) -> Option<(f64, f64)> {
+        let mut bounds = (f64::NEG_INFINITY, f64::INFINITY);
+        for (at, step) in self.steps.iter().enumerate() {
+            let is_chained = |operand: &Operand| match operand {
+                Operand::Variable => at == 0,
+                Operand::Step(step) => step + 1 == at,
+                Operand::Constant(_) => false,
+            };
+            let one = |operand: &Operand| match operand {
+                Operand::Constant(values) if values.len() == 1 => Some(values[0]),
+                _ => None,
+            };
+            let against = || match step.operands.as_slice() {
+                [x, y] if is_chained(x) => one(y),
+                [y, x] if is_chained(x) => one(y),
+                _ => None,
+            };
+            let (low, high) = match &step.op {
+                Op::Identity(_) if is_chained(&step.operands[0]) => (f64::NEG_INFINITY, f64::INFINITY),
+                Op::Clamp(op) if is_chained(&step.operands[0]) => (bound(&op.min_val)?, bound(&op.max_val)?),
+                Op::Maximum(_) => (against()?, f64::INFINITY),
+                Op::Minimum(_) => (f64::NEG_INFINITY, against()?),
+                _ => return None,
+            };
+            bounds = (bounds.0.max(low).min(high), bounds.1.max(low).min(high));
+        }
+        Some(bounds)
+    }
+
+    /// If the function is `k * x` for one positive `k`: that `k`.
+    pub(super) fn as_gain(&self) -> Option<f64> {
+        let [Step { op: Op::Mul(_), operands }] = self.steps.as_slice() else { return None };
+        match operands.as_slice() {
+            [Operand::Variable, Operand::Constant(k)] | [Operand::Constant(k), Operand::Variable] => {
+                (k.len() == 1 && k[0] > 0.0 && k[0].is_finite()).then_some(k[0])
+            }
+            _ => None,
+        }
+    }
+
+    /// If the function is linear on either side of 0, in every channel: the slopes below and above it, a channel
+    /// each.
+    pub(super) fn as_two_slopes(&self) -> Option<Vec<[f64; 2]>> {
+        let slopes = |channel| {
+            let slope = |x: f64| self.at(x, channel) / x;
+            let (below, above) = (slope(-1.0), slope(1.0));
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-6 * (a.abs() + b.abs());
+            let linear = [0.01, 0.37, 5.0, 300.0];
+            let linear = linear.iter().all(|&x| near(slope(-x), below) && near(slope(x), above));
+            (linear && self.at(0.0, channel) == 0.0).then_some([below, above])
+        };
+        (0..self.n_channels).map(slopes).collect()
+    }
+}

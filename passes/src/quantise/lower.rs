@@ -1,0 +1,636 @@
+//! Rewrites the body of `@main` from f32 to integers, op by op, as the [plan](super::analyse) says.
+//!
+//! New ops are appended after the old ones and the old ones then removed. What stands between a convolution (or a
+//! sum, a product, …) and its successor is always `tosa.rescale` from `i32` to `i8`, then a `tosa.table` or
+//! `tosa.clamp` if there is a function; stage selection relies on that order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use strata_ir::attr::RoundingMode;
+use strata_ir::dialect::{
+    Add, Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, Rescale, Reshape,
+    ResizeMode, Table,
+};
+use strata_ir::{
+    Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
+};
+
+use super::analyse::{Lookup, Plan, keeps_scale};
+use super::calibrate::Range;
+use super::params::FixedScale;
+use super::weights::{ChannelAxis, QuantWeights, quantise_weights};
+use super::{QuantParams, QuantReport};
+use crate::manager::UnsupportedOp;
+
+/// An `i8` value and what it stands for.
+#[derive(Clone, Copy)]
+pub(super) struct Quantised {
+    pub value: ValueId,
+    pub params: QuantParams,
+}
+
+/// A value of `i32` with zero point 0.
+#[derive(Clone, Copy)]
+struct Wide {
+    value: ValueId,
+    scale: f64,
+    /// A bound of its magnitude.
+    bound: f64,
+}
+
+/// The body under rewriting.
+pub(super) struct Lowering<'a> {
+    pub module: &'a mut Module,
+    block: BlockId,
+    plan: &'a Plan,
+    /// The integers of the f32 values computed so far.
+    pub done: BTreeMap<ValueId, Quantised>,
+    /// Results that are integers from the start (`argmax`).
+    pub plain: BTreeMap<ValueId, ValueId>,
+    wide: BTreeMap<ValueId, Wide>,
+    loc: Location,
+    pub unsupported: Vec<UnsupportedOp>,
+    pub report: QuantReport,
+}
+
+type Lowered = Result<(), &'static str>;
+
+const OUT_OF_RANGE: &str = "the ratio of its scales is beyond what RESCALE can apply";
+const NOT_EXPECTED: &str = "its operands are not as the import phase promises";
+
+impl<'a> Lowering<'a> {
+    pub(super) fn new(module: &'a mut Module, block: BlockId, plan: &'a Plan) -> Self {
+        Self {
+            module,
+            block,
+            plan,
+            done: BTreeMap::new(),
+            plain: BTreeMap::new(),
+            wide: BTreeMap::new(),
+            loc: Location::unknown(),
+            unsupported: Vec::new(),
+            report: QuantReport::default(),
+        }
+    }
+
+    /// Appends the integer form of every op and the new return.
+    pub(super) fn run(&mut self) {
+        for arg in self.module.args(self.block).to_vec() {
+            let Some(&params) = self.plan.params.get(&arg) else { continue };
+            let ty = self.module.tensor_ty(arg).with_elem(ElemType::I8);
+            self.module.set_ty(arg, ty);
+            self.done.insert(arg, Quantised { value: arg, params });
+        }
+        for &op in &self.plan.ops {
+            self.loc = self.module.op(op).loc.clone();
+            if let Err(reason) = self.lower(op) {
+                self.unsupported.push(UnsupportedOp::new(self.module, op, reason));
+                self.stand_in(op);
+            }
+        }
+        let results: Vec<ValueId> = self.plan.results.iter().map(|v| self.integer(*v)).collect();
+        self.module.append(self.block, FuncReturn {}, &results, &[], Location::unknown());
+    }
+
+    /// The integers of a value that is computed.
+    pub(super) fn integer(&self, value: ValueId) -> ValueId {
+        self.done.get(&value).map(|q| q.value).or_else(|| self.plain.get(&value).copied()).unwrap_or(value)
+    }
+
+    /// Gives the result of an op that failed some value, so that what depends on it can be looked at too.
+    fn stand_in(&mut self, op: OpId) {
+        let result = self.module.result(op);
+        let shape = self.shape(result);
+        let n = shape.iter().product();
+        let value = self.constant(Tensor::i8(shape, vec![0; n]));
+        let params = self.params(result).unwrap_or(QuantParams { scale: 1.0, zero_point: 0 });
+        self.done.insert(result, Quantised { value, params });
+    }
+
+    fn shape(&self, value: ValueId) -> Vec<usize> {
+        self.module.ty(value).as_tensor().map(|ty| ty.shape.clone()).unwrap_or_default()
+    }
+
+    fn params(&self, value: ValueId) -> Result<QuantParams, &'static str> {
+        self.plan.params.get(&value).copied().ok_or(NOT_EXPECTED)
+    }
+
+    fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.module.append_const(self.block, tensor, self.loc.clone())
+    }
+
+    fn i8_constant(&mut self, value: i64) -> ValueId {
+        self.constant(Tensor::i8([1], vec![value as i8]))
+    }
+
+    fn append(
+        &mut self,
+        op: impl Into<Op>,
+        operands: &[ValueId],
+        shape: &[usize],
+        elem: ElemType,
+    ) -> ValueId {
+        let ty = Type::tensor(shape, elem);
+        let op = self.module.append(self.block, op, operands, &[ty], self.loc.clone());
+        self.module.result(op)
+    }
+
+    /// Shape of a value that was appended.
+    fn new_shape(&self, value: ValueId) -> Vec<usize> {
+        self.shape(value)
+    }
+
+    /// `saturate(apply_scale(input - input_zp) + output_zp)`, a scale for all or one a channel.
+    fn rescale(
+        &mut self,
+        input: ValueId,
+        input_zp: i64,
+        scales: &[FixedScale],
+        elem: ElemType,
+        output_zp: i64,
+    ) -> ValueId {
+        let zero_point = |elem: ElemType, zp: i64| match elem {
+            ElemType::I32 => Tensor::i32([1], vec![zp as i32]),
+            _ => Tensor::i8([1], vec![zp as i8]),
+        };
+        let input_elem = self.module.tensor_ty(input).elem;
+        let multipliers = scales.iter().map(|s| s.multiplier).collect();
+        let shifts = scales.iter().map(|s| s.shift).collect();
+        let operands = [
+            input,
+            self.constant(Tensor::i32([scales.len()], multipliers)),
+            self.constant(Tensor::i8([scales.len()], shifts)),
+            self.constant(zero_point(input_elem, input_zp)),
+            self.constant(zero_point(elem, output_zp)),
+        ];
+        let op = Rescale {
+            scale32: true,
+            rounding_mode: RoundingMode::SingleRound,
+            per_channel: scales.len() > 1,
+            input_unsigned: false,
+            output_unsigned: false,
+        };
+        let shape = self.new_shape(input);
+        self.append(op, &operands, &shape, elem)
+    }
+
+    /// Rescales an `i32` value to `i8`.
+    fn narrow(&mut self, wide: Wide, params: QuantParams) -> Result<Quantised, &'static str> {
+        let scale = FixedScale::new(wide.scale / params.scale, wide.bound).ok_or(OUT_OF_RANGE)?;
+        let value = self.rescale(wide.value, 0, &[scale], ElemType::I8, params.zero_point);
+        Ok(Quantised { value, params })
+    }
+
+    /// Rescales an `i8` value to `i32` with zero point 0 in units of `scale`.
+    fn widen(&mut self, q: Quantised, scale: f64) -> Result<Wide, &'static str> {
+        let factor = q.params.scale / scale;
+        let fixed = FixedScale::new(factor, 255.0).ok_or(OUT_OF_RANGE)?;
+        let value = self.rescale(q.value, q.params.zero_point, &[fixed], ElemType::I32, 0);
+        Ok(Wide { value, scale, bound: 255.0 * factor + 1.0 })
+    }
+
+    /// The integers of an operand: those computed, or those of a constant with a scale of its own.
+    fn operand(&mut self, value: ValueId) -> Result<Quantised, &'static str> {
+        if let Some(&q) = self.done.get(&value) {
+            return Ok(q);
+        }
+        let tensor = self.plan.constant(value).ok_or(NOT_EXPECTED)?;
+        let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
+        let low = data.iter().copied().fold(0.0, f32::min);
+        let high = data.iter().copied().fold(0.0, f32::max);
+        let params = QuantParams::of_range(Range { low, high });
+        let quantised = data.iter().map(|&x| params.quantise(f64::from(x))).collect();
+        let value = self.constant(Tensor::i8(tensor.shape(), quantised));
+        Ok(Quantised { value, params })
+    }
+
+    /// The integers of an operand with the given parameters.
+    fn operand_as(&mut self, value: ValueId, params: QuantParams) -> Result<ValueId, &'static str> {
+        if let Some(tensor) = self.plan.constant(value) {
+            let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
+            let quantised = data.iter().map(|&x| params.quantise(f64::from(x))).collect();
+            return Ok(self.constant(Tensor::i8(tensor.shape(), quantised)));
+        }
+        let q = self.operand(value)?;
+        if q.params == params {
+            return Ok(q.value);
+        }
+        let scale = FixedScale::new(q.params.scale / params.scale, 255.0).ok_or(OUT_OF_RANGE)?;
+        self.report.n_rescales += 1;
+        Ok(self.rescale(q.value, q.params.zero_point, &[scale], ElemType::I8, params.zero_point))
+    }
+
+    fn constant_operand(&mut self, value: ValueId) -> Result<ValueId, &'static str> {
+        let tensor = self.plan.constant(value).ok_or(NOT_EXPECTED)?;
+        let end = self.module.block_ops(self.block).len();
+        let elements = Elements { tensor, name: None };
+        Ok(self.module.insert_const_at(self.block, end, elements, self.loc.clone()))
+    }
+
+    fn lower(&mut self, op: OpId) -> Lowered {
+        let result = self.module.result(op);
+        if let Some(lookup) = self.plan.lookups.get(&result) {
+            return self.look_up(result, lookup);
+        }
+        if self.plan.inner.contains(&result) {
+            return Ok(());
+        }
+        let operands = self.module.op(op).operands().to_vec();
+        let kind = self.module.op(op).op.clone();
+        let shape = self.shape(result);
+        let quantised = match &kind {
+            Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::TransposeConv2d(_) => {
+                self.convolution(kind, &operands, &shape, result)?
+            }
+            Op::MatMul(_) => self.matmul(&operands, &shape, result)?,
+            Op::Add(_) | Op::Sub(_) | Op::Maximum(_) | Op::Minimum(_) => {
+                self.binary(kind, &operands, &shape, result)?
+            }
+            Op::Mul(_) => self.product(&operands, &shape, result)?,
+            Op::ReduceSum(_) => {
+                let sum = self.sum(kind, &operands, &shape)?;
+                if self.plan.wide.contains(&result) {
+                    self.wide.insert(result, sum);
+                    return Ok(());
+                }
+                let params = self.params(result)?;
+                self.narrow(sum, params)?
+            }
+            Op::Concat(Concat { axis }) => {
+                let params = self.params(result)?;
+                let inputs: Vec<_> =
+                    operands.iter().map(|&v| self.operand_as(v, params)).collect::<Result<_, _>>()?;
+                let value = self.append(Concat { axis: *axis }, &inputs, &shape, ElemType::I8);
+                Quantised { value, params }
+            }
+            Op::Argmax(_) => {
+                let input = self.operand(operands[0])?;
+                let value = self.append(kind, &[input.value], &shape, ElemType::I32);
+                self.plain.insert(result, value);
+                return Ok(());
+            }
+            other if keeps_scale(other) => self.move_or_select(kind, &operands, &shape, result)?,
+            _ => return Err("there is no integer form of it"),
+        };
+        self.done.insert(result, quantised);
+        Ok(())
+    }
+
+    /// A function of one value: nothing, if the producer's saturation does it; a clamp; a table.
+    fn look_up(&mut self, result: ValueId, lookup: &Lookup) -> Lowered {
+        let base = self.operand(lookup.base)?;
+        let params = self.params(result)?;
+        let function = &lookup.function;
+        if function.n_channels > 1 {
+            let slopes = function.as_two_slopes().ok_or(NOT_EXPECTED)?;
+            let quantised = self.two_slopes(base, &slopes, params)?;
+            self.done.insert(result, quantised);
+            return Ok(());
+        }
+        let gain = function.as_gain().filter(|gain| base.params.scale * gain == params.scale);
+        if gain.is_some() && base.params.zero_point == params.zero_point {
+            self.done.insert(result, Quantised { value: base.value, params });
+            return Ok(());
+        }
+        let value = match function.as_clamp().filter(|_| base.params == params) {
+            Some((low, high)) => self.clamp(base, low, high),
+            None => self.table(base.value, params, |q| function.at(base.params.dequantise(q), 0)),
+        };
+        self.done.insert(result, Quantised { value, params });
+        Ok(())
+    }
+
+    /// Clamps to real bounds; nothing if all integers lie within.
+    fn clamp(&mut self, q: Quantised, low: f64, high: f64) -> ValueId {
+        let (low, high) = (i64::from(q.params.quantise(low)), i64::from(q.params.quantise(high)));
+        if (low, high) == (-128, 127) {
+            return q.value;
+        }
+        let bound = |v| Attribute::Int(v, ElemType::I8);
+        let op = Clamp { min_val: bound(low), max_val: bound(high), nan_mode: NanMode::Propagate };
+        let shape = self.new_shape(q.value);
+        self.append(op, &[q.value], &shape, ElemType::I8)
+    }
+
+    fn table(&mut self, input: ValueId, params: QuantParams, function: impl Fn(i8) -> f64) -> ValueId {
+        // A pole of the function (1/x at 0) saturates towards the end it tends to; an undefined value is 0.
+        let entries = (i8::MIN..=i8::MAX).map(|q| {
+            let y = function(q);
+            if y.is_nan() { params.zero_point as i8 } else { params.quantise(y) }
+        });
+        let entries: Vec<i8> = entries.collect();
+        let table = self.constant(Tensor::i8([256], entries));
+        let shape = self.new_shape(input);
+        self.report.n_tables += 1;
+        self.append(Table {}, &[input, table], &shape, ElemType::I8)
+    }
+
+    /// `x < 0 ? below[c] * x : above[c] * x`: a depthwise convolution of each side and their sum, so that slopes may
+    /// be of any sign.
+    fn two_slopes(
+        &mut self,
+        input: Quantised,
+        slopes: &[[f64; 2]],
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        if slopes.iter().all(|[below, above]| below == above) {
+            let gains: Vec<f64> = slopes.iter().map(|s| s[0]).collect();
+            return self.channel_gains(input, &gains, params);
+        }
+        let end = |q: i8| input.params.dequantise(q) as f32;
+        let whole = Range { low: params.dequantise(-128) as f32, high: params.dequantise(127) as f32 };
+        let mut side = |below: bool| -> Result<Quantised, &'static str> {
+            let (range, index) = if below { ((end(-128), 0.0), 0) } else { ((0.0, end(127)), 1) };
+            let half = QuantParams::of_range(Range { low: range.0, high: range.1 });
+            let value = self.table(input.value, half, |q| {
+                input.params.dequantise(q).clamp(f64::from(range.0), f64::from(range.1))
+            });
+            let part = Quantised { value, params: half };
+            let gains: Vec<f64> = slopes.iter().map(|s| s[index]).collect();
+            if gains.iter().all(|&gain| gain == 1.0) {
+                return Ok(part);
+            }
+            // Where a side is not 0 it is the whole result, so the result's range bounds it.
+            let ends = gains.iter().flat_map(|&gain| [range.0, range.1].map(|x| x * gain as f32));
+            let reach = ends.fold(Range { low: 0.0, high: 0.0 }, |r, x| r.union(Range { low: x, high: x }));
+            let reach = Range { low: reach.low.max(whole.low), high: reach.high.min(whole.high) };
+            self.channel_gains(part, &gains, QuantParams::of_range(reach))
+        };
+        let (above, below) = (side(false)?, side(true)?);
+        self.combine(Add {}.into(), above, below, &self.new_shape(input.value), params)
+    }
+
+    /// Multiplies every channel by its own factor, exactly up to the rescale: weights are 0, 127 or -127.
+    fn channel_gains(
+        &mut self,
+        input: Quantised,
+        gains: &[f64],
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let shape = self.new_shape(input.value);
+        let n = gains.len();
+        let pixels = shape.iter().product::<usize>() / n.max(1);
+        let as_image = [1, 1, pixels, n];
+        let image = if shape.len() == 4 { input.value } else { self.reshape(input.value, &as_image) };
+        let unit = |gain: f64| if gain == 0.0 { 0 } else { 127 * gain.signum() as i8 };
+        let weights = QuantWeights {
+            weight: Tensor::i8([1, 1, n, 1], gains.iter().map(|&gain| unit(gain)).collect()),
+            bias: Tensor::i32([n], vec![0; n]),
+            scales: gains.iter().map(|&gain| if gain == 0.0 { 1.0 } else { gain.abs() / 127.0 }).collect(),
+            bounds: gains.iter().map(|&gain| f64::from(unit(gain).unsigned_abs()) * 255.0).collect(),
+        };
+        let op = DepthwiseConv2d {
+            pad: [0; 4],
+            stride: [1, 1],
+            dilation: [1, 1],
+            acc_type: ElemType::I32,
+            local_bound: false,
+        };
+        let image_shape = self.new_shape(image);
+        let input = Quantised { value: image, params: input.params };
+        let out = self.accumulate(op.into(), input, weights, &image_shape, params)?;
+        let value = if shape.len() == 4 { out.value } else { self.reshape(out.value, &shape) };
+        Ok(Quantised { value, params })
+    }
+
+    fn reshape(&mut self, input: ValueId, shape: &[usize]) -> ValueId {
+        let extents = shape.iter().map(|&extent| extent as i64).collect();
+        let extents = self.constant(Tensor::new([shape.len()], TensorData::Index(extents)));
+        let elem = self.module.tensor_ty(input).elem;
+        self.append(Reshape {}, &[input, extents], shape, elem)
+    }
+
+    fn convolution(
+        &mut self,
+        mut op: Op,
+        operands: &[ValueId],
+        shape: &[usize],
+        result: ValueId,
+    ) -> Result<Quantised, &'static str> {
+        let input = self.operand(operands[0])?;
+        let weight = self.plan.constant(operands[1]).ok_or(NOT_EXPECTED)?;
+        let bias = self.plan.constant(operands[2]).ok_or(NOT_EXPECTED)?;
+        let axis = match &mut op {
+            Op::Conv2d(op) => {
+                op.acc_type = ElemType::I32;
+                ChannelAxis::First
+            }
+            Op::TransposeConv2d(op) => {
+                op.acc_type = ElemType::I32;
+                ChannelAxis::First
+            }
+            Op::DepthwiseConv2d(op) => {
+                op.acc_type = ElemType::I32;
+                ChannelAxis::Last
+            }
+            _ => return Err(NOT_EXPECTED),
+        };
+        let n_channels = shape.last().copied().ok_or(NOT_EXPECTED)?;
+        let weights = quantise_weights(&weight, &bias, axis, n_channels, input.params.scale);
+        let params = self.params(result)?;
+        self.accumulate(op, input, weights.ok_or(NOT_EXPECTED)?, shape, params)
+    }
+
+    /// A convolution and the rescale of its accumulators.
+    fn accumulate(
+        &mut self,
+        op: Op,
+        input: Quantised,
+        weights: QuantWeights,
+        shape: &[usize],
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let scales = (weights.scales.iter().zip(&weights.bounds))
+            .map(|(scale, bound)| FixedScale::new(input.params.scale * scale / params.scale, *bound))
+            .collect::<Option<Vec<_>>>()
+            .ok_or(OUT_OF_RANGE)?;
+        let operands = [
+            input.value,
+            self.constant(weights.weight),
+            self.constant(weights.bias),
+            self.i8_constant(input.params.zero_point),
+            self.i8_constant(0),
+        ];
+        self.report.n_convolutions += 1;
+        let sums = self.append(op, &operands, shape, ElemType::I32);
+        let value = self.rescale(sums, 0, &scales, ElemType::I8, params.zero_point);
+        Ok(Quantised { value, params })
+    }
+
+    fn matmul(
+        &mut self,
+        operands: &[ValueId],
+        shape: &[usize],
+        result: ValueId,
+    ) -> Result<Quantised, &'static str> {
+        let params = self.params(result)?;
+        let &[batch, rows, columns] = shape else { return Err(NOT_EXPECTED) };
+        if let (Some(b), 1) = (self.plan.constant(operands[1]), batch) {
+            return self.fully_connected(operands[0], &b, rows, columns, params);
+        }
+        let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
+        let depth = self.new_shape(a.value).last().copied().unwrap_or(1);
+        let zero_points = [self.i8_constant(a.params.zero_point), self.i8_constant(b.params.zero_point)];
+        let inputs = [a.value, b.value, zero_points[0], zero_points[1]];
+        let value = self.append(MatMul {}, &inputs, shape, ElemType::I32);
+        let bound = depth as f64 * 255.0 * 255.0;
+        if bound >= 2_f64.powi(31) {
+            return Err("its sums could overflow 32 bits");
+        }
+        self.narrow(Wide { value, scale: a.params.scale * b.params.scale, bound }, params)
+    }
+
+    /// A product with a constant matrix: a pointwise convolution, so that weights have a scale for each column.
+    fn fully_connected(
+        &mut self,
+        a: ValueId,
+        b: &Tensor,
+        rows: usize,
+        columns: usize,
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let input = self.operand(a)?;
+        let data = b.as_f32().ok_or(NOT_EXPECTED)?;
+        let depth = data.len() / columns.max(1);
+        let mut transposed = vec![0.0; data.len()];
+        for (k, row) in data.chunks(columns.max(1)).enumerate() {
+            for (column, &w) in row.iter().enumerate() {
+                transposed[column * depth + k] = w;
+            }
+        }
+        let weight = Tensor::f32([columns, 1, 1, depth], transposed);
+        let bias = Tensor::f32([1], vec![0.0]);
+        let weights = quantise_weights(&weight, &bias, ChannelAxis::First, columns, input.params.scale);
+        let image = self.reshape(input.value, &[1, rows, 1, depth]);
+        let op = Conv2d {
+            pad: [0; 4],
+            stride: [1, 1],
+            dilation: [1, 1],
+            acc_type: ElemType::I32,
+            local_bound: false,
+        };
+        let image = Quantised { value: image, params: input.params };
+        let shape = [1, rows, 1, columns];
+        let out = self.accumulate(op.into(), image, weights.ok_or(NOT_EXPECTED)?, &shape, params)?;
+        Ok(Quantised { value: self.reshape(out.value, &[1, rows, columns]), params })
+    }
+
+    fn binary(
+        &mut self,
+        op: Op,
+        operands: &[ValueId],
+        shape: &[usize],
+        result: ValueId,
+    ) -> Result<Quantised, &'static str> {
+        let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
+        let params = self.params(result)?;
+        self.combine(op, a, b, shape, params)
+    }
+
+    /// A sum, difference or extreme: both sides are brought to a common scale with 20 bits below the greater step.
+    fn combine(
+        &mut self,
+        op: Op,
+        a: Quantised,
+        b: Quantised,
+        shape: &[usize],
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let common = 2.0 * a.params.scale.max(b.params.scale) / f64::from(1 << 20);
+        let (a, b) = (self.widen(a, common)?, self.widen(b, common)?);
+        let value = self.append(op, &[a.value, b.value], shape, ElemType::I32);
+        self.narrow(Wide { value, scale: common, bound: a.bound + b.bound }, params)
+    }
+
+    fn product(
+        &mut self,
+        operands: &[ValueId],
+        shape: &[usize],
+        result: ValueId,
+    ) -> Result<Quantised, &'static str> {
+        let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
+        let params = self.params(result)?;
+        let (wide_a, wide_b) = (self.widen(a, a.params.scale)?, self.widen(b, b.params.scale)?);
+        let shift = self.i8_constant(0);
+        let value = self.append(Mul {}, &[wide_a.value, wide_b.value, shift], shape, ElemType::I32);
+        self.narrow(Wide { value, scale: a.params.scale * b.params.scale, bound: 255.0 * 255.0 }, params)
+    }
+
+    fn sum(&mut self, op: Op, operands: &[ValueId], shape: &[usize]) -> Result<Wide, &'static str> {
+        let input = match self.wide.get(&operands[0]) {
+            Some(&wide) => wide,
+            None => {
+                let q = self.operand(operands[0])?;
+                self.widen(q, q.params.scale)?
+            }
+        };
+        let from: usize = self.new_shape(input.value).iter().product();
+        let to: usize = shape.iter().product();
+        let bound = input.bound * (from / to.max(1)) as f64;
+        if bound >= 2_f64.powi(31) {
+            return Err("its sums could overflow 32 bits");
+        }
+        let value = self.append(op, &[input.value], shape, ElemType::I32);
+        Ok(Wide { value, scale: input.scale, bound })
+    }
+
+    /// Ops whose result has the scale of their input.
+    fn move_or_select(
+        &mut self,
+        mut op: Op,
+        operands: &[ValueId],
+        shape: &[usize],
+        result: ValueId,
+    ) -> Result<Quantised, &'static str> {
+        let params = self.params(result)?;
+        let input = self.operand_as(operands[0], params)?;
+        let mut inputs = vec![input];
+        match &mut op {
+            Op::AvgPool2d(pool) => {
+                pool.acc_type = ElemType::I32;
+                inputs.extend([self.i8_constant(params.zero_point), self.i8_constant(params.zero_point)]);
+            }
+            Op::Pad(Pad {}) => {
+                inputs.push(self.constant_operand(operands[1])?);
+                let value = self.plan.constant(operands[2]).ok_or(NOT_EXPECTED)?;
+                let value = value.as_f32().and_then(|v| v.first().copied()).ok_or(NOT_EXPECTED)?;
+                inputs.push(self.i8_constant(i64::from(params.quantise(f64::from(value)))));
+            }
+            Op::Resize(resize) => {
+                for &operand in &operands[1..] {
+                    inputs.push(self.constant_operand(operand)?);
+                }
+                if resize.mode == ResizeMode::Bilinear {
+                    let scale = self.plan.constant(operands[1]).and_then(|t| t.data().to_ints());
+                    let &[y_n, _, x_n, _] = scale.as_deref().ok_or(NOT_EXPECTED)? else {
+                        return Err(NOT_EXPECTED);
+                    };
+                    let unit = (y_n * x_n) as f64;
+                    let value = self.append(op, &inputs, shape, ElemType::I32);
+                    // Weights add up to `unit`, so the zero point is scaled with the data and comes out again.
+                    let scale = FixedScale::new(1.0 / unit, 128.0 * unit).ok_or(OUT_OF_RANGE)?;
+                    let value = self.rescale(value, 0, &[scale], ElemType::I8, 0);
+                    return Ok(Quantised { value, params });
+                }
+            }
+            _ => {
+                for &operand in &operands[1..] {
+                    inputs.push(self.constant_operand(operand)?);
+                }
+            }
+        }
+        let value = self.append(op, &inputs, shape, ElemType::I8);
+        Ok(Quantised { value, params })
+    }
+}
+
+/// Takes ops out of a block and gives up the data of the constants among them, which the arena would else keep.
+pub(super) fn remove(module: &mut Module, block: BlockId, ops: &BTreeSet<OpId>) {
+    module.erase_where(block, |op| ops.contains(&op));
+    for &op in ops {
+        if let Op::Const(constant) = &mut module.op_mut(op).op {
+            constant.values.tensor = Arc::new(Tensor::f32([0], Vec::new()));
+        }
+    }
+}

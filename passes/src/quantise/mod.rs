@@ -1,0 +1,251 @@
+//! Post-training quantisation: from f32 (import phase) to `i8` with exact integer arithmetic (quant phase).
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`calibrate`] | which ranges values take on sample inputs |
+//! | [`forward`](mod@forward) | the fast f32 forward pass behind it |
+//! | `analyse` | functions of one value, scales, and what stays on the host |
+//! | `function` | elementwise subgraphs of one variable |
+//! | `lower` | the rewriting |
+//! | `weights`, `params` | integers that stand for weights, biases, ranges and factors |
+//! | `host` | the f32 tail |
+//!
+//! # What it gives
+//!
+//! Activations are `i8` with a scale and zero point a tensor, weights symmetric `i8` with a scale a channel. Every
+//! elementwise subgraph of one variable becomes the producer's saturation (ReLU and its like), or a table of 256
+//! entries. Values that are only moved or selected share a scale; the operands of a concatenation do so where that
+//! costs little. What has no integer form, and a softmax, stays in f32 in `@host` if nothing that multiplies and
+//! accumulates follows; otherwise it is an error that lists every such op.
+//!
+//! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is `scale32` with
+//! `SINGLE_ROUND`, its values within what TOSA allows; accumulators cannot overflow, whatever the input.
+//!
+//! It does not retrain, correct biases, or use 16-bit activations.
+
+mod analyse;
+pub mod calibrate;
+pub mod forward;
+mod function;
+mod gemm;
+mod host;
+mod lower;
+mod params;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use calibrate::{Calibration, CalibrationError, Range, RangeChoice};
+pub use forward::forward;
+pub use params::QuantParams;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use strata_ir::attr::FunctionType;
+use strata_ir::{Attribute, Module, Op, OpId, Type, ValueId};
+
+use crate::manager::registry::{OptionInfo, OptionKind, PassInfo, PassOptions};
+use crate::manager::{Changed, Pass, PassContext, PassError, Phase};
+
+/// How to quantise.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct QuantiseOptions {
+    /// How ranges are chosen.
+    pub range: RangeChoice,
+}
+
+/// What quantisation did.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct QuantReport {
+    /// Convolutions and fully connected layers with integer weights.
+    pub n_convolutions: usize,
+    /// Look-up tables.
+    pub n_tables: usize,
+    /// Rescales that only change the scale of a value, for a concatenation.
+    pub n_rescales: usize,
+    /// The ops that stay f32 on the host: node and op.
+    pub host_ops: Vec<(String, &'static str)>,
+}
+
+/// Quantises `@main` with the ranges of a calibration.
+///
+/// # Errors
+/// If the calibration is of another network, or ops have no integer form. The module is then in no particular
+/// state.
+pub fn quantise(
+    module: &mut Module,
+    calibration: &Calibration,
+    options: &QuantiseOptions,
+) -> Result<QuantReport, PassError> {
+    let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
+    let block = module.entry_block(func);
+    let ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
+    let ranges: BTreeMap<ValueId, Range> = ranges.into_iter().collect();
+    let plan = analyse::analyse(module, block, &ranges)?;
+
+    let old: BTreeSet<OpId> = module.block_ops(block).iter().copied().collect();
+    let returned = module.terminator(block).map(|op| module.op(op).operands().to_vec()).unwrap_or_default();
+    let res_attrs = match &module.op(func).op {
+        Op::Func(func) => func.res_attrs.clone(),
+        _ => None,
+    };
+    let needs_host = plan.results != returned;
+    if needs_host {
+        host::add_host(module, &plan, &returned, res_attrs.clone());
+    }
+    let mut lowering = lower::Lowering::new(module, block, &plan);
+    lowering.run();
+    let results: Vec<(ValueId, Option<QuantParams>)> = (plan.results.iter())
+        .map(|&value| (lowering.integer(value), lowering.done.get(&value).map(|q| q.params)))
+        .collect();
+    let (mut report, unsupported) = (lowering.report, lowering.unsupported);
+    if !unsupported.is_empty() {
+        return Err(PassError::Unsupported(unsupported));
+    }
+    report.host_ops = (plan.host_ops.iter())
+        .map(|&op| module.op(op))
+        .map(|data| (data.loc.name().unwrap_or("(unnamed)").to_owned(), data.op.name()))
+        .collect();
+    let result_attrs = result_attributes(module, &plan.results, &returned, res_attrs.as_ref(), &results);
+    lower::remove(module, block, &old);
+    sign(module, func, &plan.params, &results, result_attrs);
+    Phase::Quant.mark(module);
+    Ok(report)
+}
+
+/// The dictionary of entry `index` of an array of dictionaries.
+fn dictionary(attrs: Option<&Attribute>, index: usize) -> BTreeMap<String, Attribute> {
+    match attrs {
+        Some(Attribute::Array(items)) => match items.get(index) {
+            Some(Attribute::Dict(entries)) => entries.clone(),
+            _ => BTreeMap::new(),
+        },
+        _ => BTreeMap::new(),
+    }
+}
+
+/// The attributes of the new results: those of the old result that it is, or the name of the layer.
+fn result_attributes(
+    module: &Module,
+    values: &[ValueId],
+    returned: &[ValueId],
+    old: Option<&Attribute>,
+    results: &[(ValueId, Option<QuantParams>)],
+) -> Attribute {
+    let entries = values.iter().zip(results).map(|(value, (_, params))| {
+        let mut entries = match returned.iter().position(|v| v == value) {
+            Some(index) => dictionary(old, index),
+            None => {
+                let name =
+                    module.defining_op(*value).and_then(|op| module.op(op).loc.name().map(str::to_owned));
+                let name = name.map(|name| ("strata.name".to_owned(), Attribute::Str(name)));
+                name.into_iter().collect()
+            }
+        };
+        entries.extend(params.map(|params| ("strata.quant".to_owned(), params.to_attr())));
+        Attribute::Dict(entries)
+    });
+    Attribute::Array(entries.collect())
+}
+
+/// Gives `@main` its new type and attributes.
+fn sign(
+    module: &mut Module,
+    func: OpId,
+    params: &BTreeMap<ValueId, QuantParams>,
+    results: &[(ValueId, Option<QuantParams>)],
+    result_attrs: Attribute,
+) {
+    let args = module.args(module.entry_block(func)).to_vec();
+    let types = |values: &mut dyn Iterator<Item = ValueId>| -> Vec<Type> {
+        values.map(|value| module.ty(value).clone()).collect()
+    };
+    let inputs = types(&mut args.iter().copied());
+    let function_type = FunctionType { inputs, results: types(&mut results.iter().map(|(value, _)| *value)) };
+    let Op::Func(func) = &mut module.op_mut(func).op else { return };
+    let arg_attrs = args.iter().enumerate().map(|(index, arg)| {
+        let mut entries = dictionary(func.arg_attrs.as_ref(), index);
+        entries.extend(params.get(arg).map(|params| ("strata.quant".to_owned(), params.to_attr())));
+        Attribute::Dict(entries)
+    });
+    func.arg_attrs = Some(Attribute::Array(arg_attrs.collect()));
+    func.res_attrs = Some(result_attrs);
+    func.function_type = function_type;
+}
+
+/// The parameters of the arguments or results of a quantised function, from its attributes.
+pub fn params_of(attrs: Option<&Attribute>, n: usize) -> Vec<Option<QuantParams>> {
+    (0..n).map(|i| dictionary(attrs, i).get("strata.quant").and_then(QuantParams::from_attr)).collect()
+}
+
+/// Signal to quantisation noise: `10 log10(sum(reference^2) / sum((reference - got)^2))`, infinite when equal.
+///
+/// # Units
+/// Decibels.
+pub fn sqnr(reference: &[f32], got: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let signal: f64 = reference.iter().map(|&x| square(f64::from(x))).sum();
+    let noise: f64 = reference.iter().zip(got).map(|(&x, &y)| square(f64::from(x) - f64::from(y))).sum();
+    if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
+}
+
+/// The pass: takes the [`Calibration`] from the context and leaves the [`QuantReport`] there.
+#[derive(Debug)]
+struct Quantise {
+    options: QuantiseOptions,
+}
+
+/// The pass `quantise`.
+pub static QUANTISE: PassInfo = PassInfo {
+    name: "quantise",
+    doc: "Post-training quantisation to 8-bit integers, with ranges from a calibration.",
+    takes: &[Phase::Import],
+    gives: Some(Phase::Quant),
+    options: &[
+        OptionInfo {
+            name: "scheme",
+            kind: OptionKind::Choice(&["per-channel"]),
+            default: "per-channel",
+            doc: "Granularity of weight scales; activations have one a tensor.",
+        },
+        OptionInfo {
+            name: "range",
+            kind: OptionKind::Choice(&["min-max", "percentile", "mse"]),
+            default: "mse",
+            doc: "How the range of an activation is chosen from its histogram.",
+        },
+        OptionInfo {
+            name: "percentile",
+            kind: OptionKind::Number(50.0, 100.0),
+            default: "99.99",
+            doc: "Per cent of values that `range=percentile` keeps at either end.",
+        },
+    ],
+    build: build_quantise,
+};
+
+fn build_quantise(options: &PassOptions) -> Box<dyn Pass> {
+    let range = match options.text("range") {
+        "min-max" => RangeChoice::MinMax,
+        "percentile" => RangeChoice::Percentile(1.0 - options.number("percentile") / 100.0),
+        _ => RangeChoice::MeanSquareError,
+    };
+    Box::new(Quantise { options: QuantiseOptions { range } })
+}
+
+impl Pass for Quantise {
+    fn info(&self) -> &'static PassInfo {
+        &QUANTISE
+    }
+
+    fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
+        let calibration = context.require::<Calibration>("a calibration: sample inputs, or seeded noise")?;
+        let report = quantise(module, calibration, &self.options)?;
+        context.count("convolutions", report.n_convolutions as u64);
+        context.count("tables", report.n_tables as u64);
+        context.count("host ops", report.host_ops.len() as u64);
+        context.insert(report);
+        Ok(Changed::Yes)
+    }
+}

@@ -1,0 +1,1 @@
+//! Quantised networks against the f32 ones they came from.

@@ -1,0 +1,135 @@
+//! Weights and biases as integers: symmetric `i8`, a scale for each output channel, and `i32` biases in units of
+//! input scale times weight scale.
+
+use rayon::prelude::*;
+use strata_ir::Tensor;
+
+/// The greatest magnitude that an accumulator may reach, with room for a sum of two.
+const ACCUMULATOR_LIMIT: f64 = (1_u64 << 30) as f64;
+/// The greatest magnitude of a difference of two `i8`.
+const INPUT_LIMIT: f64 = 255.0;
+/// The greatest magnitude of a bias.
+const BIAS_LIMIT: f64 = (1_u64 << 29) as f64;
+
+/// Where the output channel stands in a weight tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ChannelAxis {
+    /// It is the first axis: `[OC, …]`.
+    First,
+    /// It is the last one or two: `[KH, KW, C, M]`.
+    Last,
+}
+
+/// Weights of one convolution.
+pub(super) struct QuantWeights {
+    pub weight: Tensor,
+    pub bias: Tensor,
+    /// The real step of a weight, a channel each.
+    pub scales: Vec<f64>,
+    /// A bound of the accumulator's magnitude, a channel each.
+    pub bounds: Vec<f64>,
+}
+
+/// Quantises weights of an f32 convolution whose input has step `input_scale`. A bias of one element is repeated.
+/// A channel whose accumulator or bias could overflow gets a greater scale. `None` if data are not f32.
+pub(super) fn quantise_weights(
+    weight: &Tensor,
+    bias: &Tensor,
+    axis: ChannelAxis,
+    n_channels: usize,
+    input_scale: f64,
+) -> Option<QuantWeights> {
+    let (data, bias) = (weight.as_f32()?, bias.as_f32()?);
+    let per_channel = data.len() / n_channels.max(1);
+    let index = |channel: usize, i: usize| match axis {
+        ChannelAxis::First => channel * per_channel + i,
+        ChannelAxis::Last => i * n_channels + channel,
+    };
+    let channels: Vec<_> = (0..n_channels)
+        .into_par_iter()
+        .map(|channel| {
+            let weights = || (0..per_channel).map(|i| f64::from(data[index(channel, i)]));
+            let bias = f64::from(bias[if bias.len() == 1 { 0 } else { channel }]);
+            let (greatest, sum) =
+                weights().fold((0.0_f64, 0.0), |(max, sum), w| (max.max(w.abs()), sum + w.abs()));
+            let for_bias = bias.abs() / (input_scale * BIAS_LIMIT);
+            let mut scale = (greatest / 127.0).max(for_bias);
+            if greatest == 0.0 {
+                // No weight to represent: the bias alone decides, with 20 bits.
+                scale = if bias == 0.0 { 1.0 } else { bias.abs() / (input_scale * f64::from(1 << 20)) };
+            }
+            // Rounding adds at most half a step a weight.
+            let room = ACCUMULATOR_LIMIT - INPUT_LIMIT * 0.5 * per_channel as f64;
+            scale = scale.max((sum * INPUT_LIMIT + bias.abs() / input_scale) / room.max(1.0));
+            let quantised: Vec<i8> =
+                weights().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
+            let magnitude: i64 = quantised.iter().map(|q| i64::from(q.unsigned_abs())).sum();
+            let bias = (bias / (input_scale * scale)).round();
+            let bound = magnitude as f64 * INPUT_LIMIT + bias.abs();
+            (quantised, bias as i32, scale, bound)
+        })
+        .collect();
+    let mut quantised = vec![0; data.len()];
+    for (channel, (weights, ..)) in channels.iter().enumerate() {
+        match axis {
+            ChannelAxis::First => quantised[index(channel, 0)..][..per_channel].copy_from_slice(weights),
+            ChannelAxis::Last => {
+                for (i, &w) in weights.iter().enumerate() {
+                    quantised[index(channel, i)] = w;
+                }
+            }
+        }
+    }
+    Some(QuantWeights {
+        weight: Tensor::i8(weight.shape(), quantised),
+        bias: Tensor::i32([n_channels], channels.iter().map(|c| c.1).collect::<Vec<_>>()),
+        scales: channels.iter().map(|c| c.2).collect(),
+        bounds: channels.iter().map(|c| c.3).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_use_their_whole_range() {
+        let weight = Tensor::f32([2, 1, 1, 2], vec![1.0, -0.5, 0.001, 0.002]);
+        let bias = Tensor::f32([2], vec![0.5, -1.0]);
+        let q = quantise_weights(&weight, &bias, ChannelAxis::First, 2, 0.01).expect("f32");
+        assert_eq!(q.weight.as_i8(), Some(&[127, -64, 64, 127][..]));
+        for (channel, real) in [0.5, -1.0].into_iter().enumerate() {
+            let back = f64::from(q.bias.as_i32().expect("i32")[channel]) * 0.01 * q.scales[channel];
+            assert!((back - real).abs() < 1e-3, "bias {real} came back as {back}");
+        }
+    }
+
+    #[test]
+    fn depthwise_channels_stand_last() {
+        let weight = Tensor::f32([1, 2, 2, 1], vec![1.0, 10.0, -0.5, 5.0]);
+        let q =
+            quantise_weights(&weight, &Tensor::f32([1], vec![0.0]), ChannelAxis::Last, 2, 1.0).expect("f32");
+        assert_eq!(q.weight.as_i8(), Some(&[127, 127, -64, 64][..]));
+    }
+
+    #[test]
+    fn tiny_weights_under_a_large_bias_do_not_overflow() {
+        let weight = Tensor::f32([2, 1, 1, 1], vec![1e-20, 0.0]);
+        let q = quantise_weights(&weight, &Tensor::f32([2], vec![3.0, 3.0]), ChannelAxis::First, 2, 0.1);
+        let q = q.expect("f32");
+        for channel in 0..2 {
+            let bias = f64::from(q.bias.as_i32().expect("i32")[channel]);
+            assert!(bias.abs() <= BIAS_LIMIT && q.bounds[channel] < 2_f64.powi(31));
+            assert!((bias * 0.1 * q.scales[channel] - 3.0).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn long_sums_do_not_overflow() {
+        let n = 200_000;
+        let weight = Tensor::f32([1, 1, 1, n], vec![1.0; n]);
+        let q =
+            quantise_weights(&weight, &Tensor::f32([1], vec![0.0]), ChannelAxis::First, 1, 1.0).expect("f32");
+        assert!(q.bounds[0] < 2_f64.powi(31), "{}", q.bounds[0]);
+    }
+}
