@@ -234,11 +234,11 @@ impl Bundle {
                 return Err(BundleError::Hash { entry: name.to_owned(), expected, found });
             }
         }
-        if let Some(name) = manifest.hashes.keys().find(|n| {
-            !entries.contains_key(*n)
-                && !["program.bin", "weights.safetensors", "debug.json"].contains(&n.as_str())
-                && !(n.as_str() == "host.mlir" && host.is_some())
-        }) {
+        let present = |name: &String| {
+            let fixed = ["program.bin", "weights.safetensors", "debug.json"].contains(&name.as_str());
+            fixed || entries.contains_key(name) || (name == "host.mlir" && host.is_some())
+        };
+        if let Some(name) = manifest.hashes.keys().find(|&n| !present(n)) {
             return Err(archive(&format!("`{name}`, which the manifest names, is missing")));
         }
         let tensors = safetensors::SafeTensors::deserialize(&weights)

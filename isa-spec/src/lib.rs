@@ -15,6 +15,7 @@
 //! | [`verify`] | what must hold of a program before anything runs it |
 //! | [`interp`] | the functional interpreter, bit-exact |
 //! | [`timed`] | the timed interpreter: a discrete-event simulation, traffic and energy |
+//! | [`record`] | how a schedule is written down between compiler and backend |
 //! | [`timing`] | cycles of a step, MAC counts |
 //!
 //! This crate knows nothing of the compiler: the verifier and the interpreters judge its output independently.
@@ -27,6 +28,7 @@ pub mod demand;
 pub mod inst;
 pub mod interp;
 pub mod program;
+pub mod record;
 pub mod target;
 pub mod timed;
 pub mod timing;
