@@ -1,4 +1,4 @@
-//! Writes random one-op modules with inputs and the evaluator's results, for an outside judge:
+//! Writes random one-op modules, and a few random networks, with inputs and the evaluator's results, for an outside judge:
 //! `judge_cases DIR SEED ROUNDS` makes `DIR/<round>-<op>-<element>/` with `case.mlir`, `in<i>.npy`, `out<i>.npy`.
 //!
 //! `tests/judges/tosa.py` runs the same modules through the TOSA reference model and compares.
@@ -12,8 +12,8 @@ use std::path::Path;
 use strata_ir::attr::{FunctionType, NanMode, ResizeMode, RoundingMode};
 use strata_ir::dialect::*;
 use strata_ir::eval::eval_function;
-use strata_ir::eval::random::Rng;
-use strata_ir::{Attribute, ElemType, Location, Module, Tensor, TensorData, TensorType, Type, text};
+use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
+use strata_ir::{Attribute, ElemType, Location, Module, OpId, Tensor, TensorData, TensorType, Type, text};
 
 use ElemType::{F32, I1, I8, I16, I32, I48};
 
@@ -42,7 +42,6 @@ impl Case {
     }
 
     fn write(&self, dir: &Path) -> Result<(), Box<dyn Error>> {
-        std::fs::create_dir_all(dir)?;
         let inputs: Vec<Tensor> = self
             .operands
             .iter()
@@ -69,15 +68,21 @@ impl Case {
         let op = module.append(block, self.op.clone(), &operands, &[result], Location::unknown());
         let result = module.result(op);
         module.append(block, FuncReturn {}, &[result], &[], Location::unknown());
-        std::fs::write(dir.join("case.mlir"), text::to_string(&module))?;
-        for (i, input) in inputs.iter().enumerate() {
-            npy::write(&dir.join(format!("in{i}.npy")), input)?;
-        }
-        for (i, output) in eval_function(&module, func, inputs)?.iter().enumerate() {
-            npy::write(&dir.join(format!("out{i}.npy")), output)?;
-        }
-        Ok(())
+        write_case(dir, &module, func, inputs)
     }
+}
+
+/// Writes a module, its inputs and what the evaluator makes of them.
+fn write_case(dir: &Path, module: &Module, func: OpId, inputs: Vec<Tensor>) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(dir)?;
+    std::fs::write(dir.join("case.mlir"), text::to_string(module))?;
+    for (i, input) in inputs.iter().enumerate() {
+        npy::write(&dir.join(format!("in{i}.npy")), input)?;
+    }
+    for (i, output) in eval_function(module, func, inputs)?.iter().enumerate() {
+        npy::write(&dir.join(format!("out{i}.npy")), output)?;
+    }
+    Ok(())
 }
 
 fn zero_point(elem: ElemType, value: i64) -> Operand {
@@ -490,6 +495,9 @@ fn moves(rng: &mut Rng, cases: &mut Vec<Case>) {
     }
 }
 
+/// Random networks in a round.
+const NETWORKS: usize = 8;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().collect();
     let [_, dir, seed, rounds] = args.as_slice() else {
@@ -505,6 +513,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (i, case) in cases.iter().enumerate() {
             let name = format!("{round:03}-{i:03}-{}", case.name);
             case.write(&Path::new(dir).join(&name)).map_err(|error| format!("{name}: {error}"))?;
+        }
+        for i in 0..NETWORKS {
+            let seed = rng.bits();
+            let module = random_network(seed, &RandomOptions::default());
+            let func = module.function("main").ok_or("the generator makes `main`")?;
+            let inputs = random_inputs(&module, func, seed);
+            write_case(&Path::new(dir).join(format!("{round:03}-network{i}")), &module, func, inputs)?;
         }
     }
     Ok(())

@@ -26,6 +26,9 @@ pub fn eval_op(module: &Module, op: OpId, operands: &[Arc<Tensor>]) -> Result<Ve
     for (&value, tensor) in data.operands().iter().zip(operands) {
         env.values[value] = Some(Arc::clone(tensor));
     }
+    for &value in data.results() {
+        env.uses_left[value] += 1;
+    }
     env.run_op(op)?;
     data.results().iter().map(|&value| env.get(value)).collect()
 }

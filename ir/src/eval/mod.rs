@@ -359,3 +359,6 @@ fn float_to_int(value: f32, elem: ElemType) -> i64 {
     let (least, greatest) = elem.int_range().unwrap_or((i64::MIN, i64::MAX));
     (value.round_ties_even() as i64).clamp(least, greatest)
 }
+
+#[cfg(test)]
+mod tests;
