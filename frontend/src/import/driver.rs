@@ -124,6 +124,8 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
         }
         problems.check()?;
     }
+    let used = graph.node.iter().flat_map(|n| &n.input).chain(graph.output.iter().map(|o| &o.name));
+    let used: BTreeSet<&str> = used.map(String::as_str).filter(|name| !name.is_empty()).collect();
     let mut lowering = Lowering::new(args);
     let block = lowering.em.block;
     for (index, input) in inputs.iter().enumerate() {
@@ -143,7 +145,7 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
                 return Ok(Vec::new());
             }
             let inputs = proto.input.iter().map(|name| values.get(name.as_str()).cloned()).collect();
-            lower_node(&mut lowering, &Node { proto, opset, inputs })
+            lower_node(&mut lowering, &Node { proto, opset, inputs, used: &used })
         });
         match outputs {
             Ok(outputs) => {
@@ -208,6 +210,7 @@ fn lower_node(lowering: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     } else {
         (op.lower)(lowering, node)?
     };
+    lowering.em.check()?;
     if let Some(empty) = outputs.iter().find(|v| matches!(v, Value::View(_)) && v.shape().contains(&0)) {
         unsupported!("a result without elements, of shape {:?}", empty.shape());
     }
@@ -218,6 +221,7 @@ fn lower_node(lowering: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 fn evaluate(lower: super::lower::LowerFn, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let mut scratch = Lowering::new(Vec::new());
     let outputs = lower(&mut scratch, node)?;
+    scratch.em.check()?;
     let mut views = Vec::new();
     for output in &outputs {
         let view = scratch.view(output)?;

@@ -1,14 +1,18 @@
 //! Emits TOSA ops into the function under construction, with their result types.
 //!
-//! One method an op; each checks nothing that its callers guarantee by construction (equal ranks, axes in range),
-//! which the verifier checks again on the finished module. Constants are shared by content when they are scalars
+//! One method an op. Lowerings guarantee by construction that ranks are equal and axes in range; whether TOSA allows
+//! the op is asked of the IR's own inference, and [`Emitter::check`] says what it refused. Constants are shared by content when they are scalars
 //! or shapes.
 
 use std::collections::BTreeMap;
 
 use strata_ir::attr::{NanMode, ResizeMode};
+use strata_ir::diag::Diagnostic;
 use strata_ir::dialect::{self, Op};
+use strata_ir::infer::infer;
 use strata_ir::{Attribute, BlockId, ElemType, Location, Module, Tensor, TensorData, Type, ValueId};
+
+use super::error::{Lowered, unsupported};
 
 /// Padding `[top, bottom, left, right]`.
 pub(super) type Pads = [i64; 4];
@@ -19,6 +23,8 @@ pub(super) struct Emitter {
     pub(super) block: BlockId,
     /// The location of the ONNX node that is being lowered.
     pub(super) loc: Location,
+    /// What TOSA does not allow of the ops emitted since the last check.
+    refused: Vec<Diagnostic>,
     /// Small constants by element type, shape and bytes.
     shared: BTreeMap<(ElemType, Vec<usize>, Vec<u8>), ValueId>,
 }
@@ -54,7 +60,7 @@ pub(super) struct ResizeAxis {
 
 impl Emitter {
     pub(super) fn new(module: Module, block: BlockId) -> Self {
-        Self { module, block, loc: Location::unknown(), shared: BTreeMap::new() }
+        Self { module, block, loc: Location::unknown(), refused: Vec::new(), shared: BTreeMap::new() }
     }
 
     pub(super) fn shape(&self, value: ValueId) -> &[usize] {
@@ -66,8 +72,24 @@ impl Emitter {
     }
 
     fn op(&mut self, op: impl Into<Op>, operands: &[ValueId], shape: Vec<usize>, elem: ElemType) -> ValueId {
-        let id = self.module.append(self.block, op, operands, &[Type::tensor(shape, elem)], self.loc.clone());
+        let op = op.into();
+        let ty = Type::tensor(shape, elem);
+        match infer(&self.module, &op, operands, Some(elem)) {
+            Ok(types) => debug_assert_eq!(types, [ty.clone()], "{}", op.name()),
+            Err(refusal) => self.refused.push(refusal),
+        }
+        let id = self.module.append(self.block, op, operands, &[ty], self.loc.clone());
         self.module.result(id)
+    }
+
+    /// Whether TOSA allows all that was emitted since the last check: a lowering may reach one of its bounds.
+    pub(super) fn check(&mut self) -> Lowered<()> {
+        let refused = std::mem::take(&mut self.refused);
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let reasons: Vec<_> = refused.iter().map(|d| d.message.clone()).collect();
+        unsupported!("{}", reasons.join("; "))
     }
 
     // ---- constants

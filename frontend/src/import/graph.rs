@@ -1,5 +1,7 @@
 //! Typed access to the nodes of the protobuf graph.
 
+use std::collections::BTreeSet;
+
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto, attribute_proto::AttributeType};
 
 use super::array::Array;
@@ -13,6 +15,8 @@ pub(super) struct Node<'a> {
     pub(super) opset: i64,
     /// Operands in order; `None` for optional ones that are left out.
     pub(super) inputs: Vec<Option<Value>>,
+    /// Names of all tensors that a node or an output of the graph uses.
+    pub(super) used: &'a BTreeSet<&'a str>,
 }
 
 /// What to call a node: its name, else its first output's.
@@ -60,9 +64,9 @@ impl<'a> Node<'a> {
         self.proto.output.len()
     }
 
-    /// Whether output `index` is named.
+    /// Whether anything uses output `index`.
     pub(super) fn has_output(&self, index: usize) -> bool {
-        self.proto.output.get(index).is_some_and(|name| !name.is_empty())
+        self.proto.output.get(index).is_some_and(|name| self.used.contains(name.as_str()))
     }
 
     fn attribute(&self, name: &str, kind: AttributeType) -> Lowered<Option<&'a AttributeProto>> {

@@ -84,7 +84,7 @@ const OPS: &[OpSupport] = table! {
     Cos since 7, elementwise::unary, "";
     DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
     Div since 7, elementwise::binary, "f32";
-    Dropout since 7, shape::identity, "inference; no mask output";
+    Dropout since 7, shape::identity, "inference";
     Elu since 6, elementwise::unary, "";
     Equal since 7, elementwise::binary, "";
     Erf since 9, elementwise::unary, "";

@@ -18,15 +18,19 @@ pub(super) fn folded(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 
 /// `Identity`, and `Dropout` in inference.
 pub(super) fn identity(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    if node.has_output(1) {
-        unsupported!("the output of the mask");
-    }
     if let Some(Value::Const(training)) = node.optional_input(2) {
         if training.data != (crate::import::array::Data::Bool(std::sync::Arc::new(vec![false]))) {
             unsupported!("training");
         }
     }
-    single(node.input(0)?.clone())
+    let x = node.input(0)?;
+    let mut outputs = vec![x.clone()];
+    if node.has_output(1) {
+        // The mask of a dropout that drops nothing.
+        let n = x.shape().iter().product();
+        outputs.push(Array::bools(x.shape().to_vec(), vec![true; n]).into());
+    }
+    Ok(outputs)
 }
 
 /// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: a new reading of the same data; data that lie in another order than
