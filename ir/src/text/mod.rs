@@ -3,14 +3,18 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`print`](mod@print) | module to text |
+//! | `lex`, [`parse`](mod@parse) | text to module |
 //! | [`resources`] | the side file of large constants |
 //! | `syntax` | what both directions share: string escapes, bare identifiers, floats |
 //!
 //! Invariants: printing is deterministic; a module printed, parsed and printed again gives the same text.
 
+mod lex;
+pub mod parse;
 pub mod print;
 pub mod resources;
 pub(crate) mod syntax;
 
+pub use parse::parse;
 pub use print::{PrintOptions, Printed, ResourcePlacement, print, to_string};
 pub use resources::{ResourceError, Resources};
