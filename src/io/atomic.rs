@@ -1,0 +1,66 @@
+//! Writing a file whole or not at all.
+//!
+//! The bytes go to a file beside the target, which takes the target's name only when all of them are there: a reader
+//! never sees half a file, and a command that is broken off leaves what stood there before.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::IoError;
+
+/// Writes `bytes` to `path`, replacing what is there. What is no regular file, such as `/dev/stdout`, is written as it is.
+///
+/// # Errors
+/// If the system refuses; the error names the file. Nothing is left behind then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
+    write(path, bytes).map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // Through a link the file itself is replaced, not the link.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let before = std::fs::metadata(&target).ok();
+    if before.as_ref().is_some_and(|meta| !meta.is_file()) {
+        return std::fs::write(&target, bytes);
+    }
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let mut beside = tempfile::Builder::new();
+    beside.prefix(".strata-");
+    // Those of any new file, which the user's mask narrows; a temporary file would be for its owner alone.
+    #[cfg(unix)]
+    beside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = beside.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    if let Some(before) = before {
+        file.as_file().set_permissions(before.permissions())?;
+    }
+    file.persist(&target)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_what_was_there_and_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.bin");
+        write_atomic(&path, b"first").expect("written");
+        write_atomic(&path, b"second").expect("written");
+        assert_eq!(std::fs::read(&path).expect("read"), b"second");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = folder.path().join("no/such/out.bin");
+        let error = write_atomic(&missing, b"x").expect_err("there is no such folder");
+        assert!(error.to_string().contains("out.bin"), "{error}");
+        assert!(write_atomic(folder.path(), b"x").is_err(), "a folder is no file");
+    }
+}

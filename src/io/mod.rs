@@ -1,0 +1,205 @@
+//! Files at the border of the library: arrays, pictures, and writing that never leaves half a file.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`array`] | [`Array`], a tensor as a user hands it in and gets it back |
+//! | [`npy`] | NumPy's `.npy` and `.npz` |
+//! | [`images`] | PNG and JPEG pictures as network inputs |
+//! | [`atomic`] | writing a file whole or not at all |
+//!
+//! Decoding works on bytes; only the functions that take a path touch the file system. No content of a file makes
+//! anything here panic.
+
+pub mod array;
+pub mod atomic;
+pub mod images;
+pub mod npy;
+
+use std::path::{Path, PathBuf};
+
+pub use array::{Array, ArrayError, DType};
+pub use atomic::write_atomic;
+pub use images::{ChannelOrder, Fit, ImageError, ImageOptions, Layout};
+pub use npy::NpyError;
+
+/// Why a file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum IoError {
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is no `.npy` or `.npz`, or holds what Strata has no type for.
+    #[error("{}: {source}", path.display())]
+    Npy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: NpyError,
+    },
+    /// The file is no picture, or none that suits the input.
+    #[error("{}: {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ImageError,
+    },
+    /// The file's name ends in nothing that we read.
+    #[error("{}: not a file that Strata reads; it takes .npy, .npz, .png, .jpg and .jpeg", path.display())]
+    UnknownKind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder holds no file that we read.
+    #[error("{}: no .npy, .npz, .png, .jpg or .jpeg file in this folder", path.display())]
+    EmptyFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A `.npz` was given where one array is needed.
+    #[error("{}: holds {found} arrays where one is needed", path.display())]
+    NotOneArray {
+        /// The file.
+        path: PathBuf,
+        /// How many it holds.
+        found: usize,
+    },
+}
+
+/// A file's bytes.
+///
+/// # Errors
+/// If the system refuses; the error names the file.
+pub fn read(path: &Path) -> Result<Vec<u8>, IoError> {
+    std::fs::read(path).map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+/// What a file name says of its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Npy,
+    Npz,
+    Picture,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "npy" => Some(Self::Npy),
+            "npz" => Some(Self::Npz),
+            "png" | "jpg" | "jpeg" => Some(Self::Picture),
+            _ => None,
+        }
+    }
+}
+
+/// One array for an input of `shape`: from a `.npy`, a `.npz` with one entry, or a picture brought to that shape.
+///
+/// The shape of an array that is no picture is the file's own; whether it suits is for the caller to judge.
+///
+/// # Errors
+/// If the file cannot be read as such.
+pub fn load_array(path: &Path, shape: &[usize], images: &ImageOptions) -> Result<Array, IoError> {
+    let mut arrays = load_named(path, |_| shape.to_vec(), images)?;
+    match arrays.pop() {
+        Some((_, array)) if arrays.is_empty() => Ok(array),
+        last => Err(IoError::NotOneArray {
+            path: path.to_owned(),
+            found: arrays.len() + usize::from(last.is_some()),
+        }),
+    }
+}
+
+/// The arrays of a file with their names, which only a `.npz` gives (`None` for the others). `shape_of` tells the
+/// shape of the input that a picture is brought to.
+///
+/// # Errors
+/// If the file cannot be read as such.
+pub fn load_named(
+    path: &Path,
+    shape_of: impl Fn(Option<&str>) -> Vec<usize>,
+    images: &ImageOptions,
+) -> Result<Vec<(Option<String>, Array)>, IoError> {
+    let kind = Kind::of(path).ok_or_else(|| IoError::UnknownKind { path: path.to_owned() })?;
+    let bytes = read(path)?;
+    let npy = |source| IoError::Npy { path: path.to_owned(), source };
+    Ok(match kind {
+        Kind::Npy => vec![(None, Array::from_npy(&bytes).map_err(npy)?)],
+        Kind::Npz => npy::from_npz(&bytes).map_err(npy)?.into_iter().map(|(n, a)| (Some(n), a)).collect(),
+        Kind::Picture => {
+            let picture = images::decode(&bytes, images, &shape_of(None));
+            vec![(None, picture.map_err(|source| IoError::Image { path: path.to_owned(), source })?)]
+        }
+    })
+}
+
+/// The files that a path stands for: itself, or, if it is a folder, those in it that hold arrays or pictures, in the
+/// order of their names.
+///
+/// # Errors
+/// If the folder cannot be listed or holds no such file.
+pub fn array_files(path: &Path) -> Result<Vec<PathBuf>, IoError> {
+    let system = |source| IoError::System { path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(system)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(system)? {
+        let file = entry.map_err(system)?.path();
+        if Kind::of(&file).is_some() && file.is_file() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    if files.is_empty() { Err(IoError::EmptyFolder { path: path.to_owned() }) } else { Ok(files) }
+}
+
+/// A tensor's name as a file name: what could lead out of a folder or trouble a shell becomes `_`.
+pub fn file_stem(name: &str) -> String {
+    let stem: String = name
+        .chars()
+        .map(|c| {
+            if c.is_control() || matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|') {
+                '_'
+            } else {
+                c
+            }
+        })
+        .collect();
+    if stem.is_empty() || stem.starts_with('.') { format!("_{stem}") } else { stem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_stems_stay_in_their_folder() {
+        assert_eq!(file_stem("features/conv:0"), "features_conv_0");
+        assert_eq!(file_stem("../up"), "_.._up");
+        assert_eq!(file_stem(""), "_");
+        assert_eq!(file_stem("plain.1"), "plain.1");
+    }
+
+    #[test]
+    fn a_folder_stands_for_its_files_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        assert!(matches!(array_files(path), Err(IoError::EmptyFolder { .. })));
+        let bytes = Array::f32(vec![1], vec![0.5]).to_npy();
+        for name in ["b.npy", "a.npy", "notes.txt"] {
+            std::fs::write(path.join(name), &bytes).expect("written");
+        }
+        assert_eq!(array_files(path).expect("files"), [path.join("a.npy"), path.join("b.npy")]);
+        assert!(matches!(array_files(&path.join("c.npy")), Err(IoError::System { .. })));
+        let options = ImageOptions::default();
+        assert_eq!(load_array(&path.join("a.npy"), &[1], &options).expect("an array").values, [0.5]);
+        let refused = load_array(&path.join("notes.txt"), &[1], &options);
+        assert!(matches!(refused, Err(IoError::UnknownKind { .. })));
+    }
+}
