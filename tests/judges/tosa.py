@@ -50,6 +50,9 @@ def reference(mlir, inputs, n_outputs, scratch):
     command += ["--ofm_name", ",".join(f"TosaOutput_{i}" for i in range(n_outputs))]
     command += ["--ofm_file", ",".join(map(str, outputs))]
     call(command)
+    missing = [path.name for path in outputs if not path.exists()]
+    if missing:
+        raise CaseError(f"the reference model wrote no {', '.join(missing)}")
     return [numpy.load(path) for path in outputs]
 
 

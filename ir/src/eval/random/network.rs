@@ -131,6 +131,13 @@ impl Network {
 
     /// Ends the function with every value that has no use.
     fn finish(mut self) -> Module {
+        // An input is no result: those that no layer has used get one.
+        let users = self.module.users(self.block);
+        for arg in self.args.clone() {
+            if users[arg.value].is_empty() {
+                self.clamp_of(arg);
+            }
+        }
         let users = self.module.users(self.block);
         let results: Vec<Act> = self.acts.iter().copied().filter(|act| users[act.value].is_empty()).collect();
         let values: Vec<ValueId> = results.iter().map(|act| act.value).collect();
@@ -348,12 +355,16 @@ impl Network {
 
     fn clamp(&mut self) -> bool {
         let x = self.any();
+        self.clamp_of(x);
+        true
+    }
+
+    fn clamp_of(&mut self, x: Act) {
         let (least, greatest) = (self.rng.int(-128, -1), self.rng.int(0, 127));
         let bound = |value| Attribute::Int(value, ElemType::I8);
         let op = Clamp { min_val: bound(least), max_val: bound(greatest), nan_mode: NanMode::Propagate };
         let value = self.op(op, &[x.value], [x.h, x.w, x.c], ElemType::I8);
         self.push(value, [x.h, x.w, x.c], x.zp);
-        true
     }
 
     fn table(&mut self) -> bool {
