@@ -13,6 +13,7 @@
 //! | [`infer`](mod@infer) | result types from operands, and what TOSA allows of them |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
 //! | [`text`] | the text form: printer and parser |
+//! | [`verify`](mod@verify) | what is wrong with a module: all of it |
 //!
 //! Invariants: the op set is closed (a `match` over [`dialect::Op`] is exhaustive); all tensor shapes are static;
 //! a [`Module`]'s text form parses back to an equal module; nothing here does IO.
@@ -27,6 +28,7 @@ pub mod module;
 pub mod tensor;
 pub mod text;
 pub mod types;
+pub mod verify;
 
 pub use attr::{Attribute, Elements};
 pub use build::Builder;
@@ -35,3 +37,4 @@ pub use dialect::Op;
 pub use module::{BlockId, Location, Module, OpId, RegionId, ValueDef, ValueId};
 pub use tensor::{Tensor, TensorData};
 pub use types::{ElemType, TensorType, Type};
+pub use verify::verify;
