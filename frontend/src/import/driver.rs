@@ -65,6 +65,24 @@ pub(super) struct Input {
     perm: Vec<usize>,
 }
 
+/// Elements of the initialisers that operators with trained parameters read, each counted once.
+fn n_parameters(graph: &GraphProto) -> u64 {
+    const TRAINED: [&str; 8] = [
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "PRelu",
+    ];
+    let readers = graph.node.iter().filter(|node| TRAINED.contains(&node.op_type.as_str()));
+    let read: BTreeSet<&str> = readers.flat_map(|node| &node.input).map(String::as_str).collect();
+    let trained = graph.initializer.iter().filter(|tensor| read.contains(tensor.name.as_str()));
+    trained.map(|tensor| tensor.dims.iter().map(|&d| d.max(0) as u64).product::<u64>()).sum()
+}
+
 pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
     let mut problems = Problems::default();
     let empty = GraphProto::default();
@@ -181,6 +199,7 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
         inputs: inputs.iter().map(port).collect(),
         outputs: outputs.into_iter().map(|(port, _)| port).collect(),
         n_nodes: graph.node.len(),
+        n_parameters: n_parameters(graph),
         cross_check,
     })
 }

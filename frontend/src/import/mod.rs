@@ -95,6 +95,8 @@ pub struct Imported {
     pub outputs: Vec<Port>,
     /// Nodes of the ONNX graph.
     pub n_nodes: usize,
+    /// Trained parameters: elements of the initialisers that convolutions, matrix products and normalisations read.
+    pub n_parameters: u64,
     /// The outcome of the comparison with tract's analysis.
     pub cross_check: CrossCheck,
 }
