@@ -3,6 +3,32 @@
 //!
 //! [`StageGraph`] is read off the `stages` phase of the IR; a planner answers with a [`Plan`]; the scheduler lowers
 //! the plan to rings, addresses and DMA. These types are the seam between the three, and plain data.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`graph`] | sets of stages, dependences, convexity |
+//! | [`rings`] | row slots of every ring, by token simulation |
+//! | [`transfers`] | what a phase loads and stores, given where buffers live |
+//! | [`cost`] | a stage's cycles by clusters, a pipeline's time, weights of objectives |
+//! | [`partition`] | division of the array among stages |
+//! | [`columns`] | sets of stages evaluated as phases |
+//! | [`choose`] | exact choice among columns by dynamic programming over cuts |
+//! | [`solve`] | [`plan`](solve::plan): all of it, in order |
+
+pub mod choose;
+pub mod columns;
+pub mod cost;
+pub mod graph;
+pub mod partition;
+pub mod rings;
+pub mod solve;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+pub mod transfers;
+
+pub use solve::{PlanError, PlanOptions, plan};
 
 use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
@@ -138,11 +164,13 @@ pub struct PhasePlan {
     pub partitions: Vec<u32>,
     /// Its stages, in topological order.
     pub stages: Vec<Placement>,
+    /// How its rings are sized: what [`rings::ring_slots`] is to be called with.
+    pub slack: rings::Slack,
     /// What the planner predicts of it, in cycles.
     pub predicted_cycles: u64,
 }
 
-/// Where a buffer that crosses phases lives. A buffer used in one phase only (and neither input nor output) has none.
+/// Where a buffer that crosses phases lives. [`transfers`] says what is moved for it. A buffer used in one phase only (and neither input nor output) has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Residency {
     /// Last phase up to which the whole tensor stays in activation SRAM, from the phase that first writes (or loads) it;

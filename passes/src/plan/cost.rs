@@ -1,0 +1,265 @@
+//! What a stage costs on a number of clusters, and what a phase costs given its stages.
+//!
+//! All cycles come from [`strata_isa_spec::timing`]. [`StageProfile`] tabulates a stage once for every cluster count;
+//! [`pipeline`] turns a division of clusters into the time of a phase: each stage starts when the first rows it needs are
+//! there and ends at the earliest when it has worked through its steps, and at least its last steps after the stages that
+//! it reads from. That is exact for a pipeline whose rings never run full before they run dry, which is what
+//! [`Slack::Overlap`](super::rings::Slack) buys; DRAM is a bound beside it, weights a delay before it.
+
+use strata_isa_spec::inst::Head;
+use strata_isa_spec::timing::{Work, best_mapping, dram_cycles, step_cycles, winograd_eligible};
+use strata_isa_spec::{Mapping, StageCode, Target};
+
+use super::graph::views_meet;
+use super::rings::{Actor, Edge};
+use super::{Objective, StageGraph, StageId, StageNode};
+
+/// The best way to run a stage on a number of clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Implementation {
+    /// Cycles of all steps.
+    pub cycles: u64,
+    /// Cycles of one step.
+    pub step_cycles: u64,
+    /// How the array is divided.
+    pub mapping: Mapping,
+    /// Whether it runs as Winograd.
+    pub winograd: bool,
+}
+
+/// A stage's code with Winograd chosen or not; other heads than convolutions are left alone.
+pub fn with_winograd(code: &StageCode, winograd: bool) -> StageCode {
+    let mut code = code.clone();
+    if let Head::Conv2d(conv) = &mut code.head {
+        conv.winograd = winograd;
+    }
+    code
+}
+
+/// Whether a stage may run as Winograd on a target.
+pub fn may_winograd(code: &StageCode, target: &Target) -> bool {
+    target.array.winograd
+        && matches!(&code.head, Head::Conv2d(c) if winograd_eligible(&c.window, c.groups, c.src.chs))
+}
+
+/// A stage, tabulated.
+#[derive(Clone, Debug)]
+pub struct StageProfile {
+    /// Best implementation by clusters, from one cluster on; more clusters never cost more.
+    by_clusters: Vec<Implementation>,
+    direct: Actor,
+    winograd: Option<Actor>,
+    /// Bytes of its tables in weight SRAM, each aligned.
+    pub weight_bytes: u64,
+    /// Bytes of its tables in DRAM.
+    pub table_bytes: u64,
+    /// Multiply-accumulates of the cheapest allowed method.
+    pub least_macs: u64,
+}
+
+/// Rounds up to the target's alignment.
+pub fn align(target: &Target, bytes: u64) -> u64 {
+    bytes.next_multiple_of(u64::from(target.memory.alignment.max(1)))
+}
+
+impl StageProfile {
+    /// Tabulates a stage.
+    pub fn new(node: &StageNode, target: &Target) -> Self {
+        let direct = with_winograd(&node.code, false);
+        let winograd = may_winograd(&node.code, target).then(|| with_winograd(&node.code, true));
+        let mut by_clusters = implementations(&direct, target, false);
+        if let Some(code) = &winograd {
+            for (best, other) in by_clusters.iter_mut().zip(implementations(code, target, true)) {
+                if other.cycles < best.cycles {
+                    *best = other;
+                }
+            }
+        }
+        Self {
+            by_clusters,
+            direct: Actor::new(&direct),
+            winograd: winograd.as_ref().map(Actor::new),
+            weight_bytes: node.table_bytes.iter().map(|&b| align(target, u64::from(b))).sum(),
+            table_bytes: node.weight_bytes(),
+            least_macs: if target.array.winograd {
+                node.code.macs_winograd()
+            } else {
+                node.code.macs_direct()
+            },
+        }
+    }
+
+    /// The best implementation on at most so many clusters.
+    pub fn on(&self, clusters: u32) -> &Implementation {
+        let last = self.by_clusters.len() - 1;
+        &self.by_clusters[(clusters.max(1) as usize - 1).min(last)]
+    }
+
+    /// The fewest clusters on which the stage takes at most `cycles`.
+    pub fn clusters_for(&self, cycles: u64) -> Option<u32> {
+        let at = self.by_clusters.partition_point(|option| option.cycles > cycles);
+        (at < self.by_clusters.len()).then_some(at as u32 + 1)
+    }
+
+    /// The cycles that the stage can take.
+    pub fn paces(&self) -> impl Iterator<Item = u64> + '_ {
+        self.by_clusters.iter().map(|option| option.cycles)
+    }
+
+    /// The stage as the token simulation sees it.
+    pub fn actor(&self, winograd: bool) -> &Actor {
+        if winograd { self.winograd.as_ref().unwrap_or(&self.direct) } else { &self.direct }
+    }
+}
+
+/// The best implementation for every number of clusters of the target.
+fn implementations(code: &StageCode, target: &Target, winograd: bool) -> Vec<Implementation> {
+    let (work, n_steps) = (code.work(), u64::from(code.n_steps()));
+    let whole = target.array.clusters.max(1);
+    let make = |mapping: Mapping, step: u64| Implementation {
+        cycles: n_steps * step,
+        step_cycles: step,
+        mapping,
+        winograd,
+    };
+    if !matches!(work, Work::Mac { .. }) {
+        return (1..=whole).map(|c| best_mapping(target, &work, c)).map(|(m, step)| make(m, step)).collect();
+    }
+    let mut best: Vec<Option<(u64, Mapping)>> = vec![None; whole as usize];
+    for clusters_reduction in 1..=whole {
+        for clusters_pixels in 1..=whole / clusters_reduction {
+            for clusters_channels in 1..=whole / clusters_reduction / clusters_pixels {
+                let slot = &mut best[(clusters_reduction * clusters_pixels * clusters_channels) as usize - 1];
+                let mut lanes_reduction = 1;
+                while lanes_reduction <= target.array.lanes {
+                    let mapping =
+                        Mapping { lanes_reduction, clusters_reduction, clusters_channels, clusters_pixels };
+                    let step = step_cycles(target, &work, &mapping);
+                    if slot.is_none_or(|(least, _)| step < least) {
+                        *slot = Some((step, mapping));
+                    }
+                    lanes_reduction *= 2;
+                }
+            }
+        }
+    }
+    let mut options = Vec::with_capacity(best.len());
+    let mut least: Option<(u64, Mapping)> = None;
+    for found in best {
+        if let Some((step, mapping)) = found
+            && least.is_none_or(|(cycles, _)| step < cycles)
+        {
+            least = Some((step, mapping));
+        }
+        options.extend(least.map(|(step, mapping)| make(mapping, step)));
+    }
+    options
+}
+
+/// A stage in a phase, for [`pipeline`].
+#[derive(Clone, Copy, Debug)]
+pub struct Running<'a> {
+    /// The stage as the token simulation sees it.
+    pub actor: &'a Actor,
+    /// Cycles of one step.
+    pub step_cycles: u64,
+}
+
+/// When stages start and when the last is done, in cycles from the begin of the phase.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PipelineTime {
+    /// Start of each stage's first step.
+    pub starts: Vec<u64>,
+    /// End of the last stage.
+    pub end: u64,
+}
+
+/// Time of stages that all work at once, in topological order. In lockstep a stage and each stage that it reads from work by
+/// turns, so the pair takes the sum.
+pub fn pipeline(stages: &[Running<'_>], lockstep: bool) -> PipelineTime {
+    let mut starts = Vec::with_capacity(stages.len());
+    let mut ends: Vec<u64> = Vec::with_capacity(stages.len());
+    for (index, stage) in stages.iter().enumerate() {
+        let work = u64::from(stage.actor.n_steps()) * stage.step_cycles;
+        let (mut start, mut least_end) = (0, 0);
+        for Edge { view, first_end, last_steps } in stage.actor.edges() {
+            for (earlier, writer) in stages[..index].iter().enumerate() {
+                let Some(out) = writer.actor.out().filter(|out| views_meet(out, &view)) else { continue };
+                let rows = first_end.saturating_sub(out.row0).min(writer.actor.n_rows());
+                let steps = u64::from(rows.div_ceil(writer.actor.rows_per_step()));
+                start = start.max(starts[earlier] + steps * writer.step_cycles);
+                least_end = least_end.max(ends[earlier] + u64::from(last_steps) * stage.step_cycles);
+                if lockstep {
+                    let both = work + u64::from(writer.actor.n_steps()) * writer.step_cycles;
+                    least_end = least_end.max(starts[earlier] + both);
+                }
+            }
+        }
+        starts.push(start);
+        ends.push((start + work).max(least_end));
+    }
+    PipelineTime { starts, end: ends.into_iter().max().unwrap_or(0) }
+}
+
+/// Cycles that DRAM needs for bytes of a phase: the channel's rate, and its latency once.
+pub fn dram_bound(target: &Target, bytes: u64) -> u64 {
+    if bytes == 0 { 0 } else { dram_cycles(target, bytes) + u64::from(target.dram.latency_cycles) }
+}
+
+/// Energy of everything in an inference but DRAM, in picojoules, by the timed interpreter's counting: the products that
+/// the array makes, activation SRAM read once a row and reader and written once a row, weight SRAM written once and
+/// read once a step.
+pub fn on_chip_energy(
+    graph: &StageGraph,
+    target: &Target,
+    stages: impl Iterator<Item = (StageId, bool)>,
+) -> f64 {
+    let (mut macs, mut activation, mut weight) = (0u64, 0u64, 0u64);
+    for (stage, winograd) in stages {
+        let node = &graph.stages[stage];
+        let code = with_winograd(&node.code, winograd);
+        macs += if winograd { code.macs_direct() * 4 / 9 } else { code.macs_direct() };
+        for view in code.reads().into_iter().chain([code.out]) {
+            let elem = graph.buffers.values().nth(view.stream as usize).map_or(1, |b| b.elem.size_bytes());
+            activation += view.n_elements() * u64::from(elem);
+        }
+        weight += node.weight_bytes() * (u64::from(code.n_steps()) + 1);
+    }
+    let energy = &target.energy;
+    macs as f64 * energy.mac_pj
+        + activation as f64 * energy.activation_byte_pj
+        + weight as f64 * energy.weight_byte_pj
+}
+
+/// A cost of two parts, cycles and DRAM bytes, as one number: least score is least cost, and ties go to the other part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Score of a cycle.
+    pub per_cycle: u128,
+    /// Score of a DRAM byte.
+    pub per_byte: u128,
+}
+
+impl Weights {
+    /// The weights of an objective. For the product of energy and delay, which does not add up over phases, they are its
+    /// gradient at a plan of `around = (picojoules, cycles)`: the product is least on the convex hull of what plans cost, so
+    /// some such weights find it.
+    pub fn of(objective: Objective, target: &Target, around: (f64, f64)) -> Self {
+        const UNIT: u128 = 1 << 40;
+        match objective {
+            Objective::Latency => Self { per_cycle: UNIT, per_byte: 1 },
+            Objective::Traffic | Objective::Energy => Self { per_cycle: 1, per_byte: UNIT },
+            Objective::Edp => {
+                let (energy, delay) = (around.0.max(1.0), around.1.max(1.0));
+                // d(E*D) = E dD + D dE, in units that keep both integers large.
+                let ratio = delay * target.energy.dram_byte_pj / energy;
+                Self { per_cycle: UNIT, per_byte: ((ratio * UNIT as f64) as u128).max(1) }
+            }
+        }
+    }
+
+    /// The score of a cost.
+    pub fn score(&self, cycles: u64, bytes: u64) -> u128 {
+        self.per_cycle * u128::from(cycles) + self.per_byte * u128::from(bytes)
+    }
+}

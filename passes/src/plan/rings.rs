@@ -1,0 +1,260 @@
+//! How many row slots each ring of a phase needs, by simulating row tokens.
+//!
+//! The stages of a phase form a Kahn process network; with bounded rings it can deadlock. A ring is sized by running
+//! the phase once, on demand: a step is taken only when a later stage asks for its rows, so rows appear as late as
+//! they can and each ring holds the least. The most that a ring ever held is its size. Since the network is
+//! determinate, any other order of ready steps also finishes in rings of these sizes, and enlarging a ring never hurts.
+//!
+//! With [`Slack::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the other. With
+//! [`Slack::Overlap`] a step is taken only when the rows of the *next* step (or one more step of the producer) are there too,
+//! so a stage always finds its next rows ready while its producer works: the pipeline runs at the rate of its slowest stage.
+//! A skip path grows by the slack of the longer path that it runs beside.
+//!
+//! Deliberately not here: addresses, pitches and bytes, and whether the sizes fit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use strata_isa_spec::{StageCode, View};
+
+use super::graph::views_meet;
+
+/// How far a producer may run ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slack {
+    /// Just far enough for the phase to finish.
+    Lockstep,
+    /// One step further, so that producer and consumer work at once.
+    #[default]
+    Overlap,
+}
+
+/// One view that a stage reads, as rows of the stream by step.
+#[derive(Clone, Debug)]
+struct Port {
+    view: View,
+    /// First row that this or any later step needs; one past the last step it is `u32::MAX`.
+    first: Arc<[u32]>,
+    /// One past the last row that this or any earlier step needs.
+    end: Arc<[u32]>,
+}
+
+/// A stage as the token simulation sees it. Making one costs a look at every row; it is cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    n_rows: u32,
+    rows_per_step: u32,
+    ports: Vec<Port>,
+    out: Option<View>,
+}
+
+impl Actor {
+    /// The actor of a stage, a DMA stage included. `winograd` in the code decides the rows of a step.
+    pub fn new(code: &StageCode) -> Self {
+        let (n_rows, rows_per_step) = (code.n_rows(), code.rows_per_step());
+        let views = code.reads();
+        let n_steps = n_rows.div_ceil(rows_per_step) as usize;
+        let mut firsts = vec![vec![u32::MAX; n_steps + 1]; views.len()];
+        let mut ends = vec![vec![0; n_steps]; views.len()];
+        for row in 0..n_rows {
+            let step = (row / rows_per_step) as usize;
+            for (port, need) in code.demand(row).into_iter().enumerate() {
+                if need.start < need.end {
+                    let row0 = views[port].row0;
+                    firsts[port][step] = firsts[port][step].min(row0 + need.start);
+                    ends[port][step] = ends[port][step].max(row0 + need.end);
+                }
+            }
+        }
+        for (first, end) in firsts.iter_mut().zip(&mut ends) {
+            for step in (0..n_steps).rev() {
+                first[step] = first[step].min(first[step + 1]);
+            }
+            for step in 1..n_steps {
+                end[step] = end[step].max(end[step - 1]);
+            }
+        }
+        let ports = (views.into_iter().zip(firsts).zip(ends))
+            .map(|((view, first), end)| Port { view, first: first.into(), end: end.into() })
+            .collect();
+        Self { n_rows, rows_per_step, ports, out: (code.out.rows > 0).then_some(code.out) }
+    }
+
+    /// A transfer of rows from DRAM into a view.
+    pub fn dma_in(view: View) -> Self {
+        Self { n_rows: view.rows, rows_per_step: 1, ports: Vec::new(), out: Some(view) }
+    }
+
+    /// A transfer of the rows of a view to DRAM.
+    pub fn dma_out(view: View) -> Self {
+        let first = (0..view.rows).map(|row| view.row0 + row).chain([u32::MAX]).collect();
+        let end = (0..view.rows).map(|row| view.row0 + row + 1).collect();
+        Self { n_rows: view.rows, rows_per_step: 1, ports: vec![Port { view, first, end }], out: None }
+    }
+
+    /// Steps in all.
+    pub fn n_steps(&self) -> u32 {
+        self.n_rows.div_ceil(self.rows_per_step)
+    }
+
+    /// For each view that the actor reads, in order: what its first and last steps wait for.
+    pub fn edges(&self) -> impl Iterator<Item = Edge> + '_ {
+        self.ports.iter().map(|port| Edge {
+            view: port.view,
+            first_end: port.end.first().copied().unwrap_or(0),
+            last_steps: port
+                .end
+                .last()
+                .map_or(0, |last| port.end.iter().rev().take_while(|end| *end == last).count() as u32),
+        })
+    }
+
+    /// Rows that one step makes.
+    pub fn rows_per_step(&self) -> u32 {
+        self.rows_per_step
+    }
+
+    /// Rows in all.
+    pub fn n_rows(&self) -> u32 {
+        self.n_rows
+    }
+
+    /// What it writes.
+    pub fn out(&self) -> Option<View> {
+        self.out
+    }
+}
+
+/// What a reader waits for at the ends of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The view read.
+    pub view: View,
+    /// One past the last stream row that the first step needs.
+    pub first_end: u32,
+    /// Steps that need the last row that is read at all.
+    pub last_steps: u32,
+}
+
+/// Slots for each stream that the phase touches, by stream: enough that it finishes, at most the rows written. `actors` are
+/// all stages of the phase, DMA stages included, in an order in which writers stand before their readers. Rows that no
+/// actor writes count as written before.
+pub fn ring_slots(actors: &[Actor], slack: Slack) -> BTreeMap<u32, u32> {
+    let mut simulation = Simulation::new(actors, slack);
+    simulation.run();
+    simulation.slots
+}
+
+/// Slots of the phase's streams from its stages' codes. See [`ring_slots`].
+pub fn size_rings(codes: &[StageCode], slack: Slack) -> BTreeMap<u32, u32> {
+    let actors: Vec<Actor> = codes.iter().map(Actor::new).collect();
+    ring_slots(&actors, slack)
+}
+
+struct Simulation<'a> {
+    actors: &'a [Actor],
+    slack: Slack,
+    /// Steps taken by each actor.
+    steps: Vec<u32>,
+    /// For each actor and port, the actors that write what it reads.
+    writers: Vec<Vec<Vec<usize>>>,
+    /// For each actor, the ports on the stream that it writes.
+    readers: Vec<Vec<(usize, usize)>>,
+    slots: BTreeMap<u32, u32>,
+    peak: Vec<u32>,
+}
+
+impl<'a> Simulation<'a> {
+    fn new(actors: &'a [Actor], slack: Slack) -> Self {
+        let writers = actors.iter().map(|actor| {
+            let of = |port: &Port| {
+                let meets = |w: &usize| actors[*w].out.is_some_and(|out| views_meet(&out, &port.view));
+                (0..actors.len()).filter(meets).collect()
+            };
+            actor.ports.iter().map(of).collect()
+        });
+        let readers = actors.iter().map(|actor| {
+            let reads = |stream: u32| {
+                actors.iter().enumerate().flat_map(move |(reader, other)| {
+                    let ports = other.ports.iter().enumerate();
+                    ports.filter(move |(_, p)| p.view.stream == stream).map(move |(port, _)| (reader, port))
+                })
+            };
+            actor.out.map(|out| reads(out.stream).collect()).unwrap_or_default()
+        });
+        Self {
+            actors,
+            slack,
+            steps: vec![0; actors.len()],
+            writers: writers.collect(),
+            readers: readers.collect(),
+            slots: BTreeMap::new(),
+            peak: vec![0; actors.len()],
+        }
+    }
+
+    fn run(&mut self) {
+        // What nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
+        let sinks: Vec<usize> = (0..self.actors.len()).filter(|&a| self.readers[a].is_empty()).collect();
+        loop {
+            let lag = |&a: &usize| {
+                let (done, all) = (u64::from(self.steps[a]), u64::from(self.actors[a].n_steps().max(1)));
+                (done * (1 << 32) / all, a)
+            };
+            let open = sinks.iter().copied().filter(|&a| self.steps[a] < self.actors[a].n_steps());
+            let Some(next) = open.min_by_key(lag) else { break };
+            self.step(next);
+        }
+        // Rows that no sink asked for, such as those that a stride skips.
+        for actor in 0..self.actors.len() {
+            while self.steps[actor] < self.actors[actor].n_steps() {
+                self.step(actor);
+            }
+        }
+        for (actor, &peak) in self.actors.iter().zip(&self.peak) {
+            if let Some(out) = actor.out {
+                let slots = self.slots.entry(out.stream).or_insert(1);
+                *slots = (*slots).max(peak);
+            }
+        }
+    }
+
+    fn rows_done(&self, actor: usize) -> u32 {
+        (self.steps[actor] * self.actors[actor].rows_per_step).min(self.actors[actor].n_rows)
+    }
+
+    /// Takes the next step of an actor after those that it waits for.
+    fn step(&mut self, actor: usize) {
+        let actors = self.actors;
+        let this = &actors[actor];
+        let step = self.steps[actor] as usize;
+        for (port, read) in this.ports.iter().enumerate() {
+            for at in 0..self.writers[actor][port].len() {
+                let writer = self.writers[actor][port][at];
+                let rows = actors[writer].n_rows;
+                let row0 = actors[writer].out.map_or(0, |out| out.row0);
+                let mut wanted = read.end[step];
+                if self.slack == Slack::Overlap {
+                    let next = read.end.get(step + 1).copied().unwrap_or(wanted);
+                    wanted = next.max(wanted + actors[writer].rows_per_step);
+                }
+                let wanted = wanted.saturating_sub(row0).min(rows);
+                while self.rows_done(writer) < wanted {
+                    self.step(writer);
+                }
+            }
+        }
+        if let Some(out) = this.out {
+            let begin = out.row0 + self.rows_done(actor);
+            let end = out.row0 + ((self.steps[actor] + 1) * this.rows_per_step).min(this.n_rows);
+            let oldest = (self.readers[actor].iter())
+                .map(|&(reader, port)| actors[reader].ports[port].first[self.steps[reader] as usize])
+                .min()
+                .unwrap_or(begin);
+            self.peak[actor] = self.peak[actor].max(end - oldest.min(begin));
+        }
+        self.steps[actor] += 1;
+    }
+}

@@ -1,0 +1,263 @@
+//! The planner: tabulate stages, offer columns, choose among them, and write the plan down.
+
+use serde::{Deserialize, Serialize};
+use strata_isa_spec::Target;
+
+use super::choose::{Choice, Place, SearchLimits, choose};
+use super::columns::{Column, Context, intervals};
+use super::cost::{StageProfile, Weights, on_chip_energy};
+use super::graph::{GraphError, StageSet, Topology};
+use super::{
+    BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency, StageGraph,
+    StageId,
+};
+
+/// What is asked of the planner. Limits count work, never time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanOptions {
+    /// What is least.
+    pub objective: Objective,
+    /// Multi-layer or layer by layer.
+    pub mode: Mode,
+    /// Stages of a phase, at most.
+    pub longest_phase: usize,
+    /// Labels that the chooser keeps for one cut and one set of places.
+    pub labels_per_state: usize,
+    /// Labels that it keeps for one cut.
+    pub labels_per_cut: usize,
+    /// Cuts that it visits.
+    pub cuts: usize,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            objective: Objective::Latency,
+            mode: Mode::Multi,
+            longest_phase: 64,
+            labels_per_state: 16,
+            labels_per_cut: 256,
+            cuts: 100_000,
+        }
+    }
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The graph makes no sense.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Stages that do not fit the target even alone.
+    #[error("{} stage(s) do not fit the target:{}", .0.len(), .0.iter().map(|s| format!("\n  {s}")).collect::<String>())]
+    StageTooLarge(Vec<TooLarge>),
+    /// Every stage fits alone, but no sequence was found.
+    #[error(
+        "no sequence of phases fits the target: {stages} of {all} stages can be run, then `{stuck}` cannot"
+    )]
+    Stuck {
+        /// Stages that can be run.
+        stages: usize,
+        /// All of them.
+        all: usize,
+        /// The first that cannot.
+        stuck: String,
+    },
+}
+
+/// A stage that does not fit the target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{stage}` needs {needed} bytes of {memory}, {} more than the {limit} there are", .needed - .limit)]
+pub struct TooLarge {
+    /// The stage's name.
+    pub stage: String,
+    /// The memory that is too small.
+    pub memory: &'static str,
+    /// Bytes of it.
+    pub limit: u64,
+    /// Bytes needed.
+    pub needed: u64,
+}
+
+/// Plans a graph for a target.
+///
+/// # Errors
+/// If a stage does not fit the target, or the graph makes no sense.
+pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Result<Plan, PlanError> {
+    let topology = Topology::new(graph)?;
+    let profiles = graph.stages.values().map(|node| StageProfile::new(node, target)).collect();
+    let context = Context { graph, target, topology, profiles };
+    let columns = offer(&context, options)?;
+    let capacity = target.memory.activation;
+    let choice = search(&context, &columns, options, capacity)?;
+    Ok(write_down(&context, &columns, &choice, options))
+}
+
+/// The columns of a mode.
+fn offer(context: &Context<'_>, options: &PlanOptions) -> Result<Vec<Column>, PlanError> {
+    let longest = if options.mode == Mode::Single { 1 } else { options.longest_phase.max(1) };
+    let mut columns = Vec::new();
+    let mut too_large = Vec::new();
+    for set in intervals(context, longest) {
+        let column = Column::new(context, &set);
+        if column.is_none() && set.len() == 1 {
+            too_large.extend(set.iter().map(|stage| too_large_why(context, stage)));
+        }
+        columns.extend(column);
+    }
+    if too_large.is_empty() { Ok(columns) } else { Err(PlanError::StageTooLarge(too_large)) }
+}
+
+fn too_large_why(context: &Context<'_>, stage: StageId) -> TooLarge {
+    let memory = &context.target.memory;
+    let weights = context.profile(stage).weight_bytes;
+    let name = context.graph.stages[stage].name.clone();
+    if weights > memory.weight {
+        return TooLarge { stage: name, memory: "weight SRAM", limit: memory.weight, needed: weights };
+    }
+    let mut roomy = context.target.clone();
+    roomy.memory.activation = u64::MAX;
+    let roomy = Context {
+        graph: context.graph,
+        target: &roomy,
+        topology: context.topology.clone(),
+        profiles: context.profiles.clone(),
+    };
+    let needed = Column::new(&roomy, &StageSet::of(stage)).and_then(|column| {
+        let bytes = |v: &super::columns::Variant| v.private_bytes + v.ring_bytes.iter().sum::<u64>();
+        column.variants.iter().map(bytes).min()
+    });
+    let needed = needed.unwrap_or(memory.activation + 1);
+    TooLarge { stage: name, memory: "activation SRAM", limit: memory.activation, needed }
+}
+
+fn search(
+    context: &Context<'_>,
+    columns: &[Column],
+    options: &PlanOptions,
+    capacity: u64,
+) -> Result<Choice, PlanError> {
+    let limits = SearchLimits {
+        labels_per_state: options.labels_per_state,
+        labels_per_cut: options.labels_per_cut,
+        cuts: options.cuts,
+    };
+    let solve = |weights: Weights| {
+        choose(context, columns, weights, capacity, limits).map_err(|stuck| PlanError::Stuck {
+            stages: stuck.reached.len(),
+            all: context.graph.stages.len(),
+            stuck: (context.graph.stages.iter())
+                .find(|(stage, _)| !stuck.reached.contains(*stage))
+                .map_or_else(String::new, |(_, node)| node.name.clone()),
+        })
+    };
+    if options.objective != Objective::Edp {
+        return solve(Weights::of(options.objective, context.target, (0.0, 0.0)));
+    }
+    // Follow the product's gradient from both ends until it stops falling.
+    let product = |choice: &Choice| energy(context, columns, choice) * choice.cycles as f64;
+    let mut best: Option<Choice> = None;
+    for from in [Objective::Latency, Objective::Energy] {
+        let mut at = solve(Weights::of(from, context.target, (0.0, 0.0)))?;
+        for _ in 0..4 {
+            let around = (energy(context, columns, &at), at.cycles as f64);
+            let next = solve(Weights::of(Objective::Edp, context.target, around))?;
+            if product(&next) >= product(&at) {
+                break;
+            }
+            at = next;
+        }
+        if best.as_ref().is_none_or(|best| product(&at) < product(best)) {
+            best = Some(at);
+        }
+    }
+    let mut best = best.expect("the loop above ran");
+    best.proven = false;
+    Ok(best)
+}
+
+/// Energy of a choice in picojoules.
+fn energy(context: &Context<'_>, columns: &[Column], choice: &Choice) -> f64 {
+    let stages = choice.phases.iter().flat_map(|phase| {
+        let column = &columns[phase.column];
+        let options = column.variants[phase.variant].implementations.iter();
+        column.stages.iter().copied().zip(options.map(|i| i.winograd))
+    });
+    on_chip_energy(context.graph, context.target, stages)
+        + choice.bytes as f64 * context.target.energy.dram_byte_pj
+}
+
+/// The plan of a choice.
+fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, options: &PlanOptions) -> Plan {
+    let graph = context.graph;
+    let mut residency = vec![Residency::default(); graph.buffers.len()];
+    let mut dram = DramBytes::default();
+    let mut seen_inputs = vec![0u64; graph.buffers.len()];
+    let mut phases = Vec::with_capacity(choice.phases.len());
+    for (index, chosen) in choice.phases.iter().enumerate() {
+        let column = &columns[chosen.column];
+        let variant = &column.variants[chosen.variant];
+        dram.weights += column.table_bytes;
+        for &(buffer, place) in &chosen.places {
+            let slot = &mut residency[buffer.as_u32() as usize];
+            let was_kept = slot.kept_until.is_some();
+            if place != Place::Dram {
+                slot.kept_until = Some(index as u32);
+            }
+            if let Some(boundary) = column.boundary.iter().find(|b| b.buffer == buffer) {
+                let in_dram = place == Place::Dram;
+                let size = graph.buffers[buffer].size_bytes();
+                match graph.buffers[buffer].role {
+                    BufferRole::Input(_) if in_dram || !was_kept => {
+                        let bytes = if in_dram { boundary.load.bytes } else { size };
+                        let seen = &mut seen_inputs[buffer.as_u32() as usize];
+                        let first = bytes.min(size - *seen);
+                        *seen += first;
+                        dram.inputs += first;
+                        dram.spill_read += bytes - first;
+                    }
+                    _ if in_dram => dram.spill_read += boundary.load.bytes,
+                    _ => {}
+                }
+                if place != Place::Sram {
+                    slot.stored |= boundary.store.stages > 0;
+                    match graph.buffers[buffer].role {
+                        BufferRole::Output(_) => dram.outputs += boundary.store.bytes,
+                        _ => dram.spill_write += boundary.store.bytes,
+                    }
+                }
+            }
+        }
+        phases.push(PhasePlan {
+            partitions: variant.division.partitions.clone(),
+            stages: (column.stages.iter().zip(&variant.implementations).zip(&variant.division.of_stage))
+                .map(|((&stage, how), &partition)| Placement {
+                    stage,
+                    partition,
+                    mapping: how.mapping,
+                    winograd: how.winograd,
+                })
+                .collect(),
+            slack: variant.slack,
+            predicted_cycles: chosen.cycles,
+        });
+    }
+    dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
+    let outside = graph.buffers.values().filter(|b| b.role != BufferRole::Internal);
+    dram.compulsory = dram.weights + outside.map(super::Buffer::size_bytes).sum::<u64>();
+    let cost = match options.objective {
+        Objective::Latency => choice.cycles as f64,
+        Objective::Traffic => dram.total as f64,
+        Objective::Energy => energy(context, columns, choice),
+        Objective::Edp => energy(context, columns, choice) * choice.cycles as f64,
+    };
+    Plan {
+        objective: options.objective,
+        mode: options.mode,
+        phases,
+        residency,
+        cycles: choice.cycles,
+        dram_bytes: dram,
+        certificate: Certificate { cost, proven_optimal: choice.proven, ..Certificate::default() },
+    }
+}
