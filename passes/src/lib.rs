@@ -4,3 +4,4 @@ pub mod manager;
 
 pub mod plan;
 pub mod quantise;
+pub mod stages;

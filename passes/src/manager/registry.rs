@@ -140,7 +140,12 @@ impl PassOptions {
 }
 
 /// Every pass, in the order in which a compile runs them.
-pub static REGISTRY: &[&PassInfo] = &[&crate::quantise::QUANTISE];
+pub static REGISTRY: &[&PassInfo] = &[
+    &crate::quantise::QUANTISE,
+    &crate::stages::FORM_STAGES,
+    &crate::stages::split::SPLIT_CHANNELS,
+    &crate::stages::erase::ERASE_WRAPPERS,
+];
 
 /// The pass of a name.
 pub fn find(name: &str) -> Option<&'static PassInfo> {

@@ -1,0 +1,50 @@
+//! Rewrites that make selection simpler: constants folded, biases of one element spread over the channels.
+
+use strata_ir::eval::eval_op;
+use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorData, ValueId};
+
+use crate::manager::PassError;
+
+/// Normalises the ops of a block.
+///
+/// # Errors
+/// If an op of constants cannot be evaluated.
+pub(super) fn normalise(module: &mut Module, block: BlockId) -> Result<(), PassError> {
+    for op in module.block_ops(block).to_vec() {
+        fold(module, op)?;
+        spread_bias(module, op);
+    }
+    Ok(())
+}
+
+/// Replaces the uses of an op of constants by its value.
+fn fold(module: &mut Module, op: OpId) -> Result<(), PassError> {
+    let data = module.op(op);
+    if data.operands().is_empty() || data.results().len() != 1 {
+        return Ok(());
+    }
+    let tensors = data.operands().iter().map(|&value| Some(module.constant(value)?.tensor.clone()));
+    let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else { return Ok(()) };
+    let loc = data.loc.clone();
+    let value = eval_op(module, op, &tensors).map_err(PassError::other)?.swap_remove(0);
+    let folded = module.insert_const_before(op, std::sync::Arc::unwrap_or_clone(value), loc);
+    let result = module.result(op);
+    module.replace_all_uses(result, folded);
+    module.erase(op);
+    Ok(())
+}
+
+fn spread_bias(module: &mut Module, op: OpId) {
+    if !matches!(module.op(op).op, Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::TransposeConv2d(_)) {
+        return;
+    }
+    let bias: ValueId = module.op(op).operands()[2];
+    let n_channels = module.tensor_ty(module.result(op)).shape.last().copied().unwrap_or(1);
+    let Some(elements) = module.constant(bias) else { return };
+    let (TensorData::I32(values), true) = (elements.tensor.data(), n_channels != 1) else { return };
+    if let [value] = values[..] {
+        let loc = module.op(op).loc.clone();
+        let spread = module.insert_const_before(op, Tensor::i32([n_channels], vec![value; n_channels]), loc);
+        module.set_operand(op, 2, spread);
+    }
+}
