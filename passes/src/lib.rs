@@ -1,5 +1,6 @@
 //! Transformations and planning of Strata.
 pub mod allocate;
+pub mod canonicalise;
 pub mod manager;
 
 pub mod plan;

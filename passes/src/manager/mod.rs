@@ -5,18 +5,23 @@
 //! | [`phase`] | the named levels of the IR |
 //! | [`registry`] | the table of all passes, and the options they take |
 //! | [`pipeline`] | `name{key=value,…},name,…` to passes |
+//! | [`run`] | runs a pipeline: verifies, times, dumps, checks claims, catches panics, writes reproducers |
+//! | [`compare`](mod@compare) | whether a pass kept the module's results, by evaluating it before and after |
 //!
 //! The contract of a pass in one sentence: given a module that verifies at a phase the pass takes, it leaves a module
 //! that verifies at the phase it gives, and says truthfully whether it changed anything. Passes do no IO, hold no
 //! state between runs and never read the clock; the manager's times are for reports only and decide nothing.
 
+pub mod compare;
 pub mod phase;
 pub mod pipeline;
 pub mod registry;
+pub mod run;
 
 pub use phase::Phase;
 pub use pipeline::{Pipeline, PipelineError};
 pub use registry::{OptionInfo, OptionKind, PassInfo, PassOptions, REGISTRY};
+pub use run::{Dump, PassReport, RunError, RunFailure, RunOptions, run_pipeline};
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;

@@ -228,3 +228,34 @@ impl Reader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_without_defaults() {
+        let text = " quantise { range = percentile , percentile=99.5, scheme=per-channel } , quantise";
+        let pipeline = Pipeline::parse(text).expect("it is a pipeline");
+        assert_eq!(pipeline.to_string(), "quantise{percentile=99.5,range=percentile},quantise");
+        assert_eq!(pipeline.steps()[0].options.number("percentile"), 99.5);
+        assert!(Pipeline::parse("").expect("nothing to run").steps().is_empty());
+    }
+
+    #[test]
+    fn errors_say_where_and_what() {
+        let cases = [
+            ("quantise,banana", "column 10: there is no pass `banana`"),
+            ("quantise{size=3}", "column 10: `quantise` has no option `size`; it has: scheme, range"),
+            ("quantise{range=best}", "column 16: `range` of `quantise` is `best`, but must be min-max | per"),
+            ("quantise{range}", "column 15: expected `=` and a value, found `}`"),
+            ("quantise{range=mse", "column 19: expected `,` or `}`, found the end"),
+            ("quantise quantise", "column 10: expected `,` or the end, found `q`"),
+            ("quantise,", "column 10: expected the name of a pass, found the end"),
+        ];
+        for (text, message) in cases {
+            let error = Pipeline::parse(text).expect_err(text).to_string();
+            assert!(error.starts_with(message), "{text}: {error}");
+        }
+    }
+}

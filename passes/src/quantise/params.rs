@@ -68,9 +68,6 @@ pub(super) struct FixedScale {
 }
 
 impl FixedScale {
-    /// A factor of exactly 1.
-    pub(super) const ONE: Self = Self { multiplier: 1 << 30, shift: 30 };
-
     /// The nearest fixed-point factor, if RESCALE may apply it to integers of magnitude up to `bound`: TOSA wants
     /// `-2^(shift-1) <= value < 2^(shift-1)`.
     pub(super) fn new(factor: f64, bound: f64) -> Option<Self> {
@@ -121,7 +118,7 @@ mod tests {
                 assert!((back / factor - 1.0).abs() < 1e-9, "{factor} became {back}");
             }
         }
-        assert_eq!(FixedScale::new(1.0, 1.0), Some(FixedScale::ONE));
+        assert_eq!(FixedScale::new(1.0, 1.0), Some(FixedScale { multiplier: 1 << 30, shift: 30 }));
         assert_eq!(FixedScale::new(2_f64.powi(29), 1.0), None, "the shift would be less than 2");
         assert_eq!(FixedScale::new(1.0, 2_f64.powi(30)), None, "the value is too large for the shift");
         assert_eq!(FixedScale::new(0.0, 1.0), None);

@@ -94,10 +94,10 @@ mod tests {
 
     #[test]
     fn channels_use_their_whole_range() {
-        let weight = Tensor::f32([2, 1, 1, 2], vec![1.0, -0.5, 0.001, 0.002]);
+        let weight = Tensor::f32([2, 1, 1, 2], vec![1.0, -0.5, 0.0004, 0.002]);
         let bias = Tensor::f32([2], vec![0.5, -1.0]);
         let q = quantise_weights(&weight, &bias, ChannelAxis::First, 2, 0.01).expect("f32");
-        assert_eq!(q.weight.as_i8(), Some(&[127, -64, 64, 127][..]));
+        assert_eq!(q.weight.as_i8(), Some(&[127, -64, 25, 127][..]));
         for (channel, real) in [0.5, -1.0].into_iter().enumerate() {
             let back = f64::from(q.bias.as_i32().expect("i32")[channel]) * 0.01 * q.scales[channel];
             assert!((back - real).abs() < 1e-3, "bias {real} came back as {back}");

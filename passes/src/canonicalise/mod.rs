@@ -1,0 +1,197 @@
+//! Cleans a TOSA function without changing what it computes: `canonicalise`.
+//!
+//! One pass over the ops in order, then a removal of dead ops:
+//!
+//! - an op of constants becomes a constant (unless the result is large and was not before);
+//! - equal small constants become one;
+//! - `identity`, a reshape, slice, transpose, pad or tile that changes nothing, and a concatenation of one go away;
+//! - a reshape of a reshape, and a transpose of a transpose, become one.
+//!
+//! Every rule looks at values defined earlier, which are in their final form already, so one pass reaches the
+//! fixpoint of these rules. It does not reorder sums or touch ops within `strata` regions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use strata_ir::dialect::Transpose;
+use strata_ir::eval::eval_op_kind;
+use strata_ir::{BlockId, Module, Op, OpId, Tensor, Type, ValueId};
+
+use crate::manager::registry::{PassInfo, PassOptions};
+use crate::manager::{Changed, Pass, PassContext, PassError, Phase};
+
+/// Constants of more elements than this are not made from smaller ones.
+const LARGE: usize = 1 << 16;
+/// Constants of up to this many elements are merged when equal.
+const SMALL: usize = 64;
+
+/// The pass `canonicalise`.
+pub static CANONICALISE: PassInfo = PassInfo {
+    name: "canonicalise",
+    doc: "Folds constants and removes what changes nothing: identities, chains of reshapes and transposes, dead ops.",
+    takes: &[Phase::Import, Phase::Quant],
+    gives: None,
+    options: &[],
+    build: |_: &PassOptions| Box::new(Canonicalise),
+};
+
+#[derive(Debug)]
+struct Canonicalise;
+
+impl Pass for Canonicalise {
+    fn info(&self) -> &'static PassInfo {
+        &CANONICALISE
+    }
+
+    fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
+        let (mut replaced, mut erased) = (0, 0);
+        for func in module.functions() {
+            let block = module.entry_block(func);
+            replaced += simplify(module, block);
+            erased += eliminate_dead(module, block);
+        }
+        context.count("replaced", replaced);
+        context.count("erased", erased);
+        Ok((replaced + erased > 0).into())
+    }
+}
+
+/// Applies the rules to the ops of a block in order; returns how often one applied.
+fn simplify(module: &mut Module, block: BlockId) -> u64 {
+    let mut n = 0;
+    let mut replaced: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+    let mut constants = Constants::new();
+    for op in module.block_ops(block).to_vec() {
+        let operands: Vec<ValueId> =
+            module.op(op).operands().iter().map(|v| replaced.get(v).copied().unwrap_or(*v)).collect();
+        module.set_operands(op, &operands);
+        if module.op(op).op.is_terminator() || module.op(op).results().len() != 1 {
+            continue;
+        }
+        let result = module.result(op);
+        let instead = match known_constant(module, op, &constants) {
+            Known::Same(value) => Some(value),
+            Known::New(tensor) => {
+                let loc = module.op(op).loc.clone();
+                Some(module.insert_const_before(op, tensor, loc))
+            }
+            Known::Unknown => {
+                n += u64::from(shorten(module, op));
+                bypass(module, op)
+            }
+        };
+        match instead {
+            Some(value) => {
+                n += 1;
+                replaced.insert(result, value);
+                note_constant(module, value, &mut constants);
+            }
+            None => note_constant(module, result, &mut constants),
+        }
+    }
+    n
+}
+
+/// Small constants by type and bytes: numbers that compare equal, such as 0 and -0, are not the same constant.
+type Constants = BTreeMap<(Type, Vec<u8>), ValueId>;
+
+fn constant_key(module: &Module, value: ValueId) -> Option<(Type, Vec<u8>)> {
+    let tensor = &module.constant(value)?.tensor;
+    (tensor.n_elements() <= SMALL).then(|| (module.ty(value).clone(), tensor.data().to_bytes()))
+}
+
+fn note_constant(module: &Module, value: ValueId, constants: &mut Constants) {
+    if let Some(key) = constant_key(module, value) {
+        constants.entry(key).or_insert(value);
+    }
+}
+
+/// What constant an op is.
+enum Known {
+    Same(ValueId),
+    New(Tensor),
+    Unknown,
+}
+
+fn known_constant(module: &Module, op: OpId, constants: &Constants) -> Known {
+    let data = module.op(op);
+    let result = module.result(op);
+    if data.op.is_constant() {
+        let same = constant_key(module, result).and_then(|key| constants.get(&key));
+        return same.map_or(Known::Unknown, |value| Known::Same(*value));
+    }
+    let operands: Option<Vec<&Tensor>> =
+        data.operands().iter().map(|&v| module.constant(v).map(|elements| &*elements.tensor)).collect();
+    let Some(operands) = operands.filter(|operands| !operands.is_empty()) else { return Known::Unknown };
+    let before = operands.iter().map(|tensor| tensor.n_elements()).max().unwrap_or(0);
+    let after = module.ty(result).as_tensor().map_or(0, |ty| ty.n_elements());
+    if after > LARGE && after > before || !data.regions().is_empty() {
+        return Known::Unknown;
+    }
+    let types: Vec<Type> = vec![module.ty(result).clone()];
+    // What cannot be evaluated stays, for whoever reports it.
+    let tensor = eval_op_kind(&data.op, &operands, &types).ok().and_then(|mut tensors| tensors.pop());
+    tensor.map_or(Known::Unknown, Known::New)
+}
+
+/// The operand that an op only passes on.
+fn bypass(module: &Module, op: OpId) -> Option<ValueId> {
+    let data = module.op(op);
+    let input = *data.operands().first()?;
+    let same_type = module.ty(input) == module.ty(module.result(op));
+    let passes_on = match &data.op {
+        Op::Identity(_) => true,
+        Op::Concat(_) => data.operands().len() == 1,
+        // With the type unchanged there is nothing left out, added or repeated.
+        Op::Reshape(_) | Op::Slice(_) | Op::Pad(_) | Op::Tile(_) => same_type,
+        Op::Transpose(op) => is_identity(&op.perms),
+        _ => false,
+    };
+    (passes_on && same_type).then_some(input)
+}
+
+fn is_identity(perms: &[i32]) -> bool {
+    perms.iter().enumerate().all(|(axis, &from)| from as usize == axis)
+}
+
+/// Makes a reshape of a reshape, or a transpose of a transpose, read the first's input; tells whether it did.
+fn shorten(module: &mut Module, op: OpId) -> bool {
+    let Some(&input) = module.op(op).operands().first() else { return false };
+    let Some(producer) = module.defining_op(input) else { return false };
+    let Some(&source) = module.op(producer).operands().first() else { return false };
+    let perms = match (&module.op(producer).op, &module.op(op).op) {
+        (Op::Reshape(_), Op::Reshape(_)) => None,
+        (Op::Transpose(first), Op::Transpose(second)) => {
+            let composed = second.perms.iter().map(|&axis| first.perms.get(axis as usize).copied());
+            let Some(perms) = composed.collect::<Option<Vec<_>>>() else { return false };
+            Some(perms)
+        }
+        _ => return false,
+    };
+    module.set_operand(op, 0, source);
+    if let Some(perms) = perms {
+        module.op_mut(op).op = Transpose { perms }.into();
+    }
+    true
+}
+
+/// Removes ops whose results nobody uses; returns how many.
+fn eliminate_dead(module: &mut Module, block: BlockId) -> u64 {
+    let mut used: BTreeSet<ValueId> = BTreeSet::new();
+    let mut dead: BTreeSet<OpId> = BTreeSet::new();
+    for &op in module.block_ops(block).iter().rev() {
+        let data = module.op(op);
+        if data.op.is_terminator() || data.results().iter().any(|v| used.contains(v)) {
+            used.extend(data.operands());
+            for inner in data.regions().iter().flat_map(|&region| module.region_blocks(region)) {
+                used.extend(module.walk(*inner).iter().flat_map(|&op| module.op(op).operands()));
+            }
+        } else {
+            dead.insert(op);
+        }
+    }
+    module.erase_where(block, |op| dead.contains(&op));
+    dead.len() as u64
+}
+
+#[cfg(test)]
+mod tests;
