@@ -1,5 +1,6 @@
 //! Runs an ONNX file through the importer and the IR's evaluator: `run_onnx run MODEL --input NAME_OR_INDEX=FILE.npy …
-//! --output-dir DIR [--input-shape NAME=1x3x8x8] [--no-cross-check] [--reference]` writes `DIR/0.npy` and so on.
+//! --output-dir DIR [--input-shape NAME=1x3x8x8] [--no-cross-check] [--reference]` writes `DIR/0.npy`
+//! and so on; `--dump FILE` writes the module instead, as text.
 //!
 //! Exit codes: 0 done, 1 the model or the run failed, 2 wrong usage, 3 a valid model that is not supported. With
 //! `--reference` tract runs the model instead.
@@ -32,6 +33,7 @@ struct Arguments {
     options: ImportOptions,
     reference: bool,
     verbose: bool,
+    dump: Option<PathBuf>,
 }
 
 fn arguments() -> Result<Arguments, Failure> {
@@ -48,6 +50,7 @@ fn arguments() -> Result<Arguments, Failure> {
         options: ImportOptions::default(),
         reference: false,
         verbose: false,
+        dump: None,
     };
     while let Some(flag) = args.next() {
         let mut value = || args.next().ok_or_else(|| usage(&format!("{flag} needs a value")));
@@ -55,6 +58,7 @@ fn arguments() -> Result<Arguments, Failure> {
             "--reference" => out.reference = true,
             "--verbose" => out.verbose = true,
             "--no-cross-check" => out.options.cross_check = false,
+            "--dump" => out.dump = Some(PathBuf::from(value()?)),
             "--output-dir" => out.output_dir = PathBuf::from(value()?),
             "--input" => {
                 let value = value()?;
@@ -89,6 +93,10 @@ fn run() -> Result<(), Failure> {
             let code = if matches!(error, ImportError::Unsupported(_)) { 3 } else { 1 };
             (code, error.to_string().replace('\n', " "))
         })?;
+        if let Some(path) = &args.dump {
+            std::fs::write(path, strata_ir::text::to_string(&imported.module)).map_err(|e| failed(&e))?;
+            return Ok(());
+        }
         if args.verbose {
             eprintln!("{:?}", imported.cross_check);
             for op in imported.module.walk(imported.module.body()) {

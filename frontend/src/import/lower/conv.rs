@@ -1,13 +1,14 @@
 //! Convolutions and transposed convolutions.
 
 use strata_ir::ValueId;
+use tract_onnx::pb::tensor_proto::DataType;
 
 use super::{Lowering, single};
 use crate::import::array::Array;
 use crate::import::emit::{Pads, Window};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::Node;
-use crate::import::layout::Value;
+use crate::import::layout::{Value, View, channels_last};
 
 /// A spatial attribute as `[y, x]`; 1-D ones get `default` for y.
 pub(super) fn spatial(values: Option<&[i64]>, rank: usize, default: i64, what: &str) -> Lowered<[i64; 2]> {
@@ -133,6 +134,9 @@ fn n_groups(node: &Node<'_>, n_in: usize, n_out: usize) -> Lowered<usize> {
 pub(super) fn conv(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let input = node.input(0)?;
     let rank = input.shape().len();
+    if rank == 5 {
+        return volumetric(lo, node);
+    }
     let x = lo.nhwc(input)?;
     let weight = weight_4d(node, rank)?;
     let &[n_out, n_per_group, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
@@ -145,26 +149,97 @@ pub(super) fn conv(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     check_kernel(node, rank, kernel)?;
     let window = window(node, rank, kernel, [h, w])?;
     let (x, window) = lo.fit_window(x, window)?;
-    let bias = bias(node, n_out)?;
-    let out = if group == n_in && group > 1 {
-        // [C*M, 1, KH, KW] -> [KH, KW, C, M]
-        let weight = weight.reshaped([n_in, n_out / n_in, kh, kw]).transposed(&[2, 3, 0, 1]);
-        let weight = lo.em.constant(weight.to_tensor()?);
-        let bias = lo.em.floats([n_out], bias);
-        lo.em.depthwise(x, weight, bias, &window)
-    } else {
-        let weight = weight.transposed(&[0, 2, 3, 1]);
-        let mut parts = Vec::new();
-        for (index, bias) in bias.chunks(n_out / group).enumerate() {
-            let part = if group == 1 { x } else { lo.em.slice_axis(x, 3, index * n_per_group, n_per_group) };
-            let weight = part_of(&weight, index, group);
-            let weight = lo.em.constant(weight.to_tensor()?);
-            let bias = lo.em.floats([bias.len()], bias.to_vec());
-            parts.push(lo.em.conv2d(part, weight, bias, &window));
-        }
-        lo.em.concat(&parts, 3)
-    };
+    let out = grouped(lo, x, &weight, &bias(node, n_out)?, group, &window)?;
     single(lo.from_nhwc(out, rank))
+}
+
+/// A convolution of NHWC `x` with a weight `[OC, IC/group, KH, KW]`.
+fn grouped(
+    lo: &mut Lowering,
+    x: ValueId,
+    weight: &Array,
+    bias: &[f32],
+    group: usize,
+    window: &Window,
+) -> Lowered<ValueId> {
+    let &[n_out, n_per_group, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
+    if n_per_group == 1 && group > 1 {
+        // [C*M, 1, KH, KW] -> [KH, KW, C, M]
+        let weight = weight.reshaped([group, n_out / group, kh, kw]).transposed(&[2, 3, 0, 1]);
+        let weight = lo.em.constant(weight.to_tensor()?);
+        let bias = lo.em.floats([n_out], bias.to_vec());
+        return Ok(lo.em.depthwise(x, weight, bias, window));
+    }
+    let weight = weight.transposed(&[0, 2, 3, 1]);
+    let mut parts = Vec::new();
+    for (index, bias) in bias.chunks(n_out / group).enumerate() {
+        let part = if group == 1 { x } else { lo.em.slice_axis(x, 3, index * n_per_group, n_per_group) };
+        let weight = part_of(&weight, index, group);
+        let weight = lo.em.constant(weight.to_tensor()?);
+        let bias = lo.em.floats([bias.len()], bias.to_vec());
+        parts.push(lo.em.conv2d(part, weight, bias, window));
+    }
+    Ok(lo.em.concat(&parts, 3))
+}
+
+/// An attribute with one number for each of `n` spatial axes (`2 * n` for padding).
+pub(super) fn spatial_list(node: &Node<'_>, name: &str, n: usize, default: i64) -> Lowered<Vec<i64>> {
+    match node.ints(name)? {
+        None => Ok(vec![default; n]),
+        Some(values) if values.len() == n && values.iter().all(|&v| v >= default && v < 1 << 20) => Ok(values.to_vec()),
+        Some(other) => unsupported!("{name} {other:?}"),
+    }
+}
+
+/// A 3-D convolution: the sum of 2-D ones, one for each tap along the depth, the depth counted to the batch.
+fn volumetric(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let weight = node.constant(1, "the weight")?;
+    weight.as_floats()?;
+    let (&[n, n_in, depth, h, w], &[n_out, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..]) else {
+        invalid!("a weight of shape {:?} for an input of shape {:?}", weight.shape, view.shape)
+    };
+    let group = n_groups(node, n_in, n_out)?;
+    if n_per_group * group != n_in || view.dtype != DataType::Float {
+        invalid!("a weight for {} channels on an input of {n_in}", n_per_group * group);
+    }
+    if !matches!(node.string("auto_pad", "NOTSET")?.as_str(), "NOTSET" | "VALID") {
+        unsupported!("auto_pad of a 3-D convolution");
+    }
+    let strides = spatial_list(node, "strides", 3, 1)?;
+    let dilations = spatial_list(node, "dilations", 3, 1)?;
+    let pads = spatial_list(node, "pads", 6, 0)?;
+    let order = channels_last(5);
+    let x = lo.in_order(&view, &order);
+    let (front, back) = (pads[0] as usize, pads[3] as usize);
+    let x = lo.em.pad(x, &[(0, 0), (front, back), (0, 0), (0, 0), (0, 0)], 0.0);
+    let reach = (kd - 1) * dilations[0] as usize;
+    let Some(span) = (depth + front + back).checked_sub(reach + 1) else {
+        invalid!("the kernel is larger than the padded input")
+    };
+    let (stride, n_depth) = (strides[0] as usize, span / strides[0] as usize + 1);
+    let window = Window {
+        kernel: [kh as i64, kw as i64],
+        stride: [strides[1], strides[2]],
+        dilation: [dilations[1], dilations[2]],
+        pads: [pads[1], pads[4], pads[2], pads[5]],
+    };
+    let planes = weight.transposed(&[2, 0, 1, 3, 4]);
+    let mut bias = bias(node, n_out)?;
+    let mut sum = None;
+    for tap in 0..kd {
+        let slab = lo.em.slice_axis(x, 1, tap * dilations[0] as usize, (n_depth - 1) * stride + 1);
+        let slab = lo.em.every(slab, 1, stride);
+        let images = lo.em.reshape(slab, &[n * n_depth, h, w, n_in]);
+        let (images, window) = lo.fit_window(images, window)?;
+        let plane = part_of(&planes, tap, kd).reshaped([n_out, n_per_group, kh, kw]);
+        let part = grouped(lo, images, &plane, &bias, group, &window)?;
+        bias.fill(0.0);
+        sum = Some(sum.map_or(part, |sum| lo.em.add(sum, part)));
+    }
+    let Some(out) = sum else { invalid!("a weight without taps") };
+    let &[_, h, w, c] = lo.em.shape(out) else { invalid!("shape") };
+    single(View::plain(out, vec![n, c, n_depth, h, w], &order, DataType::Float))
 }
 
 /// Part `index` of `n` equal ones along the first axis.

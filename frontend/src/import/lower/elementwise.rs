@@ -8,7 +8,7 @@ use super::{Lowering, elem_of, single};
 use crate::import::emit::Emitter;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::fold::cast_target;
-use crate::import::graph::Node;
+use crate::import::graph::{Node, resolve_axis};
 use crate::import::layout::Value;
 
 fn want_float(value: &Value) -> Lowered<()> {
@@ -185,10 +185,41 @@ fn gelu_tanh(em: &mut Emitter, x: ValueId) -> ValueId {
     em.mul(half, gate)
 }
 
+/// The second operand as operator sets before 7 broadcast it: on request, its first axis at `axis` of the first
+/// operand.
+fn explicitly_broadcast(node: &Node<'_>, [a, b]: &[Value; 2]) -> Lowered<Value> {
+    if !node.flag("broadcast", false)? {
+        if a.shape() != b.shape() {
+            invalid!("shapes {:?} and {:?} without `broadcast`", a.shape(), b.shape());
+        }
+        return Ok(b.clone());
+    }
+    let axis = node.int("axis", i64::MIN)?;
+    if axis == i64::MIN {
+        return Ok(b.clone());
+    }
+    let mut shape = b.shape().to_vec();
+    let behind = resolve_axis(axis, a.shape().len())? + shape.len();
+    let Some(n_trailing) = a.shape().len().checked_sub(behind) else {
+        invalid!("{shape:?} does not fit {:?} at axis {axis}", a.shape())
+    };
+    shape.extend(std::iter::repeat_n(1, n_trailing));
+    match b {
+        Value::Const(array) => Ok(array.reshaped(shape).into()),
+        Value::View(view) => match view.reshaped(&shape) {
+            Some(view) => Ok(view.into()),
+            None => invalid!("unit axes cannot be added"),
+        },
+    }
+}
+
 /// Operators of two tensors that broadcast.
 pub(super) fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let op = node.proto.op_type.as_str();
-    let operands = [node.input(0)?.clone(), node.input(1)?.clone()];
+    let mut operands = [node.input(0)?.clone(), node.input(1)?.clone()];
+    if node.opset < 7 {
+        operands[1] = explicitly_broadcast(node, &operands)?;
+    }
     let dtype = operands[0].dtype();
     let is_float = operands.iter().all(|o| o.dtype() == DataType::Float);
     if operands[1].dtype() != dtype && op != "Pow" {
@@ -341,7 +372,7 @@ pub(super) fn prelu(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     if let Value::Const(array) = &slope {
         let n = x.shape().get(1).copied().unwrap_or(1);
         let fits = crate::import::array::broadcast_shape([x.shape(), &array.shape[..]]).is_ok_and(|s| s == x.shape());
-        if !fits && array.len() == n {
+        if (!fits || node.opset < 7) && array.len() == n && x.shape().len() > 1 {
             // Older exporters write one slope a channel as a vector.
             let mut shape = vec![1; x.shape().len()];
             shape[1] = n;

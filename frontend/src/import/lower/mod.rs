@@ -67,11 +67,11 @@ macro_rules! table {
 
 const OPS: &[OpSupport] = table! {
     Abs since 6, elementwise::unary, "";
-    Add since 7, elementwise::binary, "f32, i32";
+    Add since 1, elementwise::binary, "f32, i32";
     And since 7, elementwise::binary, "";
     ArgMax since 1, reduce::argmax, "select_last_index = 0";
-    AveragePool since 1, pool::average, "1-D and 2-D; dilations of 1";
-    BatchNormalization since 7, norm::batch, "inference; folded into a convolution before it";
+    AveragePool since 1, pool::average, "1-D to 3-D";
+    BatchNormalization since 1, norm::batch, "inference; folded into a convolution before it";
     Cast since 6, elementwise::cast, "between f32, i32, i64 and bool";
     Ceil since 6, elementwise::unary, "";
     Celu since 12, elementwise::unary, "";
@@ -79,11 +79,11 @@ const OPS: &[OpSupport] = table! {
     Concat since 4, shape::concat, "";
     Constant since 1, shape::folded, "dense tensors and numbers";
     ConstantOfShape since 9, shape::folded, "constant shape";
-    Conv since 1, conv::conv, "1-D and 2-D; grouped, depthwise, dilated; constant weights";
+    Conv since 1, conv::conv, "1-D to 3-D; grouped, depthwise, dilated; constant weights";
     ConvTranspose since 1, conv::conv_transpose, "1-D and 2-D; grouped, dilated; constant weights";
     Cos since 7, elementwise::unary, "";
     DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
-    Div since 7, elementwise::binary, "f32";
+    Div since 1, elementwise::binary, "f32";
     Dropout since 7, shape::identity, "inference";
     Elu since 6, elementwise::unary, "";
     Equal since 7, elementwise::binary, "";
@@ -94,7 +94,7 @@ const OPS: &[OpSupport] = table! {
     Floor since 6, elementwise::unary, "";
     Gather since 1, shape::gather, "constant indices, or constant data with run-time indices";
     Gelu since 20, elementwise::unary, "exact and tanh";
-    Gemm since 7, linear::gemm, "";
+    Gemm since 1, linear::gemm, "";
     GlobalAveragePool since 1, pool::global_average, "";
     GlobalMaxPool since 1, pool::global_max, "";
     Greater since 7, elementwise::binary, "";
@@ -113,15 +113,15 @@ const OPS: &[OpSupport] = table! {
     LogSoftmax since 1, reduce::softmax, "";
     MatMul since 1, linear::matmul, "a constant right side becomes a 1x1 convolution";
     Max since 8, elementwise::variadic, "";
-    MaxPool since 1, pool::max, "1-D and 2-D; dilated; no indices output";
+    MaxPool since 1, pool::max, "1-D to 3-D; dilated; no indices output";
     Mean since 8, elementwise::variadic, "";
     Min since 8, elementwise::variadic, "";
     Mish since 18, elementwise::unary, "";
-    Mul since 7, elementwise::binary, "f32, i32";
+    Mul since 1, elementwise::binary, "f32, i32";
     Neg since 6, elementwise::unary, "";
     Not since 1, elementwise::unary, "";
     Or since 7, elementwise::binary, "";
-    PRelu since 7, elementwise::prelu, "";
+    PRelu since 1, elementwise::prelu, "";
     Pad since 2, shape::pad, "constant, reflect, edge; constant amounts; negative ones crop";
     Pow since 7, elementwise::binary, "f32";
     Range since 11, shape::folded, "constant";
@@ -152,7 +152,7 @@ const OPS: &[OpSupport] = table! {
     Split since 1, shape::split, "constant sizes";
     Sqrt since 6, elementwise::unary, "";
     Squeeze since 1, shape::reshape, "constant axes";
-    Sub since 7, elementwise::binary, "f32, i32";
+    Sub since 1, elementwise::binary, "f32, i32";
     Sum since 8, elementwise::variadic, "";
     Swish since 24, elementwise::unary, "";
     Tanh since 6, elementwise::unary, "";

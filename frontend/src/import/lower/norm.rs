@@ -25,6 +25,9 @@ fn float_view(lo: &mut Lowering, node: &Node<'_>, least_rank: usize) -> Lowered<
 /// `BatchNormalization` in inference: a factor and a term for each channel.
 pub(super) fn batch(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 2)?;
+    if node.opset < 7 && !node.flag("is_test", false)? {
+        unsupported!("training");
+    }
     if node.flag("training_mode", false)? || (1..node.n_outputs()).any(|i| node.has_output(i)) {
         unsupported!("training");
     }

@@ -1,52 +1,128 @@
-//! Pooling.
+//! Pooling. Windows are products of one axis each, so 3-D pools are a 2-D pool of the planes and one along the depth.
 
 use strata_ir::{ElemType, ValueId};
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::conv::{spatial, window};
+use super::conv::spatial_list;
 use super::{Lowering, single};
 use crate::import::emit::Window;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::Node;
-use crate::import::layout::Value;
+use crate::import::layout::{Value, View, channels_last};
 
-/// The window of a pool. With `ceil_mode` a last, partial window counts if it begins inside the input or its
-/// leading padding; the trailing padding grows to hold it. The second value is the declared trailing padding.
-fn pool_window(node: &Node<'_>, rank: usize, input: [usize; 2]) -> Lowered<(Window, [i64; 2])> {
-    let Some(kernel) = node.ints("kernel_shape")? else { invalid!("kernel_shape is missing") };
-    if rank == 5 {
-        unsupported!("3-D pooling");
-    }
-    let kernel = spatial(Some(kernel), rank, 1, "kernel_shape")?;
-    let mut window = window(node, rank, kernel, input)?;
-    if window.pads.iter().any(|&p| p < 0) {
-        unsupported!("negative padding of a pool");
-    }
-    let declared = [window.pads[1], window.pads[3]];
-    if node.flag("ceil_mode", false)? {
-        for axis in 0..2 {
-            let (before, after) = (window.pads[2 * axis], window.pads[2 * axis + 1]);
-            let reach = (kernel[axis] - 1) * window.dilation[axis];
-            let span = input[axis] as i64 - 1 + before + after - reach;
-            let stride = window.stride[axis];
-            if span >= 0 {
-                let mut last = (span + stride - 1) / stride;
-                if last * stride >= input[axis] as i64 + before {
-                    last -= 1;
-                }
-                window.pads[2 * axis + 1] = (after + last * stride - span).max(0);
-            }
-        }
-    }
-    Ok((window, declared))
+/// A pool's window along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AxisWindow {
+    kernel: i64,
+    stride: i64,
+    dilation: i64,
+    before: i64,
+    /// Trailing padding, as it takes to hold the last window; negative where the input's end is not read.
+    after: i64,
+    /// Trailing padding as the node declares it.
+    declared_after: i64,
 }
 
-fn spatial_extents(value: &Value) -> Lowered<[usize; 2]> {
-    match value.shape()[..] {
-        [_, _, h, w] => Ok([h, w]),
-        [_, _, w] => Ok([1, w]),
-        [_, _, _, _, _] => unsupported!("3-D pooling"),
-        ref other => invalid!("pooling of shape {other:?}"),
+/// The window of an axis that is not pooled.
+const POINT: AxisWindow = AxisWindow { kernel: 1, stride: 1, dilation: 1, before: 0, after: 0, declared_after: 0 };
+
+impl AxisWindow {
+    /// With `ceil_mode` a last, partial window counts if it begins inside the input or its leading padding.
+    fn new(
+        [kernel, stride, dilation]: [i64; 3],
+        [before, after]: [i64; 2],
+        extent: usize,
+        ceil: bool,
+    ) -> Lowered<Self> {
+        let reach = (kernel - 1) * dilation;
+        let span = extent as i64 - 1 + before + after - reach;
+        if span < 0 && !(ceil && span > -stride) {
+            invalid!("the window is larger than the padded input");
+        }
+        let mut n_steps = span.max(0) / stride;
+        if ceil {
+            n_steps = (span + stride - 1).max(0) / stride;
+            if n_steps * stride >= extent as i64 + before {
+                n_steps -= 1;
+            }
+        }
+        let needed = n_steps * stride + reach + 1 - before - extent as i64;
+        Ok(Self { kernel, stride, dilation, before, after: needed, declared_after: after })
+    }
+}
+
+/// The windows of all spatial axes of an input.
+fn axis_windows(node: &Node<'_>, extents: &[usize]) -> Lowered<Vec<AxisWindow>> {
+    let n = extents.len();
+    if node.ints("kernel_shape")?.is_none() {
+        invalid!("kernel_shape is missing");
+    }
+    let kernels = spatial_list(node, "kernel_shape", n, 1)?;
+    let strides = spatial_list(node, "strides", n, 1)?;
+    let dilations = spatial_list(node, "dilations", n, 1)?;
+    let pads = spatial_list(node, "pads", 2 * n, 0)?;
+    let auto = node.string("auto_pad", "NOTSET")?;
+    let ceil = node.flag("ceil_mode", false)?;
+    let mut windows = Vec::new();
+    for axis in 0..n {
+        let shape = [kernels[axis], strides[axis], dilations[axis]];
+        let pads = match auto.as_str() {
+            "NOTSET" | "" => [pads[axis], pads[axis + n]],
+            "VALID" => [0, 0],
+            same @ ("SAME_UPPER" | "SAME_LOWER") => {
+                let extent = extents[axis] as i64;
+                let n_out = (extent as u64).div_ceil(shape[1] as u64) as i64;
+                let total = ((n_out - 1) * shape[1] + (shape[0] - 1) * shape[2] + 1 - extent).max(0);
+                let half = total / 2;
+                if same == "SAME_UPPER" { [half, total - half] } else { [total - half, half] }
+            }
+            other => invalid!("auto_pad `{other}`"),
+        };
+        windows.push(AxisWindow::new(shape, pads, extents[axis], ceil)?);
+    }
+    Ok(windows)
+}
+
+/// Pools an input of one to three spatial axes by a pool of two.
+fn pooled(
+    lo: &mut Lowering,
+    view: &View,
+    windows: &[AxisWindow],
+    pool: &mut dyn FnMut(&mut Lowering, ValueId, [AxisWindow; 2]) -> Lowered<ValueId>,
+) -> Lowered<Value> {
+    let rank = view.shape.len();
+    if let &[n, _, depth, h, w] = &view.shape[..] {
+        let c = view.shape[1];
+        let order = channels_last(5);
+        let planes = lo.in_order_as(view, &order, &[n * depth, h, w, c]);
+        let planes = pool(lo, planes, [windows[1], windows[2]])?;
+        let &[_, h, w, _] = lo.em.shape(planes) else { invalid!("shape") };
+        let columns = lo.em.reshape(planes, &[n, depth, h * w, c]);
+        let out = pool(lo, columns, [windows[0], POINT])?;
+        let shape = vec![n, c, lo.em.shape(out)[1], h, w];
+        return Ok(View::plain(out, shape, &order, DataType::Float).into());
+    }
+    let x = lo.nhwc(&view.clone().into())?;
+    let both = if let [w] = windows { [POINT, *w] } else { [windows[0], windows[1]] };
+    let out = pool(lo, x, both)?;
+    Ok(lo.from_nhwc(out, rank))
+}
+
+/// The spatial extents of a pool's input.
+fn spatial_extents(value: &Value) -> Lowered<&[usize]> {
+    match value.shape() {
+        shape if (3..=5).contains(&shape.len()) => Ok(&shape[2..]),
+        other => invalid!("pooling of shape {other:?}"),
+    }
+}
+
+/// The window as TOSA's pools take it.
+fn window([y, x]: [AxisWindow; 2]) -> Window {
+    Window {
+        kernel: [y.kernel, x.kernel],
+        stride: [y.stride, x.stride],
+        dilation: [y.dilation, x.dilation],
+        pads: [y.before, y.after, x.before, x.after],
     }
 }
 
@@ -56,8 +132,7 @@ pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         unsupported!("the output of indices");
     }
     let input = node.input(0)?;
-    let rank = input.shape().len();
-    let (window, _) = pool_window(node, rank, spatial_extents(input)?)?;
+    let windows = axis_windows(node, spatial_extents(input)?)?;
     if !matches!(input.dtype(), DataType::Float | DataType::Int8 | DataType::Uint8) {
         unsupported!("on {:?}", input.dtype());
     }
@@ -68,19 +143,18 @@ pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         let float = lo.em.cast(view.value, ElemType::F32);
         view = view.with_value(float, DataType::Float);
     }
-    let x = lo.nhwc(&view.into())?;
-    let (x, window) = lo.fit_window(x, window)?;
-    let out = if window.dilation != [1, 1] {
-        dilated_max(lo, x, window)
-    } else {
+    let out = pooled(lo, &view, &windows, &mut |lo, x, both| {
+        let (x, window) = lo.fit_window(x, window(both))?;
+        if window.dilation != [1, 1] {
+            return Ok(dilated(lo, x, window, f32::MIN, crate::import::emit::Emitter::maximum));
+        }
         let (x, window) = pad_beyond_kernel(lo, x, window, f32::MIN);
-        lo.em.max_pool(x, window)
-    };
-    let pooled = lo.from_nhwc(out, rank);
+        Ok(lo.em.max_pool(x, window))
+    })?;
     if dtype == DataType::Float {
-        return single(pooled);
+        return single(out);
     }
-    let view = lo.view(&pooled)?;
+    let view = lo.view(&out)?;
     let int = lo.em.cast(view.value, ElemType::I32);
     single(view.with_value(int, dtype))
 }
@@ -95,18 +169,22 @@ fn pad_beyond_kernel(lo: &mut Lowering, x: ValueId, mut window: Window, value: f
     (padded, window)
 }
 
-/// The maximum over taps that lie apart: of shifted slices, along y and then along x.
-fn dilated_max(lo: &mut Lowering, x: ValueId, window: Window) -> ValueId {
-    let mut out = lo.em.pad_spatial(x, window.pads, f32::MIN);
+/// Combines taps that lie apart: shifted slices of the padded input, along y and then along x.
+fn dilated(
+    lo: &mut Lowering,
+    x: ValueId,
+    window: Window,
+    padding: f32,
+    combine: fn(&mut crate::import::emit::Emitter, ValueId, ValueId) -> ValueId,
+) -> ValueId {
+    let mut out = lo.em.pad_spatial(x, window.pads, padding);
     for axis in 0..2 {
         let (kernel, dilation) = (window.kernel[axis] as usize, window.dilation[axis] as usize);
         let n_out = lo.em.shape(out)[axis + 1] - (kernel - 1) * dilation;
-        let mut taps = (0..kernel).map(|tap| tap * dilation);
-        let first = taps.next().map_or(0, |start| start);
-        let mut sofar = lo.em.slice_axis(out, axis + 1, first, n_out);
-        for start in taps {
-            let tap = lo.em.slice_axis(out, axis + 1, start, n_out);
-            sofar = lo.em.maximum(sofar, tap);
+        let mut sofar = lo.em.slice_axis(out, axis + 1, 0, n_out);
+        for tap in 1..kernel {
+            let shifted = lo.em.slice_axis(out, axis + 1, tap * dilation, n_out);
+            sofar = combine(&mut lo.em, sofar, shifted);
         }
         out = lo.em.every(sofar, axis + 1, window.stride[axis] as usize);
     }
@@ -117,23 +195,42 @@ fn dilated_max(lo: &mut Lowering, x: ValueId, window: Window) -> ValueId {
 /// part of the input first.
 pub(super) fn average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let input = node.input(0)?;
-    let rank = input.shape().len();
-    let (mut window, declared) = pool_window(node, rank, spatial_extents(input)?)?;
-    if window.dilation != [1, 1] {
-        unsupported!("dilations");
-    }
-    let mut x = lo.nhwc(input)?;
-    if node.flag("count_include_pad", false)? {
-        let [top, bottom, left, right] = window.pads;
-        x = lo.em.pad_spatial(x, [top, declared[0], left, declared[1]], 0.0);
-        window.pads = [0, bottom - declared[0], 0, right - declared[1]];
-    }
-    let (x, window) = lo.fit_window(x, window)?;
-    if (0..4).any(|side| window.pads[side] >= window.kernel[side / 2]) {
-        unsupported!("padding as large as the kernel");
-    }
-    let out = lo.em.avg_pool(x, window);
-    single(lo.from_nhwc(out, rank))
+    let windows = axis_windows(node, spatial_extents(input)?)?;
+    let include_pad = node.flag("count_include_pad", false)?;
+    let view = lo.view(input)?;
+    let out = pooled(lo, &view, &windows, &mut |lo, mut x, mut both| {
+        if include_pad {
+            let [top, left] = both.map(|axis| axis.before);
+            let [bottom, right] = both.map(|axis| axis.declared_after);
+            x = lo.em.pad_spatial(x, [top, bottom, left, right], 0.0);
+            for axis in &mut both {
+                (axis.before, axis.after) = (0, axis.after - axis.declared_after);
+            }
+        }
+        let n_in = [lo.em.shape(x)[1], lo.em.shape(x)[2]];
+        let (fitted, window) = lo.fit_window(x, window(both))?;
+        if window.dilation == [1, 1] && (0..4).all(|side| window.pads[side] < window.kernel[side / 2]) {
+            return Ok(lo.em.avg_pool(fitted, window));
+        }
+        let sum = dilated(lo, fitted, window, 0.0, crate::import::emit::Emitter::add);
+        let &[_, h, w, _] = lo.em.shape(sum) else { invalid!("shape") };
+        let rows = inverse_counts(both[0], n_in[0], h);
+        let columns = inverse_counts(both[1], n_in[1], w);
+        let rows = lo.em.floats([1, h, 1, 1], rows);
+        let columns = lo.em.floats([1, 1, w, 1], columns);
+        let mean = lo.em.mul(sum, rows);
+        Ok(lo.em.mul(mean, columns))
+    })?;
+    single(out)
+}
+
+/// One over the number of taps inside an input of `n_in`, for each output.
+fn inverse_counts(axis: AxisWindow, n_in: usize, n_out: usize) -> Vec<f32> {
+    let inside = |o: i64| {
+        let places = (0..axis.kernel).map(|tap| o * axis.stride - axis.before + tap * axis.dilation);
+        places.filter(|place| (0..n_in as i64).contains(place)).count().max(1)
+    };
+    (0..n_out as i64).map(|o| 1.0 / inside(o) as f32).collect()
 }
 
 /// The window that covers all of an NHWC value.
