@@ -9,6 +9,7 @@
 //! | [`build`](mod@build) | building ops with inferred types |
 //! | [`diag`] | diagnostics, their codes and their rendering |
 //! | [`dialect`] | the op tables, one row an op: every op that exists |
+//! | [`equal`] | whether two modules are the same but for ids |
 //! | [`eval`] | the reference evaluator: what every op computes |
 //! | [`infer`](mod@infer) | result types from operands, and what TOSA allows of them |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
@@ -22,6 +23,7 @@ pub mod attr;
 pub mod build;
 pub mod diag;
 pub mod dialect;
+pub mod equal;
 pub mod eval;
 pub mod infer;
 pub mod module;

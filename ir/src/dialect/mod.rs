@@ -249,6 +249,7 @@ fn attr_name(field: &'static str) -> &'static str {
     field.strip_prefix("r#").unwrap_or(field)
 }
 
+pub mod doc;
 mod table;
 pub use table::*;
 

@@ -1,0 +1,136 @@
+//! Text and module are two forms of one thing: what is printed parses back to an equal module and prints the same
+//! again; no text makes the parser panic.
+
+use proptest::prelude::*;
+use strata_ir::attr::FunctionType;
+use strata_ir::dialect::{FuncReturn, Phase, Stage, Yield};
+use strata_ir::equal::difference;
+use strata_ir::eval::random::{RandomOptions, random_network};
+use strata_ir::text::{PrintOptions, ResourcePlacement, Resources, parse, print, resources, to_string};
+use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, TensorData, Type, verify};
+
+/// Prints, parses, compares and prints again, with the blobs in the text and beside it.
+fn round_trip(module: &Module) {
+    for placement in [ResourcePlacement::Inline, ResourcePlacement::SideFile] {
+        let options = PrintOptions { resources: placement, ..PrintOptions::default() };
+        let printed = print(module, &options);
+        let side =
+            Resources::from_bytes(&resources::to_bytes(&printed.resources)).expect("a side file reads");
+        let again = match parse(&printed.text, Some(&side)) {
+            Ok(again) => again,
+            Err(errors) => panic!("{errors}\n{}", printed.text),
+        };
+        assert_eq!(difference(module, &again), None);
+        assert_eq!(print(&again, &options), printed);
+    }
+}
+
+#[test]
+fn quantised_networks_round_trip_and_verify() {
+    for seed in 0..20 {
+        let module = random_network(seed, &RandomOptions::default());
+        verify(&module).unwrap_or_else(|errors| panic!("seed {seed}: {errors}"));
+        round_trip(&module);
+    }
+}
+
+/// A module with constants of every element type, all kinds of attributes, and regions.
+fn assorted() -> Module {
+    let mut module = Module::new();
+    let ty = Type::tensor([2, 2], ElemType::F32);
+    let (func, block) =
+        module.add_function("main", FunctionType { inputs: vec![ty.clone()], results: vec![ty.clone()] });
+    let x = module.args(block)[0];
+    let floats = vec![1.0e-7, -0.0, f32::NAN, f32::INFINITY, f32::MIN_POSITIVE / 8.0, f32::MAX];
+    let large: Vec<f32> = (0..40).map(|i| i as f32 / 3.0).collect();
+    for data in [
+        TensorData::F32(floats),
+        TensorData::F32(large.clone()),
+        TensorData::F32(large),
+        TensorData::F32(vec![0.5; 100]),
+        TensorData::I1((0..20).map(|i| i % 3 == 0).collect()),
+        TensorData::I8((-60..60).collect()),
+        TensorData::I16(vec![i16::MIN, i16::MAX]),
+        TensorData::I32((0..17).collect()),
+        TensorData::I48((0..17).map(|i| i << 40).collect()),
+        TensorData::I64(vec![i64::MIN, i64::MAX]),
+        TensorData::Index(vec![1, 2, 3]),
+        TensorData::I8(vec![]),
+    ] {
+        module.append_const(block, Tensor::new(vec![data.len()], data), Location::named("a \"name\"\n"));
+    }
+    module.append_const(block, Tensor::new(vec![], TensorData::I8(vec![3])), Location::at("f", 1, 2));
+    module.append_const(block, Tensor::i8(vec![2, 1, 2], vec![1, 2, 3, 4]), Location::unknown());
+    let extra = serde_json::json!({"a": [1, 2.5, null, {"odd key": "é\\\""}], "b": {}, "c": -3, "d": true, "e": null});
+    let phase = module.append(
+        block,
+        Phase { plan: Attribute::from_serde(&extra).expect("JSON") },
+        &[],
+        &[ty.clone(), ty.clone()],
+        Location::in_file("p", "m.onnx", 3, 0),
+    );
+    let region = module.add_region(phase);
+    let inner = module.add_block(region, &[]);
+    let stage = module.append(
+        inner,
+        Stage { name: "s".to_owned(), code: Attribute::Unit },
+        &[x],
+        std::slice::from_ref(&ty),
+        Location::unknown(),
+    );
+    let region = module.add_region(stage);
+    let body = module.add_block(region, std::slice::from_ref(&ty));
+    let y = module.args(body)[0];
+    module.append(body, Yield {}, &[y], &[], Location::unknown());
+    let staged = module.result(stage);
+    module.append(inner, Yield {}, &[staged, x], &[], Location::unknown());
+    let second = module.op(phase).results()[1];
+    let end = module.append(block, FuncReturn {}, &[second], &[], Location::unknown());
+    let attrs = [
+        ("i8", Attribute::Int(-3, ElemType::I8)),
+        ("f32", Attribute::Float(f64::from(0.1f32), Some(ElemType::F32))),
+        ("inf", Attribute::Float(f64::INFINITY, None)),
+        ("arrays", Attribute::Array(vec![Attribute::I32Array(vec![]), Attribute::I64Array(vec![-1, 2])])),
+        ("type", Attribute::Type(Type::Shape(3))),
+        ("elem", Attribute::Elem(ElemType::I48)),
+        ("fn", Attribute::Function(FunctionType { inputs: vec![ty.clone()], results: vec![] })),
+        ("enum", Attribute::Enum("tosa.nan_mode".to_owned(), "IGNORE".to_owned())),
+    ];
+    module.op_mut(end).extra = attrs.into_iter().map(|(name, value)| (format!("x.{name}"), value)).collect();
+    let perm = Attribute::Dict([("strata.perm".to_owned(), Attribute::I64Array(vec![1, 0]))].into());
+    if let Op::Func(func) = &mut module.op_mut(func).op {
+        func.arg_attrs = Some(Attribute::Array(vec![perm]));
+    }
+    module
+}
+
+#[test]
+fn everything_that_prints_parses() {
+    let module = assorted();
+    round_trip(&module);
+    insta::assert_snapshot!(to_string(&module));
+}
+
+proptest! {
+    #[test]
+    fn random_networks_round_trip(seed: u64) {
+        round_trip(&random_network(seed, &RandomOptions::default()));
+    }
+
+    #[test]
+    fn no_text_panics(text in ".*") {
+        let _ = parse(&text, None);
+    }
+
+    #[test]
+    fn no_damage_panics(at in 0usize..4000, with in prop::collection::vec("[ -~]|[{}<>()]|é", 0..4), cut in 0usize..8) {
+        let whole = to_string(&assorted());
+        let from = whole.floor_char_boundary(at.min(whole.len()));
+        let to = whole.ceil_char_boundary((from + cut).min(whole.len()));
+        let text = format!("{}{}{}", &whole[..from], with.concat(), &whole[to..]);
+        if let Ok(module) = parse(&text, None) {
+            let _ = verify(&module);
+            round_trip(&module);
+        }
+    }
+}
