@@ -6,3 +6,4 @@ pub mod manager;
 pub mod plan;
 pub mod quantise;
 pub mod stages;
+pub mod schedule;

@@ -49,6 +49,21 @@ pub fn stage_tables(module: &Module, stage: OpId) -> Result<Vec<OpId>, GraphErro
         .collect()
 }
 
+/// Which `tosa.const` of a stage's region, counted from 0, holds a table of its code.
+///
+/// # Errors
+/// If the stage's list of tables is missing or too short.
+pub fn table_constant(module: &Module, stage: OpId, table: u32) -> Result<u32, GraphError> {
+    let found = match module.op(stage).extra.get(TABLES) {
+        Some(Attribute::I64Array(tables)) => tables.get(table as usize).and_then(|&at| u32::try_from(at).ok()),
+        _ => None,
+    };
+    found.ok_or_else(|| GraphError::Stage {
+        stage: stage_name(module, stage),
+        problem: format!("it has no table {table} in `{TABLES}`"),
+    })
+}
+
 fn stage_name(module: &Module, stage: OpId) -> String {
     if let Op::Stage(row) = &module.op(stage).op { row.name.clone() } else { String::new() }
 }

@@ -1,0 +1,281 @@
+//! Streams of activations: which rings a phase has, how long each lives, where it stands, and what moves between it and
+//! DRAM.
+//!
+//! A buffer that is whole in SRAM is one stream over the phases that it is kept; a buffer that is not is a ring of its
+//! own in every phase that touches it, filled and drained by DMA stages as [`crate::plan::transfers`] says.
+
+use std::collections::BTreeMap;
+
+use strata_isa_spec::inst::{DmaIn, DmaOut};
+use strata_isa_spec::{Segment, SegmentKind, StageCode, Stream, View};
+
+use super::{Problem, ScheduleError, views_mut};
+use crate::allocate::{self, Limits, Outcome};
+use crate::plan::graph::StageSet;
+use crate::plan::rings::size_rings;
+use crate::plan::transfers::{self, Transfer};
+use crate::plan::{BufferId, BufferRole};
+
+/// Nodes that the search for addresses may visit.
+const ADDRESS_NODES: u64 = 400_000;
+
+/// A DMA stage.
+pub(super) struct Piece {
+    pub(super) code: StageCode,
+    pub(super) name: String,
+}
+
+/// What [`place`] decides.
+pub(super) struct Streams {
+    pub(super) streams: Vec<Stream>,
+    /// DMA-in stages of each phase.
+    pub(super) loads: Vec<Vec<Piece>>,
+    /// DMA-out stages of each phase.
+    pub(super) stores: Vec<Vec<Piece>>,
+    /// The stream of each buffer in each phase.
+    numbers: BTreeMap<(BufferId, usize), u32>,
+}
+
+impl Streams {
+    /// Makes the views of a stage of a phase name streams instead of buffers.
+    pub(super) fn address(&self, phase: usize, code: &mut StageCode) {
+        for view in views_mut(code) {
+            let key = (BufferId::from_u32(view.stream), phase);
+            view.stream = self.numbers.get(&key).copied().unwrap_or(u32::MAX);
+        }
+    }
+}
+
+/// A stream before it has an address.
+struct Live {
+    buffer: BufferId,
+    slots: u32,
+    first: usize,
+    last: usize,
+}
+
+pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Result<Streams, ScheduleError> {
+    let graph = problem.graph;
+    let n_phases = problem.phases.len();
+    let mut lives: Vec<Live> = Vec::new();
+    let mut numbers: BTreeMap<(BufferId, usize), u32> = BTreeMap::new();
+    let mut scratch: BTreeMap<BufferId, u32> = BTreeMap::new();
+    let mut loads: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
+    let mut stores: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
+    for phase in 0..n_phases {
+        let set: StageSet = problem.phases[phase].iter().copied().collect();
+        let mut whole: Vec<BufferId> = Vec::new();
+        for buffer in problem.topology.touched(&set) {
+            let is_whole = problem.is_whole(buffer, phase);
+            let earlier = (0..phase).rev().find_map(|p| numbers.get(&(buffer, p)).map(|&n| (p, n)));
+            let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
+            for transfer in moved_in(problem, &set, buffer, is_whole, resident.is_some()) {
+                let segment = segment_of(problem, buffer, segments, &mut scratch);
+                loads[phase].push((transfer, segment));
+            }
+            for transfer in moved_out(problem, &set, buffer, phase) {
+                let segment = segment_of(problem, buffer, segments, &mut scratch);
+                stores[phase].push((transfer, segment));
+            }
+            let number = match resident {
+                Some((_, number)) => {
+                    lives[number as usize].last = phase;
+                    number
+                }
+                None => {
+                    lives.push(Live { buffer, slots: graph.buffers[buffer].rows, first: phase, last: phase });
+                    lives.len() as u32 - 1
+                }
+            };
+            numbers.insert((buffer, phase), number);
+            if is_whole {
+                whole.push(buffer);
+            }
+        }
+        // A whole buffer may be kept through phases that do not touch it: it lives on in between by its first and last.
+        let codes = phase_codes(problem, phase, &loads[phase], &stores[phase]);
+        for (buffer, slots) in size_rings(&codes, problem.plan.phases[phase].slack) {
+            let buffer = BufferId::from_u32(buffer);
+            if let (false, Some(&number)) = (whole.contains(&buffer), numbers.get(&(buffer, phase))) {
+                let rows = graph.buffers[buffer].rows;
+                lives[number as usize].slots = slots.clamp(1, rows);
+            }
+        }
+    }
+    let streams = addresses(problem, &lives)?;
+    let piece = |transfers: Vec<(Transfer, u32)>, phase: usize, into: bool| -> Vec<Piece> {
+        let one = |(transfer, segment): (Transfer, u32)| {
+            let number = numbers.get(&(transfer.buffer, phase)).copied().unwrap_or(u32::MAX);
+            let view = View { stream: number, ..transfer.view };
+            let code = dma_code(problem, &transfer, view, segment, into);
+            let name = &graph.buffers[transfer.buffer].name;
+            Piece { code, name: format!("{name} ({})", if into { "load" } else { "store" }) }
+        };
+        transfers.into_iter().map(one).collect()
+    };
+    let loads = loads.into_iter().enumerate().map(|(phase, t)| piece(t, phase, true)).collect();
+    let stores = stores.into_iter().enumerate().map(|(phase, t)| piece(t, phase, false)).collect();
+    Ok(Streams { streams, loads, stores, numbers })
+}
+
+/// What a phase loads of a buffer.
+fn moved_in(
+    problem: &Problem<'_>,
+    set: &StageSet,
+    buffer: BufferId,
+    is_whole: bool,
+    resident: bool,
+) -> Vec<Transfer> {
+    let declared = &problem.graph.buffers[buffer];
+    match (is_whole, declared.role) {
+        (false, _) => transfers::loads(problem.graph, &problem.topology, set, buffer),
+        (true, BufferRole::Input(_)) if !resident => {
+            let view = View::whole(buffer.as_u32(), declared.rows, declared.cols, declared.chs);
+            vec![Transfer { buffer, view }]
+        }
+        (true, _) => Vec::new(),
+    }
+}
+
+/// What a phase stores of a buffer: pieces of an output, and pieces of a stored buffer that some phase loads later.
+fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usize) -> Vec<Transfer> {
+    let role = problem.graph.buffers[buffer].role;
+    let stored = problem.plan.residency.get(buffer.as_u32() as usize).is_some_and(|r| r.stored);
+    let is_output = matches!(role, BufferRole::Output(_));
+    if !is_output && (!stored || matches!(role, BufferRole::Input(_))) {
+        return Vec::new();
+    }
+    let pieces = transfers::stores(problem.graph, &problem.topology, set, buffer);
+    let loaded_later = |piece: &Transfer| {
+        (phase + 1..problem.phases.len()).any(|later| {
+            let readers: StageSet = problem.phases[later].iter().copied().collect();
+            !problem.is_whole(buffer, later)
+                && transfers::loads(problem.graph, &problem.topology, &readers, buffer)
+                    .iter()
+                    .any(|load| load.view == piece.view)
+        })
+    };
+    pieces.into_iter().filter(|piece| is_output || loaded_later(piece)).collect()
+}
+
+/// The DRAM segment of a buffer; spilled ones get one of their own.
+fn segment_of(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    segments: &mut Vec<Segment>,
+    scratch: &mut BTreeMap<BufferId, u32>,
+) -> u32 {
+    let declared = &problem.graph.buffers[buffer];
+    let n_inputs = segments.iter().filter(|s| s.kind == SegmentKind::Input).count() as u32;
+    match declared.role {
+        BufferRole::Input(at) => at,
+        BufferRole::Output(at) => n_inputs + at,
+        BufferRole::Internal => *scratch.entry(buffer).or_insert_with(|| {
+            segments.push(Segment { kind: SegmentKind::Scratch, bytes: declared.size_bytes() });
+            segments.len() as u32 - 1
+        }),
+    }
+}
+
+/// A DMA stage's code; segments hold tensors dense, row-major.
+fn dma_code(problem: &Problem<'_>, transfer: &Transfer, view: View, segment: u32, into: bool) -> StageCode {
+    let declared = &problem.graph.buffers[transfer.buffer];
+    let pixel = u64::from(declared.chs) * u64::from(declared.elem.size_bytes());
+    let row = u64::from(declared.cols) * pixel;
+    let offset = u64::from(view.row0) * row
+        + u64::from(view.col0) * pixel
+        + u64::from(view.ch0) * u64::from(declared.elem.size_bytes());
+    if into {
+        let head = DmaIn { segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: pixel as u32 };
+        StageCode { head: head.into(), tail: Vec::new(), out: view }
+    } else {
+        let head =
+            DmaOut { src: view, segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: pixel as u32 };
+        StageCode { head: head.into(), tail: Vec::new(), out: View::default() }
+    }
+}
+
+/// The codes of a phase, DMA stages included, with views that name buffers; writers stand before readers.
+fn phase_codes(
+    problem: &Problem<'_>,
+    phase: usize,
+    loads: &[(Transfer, u32)],
+    stores: &[(Transfer, u32)],
+) -> Vec<StageCode> {
+    let dma = |into: bool| {
+        move |(transfer, segment): &(Transfer, u32)| {
+            dma_code(problem, transfer, transfer.view, *segment, into)
+        }
+    };
+    let planned = problem.phases[phase].iter().zip(&problem.plan.phases[phase].stages);
+    let stages = planned.map(|(&stage, placement)| {
+        crate::plan::cost::with_winograd(&problem.graph.stages[stage].code, placement.winograd)
+    });
+    loads.iter().map(dma(true)).chain(stages).chain(stores.iter().map(dma(false))).collect()
+}
+
+fn addresses(problem: &Problem<'_>, lives: &[Live]) -> Result<Vec<Stream>, ScheduleError> {
+    let graph = problem.graph;
+    let pitch = |live: &Live| problem.align(graph.buffers[live.buffer].row_bytes());
+    let buffers = lives.iter().enumerate().map(|(id, live)| allocate::Buffer {
+        id: id as u32,
+        lower: live.first as i64,
+        upper: live.last as i64 + 1,
+        size: u64::from(live.slots) * pitch(live),
+        alignment: u64::from(problem.target.memory.alignment.max(1)),
+        fixed: None,
+    });
+    let to_place =
+        allocate::Problem { buffers: buffers.collect(), capacity: problem.target.memory.activation };
+    let offsets =
+        fit(&to_place, "activation SRAM", |id| graph.buffers[lives[id as usize].buffer].name.clone())?;
+    let streams = lives.iter().zip(offsets).map(|(live, base)| {
+        let buffer = &graph.buffers[live.buffer];
+        Stream {
+            elem: buffer.elem,
+            rows: buffer.rows,
+            cols: buffer.cols,
+            chs: buffer.chs,
+            base: base as u32,
+            pitch_bytes: pitch(live) as u32,
+            slots: live.slots,
+        }
+    });
+    Ok(streams.collect())
+}
+
+/// Offsets within a capacity, or what is missing.
+pub(super) fn fit(
+    problem: &allocate::Problem,
+    memory: &'static str,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<u64>, ScheduleError> {
+    let outcome = allocate::allocate(problem, &Limits { nodes: ADDRESS_NODES })
+        .map_err(|e| ScheduleError::Unsound(e.to_string()))?;
+    let names_at = |time: i64| {
+        let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
+        live.map(|b| format!("`{}` ({} bytes)", name(b.id), b.size)).collect()
+    };
+    match outcome {
+        Outcome::Placed(plan) => Ok(plan.offsets),
+        Outcome::Infeasible(short) => Err(ScheduleError::DoesNotFit {
+            memory,
+            phase: usize::try_from(short.time).unwrap_or(0),
+            names: names_at(short.time),
+            missing_bytes: short.missing_bytes,
+        }),
+        Outcome::Exhausted(plan) => {
+            let load = |time: i64| {
+                let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
+                live.map(|b| b.size).sum::<u64>()
+            };
+            let worst = problem.buffers.iter().map(|b| b.lower).max_by_key(|&time| load(time)).unwrap_or(0);
+            Err(ScheduleError::DoesNotFit {
+                memory,
+                phase: usize::try_from(worst).unwrap_or(0),
+                names: names_at(worst),
+                missing_bytes: plan.peak.saturating_sub(problem.capacity),
+            })
+        }
+    }
+}
