@@ -14,12 +14,18 @@
 //! | [`columns`] | sets of stages evaluated as phases |
 //! | [`choose`] | exact choice among columns by dynamic programming over cuts |
 //! | [`solve`] | [`plan`](solve::plan): all of it, in order |
+//! | [`bound`] | what no plan can beat |
+//! | [`check`] | an independent judge of plans |
+//! | [`pass`] | the pass `fuse-layers` |
 
+pub mod bound;
+pub mod check;
 pub mod choose;
 pub mod columns;
 pub mod cost;
 pub mod graph;
 pub mod partition;
+pub mod pass;
 pub mod rings;
 pub mod solve;
 #[cfg(test)]
@@ -28,6 +34,7 @@ mod testing;
 mod tests;
 pub mod transfers;
 
+pub use pass::{FUSE_LAYERS, FuseLayers};
 pub use solve::{PlanError, PlanOptions, plan};
 
 use cranelift_entity::{PrimaryMap, entity_impl};

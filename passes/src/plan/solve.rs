@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::Target;
 
+use super::bound::bounds;
+use super::check::{PlanFault, check};
 use super::choose::{Choice, Place, SearchLimits, choose};
 use super::columns::{Column, Context, intervals};
 use super::cost::{StageProfile, Weights, on_chip_energy};
@@ -51,6 +53,9 @@ pub enum PlanError {
     /// Stages that do not fit the target even alone.
     #[error("{} stage(s) do not fit the target:{}", .0.len(), .0.iter().map(|s| format!("\n  {s}")).collect::<String>())]
     StageTooLarge(Vec<TooLarge>),
+    /// The planner's fault: the judge refused its plan.
+    #[error("internal error, the plan is not valid:{}", .0.iter().map(|s| format!("\n  {s}")).collect::<String>())]
+    Unsound(Vec<PlanFault>),
     /// Every stage fits alone, but no sequence was found.
     #[error(
         "no sequence of phases fits the target: {stages} of {all} stages can be run, then `{stuck}` cannot"
@@ -90,7 +95,9 @@ pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Resul
     let columns = offer(&context, options)?;
     let capacity = target.memory.activation;
     let choice = search(&context, &columns, options, capacity)?;
-    Ok(write_down(&context, &columns, &choice, options))
+    let plan = write_down(&context, &columns, &choice, options);
+    check(graph, target, &plan).map_err(PlanError::Unsound)?;
+    Ok(plan)
 }
 
 /// The columns of a mode.
@@ -243,14 +250,15 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         });
     }
     dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
-    let outside = graph.buffers.values().filter(|b| b.role != BufferRole::Internal);
-    dram.compulsory = dram.weights + outside.map(super::Buffer::size_bytes).sum::<u64>();
+    let bounds = bounds(graph, &context.topology, context.target);
+    dram.compulsory = bounds.bytes;
     let cost = match options.objective {
         Objective::Latency => choice.cycles as f64,
         Objective::Traffic => dram.total as f64,
         Objective::Energy => energy(context, columns, choice),
         Objective::Edp => energy(context, columns, choice) * choice.cycles as f64,
     };
+    let lower_bound = bounds.of(options.objective);
     Plan {
         objective: options.objective,
         mode: options.mode,
@@ -258,6 +266,12 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         residency,
         cycles: choice.cycles,
         dram_bytes: dram,
-        certificate: Certificate { cost, proven_optimal: choice.proven, ..Certificate::default() },
+        certificate: Certificate {
+            cost,
+            lower_bound,
+            lower_bound_cycles: bounds.cycles,
+            gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
+            proven_optimal: choice.proven,
+        },
     }
 }

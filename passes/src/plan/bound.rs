@@ -1,0 +1,71 @@
+//! Lower bounds that hold for every plan of the machine, whatever the planner offers or chooses.
+//!
+//! *Cycles*: the array makes at most `clusters * lanes` products a cycle, so a network takes at least its products
+//! (4/9 of the direct count where Winograd is allowed) over that; DRAM moves at most its rate, so it takes at least the
+//! compulsory bytes over that. The larger of both. It can be raised: the first phase's first weights have to arrive before
+//! any product, and phases are at least one.
+//!
+//! *Bytes*: weights, inputs and outputs once. *Energy*: these bytes, and the energy on chip that every plan has: the
+//! fewest products, each row written once and read once by each reader, weights read once a step (two rows a step at most).
+
+use strata_isa_spec::Target;
+use strata_isa_spec::timing::dram_cycles;
+
+use super::cost::{may_winograd, on_chip_energy};
+use super::graph::Topology;
+use super::transfers::loads;
+use super::{BufferRole, Objective, StageGraph};
+
+/// Bounds of a graph on a target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// No plan takes fewer cycles.
+    pub cycles: u64,
+    /// No plan moves fewer DRAM bytes.
+    pub bytes: u64,
+    /// No plan takes less energy, in picojoules.
+    pub energy_pj: f64,
+}
+
+impl Bounds {
+    /// The bound under an objective, in its unit.
+    pub fn of(&self, objective: Objective) -> f64 {
+        match objective {
+            Objective::Latency => self.cycles as f64,
+            Objective::Traffic => self.bytes as f64,
+            Objective::Energy => self.energy_pj,
+            Objective::Edp => self.energy_pj * self.cycles as f64,
+        }
+    }
+}
+
+/// Bytes that every plan moves: tables, the parts of inputs that are read, and outputs, once.
+pub fn compulsory_bytes(graph: &StageGraph, topology: &Topology) -> u64 {
+    let all = graph.stages.keys().collect();
+    let tables: u64 = graph.stages.values().map(super::StageNode::weight_bytes).sum();
+    let outside = graph.buffers.iter().map(|(id, buffer)| match buffer.role {
+        BufferRole::Internal => 0,
+        BufferRole::Input(_) => loads(graph, topology, &all, id).iter().map(|load| load.bytes(graph)).sum(),
+        BufferRole::Output(_) => buffer.size_bytes(),
+    });
+    tables + outside.sum::<u64>()
+}
+
+/// Bounds of a graph on a target.
+pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bounds {
+    let bytes = compulsory_bytes(graph, topology);
+    let macs: u64 = (graph.stages.values())
+        .map(|node| {
+            if may_winograd(&node.code, target) { node.code.macs_winograd() } else { node.code.macs_direct() }
+        })
+        .sum();
+    let array = macs.div_ceil((u64::from(target.array.clusters) * u64::from(target.array.lanes)).max(1));
+    // Winograd halves the steps and makes fewer products, so it takes the least energy wherever it is allowed.
+    let least = graph.stages.iter().map(|(stage, node)| (stage, may_winograd(&node.code, target)));
+    let on_chip = on_chip_energy(graph, target, least);
+    Bounds {
+        cycles: array.max(dram_cycles(target, bytes)),
+        bytes,
+        energy_pj: on_chip + bytes as f64 * target.energy.dram_byte_pj,
+    }
+}

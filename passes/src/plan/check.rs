@@ -1,0 +1,353 @@
+//! An independent judge of plans: re-derives from the graph, the target and the plan's own words what a plan must keep,
+//! and what it moves. It shares with the planner the definitions of the machine (row demand, timing, transfers' meaning) and
+//! the token simulation of rings, and none of the planner's bookkeeping.
+//!
+//! Checked: every stage runs exactly once, after those that it reads from; partitions exist and fit the array, mappings fit
+//! their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings and whole tensors fit activation
+//! SRAM in each phase; a tensor that is read in a later phase is in SRAM or was stored; outputs are stored; the
+//! traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and not below the bound.
+//!
+//! Not checked: addresses (the allocator's judge), values (the program's verifier), and whether predicted cycles are true (the
+//! timed interpreter's to say).
+
+use std::collections::BTreeMap;
+
+use strata_isa_spec::{Target, View};
+
+use super::cost::{may_winograd, with_winograd};
+use super::rings::{Actor, ring_slots};
+use super::{Buffer, BufferId, BufferRole, Plan, StageGraph, StageId};
+
+/// What is wrong with a plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanFault {
+    /// A stage does not run exactly once.
+    #[error("stage `{stage}` runs {times} times")]
+    Coverage {
+        /// The stage.
+        stage: String,
+        /// How often it runs.
+        times: usize,
+    },
+    /// A stage runs before one that it reads from.
+    #[error("stage `{stage}` runs in phase {phase}, before `{needs}`, whose output it reads")]
+    Order {
+        /// The stage.
+        stage: String,
+        /// Its phase.
+        phase: usize,
+        /// The stage that it reads from.
+        needs: String,
+    },
+    /// Partitions or mappings do not fit.
+    #[error("phase {phase}: {problem}")]
+    Array {
+        /// The phase.
+        phase: usize,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A memory is too small.
+    #[error("phase {phase} needs {needed} bytes of {memory}, {} more than there are", .needed - .limit)]
+    Capacity {
+        /// The phase.
+        phase: usize,
+        /// The memory.
+        memory: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes there are.
+        limit: u64,
+    },
+    /// A tensor is needed where it no longer is.
+    #[error("phase {phase} reads `{buffer}`, which is neither whole in SRAM nor in DRAM")]
+    Lost {
+        /// The phase.
+        phase: usize,
+        /// The tensor.
+        buffer: String,
+    },
+    /// An output is never stored.
+    #[error("output `{0}` is not stored")]
+    NotStored(String),
+    /// A number that the plan states is not what it implies.
+    #[error("the plan states {stated} for {what}, but implies {implied}")]
+    Miscount {
+        /// Which number.
+        what: &'static str,
+        /// What is stated.
+        stated: u64,
+        /// What follows from the plan.
+        implied: u64,
+    },
+}
+
+/// Judges a plan.
+///
+/// # Errors
+/// All faults found.
+pub fn check(graph: &StageGraph, target: &Target, plan: &Plan) -> Result<(), Vec<PlanFault>> {
+    let mut judge = Judge { graph, target, plan, faults: Vec::new(), phase_of: BTreeMap::new() };
+    judge.coverage();
+    if judge.faults.is_empty() {
+        judge.order();
+        judge.array();
+        judge.memory_and_traffic();
+    }
+    if judge.faults.is_empty() { Ok(()) } else { Err(judge.faults) }
+}
+
+struct Judge<'a> {
+    graph: &'a StageGraph,
+    target: &'a Target,
+    plan: &'a Plan,
+    faults: Vec<PlanFault>,
+    phase_of: BTreeMap<StageId, usize>,
+}
+
+/// Whether two boxes of one tensor share an element.
+fn share(a: &View, b: &View) -> bool {
+    let disjoint = a.row0 + a.rows <= b.row0
+        || b.row0 + b.rows <= a.row0
+        || a.col0 + a.cols <= b.col0
+        || b.col0 + b.cols <= a.col0
+        || a.ch0 + a.chs <= b.ch0
+        || b.ch0 + b.chs <= a.ch0;
+    a.stream == b.stream && !disjoint
+}
+
+impl Judge<'_> {
+    fn name(&self, stage: StageId) -> String {
+        self.graph.stages.get(stage).map_or_else(|| stage.to_string(), |node| node.name.clone())
+    }
+
+    fn coverage(&mut self) {
+        let mut times: BTreeMap<StageId, usize> = self.graph.stages.keys().map(|stage| (stage, 0)).collect();
+        for (index, phase) in self.plan.phases.iter().enumerate() {
+            for placed in &phase.stages {
+                *times.entry(placed.stage).or_default() += 1;
+                self.phase_of.insert(placed.stage, index);
+            }
+        }
+        for (stage, n) in times {
+            if n != 1 || !self.graph.stages.is_valid(stage) {
+                self.faults.push(PlanFault::Coverage { stage: self.name(stage), times: n });
+            }
+        }
+        let (stated, implied) = (self.plan.residency.len() as u64, self.graph.buffers.len() as u64);
+        if stated != implied {
+            self.faults.push(PlanFault::Miscount { what: "residencies", stated, implied });
+        }
+    }
+
+    fn order(&mut self) {
+        for (reader, node) in &self.graph.stages {
+            for (writer, earlier) in &self.graph.stages {
+                let reads = node.code.reads().iter().any(|view| share(view, &earlier.code.out));
+                if reads && reader != writer && self.phase_of[&writer] > self.phase_of[&reader] {
+                    let (stage, needs) = (node.name.clone(), earlier.name.clone());
+                    self.faults.push(PlanFault::Order { stage, phase: self.phase_of[&reader], needs });
+                }
+            }
+        }
+    }
+
+    fn array(&mut self) {
+        for (phase, planned) in self.plan.phases.iter().enumerate() {
+            let mut fault = |problem: String| self.faults.push(PlanFault::Array { phase, problem });
+            let clusters: u64 = planned.partitions.iter().map(|&c| u64::from(c)).sum();
+            if clusters > u64::from(self.target.array.clusters) {
+                fault(format!("{clusters} clusters of {}", self.target.array.clusters));
+            }
+            for placed in &planned.stages {
+                let node = &self.graph.stages[placed.stage];
+                let mapping = &placed.mapping;
+                match planned.partitions.get(placed.partition as usize) {
+                    None => fault(format!("`{}` is on partition {}", node.name, placed.partition)),
+                    Some(&owned) if mapping.clusters() > u64::from(owned) || mapping.clusters() == 0 => {
+                        fault(format!(
+                            "`{}` is mapped on {} clusters of {owned}",
+                            node.name,
+                            mapping.clusters()
+                        ));
+                    }
+                    Some(_) => {}
+                }
+                let lanes = mapping.lanes_reduction;
+                if !lanes.is_power_of_two() || lanes > self.target.array.lanes {
+                    fault(format!("`{}` splits a cluster's lanes by {lanes}", node.name));
+                }
+                if placed.winograd && !may_winograd(&node.code, self.target) {
+                    fault(format!("`{}` cannot run as Winograd", node.name));
+                }
+            }
+        }
+    }
+
+    /// Walks the phases and replays where every tensor is.
+    fn memory_and_traffic(&mut self) {
+        let memory = &self.target.memory;
+        let align = |bytes: u64| bytes.next_multiple_of(u64::from(memory.alignment.max(1)));
+        let mut implied = super::DramBytes::default();
+        let mut input_seen: BTreeMap<BufferId, u64> = BTreeMap::new();
+        let mut faults = Vec::new();
+        for (index, planned) in self.plan.phases.iter().enumerate() {
+            let mut actors = Vec::new();
+            let mut stores = Vec::new();
+            let (mut weights, mut n_dma) = (0, 0);
+            let mut sram = 0;
+            let mut rings: Vec<BufferId> = Vec::new();
+            for placed in &planned.stages {
+                let node = &self.graph.stages[placed.stage];
+                weights += node.table_bytes.iter().map(|&b| align(u64::from(b))).sum::<u64>();
+                implied.weights += node.weight_bytes();
+            }
+            for (id, buffer) in &self.graph.buffers {
+                let uses = self.uses(id);
+                let here = |stage: &StageId| self.phase_of[stage] == index;
+                let residency = self.plan.residency[id.as_u32() as usize];
+                let is_input = matches!(buffer.role, BufferRole::Input(_));
+                let first = (uses.writers.iter().chain(&uses.readers)).map(|(s, _)| self.phase_of[s]).min();
+                let Some(first) = first else { continue };
+                let kept_until = residency.kept_until.map(|until| until as usize);
+                let is_whole = first <= index && kept_until.is_some_and(|until| index <= until);
+                let touched = uses.writers.iter().chain(&uses.readers).any(|(stage, _)| here(stage));
+                let size = u64::from(buffer.rows) * align(buffer.row_bytes());
+                if is_whole {
+                    sram += size;
+                } else if touched {
+                    rings.push(id);
+                }
+                let bytes = |view: &View| view.n_elements() * u64::from(buffer.elem.size_bytes());
+                let reads: Vec<View> =
+                    uses.readers.iter().filter(|(s, _)| here(s)).map(|(_, v)| *v).collect();
+                // What is loaded.
+                if is_input && !reads.is_empty() && (!is_whole || index == first) {
+                    let view = if is_whole { whole(id, buffer) } else { hull(&reads) };
+                    let seen = input_seen.entry(id).or_default();
+                    let fresh = bytes(&view).min(buffer.size_bytes() - *seen);
+                    *seen += fresh;
+                    implied.inputs += fresh;
+                    implied.spill_read += bytes(&view) - fresh;
+                    actors.push(Actor::dma_in(view));
+                    n_dma += 1;
+                }
+                for (writer, piece) in &uses.writers {
+                    let is_read = reads.iter().any(|read| share(read, piece));
+                    if self.phase_of[writer] < index && is_read && !is_whole {
+                        implied.spill_read += bytes(piece);
+                        actors.push(Actor::dma_in(*piece));
+                        n_dma += 1;
+                        if !residency.stored {
+                            faults.push(PlanFault::Lost { phase: index, buffer: buffer.name.clone() });
+                        }
+                    }
+                }
+                // What is stored.
+                let is_output = matches!(buffer.role, BufferRole::Output(_));
+                for (_, piece) in uses.writers.iter().filter(|(writer, _)| here(writer)) {
+                    let read_later = uses.readers.iter().any(|(reader, read)| {
+                        let gone = kept_until.is_none_or(|until| self.phase_of[reader] > until);
+                        self.phase_of[reader] > index && gone && share(read, piece)
+                    });
+                    if is_output || (residency.stored && read_later) {
+                        let counter = if is_output { &mut implied.outputs } else { &mut implied.spill_write };
+                        *counter += bytes(piece);
+                        stores.push(Actor::dma_out(*piece));
+                        n_dma += 1;
+                    }
+                }
+                if is_output && index == first && !residency.stored {
+                    faults.push(PlanFault::NotStored(buffer.name.clone()));
+                }
+            }
+            for placed in &planned.stages {
+                let node = &self.graph.stages[placed.stage];
+                actors.push(Actor::new(&with_winograd(&node.code, placed.winograd)));
+            }
+            actors.extend(stores);
+            let slots = ring_slots(&actors, planned.slack);
+            for id in rings {
+                let buffer = &self.graph.buffers[id];
+                let n = slots.get(&id.as_u32()).copied().unwrap_or(buffer.rows).min(buffer.rows);
+                sram += u64::from(n) * align(buffer.row_bytes());
+            }
+            let mut within = |name: &'static str, needed: u64, limit: u64| {
+                if needed > limit {
+                    faults.push(PlanFault::Capacity { phase: index, memory: name, needed, limit });
+                }
+            };
+            within("activation SRAM", sram, memory.activation);
+            within("weight SRAM", weights, memory.weight);
+            let stages = planned.stages.len() as u64 + n_dma;
+            if stages > u64::from(self.target.limits.stages) {
+                let problem = format!("{stages} stages of {}", self.target.limits.stages);
+                faults.push(PlanFault::Array { phase: index, problem });
+            }
+        }
+        self.faults.extend(faults);
+        let stated = &self.plan.dram_bytes;
+        let total =
+            implied.weights + implied.inputs + implied.outputs + implied.spill_write + implied.spill_read;
+        let cycles = self.plan.phases.iter().map(|phase| phase.predicted_cycles).sum();
+        for (what, stated, implied) in [
+            ("weights", stated.weights, implied.weights),
+            ("inputs", stated.inputs, implied.inputs),
+            ("outputs", stated.outputs, implied.outputs),
+            ("spill writes", stated.spill_write, implied.spill_write),
+            ("spill reads", stated.spill_read, implied.spill_read),
+            ("DRAM bytes", stated.total, total),
+            ("cycles", self.plan.cycles, cycles),
+        ] {
+            if stated != implied {
+                self.faults.push(PlanFault::Miscount { what, stated, implied });
+            }
+        }
+        let bound = self.plan.certificate.lower_bound_cycles;
+        if cycles < bound {
+            self.faults.push(PlanFault::Miscount {
+                what: "the least cycles",
+                stated: bound,
+                implied: cycles,
+            });
+        }
+    }
+
+    fn uses(&self, buffer: BufferId) -> Uses {
+        let mut uses = Uses::default();
+        for (stage, node) in &self.graph.stages {
+            let reads = node.code.reads().into_iter().filter(|view| view.stream == buffer.as_u32());
+            uses.readers.extend(reads.map(|view| (stage, view)));
+            if node.code.out.stream == buffer.as_u32() {
+                uses.writers.push((stage, node.code.out));
+            }
+        }
+        uses
+    }
+}
+
+#[derive(Default)]
+struct Uses {
+    writers: Vec<(StageId, View)>,
+    readers: Vec<(StageId, View)>,
+}
+
+fn whole(id: BufferId, buffer: &Buffer) -> View {
+    View::whole(id.as_u32(), buffer.rows, buffer.cols, buffer.chs)
+}
+
+/// The smallest box that holds all views, of which there is at least one.
+fn hull(views: &[View]) -> View {
+    let least = |of: fn(&View) -> u32| views.iter().map(of).min().unwrap_or(0);
+    let most = |of: fn(&View) -> u32| views.iter().map(of).max().unwrap_or(0);
+    let (row0, col0, ch0) = (least(|v| v.row0), least(|v| v.col0), least(|v| v.ch0));
+    View {
+        stream: least(|v| v.stream),
+        row0,
+        rows: most(|v| v.row0 + v.rows) - row0,
+        col0,
+        cols: most(|v| v.col0 + v.cols) - col0,
+        ch0,
+        chs: most(|v| v.ch0 + v.chs) - ch0,
+    }
+}

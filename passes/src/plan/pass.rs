@@ -1,0 +1,166 @@
+//! `fuse-layers`: plans the stages of `@main` and wraps them in `strata.phase` ops, in the order of the plan.
+//!
+//! A phase op's `plan` is its [`PhasePlan`](super::PhasePlan); the function's `strata.plan` is the whole [`Plan`], whose stages are
+//! numbered in the order in which they stand in the module afterwards. Ops that move nothing (concat, slice, reshape)
+//! go into the first phase that uses them; constants stand before all phases, what only the results use after them.
+
+use std::collections::BTreeMap;
+
+use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
+use strata_isa_spec::Target;
+
+use super::solve::{PlanOptions, plan};
+use super::{Mode, Objective, Plan, StageGraph, StageId};
+use crate::manager::{
+    Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
+};
+
+/// The function's plan, on `func.func`.
+pub const PLAN: &str = "strata.plan";
+
+/// The row of [`FuseLayers`].
+pub static FUSE_LAYERS: PassInfo = PassInfo {
+    name: "fuse-layers",
+    doc: "Chooses which stages run together, on which clusters, and where every boundary tensor lives.",
+    takes: &[Phase::Stages],
+    gives: Some(Phase::Phases),
+    options: &[
+        OptionInfo {
+            name: "objective",
+            kind: OptionKind::Choice(&["latency", "energy", "traffic", "edp"]),
+            default: "latency",
+            doc: "What is least: cycles, energy, DRAM bytes, or energy times delay.",
+        },
+        OptionInfo {
+            name: "mode",
+            kind: OptionKind::Choice(&["multi", "single"]),
+            default: "multi",
+            doc: "Whether phases may hold more than one stage.",
+        },
+        OptionInfo {
+            name: "longest-phase",
+            kind: OptionKind::Integer(1, 4096),
+            default: "64",
+            doc: "Stages of a phase, at most.",
+        },
+    ],
+    build: |options: &PassOptions| {
+        let objective = match options.text("objective") {
+            "energy" => Objective::Energy,
+            "traffic" => Objective::Traffic,
+            "edp" => Objective::Edp,
+            _ => Objective::Latency,
+        };
+        let mode = if options.text("mode") == "single" { Mode::Single } else { Mode::Multi };
+        let longest_phase = usize::try_from(options.integer("longest-phase")).unwrap_or(1);
+        Box::new(FuseLayers {
+            options: PlanOptions { objective, mode, longest_phase, ..PlanOptions::default() },
+        })
+    },
+};
+
+/// Wraps stages that run together in `strata.phase` ops.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FuseLayers {
+    /// What is asked of the planner.
+    pub options: PlanOptions,
+}
+
+impl Pass for FuseLayers {
+    fn info(&self) -> &'static PassInfo {
+        &FUSE_LAYERS
+    }
+
+    fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
+        let target = context.require::<Target>("a target")?;
+        let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function @main"))?;
+        let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
+        let mut plan = plan(&graph, target, &self.options).map_err(PassError::other)?;
+        wrap(module, func, &graph, &mut plan)?;
+        Phase::Phases.mark(module);
+        let largest = plan.phases.iter().map(|phase| phase.stages.len()).max().unwrap_or(0);
+        context.count("phases", plan.phases.len() as u64);
+        context.count("largest phase", largest as u64);
+        context.insert(plan);
+        Ok(Changed::Yes)
+    }
+}
+
+/// Moves the ops of a function's block into phases, and renumbers the plan's stages to the order that results.
+fn wrap(module: &mut Module, func: OpId, graph: &StageGraph, plan: &mut Plan) -> Result<(), PassError> {
+    let block = module.entry_block(func);
+    let phase_of = assign(module, block, graph, plan);
+    let terminator = module.terminator(block);
+    let end = terminator.ok_or_else(|| PassError::invalid("@main has no terminator"))?;
+    let order: Vec<OpId> = module.block_ops(block).to_vec();
+    let users = module.users(block);
+
+    let mut position: BTreeMap<StageId, u32> = BTreeMap::new();
+    for phase in &plan.phases {
+        for placed in &phase.stages {
+            let next = position.len() as u32;
+            position.insert(placed.stage, next);
+        }
+    }
+    for placed in plan.phases.iter_mut().flat_map(|phase| &mut phase.stages) {
+        placed.stage = StageId::from_u32(position[&placed.stage]);
+    }
+    for (index, phase) in plan.phases.iter().enumerate() {
+        let inside: Vec<OpId> = order.iter().copied().filter(|op| phase_of.get(op) == Some(&index)).collect();
+        let is_outside = |user: &OpId| phase_of.get(user) != Some(&index);
+        let yielded: Vec<ValueId> = (inside.iter())
+            .flat_map(|&op| module.op(op).results().iter().copied())
+            .filter(|&value| users[value].iter().any(is_outside))
+            .collect();
+        let types: Vec<Type> = yielded.iter().map(|&value| module.ty(value).clone()).collect();
+        let loc = inside.first().map(|&op| module.op(op).loc.clone()).unwrap_or_default();
+        let row = dialect::Phase { plan: Attribute::from_serde(phase).map_err(PassError::other)? };
+        let op = module.insert_before(end, row, &[], &types, loc.clone());
+        let region = module.add_region(op);
+        let body = module.add_block(region, &[]);
+        for &inner in &inside {
+            module.move_to_end(inner, body);
+        }
+        module.append(body, dialect::Yield {}, &yielded, &[], loc);
+        let results = module.op(op).results().to_vec();
+        for (value, result) in yielded.into_iter().zip(results) {
+            for &user in users[value].iter().filter(|user| is_outside(user)) {
+                let operands: Vec<ValueId> = module.op(user).operands().to_vec();
+                for (at, _) in operands.iter().enumerate().filter(|(_, operand)| **operand == value) {
+                    module.set_operand(user, at, result);
+                }
+            }
+        }
+    }
+    // What belongs to no phase and is no constant is used by the results alone.
+    let is_phase = |op: &OpId| matches!(module.op(*op).op, Op::Phase(_));
+    let is_constant = |op: &OpId| module.op(*op).op.is_constant();
+    let now: Vec<OpId> = module.block_ops(block).to_vec();
+    let mut sorted: Vec<OpId> = now.iter().copied().filter(is_constant).collect();
+    sorted.extend(now.iter().copied().filter(is_phase));
+    sorted.extend(now.iter().copied().filter(|op| !is_constant(op) && !is_phase(op)));
+    module.set_block_order(block, sorted);
+    let attr = Attribute::from_serde(&*plan).map_err(PassError::other)?;
+    module.op_mut(func).extra.insert(PLAN.to_owned(), attr);
+    Ok(())
+}
+
+/// The phase of each op that goes into one: a stage's by the plan, another op's the first that uses it.
+fn assign(module: &Module, block: BlockId, graph: &StageGraph, plan: &Plan) -> BTreeMap<OpId, usize> {
+    let mut phase_of: BTreeMap<OpId, usize> = BTreeMap::new();
+    for (index, phase) in plan.phases.iter().enumerate() {
+        phase_of.extend(phase.stages.iter().map(|placed| (graph.stages[placed.stage].op, index)));
+    }
+    let users = module.users(block);
+    for &op in module.block_ops(block).iter().rev() {
+        let data = module.op(op);
+        if matches!(data.op, Op::Stage(_)) || data.op.is_constant() {
+            continue;
+        }
+        let uses = data.results().iter().flat_map(|&value| &users[value]);
+        if let Some(first) = uses.filter_map(|user| phase_of.get(user)).min().copied() {
+            phase_of.insert(op, first);
+        }
+    }
+    phase_of
+}
