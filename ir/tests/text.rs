@@ -134,3 +134,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_tosa_opt_prints_parses() {
+    let text = r##"#loc1 = loc("a.mlir":3:8)
+"builtin.module"() ({
+  "func.func"() <{function_type = (tensor<2xf32>) -> tensor<2xf32>, sym_name = "main"}> ({
+  ^bb0(%arg0: tensor<2xf32> loc("a.mlir":3:8)):
+    %0 = "tosa.const"() <{values = dense<"0x0000803F00000040"> : tensor<2xf32>}> : () -> tensor<2xf32> loc(#loc2)
+    %1 = "tosa.maximum"(%0, %arg0) <{nan_mode = #tosa.nan_mode<PROPAGATE>}> {s.d = [1, 2.500000e+00]} : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32> loc(#loc4)
+    %2 = "tosa.reverse"(%1) {axis = 0 : i32} : (tensor<2xf32>) -> tensor<2xf32> loc(fused<"x">["a", "b"(#loc1)])
+    "func.return"(%2) : (tensor<2xf32>) -> () loc(#loc1)
+  }) : () -> () loc(#loc)
+}) : () -> () loc(#loc)
+#loc = loc(unknown)
+#loc2 = loc("const")
+#loc3 = loc("m.onnx":12:0)
+#loc4 = loc("conv\221"(#loc3))
+"##;
+    let module = parse(text, None).expect("it parses");
+    verify(&module).expect("it verifies");
+    insta::assert_snapshot!(to_string(&module));
+    round_trip(&module);
+}
