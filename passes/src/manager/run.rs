@@ -4,20 +4,18 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use strata_ir::diag::Diagnostics;
+use strata_ir::verify::verify;
 use strata_ir::{Module, text};
 
 use super::compare::{Difference, compare};
 use super::pipeline::{Pipeline, Step};
 use super::{Changed, PassContext, PassError, Phase};
 
-/// Checks a module and returns all that is wrong with it.
-pub type Verifier = fn(&Module) -> Vec<String>;
-
-/// How to run a pipeline.
+/// How to run a pipeline. Modules are always verified before the first pass and after every one that changed
+/// something.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    /// Verifies before the first pass and after every one that changed something.
-    pub verifier: Option<Verifier>,
     /// Whether to compare the printed module before and after passes that claim to have changed nothing.
     pub check_claims: bool,
     /// Evaluates the module before and after each pass on this many random inputs.
@@ -83,11 +81,11 @@ pub enum RunFailure {
         found: Phase,
     },
     /// The module did not verify before the pass: the fault is the input's.
-    #[error("the module does not verify before the pass:\n{}", .0.join("\n"))]
-    InvalidBefore(Vec<String>),
+    #[error("the module does not verify before the pass:\n{0}")]
+    InvalidBefore(Diagnostics),
     /// The module does not verify after the pass: the fault is the pass's.
-    #[error("the module does not verify after the pass:\n{}", .0.join("\n"))]
-    InvalidAfter(Vec<String>),
+    #[error("the module does not verify after the pass:\n{0}")]
+    InvalidAfter(Diagnostics),
     /// The pass claims to have changed nothing, but the module prints differently.
     #[error("claims to have changed nothing, but did")]
     FalseClaim,
@@ -154,12 +152,8 @@ fn run_step(
     if !step.info.takes.contains(&found) {
         return Err(RunFailure::WrongPhase { takes: step.info.takes, found });
     }
-    let verify = |module: &Module| options.verifier.map(|verify| verify(module)).unwrap_or_default();
     if first {
-        let problems = verify(module);
-        if !problems.is_empty() {
-            return Err(RunFailure::InvalidBefore(problems));
-        }
+        verify(module).map_err(RunFailure::InvalidBefore)?;
     }
     let printed = options.check_claims.then(|| text::to_string(module));
     let pass = step.build();
@@ -176,10 +170,7 @@ fn run_step(
         phase.mark(module);
     }
     if changed.is_yes() {
-        let problems = verify(module);
-        if !problems.is_empty() {
-            return Err(RunFailure::InvalidAfter(problems));
-        }
+        verify(module).map_err(RunFailure::InvalidAfter)?;
     }
     // Quantisation changes what is computed; all else keeps it.
     let comparable = found >= Phase::Quant || Phase::of(module) == found;
@@ -282,14 +273,19 @@ mod tests {
         assert!(reproducer.starts_with("// passes: panic,rename\n"), "{reproducer}");
     }
 
-    #[test]
-    fn names_the_verifier_s_findings() {
-        let verifier = |module: &Module| {
-            let named = module.op(module.top()).extra.contains_key("test.name");
-            if named { vec!["has a name".to_owned()] } else { Vec::new() }
+    pass!(BREAK, "break", |module| {
+        // A function without the return that its type promises.
+        let ty = strata_ir::attr::FunctionType {
+            inputs: Vec::new(),
+            results: vec![strata_ir::Type::tensor([1], strata_ir::ElemType::F32)],
         };
-        let options = RunOptions { verifier: Some(verifier), ..RunOptions::default() };
-        let error = run(&[&RENAME], &options).expect_err("it breaks the module");
-        assert!(matches!(error.failure, RunFailure::InvalidAfter(_)), "{error}");
+        module.add_function("main", ty);
+        Ok(Changed::Yes)
+    });
+
+    #[test]
+    fn a_pass_that_breaks_the_module_is_named() {
+        let error = run(&[&KEEP, &BREAK], &RunOptions::default()).expect_err("it breaks the module");
+        assert!(matches!(error.failure, RunFailure::InvalidAfter(_)) && error.pass == "break", "{error}");
     }
 }

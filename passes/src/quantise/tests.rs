@@ -7,7 +7,7 @@ use strata_ir::build::Builder;
 use strata_ir::dialect::*;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::Rng;
-use strata_ir::infer::infer;
+use strata_ir::verify::verify;
 use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, Type, ValueId};
 
 use super::*;
@@ -211,13 +211,7 @@ fn check(module: Module, least_db: f64) -> (Module, QuantReport) {
             assert!(db > least_db, "result {index}: {db:.1} dB\n{}", strata_ir::text::to_string(&quantised));
         }
     }
-    for op in quantised.walk(quantised.body()) {
-        let data = quantised.op(op);
-        let [result] = data.results() else { continue };
-        let elem = quantised.ty(*result).as_tensor().map(|ty| ty.elem);
-        let types = infer(&quantised, &data.op, data.operands(), elem).expect("TOSA allows the op");
-        assert_eq!(types, [quantised.ty(*result).clone()]);
-    }
+    verify(&quantised).unwrap_or_else(|e| panic!("{e}"));
     (quantised, report)
 }
 
