@@ -70,7 +70,7 @@ impl Net {
         let (a, b) = (self.zero_point(), self.zero_point());
         let (p, e) = ((k / 2) as i64, ElemType::F32);
         // TOSA wants strides to divide: take the far padding away where one is left over.
-        let far = if stride == 2 && self.shape(x)[1] % 2 == 0 { p - 1 } else { p };
+        let far = if stride == 2 && self.shape(x)[1].is_multiple_of(2) { p - 1 } else { p };
         let pad = [p, far, p, far];
         let op = Conv2d { pad, stride: [stride; 2], dilation: [1, 1], acc_type: e, local_bound: false };
         self.op(op, &[x, weight, bias, a, b])
