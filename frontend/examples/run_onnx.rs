@@ -67,7 +67,8 @@ fn arguments() -> Result<Arguments, Failure> {
             }
             "--input-shape" => {
                 let value = value()?;
-                let (name, shape) = value.rsplit_once('=').ok_or_else(|| usage("--input-shape NAME=1x3x8x8"))?;
+                let (name, shape) =
+                    value.rsplit_once('=').ok_or_else(|| usage("--input-shape NAME=1x3x8x8"))?;
                 let shape = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>();
                 out.options.input_shapes.insert(name.to_owned(), shape.map_err(|e| usage(&e.to_string()))?);
             }
@@ -101,7 +102,8 @@ fn run() -> Result<(), Failure> {
             eprintln!("{:?}", imported.cross_check);
             for op in imported.module.walk(imported.module.body()) {
                 let data = imported.module.op(op);
-                let ty = data.results().first().map(|&v| imported.module.ty(v).to_string()).unwrap_or_default();
+                let ty =
+                    data.results().first().map(|&v| imported.module.ty(v).to_string()).unwrap_or_default();
                 if !data.op.is_constant() {
                     eprintln!("{} {ty} {}", data.op.name(), data.loc);
                 }
@@ -116,7 +118,11 @@ fn run() -> Result<(), Failure> {
 }
 
 /// Runs `main` on inputs in ONNX's layout and types, and gives outputs in ONNX's layout and types.
-fn evaluate(imported: &Imported, named: &[(String, PathBuf)], given: Vec<Tensor>) -> Result<Vec<(Tensor, &'static str)>, Failure> {
+fn evaluate(
+    imported: &Imported,
+    named: &[(String, PathBuf)],
+    given: Vec<Tensor>,
+) -> Result<Vec<(Tensor, &'static str)>, Failure> {
     let module = &imported.module;
     let func = module.function("main").ok_or((1, "no main".to_owned()))?;
     let args = module.args(module.entry_block(func)).to_vec();
@@ -158,7 +164,11 @@ fn permuted(tensor: &Tensor, perm: &[usize]) -> Tensor {
     }
     let mut places = vec![0usize];
     for (&axis, &extent) in perm.iter().zip(&shape) {
-        places = places.iter().flat_map(|&base| (0..extent).map(move |i| (base, i))).map(|(base, i)| base + i * strides[axis]).collect();
+        places = places
+            .iter()
+            .flat_map(|&base| (0..extent).map(move |i| (base, i)))
+            .map(|(base, i)| base + i * strides[axis])
+            .collect();
     }
     let data = match tensor.data() {
         TensorData::F32(v) => TensorData::F32(places.iter().map(|&p| v[p]).collect()),
@@ -175,13 +185,19 @@ fn read_npy(path: &Path) -> Result<Tensor, Failure> {
     let bad = |what: &str| (1, format!("{}: {what}", path.display()));
     let bytes = std::fs::read(path).map_err(|e| bad(&e.to_string()))?;
     let header_len = match bytes.get(..10) {
-        Some([0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, low, high]) => usize::from(u16::from_le_bytes([*low, *high])),
+        Some([0x93, b'N', b'U', b'M', b'P', b'Y', 1, _, low, high]) => {
+            usize::from(u16::from_le_bytes([*low, *high]))
+        }
         _ => return Err(bad("not a version 1 .npy file")),
     };
-    let header = bytes.get(10..10 + header_len).map(String::from_utf8_lossy).ok_or_else(|| bad("truncated"))?;
+    let header =
+        bytes.get(10..10 + header_len).map(String::from_utf8_lossy).ok_or_else(|| bad("truncated"))?;
     let body = &bytes[10 + header_len..];
     let after = |key: &str| header.split_once(key).map(|(_, rest)| rest.trim_start_matches([':', ' ', '\'']));
-    let shape = after("'shape'").and_then(|s| s.trim_start_matches('(').split_once(')')).ok_or_else(|| bad("shape"))?.0;
+    let shape = after("'shape'")
+        .and_then(|s| s.trim_start_matches('(').split_once(')'))
+        .ok_or_else(|| bad("shape"))?
+        .0;
     let shape: Vec<usize> = shape.split(',').filter_map(|e| e.trim().parse().ok()).collect();
     if header.contains("'fortran_order': True") {
         return Err((3, "fortran order".to_owned()));
@@ -213,7 +229,8 @@ fn write_npy(path: &Path, tensor: &Tensor, dtype: &str) -> Result<(), Failure> {
         _ => "<i8",
     };
     let shape: String = tensor.shape().iter().map(|e| format!("{e}, ")).collect();
-    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+    let mut header =
+        format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
     while !(header.len() + 11).is_multiple_of(64) {
         header.push(' ');
     }

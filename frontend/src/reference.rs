@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use strata_ir::{Tensor, TensorData};
 use tract_onnx::prelude::{InferenceModelExt, IntoRunnable};
 use tract_onnx::tract_hir::internal::{
-    DatumType, InferenceFact, IntoTValue, TractResult, TVec, Tensor as TractTensor, anyhow,
+    DatumType, InferenceFact, IntoTValue, TVec, Tensor as TractTensor, TractResult, anyhow,
 };
 
 use crate::import::{ImportError, decode};

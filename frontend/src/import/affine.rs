@@ -102,7 +102,8 @@ fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step) {
         let tensor = module.constant(value)?.tensor.clone();
         Some((tensor.shape().to_vec(), tensor.as_f32()?.to_vec()))
     };
-    let (Some((shape, mut weights)), Some((_, biases))) = (floats(module, weight), floats(module, bias)) else {
+    let (Some((shape, mut weights)), Some((_, biases))) = (floats(module, weight), floats(module, bias))
+    else {
         return;
     };
     let mut biases = if biases.len() == n { biases } else { vec![biases[0]; n] };

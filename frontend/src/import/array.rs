@@ -270,7 +270,13 @@ mod tests {
 
     #[test]
     fn half_precision_is_exact() {
-        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8), (0x3555, 0.333_251_95)];
+        let cases = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x3555, 0.333_251_95),
+        ];
         for (bits, value) in cases {
             assert_eq!(half_to_f32(bits), value);
         }
@@ -278,12 +284,18 @@ mod tests {
 
     #[test]
     fn decoding_rejects_wrong_lengths() {
-        let proto =
-            TensorProto { dims: vec![2, 2], data_type: DataType::Float as i32, raw_data: vec![0; 12], ..Default::default() };
+        let proto = TensorProto {
+            dims: vec![2, 2],
+            data_type: DataType::Float as i32,
+            raw_data: vec![0; 12],
+            ..Default::default()
+        };
         assert!(matches!(Array::decode(&proto), Err(LowerError::Invalid(_))));
-        let negative = TensorProto { dims: vec![-1], data_type: DataType::Int64 as i32, ..Default::default() };
+        let negative =
+            TensorProto { dims: vec![-1], data_type: DataType::Int64 as i32, ..Default::default() };
         assert!(matches!(Array::decode(&negative), Err(LowerError::Invalid(_))));
-        let huge = TensorProto { dims: vec![i64::MAX, 4], data_type: DataType::Int64 as i32, ..Default::default() };
+        let huge =
+            TensorProto { dims: vec![i64::MAX, 4], data_type: DataType::Int64 as i32, ..Default::default() };
         assert!(matches!(Array::decode(&huge), Err(LowerError::Invalid(_))));
     }
 }

@@ -17,6 +17,12 @@ use super::layout::{Value, View, channels_last};
 use super::lower::{Lowering, MAX_OPSET, elem_of, find};
 use super::{ImportOptions, Imported, Port, affine, fold, witness};
 
+/// TOSA's bound of a tensor's rank.
+const MAX_RANK: usize = 6;
+
+/// An extent, or what a dynamic one is called.
+type Extent = Result<usize, String>;
+
 /// What is wrong, by kind.
 #[derive(Default)]
 struct Problems {
@@ -266,8 +272,8 @@ fn evaluate(lower: super::lower::LowerFn, node: &Node<'_>) -> Lowered<Vec<Value>
     Ok(tensors.into_iter().zip(views).map(array).collect())
 }
 
-/// Declared type and extents of an input; an extent is `None` where it is dynamic, with what it is called.
-fn declared(info: &ValueInfoProto) -> Option<(DataType, Option<Vec<Result<usize, String>>>)> {
+/// Declared type and extents of an input.
+fn declared(info: &ValueInfoProto) -> Option<(DataType, Option<Vec<Extent>>)> {
     let type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()?;
     let dtype = DataType::try_from(tensor.elem_type).ok()?;
     let extent = |value: &Option<dimension::Value>| match value {
@@ -300,11 +306,13 @@ fn settle_inputs(
         let spelled = match &extents {
             None => "no shape".to_owned(),
             Some(extents) => {
-                let text = |e: &Result<usize, String>| e.as_ref().map_or_else(String::clone, usize::to_string);
+                let text = |e: &Extent| e.as_ref().map_or_else(String::clone, usize::to_string);
                 extents.iter().map(text).collect::<Vec<_>>().join("x")
             }
         };
-        if !options.input_shapes.contains_key(name) && extents.iter().flatten().any(|e| *e == Err("0".to_owned())) {
+        if !options.input_shapes.contains_key(name)
+            && extents.iter().flatten().any(|e| *e == Err("0".to_owned()))
+        {
             let why = format!("it is declared as {spelled}, without elements");
             problems.lowering(name, "input", "", LowerError::Unsupported(why));
             continue;
@@ -312,12 +320,16 @@ fn settle_inputs(
         let shape = match (options.input_shapes.get(name), &extents) {
             (Some(given), Some(extents)) if given.len() != extents.len() => {
                 let rank = extents.len();
-                problems.shapes.push(format!("input `{name}` is of rank {rank} ({spelled}), not {}", given.len()));
+                problems
+                    .shapes
+                    .push(format!("input `{name}` is of rank {rank} ({spelled}), not {}", given.len()));
                 continue;
             }
             (Some(given), _) => given.clone(),
             (None, None) => {
-                problems.shapes.push(format!("input `{name}` declares no shape; give one with --input-shape {name}=…"));
+                problems
+                    .shapes
+                    .push(format!("input `{name}` declares no shape; give one with --input-shape {name}=…"));
                 continue;
             }
             (None, Some(extents)) => {
@@ -337,8 +349,13 @@ fn settle_inputs(
             }
         };
         let n_elements = shape.iter().try_fold(1usize, |n, &e| n.checked_mul(e));
-        if !n_elements.is_some_and(|n| (1..=1 << 31).contains(&n)) || shape.len() > 6 {
+        if !n_elements.is_some_and(|n| (1..=1 << 31).contains(&n)) {
             problems.shapes.push(format!("input `{name}` cannot have the shape {shape:?}"));
+            continue;
+        }
+        if shape.len() > MAX_RANK {
+            let why = format!("tensors of rank {} (up to {MAX_RANK} are supported)", shape.len());
+            problems.lowering(name, "input", "", LowerError::Unsupported(why));
             continue;
         }
         let perm = wanted_order(graph, name, shape.len());
@@ -367,9 +384,20 @@ fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
     while let Some((name, axes)) = queue.pop_front() {
         for node in consumers.get(name).into_iter().flatten() {
             let followed = match node.op_type.as_str() {
-                "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool"
-                | "BatchNormalization" | "InstanceNormalization" | "Resize" | "Upsample" | "PRelu" | "LRN"
-                | "SpaceToDepth" | "DepthToSpace" => {
+                "Conv"
+                | "ConvTranspose"
+                | "MaxPool"
+                | "AveragePool"
+                | "GlobalAveragePool"
+                | "GlobalMaxPool"
+                | "BatchNormalization"
+                | "InstanceNormalization"
+                | "Resize"
+                | "Upsample"
+                | "PRelu"
+                | "LRN"
+                | "SpaceToDepth"
+                | "DepthToSpace" => {
                     return channels_last(rank).into_iter().map(|axis| axes[axis]).collect();
                 }
                 "Transpose" => {
@@ -380,8 +408,8 @@ fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
                     };
                     perm.iter().map(|&p| axes.get(p).copied()).collect::<Option<Vec<_>>>()
                 }
-                "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "MatMul" | "Gemm" | "Shape" | "Size" | "Gather"
-                | "Expand" | "Tile" | "ArgMax" => None,
+                "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "MatMul" | "Gemm" | "Shape" | "Size"
+                | "Gather" | "Expand" | "Tile" | "ArgMax" => None,
                 _ => Some(axes.clone()),
             };
             if let Some(axes) = followed.filter(|axes| axes.len() == rank) {

@@ -75,7 +75,7 @@ impl Emitter {
         let op = op.into();
         let ty = Type::tensor(shape, elem);
         match infer(&self.module, &op, operands, Some(elem)) {
-            Ok(types) => debug_assert_eq!(types, [ty.clone()], "{}", op.name()),
+            Ok(types) => debug_assert_eq!(types.first(), Some(&ty), "{}", op.name()),
             Err(refusal) => self.refused.push(refusal),
         }
         let id = self.module.append(self.block, op, operands, &[ty], self.loc.clone());
@@ -119,7 +119,8 @@ impl Emitter {
     /// A scalar of the element type of `like` (floats truncate to integers), of `like`'s rank.
     pub(super) fn scalar_like(&mut self, like: ValueId, value: f32) -> ValueId {
         let shape = vec![1; self.shape(like).len()];
-        let data = TensorData::from_ints(self.elem(like), [value as i64]).unwrap_or(TensorData::F32(vec![value]));
+        let data =
+            TensorData::from_ints(self.elem(like), [value as i64]).unwrap_or(TensorData::F32(vec![value]));
         self.constant(Tensor::new(shape, data))
     }
 
@@ -366,7 +367,12 @@ impl Emitter {
     pub(super) fn argmax(&mut self, x: ValueId, axis: usize) -> ValueId {
         let mut shape = self.shape(x).to_vec();
         shape.remove(axis);
-        self.op(dialect::Argmax { axis: axis as i32, nan_mode: NanMode::Propagate }, &[x], shape, ElemType::I32)
+        self.op(
+            dialect::Argmax { axis: axis as i32, nan_mode: NanMode::Propagate },
+            &[x],
+            shape,
+            ElemType::I32,
+        )
     }
 
     // ---- windows and products
@@ -391,7 +397,13 @@ impl Emitter {
     }
 
     /// Convolves each channel of NHWC `x` with a weight `[KH,KW,C,M]`.
-    pub(super) fn depthwise(&mut self, x: ValueId, weight: ValueId, bias: ValueId, window: &Window) -> ValueId {
+    pub(super) fn depthwise(
+        &mut self,
+        x: ValueId,
+        weight: ValueId,
+        bias: ValueId,
+        window: &Window,
+    ) -> ValueId {
         let n_channels = self.shape(weight)[2] * self.shape(weight)[3];
         let shape = self.windowed(x, window, n_channels);
         let zero = self.zero_point(ElemType::F32);

@@ -60,7 +60,8 @@ pub(super) fn fold(node: &Node<'_>) -> Lowered<Option<Vec<Array>>> {
             let part = |size: usize| {
                 let mut shape = first.shape.clone();
                 shape[axis] = size;
-                let places: Vec<_> = offsets(&shape, &steps).iter().map(|at| at + start * steps[axis]).collect();
+                let places: Vec<_> =
+                    offsets(&shape, &steps).iter().map(|at| at + start * steps[axis]).collect();
                 start += size;
                 first.gathered(shape, &places)
             };
@@ -185,7 +186,9 @@ fn concat(node: &Node<'_>, inputs: &[&Array]) -> Lowered<Array> {
     let mut shape = inputs[0].shape.clone();
     shape[axis] = inputs.iter().map(|a| a.shape[axis]).sum();
     fn join<T: Copy>(parts: &[(&[T], usize)], n_outer: usize) -> Vec<T> {
-        (0..n_outer).flat_map(|o| parts.iter().flat_map(move |(p, n)| p[o * n..(o + 1) * n].iter().copied())).collect()
+        (0..n_outer)
+            .flat_map(|o| parts.iter().flat_map(move |(p, n)| p[o * n..(o + 1) * n].iter().copied()))
+            .collect()
     }
     let chunk = |a: &Array| a.shape[axis] * n_inner;
     Ok(match &inputs[0].data {
@@ -195,7 +198,8 @@ fn concat(node: &Node<'_>, inputs: &[&Array]) -> Lowered<Array> {
             Array { dtype: inputs[0].dtype, ..Array::floats(shape, join(&parts, n_outer)) }
         }
         Data::Int(_) => {
-            let parts: Vec<_> = inputs.iter().map(|a| Ok((a.as_ints()?, chunk(a)))).collect::<Lowered<_>>()?;
+            let parts: Vec<_> =
+                inputs.iter().map(|a| Ok((a.as_ints()?, chunk(a)))).collect::<Lowered<_>>()?;
             Array::ints(shape, join(&parts, n_outer), inputs[0].dtype)
         }
         Data::Bool(_) => {

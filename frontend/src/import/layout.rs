@@ -247,7 +247,13 @@ pub(super) struct Relayouts(BTreeMap<(ValueId, Vec<usize>, Vec<usize>), ValueId>
 
 impl Relayouts {
     /// The tensor with its axes in the order of `perm` (which may leave out unit axes), as an IR value of `shape`.
-    pub(super) fn materialise(&mut self, em: &mut Emitter, view: &View, perm: &[usize], shape: &[usize]) -> ValueId {
+    pub(super) fn materialise(
+        &mut self,
+        em: &mut Emitter,
+        view: &View,
+        perm: &[usize],
+        shape: &[usize],
+    ) -> ValueId {
         let target = view.target(perm);
         if target == view.order && em.shape(view.value) == shape {
             return view.value;

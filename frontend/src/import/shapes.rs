@@ -116,7 +116,9 @@ pub(super) fn slice_ranges(node: &Node<'_>, shape: &[usize]) -> Lowered<Vec<Rang
         invalid!("the bounds are missing")
     };
     let axes = match list("axes", 3)? {
-        Some(axes) => axes.iter().map(|&axis| resolve_axis(axis, shape.len())).collect::<Lowered<Vec<_>>>()?,
+        Some(axes) => {
+            axes.iter().map(|&axis| resolve_axis(axis, shape.len())).collect::<Lowered<Vec<_>>>()?
+        }
         None => (0..starts.len()).collect(),
     };
     let steps = list("steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);

@@ -8,8 +8,8 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, type_proto,
 };
 
 use super::array::Array;
@@ -94,7 +94,9 @@ impl Net {
     /// A node; its inputs and outputs are names with spaces between, `_` for one that is left out.
     fn node(mut self, op: &str, inputs: &str, outputs: &str, attrs: &[(&str, Attr<'_>)]) -> Self {
         let names = |text: &str| -> Vec<String> {
-            text.split_whitespace().map(|name| if name == "_" { String::new() } else { name.to_owned() }).collect()
+            text.split_whitespace()
+                .map(|name| if name == "_" { String::new() } else { name.to_owned() })
+                .collect()
         };
         let attribute = |(name, attr): &(&str, Attr<'_>)| {
             let mut out = AttributeProto { name: (*name).to_owned(), ..Default::default() };
@@ -134,7 +136,9 @@ impl Net {
     fn model(mut self, outputs: &str) -> ModelProto {
         for name in outputs.split_whitespace() {
             let mut info = value_info(name, &[]);
-            if let Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), .. }) = &mut info.r#type {
+            if let Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), .. }) =
+                &mut info.r#type
+            {
                 tensor.shape = None;
             }
             self.graph.output.push(info);
@@ -224,7 +228,14 @@ fn transposed_convolutions_of_every_kind() {
         (&[4, 3, 3, 3], vec![("strides", Attr::Ints(&[2, 2])), ("output_padding", Attr::Ints(&[1, 1]))]),
         (&[4, 3, 2, 2], vec![("dilations", Attr::Ints(&[2, 3]))]),
         (&[4, 2, 3, 3], vec![("group", Attr::Int(2)), ("strides", Attr::Ints(&[1, 2]))]),
-        (&[4, 1, 3, 3], vec![("group", Attr::Int(4)), ("strides", Attr::Ints(&[2, 3])), ("pads", Attr::Ints(&[1, 0, 0, 1]))]),
+        (
+            &[4, 1, 3, 3],
+            vec![
+                ("group", Attr::Int(4)),
+                ("strides", Attr::Ints(&[2, 3])),
+                ("pads", Attr::Ints(&[1, 0, 0, 1])),
+            ],
+        ),
     ] {
         let net = Net::new(13, &[1, 4, 5, 6]).weight("w", weight);
         check(&net.node("ConvTranspose", "x w", "y", &attrs).model("y"));
@@ -321,10 +332,16 @@ fn channel_shuffles_and_pixel_shuffles() {
 #[test]
 fn pools() {
     let window = |strides: &'static [i64], pads: &'static [i64]| {
-        vec![("kernel_shape", Attr::Ints(&[3, 3])), ("strides", Attr::Ints(strides)), ("pads", Attr::Ints(pads))]
+        vec![
+            ("kernel_shape", Attr::Ints(&[3, 3])),
+            ("strides", Attr::Ints(strides)),
+            ("pads", Attr::Ints(pads)),
+        ]
     };
     for op in ["MaxPool", "AveragePool"] {
-        for (strides, pads) in [(&[1, 1][..], &[0, 0, 0, 0][..]), (&[2, 2], &[1, 1, 1, 1]), (&[3, 2], &[0, 1, 2, 0])] {
+        for (strides, pads) in
+            [(&[1, 1][..], &[0, 0, 0, 0][..]), (&[2, 2], &[1, 1, 1, 1]), (&[3, 2], &[0, 1, 2, 0])]
+        {
             let net = Net::new(13, &[1, 3, 8, 9]);
             check(&net.node(op, "x", "y", &window(strides, pads)).model("y"));
         }
@@ -390,7 +407,9 @@ fn data_movement() {
     check(&net.model("y"));
     let net = Net::new(13, &[2, 3, 4]).ints("indices", &[2, 0]);
     check(&net.node("Gather", "x indices", "y", &[("axis", Attr::Int(1))]).model("y"));
-    check(&Net::new(13, &[2, 3, 4]).node("ReduceMean", "x", "y", &[("axes", Attr::Ints(&[1, 2]))]).model("y"));
+    check(
+        &Net::new(13, &[2, 3, 4]).node("ReduceMean", "x", "y", &[("axes", Attr::Ints(&[1, 2]))]).model("y"),
+    );
     check(&Net::new(13, &[2, 3, 4]).node("Transpose", "x", "y", &[]).model("y"));
 }
 
@@ -406,7 +425,10 @@ fn resizes() {
         let attrs = [
             ("mode", Attr::Text(mode)),
             ("coordinate_transformation_mode", Attr::Text(coordinates)),
-            ("nearest_mode", Attr::Text(if coordinates == "asymmetric" { "floor" } else { "round_prefer_floor" })),
+            (
+                "nearest_mode",
+                Attr::Text(if coordinates == "asymmetric" { "floor" } else { "round_prefer_floor" }),
+            ),
         ];
         let net = Net::new(13, &[1, 2, 4, 5]).floats("scales", &[4], vec![1.0, 1.0, 2.0, 3.0]);
         check(&net.node("Resize", "x _ scales", "y", &attrs).model("y"));
@@ -441,13 +463,16 @@ fn shape_arithmetic_leaves_no_trace() {
         .node("Reshape", "x t", "y", &[]);
     let imported = check(&net.model("y"));
     assert_eq!(imported.outputs[0].shape, [1, 60]);
-    let expected = |op: &Op| matches!(op, Op::Func(_) | Op::FuncReturn(_) | Op::Reshape(_) | Op::ConstShape(_));
+    let expected =
+        |op: &Op| matches!(op, Op::Func(_) | Op::FuncReturn(_) | Op::Reshape(_) | Op::ConstShape(_));
     assert_eq!(count(&imported.module, |op| !expected(op)), 0);
 }
 
 #[test]
 fn zoo_models_agree_with_tract() {
-    for (name, size) in [("yolov3-tiny", (64, 32)), ("mobilenetv2", (32, 32)), ("unet", (32, 16)), ("fsrcnn", (12, 10))] {
+    for (name, size) in
+        [("yolov3-tiny", (64, 32)), ("mobilenetv2", (32, 32)), ("unet", (32, 16)), ("fsrcnn", (12, 10))]
+    {
         let options = ZooOptions { size: Some(size), ..Default::default() };
         let imported = check(&build(name, &options).expect("the zoo makes it"));
         assert_eq!(n_transposes(&imported), 0, "{name}");
@@ -460,7 +485,8 @@ fn locations_name_the_nodes() {
     let net = Net::new(13, &[1, 3, 4, 4]).node("Relu", "x", "r", &[]).node("Tanh", "r", "y", &[]);
     let imported = check(&net.model("y"));
     let texts: Vec<_> = imported.module.walk(imported.module.body());
-    let tanh = texts.into_iter().find(|&op| matches!(imported.module.op(op).op, Op::Tanh(_))).expect("a tanh");
+    let tanh =
+        texts.into_iter().find(|&op| matches!(imported.module.op(op).op, Op::Tanh(_))).expect("a tanh");
     assert_eq!(imported.module.op(tanh).loc.to_string(), "loc(\"node_1\"(\"model.onnx\":1:0))");
 }
 
@@ -519,7 +545,12 @@ fn contradictions_are_reported() {
 #[test]
 fn damaged_files_never_panic() {
     let net = Net::new(13, &[1, 3, 8, 8]).weight("w", &[4, 3, 3, 3]).ints("shape", &[1, -1]);
-    let net = net.node("Conv", "x w", "c", &[("pads", Attr::Ints(&[1, 1, 1, 1]))]).node("Reshape", "c shape", "y", &[]);
+    let net = net.node("Conv", "x w", "c", &[("pads", Attr::Ints(&[1, 1, 1, 1]))]).node(
+        "Reshape",
+        "c shape",
+        "y",
+        &[],
+    );
     let bytes = encode(&net.model("y"));
     let options = ImportOptions::default();
     for len in 0..bytes.len() {

@@ -15,8 +15,11 @@ use super::CrossCheck;
 use super::driver::Input;
 use super::error::{ImportError, ShapeDisagreement};
 
+/// Extents by tensor name.
+type Shapes = BTreeMap<String, Vec<usize>>;
+
 /// Shapes that tract derived, by tensor name, and why it stopped early if it did.
-fn analyse(model: &ModelProto, inputs: &[Input]) -> TractResult<(BTreeMap<String, Vec<usize>>, Option<String>)> {
+fn analyse(model: &ModelProto, inputs: &[Input]) -> TractResult<(Shapes, Option<String>)> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true);
     let mut parsed = onnx.parse(model, None)?;
     for input in inputs {
@@ -58,11 +61,9 @@ pub(super) fn compare(
     for (name, analysed) in shapes {
         match imported.get(name.as_str()) {
             Some(shape) if *shape == analysed => check.n_agreed += 1,
-            Some(shape) => disagreements.push(ShapeDisagreement {
-                tensor: name,
-                imported: shape.clone(),
-                analysed,
-            }),
+            Some(shape) => {
+                disagreements.push(ShapeDisagreement { tensor: name, imported: shape.clone(), analysed })
+            }
             None => {}
         }
     }

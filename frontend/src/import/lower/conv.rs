@@ -18,7 +18,7 @@ pub(super) fn spatial(values: Option<&[i64]>, rank: usize, default: i64, what: &
         (Some(&[y, x]), 4) => [y, x],
         (Some(other), _) => invalid!("{what} {other:?} for a tensor of rank {rank}"),
     };
-    if out.iter().any(|&v| v < 1 || v > 1 << 20) {
+    if out.iter().any(|v| !(1..=1 << 20).contains(v)) {
         invalid!("{what} {out:?}");
     }
     Ok(out)
@@ -115,17 +115,17 @@ fn bias(node: &Node<'_>, n_channels: usize) -> Lowered<Vec<f32>> {
 }
 
 fn check_kernel(node: &Node<'_>, rank: usize, kernel: [i64; 2]) -> Lowered<()> {
-    if let Some(declared) = node.ints("kernel_shape")? {
-        if spatial(Some(declared), rank, 1, "kernel_shape")? != kernel {
-            invalid!("kernel_shape {declared:?} does not fit a weight of {kernel:?}");
-        }
+    if let Some(declared) = node.ints("kernel_shape")?
+        && spatial(Some(declared), rank, 1, "kernel_shape")? != kernel
+    {
+        invalid!("kernel_shape {declared:?} does not fit a weight of {kernel:?}");
     }
     Ok(())
 }
 
 fn n_groups(node: &Node<'_>, n_in: usize, n_out: usize) -> Lowered<usize> {
     match usize::try_from(node.int("group", 1)?) {
-        Ok(group) if group > 0 && n_in % group == 0 && n_out % group == 0 => Ok(group),
+        Ok(group) if group > 0 && n_in.is_multiple_of(group) && n_out.is_multiple_of(group) => Ok(group),
         _ => invalid!("`group` does not divide {n_in} and {n_out} channels"),
     }
 }
@@ -150,7 +150,7 @@ pub(super) fn conv(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let window = window(node, rank, kernel, [h, w])?;
     let (x, window) = lo.fit_window(x, window)?;
     let out = grouped(lo, x, &weight, &bias(node, n_out)?, group, &window)?;
-    single(lo.from_nhwc(out, rank))
+    single(lo.nhwc_result(out, rank))
 }
 
 /// A convolution of NHWC `x` with a weight `[OC, IC/group, KH, KW]`.
@@ -186,7 +186,9 @@ fn grouped(
 pub(super) fn spatial_list(node: &Node<'_>, name: &str, n: usize, default: i64) -> Lowered<Vec<i64>> {
     match node.ints(name)? {
         None => Ok(vec![default; n]),
-        Some(values) if values.len() == n && values.iter().all(|&v| v >= default && v < 1 << 20) => Ok(values.to_vec()),
+        Some(values) if values.len() == n && values.iter().all(|&v| v >= default && v < 1 << 20) => {
+            Ok(values.to_vec())
+        }
         Some(other) => unsupported!("{name} {other:?}"),
     }
 }
@@ -196,7 +198,8 @@ fn volumetric(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let weight = node.constant(1, "the weight")?;
     weight.as_floats()?;
-    let (&[n, n_in, depth, h, w], &[n_out, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..]) else {
+    let (&[n, n_in, depth, h, w], &[n_out, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..])
+    else {
         invalid!("a weight of shape {:?} for an input of shape {:?}", weight.shape, view.shape)
     };
     let group = n_groups(node, n_in, n_out)?;
@@ -310,7 +313,7 @@ pub(super) fn conv_transpose(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
         }
         lo.em.concat(&parts, 3)
     };
-    single(lo.from_nhwc(out, rank))
+    single(lo.nhwc_result(out, rank))
 }
 
 /// TOSA's output padding `[top, bottom, left, right]`: negative where ONNX's padding crops.
@@ -410,7 +413,8 @@ fn depthwise_transpose(
         spread = lo.em.slice(whole, &[0; 4], &[n, (h - 1) * sy + 1, (w - 1) * sx + 1, c]);
     }
     let &[_, m, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
-    let flipped: Vec<f32> = weight.as_floats()?.chunks(kh * kw).flat_map(|k| k.iter().rev().copied()).collect();
+    let flipped: Vec<f32> =
+        weight.as_floats()?.chunks(kh * kw).flat_map(|k| k.iter().rev().copied()).collect();
     let weight = Array::floats([c, m, kh, kw], flipped).transposed(&[2, 3, 0, 1]);
     let weight = lo.em.constant(weight.to_tensor()?);
     let reach = [kh as i64 - 1, kw as i64 - 1];

@@ -18,6 +18,9 @@ fn want_float(value: &Value) -> Lowered<()> {
     }
 }
 
+/// What emits the ops of a unary operator.
+type Emission = Box<dyn FnOnce(&mut Emitter, ValueId) -> ValueId>;
+
 /// Operators of one tensor.
 pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let op = node.proto.op_type.as_str();
@@ -29,7 +32,7 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         _ => want_float(x)?,
     }
     let alpha = |default| node.float("alpha", default);
-    let emit: Box<dyn FnOnce(&mut Emitter, ValueId) -> ValueId> = match op {
+    let emit: Emission = match op {
         "Abs" => Box::new(|em, x| em.unary(dialect::Abs {}, x)),
         "Ceil" => Box::new(|em, x| em.unary(dialect::Ceil {}, x)),
         "Celu" => {
@@ -77,7 +80,8 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         }
         "Sigmoid" => Box::new(|em, x| em.unary(dialect::Sigmoid {}, x)),
         "Sign" => Box::new(|em, x| {
-            let (zero, one, minus) = (em.scalar_like(x, 0.0), em.scalar_like(x, 1.0), em.scalar_like(x, -1.0));
+            let (zero, one, minus) =
+                (em.scalar_like(x, 0.0), em.scalar_like(x, 1.0), em.scalar_like(x, -1.0));
             let positive = em.compare(dialect::Greater {}, x, zero);
             let negative = em.compare(dialect::Greater {}, zero, x);
             let below = em.select(negative, minus, zero);
@@ -228,7 +232,9 @@ pub(super) fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     let result = match op {
         "Add" | "Sub" | "Mul" if is_float || dtype == DataType::Int32 => dtype,
         "Div" | "Pow" if is_float => dtype,
-        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" if dtype != DataType::Bool => DataType::Bool,
+        "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" if dtype != DataType::Bool => {
+            DataType::Bool
+        }
         "And" | "Or" | "Xor" if dtype == DataType::Bool => DataType::Bool,
         _ => unsupported!("on {dtype:?} and {:?}", operands[1].dtype()),
     };
@@ -371,7 +377,8 @@ pub(super) fn prelu(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let mut slope = slope.clone();
     if let Value::Const(array) = &slope {
         let n = x.shape().get(1).copied().unwrap_or(1);
-        let fits = crate::import::array::broadcast_shape([x.shape(), &array.shape[..]]).is_ok_and(|s| s == x.shape());
+        let fits = crate::import::array::broadcast_shape([x.shape(), &array.shape[..]])
+            .is_ok_and(|s| s == x.shape());
         if (!fits || node.opset < 7) && array.len() == n && x.shape().len() > 1 {
             // Older exporters write one slope a channel as a vector.
             let mut shape = vec![1; x.shape().len()];

@@ -25,16 +25,14 @@ impl Lowering {
         out_shape[last] = m;
         let n_rows: usize = x.shape[..last].iter().product();
         let bias = self.em.floats([m], bias);
-        if n_rows == 1 {
-            if let Some((factors, order)) = x.axis_factors(last).filter(|(factors, _)| factors.len() > 1) {
-                // The rows of the weight follow the data, so that the data need not move.
-                let mut shape = factors;
-                shape.push(m);
-                let mut perm = vec![order.len()];
-                perm.extend(&order);
-                let weight = weight.reshaped(shape).transposed(&perm);
-                return self.whole_input_conv(x, &weight, bias, out_shape);
-            }
+        let factored = x.axis_factors(last).filter(|(factors, _)| n_rows == 1 && factors.len() > 1);
+        if let Some((mut shape, order)) = factored {
+            // The rows of the weight follow the data, so that the data need not move.
+            shape.push(m);
+            let mut perm = vec![order.len()];
+            perm.extend(&order);
+            let weight = weight.reshaped(shape).transposed(&perm);
+            return self.whole_input_conv(x, &weight, bias, out_shape);
         }
         let identity: Vec<_> = (0..=last).collect();
         // Rows lie along one spatial axis, or keep the two that they have.
@@ -50,7 +48,13 @@ impl Lowering {
     }
 
     /// A fully connected layer on a single row that lies in memory as an image does: a kernel as large as the image.
-    fn whole_input_conv(&mut self, x: &View, weight: &Array, bias: ValueId, out_shape: Vec<usize>) -> Lowered<Value> {
+    fn whole_input_conv(
+        &mut self,
+        x: &View,
+        weight: &Array,
+        bias: ValueId,
+        out_shape: Vec<usize>,
+    ) -> Lowered<Value> {
         let m = weight.shape[0];
         let k: usize = weight.shape[1..].iter().product();
         let ir_shape = self.em.shape(x.value).to_vec();
@@ -115,11 +119,11 @@ pub(super) fn matmul(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     if a.shape().is_empty() || b.shape().is_empty() {
         invalid!("a product of scalars");
     }
-    if let (Value::View(x), Value::Const(weight)) = (a, b) {
-        if weight.shape.len() == 2 {
-            let bias = vec![0.0; weight.shape[1]];
-            return single(lo.linear(x, weight, bias)?);
-        }
+    if let (Value::View(x), Value::Const(weight)) = (a, b)
+        && weight.shape.len() == 2
+    {
+        let bias = vec![0.0; weight.shape[1]];
+        return single(lo.linear(x, weight, bias)?);
     }
     let as_matrix = |lo: &mut Lowering, value: &Value, column: bool| -> Lowered<View> {
         let view = lo.view(value)?;

@@ -170,9 +170,12 @@ pub(super) fn elem_of(dtype: DataType) -> Lowered<ElemType> {
     Ok(match dtype {
         DataType::Float => ElemType::F32,
         DataType::Bool => ElemType::I1,
-        DataType::Int8 | DataType::Uint8 | DataType::Int16 | DataType::Uint16 | DataType::Int32 | DataType::Int64 => {
-            ElemType::I32
-        }
+        DataType::Int8
+        | DataType::Uint8
+        | DataType::Int16
+        | DataType::Uint16
+        | DataType::Int32
+        | DataType::Int64 => ElemType::I32,
         other => unsupported!("run-time tensors of type {other:?}"),
     })
 }
@@ -278,7 +281,7 @@ impl Lowering {
     }
 
     /// An `[N,H,W,C]` value as the ONNX tensor that it is: of rank 4, or 3 where the height of 1 was added.
-    pub(super) fn from_nhwc(&self, value: ValueId, rank: usize) -> Value {
+    pub(super) fn nhwc_result(&self, value: ValueId, rank: usize) -> Value {
         let &[n, h, w, c] = self.em.shape(value) else { unreachable!("spatial ops give values of rank 4") };
         let shape = if rank == 3 { vec![n, c, w] } else { vec![n, c, h, w] };
         View::plain(value, shape, &channels_last(rank), DataType::Float).into()
@@ -332,7 +335,8 @@ impl Lowering {
             match operand {
                 Value::View(view) => {
                     let Some(view) = extended(view) else { invalid!("unit axes cannot be added") };
-                    let ir_shape: Vec<_> = axes.iter().map(|axis| axis.map_or(1, |a| view.shape[a])).collect();
+                    let ir_shape: Vec<_> =
+                        axes.iter().map(|axis| axis.map_or(1, |a| view.shape[a])).collect();
                     values.push(self.in_order_as(&view, &perm, &ir_shape));
                 }
                 Value::Const(array) => {

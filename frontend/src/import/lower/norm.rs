@@ -157,5 +157,5 @@ pub(super) fn lrn(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let exponent = em.scalar(4, -node.float("beta", 0.75)?);
     let factor = em.binary(dialect::Pow {}, shifted, exponent);
     let out = em.mul(x, factor);
-    single(lo.from_nhwc(out, rank))
+    single(lo.nhwc_result(out, rank))
 }

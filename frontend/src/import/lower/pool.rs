@@ -5,7 +5,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 use super::conv::spatial_list;
 use super::{Lowering, single};
-use crate::import::emit::Window;
+use crate::import::emit::{Emitter, Window};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::Node;
 use crate::import::layout::{Value, View, channels_last};
@@ -24,7 +24,8 @@ struct AxisWindow {
 }
 
 /// The window of an axis that is not pooled.
-const POINT: AxisWindow = AxisWindow { kernel: 1, stride: 1, dilation: 1, before: 0, after: 0, declared_after: 0 };
+const POINT: AxisWindow =
+    AxisWindow { kernel: 1, stride: 1, dilation: 1, before: 0, after: 0, declared_after: 0 };
 
 impl AxisWindow {
     /// With `ceil_mode` a last, partial window counts if it begins inside the input or its leading padding.
@@ -83,13 +84,11 @@ fn axis_windows(node: &Node<'_>, extents: &[usize]) -> Lowered<Vec<AxisWindow>> 
     Ok(windows)
 }
 
+/// Pools an NHWC value over two axes.
+type Pool<'a> = dyn FnMut(&mut Lowering, ValueId, [AxisWindow; 2]) -> Lowered<ValueId> + 'a;
+
 /// Pools an input of one to three spatial axes by a pool of two.
-fn pooled(
-    lo: &mut Lowering,
-    view: &View,
-    windows: &[AxisWindow],
-    pool: &mut dyn FnMut(&mut Lowering, ValueId, [AxisWindow; 2]) -> Lowered<ValueId>,
-) -> Lowered<Value> {
+fn pooled(lo: &mut Lowering, view: &View, windows: &[AxisWindow], pool: &mut Pool<'_>) -> Lowered<Value> {
     let rank = view.shape.len();
     if let &[n, _, depth, h, w] = &view.shape[..] {
         let c = view.shape[1];
@@ -105,7 +104,7 @@ fn pooled(
     let x = lo.nhwc(&view.clone().into())?;
     let both = if let [w] = windows { [POINT, *w] } else { [windows[0], windows[1]] };
     let out = pool(lo, x, both)?;
-    Ok(lo.from_nhwc(out, rank))
+    Ok(lo.nhwc_result(out, rank))
 }
 
 /// The spatial extents of a pool's input.
@@ -146,7 +145,7 @@ pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let out = pooled(lo, &view, &windows, &mut |lo, x, both| {
         let (x, window) = lo.fit_window(x, window(both))?;
         if window.dilation != [1, 1] {
-            return Ok(dilated(lo, x, window, f32::MIN, crate::import::emit::Emitter::maximum));
+            return Ok(dilated(lo, x, window, f32::MIN, Emitter::maximum));
         }
         let (x, window) = pad_beyond_kernel(lo, x, window, f32::MIN);
         Ok(lo.em.max_pool(x, window))
@@ -175,7 +174,7 @@ fn dilated(
     x: ValueId,
     window: Window,
     padding: f32,
-    combine: fn(&mut crate::import::emit::Emitter, ValueId, ValueId) -> ValueId,
+    combine: fn(&mut Emitter, ValueId, ValueId) -> ValueId,
 ) -> ValueId {
     let mut out = lo.em.pad_spatial(x, window.pads, padding);
     for axis in 0..2 {
@@ -212,7 +211,7 @@ pub(super) fn average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
         if window.dilation == [1, 1] && (0..4).all(|side| window.pads[side] < window.kernel[side / 2]) {
             return Ok(lo.em.avg_pool(fitted, window));
         }
-        let sum = dilated(lo, fitted, window, 0.0, crate::import::emit::Emitter::add);
+        let sum = dilated(lo, fitted, window, 0.0, Emitter::add);
         let &[_, h, w, _] = lo.em.shape(sum) else { invalid!("shape") };
         let rows = inverse_counts(both[0], n_in[0], h);
         let columns = inverse_counts(both[1], n_in[1], w);
@@ -244,7 +243,7 @@ pub(super) fn global_average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
     let input = node.input(0)?;
     let x = lo.nhwc(input)?;
     let out = lo.em.avg_pool(x, whole(lo, x));
-    single(lo.from_nhwc(out, input.shape().len()))
+    single(lo.nhwc_result(out, input.shape().len()))
 }
 
 /// `GlobalMaxPool`.
@@ -252,5 +251,5 @@ pub(super) fn global_max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Valu
     let input = node.input(0)?;
     let x = lo.nhwc(input)?;
     let out = lo.em.max_pool(x, whole(lo, x));
-    single(lo.from_nhwc(out, input.shape().len()))
+    single(lo.nhwc_result(out, input.shape().len()))
 }

@@ -45,7 +45,12 @@ fn as_fraction(scale: f32) -> Option<(i64, i64)> {
 }
 
 /// Scales of all axes, from `scales` or `sizes`.
-fn axis_scales(node: &Node<'_>, shape: &[usize], scales: Option<&[f32]>, sizes: Option<&[i64]>) -> Lowered<Vec<AxisScale>> {
+fn axis_scales(
+    node: &Node<'_>,
+    shape: &[usize],
+    scales: Option<&[f32]>,
+    sizes: Option<&[i64]>,
+) -> Lowered<Vec<AxisScale>> {
     let rank = shape.len();
     let axes = match node.ints("axes")? {
         Some(axes) => {
@@ -88,7 +93,9 @@ fn resize_axis(s: AxisScale, coordinates: &str, rounding: Option<Rounding>) -> L
     // Position of output o: (o * d + p) / n.
     let (n, d, p) = match coordinates {
         "asymmetric" => (s.numerator, s.denominator, 0),
-        "half_pixel" | "pytorch_half_pixel" if s.n_out == 1 && coordinates == "pytorch_half_pixel" => (1, 1, 0),
+        "half_pixel" | "pytorch_half_pixel" if s.n_out == 1 && coordinates == "pytorch_half_pixel" => {
+            (1, 1, 0)
+        }
         "half_pixel" | "pytorch_half_pixel" => {
             (2 * s.numerator, 2 * s.denominator, s.denominator - s.numerator)
         }
@@ -127,16 +134,20 @@ fn resize_axis(s: AxisScale, coordinates: &str, rounding: Option<Rounding>) -> L
     let common = gcd(gcd(n, d), p.abs());
     let (n, d, p) = (n / common, d / common, p / common);
     let border = (s.n_out - 1) * d - (s.n_in - 1) * n + p;
-    axis_within_bounds(ResizeAxis { numerator: n, denominator: d, offset: p, border, n_out: s.n_out as usize })
+    axis_within_bounds(ResizeAxis {
+        numerator: n,
+        denominator: d,
+        offset: p,
+        border,
+        n_out: s.n_out as usize,
+    })
 }
 
 /// TOSA's bounds of scale, offset and border.
 fn axis_within_bounds(axis: ResizeAxis) -> Lowered<ResizeAxis> {
     let ResizeAxis { numerator: n, denominator: d, offset, border, .. } = axis;
-    let fits = n <= MAX_NUMERATOR
-        && d < 16 * n
-        && (-n..16 * n).contains(&offset)
-        && (-16 * n..n).contains(&border);
+    let fits =
+        n <= MAX_NUMERATOR && d < 16 * n && (-n..16 * n).contains(&offset) && (-16 * n..n).contains(&border);
     if !fits {
         unsupported!("a scale of {n}/{d} with offset {offset} and border {border}, beyond TOSA's RESIZE");
     }
@@ -167,7 +178,8 @@ pub(super) fn resize(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     // Operator set 10 had one coordinate mode.
     let coordinates = if node.opset < 11 { "asymmetric" } else { "half_pixel" };
     let coordinates = node.string("coordinate_transformation_mode", coordinates)?;
-    let nearest = node.string("nearest_mode", if node.opset < 11 { "floor" } else { "round_prefer_floor" })?;
+    let nearest =
+        node.string("nearest_mode", if node.opset < 11 { "floor" } else { "round_prefer_floor" })?;
     interpolate(lo, node, scales, sizes, &coordinates, &nearest)
 }
 
@@ -216,7 +228,9 @@ fn interpolate(
     let view = lo.view(input)?;
     let changed: Vec<_> = (0..rank).filter(|&axis| !is_kept(&axes[axis])).collect();
     let perm = match (rank, &changed[..]) {
-        (3, [axis]) => vec![(0..3).filter(|a| a != axis).next().unwrap_or(0), *axis, (0..3).rfind(|a| a != axis).unwrap_or(0)],
+        (3, [axis]) => {
+            vec![(0..3).find(|a| a != axis).unwrap_or(0), *axis, (0..3).rfind(|a| a != axis).unwrap_or(0)]
+        }
         (4, _) if changed.iter().all(|a| [2, 3].contains(a)) => vec![0, 2, 3, 1],
         (4, _) if changed.iter().all(|a| [1, 2].contains(a)) => vec![0, 1, 2, 3],
         _ => unsupported!("axes {changed:?} of rank {rank} at once"),
@@ -270,7 +284,11 @@ mod tests {
                 ];
                 for (rounding, want) in expected {
                     if let Ok(axis) = resize_axis(s, "half_pixel", Some(rounding)) {
-                        assert_eq!(sample(axis, o, n_in), want.clamp(0, n_in - 1), "{s:?} {rounding:?} at {o}");
+                        assert_eq!(
+                            sample(axis, o, n_in),
+                            want.clamp(0, n_in - 1),
+                            "{s:?} {rounding:?} at {o}"
+                        );
                     }
                 }
             }

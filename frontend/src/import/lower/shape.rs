@@ -1,10 +1,12 @@
 //! Operators that move data without computing.
 
+use std::sync::Arc;
+
 use strata_ir::ValueId;
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::{Lowering, elem_of, single};
-use crate::import::array::{Array, broadcast_shape};
+use crate::import::array::{Array, Data, broadcast_shape};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::fold::resolve_indices;
 use crate::import::graph::{Node, resolve_axis};
@@ -18,10 +20,10 @@ pub(super) fn folded(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 
 /// `Identity`, and `Dropout` in inference.
 pub(super) fn identity(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    if let Some(Value::Const(training)) = node.optional_input(2) {
-        if training.data != (crate::import::array::Data::Bool(std::sync::Arc::new(vec![false]))) {
-            unsupported!("training");
-        }
+    if let Some(training) = node.optional_constant(2, "the training mode")?
+        && training.data != Data::Bool(Arc::new(vec![false]))
+    {
+        unsupported!("training");
     }
     let x = node.input(0)?;
     let mut outputs = vec![x.clone()];
