@@ -279,24 +279,6 @@ fn shared_time(target: &Target, stages: &[Running<'_>]) -> (Vec<u64>, u64) {
     (starts, total)
 }
 
-/// Every interval of the order of stages that fits the target's weight SRAM, no longer than `longest`.
-pub fn intervals(context: &Context<'_>, longest: usize) -> Vec<StageSet> {
-    let n = context.graph.stages.len();
-    let mut sets = Vec::new();
-    for first in 0..n {
-        let (mut set, mut weights) = (StageSet::default(), 0);
-        for last in first..n.min(first + longest) {
-            weights += context.profiles[last].weight_bytes;
-            if weights > context.target.memory.weight && last > first {
-                break;
-            }
-            set.insert(StageId::from_u32(last as u32));
-            sets.push(set.clone());
-        }
-    }
-    sets
-}
-
 /// Whether the role of a buffer puts it in DRAM from the start.
 pub fn stands_in_dram(graph: &StageGraph, buffer: BufferId) -> bool {
     matches!(graph.buffers[buffer].role, BufferRole::Input(_))

@@ -258,6 +258,11 @@ impl Weights {
         }
     }
 
+    /// Cycles count, and a DRAM byte costs so many 1024ths of one.
+    pub fn priced(byte: u128) -> Self {
+        Self { per_cycle: 1 << 40, per_byte: byte << 30 }
+    }
+
     /// The score of a cost.
     pub fn score(&self, cycles: u64, bytes: u64) -> u128 {
         self.per_cycle * u128::from(cycles) + self.per_byte * u128::from(bytes)

@@ -11,6 +11,7 @@
 //! | [`transfers`] | what a phase loads and stores, given where buffers live |
 //! | [`cost`] | a stage's cycles by clusters, a pipeline's time, weights of objectives |
 //! | [`partition`] | division of the array among stages |
+//! | [`egraph`] | the e-graph that offers sets of stages |
 //! | [`columns`] | sets of stages evaluated as phases |
 //! | [`choose`] | exact choice among columns by dynamic programming over cuts |
 //! | [`solve`] | [`plan`](solve::plan): all of it, in order |
@@ -23,6 +24,7 @@ pub mod check;
 pub mod choose;
 pub mod columns;
 pub mod cost;
+pub mod egraph;
 pub mod graph;
 pub mod partition;
 pub mod pass;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
 use strata_isa_spec::Target;
 
+use super::egraph::Offer;
 use super::solve::{PlanOptions, plan};
 use super::{Mode, Objective, Plan, StageGraph, StageId};
 use crate::manager::{
@@ -38,6 +39,31 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             doc: "Whether phases may hold more than one stage.",
         },
         OptionInfo {
+            name: "tolerance-percent",
+            kind: OptionKind::Integer(0, 100),
+            default: "5",
+            doc: "For `latency`: how much slower than the fastest a plan may be and count as equally fast; among equals, the one \
+                  that moves the fewest DRAM bytes is taken.",
+        },
+        OptionInfo {
+            name: "merge",
+            kind: OptionKind::Bool,
+            default: "true",
+            doc: "E-graph: merge neighbouring groups.",
+        },
+        OptionInfo {
+            name: "diamond",
+            kind: OptionKind::Bool,
+            default: "true",
+            doc: "E-graph: take in everything from a fork to its join in one step.",
+        },
+        OptionInfo {
+            name: "sibling",
+            kind: OptionKind::Bool,
+            default: "false",
+            doc: "E-graph: take in a later stage past an independent one.",
+        },
+        OptionInfo {
             name: "longest-phase",
             kind: OptionKind::Integer(1, 4096),
             default: "64",
@@ -52,9 +78,16 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             _ => Objective::Latency,
         };
         let mode = if options.text("mode") == "single" { Mode::Single } else { Mode::Multi };
-        let longest_phase = usize::try_from(options.integer("longest-phase")).unwrap_or(1);
+        let offer = Offer {
+            merge: options.flag("merge"),
+            sibling: options.flag("sibling"),
+            diamond: options.flag("diamond"),
+            longest: usize::try_from(options.integer("longest-phase")).unwrap_or(1),
+            ..Offer::default()
+        };
+        let tolerance_percent = u32::try_from(options.integer("tolerance-percent")).unwrap_or(0);
         Box::new(FuseLayers {
-            options: PlanOptions { objective, mode, longest_phase, ..PlanOptions::default() },
+            options: PlanOptions { objective, mode, tolerance_percent, offer, ..PlanOptions::default() },
         })
     },
 };

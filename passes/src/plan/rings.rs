@@ -111,6 +111,14 @@ impl Actor {
         })
     }
 
+    /// For each view that the actor reads, the most rows that one of its steps needs at once.
+    pub fn widest(&self) -> impl Iterator<Item = (View, u32)> + '_ {
+        self.ports.iter().map(|port| {
+            let spans = port.end.iter().zip(port.first.iter());
+            (port.view, spans.map(|(end, first)| end.saturating_sub(*first)).max().unwrap_or(0).max(1))
+        })
+    }
+
     /// Rows that one step makes.
     pub fn rows_per_step(&self) -> u32 {
         self.rows_per_step

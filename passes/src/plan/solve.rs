@@ -6,8 +6,9 @@ use strata_isa_spec::Target;
 use super::bound::bounds;
 use super::check::{PlanFault, check};
 use super::choose::{Choice, Place, SearchLimits, choose};
-use super::columns::{Column, Context, intervals};
+use super::columns::{Column, Context};
 use super::cost::{StageProfile, Weights, on_chip_energy};
+use super::egraph::{self, Offer};
 use super::graph::{GraphError, StageSet, Topology};
 use super::{
     BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency, StageGraph,
@@ -21,8 +22,12 @@ pub struct PlanOptions {
     pub objective: Objective,
     /// Multi-layer or layer by layer.
     pub mode: Mode,
-    /// Stages of a phase, at most.
-    pub longest_phase: usize,
+    /// For [`Objective::Latency`]: by how many percent a plan may be slower than the fastest and count as equally fast.
+    /// Among equals the one that moves the fewest DRAM bytes is taken. The default is the error that the cost model is held
+    /// to against the timed interpreter.
+    pub tolerance_percent: u32,
+    /// What the e-graph offers.
+    pub offer: Offer,
     /// Labels that the chooser keeps for one cut and one set of places.
     pub labels_per_state: usize,
     /// Labels that it keeps for one cut.
@@ -36,7 +41,8 @@ impl Default for PlanOptions {
         Self {
             objective: Objective::Latency,
             mode: Mode::Multi,
-            longest_phase: 64,
+            tolerance_percent: 5,
+            offer: Offer::default(),
             labels_per_state: 16,
             labels_per_cut: 256,
             cuts: 100_000,
@@ -84,6 +90,9 @@ pub struct TooLarge {
     pub needed: u64,
 }
 
+/// Prices of a DRAM byte in 1024ths of a cycle, between what it costs the channel's time and nothing.
+const BYTE_PRICES: [u128; 7] = [2, 5, 10, 20, 50, 100, 400];
+
 /// Plans a graph for a target.
 ///
 /// # Errors
@@ -102,10 +111,13 @@ pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Resul
 
 /// The columns of a mode.
 fn offer(context: &Context<'_>, options: &PlanOptions) -> Result<Vec<Column>, PlanError> {
-    let longest = if options.mode == Mode::Single { 1 } else { options.longest_phase.max(1) };
+    let sets = match options.mode {
+        Mode::Single => context.graph.stages.keys().map(StageSet::of).collect(),
+        Mode::Multi => egraph::offer(context, &options.offer),
+    };
     let mut columns = Vec::new();
     let mut too_large = Vec::new();
-    for set in intervals(context, longest) {
+    for set in sets {
         let column = Column::new(context, &set);
         if column.is_none() && set.len() == 1 {
             too_large.extend(set.iter().map(|stage| too_large_why(context, stage)));
@@ -159,7 +171,27 @@ fn search(
         })
     };
     if options.objective != Objective::Edp {
-        return solve(Weights::of(options.objective, context.target, (0.0, 0.0)));
+        let best = solve(Weights::of(options.objective, context.target, (0.0, 0.0)))?;
+        if options.objective != Objective::Latency || options.tolerance_percent == 0 {
+            return Ok(best);
+        }
+        // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is still equally fast.
+        let slowest = best.cycles + best.cycles * u64::from(options.tolerance_percent) / 100;
+        let mut within = best;
+        let (mut low, mut high) = (0, BYTE_PRICES.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let next = solve(Weights::priced(BYTE_PRICES[middle]))?;
+            if next.cycles > slowest {
+                high = middle;
+                continue;
+            }
+            low = middle + 1;
+            if next.bytes < within.bytes {
+                within = next;
+            }
+        }
+        return Ok(within);
     }
     // Follow the product's gradient from both ends until it stops falling.
     let product = |choice: &Choice| energy(context, columns, choice) * choice.cycles as f64;

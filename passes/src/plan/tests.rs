@@ -2,8 +2,13 @@
 
 use strata_isa_spec::Target;
 
+use super::check::check;
+use super::columns::Context;
+use super::cost::StageProfile;
+use super::egraph::{Offer, offer};
+use super::graph::{StageSet, Topology};
 use super::testing::{mobilenetv2, resnet50, unet, vgg16, yolov3};
-use super::{Mode, Objective, Plan, PlanOptions, StageGraph, plan};
+use super::{Mode, Objective, Plan, PlanOptions, StageGraph, StageId, plan};
 
 fn x1(activation: &str) -> Target {
     Target::preset("x1", &[("memory.activation".to_owned(), activation.to_owned())]).expect("a preset")
@@ -11,6 +16,15 @@ fn x1(activation: &str) -> Target {
 
 fn planned(graph: &StageGraph, target: &Target, mode: Mode, objective: Objective) -> Plan {
     plan(graph, target, &PlanOptions { mode, objective, ..PlanOptions::default() }).expect("it fits")
+}
+
+/// The graph with its stages in the order of a plan, and the plan renumbered, as the pass leaves them.
+fn in_plan_order(graph: &StageGraph, plan: &mut Plan) -> StageGraph {
+    let mut ordered = StageGraph { buffers: graph.buffers.clone(), ..StageGraph::default() };
+    for placed in plan.phases.iter_mut().flat_map(|phase| &mut phase.stages) {
+        placed.stage = ordered.stages.push(graph.stages[placed.stage].clone());
+    }
+    ordered
 }
 
 /// `shared/reference/traffic.md`: layer by layer 926.4 MB, fused 121.1 MB; compulsory 79.2 MB, to which tables are added.
@@ -50,4 +64,79 @@ fn other_networks_move_as_little_as_the_reference() {
         let moved = plan.dram_bytes.total as f64 / 1e6;
         assert!(moved <= reference * 1.06, "{name} {sram}: {moved:.1} against {reference}");
     }
+}
+
+/// Plans of a network, scheduled and simulated row by row: predicted cycles within 5 % of simulated ones.
+#[test]
+fn predictions_hold_in_the_timed_interpreter() {
+    let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
+    for (mode, objective) in [
+        (Mode::Single, Objective::Latency),
+        (Mode::Multi, Objective::Traffic),
+        (Mode::Multi, Objective::Latency),
+        (Mode::Multi, Objective::Edp),
+    ] {
+        let mut plan = planned(&graph, &target, mode, objective);
+        let graph = in_plan_order(&graph, &mut plan);
+        let scheduled = crate::schedule::schedule(&graph, &plan, &target).expect("it has addresses");
+        let timing = strata_isa_spec::timed::simulate(&scheduled.program, &target);
+        let ratio = plan.cycles as f64 / timing.cycles as f64;
+        assert!(
+            (0.95..1.05).contains(&ratio),
+            "{mode:?} {objective:?}: {} of {}",
+            plan.cycles,
+            timing.cycles
+        );
+        assert_eq!(plan.dram_bytes.total, timing.dram_bytes.total());
+    }
+}
+
+/// A residual block's fork, paths and join come out as one group, and so does everything that merging finds.
+#[test]
+fn a_residual_block_is_a_group() {
+    let (graph, target) = (resnet50(224, 224), x1("8MiB"));
+    let topology = Topology::new(&graph).expect("it is a graph");
+    let profiles = graph.stages.values().map(|node| StageProfile::new(node, &target)).collect();
+    let context = Context { graph: &graph, target: &target, topology, profiles };
+    // Stages 2 to 5: the projection, and the three convolutions beside it.
+    let block: StageSet = (1..6).map(StageId::from_u32).collect();
+    let diamond = Offer { merge: false, ..Offer::default() };
+    assert!(offer(&context, &diamond).contains(&block));
+    let nothing = Offer { diamond: false, ..diamond };
+    assert_eq!(offer(&context, &nothing).len(), graph.stages.len());
+    let merged = offer(&context, &Offer { diamond: false, ..Offer::default() });
+    assert!(merged.contains(&block));
+    assert!(merged.iter().all(|set| context.topology.is_convex(set)));
+}
+
+#[test]
+fn the_judge_refuses_plans_that_were_tampered_with() {
+    let (graph, target) = (unet(128, 128), x1("1MiB"));
+    let sound = planned(&graph, &target, Mode::Multi, Objective::Traffic);
+    assert_eq!(check(&graph, &target, &sound), Ok(()));
+    let refuses = |tamper: &dyn Fn(&mut Plan)| {
+        let mut plan = sound.clone();
+        tamper(&mut plan);
+        check(&graph, &target, &plan).is_err()
+    };
+    assert!(refuses(&|plan| plan.phases.reverse()));
+    assert!(refuses(&|plan| drop(plan.phases[0].stages.pop())));
+    assert!(refuses(&|plan| plan.phases[0].partitions[0] += target.array.clusters));
+    assert!(refuses(&|plan| plan.phases[0].stages[0].mapping.lanes_reduction = 3));
+    assert!(refuses(&|plan| plan.phases[0].stages[0].winograd = true));
+    assert!(refuses(&|plan| plan.dram_bytes.spill_read += 1));
+    assert!(refuses(&|plan| plan.cycles -= 1));
+    assert!(refuses(&|plan| plan.residency.iter_mut().for_each(|r| r.kept_until = None)));
+    assert!(refuses(&|plan| plan.residency.iter_mut().for_each(|r| r.stored = false)));
+    let mut starved = target.clone();
+    starved.memory.activation /= 4;
+    assert!(check(&graph, &starved, &sound).is_err());
+}
+
+/// The same question has the same answer.
+#[test]
+fn plans_are_deterministic() {
+    let (graph, target) = (resnet50(224, 224), x1("512KiB"));
+    let once = planned(&graph, &target, Mode::Multi, Objective::Edp);
+    assert_eq!(once, planned(&graph, &target, Mode::Multi, Objective::Edp));
 }

@@ -1,0 +1,318 @@
+//! The offer: an e-graph whose group tier finds the sets of stages that may form a phase.
+//!
+//! A term is an order of phases: `(then GROUP REST)` runs a group, then the rest; `end` runs nothing. `GROUP` is one leaf whose
+//! payload is an interned canonical set of stages, so that however a set came about it is one node, and the e-class of a
+//! rest is shared by all that leads to it. Associativity never arises; a chain of `n` stages saturates at `n * n / 2` groups.
+//!
+//! | family | rewrite |
+//! |---|---|
+//! | wrap | each stage alone is a group: the term that the e-graph starts from |
+//! | merge | `(then A (then B rest))` = `(then AB rest)` |
+//! | sibling | `(then A (then B (then C rest)))` = `(then AC (then B rest))` where `C` does not read from `B` |
+//! | diamond | a group that ends in a fork takes everything up to the join in one step, so that nothing infeasible lies between |
+//!
+//! A group is made only if it is convex and if lower bounds that never fall as a group grows are within the target: tables in
+//! weight SRAM, the rows that each reader holds at once in activation SRAM, stages. Whether a group fits exactly is for
+//! [`Column`](super::columns::Column) to find. The e-graph offers; it never chooses: its extractor sees no sharing.
+//!
+//! Limits count nodes and iterations, never time; groups come out in the order of their sets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use egg::{
+    Applier, EGraph, Id, PatternAst, Rewrite, Runner, SimpleScheduler, Subst, Symbol, Var, define_language,
+};
+use serde::{Deserialize, Serialize};
+
+use super::columns::Context;
+use super::cost::align;
+use super::graph::StageSet;
+use super::{BufferId, StageId};
+
+define_language! {
+    /// Orders of phases.
+    enum Order {
+        "then" = Then([Id; 2]),
+        "end" = End,
+        Group(u32),
+    }
+}
+
+/// Which families of rewrites are on, and limits of the e-graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Merge neighbours.
+    pub merge: bool,
+    /// Take in a stage that runs later beside one that runs between.
+    pub sibling: bool,
+    /// Take in everything from a fork to its join.
+    pub diamond: bool,
+    /// Nodes, at most.
+    pub nodes: usize,
+    /// Iterations, at most.
+    pub iterations: usize,
+    /// Stages of a group, at most.
+    pub longest: usize,
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self { merge: true, sibling: false, diamond: true, nodes: 100_000, iterations: 64, longest: 64 }
+    }
+}
+
+/// The groups that the e-graph offers, each once, in order.
+pub fn offer(context: &Context<'_>, options: &Offer) -> Vec<StageSet> {
+    let limits = Arc::new(Limits::new(context, options.longest));
+    let mut egraph: EGraph<Order, ()> = EGraph::default();
+    let mut rest = egraph.add(Order::End);
+    for stage in context.graph.stages.keys().rev() {
+        let group = limits.intern(StageSet::of(stage));
+        let group = egraph.add(Order::Group(group));
+        rest = egraph.add(Order::Then([group, rest]));
+    }
+    let mut rules: Vec<Rewrite<Order, ()>> = Vec::new();
+    let mut rule = |on: bool, name: &str, pattern: &str, family: Family| {
+        if on && let Ok(searcher) = pattern.parse::<egg::Pattern<Order>>() {
+            let applier = Grow { limits: Arc::clone(&limits), family };
+            rules.extend(Rewrite::new(name, searcher, applier));
+        }
+    };
+    rule(options.merge, "merge", "(then ?a (then ?b ?rest))", Family::Merge);
+    rule(options.sibling, "sibling", "(then ?a (then ?b (then ?c ?rest)))", Family::Sibling);
+    rule(options.diamond, "diamond", "(then ?a ?rest)", Family::Diamond);
+    Runner::<Order, ()>::default()
+        .with_egraph(egraph)
+        .with_scheduler(SimpleScheduler)
+        .with_node_limit(options.nodes)
+        .with_iter_limit(options.iterations)
+        .with_time_limit(Duration::from_secs(1 << 32))
+        .run(&rules);
+    let mut sets = limits.lock().sets.clone();
+    sets.sort_unstable();
+    sets
+}
+
+#[derive(Default)]
+struct Interner {
+    sets: Vec<StageSet>,
+    numbers: BTreeMap<StageSet, u32>,
+}
+
+/// What decides whether a group may be made, without borrowing the problem: rules must own their data.
+struct Limits {
+    longest: usize,
+    weight: u64,
+    activation: u64,
+    weights: Vec<u64>,
+    /// For each stage, the buffers that it touches with the bytes of the rows that it holds at once.
+    rows: Vec<Vec<(BufferId, u64)>>,
+    preds: Vec<StageSet>,
+    ancestors: Vec<StageSet>,
+    descendants: Vec<StageSet>,
+    /// For each stage that forks, all stages after it up to the join.
+    diamonds: Vec<Option<StageSet>>,
+    interner: Mutex<Interner>,
+}
+
+impl Limits {
+    fn new(context: &Context<'_>, longest: usize) -> Self {
+        let Context { graph, target, topology, profiles } = context;
+        let rows = graph.stages.values().zip(profiles).map(|(node, profile)| {
+            let mut rows: Vec<(BufferId, u64)> = Vec::new();
+            let mut hold = |stream: u32, n: u32| {
+                let buffer = BufferId::from_u32(stream);
+                let row = align(target, graph.buffers[buffer].row_bytes());
+                rows.push((buffer, u64::from(n.min(graph.buffers[buffer].rows)) * row));
+            };
+            for (view, n) in profile.actor(false).widest() {
+                hold(view.stream, n);
+            }
+            hold(node.code.out.stream, 1);
+            rows
+        });
+        let n = graph.stages.len();
+        let diamonds = graph.stages.keys().map(|fork| {
+            let succs = &topology.succs[fork.as_u32() as usize];
+            (succs.len() > 1).then(|| ()).and_then(|()| {
+                let below = &topology.descendants[fork.as_u32() as usize];
+                below.iter().find_map(|join| {
+                    let mut inside = StageSet::of(join);
+                    let above = &topology.ancestors[join.as_u32() as usize];
+                    for stage in below.iter().filter(|stage| above.contains(*stage)) {
+                        inside.insert(stage);
+                    }
+                    let closed = |stage: StageId| topology.succs[stage.as_u32() as usize].is_subset(&inside);
+                    let all = succs.is_subset(&inside) && inside.iter().all(|s| s == join || closed(s));
+                    (all && inside.len() > 1).then_some(inside)
+                })
+            })
+        });
+        let diamonds = diamonds.collect();
+        Self {
+            longest: longest.min(target.limits.stages as usize).min(n.max(1)),
+            weight: target.memory.weight,
+            activation: target.memory.activation,
+            weights: profiles.iter().map(|profile| profile.weight_bytes).collect(),
+            rows: rows.collect(),
+            preds: topology.preds.clone(),
+            ancestors: topology.ancestors.clone(),
+            descendants: topology.descendants.clone(),
+            diamonds,
+            interner: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Interner> {
+        self.interner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn intern(&self, set: StageSet) -> u32 {
+        let mut interner = self.lock();
+        if let Some(&number) = interner.numbers.get(&set) {
+            return number;
+        }
+        let number = interner.sets.len() as u32;
+        interner.sets.push(set.clone());
+        interner.numbers.insert(set, number);
+        number
+    }
+
+    fn set(&self, number: u32) -> StageSet {
+        self.lock().sets.get(number as usize).cloned().unwrap_or_default()
+    }
+
+    /// Whether the lower bounds of a set are within the target, and it is convex.
+    fn admits(&self, set: &StageSet) -> bool {
+        if set.len() > self.longest {
+            return false;
+        }
+        let weights: u64 = set.iter().map(|stage| self.weights[stage.as_u32() as usize]).sum();
+        if weights > self.weight {
+            return false;
+        }
+        let mut held: BTreeMap<BufferId, u64> = BTreeMap::new();
+        for &(buffer, bytes) in set.iter().flat_map(|stage| &self.rows[stage.as_u32() as usize]) {
+            let most = held.entry(buffer).or_default();
+            *most = bytes.max(*most);
+        }
+        if held.values().sum::<u64>() > self.activation {
+            return false;
+        }
+        let (mut above, mut below) = (StageSet::default(), StageSet::default());
+        for stage in set.iter() {
+            above.extend(&self.ancestors[stage.as_u32() as usize]);
+            below.extend(&self.descendants[stage.as_u32() as usize]);
+        }
+        !above.without(set).meets(&below.without(set))
+    }
+
+    fn reads_from(&self, later: &StageSet, earlier: &StageSet) -> bool {
+        later.iter().any(|stage| self.preds[stage.as_u32() as usize].meets(earlier))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Family {
+    Merge,
+    Sibling,
+    Diamond,
+}
+
+/// Makes the larger group of a family's rewrite.
+struct Grow {
+    limits: Arc<Limits>,
+    family: Family,
+}
+
+fn variable(name: &str) -> Option<Var> {
+    name.parse().ok()
+}
+
+impl Grow {
+    fn group(&self, egraph: &EGraph<Order, ()>, class: Id) -> Option<StageSet> {
+        egraph[class].nodes.iter().find_map(|node| match node {
+            Order::Group(number) => Some(self.limits.set(*number)),
+            _ => None,
+        })
+    }
+
+    /// The rest after running `wanted` one stage at a time, if the e-graph holds that order.
+    fn after(&self, egraph: &EGraph<Order, ()>, mut rest: Id, mut wanted: StageSet) -> Option<Id> {
+        while !wanted.is_empty() {
+            let next = egraph[rest].nodes.iter().find_map(|node| {
+                let Order::Then([group, after]) = *node else { return None };
+                let set = self.group(egraph, group)?;
+                (set.len() == 1 && set.is_subset(&wanted)).then_some((set, after))
+            });
+            let (set, after) = next?;
+            wanted = wanted.without(&set);
+            rest = after;
+        }
+        Some(rest)
+    }
+
+    fn grown(&self, egraph: &mut EGraph<Order, ()>, subst: &Subst) -> Option<Id> {
+        let class = |name: &str| variable(name).and_then(|var| subst.get(var).copied());
+        let (a, rest) = (class("?a")?, class("?rest")?);
+        let first = self.group(egraph, a)?;
+        let (set, rest) = match self.family {
+            Family::Merge => {
+                let second = self.group(egraph, class("?b")?)?;
+                (first.union(&second), rest)
+            }
+            Family::Sibling => {
+                let b = class("?b")?;
+                let (second, third) = (self.group(egraph, b)?, self.group(egraph, class("?c")?)?);
+                // Only single stages move past others; larger groups come of merging. It keeps orders few.
+                if third.len() > 1 || self.limits.reads_from(&third, &second) {
+                    return None;
+                }
+                let set = first.union(&third);
+                if !self.limits.admits(&set) {
+                    return None;
+                }
+                (set, egraph.add(Order::Then([b, rest])))
+            }
+            Family::Diamond => {
+                let last = first.iter().last()?;
+                let diamond = self.limits.diamonds[last.as_u32() as usize].as_ref()?.without(&first);
+                let set = first.union(&diamond);
+                if !self.limits.admits(&set) {
+                    return None;
+                }
+                (set, self.after(egraph, rest, diamond)?)
+            }
+        };
+        if !self.limits.admits(&set) {
+            return None;
+        }
+        let group = egraph.add(Order::Group(self.limits.intern(set)));
+        Some(egraph.add(Order::Then([group, rest])))
+    }
+}
+
+impl Applier<Order, ()> for Grow {
+    fn apply_one(
+        &self,
+        egraph: &mut EGraph<Order, ()>,
+        class: Id,
+        subst: &Subst,
+        _: Option<&PatternAst<Order>>,
+        name: Symbol,
+    ) -> Vec<Id> {
+        let Some(grown) = self.grown(egraph, subst) else { return Vec::new() };
+        if egraph.union_trusted(class, grown, name) { vec![class] } else { Vec::new() }
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        let names: &[&str] = match self.family {
+            Family::Merge => &["?a", "?b", "?rest"],
+            Family::Sibling => &["?a", "?b", "?c", "?rest"],
+            Family::Diamond => &["?a", "?rest"],
+        };
+        names.iter().filter_map(|name| variable(name)).collect()
+    }
+}
