@@ -69,6 +69,11 @@ impl DType {
         }
     }
 
+    /// The type of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
+    }
+
     /// Bytes of an element in a file.
     pub fn size_bytes(self) -> usize {
         match self {
@@ -119,8 +124,7 @@ impl FromStr for DType {
     type Err = ArrayError;
 
     fn from_str(name: &str) -> Result<Self, ArrayError> {
-        let found = Self::ALL.into_iter().find(|dtype| dtype.name() == name);
-        found.ok_or_else(|| ArrayError::UnknownType(name.to_owned()))
+        Self::from_name(name).ok_or_else(|| ArrayError::UnknownType(name.to_owned()))
     }
 }
 
