@@ -136,7 +136,7 @@ impl Limits {
         let n = graph.stages.len();
         let diamonds = graph.stages.keys().map(|fork| {
             let succs = &topology.succs[fork.as_u32() as usize];
-            (succs.len() > 1).then(|| ()).and_then(|()| {
+            (succs.len() > 1).then_some(()).and_then(|()| {
                 let below = &topology.descendants[fork.as_u32() as usize];
                 below.iter().find_map(|join| {
                     let mut inside = StageSet::of(join);

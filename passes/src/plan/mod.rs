@@ -18,6 +18,7 @@
 //! | [`bound`] | what no plan can beat |
 //! | [`check`] | an independent judge of plans |
 //! | [`pass`] | the pass `fuse-layers` |
+//! | [`summary`] | the article's table of activation sizes |
 
 pub mod bound;
 pub mod check;
@@ -34,6 +35,7 @@ pub mod solve;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod summary;
 pub mod transfers;
 
 pub use pass::{FUSE_LAYERS, FuseLayers};

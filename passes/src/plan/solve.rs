@@ -9,7 +9,8 @@ use super::choose::{Choice, Place, SearchLimits, choose};
 use super::columns::{Column, Context};
 use super::cost::{StageProfile, Weights, on_chip_energy};
 use super::egraph::{self, Offer};
-use super::graph::{GraphError, StageSet, Topology};
+use super::graph::{GraphError, StageSet, Topology, views_meet};
+use super::transfers::stores;
 use super::{
     BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency, StageGraph,
     StageId,
@@ -258,13 +259,6 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
                     _ if in_dram => dram.spill_read += boundary.load.bytes,
                     _ => {}
                 }
-                if place != Place::Sram {
-                    slot.stored |= boundary.store.stages > 0;
-                    match graph.buffers[buffer].role {
-                        BufferRole::Output(_) => dram.outputs += boundary.store.bytes,
-                        _ => dram.spill_write += boundary.store.bytes,
-                    }
-                }
             }
         }
         phases.push(PhasePlan {
@@ -281,6 +275,7 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
             predicted_cycles: chosen.cycles,
         });
     }
+    count_stores(context, columns, choice, &mut residency, &mut dram);
     dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
     let bounds = bounds(graph, &context.topology, context.target);
     dram.compulsory = bounds.bytes;
@@ -305,5 +300,44 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
             gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
             proven_optimal: choice.proven,
         },
+    }
+}
+
+/// Marks what is stored and counts it: pieces of outputs, and pieces that a phase reads after their buffer has left SRAM.
+fn count_stores(
+    context: &Context<'_>,
+    columns: &[Column],
+    choice: &Choice,
+    residency: &mut [Residency],
+    dram: &mut DramBytes,
+) {
+    let graph = context.graph;
+    let mut phase_of = vec![0; graph.stages.len()];
+    for (index, chosen) in choice.phases.iter().enumerate() {
+        for stage in &columns[chosen.column].stages {
+            phase_of[stage.as_u32() as usize] = index;
+        }
+    }
+    for chosen in &choice.phases {
+        let column = &columns[chosen.column];
+        for boundary in &column.boundary {
+            let buffer = boundary.buffer;
+            let slot = &mut residency[buffer.as_u32() as usize];
+            let is_output = matches!(graph.buffers[buffer].role, BufferRole::Output(_));
+            let uses = &context.topology.uses[buffer.as_u32() as usize];
+            for piece in stores(graph, &context.topology, &column.set, buffer) {
+                let reloaded = uses.readers.iter().any(|(reader, read)| {
+                    let at = phase_of[reader.as_u32() as usize];
+                    let is_gone = slot.kept_until.is_none_or(|until| at > until as usize);
+                    !column.set.contains(*reader) && is_gone && views_meet(read, &piece.view)
+                });
+                if is_output {
+                    dram.outputs += piece.bytes(graph);
+                } else if reloaded {
+                    dram.spill_write += piece.bytes(graph);
+                }
+                slot.stored |= is_output || reloaded;
+            }
+        }
     }
 }
