@@ -1,1 +1,38 @@
-//! Strata.
+//! Strata: a compiler and reference machine for multi-layer neural-network inference.
+//!
+//! A multi-layer machine configures several layers in hardware at once and streams the rows of each into the next, so
+//! that the large activations between them never exist as a whole. This crate is the library that a user calls; the
+//! `strata` command is a thin layer over it.
+//!
+//! ```no_run
+//! use strata::{Compiler, CompileOptions, Session, Target};
+//!
+//! let target = Target::preset("x1", &[])?;
+//! let onnx = std::fs::read("model.onnx")?;
+//! let compiled = Compiler::new(CompileOptions::new(target)).compile_onnx(&onnx, "model.onnx", &mut |_| {})?;
+//! println!("{} cycles, {} DRAM bytes", compiled.stats.plan.cycles, compiled.stats.plan.dram_bytes.total);
+//! let session = Session::new(compiled.bundle)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`compile`] | ONNX to bundle, through every phase |
+//! | [`session`] | bundles and f32 imports, run on named tensors |
+//! | [`stats`] | the statistics, with stable keys |
+//! | [`report`] | the activation table |
+//! | [`io`] | arrays, images, files written atomically |
+
+pub mod cli;
+pub mod compile;
+pub mod io;
+pub mod report;
+pub mod session;
+pub mod stats;
+
+pub use compile::{CalibrationData, CompileError, CompileOptions, Compiled, Compiler, Event, Prepared};
+pub use session::{RunError, Session};
+pub use stats::Stats;
+pub use strata_isa_spec::Target;
+pub use strata_isa_spec::bundle::Bundle;
+pub use strata_passes::plan::{Mode, Objective};

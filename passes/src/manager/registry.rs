@@ -145,6 +145,8 @@ pub static REGISTRY: &[&PassInfo] = &[
     &crate::quantise::QUANTISE,
     &crate::stages::FORM_STAGES,
     &crate::stages::split::SPLIT_CHANNELS,
+    &crate::plan::FUSE_LAYERS,
+    &crate::schedule::SCHEDULE,
     &crate::stages::erase::ERASE_WRAPPERS,
 ];
 

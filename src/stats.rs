@@ -1,0 +1,156 @@
+//! The statistics that `--stats` writes: stable keys, documented here and in the README.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use strata_isa_spec::timed::{EnergyUse, Timing};
+use strata_passes::plan::DramBytes;
+
+/// Everything known of one compile, and of one simulated run if there was one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The network.
+    pub model: ModelStats,
+    /// The plan, as the planner predicts it.
+    pub plan: PlanStats,
+    /// What the timed interpreter found of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<SimulatedStats>,
+    /// What compiling took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compile: Option<CompileStats>,
+    /// Signal-to-noise ratio of every output against f32, in decibels, where it was measured.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sqnr_db: BTreeMap<String, f64>,
+}
+
+/// The network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelStats {
+    /// Compute layers: convolutions and matrix products.
+    pub layers: u64,
+    /// Multiply-accumulates by the direct method.
+    pub macs_direct: u64,
+    /// Multiply-accumulates with Winograd F(2x2,3x3) where it applies (4/9 of the direct count).
+    pub macs_winograd: u64,
+    /// Weights of the compute layers.
+    pub weights: u64,
+    /// All trained parameters of the model: weights, biases, batch-norm statistics.
+    pub parameters: u64,
+}
+
+/// The plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanStats {
+    /// `multi` or `single`.
+    pub mode: String,
+    /// `latency`, `energy`, `traffic` or `edp`.
+    pub objective: String,
+    /// Phases.
+    pub phases: u64,
+    /// Stages of all phases, without DMA stages.
+    pub stages: u64,
+    /// Stages of the largest phase.
+    pub largest_phase_stages: u64,
+    /// Predicted cycles of one inference.
+    pub cycles: u64,
+    /// Cycles that no plan can beat.
+    pub lower_bound_cycles: u64,
+    /// Cost over the bound of the objective, minus one.
+    pub gap: f64,
+    /// Whether the chooser proved the plan optimal over the groups that it was offered.
+    pub proven_optimal: bool,
+    /// DRAM bytes of one inference.
+    pub dram_bytes: DramBytes,
+    /// Most activation SRAM in use at once.
+    pub peak_activation_sram_bytes: u64,
+    /// Most weight SRAM in use at once.
+    pub peak_weight_sram_bytes: u64,
+    /// Multiply-accumulates performed (Winograd's count where it runs) over what the array could in that time.
+    pub mac_utilisation: f64,
+    /// Inferences a second at the target's clock.
+    pub frames_per_second: f64,
+    /// Energy of one inference in picojoules.
+    pub energy_pj: EnergyStats,
+}
+
+/// Energy of one inference in picojoules.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnergyStats {
+    /// Multiply-accumulates.
+    pub mac: f64,
+    /// On-chip memories.
+    pub sram: f64,
+    /// DRAM.
+    pub dram: f64,
+    /// All of these.
+    pub total: f64,
+}
+
+/// What the timed interpreter found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SimulatedStats {
+    /// Cycles of one inference.
+    pub cycles: u64,
+    /// Inferences a second at the target's clock.
+    pub frames_per_second: f64,
+    /// Multiply-accumulates performed over what the array could in that time.
+    pub mac_utilisation: f64,
+    /// DRAM bytes that the program moved.
+    pub dram_bytes: DramBytes,
+    /// Energy.
+    pub energy_pj: EnergyStats,
+}
+
+/// What compiling took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CompileStats {
+    /// Wall seconds of each step.
+    pub seconds_by_pass: BTreeMap<String, f64>,
+    /// Largest resident set of the process so far, in bytes; 0 where the system does not tell.
+    pub peak_rss_bytes: u64,
+}
+
+impl From<EnergyUse> for EnergyStats {
+    fn from(e: EnergyUse) -> Self {
+        Self { mac: e.mac, sram: e.sram, dram: e.dram, total: e.total }
+    }
+}
+
+impl SimulatedStats {
+    /// The figures of a simulation. `compulsory` is what no plan can avoid.
+    pub fn new(timing: &Timing, clock_hz: u64, compulsory: u64) -> Self {
+        let t = &timing.dram_bytes;
+        Self {
+            cycles: timing.cycles,
+            frames_per_second: frames_per_second(clock_hz, timing.cycles),
+            mac_utilisation: timing.mac_utilisation,
+            dram_bytes: DramBytes {
+                weights: t.weights,
+                inputs: t.inputs,
+                outputs: t.outputs,
+                spill_write: t.spill_write,
+                spill_read: t.spill_read,
+                total: t.total(),
+                compulsory,
+            },
+            energy_pj: EnergyStats::from(timing.energy_pj),
+        }
+    }
+}
+
+/// Inferences a second, 0 if there are no cycles.
+pub fn frames_per_second(clock_hz: u64, cycles: u64) -> f64 {
+    if cycles == 0 { 0.0 } else { clock_hz as f64 / cycles as f64 }
+}
+
+/// Largest resident set of this process in bytes, as the kernel tells it; 0 elsewhere than on Linux.
+pub fn peak_rss_bytes() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+        })
+        .map_or(0, |kib| kib * 1024)
+}
