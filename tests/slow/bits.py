@@ -1,0 +1,118 @@
+"""Bit for bit: the TOSA reference model, the evaluator and the interpreter on the same integers.
+
+The quant dump of a compile is evaluated on random integers and judged by the reference model; then the bundle of that
+same compile, and bundles for the layer-by-layer machine and for a starved one, must give the same integers. Calibration
+is seeded, so that all compiles of a network quantise alike; a quant dump of each proves it.
+"""
+
+import functools
+
+import numpy
+
+from harness import (
+    RELEASE,
+    ROOT,
+    TOOLS,
+    Check,
+    Failed,
+    call,
+    demand,
+    dump,
+    last_words,
+    manifest,
+    scratch,
+    strata,
+    trained,
+    write_inputs,
+    zoo,
+)
+
+# Bytes of activation SRAM that force each network to spill, and yet let every layer stream.
+NETWORKS = {
+    "yolov3-tiny": (zoo, "64KiB"),
+    "mobilenetv2": (zoo, "64KiB"),
+    "unet": (zoo, "192KiB"),
+    "resnet50": (zoo, "64KiB"),
+    "ppocr_cls": (trained, "48KiB"),
+    "mtcnn_onet": (trained, "32KiB"),
+}
+
+
+def compiled(network, mode, flags):
+    folder = scratch("bits")
+    bundle = folder / "x.strata"
+    common = ["--inline-constants", "--no-measure", "--quiet", *network.shape_flags()]
+    strata("compile", network.path, "-o", bundle, "--mode", mode, "--dump-phases", folder, *common, *flags)
+    return folder, bundle
+
+
+def judged(quant, ports):
+    """Random integers for the ports, and what the reference model and the evaluator both make of them."""
+    case = scratch("case")
+    generator = numpy.random.default_rng(7)
+    inputs = []
+    for at, port in enumerate(ports):
+        demand(port["machine_dtype"] == "i8", f"input {port['name']} is of {port['machine_dtype']}")
+        inputs.append(generator.integers(-128, 128, port["machine_shape"], numpy.int8))
+        numpy.save(case / f"in{at}.npy", inputs[-1])
+    done = call([RELEASE / "examples/evaluate", quant, case])
+    demand(done.returncode == 0, f"the evaluator: {last_words(done)}")
+    done = call([TOOLS / "python", "-B", ROOT / "tests/judges/tosa.py", case])
+    demand(done.returncode == 0, f"the reference model: {done.stdout.strip() or last_words(done)}"[:400])
+    outputs = sorted(case.glob("out*.npy"), key=lambda path: int(path.stem[3:]))
+    return inputs, [numpy.load(path) for path in outputs]
+
+
+def real_input(port, integers):
+    """The reals of the user's layout that the bundle quantises to just these integers."""
+    quantisation = port["quantisation"]
+    if quantisation is None:
+        reals = integers
+    else:
+        steps = integers.astype(numpy.float64) - quantisation["zero_point"]
+        reals = (quantisation["scale"] * steps).astype(numpy.float32)
+    return numpy.ascontiguousarray(reals.transpose(numpy.argsort(port["perm"])))
+
+
+def interpreted(folder, bundle, inputs):
+    said = manifest(bundle)
+    given = {str(at): real_input(port, array) for at, (port, array) in enumerate(zip(said["inputs"], inputs))}
+    results = folder / "results"
+    strata("run", bundle, "--raw", "--quiet", "--output-dir", results, *write_inputs(folder, given))
+    outputs = [numpy.load(results / f"{at}.npy") for at in range(len(said["outputs"]))]
+    # Outputs come in the user's axes; the evaluator has the machine's.
+    return [array.transpose(numpy.argsort(port["perm"])) for port, array in zip(said["outputs"], outputs)]
+
+
+def check(name):
+    source, starved = NETWORKS[name]
+    network = source(name)
+    generous = ["--set", "memory.activation=64MiB"]
+    folder, bundle = compiled(network, "multi", generous)
+    quant = dump(folder, "quant")
+    inputs, wants = judged(quant, manifest(bundle)["inputs"])
+    runs = [("multi, generous", folder, bundle)]
+    for title, mode, flags in [
+        ("multi, starved", "multi", ["--set", f"memory.activation={starved}"]),
+        ("single, generous", "single", generous),
+        ("single, starved", "single", ["--set", f"memory.activation={starved}"]),
+    ]:
+        runs.append((title, *compiled(network, mode, flags)))
+    problems = []
+    for title, folder, bundle in runs:
+        if dump(folder, "quant").read_bytes() != quant.read_bytes():
+            problems.append(f"{title}: the network was quantised differently")
+            continue
+        gots = interpreted(folder, bundle, inputs)
+        for at, (want, got) in enumerate(zip(wants, gots, strict=True)):
+            if want.shape != got.shape:
+                problems.append(f"{title}: output {at} has shape {got.shape}, not {want.shape}")
+            elif (want != got).any():
+                problems.append(f"{title}: {int((want != got).sum())} of {want.size} of output {at} differ")
+    if problems:
+        raise Failed("; ".join(problems))
+    spread = min(len(numpy.unique(want)) for want in wants)
+    return f"{sum(want.size for want in wants)} integers, at least {spread} values an output, {len(runs)} machines"
+
+
+CHECKS = [Check(f"bits/{name}", functools.partial(check, name)) for name in NETWORKS]

@@ -1,0 +1,146 @@
+"""ONNX's own backend vectors: Strata gives the right answer, or declines a vector that is known to be declined."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+
+import numpy
+import onnx
+from onnx import numpy_helper
+
+from harness import ROOT, STRATA, Check, Failed, call, last_words, real_inputs, scratch, write_inputs
+
+LISTS = ROOT / "tests/suites/onnx"
+DATA = pathlib.Path(onnx.__file__).parent / "backend/test/data"
+DECLINED = 3
+# Operators whose inputs are all alike: none of them is a weight.
+SYMMETRIC = set("Add Mul Sub Div Concat Max Min Sum Mean Pow Where".split())
+
+
+@dataclasses.dataclass
+class Vector:
+    """A model with inputs and the outputs that are due."""
+
+    model: onnx.ModelProto
+    inputs: list[numpy.ndarray]
+    outputs: list[numpy.ndarray]
+    relative: float = 1e-3
+    absolute: float = 1e-7
+
+
+def tensors(paths):
+    numbered = sorted(paths, key=lambda path: int(re.findall(r"\d+", path.stem)[-1]))
+    return [numpy_helper.to_array(onnx.load_tensor(path)) for path in numbered]
+
+
+def freeze(model, arrays):
+    """Makes initialisers of all inputs but the first: weights, scales, shapes."""
+    ports = real_inputs(model.graph)
+    if any(node.op_type in SYMMETRIC for node in model.graph.node):
+        return arrays
+    for port, array in list(zip(ports, arrays))[1:]:
+        model.graph.initializer.append(numpy_helper.from_array(array, port.name))
+        model.graph.input.remove(port)
+    return arrays[:1]
+
+
+def node_vectors(folder):
+    """The data sets of a folder of the backend test."""
+    options = folder / "data.json"
+    given = json.loads(options.read_text(encoding="utf-8")) if options.exists() else {}
+    for data_set in sorted(folder.glob("test_data_set_*")):
+        model = onnx.load(folder / "model.onnx")
+        inputs = freeze(model, tensors(data_set.glob("input_*.pb")))
+        outputs = tensors(data_set.glob("output_*.pb"))
+        yield Vector(model, inputs, outputs, given.get("rtol", 1e-3), given.get("atol", 1e-7))
+
+
+def light_vectors(path):
+    """A whole network whose weights are constants; its inputs count from 0 to 1, as ONNX's own runner has it."""
+    model = onnx.load(path)
+    inputs = []
+    for port in real_inputs(model.graph):
+        shape = [dim.dim_value or 1 for dim in port.type.tensor_type.shape.dim]
+        size = numpy.prod(shape, dtype=int)
+        inputs.append((numpy.arange(size).reshape(shape) / size).astype(numpy.float32))
+    outputs = tensors(path.parent.glob(f"{path.stem}_output_*.pb"))
+    yield Vector(model, inputs, outputs, 2e-3, 1e-6)
+
+
+def difference(got, want, vector):
+    if (got.dtype, got.shape) != (want.dtype, want.shape):
+        return f"{got.dtype}{got.shape}, not {want.dtype}{want.shape}"
+    if want.dtype.kind == "f":
+        close = numpy.isclose(got, want, vector.relative, vector.absolute, equal_nan=True)
+    else:
+        close = got == want
+    return None if close.all() else f"{int((~close).sum())} of {want.size} elements are wrong"
+
+
+def verdict(vector):
+    """`passed`, `declined`, or what is wrong."""
+    folder = scratch("vector")
+    onnx.save(vector.model, folder / "model.onnx")
+    flags = write_inputs(folder, dict(enumerate(vector.inputs)))
+    done = call([STRATA, "run", folder / "model.onnx", "--quiet", "--output-dir", folder, *flags])
+    if done.returncode == DECLINED:
+        return "declined"
+    if done.returncode != 0:
+        return f"exit {done.returncode}: {last_words(done)}"
+    for at, want in enumerate(vector.outputs):
+        path = folder / f"{at}.npy"
+        if not path.exists():
+            return f"output {at} is not written"
+        if problem := difference(numpy.load(path), want, vector):
+            return f"output {at}: {problem}"
+    return "passed"
+
+
+def names(listing):
+    return (LISTS / listing).read_text(encoding="utf-8").split()
+
+
+def check(cases):
+    """Every case, a name with its vectors, is passed or known to be declined."""
+    known = set(names("declined.txt"))
+    passed, declined, problems = 0, 0, []
+    for name, vectors in cases:
+        verdicts = {verdict(vector) for vector in vectors()}
+        wrong = verdicts - {"passed", "declined"}
+        if wrong:
+            problems.append(f"{name}: {'; '.join(sorted(wrong))}")
+        elif "declined" in verdicts:
+            declined += 1
+            if name not in known:
+                problems.append(f"{name}: declined, but not in declined.txt")
+        else:
+            passed += 1
+            if name in known:
+                problems.append(f"{name}: passed, take it off declined.txt")
+    if problems:
+        raise Failed(f"{passed} passed, {declined} declined, but\n    " + "\n    ".join(problems))
+    return f"{passed} passed, {declined} declined, as known"
+
+
+def single_operators(listing, folder):
+    return [(name, functools.partial(node_vectors, DATA / folder / name)) for name in names(listing)]
+
+
+def core():
+    return check(single_operators("core.txt", "node"))
+
+
+def pytorch():
+    return check(single_operators("pytorch-converted.txt", "pytorch-converted"))
+
+
+def light(path):
+    return check([(path.stem, functools.partial(light_vectors, path))])
+
+
+CHECKS = [Check("vectors/core", core), Check("vectors/pytorch-converted", pytorch)]
+CHECKS += [
+    Check(f"vectors/{path.stem}", functools.partial(light, path)) for path in sorted(DATA.glob("light/light_*.onnx"))
+]
