@@ -34,17 +34,8 @@ def compiled(name):
     mean, scale, order = CLASSIFIERS[name]
     images = ["--mean", mean, "--scale", scale, "--channels", order.lower()]
     bundle = scratch("classify") / "x.strata"
-    strata(
-        "compile",
-        network.path,
-        "-o",
-        bundle,
-        *network.shape_flags(),
-        "--calibrate",
-        pictures_folder(),
-        *images,
-        "--quiet",
-    )
+    calibration = ["--calibrate", pictures_folder(), *images]
+    strata("compile", network.path, "-o", bundle, "--quiet", *calibration, *network.shape_flags())
     return network, bundle, images
 
 
