@@ -1,0 +1,119 @@
+//! Arguments that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use strata_isa_spec::Target;
+
+use super::failure::Failure;
+use crate::io::{self, ChannelOrder, Fit, ImageOptions, Layout};
+
+/// The machine.
+#[derive(Debug, clap::Args)]
+pub(super) struct TargetArgs {
+    /// The machine: a preset or a .toml file
+    #[arg(long, default_value = "x1", value_name = "NAME|FILE")]
+    target: String,
+    /// Overrides a field of the machine, such as memory.activation=4MiB
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    overrides: Vec<(String, String)>,
+}
+
+impl TargetArgs {
+    /// The machine asked for.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        let path = Path::new(&self.target);
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = String::from_utf8(io::read(path)?).map_err(|_| Failure::file(path, "not UTF-8"))?;
+            return Ok(Target::from_toml(&self.target, &text, &self.overrides)?);
+        }
+        Ok(Target::preset(&self.target, &self.overrides)?)
+    }
+}
+
+/// How pictures become inputs.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Pictures as inputs")]
+pub(super) struct ImageArgs {
+    /// Subtracted from each sample of 0 to 255: one number, or one a channel [default: 0]
+    #[arg(long, value_name = "M[,M…]", value_delimiter = ',', allow_negative_numbers = true)]
+    mean: Vec<f32>,
+    /// The difference is multiplied by it: one number, or one a channel [default: 1/255]
+    #[arg(long, value_name = "S[,S…]", value_delimiter = ',', allow_negative_numbers = true)]
+    scale: Vec<f32>,
+    /// Order of colours: rgb or bgr
+    #[arg(long, default_value = "rgb", value_name = "ORDER")]
+    channels: ChannelOrder,
+    /// Where the channels stand in the input's shape: auto, nchw or nhwc
+    #[arg(long, default_value = "auto", value_name = "LAYOUT")]
+    layout: Layout,
+    /// How other proportions are dealt with: stretch, letterbox or crop
+    #[arg(long, default_value = "stretch", value_name = "HOW")]
+    fit: Fit,
+}
+
+impl ImageArgs {
+    /// The options asked for.
+    pub(super) fn options(&self) -> ImageOptions {
+        let default = ImageOptions::default();
+        let or = |given: &Vec<f32>, default| if given.is_empty() { default } else { given.clone() };
+        ImageOptions {
+            mean: or(&self.mean, default.mean),
+            scale: or(&self.scale, default.scale),
+            order: self.channels,
+            layout: self.layout,
+            fit: self.fit,
+        }
+    }
+}
+
+/// `KEY=VALUE`.
+pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+/// `NAME=FILE`.
+pub(super) fn parse_input(text: &str) -> Result<(String, PathBuf), String> {
+    // Names of tensors may hold `=`, paths seldom do.
+    match text.rsplit_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.to_owned(), file.into())),
+        _ => Err("expected NAME=FILE, or a position such as 0=FILE".to_owned()),
+    }
+}
+
+/// `NAME=1x3x416x416`.
+pub(super) fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let problem = || "expected NAME=1x3x416x416".to_owned();
+    let (name, shape) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(problem)?;
+    let extents = shape.split(['x', ',']).map(|e| e.trim().parse::<usize>().ok().filter(|&e| e > 0));
+    let extents: Option<Vec<usize>> = if shape == "scalar" { Some(Vec::new()) } else { extents.collect() };
+    Ok((name.to_owned(), extents.ok_or_else(problem)?))
+}
+
+/// `1280x720`: width and height.
+pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let sides = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides.ok_or_else(|| "expected WIDTHxHEIGHT, such as 416x416".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_languages_are_read() {
+        assert_eq!(parse_input("a/b=c=x.npy"), Ok(("a/b=c".to_owned(), PathBuf::from("x.npy"))));
+        assert!(
+            parse_input("x.npy").is_err() && parse_input("=x.npy").is_err() && parse_input("x=").is_err()
+        );
+        assert_eq!(parse_shape("data:0=1x3x8x8"), Ok(("data:0".to_owned(), vec![1, 3, 8, 8])));
+        assert!(
+            parse_shape("data=1x0x8").is_err() && parse_shape("1x3").is_err() && parse_shape("d=").is_err()
+        );
+        assert_eq!(parse_size("2048x1024"), Ok((2048, 1024)));
+        assert!(parse_size("2048").is_err() && parse_size("axb").is_err());
+        assert_eq!(parse_pair("a.b=c=d"), Ok(("a.b".to_owned(), "c=d".to_owned())));
+    }
+}

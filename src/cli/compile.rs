@@ -1,0 +1,268 @@
+//! `strata compile`: an ONNX model to a bundle.
+
+use std::path::{Path, PathBuf};
+
+use strata_ir::Module;
+use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
+use strata_ir::text::resources;
+use strata_isa_spec::asm::disassemble;
+use strata_isa_spec::bundle::Bundle;
+use strata_passes::manager::Phase;
+
+use super::args::{ImageArgs, TargetArgs, parse_shape};
+use super::console::{Console, Progress};
+use super::failure::Failure;
+use super::model::{self, Content};
+use super::tables::{count, plan_lines, row, show, si, table};
+use crate::compile::{CalibrationData, CompileOptions, Compiled, Compiler, Event};
+use crate::io::{self, write_atomic};
+use crate::{Mode, Objective};
+
+/// Compile an ONNX model to a bundle
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The ONNX file
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// The bundle to write [default: the model's name with .strata]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Several layers at once, or layer by layer
+    #[arg(long, value_enum, default_value = "multi")]
+    mode: ModeArg,
+    /// What the plan minimises
+    #[arg(long, value_enum, default_value = "latency")]
+    objective: ObjectiveArg,
+    /// Pictures or arrays that activation ranges are gathered on: a file or a folder [default: seeded noise]
+    #[arg(long, value_name = "PATH")]
+    calibrate: Option<PathBuf>,
+    /// How the range of an activation is chosen
+    #[arg(long, default_value = "mse", value_parser = ["min-max", "percentile", "mse"])]
+    range: String,
+    /// Seed of the noise that stands in for calibration data
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Shape of an input, for dynamic dimensions or another size
+    #[arg(long = "input-shape", value_name = "NAME=1x3x416x416", value_parser = parse_shape)]
+    input_shapes: Vec<(String, Vec<usize>)>,
+    /// Write the IR of a phase (or the program's text) instead of a bundle
+    #[arg(long, value_name = "PHASE", value_parser = Phase::ALL.map(Phase::name))]
+    emit: Option<String>,
+    /// Write the IR of every phase to a folder
+    #[arg(long, value_name = "DIR")]
+    dump_phases: Option<PathBuf>,
+    /// Keep large constants in the text of dumps, where every MLIR tool reads them, not in a file beside
+    #[arg(long)]
+    inline_constants: bool,
+    /// Write statistics as JSON
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// Do not measure the outputs against f32
+    #[arg(long)]
+    no_measure: bool,
+    #[command(flatten)]
+    images: ImageArgs,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ModeArg {
+    /// Several layers at once
+    Multi,
+    /// Layer by layer
+    Single,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ObjectiveArg {
+    /// Cycles
+    Latency,
+    /// Picojoules
+    Energy,
+    /// DRAM bytes
+    Traffic,
+    /// Energy times delay
+    Edp,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let emit = args.emit.as_deref().and_then(Phase::from_name);
+    let options = options(args)?;
+    let Content::Onnx(bytes) = model::content(&args.model)? else {
+        return Err(Failure::file(&args.model, "not an ONNX model"));
+    };
+    if let Some(folder) = &args.dump_phases {
+        create_folder(folder)?;
+    }
+    let options = CompileOptions { calibration: calibration(args, &bytes)?, ..options };
+    let compiler = Compiler::new(options);
+    let progress = console.progress(None);
+    let mut dumps = Dumps { args, emit, progress: &progress, failure: None, emitted: None };
+    let file_name = model::file_name(&args.model);
+    let observer = &mut |event: Event<'_>| dumps.see(event);
+    let compiled = compiler.compile_onnx(&bytes, &file_name, observer);
+    let (failure, emitted) = (dumps.failure.take(), dumps.emitted.take());
+    drop(progress);
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    let compiled = match compiled {
+        Ok(compiled) => compiled,
+        // The phase that was asked for was reached before what failed.
+        Err(error) => match emitted {
+            Some(emitted) => {
+                console.note(&format!("a later phase failed: {error}"));
+                return write_emitted(args, emitted, console);
+            }
+            None => return Err(error.into()),
+        },
+    };
+    if let Some(path) = &args.stats {
+        let json = serde_json::to_string_pretty(&compiled.stats).map_err(Failure::failed)?;
+        write_atomic(path, format!("{json}\n").as_bytes())?;
+    }
+    if let Some(folder) = &args.dump_phases {
+        let Bundle { program, names, .. } = &compiled.bundle;
+        write_atomic(&folder.join("5-program.asm"), disassemble(program, names).as_bytes())?;
+    }
+    match emit {
+        Some(Phase::Program) => {
+            let text = disassemble(&compiled.bundle.program, &compiled.bundle.names);
+            write_emitted(args, Emitted { text, side: None }, console)
+        }
+        Some(phase) => {
+            let emitted =
+                emitted.ok_or_else(|| Failure::Failed(format!("phase `{phase}` was not reached")))?;
+            write_emitted(args, emitted, console)
+        }
+        None => {
+            let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("strata"));
+            write_atomic(&path, &compiled.bundle.to_bytes()?)?;
+            console.summary(&summary(&compiled, &path))
+        }
+    }
+}
+
+fn options(args: &Args) -> Result<CompileOptions, Failure> {
+    Ok(CompileOptions {
+        mode: match args.mode {
+            ModeArg::Multi => Mode::Multi,
+            ModeArg::Single => Mode::Single,
+        },
+        objective: match args.objective {
+            ObjectiveArg::Latency => Objective::Latency,
+            ObjectiveArg::Energy => Objective::Energy,
+            ObjectiveArg::Traffic => Objective::Traffic,
+            ObjectiveArg::Edp => Objective::Edp,
+        },
+        range: args.range.clone(),
+        input_shapes: args.input_shapes.iter().cloned().collect(),
+        measure_sqnr: !args.no_measure,
+        ..CompileOptions::new(args.target.target()?)
+    })
+}
+
+/// What activations are calibrated on. Samples need the shapes of the inputs, which only the import tells.
+fn calibration(args: &Args, bytes: &[u8]) -> Result<CalibrationData, Failure> {
+    let Some(path) = &args.calibrate else {
+        let CalibrationData::Noise { samples, .. } = CalibrationData::default() else {
+            return Ok(CalibrationData::default());
+        };
+        return Ok(CalibrationData::Noise { seed: args.seed, samples });
+    };
+    let module = model::imported(bytes, &args.model, &args.input_shapes)?;
+    let (inputs, _) = model::main_ports(&module)?;
+    model::calibration(path, &inputs, &args.images.options())
+}
+
+/// A phase's text, and its large constants if they stand in a file of their own.
+struct Emitted {
+    text: String,
+    side: Option<Vec<u8>>,
+}
+
+/// Watches a compile: shows its steps and keeps or writes the IR that was asked for.
+struct Dumps<'a> {
+    args: &'a Args,
+    emit: Option<Phase>,
+    progress: &'a Progress<'a>,
+    failure: Option<Failure>,
+    emitted: Option<Emitted>,
+}
+
+impl Dumps<'_> {
+    fn see(&mut self, event: Event<'_>) {
+        match event {
+            Event::Step(step) => self.progress.step(step),
+            Event::Note(note) => self.progress.note(&note),
+            Event::Reached(phase, module) => {
+                if let Some(folder) = &self.args.dump_phases {
+                    let at = Phase::ALL.iter().position(|p| *p == phase).unwrap_or_default();
+                    let path = folder.join(format!("{at}-{phase}.mlir"));
+                    let written = write_module(&path, &render(module, self.args.inline_constants));
+                    self.failure = self.failure.take().or(written.err());
+                }
+                if self.emit == Some(phase) {
+                    // Standard output has no file beside it.
+                    let inline = self.args.inline_constants || self.args.output.is_none();
+                    self.emitted = Some(render(module, inline));
+                }
+            }
+        }
+    }
+}
+
+fn render(module: &Module, inline: bool) -> Emitted {
+    let placement = if inline { ResourcePlacement::Inline } else { ResourcePlacement::SideFile };
+    let printed = print(module, &PrintOptions { resources: placement, ..PrintOptions::default() });
+    let side = (!printed.resources.is_empty()).then(|| resources::to_bytes(&printed.resources));
+    Emitted { text: printed.text, side }
+}
+
+fn write_module(path: &Path, emitted: &Emitted) -> Result<(), Failure> {
+    if let Some(side) = &emitted.side {
+        write_atomic(&model::side_file(path), side)?;
+    }
+    Ok(write_atomic(path, emitted.text.as_bytes())?)
+}
+
+fn write_emitted(args: &Args, emitted: Emitted, console: &Console) -> Result<(), Failure> {
+    match &args.output {
+        Some(path) => write_module(path, &emitted),
+        None => console.print(&emitted.text),
+    }
+}
+
+/// A folder that is there afterwards.
+pub(super) fn create_folder(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path)
+        .map_err(|source| io::IoError::System { path: path.to_owned(), source }.into())
+}
+
+fn summary(compiled: &Compiled, path: &Path) -> String {
+    let stats = &compiled.stats;
+    let model = &stats.model;
+    let mut text = format!(
+        "{}: {} layers, {} MACs ({} with Winograd), {} weights\n\n",
+        compiled.bundle.manifest.network,
+        model.layers,
+        si(model.macs_direct as f64),
+        si(model.macs_winograd as f64),
+        count(model.weights)
+    );
+    let mut plan = table(&["plan", &stats.plan.mode]);
+    for (what, values) in plan_lines(&[(&stats.plan, stats.simulated.as_ref())]) {
+        row(&mut plan, &[&[what.to_owned()], values.as_slice()].concat());
+    }
+    text += &show(&plan);
+    for (name, db) in &stats.sqnr_db {
+        text += &format!("\noutput `{name}`: {db:.1} dB signal to quantisation noise against f32");
+    }
+    if let Some(compile) = &stats.compile {
+        let seconds: f64 = compile.seconds_by_pass.values().sum();
+        text += &format!("\ncompiled in {seconds:.1} s");
+    }
+    text + &format!("\nwrote {}\n", path.display())
+}

@@ -1,0 +1,90 @@
+//! `strata opt`: passes on a module of the IR.
+
+use std::path::PathBuf;
+
+use strata_ir::text;
+use strata_passes::manager::{Dump, PassContext, Pipeline, REGISTRY, RunOptions, run_pipeline};
+
+use super::args::TargetArgs;
+use super::console::Console;
+use super::failure::Failure;
+use super::model::{self, Content};
+use super::tables::{row, show, words};
+use crate::io::write_atomic;
+
+/// Run passes on a module of the IR
+///
+/// Without a file, lists the passes. Modules are verified before the first pass and after every one. A reproducer, whose first line is `// passes: …`, brings its own pipeline.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The module
+    #[arg(value_name = "FILE.mlir")]
+    file: Option<PathBuf>,
+    /// The passes, such as "canonicalise,quantise{range=mse}" [default: those that the file names]
+    #[arg(long, value_name = "PIPELINE")]
+    passes: Option<String>,
+    /// Where the result goes [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Evaluate the module before and after each pass on so many random inputs
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    evaluate: usize,
+    /// Where the module before a failing pass goes, with what is left of the pipeline
+    #[arg(long, value_name = "FILE")]
+    reproducer: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let Some(path) = &args.file else {
+        return console.print(&list());
+    };
+    let Content::Ir(source) = model::content(path)? else {
+        return Err(Failure::file(path, "not a .mlir file"));
+    };
+    let own = source.lines().next().and_then(|line| line.strip_prefix("// passes: "));
+    let pipeline = Pipeline::parse(args.passes.as_deref().or(own).unwrap_or_default())?;
+    let mut module = model::module(path, &source, console)?;
+    let mut context = PassContext::new();
+    context.insert(args.target.target()?);
+    let options =
+        RunOptions { check_claims: true, evaluate: args.evaluate, reproducers: args.reproducer.is_some() };
+    let progress = console.progress(Some(pipeline.steps().len() as u64));
+    let dump = &mut |dump: Dump<'_>| {
+        progress.step(dump.name);
+        progress.done(dump.index as u64 + 1);
+    };
+    let reports = run_pipeline(&mut module, &pipeline, &mut context, &options, dump);
+    drop(progress);
+    match reports {
+        Ok(_) => {}
+        Err(error) => {
+            if let (Some(path), Some(text)) = (&args.reproducer, &error.reproducer) {
+                write_atomic(path, text.as_bytes())?;
+                console.note(&format!("wrote {}", path.display()));
+            }
+            return Err(Failure::file(path, error));
+        }
+    }
+    let text = text::to_string(&module);
+    match &args.output {
+        Some(path) => Ok(write_atomic(path, text.as_bytes())?),
+        None => console.print(&text),
+    }
+}
+
+fn list() -> String {
+    let mut lines = words(&["pass", "takes", "gives", ""]);
+    for info in REGISTRY {
+        let takes = info.takes.iter().map(|phase| phase.name()).collect::<Vec<_>>().join(", ");
+        let gives = info.gives.map_or("the same", |phase| phase.name());
+        row(&mut lines, &[info.name, &takes, gives, first_sentence(info.doc)]);
+    }
+    show(&lines)
+}
+
+fn first_sentence(text: &str) -> &str {
+    text.split_inclusive(". ").next().unwrap_or_default().trim_end()
+}

@@ -1,0 +1,120 @@
+//! The `strata` command, a thin layer over the library.
+//!
+//! One module a command; [`console`](self) alone writes to the terminal, and `main` alone picks the exit code:
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | the input or the compile failed |
+//! | 2 | wrong usage |
+//! | 3 | a valid model that Strata does not support |
+//!
+//! Results go to standard output, all else to standard error. Files are written whole or not at all.
+
+mod alloc;
+mod args;
+mod compile;
+mod completions;
+mod console;
+mod demo;
+mod docs;
+mod failure;
+mod inspect;
+mod ir;
+mod model;
+mod program;
+mod report;
+mod run;
+mod tables;
+mod zoo;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use console::{Console, MessageFormat};
+use failure::Failure;
+
+/// Compiles neural networks for a multi-layer accelerator, and runs what it compiled.
+#[derive(Debug, Parser)]
+#[command(name = "strata", version, max_term_width = 110, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print nothing but results and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// How messages on standard error look
+    #[arg(long, global = true, value_enum, default_value = "human", value_name = "FORMAT")]
+    message_format: MessageFormat,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the input or the compile failed, 2 wrong usage, 3 a valid model that \
+                          Strata does not support.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Compile(compile::Args),
+    Run(run::Args),
+    Inspect(inspect::Args),
+    Report(report::Args),
+    Zoo(zoo::Args),
+    Opt(ir::Args),
+    Disasm(program::DisasmArgs),
+    Verify(program::VerifyArgs),
+    Alloc(alloc::Args),
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Docs(docs::Args),
+}
+
+/// Reads the command line, does what it says, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output and are no errors. There is nobody to tell if printing fails.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let console = Console::new(cli.quiet, cli.message_format);
+    match dispatch(cli.command, &console) {
+        Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.error(&failure);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => demo::run(&args, console),
+        Command::Compile(args) => compile::run(&args, console),
+        Command::Run(args) => run::run(&args, console),
+        Command::Inspect(args) => inspect::run(&args, console),
+        Command::Report(args) => report::run(&args, console),
+        Command::Zoo(args) => zoo::run(&args, console),
+        Command::Opt(args) => ir::run(&args, console),
+        Command::Disasm(args) => program::disasm(&args, console),
+        Command::Verify(args) => program::verify(&args, console),
+        Command::Alloc(args) => alloc::run(&args, console),
+        Command::Completions(args) => completions::run(&args, console),
+        Command::Docs(args) => docs::run(&args, console),
+    }
+}
+
+/// The command line as clap has it, for completions and generated pages.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

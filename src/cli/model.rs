@@ -1,0 +1,172 @@
+//! Files that commands take: models, bundles, IR; and arrays for their inputs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use strata_frontend::import::{ImportOptions, import};
+use strata_ir::text::resources::Resources;
+use strata_ir::{Module, diag, text};
+use strata_isa_spec::bundle::{Bundle, Port};
+
+use super::console::Console;
+use super::failure::Failure;
+use crate::compile::{CalibrationData, CompileError};
+use crate::io::array::show_shape;
+use crate::io::{self, Array, ImageOptions};
+use crate::session;
+
+/// What a file holds, told by its first bytes and its name.
+pub(super) enum Content {
+    /// A `.strata` file's bytes.
+    Bundle(Vec<u8>),
+    /// The text of a module.
+    Ir(String),
+    /// An ONNX file's bytes.
+    Onnx(Vec<u8>),
+}
+
+/// Reads a file and tells what it is.
+pub(super) fn content(path: &Path) -> Result<Content, Failure> {
+    let bytes = io::read(path)?;
+    let named = |extension: &str| path.extension().is_some_and(|e| e == extension);
+    if bytes.starts_with(b"PK\x03\x04") || named("strata") {
+        return Ok(Content::Bundle(bytes));
+    }
+    if named("mlir") {
+        let text = String::from_utf8(bytes).map_err(|_| Failure::file(path, "not UTF-8 text"))?;
+        return Ok(Content::Ir(text));
+    }
+    Ok(Content::Onnx(bytes))
+}
+
+/// The bundle of a file.
+pub(super) fn bundle(path: &Path) -> Result<Bundle, Failure> {
+    match content(path)? {
+        Content::Bundle(bytes) => Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e)),
+        Content::Ir(_) | Content::Onnx(_) => {
+            Err(Failure::file(path, "not a bundle: expected a file that `strata compile` wrote"))
+        }
+    }
+}
+
+/// The side file that holds the large constants of a dump.
+pub(super) fn side_file(path: &Path) -> PathBuf {
+    path.with_extension("resources")
+}
+
+/// The module of a `.mlir` file, with the constants of its side file if there is one.
+pub(super) fn module(path: &Path, source: &str, console: &Console) -> Result<Module, Failure> {
+    let side = side_file(path);
+    let resources = if side.is_file() {
+        Some(Resources::from_bytes(&io::read(&side)?).map_err(|e| Failure::file(&side, e))?)
+    } else {
+        None
+    };
+    text::parse(source, resources.as_ref()).map_err(|errors| {
+        let name = path.display().to_string();
+        let shown = diag::render(&errors.0, Some((&name, source)), console.colour());
+        Failure::Failed(format!("{}: not a module of the IR\n{shown}", path.display()))
+    })
+}
+
+/// The f32 import of a model.
+pub(super) fn imported(
+    bytes: &[u8],
+    path: &Path,
+    input_shapes: &[(String, Vec<usize>)],
+) -> Result<Module, Failure> {
+    let options = ImportOptions {
+        input_shapes: input_shapes.iter().cloned().collect(),
+        file_name: file_name(path),
+        ..ImportOptions::default()
+    };
+    match import(bytes, &options) {
+        Ok(imported) => Ok(imported.module),
+        Err(error) => Err(match Failure::from(CompileError::from(error)) {
+            Failure::Failed(text) => Failure::file(path, text),
+            Failure::Unsupported(text) => Failure::Unsupported(format!("{}: {text}", path.display())),
+            other => other,
+        }),
+    }
+}
+
+/// The last part of a path, for locations and messages.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The inputs and outputs of a module's `@main`.
+pub(super) fn main_ports(module: &Module) -> Result<(Vec<Port>, Vec<Port>), Failure> {
+    let main = module.function("main").ok_or_else(|| Failure::failed("there is no function `main`"))?;
+    Ok((session::ports(module, main, false)?, session::ports(module, main, true)?))
+}
+
+/// The input that a name or a position means.
+fn port<'a>(ports: &'a [Port], name: &str) -> Option<&'a Port> {
+    let by_position = || name.parse::<usize>().ok().and_then(|at| ports.get(at));
+    ports.iter().find(|port| port.name == name).or_else(by_position)
+}
+
+/// The arrays of `NAME=FILE` arguments; pictures are brought to the shapes of the inputs.
+pub(super) fn inputs(
+    given: &[(String, PathBuf)],
+    ports: &[Port],
+    images: &ImageOptions,
+) -> Result<Vec<(String, Array)>, Failure> {
+    let mut arrays = Vec::with_capacity(given.len());
+    for (name, path) in given {
+        // A name that no input has is for the session to complain of, with all else that is wrong.
+        let shape = port(ports, name).map_or(&[][..], |port| &port.shape);
+        if shape.is_empty() && port(ports, name).is_none() {
+            let names: Vec<String> = ports.iter().map(|port| format!("`{}`", port.name)).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(Failure::Failed(format!("there is no input `{name}`; the inputs are {names}")));
+        }
+        arrays.push((name.clone(), io::load_array(path, shape, images)?));
+    }
+    Ok(arrays)
+}
+
+/// Calibration samples of a file or folder: each picture, `.npy` or `.npz` is one sample. A model with several inputs
+/// takes `.npz` files whose arrays have the inputs' names.
+pub(super) fn calibration(
+    path: &Path,
+    ports: &[Port],
+    images: &ImageOptions,
+) -> Result<CalibrationData, Failure> {
+    let mut samples = Vec::new();
+    for file in io::array_files(path)? {
+        let shape = |_: Option<&str>| ports.first().map(|port| port.shape.clone()).unwrap_or_default();
+        let mut arrays = io::load_named(&file, shape, images)?;
+        let mut sample = Vec::with_capacity(ports.len());
+        let mut problems = Vec::new();
+        for input in ports {
+            let at = arrays.iter().position(|(name, _)| name.as_deref() == Some(input.name.as_str()));
+            let at = at.or_else(|| (ports.len() == 1 && arrays.len() == 1).then_some(0));
+            match at.map(|at| arrays.swap_remove(at).1) {
+                Some(array) if array.shape == input.shape => sample.push(array),
+                Some(array) => problems.push(format!(
+                    "input `{}`: expected shape {}, found {}",
+                    input.name,
+                    show_shape(&input.shape),
+                    show_shape(&array.shape)
+                )),
+                None => problems.push(format!("there is no array for input `{}`", input.name)),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(Failure::file(&file, format!("calibration sample: {}", problems.join("; "))));
+        }
+        samples.push(sample);
+    }
+    Ok(CalibrationData::Samples(samples))
+}
+
+/// How often each op stands in a module, by name.
+pub(super) fn op_counts(module: &Module) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    for op in module.walk(module.body()) {
+        *counts.entry(module.op(op).op.name()).or_default() += 1;
+    }
+    counts
+}

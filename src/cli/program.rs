@@ -1,0 +1,78 @@
+//! `strata disasm` and `strata verify`: programs.
+
+use std::path::{Path, PathBuf};
+
+use strata_isa_spec::asm::disassemble;
+use strata_isa_spec::bundle::Bundle;
+use strata_isa_spec::verify::verify as verify_program;
+use strata_passes::manager::Phase;
+
+use super::console::Console;
+use super::failure::Failure;
+use super::model::{self, Content};
+use crate::io::write_atomic;
+use crate::session::Session;
+
+/// Print a bundle's program as text
+#[derive(Debug, clap::Args)]
+pub(super) struct DisasmArgs {
+    /// The bundle
+    #[arg(value_name = "FILE.strata")]
+    bundle: PathBuf,
+    /// Where the text goes [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Runs `strata disasm`.
+pub(super) fn disasm(args: &DisasmArgs, console: &Console) -> Result<(), Failure> {
+    let Bundle { program, names, .. } = model::bundle(&args.bundle)?;
+    let text = disassemble(&program, &names);
+    match &args.output {
+        Some(path) => Ok(write_atomic(path, text.as_bytes())?),
+        None => console.print(&text),
+    }
+}
+
+/// Check a bundle or a module of the IR, and list all that is wrong
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// A .strata or .mlir file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Runs `strata verify`.
+pub(super) fn verify(args: &VerifyArgs, console: &Console) -> Result<(), Failure> {
+    let path = &args.file;
+    let bundle = match model::content(path)? {
+        Content::Bundle(bytes) => Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e))?,
+        Content::Ir(source) => return verify_module(path, &source, console),
+        Content::Onnx(_) => return Err(Failure::file(path, "neither a bundle nor a .mlir file")),
+    };
+    let target = &bundle.manifest.target;
+    let mut problems: Vec<String> = target.problems();
+    problems.extend(verify_program(&bundle.program, target).iter().map(ToString::to_string));
+    let (phases, stages) =
+        (bundle.program.phases.len(), bundle.program.phases.iter().map(|p| p.stages.len()).sum::<usize>());
+    if let Err(error) = Session::new(bundle) {
+        problems.push(error.to_string());
+    }
+    if problems.is_empty() {
+        console.summary(&format!("{}: valid, {phases} phases of {stages} stages\n", path.display()))
+    } else {
+        let list: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+        Err(Failure::file(path, format!("the program is not valid:{list}")))
+    }
+}
+
+fn verify_module(path: &Path, source: &str, console: &Console) -> Result<(), Failure> {
+    let module = model::module(path, source, console)?;
+    match strata_ir::verify(&module) {
+        Ok(()) => console.summary(&format!("{}: valid, phase {}\n", path.display(), Phase::of(&module))),
+        Err(errors) => {
+            let list: String = errors.0.iter().map(|error| format!("\n  {error}")).collect();
+            Err(Failure::file(path, format!("the module is not valid:{list}")))
+        }
+    }
+}

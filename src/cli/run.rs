@@ -1,0 +1,175 @@
+//! `strata run`: a bundle on the machine's interpreter, or an ONNX model on the f32 evaluator.
+
+use std::path::PathBuf;
+
+use strata_isa_spec::bundle::{Bundle, Port};
+use strata_isa_spec::timed;
+
+use super::args::{ImageArgs, parse_input, parse_shape};
+use super::compile::create_folder;
+use super::console::Console;
+use super::failure::Failure;
+use super::model::{self, Content};
+use super::tables::{count, megabytes, millijoules, percent, row, show, table, words};
+use crate::io::{Array, file_stem, write_atomic};
+use crate::session::{self, Session};
+use crate::stats::SimulatedStats;
+
+/// Run a bundle on the interpreter, or an ONNX model in f32
+///
+/// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32.
+/// Outputs are written as NAME.npy, or as 0.npy, 1.npy, … when all inputs are named by position.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A bundle or an ONNX model
+    #[arg(value_name = "FILE")]
+    model: PathBuf,
+    /// An input by name or position: .npy, .npz with one array, PNG or JPEG
+    #[arg(long = "input", short, value_name = "NAME=FILE", value_parser = parse_input)]
+    inputs: Vec<(String, PathBuf)>,
+    /// Where the outputs go
+    #[arg(long, short = 'o', value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    /// Write the machine's integers, not what they stand for (bundles only)
+    #[arg(long)]
+    raw: bool,
+    /// Simulate the program's time too (bundles only)
+    #[arg(long)]
+    timing: bool,
+    /// Write statistics as JSON (bundles only)
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// Shape of an input of an ONNX model
+    #[arg(long = "input-shape", value_name = "NAME=1x3x416x416", value_parser = parse_shape)]
+    input_shapes: Vec<(String, Vec<usize>)>,
+    #[command(flatten)]
+    images: ImageArgs,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    match model::content(&args.model)? {
+        Content::Bundle(bytes) => {
+            if !args.input_shapes.is_empty() {
+                return Err(Failure::Usage(
+                    "--input-shape is for ONNX models; a bundle's shapes are fixed".to_owned(),
+                ));
+            }
+            let bundle = Bundle::from_bytes(&bytes).map_err(|e| Failure::file(&args.model, e))?;
+            run_bundle(args, bundle, console)
+        }
+        Content::Onnx(bytes) => {
+            if args.raw || args.timing || args.stats.is_some() {
+                let what = "--raw, --timing and --stats are for bundles; compile the model first".to_owned();
+                return Err(Failure::Usage(what));
+            }
+            run_onnx(args, &bytes, console)
+        }
+        Content::Ir(_) => Err(Failure::file(&args.model, "takes a bundle or an ONNX model")),
+    }
+}
+
+fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Failure> {
+    let session = Session::new(bundle).map_err(|e| Failure::file(&args.model, e))?;
+    let Bundle { manifest, program, stats, .. } = session.bundle();
+    // Timing alone needs no inputs: the machine's time does not depend on them.
+    let time_only = args.timing && args.inputs.is_empty() && args.output_dir.is_none();
+    if !time_only {
+        let inputs = model::inputs(&args.inputs, session.inputs(), &args.images.options())?;
+        let progress = console.progress(Some(program.phases.len() as u64));
+        progress.step("phases");
+        let done = &mut |phases: usize| progress.done(phases as u64);
+        let outputs = if args.raw { session.run_raw(&inputs, done)? } else { session.run(&inputs, done)? };
+        drop(progress);
+        let ports = if args.raw { &manifest.outputs[..] } else { session.outputs() };
+        write_outputs(args, session.inputs(), ports, &outputs, console)?;
+    }
+    let mut written = match stats {
+        Some(serde_json::Value::Object(stats)) => stats.clone(),
+        _ => serde_json::Map::new(),
+    };
+    written.remove("simulated");
+    if args.timing {
+        let progress = console.progress(None);
+        progress.step("simulating");
+        let timing = timed::simulate(program, &manifest.target);
+        drop(progress);
+        let compulsory = written.get("plan").and_then(|p| p.pointer("/dram_bytes/compulsory")?.as_u64());
+        let clock = manifest.target.array.clock_hz;
+        let simulated = SimulatedStats::new(&timing, clock, compulsory.unwrap_or_default());
+        console.summary(&show_timing(&simulated))?;
+        written.insert("simulated".to_owned(), serde_json::to_value(&simulated).map_err(Failure::failed)?);
+    }
+    if let Some(path) = &args.stats {
+        let json = serde_json::to_string_pretty(&written).map_err(Failure::failed)?;
+        write_atomic(path, format!("{json}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure> {
+    let progress = console.progress(None);
+    progress.step("importing");
+    let module = model::imported(bytes, &args.model, &args.input_shapes)?;
+    let (takes, gives) = model::main_ports(&module)?;
+    let inputs = model::inputs(&args.inputs, &takes, &args.images.options())?;
+    progress.step("evaluating in f32");
+    let outputs = session::evaluate(&module, &inputs)?;
+    drop(progress);
+    write_outputs(args, &takes, &gives, &outputs, console)
+}
+
+/// Writes each output under its name, or under its position if the inputs go by theirs.
+fn write_outputs(
+    args: &Args,
+    inputs: &[Port],
+    ports: &[Port],
+    outputs: &[(String, Array)],
+    console: &Console,
+) -> Result<(), Failure> {
+    let Some(folder) = &args.output_dir else {
+        let mut lines = words(&["output", "shape", "type"]);
+        for (name, array) in outputs {
+            let shape = crate::io::array::show_shape(&array.shape);
+            row(&mut lines, &[name.as_str(), &shape, array.dtype.name()]);
+        }
+        return console.summary(&format!("{}\nnothing written: no --output-dir\n", show(&lines)));
+    };
+    create_folder(folder)?;
+    let by_position = !args.inputs.is_empty()
+        && args
+            .inputs
+            .iter()
+            .all(|(name, _)| name.parse::<usize>().is_ok() && inputs.iter().all(|port| port.name != *name));
+    // Names that differ only in what a file name cannot hold would overwrite each other.
+    let stems: Vec<String> = ports.iter().map(|port| file_stem(&port.name)).collect();
+    for (at, (_, array)) in outputs.iter().enumerate() {
+        let stem = match stems.get(at) {
+            Some(stem) if !by_position && stems.iter().filter(|other| *other == stem).count() == 1 => {
+                stem.clone()
+            }
+            _ => at.to_string(),
+        };
+        write_atomic(&folder.join(format!("{stem}.npy")), &array.to_npy())?;
+    }
+    Ok(())
+}
+
+fn show_timing(simulated: &SimulatedStats) -> String {
+    let mut lines = table(&["simulated", ""]);
+    let dram = &simulated.dram_bytes;
+    for (what, value) in [
+        ("cycles", count(simulated.cycles)),
+        ("frames a second", format!("{:.2}", simulated.frames_per_second)),
+        ("MAC use", percent(simulated.mac_utilisation)),
+        ("DRAM traffic", megabytes(dram.total)),
+        ("  weights", megabytes(dram.weights)),
+        ("  inputs and outputs", megabytes(dram.inputs + dram.outputs)),
+        ("  activations spilled", megabytes(dram.spill_write)),
+        ("  activations read back", megabytes(dram.spill_read)),
+        ("energy of an inference", millijoules(simulated.energy_pj.total)),
+    ] {
+        row(&mut lines, &[what.to_owned(), value]);
+    }
+    show(&lines)
+}

@@ -1,0 +1,133 @@
+//! Tables and numbers that people can read.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::report::human_bytes;
+use crate::stats::{EnergyStats, PlanStats, SimulatedStats};
+use strata_passes::plan::DramBytes;
+
+/// A table without frames: the first column to the left, the others to the right.
+pub(super) fn table<H: ToString>(header: &[H]) -> Table {
+    let mut table = words(header);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A table without frames, all columns to the left: for words.
+pub(super) fn words<H: ToString>(header: &[H]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.iter().map(ToString::to_string));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Adds a row.
+pub(super) fn row<C: ToString>(table: &mut Table, cells: &[C]) {
+    table.add_row(cells.iter().map(ToString::to_string));
+}
+
+/// The text of a table, without blanks at the ends of its lines.
+pub(super) fn show(table: &Table) -> String {
+    table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// A whole number with thin groups: `61,895,776`.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number with a decimal prefix: `399.08 G`.
+pub(super) fn si(number: f64) -> String {
+    let prefixes = [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")];
+    match prefixes.iter().find(|(size, _)| number >= *size) {
+        Some((size, prefix)) => format!("{:.2}{prefix}", number / size),
+        None => format!("{number:.0}"),
+    }
+}
+
+/// Millions of bytes: `121.1 MB`.
+pub(super) fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// A fraction: `87.3 %`.
+pub(super) fn percent(fraction: f64) -> String {
+    format!("{:.1} %", fraction * 100.0)
+}
+
+/// Millijoules: `24.10 mJ`.
+pub(super) fn millijoules(picojoules: f64) -> String {
+    format!("{:.2} mJ", picojoules * 1e-9)
+}
+
+/// The lines of a comparison of plans: what, and its value for each.
+pub(super) fn plan_lines(
+    plans: &[(&PlanStats, Option<&SimulatedStats>)],
+) -> Vec<(&'static str, Vec<String>)> {
+    let of = |get: &dyn Fn(&PlanStats) -> String| plans.iter().map(|(plan, _)| get(plan)).collect::<Vec<_>>();
+    let dram = |get: &dyn Fn(&DramBytes) -> u64| of(&|p| megabytes(get(&p.dram_bytes)));
+    let mut lines = vec![
+        ("objective", of(&|p| p.objective.clone())),
+        ("phases", of(&|p| count(p.phases))),
+        ("stages", of(&|p| count(p.stages))),
+        ("stages of the largest phase", of(&|p| count(p.largest_phase_stages))),
+        ("DRAM traffic", dram(&|d| d.total)),
+        ("  weights", dram(&|d| d.weights)),
+        ("  inputs and outputs", dram(&|d| d.inputs + d.outputs)),
+        ("  activations spilled", dram(&|d| d.spill_write)),
+        ("  activations read back", dram(&|d| d.spill_read)),
+        ("  compulsory (no plan has less)", dram(&|d| d.compulsory)),
+        ("predicted cycles", of(&|p| count(p.cycles))),
+        ("  lower bound", of(&|p| count(p.lower_bound_cycles))),
+        ("gap to the bound of the objective", of(&|p| percent(p.gap))),
+        ("proven optimal among its groups", of(&|p| if p.proven_optimal { "yes" } else { "no" }.to_owned())),
+        ("peak activation SRAM", of(&|p| human_bytes(p.peak_activation_sram_bytes))),
+        ("peak weight SRAM", of(&|p| human_bytes(p.peak_weight_sram_bytes))),
+        ("MAC use, predicted", of(&|p| percent(p.mac_utilisation))),
+        ("frames a second, predicted", of(&|p| format!("{:.2}", p.frames_per_second))),
+        ("energy of an inference", of(&|p| millijoules(p.energy_pj.total))),
+        ("  MACs, SRAM, DRAM", of(&|p| energy_parts(&p.energy_pj))),
+    ];
+    if plans.iter().any(|(_, simulated)| simulated.is_some()) {
+        let of = |get: &dyn Fn(&SimulatedStats) -> String| {
+            plans.iter().map(|(_, s)| s.map_or_else(|| "-".to_owned(), get)).collect::<Vec<_>>()
+        };
+        lines.push(("simulated cycles", of(&|s| count(s.cycles))));
+        lines.push(("MAC use, simulated", of(&|s| percent(s.mac_utilisation))));
+        lines.push(("frames a second, simulated", of(&|s| format!("{:.2}", s.frames_per_second))));
+    }
+    lines
+}
+
+fn energy_parts(energy: &EnergyStats) -> String {
+    let share = |part: f64| if energy.total > 0.0 { percent(part / energy.total) } else { "-".to_owned() };
+    [energy.mac, energy.sram, energy.dram].map(share).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_for_people() {
+        assert_eq!(count(61_895_776), "61,895,776");
+        assert_eq!([count(0), count(999), count(1000)], ["0", "999", "1,000"]);
+        assert_eq!(si(399.08e9), "399.08 G");
+        assert_eq!(si(12.0), "12");
+        assert_eq!(megabytes(121_100_000), "121.1 MB");
+        assert_eq!(percent(0.25), "25.0 %");
+    }
+}

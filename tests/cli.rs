@@ -1,0 +1,285 @@
+//! The `strata` command from outside: what it writes, what it says, and with which exit code it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use strata::io::{Array, DType};
+
+struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).expect("written");
+        path
+    }
+
+    /// Runs the command in this folder.
+    fn strata(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_strata"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .output()
+            .expect("the command starts")
+    }
+
+    /// Runs the command, which must end with `code`; gives standard output and standard error.
+    fn ends(&self, code: i32, arguments: &[&str]) -> (String, String) {
+        let output = self.strata(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "strata {arguments:?}\n{out}\n{err}");
+        (out, err)
+    }
+
+    /// A small network of the zoo, and an input for it.
+    fn fsrcnn(&self) -> (String, String) {
+        self.ends(0, &["zoo", "fsrcnn", "--size", "24x16", "-o", "net.onnx", "--quiet"]);
+        let values = (0..24 * 16).map(|i| (i % 97) as f32 / 97.0).collect();
+        self.write("in.npy", Array::f32(vec![1, 1, 16, 24], values).to_npy());
+        ("net.onnx".to_owned(), "in.npy".to_owned())
+    }
+}
+
+fn load(path: &Path) -> Array {
+    Array::from_npy(&std::fs::read(path).expect("the output is there")).expect("the output is an array")
+}
+
+/// The largest difference of two arrays over the range of the first.
+fn relative_error(expected: &Array, found: &Array) -> f64 {
+    assert_eq!(expected.shape, found.shape);
+    let range = |values: &[f64]| {
+        let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), &v| (a.min(v), b.max(v)));
+        most - least
+    };
+    let pairs = expected.values.iter().zip(&found.values);
+    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / range(&expected.values)
+}
+
+#[test]
+fn a_network_goes_all_the_way() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    scratch.ends(0, &["run", &model, "--input", &format!("0={input}"), "--output-dir", "f32"]);
+    let (out, err) = scratch
+        .ends(0, &["compile", &model, "-o", "net.strata", "--calibrate", &input, "--stats", "stats.json"]);
+    assert!(out.contains("wrote net.strata"), "{out}\n{err}");
+    assert!(err.is_empty(), "nothing to note: {err}");
+    let by_position = format!("0={input}");
+    scratch.ends(0, &["run", "net.strata", "--input", &by_position, "--output-dir", "int8"]);
+    scratch.ends(0, &["run", "net.strata", "--input", &by_position, "--output-dir", "raw", "--raw"]);
+    let (expected, found) = (load(&scratch.path("f32/0.npy")), load(&scratch.path("int8/0.npy")));
+    assert_eq!((expected.dtype, found.dtype), (DType::F32, DType::F32));
+    let error = relative_error(&expected, &found);
+    assert!(error > 0.0 && error < 0.1, "int8 is near f32 but not equal to it: {error}");
+    assert_eq!(load(&scratch.path("raw/0.npy")).dtype, DType::I8);
+
+    scratch.ends(0, &["verify", "net.strata"]);
+    let (text, _) = scratch.ends(0, &["disasm", "net.strata"]);
+    assert!(text.contains("begin_phase"), "{text}");
+    let (text, _) = scratch.ends(0, &["inspect", "net.strata", "--stages"]);
+    assert!(text.contains("net for x1") && text.contains("phase"), "{text}");
+    scratch.ends(0, &["report", "net.strata", "-o", "report.html"]);
+    let page = std::fs::read_to_string(scratch.path("report.html")).expect("the page is there");
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains("Phase 0"), "{page}");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    for output in ["a.strata", "b.strata"] {
+        scratch.ends(0, &["compile", &model, "-o", output, "--quiet"]);
+    }
+    let read = |name| std::fs::read(scratch.path(name)).expect("the bundle is there");
+    assert!(read("a.strata") == read("b.strata"), "two compiles differ");
+}
+
+#[test]
+fn statistics_have_the_documented_keys() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--stats", "compile.json", "--quiet"]);
+    scratch.ends(0, &["run", "net.strata", "--timing", "--stats", "run.json", "--quiet"]);
+    let json = |name| -> serde_json::Value {
+        let text = std::fs::read_to_string(scratch.path(name)).expect("the statistics are there");
+        serde_json::from_str(&text).expect("statistics are JSON")
+    };
+    let (compile, run) = (json("compile.json"), json("run.json"));
+    let traffic = ["weights", "inputs", "outputs", "spill_write", "spill_read", "total", "compulsory"];
+    let groups: [(&serde_json::Value, &str, &[&str]); 7] = [
+        (&compile, "/model", &["layers", "macs_direct", "macs_winograd", "weights", "parameters"]),
+        (&compile, "/plan", &["phases", "stages", "largest_phase_stages", "cycles", "lower_bound_cycles"]),
+        (&compile, "/plan", &["gap", "peak_activation_sram_bytes", "peak_weight_sram_bytes"]),
+        (&compile, "/plan", &["mac_utilisation", "frames_per_second"]),
+        (&compile, "/plan/dram_bytes", &traffic),
+        (&compile, "/plan/energy_pj", &["mac", "sram", "dram", "total"]),
+        (&run, "/simulated/dram_bytes", &traffic),
+    ];
+    for (stats, group, keys) in groups {
+        for key in keys {
+            let found = stats.pointer(&format!("{group}/{key}"));
+            assert!(found.is_some_and(serde_json::Value::is_number), "{group}/{key}: {found:?}");
+        }
+    }
+    assert_eq!(compile["plan"]["mode"], "multi");
+    assert_eq!(compile["plan"]["objective"], "latency");
+    assert!(compile["plan"]["proven_optimal"].is_boolean());
+    assert!(compile["compile"]["seconds_by_pass"].is_object());
+    assert!(run["simulated"]["cycles"].as_u64().is_some_and(|cycles| cycles > 0));
+    assert!(run["simulated"]["mac_utilisation"].is_number());
+}
+
+#[test]
+fn every_phase_is_dumped_and_reads_back() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--dump-phases", "dump", "--quiet"]);
+    for phase in ["0-import", "1-quant", "2-stages", "3-phases", "4-sched"] {
+        scratch.ends(0, &["verify", &format!("dump/{phase}.mlir")]);
+    }
+    assert!(scratch.path("dump/5-program.asm").is_file());
+    let (emitted, _) = scratch.ends(0, &["compile", &model, "--emit", "quant", "--quiet"]);
+    assert!(emitted.contains("tosa.rescale"), "{emitted}");
+    let import = "dump/0-import.mlir";
+    let (text, _) = scratch.ends(0, &["opt", "--passes", "canonicalise", import]);
+    scratch.write("again.mlir", text);
+    scratch.ends(0, &["verify", "again.mlir"]);
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    let wrong: &[&[&str]] = &[
+        &[],
+        &["compile"],
+        &["frobnicate"],
+        &["compile", &model, "--mode", "triple"],
+        &["compile", &model, "--target", "x9"],
+        &["compile", &model, "--set", "memory.sram=1"],
+        &["compile", &model, "--set", "nonsense"],
+        &["compile", &model, "--input-shape", "x=1x0"],
+        &["run", &model, "--input", &input],
+        &["run", &model, "--raw"],
+        &["zoo", "alexnet"],
+        &["zoo", "fsrcnn", "--size", "large"],
+        &["completions", "tcsh-9"],
+    ];
+    for arguments in wrong {
+        let (_, err) = scratch.ends(2, arguments);
+        assert!(err.contains("error") || err.contains("Usage"), "{arguments:?}: {err}");
+    }
+    scratch.write("m.mlir", "");
+    scratch.ends(2, &["opt", "m.mlir", "--passes", "no-such-pass"]);
+}
+
+#[test]
+fn bad_input_ends_with_1_and_says_why() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    let onnx = std::fs::read(scratch.path(&model)).expect("the model is there");
+    scratch.write("cut.onnx", &onnx[..onnx.len() / 2]);
+    scratch.write("text.png", "no picture");
+    scratch.write("bad.mlir", "func.func @main(");
+    scratch.write("bad.strata", b"PK\x03\x04 and then nothing");
+    scratch.write("small.npy", Array::f32(vec![1, 1, 8, 8], vec![0.0; 64]).to_npy());
+    let at_0 = format!("0={input}");
+    let cases: &[(&[&str], &str)] = &[
+        (&["compile", "none.onnx"], "none.onnx"),
+        (&["compile", "cut.onnx"], "malformed"),
+        (&["compile", &model, "--set", "array.lanes=48"], "power of two"),
+        (&["compile", &model, "--calibrate", "text.png"], "text.png"),
+        (&["compile", &model, "--calibrate", "none"], "none"),
+        (&["compile", &model, "--calibrate", "small.npy"], "expected shape"),
+        (&["compile", &model, "--input-shape", "nobody=1x1x8x8"], "nobody"),
+        (&["run", &model], "missing"),
+        (&["run", &model, "--input", "0=small.npy"], "expected shape"),
+        (&["run", &model, "--input", "nobody=in.npy"], "nobody"),
+        (&["run", &model, "--input", &at_0, "--input", &at_0], "twice"),
+        (&["run", "bad.strata"], "not a bundle"),
+        (&["verify", "bad.strata"], "not a bundle"),
+        (&["verify", "bad.mlir"], "bad.mlir"),
+        (&["inspect", "text.png"], "text.png"),
+        (&["disasm", &model], "not a bundle"),
+        (&["zoo", "yolov3", "--size", "100x100"], "multiple of 32"),
+        (&["zoo", "yolov3", "--weights", "text.png"], "yolov3"),
+    ];
+    for (arguments, what) in cases {
+        let (_, err) = scratch.ends(1, arguments);
+        let first = err.lines().find(|line| line.starts_with("error: "));
+        assert!(first.is_some(), "{arguments:?}: {err}");
+        assert!(err.contains(what), "{arguments:?} should say `{what}`: {err}");
+    }
+}
+
+#[test]
+fn a_bundle_damaged_anywhere_in_its_head_is_refused() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--quiet"]);
+    let bytes = std::fs::read(scratch.path("net.strata")).expect("the bundle is there");
+    // Some places; the library's own tests damage every byte.
+    for at in (0..bytes.len().min(4000)).step_by(397) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x55;
+        scratch.write("damaged.strata", &damaged);
+        let output = scratch.strata(&["verify", "damaged.strata"]);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "byte {at}: {:?}", output.status);
+    }
+    scratch.write("cut.strata", &bytes[..bytes.len() - 100]);
+    scratch.ends(1, &["verify", "cut.strata"]);
+}
+
+#[test]
+fn messages_can_be_json() {
+    let scratch = Scratch::new();
+    let (_, err) = scratch.ends(1, &["--message-format", "json", "compile", "none.onnx"]);
+    let message: serde_json::Value = serde_json::from_str(err.trim()).expect("one JSON object");
+    assert_eq!((message["level"].as_str(), message["exit_code"].as_u64()), (Some("error"), Some(1)));
+    assert!(message["message"].as_str().is_some_and(|text| text.contains("none.onnx")));
+}
+
+#[test]
+fn output_is_plain_and_a_closed_pipe_is_no_error() {
+    let scratch = Scratch::new();
+    let (out, err) = scratch.ends(0, &["zoo"]);
+    assert!(out.contains("yolov3-tiny") && err.is_empty());
+    assert!(!out.contains('\u{1b}'), "no colours but on a terminal");
+    let (script, _) = scratch.ends(0, &["completions", "bash"]);
+    assert!(script.contains("strata"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_strata"))
+        .args(["completions", "zsh"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("the command ends");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn addresses_are_allocated_or_refused() {
+    let scratch = Scratch::new();
+    scratch.write("buffers.csv", "id,lower,upper,size\na,0,2,4\nb,1,3,4\nc,2,4,4\n");
+    let at = ["alloc", "--input", "buffers.csv", "--output", "plan.csv"];
+    scratch.ends(0, &[&at[..], &["--capacity", "8"]].concat());
+    let plan = std::fs::read_to_string(scratch.path("plan.csv")).expect("the plan is there");
+    assert!(plan.starts_with("id,lower,upper,size,offset\n"), "{plan}");
+    std::fs::remove_file(scratch.path("plan.csv")).expect("removed");
+    let (_, err) = scratch.ends(1, &[&at[..], &["--capacity=7"]].concat());
+    assert!(err.contains("do not fit"), "{err}");
+    assert!(!scratch.path("plan.csv").exists(), "no plan, no file");
+    scratch.write("buffers.csv", "id,lower,upper,size\na,0,2,x\n");
+    let (_, err) = scratch.ends(1, &at);
+    assert!(err.contains("line 2"), "{err}");
+}
