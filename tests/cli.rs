@@ -84,7 +84,7 @@ fn a_network_goes_all_the_way() {
 
     scratch.ends(0, &["verify", "net.strata"]);
     let (text, _) = scratch.ends(0, &["disasm", "net.strata"]);
-    assert!(text.contains("begin_phase"), "{text}");
+    assert!(text.contains("end_phase"), "no phase in the text");
     let (text, _) = scratch.ends(0, &["inspect", "net.strata", "--stages"]);
     assert!(text.contains("net for x1") && text.contains("phase"), "{text}");
     scratch.ends(0, &["report", "net.strata", "-o", "report.html"]);

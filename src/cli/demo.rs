@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::tables::{count, plan_lines, row, show, si, table};
 use crate::compile::{CompileOptions, Compiled, Compiler, Event, Prepared};
 use crate::io::{Array, DType, write_atomic};
-use crate::report::{ActivationTable, human_bytes};
+use crate::report::human_bytes;
 use crate::session::{self, Session, quantise};
 use crate::{Mode, Objective};
 
@@ -61,7 +61,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         si(model.macs_direct as f64),
         si(model.macs_winograd as f64),
         count(model.weights),
-        activations(&ActivationTable::new(&single.graph, target.memory.activation), target.memory.activation)
+        activations(&activation_table(&single.graph, target.memory.activation), target.memory.activation)
     ))?;
 
     let progress = console.progress(None);
@@ -132,7 +132,7 @@ fn activations(found: &ActivationTable, sram_bytes: u64) -> String {
         show(&lines),
         found.spilled.len(),
         human_bytes(sram_bytes),
-        human_bytes(found.spilled_bytes())
+        human_bytes(found.spilled_bytes)
     )
 }
 

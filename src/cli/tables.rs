@@ -113,7 +113,9 @@ pub(super) fn plan_lines(
 }
 
 fn energy_parts(energy: &EnergyStats) -> String {
-    let share = |part: f64| if energy.total > 0.0 { percent(part / energy.total) } else { "-".to_owned() };
+    let share = |part: f64| {
+        if energy.total > 0.0 { format!("{:.0} %", 100.0 * part / energy.total) } else { "-".to_owned() }
+    };
     [energy.mac, energy.sram, energy.dram].map(share).join(", ")
 }
 
