@@ -12,6 +12,7 @@ use strata_isa_spec::bundle::{Bundle, FORMAT_VERSION, Manifest};
 use strata_isa_spec::verify::{VerifyError, verify};
 use strata_isa_spec::{Program, Target, timed};
 use strata_passes::manager::{PassContext, PassError, Phase, Pipeline, PipelineError};
+use strata_passes::plan::summary::activation_table;
 use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
 use strata_passes::quantise::{self, Calibration, CalibrationError};
 
@@ -123,7 +124,8 @@ impl CompileError {
     pub fn is_unsupported(&self) -> bool {
         matches!(
             self,
-            Self::Import(ImportError::Unsupported { .. }) | Self::Pass { error: PassError::Unsupported(_), .. }
+            Self::Import(ImportError::Unsupported { .. })
+                | Self::Pass { error: PassError::Unsupported(_), .. }
         )
     }
 }
@@ -266,7 +268,8 @@ impl Compiler {
     ) -> Result<Imported, ImportError> {
         let mut input_shapes = self.options.input_shapes.clone();
         input_shapes.extend(other_shapes.clone());
-        let options = ImportOptions { input_shapes, file_name: file_name.to_owned(), ..ImportOptions::default() };
+        let options =
+            ImportOptions { input_shapes, file_name: file_name.to_owned(), ..ImportOptions::default() };
         strata_frontend::import::import(bytes, &options)
     }
 
@@ -527,7 +530,8 @@ pub fn f32_macs(module: &Module) -> u64 {
 fn noise(seed: u64, shape: &[usize]) -> Array {
     let uniform = |index: u64| {
         // SplitMix64.
-        let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        let mut z =
+            seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index.wrapping_mul(0xD1B5_4A32_D192_ED03));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
@@ -541,21 +545,20 @@ fn noise(seed: u64, shape: &[usize]) -> Array {
 fn model_stats(graph: &StageGraph) -> ModelStats {
     use strata_isa_spec::Head;
     let mut stats = ModelStats::default();
-    let mut layers: Vec<&str> = Vec::new();
+    // A layer that was split by output channels is one entry of the activation table.
+    stats.layers = activation_table(graph, 0).convolutions.values().map(|&n| u64::from(n)).sum();
     for node in graph.stages.values() {
-        let macs = node.code.macs_direct();
-        stats.macs_direct += macs;
+        stats.macs_direct += node.code.macs_direct();
         stats.macs_winograd += node.code.macs_winograd();
-        if macs > 0 {
-            layers.push(&node.name);
-            if !matches!(node.code.head, Head::MatMul(_)) {
-                stats.weights += strata_isa_spec::interp::tables(&node.code).first().map_or(0, |(_, len)| *len);
+        match node.code.head {
+            Head::MatMul(_) => stats.layers += 1,
+            Head::Conv2d(_) | Head::DepthwiseConv2d(_) | Head::TransposeConv2d(_) => {
+                stats.weights +=
+                    strata_isa_spec::interp::tables(&node.code).first().map_or(0, |(_, len)| *len);
             }
+            _ => {}
         }
     }
-    // The parts of a split layer share its name.
-    layers.dedup();
-    stats.layers = layers.len() as u64;
     stats
 }
 

@@ -20,7 +20,7 @@
 //! | [`compile`] | ONNX to bundle, through every phase |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`stats`] | the statistics, with stable keys |
-//! | [`report`] | the activation table |
+//! | [`report`] | figures as people read them |
 //! | [`io`] | arrays, images, files written atomically |
 
 pub mod cli;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use strata_frontend::zoo::{ZooModel, ZooOptions, build, encode};
 use strata_ir::eval;
+use strata_passes::plan::summary::{ActivationTable, activation_table};
 
 use super::args::{TargetArgs, parse_size};
 use super::console::{Console, Progress};
@@ -122,15 +123,15 @@ fn watch(event: &Event<'_>, progress: &Progress<'_>) {
 /// The table that opens an article on layer fusion: how large the outputs of convolutions are.
 fn activations(found: &ActivationTable, sram_bytes: u64) -> String {
     let mut lines = table(&["outputs of about", "convolutions"]);
-    for &(class, n) in &found.classes {
-        let size = u32::try_from(class).ok().and_then(|class| 1u64.checked_shl(class));
-        row(&mut lines, &[size.map_or_else(|| "-".to_owned(), human_bytes), n.to_string()]);
+    for (&class, n) in found.convolutions.iter().rev() {
+        let size = 1u64.checked_shl(class).map_or_else(|| "-".to_owned(), human_bytes);
+        row(&mut lines, &[size, n.to_string()]);
     }
     format!(
         "{}\n{} of them are larger than {}: running layer by layer would write {} of activations to DRAM and read them \
          back,\nif nothing else had to be kept; the plans below count what really is alive.\n",
         show(&lines),
-        found.spilled.len(),
+        found.spilled,
         human_bytes(sram_bytes),
         human_bytes(found.spilled_bytes)
     )

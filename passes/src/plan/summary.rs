@@ -26,12 +26,12 @@ pub struct ActivationTable {
 pub fn activation_table(graph: &StageGraph, activation_sram_bytes: u64) -> ActivationTable {
     // A layer is what stages of one input, kernel and output buffer make of adjoining channels.
     let mut layers: Vec<(BufferId, Head, u32, u64)> = Vec::new();
-    for node in graph.stages.values() {
-        let is_convolution =
-            matches!(node.code.head, Head::Conv2d(_) | Head::DepthwiseConv2d(_) | Head::TransposeConv2d(_));
-        if !is_convolution {
-            continue;
-        }
+    let is_convolution =
+        |head: &Head| matches!(head, Head::Conv2d(_) | Head::DepthwiseConv2d(_) | Head::TransposeConv2d(_));
+    // A plan may have moved the parts of a layer apart; by buffer and channel they stand together.
+    let mut nodes: Vec<_> = graph.stages.values().filter(|node| is_convolution(&node.code.head)).collect();
+    nodes.sort_by_key(|node| (node.code.out.stream, node.code.out.ch0));
+    for node in nodes {
         let out = &node.code.out;
         let buffer = BufferId::from_u32(out.stream);
         let bytes = out.n_elements() * u64::from(graph.buffers[buffer].elem.size_bytes());
