@@ -544,9 +544,9 @@ fn noise(seed: u64, shape: &[usize]) -> Array {
 
 fn model_stats(graph: &StageGraph) -> ModelStats {
     use strata_isa_spec::Head;
-    let mut stats = ModelStats::default();
     // A layer that was split by output channels is one entry of the activation table.
-    stats.layers = activation_table(graph, 0).convolutions.values().map(|&n| u64::from(n)).sum();
+    let layers = activation_table(graph, 0).convolutions.values().map(|&n| u64::from(n)).sum();
+    let mut stats = ModelStats { layers, ..ModelStats::default() };
     for node in graph.stages.values() {
         stats.macs_direct += node.code.macs_direct();
         stats.macs_winograd += node.code.macs_winograd();

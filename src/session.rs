@@ -85,7 +85,11 @@ fn permuted_indices(shape: &[usize], perm: &[usize]) -> Vec<usize> {
 
 fn permute<T: Copy>(values: &[T], shape: &[usize], perm: &[usize]) -> Vec<T> {
     let identity = perm.iter().enumerate().all(|(i, &p)| i == p);
-    if identity { values.to_vec() } else { permuted_indices(shape, perm).into_iter().map(|i| values[i]).collect() }
+    if identity {
+        values.to_vec()
+    } else {
+        permuted_indices(shape, perm).into_iter().map(|i| values[i]).collect()
+    }
 }
 
 /// The integer that stands for a real number, rounded half to even and saturated.
@@ -165,7 +169,11 @@ impl Session {
             .collect();
         let func = host.function("host").ok_or_else(|| RunError::Bundle("no function `host`".to_owned()))?;
         let results = eval::eval_function(host, func, tensors)?;
-        self.outputs().iter().zip(results).map(|(port, t)| Ok((port.name.clone(), from_tensor(port, &t)?))).collect()
+        self.outputs()
+            .iter()
+            .zip(results)
+            .map(|(port, t)| Ok((port.name.clone(), from_tensor(port, &t)?)))
+            .collect()
     }
 
     /// Runs the machine's part alone and gives its integers, in the machine's order of outputs and the user's axes.
@@ -234,7 +242,9 @@ fn check_ports(bundle: &Bundle) -> Result<(), RunError> {
         let sizes: Vec<u64> = segments.iter().filter(|s| s.kind == kind).map(|s| s.bytes).collect();
         if sizes.len() != ports.len() {
             let (n, have) = (sizes.len(), ports.len());
-            return Err(RunError::Bundle(format!("the program has {n} {kind:?} segments, the manifest {have}")));
+            return Err(RunError::Bundle(format!(
+                "the program has {n} {kind:?} segments, the manifest {have}"
+            )));
         }
         for (port, bytes) in ports.iter().zip(sizes) {
             let (from, to) = match kind {
@@ -248,7 +258,10 @@ fn check_ports(bundle: &Bundle) -> Result<(), RunError> {
             let want = elem_of(&port.machine_dtype)?.size_bytes() as u128
                 * port.machine_shape.iter().map(|&e| e as u128).product::<u128>();
             if !permutes || want != u128::from(bytes) {
-                return Err(RunError::Bundle(format!("`{}` does not fit its segment of {bytes} bytes", port.name)));
+                return Err(RunError::Bundle(format!(
+                    "`{}` does not fit its segment of {bytes} bytes",
+                    port.name
+                )));
             }
         }
     }
@@ -360,7 +373,8 @@ pub fn to_arguments(module: &Module, arrays: &[Array]) -> Result<Vec<Tensor>, Ru
     let takes = ports(module, func, false)?;
     let given: Vec<_> = arrays.iter().enumerate().map(|(at, a)| (at.to_string(), a.clone())).collect();
     // Positions are names that no input has taken, unless a model names its inputs by other numbers.
-    let by_position = |(at, a): (usize, (String, Array))| (takes.get(at).map_or(a.0, |p| p.name.clone()), a.1);
+    let by_position =
+        |(at, a): (usize, (String, Array))| (takes.get(at).map_or(a.0, |p| p.name.clone()), a.1);
     let arrays = match_inputs(&takes, &given.into_iter().enumerate().map(by_position).collect::<Vec<_>>())?;
     let tensors = takes.iter().zip(&arrays).map(|(port, array)| {
         let values = permute(&array.values, &port.shape, &port.perm);
