@@ -4,9 +4,11 @@
 //! each tensor that is still needed; a step runs one column as a phase. Costs add up but for one coupling, the weights: a
 //! phase prefetches those of the next into what weight SRAM it leaves free, in what DRAM time it leaves free. So a
 //! label carries, beside its score, those two numbers, and a label is dropped only for one that is no worse in all
-//! three. Labels at a node are limited in number; if that limit ever drops one, the result is no longer called proven.
+//! three. Labels at a node, nodes of one size and placings of one phase are limited in number; if a limit ever drops
+//! one, the result is no longer called proven. What binds the least SRAM is never dropped: every tensor in DRAM is the plan
+//! that works when no better one does. A search that has done its share of work goes on, but narrow.
 //!
-//! Limits count labels, never time; nothing depends on hash order.
+//! Limits count work, never time; nothing depends on hash order.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,9 @@ impl Place {
 
 /// Places of the tensors that are alive, by buffer.
 type Places = Vec<(BufferId, Place)>;
+
+/// Labels of a cut, by where the tensors are.
+type States = BTreeMap<Places, Vec<usize>>;
 
 /// A phase of the answer.
 #[derive(Clone, Debug)]
@@ -85,9 +90,16 @@ pub struct SearchLimits {
     pub labels_per_state: usize,
     /// Labels kept for one cut.
     pub labels_per_cut: usize,
-    /// Cuts visited.
+    /// Cuts of one number of stages that are followed.
     pub cuts: usize,
+    /// Ways to place the tensors of one phase.
+    pub placings: usize,
+    /// Placings made, whole or in part, before the search becomes narrow.
+    pub work: usize,
 }
+
+/// Labels of a cut, cuts of a number of stages, and placings of a phase, when the search has become narrow.
+const NARROW: usize = 8;
 
 /// What came of a search without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +120,8 @@ pub fn choose(
     limits: SearchLimits,
 ) -> Result<Choice, Stuck> {
     let all: StageSet = context.graph.stages.keys().collect();
-    let mut search = Search { context, columns, weights, capacity, limits, labels: Vec::new(), proven: true };
+    let mut search =
+        Search { context, columns, weights, capacity, limits, labels: Vec::new(), work: 0, proven: true };
     search.labels.push(Label {
         score: 0,
         cycles: 0,
@@ -118,21 +131,21 @@ pub fn choose(
         previous: None,
         phase: None,
     });
-    let mut open: BTreeMap<(usize, StageSet), BTreeMap<Places, Vec<usize>>> = BTreeMap::new();
+    let mut open: BTreeMap<(usize, StageSet), States> = BTreeMap::new();
     open.insert((0, StageSet::default()), BTreeMap::from([(Places::new(), vec![0])]));
     let mut reached = StageSet::default();
-    let mut visited = 0;
-    while let Some(((_, done), mut states)) = open.pop_first() {
+    let mut level = 0;
+    while let Some(((size, done), mut states)) = open.pop_first() {
         if done == all {
             let ends = states.values().flatten().copied();
             let best = ends.min_by_key(|&l| (search.labels[l].score, l));
             return Ok(search.answer(best.expect("a cut that was reached has a label")));
         }
-        reached.clone_from(&done);
-        visited += 1;
-        if visited > limits.cuts {
-            break;
+        if size > level {
+            level = size;
+            search.limit_cuts(&mut open, size);
         }
+        reached.clone_from(&done);
         search.limit(&mut states);
         for (at, column) in columns.iter().enumerate() {
             if column.set.meets(&done) || !column.needs.is_subset(&done) {
@@ -152,6 +165,10 @@ pub fn choose(
             for (places, label) in found {
                 search.keep(target.entry(places).or_default(), label);
             }
+            // Long before it is visited, a cut has more labels than it will keep.
+            if target.len() > 4 * limits.labels_per_cut {
+                search.limit(target);
+            }
         }
     }
     Err(Stuck { reached })
@@ -164,6 +181,8 @@ struct Search<'a> {
     capacity: u64,
     limits: SearchLimits,
     labels: Vec<Label>,
+    /// Partial placings made.
+    work: usize,
     proven: bool,
 }
 
@@ -177,7 +196,34 @@ struct Placing {
     dma_stages: u32,
 }
 
+/// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
+#[derive(Clone, Debug)]
+struct Slot<'a> {
+    buffer: BufferId,
+    /// What the phase does with it, if anything.
+    boundary: Option<&'a Boundary>,
+    before: Option<Place>,
+    /// Where it can be.
+    options: Vec<Place>,
+    /// Whether [`Place::Both`] is no worse than [`Place::Dram`] but for its bytes of SRAM: it moves no more now, and can
+    /// still be dropped later.
+    keeping_is_free: bool,
+    whole_bytes: u64,
+    ring_bytes: u64,
+}
+
+impl Slot<'_> {
+    fn sram_bytes(&self, place: Place) -> u64 {
+        if place.in_sram() { self.whole_bytes } else { self.ring_bytes }
+    }
+}
+
 impl Search<'_> {
+    /// Whether the search has done the work that it may do at full width.
+    fn is_tired(&self) -> bool {
+        self.work >= self.limits.work
+    }
+
     /// For each buffer, whether stages outside of `done` still use it.
     fn live_after(&self, done: &StageSet) -> Vec<bool> {
         let uses = self.context.topology.uses.iter();
@@ -211,47 +257,98 @@ impl Search<'_> {
         }
     }
 
-    /// Every way to place the tensors of a phase.
-    fn placings(&self, column: &Column, variant: &Variant, before: &Places, live: &[bool]) -> Vec<Placing> {
-        let start = Placing {
+    /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them if they are
+    /// more than the beam.
+    fn placings(
+        &mut self,
+        column: &Column,
+        variant: &Variant,
+        before: &Places,
+        live: &[bool],
+    ) -> Vec<Placing> {
+        let slots = self.slots(column, variant, before, live);
+        // What the slots from here on take at the least and at the most.
+        let (mut least, mut most) = (vec![0; slots.len() + 1], vec![0; slots.len() + 1]);
+        for (at, slot) in slots.iter().enumerate().rev() {
+            let bytes = || slot.options.iter().map(|&option| slot.sram_bytes(option));
+            least[at] = least[at + 1] + bytes().min().unwrap_or(0);
+            most[at] = most[at + 1] + bytes().max().unwrap_or(0);
+        }
+        let mut ways = vec![Placing {
             places: Vec::new(),
             sram_bytes: variant.private_bytes,
             load: Movement::default(),
             store: Movement::default(),
             dma_stages: 0,
-        };
-        let mut ways = vec![start];
-        for (boundary, &ring) in column.boundary.iter().zip(&variant.ring_bytes) {
-            let place = before.iter().find(|(b, _)| *b == boundary.buffer).map(|(_, place)| *place);
-            let stays = live[boundary.buffer.as_u32() as usize];
-            let options = self.options(boundary, place, stays);
-            ways = (ways.iter())
-                .flat_map(|way| options.iter().map(|&option| self.placed(way, boundary, ring, place, option)))
-                .filter(|way| way.sram_bytes <= self.capacity)
-                .collect();
-        }
-        for &(buffer, place) in before {
-            if column.boundary.iter().any(|b| b.buffer == buffer) {
-                continue;
+        }];
+        let beam = if self.is_tired() { NARROW } else { self.limits.placings };
+        for (at, slot) in slots.iter().enumerate() {
+            let mut next = Vec::new();
+            for way in &ways {
+                for &option in &slot.options {
+                    let all_fit = way.sram_bytes + slot.whole_bytes + most[at + 1] <= self.capacity;
+                    let is_worse = option == Place::Dram && slot.keeping_is_free && all_fit;
+                    let sram_bytes = way.sram_bytes + slot.sram_bytes(option);
+                    if !is_worse && sram_bytes + least[at + 1] <= self.capacity {
+                        next.push(self.placed(way, slot, option));
+                    }
+                }
             }
-            let options: &[Place] = if place == Place::Both { &[Place::Both, Place::Dram] } else { &[place] };
-            let bytes = self.context.whole_bytes(buffer);
-            ways = (ways.iter())
-                .flat_map(|way| {
-                    options.iter().map(|&option| {
-                        let mut way = way.clone();
-                        way.places.push((buffer, option));
-                        way.sram_bytes += if option.in_sram() { bytes } else { 0 };
-                        way
-                    })
-                })
-                .filter(|way| way.sram_bytes <= self.capacity)
-                .collect();
+            self.work += next.len();
+            if next.len() > beam {
+                self.proven = false;
+                // Stable, so that equals keep their order. What takes the least SRAM stays: it is what still fits when nothing else does.
+                let lightest = next.iter().map(|way| way.sram_bytes).min();
+                next.sort_by_key(|way| (way.load.bytes + way.store.bytes, way.sram_bytes));
+                let at = next.iter().position(|way| Some(way.sram_bytes) == lightest);
+                if let Some(at) = at.filter(|&at| at >= beam) {
+                    next.swap(at, beam - 1);
+                }
+                next.truncate(beam);
+            }
+            ways = next;
         }
         for way in &mut ways {
             way.places.sort_unstable();
         }
         ways
+    }
+
+    /// The tensors that have a place during a phase of this column.
+    fn slots<'c>(
+        &self,
+        column: &'c Column,
+        variant: &Variant,
+        before: &Places,
+        live: &[bool],
+    ) -> Vec<Slot<'c>> {
+        let touched = column.boundary.iter().zip(&variant.ring_bytes).map(|(boundary, &ring)| {
+            let place = before.iter().find(|(b, _)| *b == boundary.buffer).map(|(_, place)| *place);
+            let options = self.options(boundary, place, live[boundary.buffer.as_u32() as usize]);
+            let size = self.context.graph.buffers[boundary.buffer].size_bytes();
+            let first_load = place.is_none() && stands_in_dram(self.context.graph, boundary.buffer);
+            Slot {
+                buffer: boundary.buffer,
+                boundary: Some(boundary),
+                before: place,
+                keeping_is_free: options.contains(&Place::Both)
+                    && (!first_load || boundary.load.bytes == size),
+                options,
+                whole_bytes: boundary.whole_bytes,
+                ring_bytes: ring.min(boundary.whole_bytes),
+            }
+        });
+        let is_touched = |buffer: BufferId| column.boundary.iter().any(|b| b.buffer == buffer);
+        let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| Slot {
+            buffer,
+            boundary: None,
+            before: Some(place),
+            keeping_is_free: true,
+            options: if place == Place::Both { vec![Place::Both, Place::Dram] } else { vec![place] },
+            whole_bytes: self.context.whole_bytes(buffer),
+            ring_bytes: 0,
+        });
+        touched.chain(others).collect()
     }
 
     /// Places that a tensor can have during and after a phase that touches it.
@@ -269,22 +366,16 @@ impl Search<'_> {
         }
     }
 
-    fn placed(
-        &self,
-        way: &Placing,
-        boundary: &Boundary,
-        ring: u64,
-        before: Option<Place>,
-        now: Place,
-    ) -> Placing {
+    fn placed(&self, way: &Placing, slot: &Slot<'_>, now: Place) -> Placing {
         let mut way = way.clone();
-        way.places.push((boundary.buffer, now));
-        way.sram_bytes += if now.in_sram() { boundary.whole_bytes } else { ring.min(boundary.whole_bytes) };
-        let first_load = before.is_none() && stands_in_dram(self.context.graph, boundary.buffer);
+        way.places.push((slot.buffer, now));
+        way.sram_bytes += slot.sram_bytes(now);
+        let Some(boundary) = slot.boundary else { return way };
+        let first_load = slot.before.is_none() && stands_in_dram(self.context.graph, slot.buffer);
         if now == Place::Dram || first_load {
             let mut load = boundary.load;
             if now.in_sram() {
-                load.bytes = self.context.graph.buffers[boundary.buffer].size_bytes();
+                load.bytes = self.context.graph.buffers[slot.buffer].size_bytes();
             }
             add(&mut way.load, load);
             way.dma_stages += load.stages;
@@ -358,20 +449,48 @@ impl Search<'_> {
         }
     }
 
-    /// Keeps the best labels of a cut.
-    fn limit(&mut self, states: &mut BTreeMap<Places, Vec<usize>>) {
+    /// Keeps the best labels of a cut, and the best of those that bind the least SRAM.
+    fn limit(&mut self, states: &mut States) {
+        let width = if self.is_tired() { NARROW } else { self.limits.labels_per_cut };
         let mut labels: Vec<(u128, usize)> =
             states.values().flatten().map(|&l| (self.labels[l].score, l)).collect();
-        if labels.len() <= self.limits.labels_per_cut {
+        if labels.len() <= width {
             return;
         }
         self.proven = false;
         labels.sort_unstable();
-        let worst_kept = labels[self.limits.labels_per_cut - 1];
+        let worst_kept = labels[width - 1];
+        let bound = |places: &Places| -> u64 {
+            let only_sram = places.iter().filter(|(_, place)| *place == Place::Sram);
+            only_sram.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
+        };
+        let freest = states
+            .iter()
+            .flat_map(|(places, list)| list.iter().map(move |&l| (places, l)))
+            .min_by_key(|&(places, l)| (bound(places), self.labels[l].score, l))
+            .map(|(_, l)| l);
         for list in states.values_mut() {
-            list.retain(|&l| (self.labels[l].score, l) <= worst_kept);
+            list.retain(|&l| (self.labels[l].score, l) <= worst_kept || Some(l) == freest);
         }
         states.retain(|_, list| !list.is_empty());
+    }
+
+    /// Keeps the best cuts of a number of stages, of which the first was just taken out.
+    fn limit_cuts(&mut self, open: &mut BTreeMap<(usize, StageSet), States>, size: usize) {
+        let width = if self.is_tired() { NARROW } else { self.limits.cuts };
+        let best = |states: &States| states.values().flatten().map(|&l| self.labels[l].score).min();
+        let mut scores: Vec<(Option<u128>, StageSet)> = (open.iter())
+            .take_while(|((n, _), _)| *n == size)
+            .map(|((_, done), states)| (best(states), done.clone()))
+            .collect();
+        if scores.len() < width {
+            return;
+        }
+        self.proven = false;
+        scores.sort_unstable();
+        for (_, done) in scores.into_iter().skip(width - 1) {
+            open.remove(&(size, done));
+        }
     }
 
     fn answer(&self, last: usize) -> Choice {

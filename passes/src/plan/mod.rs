@@ -31,11 +31,11 @@ pub mod partition;
 pub mod pass;
 pub mod rings;
 pub mod solve;
+pub mod summary;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-pub mod summary;
 pub mod transfers;
 
 pub use pass::{FUSE_LAYERS, FuseLayers};

@@ -33,8 +33,14 @@ pub struct PlanOptions {
     pub labels_per_state: usize,
     /// Labels that it keeps for one cut.
     pub labels_per_cut: usize,
-    /// Cuts that it visits.
+    /// Cuts of one number of stages that it follows.
     pub cuts: usize,
+    /// Ways to place the tensors of one phase that it follows.
+    pub placings: usize,
+    /// Placings that it makes before it becomes narrow.
+    pub work: usize,
+    /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes interlock.
+    pub capacity_percent: u32,
 }
 
 impl Default for PlanOptions {
@@ -46,7 +52,10 @@ impl Default for PlanOptions {
             offer: Offer::default(),
             labels_per_state: 16,
             labels_per_cut: 256,
-            cuts: 100_000,
+            cuts: 256,
+            placings: 64,
+            work: 400_000,
+            capacity_percent: 100,
         }
     }
 }
@@ -103,11 +112,15 @@ pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Resul
     let profiles = graph.stages.values().map(|node| StageProfile::new(node, target)).collect();
     let context = Context { graph, target, topology, profiles };
     let columns = offer(&context, options)?;
-    let capacity = target.memory.activation;
+    let capacity = percent_of(target.memory.activation, options.capacity_percent);
     let choice = search(&context, &columns, options, capacity)?;
     let plan = write_down(&context, &columns, &choice, options);
     check(graph, target, &plan).map_err(PlanError::Unsound)?;
     Ok(plan)
+}
+
+fn percent_of(bytes: u64, percent: u32) -> u64 {
+    (u128::from(bytes) * u128::from(percent.min(100)) / 100) as u64
 }
 
 /// The columns of a mode.
@@ -161,6 +174,8 @@ fn search(
         labels_per_state: options.labels_per_state,
         labels_per_cut: options.labels_per_cut,
         cuts: options.cuts,
+        placings: options.placings,
+        work: options.work,
     };
     let solve = |weights: Weights| {
         choose(context, columns, weights, capacity, limits).map_err(|stuck| PlanError::Stuck {

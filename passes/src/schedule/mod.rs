@@ -12,6 +12,8 @@
 
 mod check;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use strata_ir::{Attribute, Module, Op, OpId};

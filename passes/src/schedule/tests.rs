@@ -1,0 +1,97 @@
+//! The whole way down: random networks through stages, plan and schedule to a program, which the machine's verifier
+//! accepts and whose results are the evaluator's.
+
+use strata_ir::eval::eval_function;
+use strata_ir::eval::random::{RandomOptions, random_inputs, random_network};
+use strata_ir::{Module, Op, OpId, Tensor};
+use strata_isa_spec::record::{self, TablePlacement};
+use strata_isa_spec::{Phase, Program, SegmentKind, Target, interp, verify};
+
+use crate::manager::{PassContext, Pipeline};
+use crate::stages::stage_tables;
+
+/// The program of a scheduled module and its weight segment, as the backend gathers them.
+fn gather(module: &Module) -> (Program, Vec<u8>) {
+    let func = module.function("main").expect("there is a @main");
+    let attr = |name: &str| module.op(func).extra.get(name).expect("the schedule is written down");
+    let segments = attr(record::SEGMENTS).to_serde().expect("segments");
+    let streams = attr(record::STREAMS).to_serde().expect("streams");
+    let places: Vec<TablePlacement> = attr(record::TABLE_PLACES).to_serde().expect("tables");
+    let ops = module.walk(module.entry_block(func));
+    let phase_of = |op: &OpId| -> Option<Phase> {
+        let code =
+            matches!(module.op(*op).op, Op::Phase(_)).then(|| module.op(*op).extra.get(record::CODE))??;
+        Some(code.to_serde().expect("a phase"))
+    };
+    let program = Program { segments, streams, phases: ops.iter().filter_map(phase_of).collect() };
+    let is_weights = |s: &&strata_isa_spec::Segment| s.kind == SegmentKind::Weights;
+    let bytes = program.segments.iter().find(is_weights).map_or(0, |s| s.bytes);
+    let mut weights = vec![0; bytes as usize];
+    let stages: Vec<OpId> = ops.into_iter().filter(|op| matches!(module.op(*op).op, Op::Stage(_))).collect();
+    for place in places {
+        let tables = stage_tables(module, stages[place.stage as usize]).expect("tables");
+        let constant = module.op(tables[place.table as usize]).op.constant().expect("a constant");
+        let data = constant.tensor.data().to_bytes();
+        weights[place.offset as usize..][..data.len()].copy_from_slice(&data);
+    }
+    (program, weights)
+}
+
+fn bytes(tensors: &[Tensor]) -> Vec<Vec<u8>> {
+    tensors.iter().map(|tensor| tensor.data().to_bytes()).collect()
+}
+
+/// What is wrong with a seed's program, if anything is.
+fn fault(seed: u64, target: &Target, mode: &str) -> Option<String> {
+    let mut module = random_network(seed, &RandomOptions { n_layers: 3, ..RandomOptions::default() });
+    let func = module.function("main").expect("random networks have a @main");
+    let inputs = random_inputs(&module, func, seed);
+    let expected = eval_function(&module, func, inputs.clone()).expect("random networks are valid");
+    let mut context = PassContext::new();
+    context.insert(target.clone());
+    let passes =
+        format!("form-stages,split-channels{{budget-bytes=3000}},fuse-layers{{mode={mode}}},schedule");
+    for step in Pipeline::parse(&passes).expect("a pipeline").steps() {
+        if let Err(error) = step.build().run(&mut module, &mut context) {
+            return Some(format!("{}: {error}", step.info.name));
+        }
+    }
+    let (program, weights) = gather(&module);
+    let errors = verify::verify(&program, target);
+    if !errors.is_empty() {
+        return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
+    }
+    match interp::run(&program, target, &weights, &bytes(&inputs)) {
+        Ok(found) => (found != bytes(&expected)).then(|| "the results differ".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn hold(preset: &str, overrides: &[(String, String)], mode: &str, seeds: std::ops::Range<u64>) {
+    let target = Target::preset(preset, overrides).expect("a preset");
+    let faults: Vec<String> =
+        seeds.filter_map(|seed| Some(format!("seed {seed}: {}", fault(seed, &target, mode)?))).collect();
+    assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+}
+
+#[test]
+fn layer_by_layer_computes_what_the_evaluator_does() {
+    hold("x1", &[], "single", 0..60);
+}
+
+#[test]
+fn multi_layer_computes_what_the_evaluator_does() {
+    hold("x1", &[], "multi", 0..60);
+}
+
+#[test]
+fn small_memories_spill_and_still_compute_the_same() {
+    let small = |activation: &str| {
+        [
+            ("memory.activation".to_owned(), activation.to_owned()),
+            ("memory.weight".to_owned(), "8KiB".to_owned()),
+        ]
+    };
+    hold("micro", &small("12KiB"), "multi", 100..140);
+    hold("micro", &small("16KiB"), "single", 100..140);
+}
