@@ -1,7 +1,7 @@
 //! The arenas that hold a module, and the primitives that build, read and rewrite it.
 //!
 //! Ids are `cranelift-entity` newtypes. Erased ops stay in their arena, detached, and are never printed or
-//! visited; [`Module::compact`] is not needed for correctness and does not exist. Definition order is dominance
+//! visited; arenas are not compacted. Definition order is dominance
 //! order: an operand is defined earlier in the same block, or in a block that encloses it.
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`array`] | [`Array`], a tensor as a user hands it in and gets it back |
+//! | [`array`](mod@array) | [`Array`], a tensor as a user hands it in and gets it back |
 //! | [`npy`] | NumPy's `.npy` and `.npz` |
 //! | [`images`] | PNG and JPEG pictures as network inputs |
 //! | [`atomic`] | writing a file whole or not at all |

@@ -1,10 +1,10 @@
 //! ONNX to the `import` phase: `func.func @main` of f32 TOSA ops in NHWC.
 //!
 //! The protobuf graph is walked node by node. Shapes are static, known from the inputs on; what is constant is
-//! evaluated while importing, so no shape arithmetic is left. Each operator is lowered by its row in [`lower`];
-//! transposes and reshapes mostly vanish in [`layout`]; constants that scale and shift the result of a convolution
-//! (batch normalisation above all) are folded into it by [`affine`]. tract analyses the same graph on its own and
-//! has to derive the same shapes ([`witness`]).
+//! evaluated while importing, so no shape arithmetic is left. Each operator is lowered by its row in `lower`;
+//! transposes and reshapes mostly vanish in `layout`; constants that scale and shift the result of a convolution
+//! (batch normalisation above all) are folded into it by `affine`. tract analyses the same graph on its own and
+//! has to derive the same shapes (`witness`).
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -8,9 +8,9 @@
 //! - [`minimise`] looks for the smallest peak, whatever the capacity, and gives a lower bound with it.
 //! - [`check`] judges a plan on its own; both functions above pass every plan through it before they return it.
 //!
-//! **Flow.** [`instance`] splits a problem into components that never meet in time and brings each into a canonical
-//! form; [`heuristics`] packs it by a number of orders; [`solver`] is the branch and bound, restarted with other
-//! orders under growing limits; [`search`] puts them together. [`csv`] reads and writes problems and plans.
+//! **Flow.** `instance` splits a problem into components that never meet in time and brings each into a canonical
+//! form; `heuristics` packs it by a number of orders; `solver` is the branch and bound, restarted with other
+//! orders under growing limits; `search` puts them together. [`csv`] reads and writes problems and plans.
 //!
 //! **Invariants.** Work is limited by search nodes, never by time, so a result is the same on every machine.
 //! It depends on the numbering of the buffers only where buffers agree in everything else, and neither on the scale

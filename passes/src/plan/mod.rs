@@ -14,7 +14,7 @@
 //! | [`egraph`] | the e-graph that offers sets of stages |
 //! | [`columns`] | sets of stages evaluated as phases |
 //! | [`choose`] | exact choice among columns by dynamic programming over cuts |
-//! | [`solve`] | [`plan`](solve::plan): all of it, in order |
+//! | [`solve`] | [`solve::plan`]: all of it, in order |
 //! | [`bound`] | what no plan can beat |
 //! | [`check`] | an independent judge of plans |
 //! | [`pass`] | the pass `fuse-layers` |
