@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
                 console.note(&format!("a later phase failed: {error}"));
                 return write_emitted(args, emitted, console);
             }
-            None => return Err(error.into()),
+            None => return Err(Failure::from(error).about(&args.model)),
         },
     };
     if let Some(path) = &args.stats {

@@ -34,6 +34,15 @@ impl Failure {
         Self::Failed(format!("{}: {what}", path.display()))
     }
 
+    /// The same failure, told of a file unless the usage was wrong.
+    pub(super) fn about(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Failed(text) => Self::Failed(format!("{}: {text}", path.display())),
+            Self::Unsupported(text) => Self::Unsupported(format!("{}: {text}", path.display())),
+            other => other,
+        }
+    }
+
     /// The exit code.
     pub(super) fn code(&self) -> u8 {
         match self {

@@ -80,14 +80,8 @@ pub(super) fn imported(
         file_name: file_name(path),
         ..ImportOptions::default()
     };
-    match import(bytes, &options) {
-        Ok(imported) => Ok(imported.module),
-        Err(error) => Err(match Failure::from(CompileError::from(error)) {
-            Failure::Failed(text) => Failure::file(path, text),
-            Failure::Unsupported(text) => Failure::Unsupported(format!("{}: {text}", path.display())),
-            other => other,
-        }),
-    }
+    let imported = import(bytes, &options);
+    Ok(imported.map_err(|error| Failure::from(CompileError::from(error)).about(path))?.module)
 }
 
 /// The last part of a path, for locations and messages.

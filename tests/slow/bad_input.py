@@ -1,6 +1,7 @@
 """Bad input ends in an error message and the exit code that is due, never in a panic."""
 
 import random
+import struct
 import zipfile
 
 import numpy
@@ -182,23 +183,26 @@ def usage():
     )
 
 
+def content_of(whole, entry):
+    """Where the content of a stored entry stands in an archive."""
+    name_length, extra_length = struct.unpack_from("<HH", whole, entry.header_offset + 26)
+    start = entry.header_offset + 30 + name_length + extra_length
+    return range(start, start + entry.file_size)
+
+
 def bundle():
     path = small()[1]
     whole = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-    weights = entries["weights.safetensors"]
-    first = weights.header_offset + 60
-    outside = [at for at in range(len(whole)) if not first <= at < weights.header_offset + weights.file_size]
-    program = entries["program.bin"]
-    in_program = set(range(program.header_offset + 30 + len("program.bin"), program.header_offset + program.file_size))
+        contents = {entry.filename: content_of(whole, entry) for entry in archive.infolist()}
+    outside = [at for at in range(len(whole)) if at not in contents["weights.safetensors"]]
     problems = []
     places = outside if len(outside) <= DAMAGES else random.Random(3).sample(outside, DAMAGES)
     for at in places:
         damaged = bytearray(whole)
         damaged[at] ^= 0xFF
-        # Some bytes of an archive's headers mean nothing to us; those of the program all do.
-        codes = [FAILED] if at in in_program else [0, FAILED]
+        # Some bytes of an archive's headers mean nothing to us; those of its entries all do.
+        codes = [FAILED] if any(at in content for content in contents.values()) else [0, FAILED]
         if problem := complaint(["verify", written("damaged.strata", damaged)], codes):
             problems.append(f"byte {at}: {problem}")
     cuts = [0, 3, 100, len(whole) // 2, len(whole) - 1]

@@ -6,9 +6,16 @@ import numpy
 
 from harness import ZOO, Check, Failed, float_models, noise, scratch, session, strata, trained, write_inputs, zoo
 
-# Of the largest magnitude of an output. Sums are taken in another order, over up to 4608 products a convolution and
-# dozens of convolutions, so single results that cancel are further off than relatively 1e-5.
+# Of the largest magnitude of an output.
 TOLERANCE = 1e-4
+# Where a network amplifies the rounding of its first sums, onnxruntime differs from itself when it optimises less. This
+# many times that difference is allowed too, up to a bound that no wrong operator hides below.
+AMPLIFIED, BOUND = 4, 1e-2
+
+
+def relative_error(got, want):
+    """The largest difference, of the largest magnitude."""
+    return float(numpy.abs(got - want).max() / max(float(numpy.abs(want).max()), 1e-30))
 
 
 def check(network_of, name):
@@ -16,18 +23,19 @@ def check(network_of, name):
     inputs = {port: noise(shape, seed) for seed, (port, shape) in enumerate(network.shapes.items())}
     judge = session(network)
     wants = judge.run(None, inputs)
+    others = session(network, optimise=False).run(None, inputs)
     folder = scratch("floats")
     flags = [*write_inputs(folder, dict(enumerate(inputs.values()))), *network.shape_flags(), "--quiet"]
     strata("run", network.path, "--output-dir", folder, *flags)
     worst, problems = 0.0, []
-    for at, (port, want) in enumerate(zip(judge.get_outputs(), wants)):
+    for at, (port, want, other) in enumerate(zip(judge.get_outputs(), wants, others)):
         got = numpy.load(folder / f"{at}.npy")
         if got.shape != want.shape or got.dtype != want.dtype:
             problems.append(f"{port.name}: {got.dtype}{got.shape}, not {want.dtype}{want.shape}")
             continue
-        error = float(numpy.abs(got - want).max() / max(float(numpy.abs(want).max()), 1e-30))
+        error = relative_error(got, want)
         worst = max(worst, error)
-        if not error <= TOLERANCE:
+        if not error <= min(max(TOLERANCE, AMPLIFIED * relative_error(other, want)), BOUND):
             problems.append(f"{port.name}: off by {error:.1e} of the largest magnitude")
     if problems:
         raise Failed("; ".join(problems))

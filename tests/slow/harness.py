@@ -135,9 +135,11 @@ def zoo(name, size=None):
     return declared(name, path)
 
 
-def session(network):
+def session(network, optimise=True):
     """onnxruntime on a network, on one thread."""
     options = onnxruntime.SessionOptions()
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     model = onnx.load(network.path)

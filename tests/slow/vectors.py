@@ -89,8 +89,11 @@ def verdict(vector):
         return "declined"
     if done.returncode != 0:
         return f"exit {done.returncode}: {last_words(done)}"
+    # Outputs go by position as the inputs do, unless an input's name is itself a number that we meant as a position.
+    taken = {port.name for port in vector.model.graph.input}
+    by_position = not any(str(at) in taken for at in range(len(vector.inputs)))
     for at, want in enumerate(vector.outputs):
-        path = folder / f"{at}.npy"
+        path = folder / f"{at if by_position else vector.model.graph.output[at].name}.npy"
         if not path.exists():
             return f"output {at} is not written"
         if problem := difference(numpy.load(path), want, vector):
