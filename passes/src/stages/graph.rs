@@ -55,7 +55,9 @@ pub fn stage_tables(module: &Module, stage: OpId) -> Result<Vec<OpId>, GraphErro
 /// If the stage's list of tables is missing or too short.
 pub fn table_constant(module: &Module, stage: OpId, table: u32) -> Result<u32, GraphError> {
     let found = match module.op(stage).extra.get(TABLES) {
-        Some(Attribute::I64Array(tables)) => tables.get(table as usize).and_then(|&at| u32::try_from(at).ok()),
+        Some(Attribute::I64Array(tables)) => {
+            tables.get(table as usize).and_then(|&at| u32::try_from(at).ok())
+        }
         _ => None,
     };
     found.ok_or_else(|| GraphError::Stage {
