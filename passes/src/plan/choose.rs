@@ -94,7 +94,7 @@ pub struct SearchLimits {
     pub cuts: usize,
     /// Ways to place the tensors of one phase.
     pub placings: usize,
-    /// Placings made, whole or in part, before the search becomes narrow.
+    /// Placings, whole or in part, labels and cuts made before the search becomes narrow.
     pub work: usize,
 }
 
@@ -158,6 +158,7 @@ pub fn choose(
             for (places, labels) in &states {
                 search.extend(at, places, labels, &live, &mut found);
             }
+            search.work += 1 + found.len();
             if found.is_empty() {
                 continue;
             }
@@ -181,7 +182,7 @@ struct Search<'a> {
     capacity: u64,
     limits: SearchLimits,
     labels: Vec<Label>,
-    /// Partial placings made.
+    /// Placings, labels and cuts made.
     work: usize,
     proven: bool,
 }
@@ -222,6 +223,12 @@ impl Search<'_> {
     /// Whether the search has done the work that it may do at full width.
     fn is_tired(&self) -> bool {
         self.work >= self.limits.work
+    }
+
+    /// Bytes of SRAM that tensors take which stand nowhere else, and so must stay until they are dead.
+    fn bound_bytes(&self, places: &Places) -> u64 {
+        let only_sram = places.iter().filter(|(_, place)| *place == Place::Sram);
+        only_sram.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
     /// For each buffer, whether stages outside of `done` still use it.
@@ -297,11 +304,11 @@ impl Search<'_> {
             self.work += next.len();
             if next.len() > beam {
                 self.proven = false;
-                // Stable, so that equals keep their order. What takes the least SRAM stays: it is what still fits when nothing else does.
-                let lightest = next.iter().map(|way| way.sram_bytes).min();
+                // What binds the least SRAM for later phases stays: it is what still fits when nothing else does.
                 next.sort_by_key(|way| (way.load.bytes + way.store.bytes, way.sram_bytes));
-                let at = next.iter().position(|way| Some(way.sram_bytes) == lightest);
-                if let Some(at) = at.filter(|&at| at >= beam) {
+                let binds = |way: &Placing| (self.bound_bytes(&way.places), way.sram_bytes);
+                let lightest = (0..next.len()).min_by_key(|&at| binds(&next[at]));
+                if let Some(at) = lightest.filter(|&at| at >= beam) {
                     next.swap(at, beam - 1);
                 }
                 next.truncate(beam);
@@ -460,14 +467,10 @@ impl Search<'_> {
         self.proven = false;
         labels.sort_unstable();
         let worst_kept = labels[width - 1];
-        let bound = |places: &Places| -> u64 {
-            let only_sram = places.iter().filter(|(_, place)| *place == Place::Sram);
-            only_sram.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
-        };
         let freest = states
             .iter()
             .flat_map(|(places, list)| list.iter().map(move |&l| (places, l)))
-            .min_by_key(|&(places, l)| (bound(places), self.labels[l].score, l))
+            .min_by_key(|&(places, l)| (self.bound_bytes(places), self.labels[l].score, l))
             .map(|(_, l)| l);
         for list in states.values_mut() {
             list.retain(|&l| (self.labels[l].score, l) <= worst_kept || Some(l) == freest);

@@ -3,6 +3,9 @@
 //! A phase op's `plan` is its [`PhasePlan`](super::PhasePlan); the function's `strata.plan` is the whole [`Plan`], whose stages are
 //! numbered in the order in which they stand in the module afterwards. Ops that move nothing (concat, slice, reshape)
 //! go into the first phase that uses them; constants stand before all phases, what only the results use after them.
+//!
+//! A plan counts bytes; whether they have addresses only the scheduler can tell. The pass asks it, and plans again for less
+//! SRAM until they have.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +18,7 @@ use super::{Mode, Objective, Plan, StageGraph, StageId};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
 };
+use crate::schedule::{self, ScheduleError};
 
 /// The function's plan, on `func.func`.
 pub const PLAN: &str = "strata.plan";
@@ -108,7 +112,7 @@ impl Pass for FuseLayers {
         let target = context.require::<Target>("a target")?;
         let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function @main"))?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
-        let mut plan = plan(&graph, target, &self.options).map_err(PassError::other)?;
+        let mut plan = plan_with_addresses(&graph, target, &self.options)?;
         wrap(module, func, &graph, &mut plan)?;
         Phase::Phases.mark(module);
         let largest = plan.phases.iter().map(|phase| phase.stages.len()).max().unwrap_or(0);
@@ -117,6 +121,44 @@ impl Pass for FuseLayers {
         context.insert(plan);
         Ok(Changed::Yes)
     }
+}
+
+/// Shares of activation SRAM, in percent, that plans are made for until one has addresses: tensors that fit by their sizes may
+/// still not stand side by side when their lifetimes interlock.
+const SHARES: [u32; 9] = [100, 97, 94, 90, 85, 80, 70, 60, 50];
+
+/// The best plan whose streams have addresses.
+fn plan_with_addresses(
+    graph: &StageGraph,
+    target: &Target,
+    options: &PlanOptions,
+) -> Result<Plan, PassError> {
+    let mut failure = None;
+    for share in SHARES {
+        let capacity_percent = options.capacity_percent * share / 100;
+        let found = match plan(graph, target, &PlanOptions { capacity_percent, ..*options }) {
+            Ok(found) => found,
+            // Less SRAM than this is too little for any plan; what the larger share lacked is what there is to say.
+            Err(error) => return Err(failure.unwrap_or_else(|| PassError::other(error))),
+        };
+        let (ordered, renumbered) = in_plan_order(graph, &found);
+        match schedule::schedule(&ordered, &renumbered, target) {
+            Ok(_) => return Ok(found),
+            Err(error @ ScheduleError::DoesNotFit { .. }) => failure = Some(PassError::other(error)),
+            Err(error) => return Err(PassError::other(error)),
+        }
+    }
+    Err(failure.expect("the loop above ran"))
+}
+
+/// The graph with its stages in the order of a plan, and the plan renumbered: as the pass leaves them.
+pub(crate) fn in_plan_order(graph: &StageGraph, plan: &Plan) -> (StageGraph, Plan) {
+    let mut ordered = StageGraph { buffers: graph.buffers.clone(), ..StageGraph::default() };
+    let mut plan = plan.clone();
+    for placed in plan.phases.iter_mut().flat_map(|phase| &mut phase.stages) {
+        placed.stage = ordered.stages.push(graph.stages[placed.stage].clone());
+    }
+    (ordered, plan)
 }
 
 /// Moves the ops of a function's block into phases, and renumbers the plan's stages to the order that results.

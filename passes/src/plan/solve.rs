@@ -37,7 +37,7 @@ pub struct PlanOptions {
     pub cuts: usize,
     /// Ways to place the tensors of one phase that it follows.
     pub placings: usize,
-    /// Placings that it makes before it becomes narrow.
+    /// Placings, labels and cuts that it makes before it becomes narrow.
     pub work: usize,
     /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes interlock.
     pub capacity_percent: u32,
@@ -114,7 +114,8 @@ pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Resul
     let columns = offer(&context, options)?;
     let capacity = percent_of(target.memory.activation, options.capacity_percent);
     let choice = search(&context, &columns, options, capacity)?;
-    let plan = write_down(&context, &columns, &choice, options);
+    let mut plan = write_down(&context, &columns, &choice, options);
+    plan.certificate.proven_optimal &= options.capacity_percent >= 100;
     check(graph, target, &plan).map_err(PlanError::Unsound)?;
     Ok(plan)
 }

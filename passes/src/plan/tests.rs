@@ -7,6 +7,7 @@ use super::columns::Context;
 use super::cost::StageProfile;
 use super::egraph::{Offer, offer};
 use super::graph::{StageSet, Topology};
+use super::pass::in_plan_order;
 use super::testing::{mobilenetv2, resnet50, unet, vgg16, yolov3};
 use super::{Mode, Objective, Plan, PlanOptions, StageGraph, StageId, plan};
 
@@ -16,15 +17,6 @@ fn x1(activation: &str) -> Target {
 
 fn planned(graph: &StageGraph, target: &Target, mode: Mode, objective: Objective) -> Plan {
     plan(graph, target, &PlanOptions { mode, objective, ..PlanOptions::default() }).expect("it fits")
-}
-
-/// The graph with its stages in the order of a plan, and the plan renumbered, as the pass leaves them.
-fn in_plan_order(graph: &StageGraph, plan: &mut Plan) -> StageGraph {
-    let mut ordered = StageGraph { buffers: graph.buffers.clone(), ..StageGraph::default() };
-    for placed in plan.phases.iter_mut().flat_map(|phase| &mut phase.stages) {
-        placed.stage = ordered.stages.push(graph.stages[placed.stage].clone());
-    }
-    ordered
 }
 
 /// `shared/reference/traffic.md`: layer by layer 926.4 MB, fused 121.1 MB; compulsory 79.2 MB, to which tables are added.
@@ -76,8 +68,7 @@ fn predictions_hold_in_the_timed_interpreter() {
         (Mode::Multi, Objective::Latency),
         (Mode::Multi, Objective::Edp),
     ] {
-        let mut plan = planned(&graph, &target, mode, objective);
-        let graph = in_plan_order(&graph, &mut plan);
+        let (graph, plan) = in_plan_order(&graph, &planned(&graph, &target, mode, objective));
         let scheduled = crate::schedule::schedule(&graph, &plan, &target).expect("it has addresses");
         let timing = strata_isa_spec::timed::simulate(&scheduled.program, &target);
         let ratio = plan.cycles as f64 / timing.cycles as f64;
@@ -139,4 +130,29 @@ fn plans_are_deterministic() {
     let (graph, target) = (resnet50(224, 224), x1("512KiB"));
     let once = planned(&graph, &target, Mode::Multi, Objective::Edp);
     assert_eq!(once, planned(&graph, &target, Mode::Multi, Objective::Edp));
+}
+
+/// However narrow the search, it ends with a plan, and does not call it proven.
+#[test]
+fn a_narrow_search_still_finds_a_plan() {
+    let (graph, target) = (unet(128, 128), x1("256KiB"));
+    for mode in [Mode::Single, Mode::Multi] {
+        let wide = PlanOptions { mode, objective: Objective::Traffic, ..PlanOptions::default() };
+        let best = plan(&graph, &target, &wide).expect("it fits");
+        let narrow = PlanOptions { labels_per_state: 1, labels_per_cut: 1, cuts: 1, placings: 1, ..wide };
+        for narrow in [narrow, PlanOptions { work: 0, ..narrow }] {
+            let found = plan(&graph, &target, &narrow).expect("it fits");
+            assert!(!found.certificate.proven_optimal);
+            assert!(found.certificate.cost >= best.certificate.cost);
+        }
+    }
+}
+
+#[test]
+fn a_plan_keeps_to_its_share_of_sram() {
+    let (graph, target) = (unet(128, 128), x1("1MiB"));
+    let half = PlanOptions { capacity_percent: 50, ..PlanOptions::default() };
+    let found = plan(&graph, &target, &half).expect("it fits");
+    assert_eq!(check(&graph, &x1("512KiB"), &found), Ok(()));
+    assert!(!found.certificate.proven_optimal);
 }
