@@ -98,8 +98,17 @@ pub struct SearchLimits {
     pub work: usize,
 }
 
-/// Labels of a cut, cuts of a number of stages, and placings of a phase, when the search has become narrow.
-const NARROW: usize = 8;
+impl SearchLimits {
+    /// The widths of a search that has done its share of work: what is left of it takes time linear in the columns.
+    fn narrow(self) -> Self {
+        Self {
+            labels_per_cut: self.labels_per_cut.min(4),
+            cuts: self.cuts.min(2),
+            placings: self.placings.min(4),
+            ..self
+        }
+    }
+}
 
 /// What came of a search without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,9 +229,9 @@ impl Slot<'_> {
 }
 
 impl Search<'_> {
-    /// Whether the search has done the work that it may do at full width.
-    fn is_tired(&self) -> bool {
-        self.work >= self.limits.work
+    /// The widths in force.
+    fn widths(&self) -> SearchLimits {
+        if self.work < self.limits.work { self.limits } else { self.limits.narrow() }
     }
 
     /// Bytes of SRAM that tensors take which stand nowhere else, and so must stay until they are dead.
@@ -288,7 +297,7 @@ impl Search<'_> {
             store: Movement::default(),
             dma_stages: 0,
         }];
-        let beam = if self.is_tired() { NARROW } else { self.limits.placings };
+        let beam = self.widths().placings;
         for (at, slot) in slots.iter().enumerate() {
             let mut next = Vec::new();
             for way in &ways {
@@ -458,7 +467,7 @@ impl Search<'_> {
 
     /// Keeps the best labels of a cut, and the best of those that bind the least SRAM.
     fn limit(&mut self, states: &mut States) {
-        let width = if self.is_tired() { NARROW } else { self.limits.labels_per_cut };
+        let width = self.widths().labels_per_cut;
         let mut labels: Vec<(u128, usize)> =
             states.values().flatten().map(|&l| (self.labels[l].score, l)).collect();
         if labels.len() <= width {
@@ -480,7 +489,7 @@ impl Search<'_> {
 
     /// Keeps the best cuts of a number of stages, of which the first was just taken out.
     fn limit_cuts(&mut self, open: &mut BTreeMap<(usize, StageSet), States>, size: usize) {
-        let width = if self.is_tired() { NARROW } else { self.limits.cuts };
+        let width = self.widths().cuts;
         let best = |states: &States| states.values().flatten().map(|&l| self.labels[l].score).min();
         let mut scores: Vec<(Option<u128>, StageSet)> = (open.iter())
             .take_while(|((n, _), _)| *n == size)

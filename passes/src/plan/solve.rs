@@ -54,7 +54,7 @@ impl Default for PlanOptions {
             labels_per_cut: 256,
             cuts: 256,
             placings: 64,
-            work: 400_000,
+            work: 100_000,
             capacity_percent: 100,
         }
     }
