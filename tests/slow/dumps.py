@@ -29,7 +29,10 @@ def check(network_of, name):
             problems.append(f"{phase}: {problem}")
     if problems:
         raise Failed("; ".join(problems))
-    return f"{len(dumps)} phases" + (f", then declined: {last_words(done)}" if declined else "")
+    if declined:
+        reason = " ".join(done.stderr.split(f"{network.path}: ")[-1].split())
+        return f"{len(dumps)} phases, then declined: {reason[:100]}"
+    return f"{len(dumps)} phases"
 
 
 CHECKS = [Check(f"dumps/{name}", functools.partial(check, zoo, name)) for name in ZOO]

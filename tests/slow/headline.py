@@ -1,9 +1,10 @@
 """YOLOv3 at 2 megapixels on the machine of 4096 multipliers and 8 MiB: the figures that the project promises."""
 
 import json
+import re
 import time
 
-from harness import STRATA, Check, Failed, call, last_words, once, scratch, zoo
+from harness import STRATA, Check, Failed, call, last_words, once, scratch, strata, zoo
 
 SIZE = "2048x1024"
 CONFIGURATIONS = {
@@ -32,7 +33,8 @@ def within(bars):
     """Demands that every figure keeps its bar, and prints them."""
     said, broken = [], []
     for what, value, is_kept, bar in bars:
-        text = f"{what} {value:,.2f}" if isinstance(value, float) else f"{what} {value:,}"
+        formats = {float: "{:,.2f}", int: "{:,}"}
+        text = f"{what} {formats.get(type(value), '{}').format(value)}"
         said.append(text)
         if not is_kept:
             broken.append(f"{text}, must be {bar}")
@@ -98,6 +100,25 @@ def single():
     )
 
 
+def demo():
+    """The first command of the README: its table of activations, and its time."""
+    since = time.monotonic()
+    text = strata("demo", "-o", scratch("demo") / "x.strata").stdout
+    seconds = time.monotonic() - since
+    classes = [f"{size} MiB" for size in (64, 32, 16, 8, 4, 2, 1)] + ["512 KiB"]
+    counts = [int(n) for size in classes for n in re.findall(rf"\b{size}\W+(\d+)\W*$", text, re.MULTILINE)]
+    spilled = re.search(r"(\d+) of them are larger than 8 MiB: .* write (\S+ MiB)", text)
+    compared = re.search(r"(\S+) output values equal the evaluator's, bit for bit", text)
+    return within(
+        [
+            ("activations", counts, counts == [1, 2, 4, 15, 23, 20, 8, 2], "1, 2, 4, 15, 23, 20, 8, 2"),
+            ("spilled", spilled and spilled.groups(), spilled and spilled.groups() == ("7", "192 MiB"), "7, 192 MiB"),
+            ("values that agree", compared and compared.group(1), compared, "told"),
+            ("s", seconds, seconds < 60, "under 60"),
+        ]
+    )
+
+
 def compile_time():
     figures = [(name, *compiled(name)) for name in CONFIGURATIONS]
     bars = []
@@ -114,4 +135,5 @@ CHECKS = [
     Check("headline/latency", latency, alone=True),
     Check("headline/single", single, alone=True),
     Check("headline/compile", compile_time, alone=True),
+    Check("headline/demo", demo, alone=True),
 ]
