@@ -5,5 +5,5 @@ pub mod manager;
 
 pub mod plan;
 pub mod quantise;
-pub mod stages;
 pub mod schedule;
+pub mod stages;
