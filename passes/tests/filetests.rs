@@ -19,6 +19,7 @@
 //! prints the same again; `@main` is evaluated before and after each pass; and a scheduled module is lowered to a
 //! program that the machine's verifier accepts and whose results on the interpreter are the evaluator's.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,8 +44,9 @@ fn main() {
         let name = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
         Trial::test(name, move || run_file(&path).map_err(Failed::from))
     });
-    let trials: Vec<Trial> = trials.collect();
+    let mut trials: Vec<Trial> = trials.collect();
     assert!(!trials.is_empty(), "there are no file tests in {}", root.display());
+    trials.push(Trial::test("snapshots", move || every_snapshot_has_a_file(&root).map_err(Failed::from)));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -59,6 +61,25 @@ fn files(root: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = levels.flat_map(|level| entries(&level)).filter(is_test).collect();
     files.sort();
     files
+}
+
+/// A file that is gone or renamed leaves no snapshot behind.
+fn every_snapshot_has_a_file(root: &Path) -> Result<(), String> {
+    let tests = files(root);
+    let levels: BTreeSet<&Path> = tests.iter().filter_map(|test| test.parent()).collect();
+    let mut left = Vec::new();
+    for level in levels {
+        let Ok(snapshots) = std::fs::read_dir(level.join("snapshots")) else { continue };
+        for snapshot in snapshots {
+            let path = snapshot.map_err(|e| e.to_string())?.path();
+            let is_of =
+                |test: &&PathBuf| test.parent() == Some(level) && test.file_stem() == path.file_stem();
+            if !tests.iter().any(|test| is_of(&test)) {
+                left.push(path.display().to_string());
+            }
+        }
+    }
+    if left.is_empty() { Ok(()) } else { Err(format!("snapshots without a test: {left:#?}")) }
 }
 
 /// What a file asks for.
