@@ -41,7 +41,7 @@ NETWORKS = {
     "mobilenetv2": (zoo, "64KiB"),
     "unet": (zoo, "192KiB"),
     "resnet50": (zoo, "64KiB"),
-    "yolov3": (zoo, "64KiB"),
+    "yolov3": (zoo, "96KiB"),
     "vgg16": (zoo, "96KiB"),
     "fsrcnn": (zoo, "64KiB"),
     "ppocr_cls": (trained, "96KiB"),

@@ -373,10 +373,9 @@ impl Search<'_> {
         match (before, role) {
             (Some(Place::Sram), _) => vec![Place::Sram],
             (Some(Place::Dram), _) => vec![Place::Dram],
-            (Some(Place::Both), _) | (None, BufferRole::Input(_) | BufferRole::Output(_)) if stays => {
-                vec![Place::Dram, Place::Both]
-            }
-            (Some(Place::Both), _) => vec![Place::Both],
+            // What stands in both may give its SRAM up at any time, even for its last use.
+            (Some(Place::Both), _) => vec![Place::Dram, Place::Both],
+            (None, BufferRole::Input(_) | BufferRole::Output(_)) if stays => vec![Place::Dram, Place::Both],
             (None, BufferRole::Input(_) | BufferRole::Output(_)) => vec![Place::Dram],
             (None, BufferRole::Internal) => vec![Place::Dram, Place::Sram, Place::Both],
         }
