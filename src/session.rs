@@ -1,13 +1,16 @@
 //! Running: a bundle on the machine's interpreter, or the f32 import of a model on the reference evaluator.
 //!
-//! A user sees tensors by name, in the model's own layout and element type. [`Session`] permutes and quantises what
-//! goes in, runs the program, runs the host tail if the bundle has one, and dequantises and permutes what comes out.
+//! A user sees tensors by name, in the model's own layout and element type. [`Session`] runs the parts of a bundle one
+//! after another. For a program it permutes and quantises what goes in, and dequantises and permutes what comes out.
 
+use std::collections::BTreeMap;
+
+use strata_frontend::host::{HostError, HostModel, HostTensor};
 use strata_ir::attr::Attribute;
 use strata_ir::dialect::Op;
 use strata_ir::{ElemType, Module, OpId, Tensor, TensorData, eval};
-use strata_isa_spec::bundle::{Bundle, Port, Quantisation};
-use strata_isa_spec::{Program, interp};
+use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port, Quantisation};
+use strata_isa_spec::{Program, SegmentKind, Target, interp};
 
 use crate::io::array::{Array, DType};
 
@@ -23,9 +26,12 @@ pub enum RunError {
     /// The machine refuses the program or its data.
     #[error(transparent)]
     Exec(#[from] interp::ExecError),
-    /// The host tail, or an f32 model, could not be evaluated.
+    /// A host part of the compiler's IR, or an f32 model, could not be evaluated.
     #[error("evaluation: {0}")]
     Eval(#[from] eval::EvalError),
+    /// A host part of ONNX could not be run.
+    #[error("on the host: {0}")]
+    Host(#[from] HostError),
     /// The bundle contradicts itself.
     #[error("the bundle is inconsistent: {0}")]
     Bundle(String),
@@ -110,18 +116,45 @@ fn dtype_of(name: &str) -> Result<DType, RunError> {
 #[derive(Clone, Debug)]
 pub struct Session {
     bundle: Bundle,
-    host: Option<Module>,
+    hosts: Vec<Option<Host>>,
 }
 
+/// What the host needs to run a part.
+#[derive(Clone, Debug)]
+enum Host {
+    Ir(Box<Module>),
+    Onnx(Box<HostModel>),
+}
+
+/// What a machine part gave, in its order of outputs: the integers in the machine's layout.
+type Integers = Vec<Vec<i64>>;
+
 impl Session {
-    /// Prepares a bundle: reads its host tail, if it has one.
+    /// Prepares a bundle: reads what the host runs of it, and checks that its parts fit together.
     ///
     /// # Errors
-    /// If the host tail is not valid IR, or the ports do not fit the program.
+    /// If a host part is not valid, ports do not fit their program, or a part takes what nothing gives.
     pub fn new(bundle: Bundle) -> Result<Self, RunError> {
-        let host = bundle.host.as_deref().map(parse_host).transpose()?;
-        check_ports(&bundle)?;
-        Ok(Self { bundle, host })
+        let host = |(index, part): (usize, &Part)| {
+            let about = |error: String| RunError::Bundle(format!("part {index}: {error}"));
+            Ok(match &part.code {
+                Code::Machine(machine) => {
+                    check_ports(&machine.program, part)?;
+                    None
+                }
+                Code::Ir(text) => {
+                    let module = strata_ir::text::parse(text, None).map_err(|e| about(e.to_string()))?;
+                    Some(Host::Ir(Box::new(module)))
+                }
+                Code::Onnx(bytes) => {
+                    let model = HostModel::load(bytes).map_err(|e| about(e.to_string()))?;
+                    Some(Host::Onnx(Box::new(model)))
+                }
+            })
+        };
+        let hosts = bundle.parts.iter().enumerate().map(host).collect::<Result<_, RunError>>()?;
+        check_flow(&bundle)?;
+        Ok(Self { bundle, hosts })
     }
 
     /// The bundle.
@@ -136,47 +169,40 @@ impl Session {
 
     /// The outputs that [`run`](Self::run) gives.
     pub fn outputs(&self) -> &[Port] {
-        let manifest = &self.bundle.manifest;
-        manifest.host_outputs.as_deref().unwrap_or(&manifest.outputs)
+        &self.bundle.manifest.outputs
+    }
+
+    /// The outputs that [`run_raw`](Self::run_raw) gives: those of every program.
+    pub fn raw_outputs(&self) -> impl Iterator<Item = &Port> {
+        let machines = self.bundle.parts.iter().filter(|part| matches!(part.code, Code::Machine(_)));
+        machines.flat_map(|part| &part.outputs)
+    }
+
+    /// Phases of all programs.
+    pub fn n_phases(&self) -> usize {
+        self.bundle.machines().map(|machine| machine.program.phases.len()).sum()
     }
 
     /// Runs the network. Inputs go by name or by position; outputs come in the model's order, dequantised.
+    /// `progress` is told how many phases are done.
     ///
     /// # Errors
-    /// If the inputs do not fit, or the machine refuses the program.
+    /// If the inputs do not fit, the machine refuses a program, or the host fails.
     pub fn run(
         &self,
         inputs: &[(String, Array)],
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<(String, Array)>, RunError> {
-        let machine = self.run_machine(inputs, progress)?;
-        let ports = &self.bundle.manifest.outputs;
-        let Some(host) = &self.host else {
-            return ports
-                .iter()
-                .zip(machine)
-                .map(|(port, values)| Ok((port.name.clone(), to_user(port, &values, true)?)))
-                .collect();
-        };
-        let tensors = ports
-            .iter()
-            .zip(machine)
-            .map(|(port, values)| {
-                let q = port.quantisation.unwrap_or(Quantisation { scale: 1.0, zero_point: 0 });
-                let real = |v: &i64| (q.scale * (*v as f64 - f64::from(q.zero_point))) as f32;
-                Tensor::f32(port.machine_shape.clone(), values.iter().map(real).collect())
-            })
-            .collect();
-        let func = host.function("host").ok_or_else(|| RunError::Bundle("no function `host`".to_owned()))?;
-        let results = eval::eval_function(host, func, tensors)?;
-        self.outputs()
-            .iter()
-            .zip(results)
-            .map(|(port, t)| Ok((port.name.clone(), from_tensor(port, &t)?)))
-            .collect()
+        let tensors = self.run_parts(inputs, progress, &mut |_, _| Ok(()))?;
+        let outputs = self.outputs().iter().map(|port| {
+            let array = tensors.get(port.name.as_str()).ok_or_else(|| not_given(&port.name))?;
+            Ok((port.name.clone(), array.clone()))
+        });
+        outputs.collect()
     }
 
-    /// Runs the machine's part alone and gives its integers, in the machine's order of outputs and the user's axes.
+    /// Runs the network and gives the integers that each of its programs computes, in the machine's order of
+    /// outputs and the user's axes.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -185,61 +211,137 @@ impl Session {
         inputs: &[(String, Array)],
         progress: &mut dyn FnMut(usize),
     ) -> Result<Vec<(String, Array)>, RunError> {
-        let machine = self.run_machine(inputs, progress)?;
-        self.bundle
-            .manifest
-            .outputs
-            .iter()
-            .zip(machine)
-            .map(|(port, values)| Ok((port.name.clone(), to_user(port, &values, false)?)))
-            .collect()
+        let mut raw = Vec::new();
+        self.run_parts(inputs, progress, &mut |part, integers| {
+            for (port, values) in part.outputs.iter().zip(integers) {
+                raw.push((port.name.clone(), to_user(port, values, false)?));
+            }
+            Ok(())
+        })?;
+        Ok(raw)
     }
 
-    fn run_machine(
+    /// All tensors that pass between parts, by name; `observe` sees the integers of each program.
+    fn run_parts(
         &self,
         inputs: &[(String, Array)],
         progress: &mut dyn FnMut(usize),
-    ) -> Result<Vec<Vec<i64>>, RunError> {
-        let manifest = &self.bundle.manifest;
-        let arrays = match_inputs(&manifest.inputs, inputs)?;
-        let mut bytes = Vec::with_capacity(arrays.len());
-        for (port, array) in manifest.inputs.iter().zip(&arrays) {
-            let elem = elem_of(&port.machine_dtype)?;
-            let (least, most) = elem
-                .int_range()
-                .ok_or_else(|| RunError::Bundle(format!("input `{}` is not of integers", port.name)))?;
-            let values = permute(&array.values, &port.shape, &port.perm);
-            let integers = values.into_iter().map(|v| match &port.quantisation {
-                Some(q) => quantise(v, q, least, most),
-                None => (v as i64).clamp(least, most),
-            });
-            let data = TensorData::from_ints(elem, integers)
-                .ok_or_else(|| RunError::Bundle(format!("input `{}` is not of integers", port.name)))?;
-            bytes.push(data.to_bytes());
+        observe: &mut dyn FnMut(&Part, &Integers) -> Result<(), RunError>,
+    ) -> Result<BTreeMap<&str, Array>, RunError> {
+        let given = match_inputs(self.inputs(), inputs)?;
+        let names = self.inputs().iter().map(|port| port.name.as_str());
+        let mut tensors: BTreeMap<&str, Array> = names.zip(given).collect();
+        let mut phases_before = 0;
+        for (part, host) in self.bundle.parts.iter().zip(&self.hosts) {
+            let take = |port: &Port| tensors.get(port.name.as_str()).cloned().ok_or_else(|| not_given(&port.name));
+            let arrays = part.inputs.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+            let results = match (&part.code, host) {
+                (Code::Machine(machine), _) => {
+                    let target = &self.bundle.manifest.target;
+                    let done = &mut |phases: usize| progress(phases_before + phases);
+                    let integers = run_machine(part, machine, target, &arrays, done)?;
+                    phases_before += machine.program.phases.len();
+                    observe(part, &integers)?;
+                    let users = part.outputs.iter().zip(&integers);
+                    users.map(|(port, values)| to_user(port, values, true)).collect::<Result<Vec<_>, _>>()?
+                }
+                (_, Some(Host::Ir(module))) => run_ir(part, module, &arrays)?,
+                (_, Some(Host::Onnx(model))) => run_onnx(model, arrays)?,
+                (_, None) => return Err(RunError::Bundle("a host part was not prepared".to_owned())),
+            };
+            tensors.extend(part.outputs.iter().map(|port| port.name.as_str()).zip(results));
         }
-        let Bundle { program, weights, .. } = &self.bundle;
-        let outputs = interp::run_with(program, &manifest.target, weights, &bytes, progress)?;
-        let outputs = manifest.outputs.iter().zip(outputs).map(|(port, bytes)| {
-            TensorData::from_bytes(elem_of(&port.machine_dtype)?, &bytes)
-                .and_then(|data| data.to_ints())
-                .ok_or_else(|| RunError::Bundle(format!("output `{}` is not of integers", port.name)))
-        });
-        outputs.collect()
+        Ok(tensors)
     }
 }
 
-fn parse_host(text: &str) -> Result<Module, RunError> {
-    strata_ir::text::parse(text, None).map_err(|errors| RunError::Bundle(format!("host tail: {errors}")))
+fn not_given(name: &str) -> RunError {
+    RunError::Bundle(format!("nothing gives `{name}`"))
 }
 
-/// Shapes, permutations and element types of all ports against the segments of the program.
-fn check_ports(bundle: &Bundle) -> Result<(), RunError> {
-    use strata_isa_spec::SegmentKind;
-    let Program { segments, .. } = &bundle.program;
-    for (kind, ports) in
-        [(SegmentKind::Input, &bundle.manifest.inputs), (SegmentKind::Output, &bundle.manifest.outputs)]
-    {
-        let sizes: Vec<u64> = segments.iter().filter(|s| s.kind == kind).map(|s| s.bytes).collect();
+/// The integers of a program's outputs.
+fn run_machine(
+    part: &Part,
+    machine: &Machine,
+    target: &Target,
+    arrays: &[Array],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Integers, RunError> {
+    let mut bytes = Vec::with_capacity(arrays.len());
+    for (port, array) in part.inputs.iter().zip(arrays) {
+        let no_integers = || RunError::Bundle(format!("input `{}` is not of integers", port.name));
+        let elem = elem_of(&port.machine_dtype)?;
+        let (least, most) = elem.int_range().ok_or_else(no_integers)?;
+        let values = permute(&array.values, &port.shape, &port.perm);
+        let integers = values.into_iter().map(|v| match &port.quantisation {
+            Some(q) => quantise(v, q, least, most),
+            None => (v as i64).clamp(least, most),
+        });
+        bytes.push(TensorData::from_ints(elem, integers).ok_or_else(no_integers)?.to_bytes());
+    }
+    let outputs = interp::run_with(&machine.program, target, &machine.weights, &bytes, progress)?;
+    let outputs = part.outputs.iter().zip(outputs).map(|(port, bytes)| {
+        TensorData::from_bytes(elem_of(&port.machine_dtype)?, &bytes)
+            .and_then(|data| data.to_ints())
+            .ok_or_else(|| RunError::Bundle(format!("output `{}` is not of integers", port.name)))
+    });
+    outputs.collect()
+}
+
+/// Evaluates a host part of the compiler's IR.
+fn run_ir(part: &Part, module: &Module, arrays: &[Array]) -> Result<Vec<Array>, RunError> {
+    let func = module.function("host").ok_or_else(|| RunError::Bundle("no function `host`".to_owned()))?;
+    // What a program gave stands in the user's axes; the function takes the machine's, from which `perm` leads there.
+    let argument = |(port, array): (&Port, &Array)| {
+        let mut inverse = vec![0; port.perm.len()];
+        for (axis, &from) in port.perm.iter().enumerate() {
+            inverse[from] = axis;
+        }
+        let values = permute(&array.values, &array.shape, &inverse);
+        Tensor::f32(port.machine_shape.clone(), values.iter().map(|&v| v as f32).collect())
+    };
+    let arguments = part.inputs.iter().zip(arrays).map(argument).collect();
+    let results = eval::eval_function(module, func, arguments)?;
+    part.outputs.iter().zip(&results).map(|(port, tensor)| from_tensor(port, tensor)).collect()
+}
+
+/// Runs a host part of ONNX.
+fn run_onnx(model: &HostModel, arrays: Vec<Array>) -> Result<Vec<Array>, RunError> {
+    let tensor = |array: Array| HostTensor {
+        shape: array.shape,
+        dtype: array.dtype.name().to_owned(),
+        values: array.values,
+    };
+    let outputs = model.run(&arrays.into_iter().map(tensor).collect::<Vec<_>>())?;
+    let array = |tensor: HostTensor| {
+        Ok(Array { shape: tensor.shape, dtype: dtype_of(&tensor.dtype)?, values: tensor.values })
+    };
+    outputs.into_iter().map(array).collect()
+}
+
+/// That every part takes what is there, in the shape in which it is, and that the network's outputs are given.
+fn check_flow(bundle: &Bundle) -> Result<(), RunError> {
+    let mut there: BTreeMap<&str, &Port> =
+        bundle.manifest.inputs.iter().map(|port| (port.name.as_str(), port)).collect();
+    let fits = |there: &BTreeMap<&str, &Port>, port: &Port| match there.get(port.name.as_str()) {
+        None => Err(not_given(&port.name)),
+        Some(given) if given.shape != port.shape && !given.varies => Err(RunError::Bundle(format!(
+            "`{}` is given as {:?} and taken as {:?}",
+            port.name, given.shape, port.shape
+        ))),
+        Some(_) => Ok(()),
+    };
+    for part in &bundle.parts {
+        part.inputs.iter().try_for_each(|port| fits(&there, port))?;
+        there.extend(part.outputs.iter().map(|port| (port.name.as_str(), port)));
+    }
+    bundle.manifest.outputs.iter().try_for_each(|port| fits(&there, port))
+}
+
+/// Shapes, permutations and element types of a part's ports against the segments of its program.
+fn check_ports(program: &Program, part: &Part) -> Result<(), RunError> {
+    for (kind, ports) in [(SegmentKind::Input, &part.inputs), (SegmentKind::Output, &part.outputs)] {
+        let sizes: Vec<u64> = program.segments.iter().filter(|s| s.kind == kind).map(|s| s.bytes).collect();
         if sizes.len() != ports.len() {
             let (n, have) = (sizes.len(), ports.len());
             return Err(RunError::Bundle(format!(
@@ -296,6 +398,20 @@ pub fn from_tensor(port: &Port, tensor: &Tensor) -> Result<Array, RunError> {
     };
     let values = permute(&values, tensor.shape(), &port.perm);
     Ok(Array { shape: port.shape.clone(), dtype, values })
+}
+
+/// A tensor that no program holds, as a port.
+pub fn plain_port(name: &str, shape: &[usize], dtype: &str) -> Port {
+    Port {
+        name: name.to_owned(),
+        shape: shape.to_vec(),
+        dtype: dtype.to_owned(),
+        machine_shape: shape.to_vec(),
+        machine_dtype: dtype.to_owned(),
+        perm: (0..shape.len()).collect(),
+        quantisation: None,
+        varies: false,
+    }
 }
 
 /// The inputs or outputs of a function, from its argument or result attributes.
@@ -359,6 +475,7 @@ pub fn ports(module: &Module, func: OpId, outputs: bool) -> Result<Vec<Port>, Ru
             machine_dtype,
             perm,
             quantisation,
+            varies: false,
         })
     });
     ports.collect()

@@ -16,12 +16,39 @@ pub struct Stats {
     /// What the timed interpreter found of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated: Option<SimulatedStats>,
+    /// What the machine leaves to the host, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostStats>,
     /// What compiling took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile: Option<CompileStats>,
     /// Signal-to-noise ratio of every output against f32, in decibels, where it was measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sqnr_db: BTreeMap<String, f64>,
+}
+
+/// What the host runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostStats {
+    /// The nodes of the model.
+    pub nodes: Vec<HostNode>,
+    /// Parts of the bundle that the host runs.
+    pub parts: u64,
+    /// Their share of the network's multiply-accumulates.
+    pub macs_share: f64,
+    /// Their share of the elements of all results.
+    pub elements_share: f64,
+}
+
+/// A node that the host runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostNode {
+    /// Its name; where it has none, that of its first output.
+    pub name: String,
+    /// Its ONNX operator.
+    pub op: String,
+    /// Why the machine does not run it.
+    pub why: String,
 }
 
 /// The network.
@@ -111,6 +138,75 @@ pub struct CompileStats {
     pub peak_rss_bytes: u64,
 }
 
+impl Stats {
+    /// The statistics of two programs that run one after the other.
+    pub fn and_then(mut self, next: &Self, clock_hz: u64) -> Self {
+        self.model.add(&next.model);
+        self.plan.add(&next.plan, clock_hz);
+        if let (Some(simulated), Some(next)) = (&mut self.simulated, &next.simulated) {
+            simulated.add(next, clock_hz);
+        }
+        self
+    }
+}
+
+impl ModelStats {
+    fn add(&mut self, next: &Self) {
+        self.layers += next.layers;
+        self.macs_direct += next.macs_direct;
+        self.macs_winograd += next.macs_winograd;
+        self.weights += next.weights;
+        self.parameters += next.parameters;
+    }
+}
+
+/// The use of an array over two stretches of time.
+fn joint_use(a: (f64, u64), b: (f64, u64)) -> f64 {
+    let cycles = a.1 + b.1;
+    if cycles == 0 { 0.0 } else { (a.0 * a.1 as f64 + b.0 * b.1 as f64) / cycles as f64 }
+}
+
+impl PlanStats {
+    fn add(&mut self, next: &Self, clock_hz: u64) {
+        self.phases += next.phases;
+        self.stages += next.stages;
+        self.largest_phase_stages = self.largest_phase_stages.max(next.largest_phase_stages);
+        self.mac_utilisation =
+            joint_use((self.mac_utilisation, self.cycles), (next.mac_utilisation, next.cycles));
+        // The gap of each is its cost over its bound, so the bounds are what adds up.
+        let bound = |stats: &Self| stats.cycles as f64 / (1.0 + stats.gap);
+        let joint = bound(self) + bound(next);
+        self.cycles += next.cycles;
+        self.gap = if joint > 0.0 { self.cycles as f64 / joint - 1.0 } else { 0.0 };
+        self.lower_bound_cycles += next.lower_bound_cycles;
+        self.proven_optimal &= next.proven_optimal;
+        add_bytes(&mut self.dram_bytes, &next.dram_bytes);
+        self.peak_activation_sram_bytes = self.peak_activation_sram_bytes.max(next.peak_activation_sram_bytes);
+        self.peak_weight_sram_bytes = self.peak_weight_sram_bytes.max(next.peak_weight_sram_bytes);
+        self.frames_per_second = frames_per_second(clock_hz, self.cycles);
+        self.energy_pj.add(&next.energy_pj);
+    }
+}
+
+fn add_bytes(bytes: &mut DramBytes, next: &DramBytes) {
+    bytes.weights += next.weights;
+    bytes.inputs += next.inputs;
+    bytes.outputs += next.outputs;
+    bytes.spill_write += next.spill_write;
+    bytes.spill_read += next.spill_read;
+    bytes.total += next.total;
+    bytes.compulsory += next.compulsory;
+}
+
+impl EnergyStats {
+    fn add(&mut self, next: &Self) {
+        self.mac += next.mac;
+        self.sram += next.sram;
+        self.dram += next.dram;
+        self.total += next.total;
+    }
+}
+
 impl From<EnergyUse> for EnergyStats {
     fn from(e: EnergyUse) -> Self {
         Self { mac: e.mac, sram: e.sram, dram: e.dram, total: e.total }
@@ -118,6 +214,24 @@ impl From<EnergyUse> for EnergyStats {
 }
 
 impl SimulatedStats {
+    /// The figures of the simulations of programs that run one after another, if there are any.
+    pub fn of_all(timings: &[Timing], clock_hz: u64, compulsory: u64) -> Option<Self> {
+        let mut each = timings.iter().map(|timing| Self::new(timing, clock_hz, 0));
+        let mut all = each.next()?;
+        each.for_each(|next| all.add(&next, clock_hz));
+        all.dram_bytes.compulsory = compulsory;
+        Some(all)
+    }
+
+    fn add(&mut self, next: &Self, clock_hz: u64) {
+        self.mac_utilisation =
+            joint_use((self.mac_utilisation, self.cycles), (next.mac_utilisation, next.cycles));
+        self.cycles += next.cycles;
+        self.frames_per_second = frames_per_second(clock_hz, self.cycles);
+        add_bytes(&mut self.dram_bytes, &next.dram_bytes);
+        self.energy_pj.add(&next.energy_pj);
+    }
+
     /// The figures of a simulation. `compulsory` is what no plan can avoid.
     pub fn new(timing: &Timing, clock_hz: u64, compulsory: u64) -> Self {
         let t = &timing.dram_bytes;

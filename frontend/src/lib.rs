@@ -3,9 +3,15 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`import`] | an ONNX file to the IR's `import` phase: f32 TOSA in NHWC |
+//! | [`host`] | ONNX models that the host runs, with tract |
+//! | [`partition`](mod@partition) | cuts a graph into parts for the machine and parts for the host |
+//! | [`proto`] | ONNX files as protobuf messages |
 //! | [`reference`](mod@reference) | the same file run by tract, as an outside judge in tests |
 //! | [`zoo`] | published networks written as ONNX files |
 
+pub mod host;
 pub mod import;
+pub mod partition;
+pub mod proto;
 pub mod reference;
 pub mod zoo;

@@ -1,9 +1,13 @@
 //! The bundle: a compiled network as one `.strata` file.
 //!
-//! A ZIP archive with stored (uncompressed) entries, so that any ZIP tool lists and extracts it: `manifest.json`,
-//! `program.bin`, `weights.safetensors`, `debug.json`, `host.mlir` where a tail of the network runs on the host, and
-//! the IR of each phase when asked for. The manifest holds the hash of every other entry. The same content gives the
-//! same bytes: entries stand in a fixed order with a fixed time.
+//! A network is a sequence of [parts](Part), each run by the machine or by the host, that hand tensors on by name.
+//! Most networks are one part, or one and a tail on the host.
+//!
+//! The file is a ZIP archive with stored (uncompressed) entries, so that any ZIP tool lists and extracts it:
+//! `manifest.json`, `debug.json`, and for each part `program.bin` and `weights.safetensors`, or `host.mlir`, or
+//! `host.onnx`. These stand at the top if there is one program and at most a tail after it, else in folders `part0`,
+//! `part1`, …. The IR of each phase is there when asked for. The manifest holds the hash of every other entry. The same
+//! content gives the same bytes: entries stand in a fixed order with a fixed time.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -15,7 +19,7 @@ use crate::program::Program;
 use crate::target::Target;
 
 /// Version of the bundle format.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// The one tensor of `weights.safetensors`.
 const WEIGHTS_TENSOR: &str = "weights";
 /// Bytes of an entry at most.
@@ -29,7 +33,7 @@ pub enum BundleError {
     Archive(String),
     /// An entry is missing.
     #[error("the bundle has no `{0}`")]
-    Missing(&'static str),
+    Missing(String),
     /// An entry's bytes are not those that the manifest names.
     #[error("`{entry}` is damaged: its hash is {found}, the manifest says {expected}")]
     Hash {
@@ -44,13 +48,19 @@ pub enum BundleError {
     #[error("`{entry}`: {reason}")]
     Malformed {
         /// The entry.
-        entry: &'static str,
+        entry: String,
         /// What is wrong.
         reason: String,
     },
     /// The program does not decode.
-    #[error("`program.bin`: {0}")]
-    Program(#[from] DecodeError),
+    #[error("`{entry}`: {error}")]
+    Program {
+        /// The entry.
+        entry: String,
+        /// Why.
+        #[source]
+        error: DecodeError,
+    },
     /// Another version of the format.
     #[error("bundle format {found}, this build reads {FORMAT_VERSION}")]
     Version {
@@ -85,6 +95,9 @@ pub struct Port {
     pub perm: Vec<usize>,
     /// What the integers mean; absent for integers that are meant as such.
     pub quantisation: Option<Quantisation>,
+    /// Whether the shape depends on the data, as that of what a detector keeps; `shape` is then only an example.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub varies: bool,
 }
 
 /// What a bundle says of itself.
@@ -98,76 +111,208 @@ pub struct Manifest {
     pub network: String,
     /// The machine it is for.
     pub target: Target,
-    /// Inputs, in the order of the program's input segments.
+    /// Inputs of the network.
     pub inputs: Vec<Port>,
-    /// Outputs, in the order of the program's output segments.
+    /// Outputs of the network.
     pub outputs: Vec<Port>,
-    /// Outputs of the whole network, if a host tail follows the machine; else as `outputs`.
-    pub host_outputs: Option<Vec<Port>>,
-    /// blake3 of every other entry.
-    pub hashes: BTreeMap<String, String>,
 }
 
-/// A compiled network.
+/// A stretch of the network with the tensors that it takes and gives, by name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Bundle {
-    /// What it says of itself. `hashes` is filled by [`to_bytes`](Self::to_bytes).
-    pub manifest: Manifest,
+pub struct Part {
+    /// What it takes: inputs of the network, or what earlier parts gave. For a program in the order of its input
+    /// segments, for a function in that of its arguments.
+    pub inputs: Vec<Port>,
+    /// What it gives, in the order of output segments or results.
+    pub outputs: Vec<Port>,
+    /// What runs.
+    pub code: Code,
+}
+
+/// What a part runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Code {
+    /// A program of the machine.
+    Machine(Machine),
+    /// A function `@host` of the compiler's IR in f32, as text with its constants inline: the host evaluates it.
+    Ir(String),
+    /// An ONNX model, which the host runs.
+    Onnx(Vec<u8>),
+}
+
+/// A program with its data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
     /// The program.
     pub program: Program,
     /// The weight segment.
     pub weights: Vec<u8>,
     /// Names of source layers, by `source` index.
     pub names: Vec<String>,
+}
+
+/// A compiled network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bundle {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The parts in the order in which they run.
+    pub parts: Vec<Part>,
     /// The statistics of the plan, as JSON.
     pub stats: Option<serde_json::Value>,
-    /// The IR of the host tail, as text with its constants inline.
-    pub host: Option<String>,
     /// IR dumps by phase name.
     pub dumps: BTreeMap<String, String>,
 }
 
+/// Who runs a part, as the manifest spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Runner {
+    Machine,
+    Ir,
+    Onnx,
+}
+
+/// A part as the manifest describes it.
+#[derive(Serialize, Deserialize)]
+struct PartEntry {
+    runner: Runner,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+/// `manifest.json`.
+#[derive(Serialize, Deserialize)]
+struct ManifestEntry {
+    #[serde(flatten)]
+    manifest: Manifest,
+    parts: Vec<PartEntry>,
+    /// blake3 of every other entry.
+    hashes: BTreeMap<String, String>,
+}
+
+/// `debug.json`.
 #[derive(Serialize, Deserialize)]
 struct Debug {
-    names: Vec<String>,
+    /// Names of source layers of each program.
+    names: Vec<Vec<String>>,
     stats: Option<serde_json::Value>,
 }
 
+/// The folder of part `index`, with its slash; empty for one program and at most a tail.
+fn folder(runners: &[Runner], index: usize) -> String {
+    match runners {
+        [Runner::Machine] | [Runner::Machine, Runner::Ir | Runner::Onnx] => String::new(),
+        _ => format!("part{index}/"),
+    }
+}
+
+fn malformed(entry: &str, error: impl std::fmt::Display) -> BundleError {
+    BundleError::Malformed { entry: entry.to_owned(), reason: error.to_string() }
+}
+
+fn archive_error(error: impl std::fmt::Display) -> BundleError {
+    BundleError::Archive(error.to_string())
+}
+
+impl Code {
+    fn runner(&self) -> Runner {
+        match self {
+            Self::Machine(_) => Runner::Machine,
+            Self::Ir(_) => Runner::Ir,
+            Self::Onnx(_) => Runner::Onnx,
+        }
+    }
+
+    /// The entries that hold it.
+    fn entries(&self, folder: &str) -> Result<Vec<(String, Vec<u8>)>, BundleError> {
+        Ok(match self {
+            Self::Machine(machine) => {
+                let name = format!("{folder}weights.safetensors");
+                let data = &machine.weights[..];
+                let weights = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], data)
+                    .and_then(|view| safetensors::serialize([(WEIGHTS_TENSOR, view)], None))
+                    .map_err(|e| malformed(&name, e))?;
+                vec![(format!("{folder}program.bin"), encode(&machine.program)), (name, weights)]
+            }
+            Self::Ir(text) => vec![(format!("{folder}host.mlir"), text.clone().into_bytes())],
+            Self::Onnx(bytes) => vec![(format!("{folder}host.onnx"), bytes.clone())],
+        })
+    }
+
+    /// The code of a part from its entries, which are taken out. `names` are those of its program's source layers.
+    fn take(
+        runner: Runner,
+        folder: &str,
+        entries: &mut BTreeMap<String, Vec<u8>>,
+        names: &mut impl Iterator<Item = Vec<String>>,
+    ) -> Result<Self, BundleError> {
+        let mut take = |file: &str| {
+            let name = format!("{folder}{file}");
+            match entries.remove(&name) {
+                Some(content) => Ok((name, content)),
+                None => Err(BundleError::Missing(name)),
+            }
+        };
+        Ok(match runner {
+            Runner::Machine => {
+                let (entry, program) = take("program.bin")?;
+                let program =
+                    decode(&program).map_err(|error| BundleError::Program { entry, error })?;
+                let (entry, weights) = take("weights.safetensors")?;
+                let weights = safetensors::SafeTensors::deserialize(&weights)
+                    .and_then(|t| t.tensor(WEIGHTS_TENSOR).map(|t| t.data().to_vec()))
+                    .map_err(|e| malformed(&entry, e))?;
+                Self::Machine(Machine { program, weights, names: names.next().unwrap_or_default() })
+            }
+            Runner::Ir => {
+                let (entry, text) = take("host.mlir")?;
+                Self::Ir(String::from_utf8(text).map_err(|e| malformed(&entry, e))?)
+            }
+            Runner::Onnx => Self::Onnx(take("host.onnx")?.1),
+        })
+    }
+}
+
 impl Bundle {
+    /// The machine's programs, in the order in which they run.
+    pub fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.parts.iter().filter_map(|part| match &part.code {
+            Code::Machine(machine) => Some(machine),
+            Code::Ir(_) | Code::Onnx(_) => None,
+        })
+    }
+
     /// The file's bytes.
     ///
     /// # Errors
     /// If the archive cannot be written (an entry beyond ZIP's limits).
     pub fn to_bytes(&self) -> Result<Vec<u8>, BundleError> {
-        let json = |entry: &'static str, value: serde_json::Result<Vec<u8>>| {
-            value.map_err(|e| BundleError::Malformed { entry, reason: e.to_string() })
-        };
-        let debug = Debug { names: self.names.clone(), stats: self.stats.clone() };
-        let view = safetensors::tensor::TensorView::new(
-            safetensors::Dtype::U8,
-            vec![self.weights.len()],
-            &self.weights,
-        )
-        .map_err(|e| BundleError::Malformed { entry: "weights.safetensors", reason: e.to_string() })?;
-        let weights = safetensors::serialize([(WEIGHTS_TENSOR, view)], None)
-            .map_err(|e| BundleError::Malformed { entry: "weights.safetensors", reason: e.to_string() })?;
-        let mut entries = vec![
-            ("program.bin".to_owned(), encode(&self.program)),
-            ("weights.safetensors".to_owned(), weights),
-            ("debug.json".to_owned(), json("debug.json", serde_json::to_vec_pretty(&debug))?),
-        ];
-        entries.extend(self.host.iter().map(|h| ("host.mlir".to_owned(), h.clone().into_bytes())));
+        let runners: Vec<Runner> = self.parts.iter().map(|part| part.code.runner()).collect();
+        let mut entries = Vec::new();
+        for (index, part) in self.parts.iter().enumerate() {
+            entries.extend(part.code.entries(&folder(&runners, index))?);
+        }
+        let names = self.machines().map(|machine| machine.names.clone()).collect();
+        let debug = Debug { names, stats: self.stats.clone() };
+        let debug = serde_json::to_vec_pretty(&debug).map_err(|e| malformed("debug.json", e))?;
+        entries.push(("debug.json".to_owned(), debug));
         entries.extend(
             self.dumps.iter().map(|(name, text)| (format!("ir/{name}.mlir"), text.clone().into_bytes())),
         );
-        let mut manifest = self.manifest.clone();
-        manifest.format = FORMAT_VERSION;
-        manifest.hashes =
-            entries.iter().map(|(n, bytes)| (n.clone(), blake3::hash(bytes).to_hex().to_string())).collect();
-        let manifest = json("manifest.json", serde_json::to_vec_pretty(&manifest))?;
+        let describe = |(part, runner): (&Part, Runner)| PartEntry {
+            runner,
+            inputs: part.inputs.clone(),
+            outputs: part.outputs.clone(),
+        };
+        let manifest = ManifestEntry {
+            manifest: Manifest { format: FORMAT_VERSION, ..self.manifest.clone() },
+            parts: self.parts.iter().zip(runners).map(describe).collect(),
+            hashes: entries.iter().map(|(name, bytes)| (name.clone(), hash(bytes))).collect(),
+        };
+        let manifest = serde_json::to_vec_pretty(&manifest).map_err(|e| malformed("manifest.json", e))?;
         entries.insert(0, ("manifest.json".to_owned(), manifest));
 
-        let archive = |e: zip::result::ZipError| BundleError::Archive(e.to_string());
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
         for (name, bytes) in entries {
             let options = zip::write::SimpleFileOptions::default()
@@ -175,95 +320,85 @@ impl Bundle {
                 .last_modified_time(zip::DateTime::default())
                 .with_alignment(64)
                 .large_file(bytes.len() as u64 >= u64::from(u32::MAX));
-            zip.start_file(name, options).map_err(archive)?;
-            zip.write_all(&bytes).map_err(|e| BundleError::Archive(e.to_string()))?;
+            zip.start_file(name, options).map_err(archive_error)?;
+            zip.write_all(&bytes).map_err(archive_error)?;
         }
-        Ok(zip.finish().map_err(archive)?.into_inner())
+        Ok(zip.finish().map_err(archive_error)?.into_inner())
     }
 
     /// The bundle that a file's bytes hold. The program is decoded, not yet verified.
     ///
     /// # Errors
-    /// If they are not a bundle of this format, or an entry is missing, damaged or malformed.
+    /// If they are not a bundle of this format, or an entry is missing, damaged, malformed or not expected.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
-        let archive = |e: &dyn std::fmt::Display| BundleError::Archive(e.to_string());
-        let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| archive(&e))?;
-        let mut entries: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        for index in 0..zip.len() {
-            let file = zip.by_index(index).map_err(|e| archive(&e))?;
-            let name = file.name().map_err(|e| archive(&e))?.into_owned();
-            let mut content = Vec::new();
-            // A stored entry cannot be larger than the file that holds it, whatever its header claims.
-            let limit = MAX_ENTRY_BYTES.min(bytes.len() as u64);
-            file.take(limit + 1).read_to_end(&mut content).map_err(|e| archive(&format!("`{name}`: {e}")))?;
-            if content.len() as u64 > limit {
-                return Err(archive(&format!("`{name}` is larger than {limit} bytes")));
-            }
-            entries.insert(name, content);
-        }
-        let mut take = |name: &'static str| entries.remove(name).ok_or(BundleError::Missing(name));
-        let malformed = |entry: &'static str| {
-            move |e: serde_json::Error| BundleError::Malformed { entry, reason: e.to_string() }
-        };
-        let manifest_bytes = take("manifest.json")?;
-        let version: serde_json::Value =
-            serde_json::from_slice(&manifest_bytes).map_err(malformed("manifest.json"))?;
-        match version.get("format").and_then(serde_json::Value::as_u64) {
-            Some(found) if found == u64::from(FORMAT_VERSION) => {}
-            found => {
-                let found = found.and_then(|f| u32::try_from(f).ok()).unwrap_or(0);
-                return Err(BundleError::Version { found });
-            }
-        }
-        let manifest: Manifest = serde_json::from_value(version).map_err(malformed("manifest.json"))?;
-        let program = take("program.bin")?;
-        let weights = take("weights.safetensors")?;
-        let debug = take("debug.json")?;
-        let host = entries.remove("host.mlir");
-        let fixed = [
-            ("program.bin", Some(&program)),
-            ("weights.safetensors", Some(&weights)),
-            ("debug.json", Some(&debug)),
-            ("host.mlir", host.as_ref()),
-        ];
-        let fixed = fixed.into_iter().filter_map(|(n, b)| b.map(|b| (n, b)));
-        for (name, content) in fixed.chain(entries.iter().map(|(n, b)| (n.as_str(), b))) {
-            let found = blake3::hash(content).to_hex().to_string();
-            let expected = manifest.hashes.get(name).cloned().unwrap_or_else(|| "nothing".to_owned());
+        let mut entries = unpack(bytes)?;
+        let missing = |name: &str| BundleError::Missing(name.to_owned());
+        let manifest = entries.remove("manifest.json").ok_or_else(|| missing("manifest.json"))?;
+        let ManifestEntry { manifest, parts, hashes } = read_manifest(&manifest)?;
+        for (name, content) in &entries {
+            let found = hash(content);
+            let expected = hashes.get(name).cloned().unwrap_or_else(|| "nothing".to_owned());
             if found != expected {
-                return Err(BundleError::Hash { entry: name.to_owned(), expected, found });
+                return Err(BundleError::Hash { entry: name.clone(), expected, found });
             }
         }
-        let present = |name: &String| {
-            let fixed = ["program.bin", "weights.safetensors", "debug.json"].contains(&name.as_str());
-            fixed || entries.contains_key(name) || (name == "host.mlir" && host.is_some())
-        };
-        if let Some(name) = manifest.hashes.keys().find(|&n| !present(n)) {
-            return Err(archive(&format!("`{name}`, which the manifest names, is missing")));
+        if let Some(name) = hashes.keys().find(|&name| !entries.contains_key(name)) {
+            return Err(archive_error(format!("`{name}`, which the manifest names, is missing")));
         }
-        let tensors = safetensors::SafeTensors::deserialize(&weights)
-            .and_then(|t| t.tensor(WEIGHTS_TENSOR).map(|t| t.data().to_vec()))
-            .map_err(|e| BundleError::Malformed { entry: "weights.safetensors", reason: e.to_string() })?;
-        let debug: Debug = serde_json::from_slice(&debug).map_err(malformed("debug.json"))?;
-        let text = |entry: &'static str, bytes: Vec<u8>| {
-            String::from_utf8(bytes).map_err(|e| BundleError::Malformed { entry, reason: e.to_string() })
+        let debug = entries.remove("debug.json").ok_or_else(|| missing("debug.json"))?;
+        let debug: Debug = serde_json::from_slice(&debug).map_err(|e| malformed("debug.json", e))?;
+        let mut names = debug.names.into_iter();
+        let runners: Vec<Runner> = parts.iter().map(|part| part.runner).collect();
+        let take = |(index, PartEntry { runner, inputs, outputs }): (usize, PartEntry)| {
+            let code = Code::take(runner, &folder(&runners, index), &mut entries, &mut names)?;
+            Ok(Part { inputs, outputs, code })
         };
+        let parts = parts.into_iter().enumerate().map(take).collect::<Result<Vec<_>, BundleError>>()?;
         let mut dumps = BTreeMap::new();
         for (name, content) in entries {
             let phase = name.strip_prefix("ir/").and_then(|n| n.strip_suffix(".mlir"));
             let Some(phase) = phase else {
-                return Err(archive(&format!("unexpected entry `{name}`")));
+                return Err(archive_error(format!("unexpected entry `{name}`")));
             };
-            dumps.insert(phase.to_owned(), text("ir", content)?);
+            dumps.insert(phase.to_owned(), String::from_utf8(content).map_err(|e| malformed(&name, e))?);
         }
-        Ok(Self {
-            manifest,
-            program: decode(&program)?,
-            weights: tensors,
-            names: debug.names,
-            stats: debug.stats,
-            host: host.map(|h| text("host.mlir", h)).transpose()?,
-            dumps,
-        })
+        Ok(Self { manifest, parts, stats: debug.stats, dumps })
     }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// The entries of an archive by name.
+fn unpack(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
+    let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(archive_error)?;
+    let mut entries = BTreeMap::new();
+    for index in 0..zip.len() {
+        let file = zip.by_index(index).map_err(archive_error)?;
+        let name = file.name().map_err(archive_error)?.into_owned();
+        let mut content = Vec::new();
+        // A stored entry cannot be larger than the file that holds it, whatever its header claims.
+        let limit = MAX_ENTRY_BYTES.min(bytes.len() as u64);
+        file.take(limit + 1)
+            .read_to_end(&mut content)
+            .map_err(|e| archive_error(format!("`{name}`: {e}")))?;
+        if content.len() as u64 > limit {
+            return Err(archive_error(format!("`{name}` is larger than {limit} bytes")));
+        }
+        entries.insert(name, content);
+    }
+    Ok(entries)
+}
+
+/// The manifest, if it is of this format.
+fn read_manifest(bytes: &[u8]) -> Result<ManifestEntry, BundleError> {
+    let json: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|e| malformed("manifest.json", e))?;
+    let format = json.get("format").and_then(serde_json::Value::as_u64);
+    if format != Some(u64::from(FORMAT_VERSION)) {
+        let found = format.and_then(|f| u32::try_from(f).ok()).unwrap_or(0);
+        return Err(BundleError::Version { found });
+    }
+    serde_json::from_value(json).map_err(|e| malformed("manifest.json", e))
 }

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use strata_ir::Module;
 use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
 use strata_ir::text::resources;
-use strata_isa_spec::asm::disassemble;
-use strata_isa_spec::bundle::Bundle;
 use strata_passes::manager::Phase;
 
 use super::args::{ImageArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
 use super::failure::Failure;
 use super::model::{self, Content};
-use super::tables::{count, plan_lines, row, show, si, table};
+use super::program::program_text;
+use super::tables::{count, host_text, plan_lines, row, show, si, table};
 use crate::compile::{CalibrationData, CompileOptions, Compiled, Compiler, Event};
 use crate::io::{self, write_atomic};
 use crate::{Mode, Objective};
@@ -62,6 +61,9 @@ pub(super) struct Args {
     /// Do not measure the outputs against f32
     #[arg(long)]
     no_measure: bool,
+    /// Let the host run nothing: nodes that the machine has no form of are an error, which lists them all
+    #[arg(long)]
+    no_host: bool,
     #[command(flatten)]
     images: ImageArgs,
 }
@@ -99,7 +101,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let options = CompileOptions { calibration: calibration(args, &bytes)?, ..options };
     let compiler = Compiler::new(options);
     let progress = console.progress(None);
-    let mut dumps = Dumps { args, emit, progress: &progress, failure: None, emitted: None };
+    let mut dumps = Dumps { args, emit, progress: &progress, failure: None, emitted: None, part: None };
     let file_name = model::file_name(&args.model);
     let observer = &mut |event: Event<'_>| dumps.see(event);
     let compiled = compiler.compile_onnx(&bytes, &file_name, observer);
@@ -124,12 +126,11 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         write_atomic(path, format!("{json}\n").as_bytes())?;
     }
     if let Some(folder) = &args.dump_phases {
-        let Bundle { program, names, .. } = &compiled.bundle;
-        write_atomic(&folder.join("5-program.asm"), disassemble(program, names).as_bytes())?;
+        write_atomic(&folder.join("5-program.asm"), program_text(&compiled.bundle).as_bytes())?;
     }
     match emit {
         Some(Phase::Program) => {
-            let text = disassemble(&compiled.bundle.program, &compiled.bundle.names);
+            let text = program_text(&compiled.bundle);
             write_emitted(args, Emitted { text, side: None }, console)
         }
         Some(phase) => {
@@ -160,6 +161,7 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
         range: args.range.clone(),
         input_shapes: args.input_shapes.iter().cloned().collect(),
         measure_sqnr: !args.no_measure,
+        host: !args.no_host,
         ..CompileOptions::new(args.target.target()?)
     })
 }
@@ -172,8 +174,7 @@ fn calibration(args: &Args, bytes: &[u8]) -> Result<CalibrationData, Failure> {
         };
         return Ok(CalibrationData::Noise { seed: args.seed, samples });
     };
-    let module = model::imported(bytes, &args.model, &args.input_shapes)?;
-    let (inputs, _) = model::main_ports(&module)?;
+    let inputs = model::onnx_inputs(bytes, &args.model, &args.input_shapes)?;
     model::calibration(path, &inputs, &args.images.options())
 }
 
@@ -190,6 +191,8 @@ struct Dumps<'a> {
     progress: &'a Progress<'a>,
     failure: Option<Failure>,
     emitted: Option<Emitted>,
+    /// The part that events are about, if the model is in parts.
+    part: Option<usize>,
 }
 
 impl Dumps<'_> {
@@ -197,20 +200,43 @@ impl Dumps<'_> {
         match event {
             Event::Step(step) => self.progress.step(step),
             Event::Note(note) => self.progress.note(&note),
+            Event::Part { index, on_host, .. } => {
+                if self.part.is_none() {
+                    // What was seen until now was the model as a whole, which is not what is compiled.
+                    self.emitted = None;
+                }
+                self.part = (!on_host).then_some(index);
+            }
             Event::Reached(phase, module) => {
                 if let Some(folder) = &self.args.dump_phases {
-                    let at = Phase::ALL.iter().position(|p| *p == phase).unwrap_or_default();
-                    let path = folder.join(format!("{at}-{phase}.mlir"));
-                    let written = write_module(&path, &render(module, self.args.inline_constants));
+                    let written = self.dump(folder, phase, module);
                     self.failure = self.failure.take().or(written.err());
                 }
                 if self.emit == Some(phase) {
                     // Standard output has no file beside it.
                     let inline = self.args.inline_constants || self.args.output.is_none();
+                    if self.emitted.is_some() {
+                        let what = "the model is in several parts; --dump-phases writes the IR of each";
+                        self.failure = self.failure.take().or(Some(Failure::Usage(what.to_owned())));
+                    }
                     self.emitted = Some(render(module, inline));
                 }
             }
         }
+    }
+}
+
+impl Dumps<'_> {
+    /// Writes the IR of a phase, of a part in a folder of its own.
+    fn dump(&self, folder: &Path, phase: Phase, module: &Module) -> Result<(), Failure> {
+        let at = Phase::ALL.iter().position(|p| *p == phase).unwrap_or_default();
+        let folder = match self.part {
+            None => folder.to_owned(),
+            Some(part) => folder.join(format!("part{part}")),
+        };
+        create_folder(&folder)?;
+        let path = folder.join(format!("{at}-{phase}.mlir"));
+        write_module(&path, &render(module, self.args.inline_constants))
     }
 }
 
@@ -257,6 +283,9 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
         row(&mut plan, &[&[what.to_owned()], values.as_slice()].concat());
     }
     text += &show(&plan);
+    if let Some(host) = &stats.host {
+        text += &format!("\n{}", host_text(host));
+    }
     for (name, db) in &stats.sqnr_db {
         text += &format!("\noutput `{name}`: {db:.1} dB signal to quantisation noise against f32");
     }

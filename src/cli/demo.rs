@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use strata_frontend::zoo::{ZooModel, ZooOptions, build, encode};
+use strata_frontend::proto::encode;
+use strata_frontend::zoo::{ZooModel, ZooOptions, build};
 use strata_ir::eval;
-use strata_passes::plan::summary::{ActivationTable, activation_table};
+use strata_passes::plan::summary::activation_table;
 
 use super::args::{TargetArgs, parse_size};
 use super::console::{Console, Progress};
@@ -62,7 +63,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         si(model.macs_direct as f64),
         si(model.macs_winograd as f64),
         count(model.weights),
-        activations(&activation_table(&single.graph, target.memory.activation), target.memory.activation)
+        activations(&single, target.memory.activation)
     ))?;
 
     let progress = console.progress(None);
@@ -121,7 +122,9 @@ fn watch(event: &Event<'_>, progress: &Progress<'_>) {
 }
 
 /// The table that opens an article on layer fusion: how large the outputs of convolutions are.
-fn activations(found: &ActivationTable, sram_bytes: u64) -> String {
+fn activations(compiled: &Compiled, sram_bytes: u64) -> String {
+    let Some((_, graph)) = compiled.plans.first() else { return String::new() };
+    let found = activation_table(graph, sram_bytes);
     let mut lines = table(&["outputs of about", "convolutions"]);
     for (&class, n) in found.convolutions.iter().rev() {
         let size = 1u64.checked_shl(class).map_or_else(|| "-".to_owned(), human_bytes);
@@ -154,7 +157,9 @@ fn savings(single: &Compiled, multi: &Compiled, traffic: &Compiled) -> String {
 
 /// Runs a network on the interpreter and its integers on the evaluator; the number of values that agree, all of them.
 fn run_small(prepared: &Prepared, progress: &Progress<'_>) -> Result<u64, Failure> {
-    let module = prepared.module();
+    let [module] = prepared.modules().collect::<Vec<_>>()[..] else {
+        return Err(Failure::failed("the network is in several parts"));
+    };
     let compiled = finish(prepared, Mode::Multi, Objective::Latency, progress)?;
     let session = Session::new(compiled.bundle)?;
     let (mut real, mut integers) = (Vec::new(), Vec::new());
@@ -177,7 +182,7 @@ fn run_small(prepared: &Prepared, progress: &Progress<'_>) -> Result<u64, Failur
     let expected = eval::eval_function(module, main, arguments).map_err(Failure::failed)?;
     let mut compared = 0;
     for ((port, tensor), (name, found)) in
-        session.bundle().manifest.outputs.iter().zip(&expected).zip(&machine)
+        session.raw_outputs().zip(&expected).zip(&machine)
     {
         let expected = session::from_tensor(port, tensor)?;
         if expected.values != found.values {

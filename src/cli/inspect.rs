@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
-use strata_isa_spec::bundle::{Bundle, Port};
+use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port};
+use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Head, timed};
 use strata_passes::manager::Phase;
 
@@ -12,7 +13,7 @@ use super::args::parse_shape;
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
-use super::tables::{count, megabytes, plan_lines, row, show, si, table, words};
+use super::tables::{count, host_text, megabytes, plan_lines, row, show, si, table, words};
 use crate::compile::f32_macs;
 use crate::io::array::show_shape;
 use crate::report::human_bytes;
@@ -38,9 +39,10 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let text = match model::content(path)? {
         Content::Bundle(bytes) => {
             let bundle = Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e))?;
-            let refused = strata_isa_spec::verify::verify(&bundle.program, &bundle.manifest.target);
-            if !refused.is_empty() {
-                console.note(&format!("the program breaks {} rules; see `strata verify`", refused.len()));
+            let target = &bundle.manifest.target;
+            let refused: usize = bundle.machines().map(|machine| verify(&machine.program, target).len()).sum();
+            if refused > 0 {
+                console.note(&format!("the program breaks {refused} rules; see `strata verify`"));
             }
             bundle_text(&bundle, args.stages)
         }
@@ -64,7 +66,7 @@ fn ports_text(inputs: &[Port], outputs: &[Port]) -> String {
 }
 
 fn bundle_text(bundle: &Bundle, stages: bool) -> String {
-    let Bundle { manifest, program, weights, names, .. } = bundle;
+    let manifest = &bundle.manifest;
     let target = &manifest.target;
     let mut text = format!(
         "{} for {} ({} MACs, {} activation and {} weight SRAM), by {}\n\n",
@@ -75,13 +77,44 @@ fn bundle_text(bundle: &Bundle, stages: bool) -> String {
         human_bytes(target.memory.weight),
         manifest.producer
     );
-    let outputs = manifest.host_outputs.as_ref().unwrap_or(&manifest.outputs);
-    text += &ports_text(&manifest.inputs, outputs);
-    if bundle.host.is_some() {
-        text += "\nThe tail of the network runs on the host, in f32.\n";
+    text += &ports_text(&manifest.inputs, &manifest.outputs);
+    for (index, part) in bundle.parts.iter().enumerate() {
+        if bundle.parts.len() > 1 {
+            text += &format!("\npart {index}: {}", runner_text(part));
+        }
+        if let Code::Machine(machine) = &part.code {
+            text += &machine_text(machine, stages);
+        }
     }
+    let stats = bundle.stats.clone().and_then(|stats| serde_json::from_value::<Stats>(stats).ok());
+    if let Some(stats) = stats {
+        let mut lines = table(&["plan", &stats.plan.mode]);
+        for (what, values) in plan_lines(&[(&stats.plan, stats.simulated.as_ref())]) {
+            row(&mut lines, &[&[what.to_owned()], values.as_slice()].concat());
+        }
+        text += &format!("\n{}", show(&lines));
+        if let Some(host) = &stats.host {
+            text += &format!("\n{}", host_text(host));
+        }
+    }
+    text
+}
+
+/// Who runs a part, and what passes in and out.
+fn runner_text(part: &Part) -> String {
+    let names = |ports: &[Port]| ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
+    let runner = match &part.code {
+        Code::Machine(_) => "the machine".to_owned(),
+        Code::Ir(_) => "the host, a function of the IR in f32".to_owned(),
+        Code::Onnx(bytes) => format!("the host, an ONNX model of {}", human_bytes(bytes.len() as u64)),
+    };
+    format!("{runner}; {} -> {}\n", names(&part.inputs), names(&part.outputs))
+}
+
+fn machine_text(machine: &Machine, stages: bool) -> String {
+    let Machine { program, weights, names } = machine;
     let traffic = timed::traffic(program);
-    text += &format!(
+    let text = format!(
         "\n{} phases, {} stages, {} streams, {} of weights; {} over DRAM an inference\n\n",
         program.phases.len(),
         program.phases.iter().map(|phase| phase.stages.len()).sum::<usize>(),
@@ -113,16 +146,7 @@ fn bundle_text(bundle: &Bundle, stages: bool) -> String {
             }
         }
     }
-    text += &show(&lines);
-    let stats = bundle.stats.clone().and_then(|stats| serde_json::from_value::<Stats>(stats).ok());
-    if let Some(stats) = stats {
-        let mut lines = table(&["plan", &stats.plan.mode]);
-        for (what, values) in plan_lines(&[(&stats.plan, stats.simulated.as_ref())]) {
-            row(&mut lines, &[&[what.to_owned()], values.as_slice()].concat());
-        }
-        text += &format!("\n{}", show(&lines));
-    }
-    text
+    text + &show(&lines)
 }
 
 fn module_text(path: &Path, module: &Module) -> String {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use strata_frontend::import::{ImportOptions, import};
+use strata_frontend::import::{self, ImportOptions};
+use strata_frontend::proto::decode;
 use strata_ir::text::resources::Resources;
 use strata_ir::{Module, diag, text};
 use strata_isa_spec::bundle::{Bundle, Port};
@@ -75,13 +76,28 @@ pub(super) fn imported(
     path: &Path,
     input_shapes: &[(String, Vec<usize>)],
 ) -> Result<Module, Failure> {
-    let options = ImportOptions {
+    let imported = import::import(bytes, &import_options(path, input_shapes));
+    Ok(imported.map_err(|error| Failure::from(CompileError::from(error)).about(path))?.module)
+}
+
+/// The inputs of a model, whatever its nodes.
+pub(super) fn onnx_inputs(
+    bytes: &[u8],
+    path: &Path,
+    input_shapes: &[(String, Vec<usize>)],
+) -> Result<Vec<Port>, Failure> {
+    let options = import_options(path, input_shapes);
+    let model = decode(bytes).and_then(|model| import::inputs(&model, &options));
+    let inputs = model.map_err(|error| Failure::from(CompileError::from(error)).about(path))?;
+    Ok(inputs.iter().map(|port| session::plain_port(&port.name, &port.shape, port.dtype)).collect())
+}
+
+fn import_options(path: &Path, input_shapes: &[(String, Vec<usize>)]) -> ImportOptions {
+    ImportOptions {
         input_shapes: input_shapes.iter().cloned().collect(),
         file_name: file_name(path),
         ..ImportOptions::default()
-    };
-    let imported = import(bytes, &options);
-    Ok(imported.map_err(|error| Failure::from(CompileError::from(error)).about(path))?.module)
+    }
 }
 
 /// The last part of a path, for locations and messages.

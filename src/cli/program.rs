@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use strata_isa_spec::asm::disassemble;
-use strata_isa_spec::bundle::Bundle;
+use strata_isa_spec::bundle::{Bundle, Code, Machine, Part};
 use strata_isa_spec::verify::verify as verify_program;
 use strata_passes::manager::Phase;
 
@@ -26,12 +26,24 @@ pub(super) struct DisasmArgs {
 
 /// Runs `strata disasm`.
 pub(super) fn disasm(args: &DisasmArgs, console: &Console) -> Result<(), Failure> {
-    let Bundle { program, names, .. } = model::bundle(&args.bundle)?;
-    let text = disassemble(&program, &names);
+    let text = program_text(&model::bundle(&args.bundle)?);
     match &args.output {
         Some(path) => Ok(write_atomic(path, text.as_bytes())?),
         None => console.print(&text),
     }
+}
+
+/// The text of a bundle's programs; where there are several, each under the number of its part.
+pub(super) fn program_text(bundle: &Bundle) -> String {
+    let several = bundle.machines().count() > 1;
+    let text = |(index, part): (usize, &Part)| match &part.code {
+        Code::Machine(Machine { program, names, .. }) => {
+            let title = if several { format!("; part {index}\n") } else { String::new() };
+            Some(title + &disassemble(program, names))
+        }
+        Code::Ir(_) | Code::Onnx(_) => None,
+    };
+    bundle.parts.iter().enumerate().filter_map(text).collect()
 }
 
 /// Check a bundle or a module of the IR, and list all that is wrong
@@ -52,9 +64,12 @@ pub(super) fn verify(args: &VerifyArgs, console: &Console) -> Result<(), Failure
     };
     let target = &bundle.manifest.target;
     let mut problems: Vec<String> = target.problems();
-    problems.extend(verify_program(&bundle.program, target).iter().map(ToString::to_string));
-    let (phases, stages) =
-        (bundle.program.phases.len(), bundle.program.phases.iter().map(|p| p.stages.len()).sum::<usize>());
+    let (mut phases, mut stages) = (0, 0);
+    for Machine { program, .. } in bundle.machines() {
+        problems.extend(verify_program(program, target).iter().map(ToString::to_string));
+        phases += program.phases.len();
+        stages += program.phases.iter().map(|phase| phase.stages.len()).sum::<usize>();
+    }
     if let Err(error) = Session::new(bundle) {
         problems.push(error.to_string());
     }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use maud::{DOCTYPE, html};
 use strata_isa_spec::bundle::Bundle;
+use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Head, timed};
 
 use super::console::Console;
 use super::failure::Failure;
 use super::model;
-use super::tables::{count, megabytes, percent, plan_lines, row, show, table};
+use super::tables::{count, host_text, megabytes, percent, plan_lines, row, show, table};
 use crate::io::write_atomic;
 use crate::stats::{SimulatedStats, Stats};
 
@@ -31,7 +32,8 @@ struct Subject {
     title: String,
     bundle: Bundle,
     stats: Stats,
-    timing: timed::Timing,
+    /// Of each program.
+    timings: Vec<timed::Timing>,
 }
 
 /// Runs the command.
@@ -42,16 +44,17 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let title = model::file_name(path);
         progress.step(&title);
         let bundle = model::bundle(path)?;
-        let refused = strata_isa_spec::verify::verify(&bundle.program, &bundle.manifest.target);
-        if !refused.is_empty() {
+        let target = &bundle.manifest.target;
+        if bundle.machines().any(|machine| !verify(&machine.program, target).is_empty()) {
             return Err(Failure::file(path, "the program is not valid; see `strata verify`"));
         }
         let stats = bundle.stats.clone().and_then(|stats| serde_json::from_value::<Stats>(stats).ok());
         let mut stats = stats.ok_or_else(|| Failure::file(path, "the bundle has no statistics"))?;
-        let timing = timed::simulate(&bundle.program, &bundle.manifest.target);
-        let clock = bundle.manifest.target.array.clock_hz;
-        stats.simulated = Some(SimulatedStats::new(&timing, clock, stats.plan.dram_bytes.compulsory));
-        subjects.push(Subject { title, bundle, stats, timing });
+        let timings: Vec<_> =
+            bundle.machines().map(|machine| timed::simulate(&machine.program, target)).collect();
+        let clock = target.array.clock_hz;
+        stats.simulated = SimulatedStats::of_all(&timings, clock, stats.plan.dram_bytes.compulsory);
+        subjects.push(Subject { title, bundle, stats, timings });
         progress.done(subjects.len() as u64);
     }
     drop(progress);
@@ -106,18 +109,23 @@ fn page(subjects: &[Subject]) -> String {
 }
 
 fn phases(subject: &Subject) -> maud::Markup {
-    let Subject { title, bundle, timing, .. } = subject;
-    let program = &bundle.program;
+    let Subject { title, bundle, timings, .. } = subject;
+    let cycles: u64 = timings.iter().map(|timing| timing.cycles).sum();
+    let programs = bundle.machines().zip(timings);
+    let phases = programs.flat_map(|(machine, timing)| {
+        machine.program.phases.iter().zip(&timing.phases).map(|(phase, time)| (&machine.names, phase, time))
+    });
     html! {
         h2 { (title) }
+        @if let Some(host) = &subject.stats.host { pre { (host_text(host)) } }
         p.key {
             "What stages spend a phase on:"
             span.busy {} "busy" span.input {} "waiting for input" span.output {} "for room" span.weights {} "for weights"
             span.turn {} "for their turn, and changing over"
         }
-        @for (at, (phase, time)) in program.phases.iter().zip(&timing.phases).enumerate() {
+        @for (at, (names, phase, time)) in phases.enumerate() {
             h3 { "Phase " (at) ": " (count(time.cycles)) " cycles, "
-                (percent(time.cycles as f64 / timing.cycles.max(1) as f64)) " of the inference" }
+                (percent(time.cycles as f64 / cycles.max(1) as f64)) " of the inference" }
             @let loaded: u64 = phase.loads.iter().map(|load| u64::from(load.bytes)).sum();
             p { "Loads " (megabytes(loaded)) " of weights; DRAM is busy for "
                 (percent(time.dram_busy as f64 / time.cycles.max(1) as f64)) " of the phase." }
@@ -127,7 +135,7 @@ fn phases(subject: &Subject) -> maud::Markup {
                     @let share = |cycles: u64| format!("width:{:.1}%", 100.0 * cycles as f64 / time.cycles.max(1) as f64);
                     @let is_dma = matches!(stage.code.head, Head::DmaIn(_) | Head::DmaOut(_));
                     tr {
-                        td { (bundle.names.get(stage.source as usize).map_or("", String::as_str)) }
+                        td { (names.get(stage.source as usize).map_or("", String::as_str)) }
                         td { (stage.code.head.mnemonic()) }
                         td { @if !is_dma { (stage.code.out.rows) } }
                         td { @if !is_dma { (count(stage.code.macs_direct())) } }

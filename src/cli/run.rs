@@ -71,17 +71,18 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
 fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Failure> {
     let session = Session::new(bundle).map_err(|e| Failure::file(&args.model, e))?;
-    let Bundle { manifest, program, stats, .. } = session.bundle();
+    let Bundle { manifest, stats, .. } = session.bundle();
     // Timing alone needs no inputs: the machine's time does not depend on them.
     let time_only = args.timing && args.inputs.is_empty() && args.output_dir.is_none();
     if !time_only {
         let inputs = model::inputs(&args.inputs, session.inputs(), &args.images.options())?;
-        let progress = console.progress(Some(program.phases.len() as u64));
+        let progress = console.progress(Some(session.n_phases() as u64));
         progress.step("phases");
         let done = &mut |phases: usize| progress.done(phases as u64);
         let outputs = if args.raw { session.run_raw(&inputs, done)? } else { session.run(&inputs, done)? };
         drop(progress);
-        let ports = if args.raw { &manifest.outputs[..] } else { session.outputs() };
+        let raw_ports: Vec<Port> = session.raw_outputs().cloned().collect();
+        let ports = if args.raw { &raw_ports[..] } else { session.outputs() };
         write_outputs(args, session.inputs(), ports, &outputs, console)?;
     }
     let mut written = match stats {
@@ -92,11 +93,13 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
     if args.timing {
         let progress = console.progress(None);
         progress.step("simulating");
-        let timing = timed::simulate(program, &manifest.target);
+        let programs = session.bundle().machines().map(|machine| &machine.program);
+        let timings: Vec<_> = programs.map(|program| timed::simulate(program, &manifest.target)).collect();
         drop(progress);
         let compulsory = written.get("plan").and_then(|p| p.pointer("/dram_bytes/compulsory")?.as_u64());
         let clock = manifest.target.array.clock_hz;
-        let simulated = SimulatedStats::new(&timing, clock, compulsory.unwrap_or_default());
+        let simulated = SimulatedStats::of_all(&timings, clock, compulsory.unwrap_or_default());
+        let simulated = simulated.ok_or_else(|| Failure::failed("the bundle holds no program"))?;
         console.summary(&show_timing(&simulated))?;
         written.insert("simulated".to_owned(), serde_json::to_value(&simulated).map_err(Failure::failed)?);
     }

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::report::human_bytes;
-use crate::stats::{EnergyStats, PlanStats, SimulatedStats};
+use crate::stats::{EnergyStats, HostNode, HostStats, PlanStats, SimulatedStats};
 use strata_passes::plan::DramBytes;
 
 /// A table without frames: the first column to the left, the others to the right.
@@ -131,5 +131,26 @@ mod tests {
         assert_eq!(si(12.0), "12");
         assert_eq!(megabytes(121_100_000), "121.1 MB");
         assert_eq!(percent(0.25), "25.0 %");
+    }
+}
+
+/// Nodes of the host that are listed by name.
+const SHOWN_HOST_NODES: usize = 12;
+
+/// What the host runs, and why.
+pub(super) fn host_text(host: &HostStats) -> String {
+    let mut text = format!(
+        "the host runs {} nodes in {} parts: {} of the MACs, {} of the elements\n",
+        host.nodes.len(),
+        host.parts,
+        percent(host.macs_share),
+        percent(host.elements_share)
+    );
+    for HostNode { name, op, why } in host.nodes.iter().take(SHOWN_HOST_NODES) {
+        text += &format!("  {op} `{name}`: {why}\n");
+    }
+    match host.nodes.len().saturating_sub(SHOWN_HOST_NODES) {
+        0 => text,
+        more => text + &format!("  and {more} more; --stats lists them all\n"),
     }
 }

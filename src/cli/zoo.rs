@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use strata_frontend::zoo::{ZooError, ZooModel, ZooOptions, build, encode};
+use strata_frontend::proto::encode;
+use strata_frontend::zoo::{ZooError, ZooModel, ZooOptions, build};
 
 use super::args::parse_size;
 use super::console::Console;

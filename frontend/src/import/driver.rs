@@ -36,6 +36,7 @@ impl Problems {
         self.malformed.push(Malformation { place: place.into(), what: what.into() });
     }
 
+    /// A node, or a part of the file that is told of in the same way.
     fn lowering(&mut self, name: &str, op: &str, domain: &str, error: LowerError) {
         match error {
             LowerError::Invalid(what) => self.malformed(format!("{op} `{name}`"), what),
@@ -64,11 +65,22 @@ impl Problems {
 }
 
 /// An input with its type settled.
-pub(super) struct Input {
-    pub(super) name: String,
+pub(super) struct Input<'a> {
+    pub(super) name: &'a str,
     pub(super) shape: Vec<usize>,
     pub(super) dtype: DataType,
     perm: Vec<usize>,
+}
+
+impl Input<'_> {
+    fn port(&self) -> Port {
+        Port {
+            name: self.name.to_owned(),
+            shape: self.shape.clone(),
+            perm: self.perm.clone(),
+            dtype: dtype_name(self.dtype),
+        }
+    }
 }
 
 /// Elements of the initialisers that operators with trained parameters read, each counted once.
@@ -89,97 +101,162 @@ fn n_parameters(graph: &GraphProto) -> u64 {
     trained.map(|tensor| tensor.dims.iter().map(|&d| d.max(0) as u64).product::<u64>()).sum()
 }
 
-pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
-    let mut problems = Problems::default();
-    let empty = GraphProto::default();
-    let graph = model.graph.as_ref().unwrap_or(&empty);
-    if model.graph.is_none() {
-        problems.malformed("file", "it holds no graph");
-    }
-    let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-    let opset = model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version);
-    if opset < 1 && graph.node.iter().any(|n| is_own(&n.domain)) {
-        problems.malformed("file", "it does not say which version of ONNX's operator set it uses");
-    }
-    if graph.output.is_empty() {
-        problems.malformed("graph", "it has no outputs");
-    }
+/// An import under way: the graph with all that is known of its tensors so far.
+pub(super) struct Walk<'a> {
+    pub(super) graph: &'a GraphProto,
+    pub(super) opset: i64,
+    pub(super) inputs: Vec<Input<'a>>,
+    /// Nodes in an order in which operands come first.
+    pub(super) order: Vec<usize>,
+    /// Constants, and what has been lowered.
+    pub(super) values: BTreeMap<&'a str, Value>,
+    pub(super) lowering: Lowering,
+    /// Names that a node or an output of the graph uses.
+    used: BTreeSet<&'a str>,
+    file_name: &'a str,
+    problems: Problems,
+}
 
-    let mut values: BTreeMap<&str, Value> = BTreeMap::new();
-    for tensor in &graph.initializer {
-        match Array::decode(tensor) {
-            Ok(array) => {
-                if values.insert(&tensor.name, array.into()).is_some() {
-                    problems.malformed(format!("initialiser `{}`", tensor.name), "it is defined twice");
+static EMPTY: GraphProto = GraphProto {
+    node: Vec::new(),
+    name: String::new(),
+    initializer: Vec::new(),
+    sparse_initializer: Vec::new(),
+    doc_string: String::new(),
+    input: Vec::new(),
+    output: Vec::new(),
+    value_info: Vec::new(),
+    quantization_annotation: Vec::new(),
+};
+
+impl<'a> Walk<'a> {
+    /// Reads initialisers and inputs, and orders the nodes.
+    ///
+    /// # Errors
+    /// If the graph contradicts itself, an input has no shape, or a tensor is of a kind that is not supported.
+    pub(super) fn begin(model: &'a ModelProto, options: &'a ImportOptions) -> Result<Self, ImportError> {
+        let mut problems = Problems::default();
+        let graph = model.graph.as_ref().unwrap_or(&EMPTY);
+        if model.graph.is_none() {
+            problems.malformed("file", "it holds no graph");
+        }
+        let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        let opset = model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version);
+        if opset < 1 && graph.node.iter().any(|n| is_own(&n.domain)) {
+            problems.malformed("file", "it does not say which version of ONNX's operator set it uses");
+        }
+        if graph.output.is_empty() {
+            problems.malformed("graph", "it has no outputs");
+        }
+
+        let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+        for tensor in &graph.initializer {
+            match Array::decode(tensor) {
+                Ok(array) => {
+                    if values.insert(&tensor.name, array.into()).is_some() {
+                        problems.malformed(format!("initialiser `{}`", tensor.name), "it is defined twice");
+                    }
                 }
-            }
-            Err(error) => problems.lowering(&tensor.name, "initialiser", "", error),
-        }
-    }
-    if let Some(sparse) = graph.sparse_initializer.first() {
-        let name = sparse.values.as_ref().map_or("", |v| &v.name);
-        let why = "sparse tensors".to_owned();
-        problems.lowering(name, "initialiser", "", LowerError::Unsupported(why));
-    }
-    let inputs = settle_inputs(graph, &values, options, &mut problems);
-    let order = topological_order(graph, &values, &inputs, &mut problems);
-    problems.check()?;
-
-    let mut args = Vec::new();
-    for input in &inputs {
-        match elem_of(input.dtype) {
-            Ok(elem) => {
-                let shape: Vec<_> = input.perm.iter().map(|&axis| input.shape[axis]).collect();
-                args.push(Type::tensor(shape, elem));
-            }
-            Err(error) => problems.lowering(&input.name, "input", "", error),
-        }
-    }
-    if opset > MAX_OPSET {
-        let why = format!("the model uses operator set {opset}; up to {MAX_OPSET} are understood");
-        problems.lowering(&graph.name, "graph", "", LowerError::Unsupported(why));
-    }
-    if !problems.unsupported.is_empty() {
-        // The nodes that are unsupported whatever their operands are belong in the same list.
-        for proto in &graph.node {
-            if let Err(error) = check_operator(proto, opset) {
-                problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error);
+                Err(error) => problems.lowering(&tensor.name, "initialiser", "", error),
             }
         }
+        if let Some(sparse) = graph.sparse_initializer.first() {
+            let name = sparse.values.as_ref().map_or("", |v| &v.name);
+            let why = "sparse tensors".to_owned();
+            problems.lowering(name, "initialiser", "", LowerError::Unsupported(why));
+        }
+        let inputs = settle_inputs(graph, &values, options, &mut problems);
+        let order = topological_order(graph, &values, &inputs, &mut problems);
         problems.check()?;
-    }
-    let used = graph.node.iter().flat_map(|n| &n.input).chain(graph.output.iter().map(|o| &o.name));
-    let used: BTreeSet<&str> = used.map(String::as_str).filter(|name| !name.is_empty()).collect();
-    let mut lowering = Lowering::new(args);
-    let block = lowering.em.block;
-    for (index, input) in inputs.iter().enumerate() {
-        let value = lowering.em.module.args(block)[index];
-        let view = View::plain(value, input.shape.clone(), &input.perm, input.dtype);
-        values.insert(&input.name, view.into());
-    }
 
-    for index in order {
-        let proto = &graph.node[index];
-        let line = u32::try_from(index).unwrap_or(u32::MAX);
-        lowering.em.loc = Location::in_file(node_name(proto), &*options.file_name, line, 0);
-        // Consumers of a node that failed are checked for support, but not lowered.
-        let ready = proto.input.iter().all(|name| name.is_empty() || values.contains_key(name.as_str()));
-        let outputs = check_operator(proto, opset).and_then(|()| {
-            if !ready {
-                return Ok(Vec::new());
+        let mut args = Vec::new();
+        for input in &inputs {
+            match elem_of(input.dtype) {
+                Ok(elem) => {
+                    let shape: Vec<_> = input.perm.iter().map(|&axis| input.shape[axis]).collect();
+                    args.push(Type::tensor(shape, elem));
+                }
+                Err(error) => problems.lowering(input.name, "input", "", error),
             }
-            let inputs = proto.input.iter().map(|name| values.get(name.as_str()).cloned()).collect();
-            lower_node(&mut lowering, &Node { proto, opset, inputs, used: &used })
-        });
-        match outputs {
-            Ok(outputs) => {
-                for (name, value) in proto.output.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
-                    values.insert(name, value);
+        }
+        if opset > MAX_OPSET {
+            let why =
+                format!("the model uses operator set {opset}; up to {MAX_OPSET} are understood");
+            problems.lowering(&graph.name, "graph", "", LowerError::Unsupported(why));
+        }
+        if !problems.unsupported.is_empty() {
+            // The nodes that are unsupported whatever their operands are belong in the same list.
+            for proto in &graph.node {
+                if let Err(error) = check_operator(proto, opset) {
+                    problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error);
                 }
             }
-            Err(error) => problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error),
+            problems.check()?;
+        }
+        let used = graph.node.iter().flat_map(|n| &n.input).chain(graph.output.iter().map(|o| &o.name));
+        let used: BTreeSet<&str> = used.map(String::as_str).filter(|name| !name.is_empty()).collect();
+        let lowering = Lowering::new(args);
+        let block = lowering.em.block;
+        let mut walk = Self {
+            graph,
+            opset,
+            inputs,
+            order,
+            values,
+            lowering,
+            used,
+            file_name: &options.file_name,
+            problems,
+        };
+        for (input, &value) in walk.inputs.iter().zip(walk.lowering.em.module.args(block)) {
+            let view = View::plain(value, input.shape.clone(), &input.perm, input.dtype);
+            walk.values.insert(input.name, view.into());
+        }
+        Ok(walk)
+    }
+
+    /// Whether all operands of a node are known.
+    pub(super) fn is_ready(&self, index: usize) -> bool {
+        let inputs = &self.graph.node[index].input;
+        inputs.iter().all(|name| name.is_empty() || self.values.contains_key(name.as_str()))
+    }
+
+    /// Lowers a node. If not all its operands are known it is only checked for support.
+    pub(super) fn lower(&mut self, index: usize) -> Lowered<()> {
+        let proto = &self.graph.node[index];
+        let line = u32::try_from(index).unwrap_or(u32::MAX);
+        self.lowering.em.loc = Location::in_file(node_name(proto), self.file_name, line, 0);
+        check_operator(proto, self.opset)?;
+        if !self.is_ready(index) {
+            return Ok(());
+        }
+        let inputs = proto.input.iter().map(|name| self.values.get(name.as_str()).cloned()).collect();
+        let node = Node { proto, opset: self.opset, inputs, used: &self.used };
+        let outputs = lower_node(&mut self.lowering, &node)?;
+        for (name, value) in proto.output.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
+            self.values.insert(name, value);
+        }
+        Ok(())
+    }
+}
+
+/// The inputs of a model with their shapes settled, in ONNX's layout.
+///
+/// # Errors
+/// If the graph contradicts itself, an input has no shape, or a tensor is of a kind that is not supported.
+pub(super) fn inputs(model: &ModelProto, options: &ImportOptions) -> Result<Vec<Port>, ImportError> {
+    Ok(Walk::begin(model, options)?.inputs.iter().map(Input::port).collect())
+}
+
+pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
+    let mut walk = Walk::begin(model, options)?;
+    for index in walk.order.clone() {
+        let proto = &walk.graph.node[index];
+        if let Err(error) = walk.lower(index) {
+            walk.problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error);
         }
     }
+    let Walk { graph, inputs, values, mut lowering, mut problems, .. } = walk;
     problems.check()?;
 
     let cross_check = if options.cross_check {
@@ -191,18 +268,13 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
     let outputs = finish(&mut lowering, graph, &values, &mut problems);
     problems.check()?;
     set_signature(&mut lowering, &inputs, &outputs);
+    let block = lowering.em.block;
     let mut module = lowering.em.module;
     affine::fold(&mut module, block);
     affine::remove_dead(&mut module, block);
-    let port = |i: &Input| Port {
-        name: i.name.clone(),
-        shape: i.shape.clone(),
-        perm: i.perm.clone(),
-        dtype: dtype_name(i.dtype),
-    };
     Ok(Imported {
         module,
-        inputs: inputs.iter().map(port).collect(),
+        inputs: inputs.iter().map(Input::port).collect(),
         outputs: outputs.into_iter().map(|(port, _)| port).collect(),
         n_nodes: graph.node.len(),
         n_parameters: n_parameters(graph),
@@ -285,13 +357,13 @@ fn declared(info: &ValueInfoProto) -> Option<(DataType, Option<Vec<Extent>>)> {
     Some((dtype, tensor.shape.as_ref().map(|shape| shape.dim.iter().map(|d| extent(&d.value)).collect())))
 }
 
-fn settle_inputs(
-    graph: &GraphProto,
+fn settle_inputs<'a>(
+    graph: &'a GraphProto,
     values: &BTreeMap<&str, Value>,
     options: &ImportOptions,
     problems: &mut Problems,
-) -> Vec<Input> {
-    let mut inputs: Vec<Input> = Vec::new();
+) -> Vec<Input<'a>> {
+    let mut inputs: Vec<Input<'_>> = Vec::new();
     let free = |info: &&ValueInfoProto| !values.contains_key(info.name.as_str());
     for info in graph.input.iter().filter(free) {
         let name = &info.name;
@@ -299,7 +371,7 @@ fn settle_inputs(
             problems.malformed(format!("input `{name}`"), "it has no tensor type");
             continue;
         };
-        if inputs.iter().any(|i| i.name == *name) {
+        if inputs.iter().any(|i| i.name == name) {
             problems.malformed(format!("input `{name}`"), "it is declared twice");
             continue;
         }
@@ -359,7 +431,7 @@ fn settle_inputs(
             continue;
         }
         let perm = wanted_order(graph, name, shape.len());
-        inputs.push(Input { name: name.clone(), shape, dtype, perm });
+        inputs.push(Input { name, shape, dtype, perm });
     }
     for name in options.input_shapes.keys().filter(|name| !graph.input.iter().any(|i| i.name == **name)) {
         let known: Vec<_> = graph.input.iter().filter(free).map(|i| format!("`{}`", i.name)).collect();
@@ -428,7 +500,7 @@ fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
 fn topological_order(
     graph: &GraphProto,
     values: &BTreeMap<&str, Value>,
-    inputs: &[Input],
+    inputs: &[Input<'_>],
     problems: &mut Problems,
 ) -> Vec<usize> {
     let mut producer: BTreeMap<&str, usize> = BTreeMap::new();
@@ -440,7 +512,7 @@ fn topological_order(
         }
     }
     let declared: BTreeSet<&str> =
-        graph.input.iter().map(|i| i.name.as_str()).chain(inputs.iter().map(|i| i.name.as_str())).collect();
+        graph.input.iter().map(|i| i.name.as_str()).chain(inputs.iter().map(|i| i.name)).collect();
     // Initialisers that could not be decoded are already reported.
     let initialised: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     let mut n_missing = vec![0usize; graph.node.len()];
@@ -550,21 +622,15 @@ fn port_attr(port: &Port, elem: ElemType) -> Attribute {
     Attribute::Dict(dict)
 }
 
-fn set_signature(lowering: &mut Lowering, inputs: &[Input], outputs: &[(Port, ElemType)]) {
+fn set_signature(lowering: &mut Lowering, inputs: &[Input<'_>], outputs: &[(Port, ElemType)]) {
     let module = &mut lowering.em.module;
     let block = lowering.em.block;
     let func: OpId = module.block_op(block);
     let results = module.terminator(block).map_or_else(Vec::new, |op| module.op(op).operands().to_vec());
     let arg_types: Vec<Type> = module.args(block).iter().map(|&arg| module.ty(arg).clone()).collect();
     let result_types = results.iter().map(|&value| module.ty(value).clone()).collect();
-    let arg_attr = |(input, ty): (&Input, &Type)| {
-        let port = Port {
-            name: input.name.clone(),
-            shape: input.shape.clone(),
-            perm: input.perm.clone(),
-            dtype: dtype_name(input.dtype),
-        };
-        port_attr(&port, ty.as_tensor().map_or(ElemType::F32, |t| t.elem))
+    let arg_attr = |(input, ty): (&Input<'_>, &Type)| {
+        port_attr(&input.port(), ty.as_tensor().map_or(ElemType::F32, |t| t.elem))
     };
     let arg_attrs = inputs.iter().zip(&arg_types).map(arg_attr).collect();
     let res_attrs = outputs.iter().map(|(port, elem)| port_attr(port, *elem)).collect();

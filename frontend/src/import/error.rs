@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tract_onnx::pb::NodeProto;
+
 /// A node (or initialiser) that Strata does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsupportedNode {
@@ -13,6 +15,14 @@ pub struct UnsupportedNode {
     pub domain: String,
     /// What would be needed.
     pub why: String,
+}
+
+impl UnsupportedNode {
+    /// A node that is not supported.
+    pub fn new(node: &NodeProto, why: String) -> Self {
+        let (op, domain) = (node.op_type.clone(), node.domain.clone());
+        Self { name: super::graph::node_name(node).to_owned(), op, domain, why }
+    }
 }
 
 impl fmt::Display for UnsupportedNode {

@@ -15,6 +15,7 @@
 //! | `emit` | TOSA ops with their result types |
 //! | `lower` | the operator table and the lowerings |
 //! | `affine` | folding factors and terms into convolutions; dead code |
+//! | `survey` | what can be imported of a graph and what cannot |
 //! | `witness` | the comparison with tract's shape analysis |
 //!
 //! Invariants: the module holds no op that the operator set of the import phase lacks; no input makes it panic; the
@@ -31,6 +32,7 @@ mod graph;
 mod layout;
 mod lower;
 mod shapes;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -39,10 +41,10 @@ use std::collections::BTreeMap;
 
 use strata_ir::Module;
 use tract_onnx::pb::ModelProto;
-use tract_onnx::tract_hir::prelude::Framework;
 
 pub use error::{ImportError, Malformation, ShapeDisagreement, UnsupportedNode};
 pub use lower::{OpSupport, supported_ops};
+pub use survey::{Fact, Survey, survey};
 
 /// How to import.
 #[derive(Clone, Debug)]
@@ -106,7 +108,7 @@ pub struct Imported {
 /// # Errors
 /// See [`ImportError`]; each variant lists all problems of its kind.
 pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
-    import_proto(&decode(bytes)?, options)
+    import_proto(&crate::proto::decode(bytes)?, options)
 }
 
 /// Imports a decoded model.
@@ -117,11 +119,10 @@ pub fn import_proto(model: &ModelProto, options: &ImportOptions) -> Result<Impor
     driver::import(model, options)
 }
 
-/// Decodes the bytes of an ONNX file.
-pub(crate) fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
-    let decoded = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]);
-    decoded.map_err(|error| {
-        let what = format!("not an ONNX protobuf: {}", error.root_cause());
-        ImportError::Malformed(vec![Malformation { place: "file".to_owned(), what }])
-    })
+/// The inputs of a decoded model, in ONNX's layout.
+///
+/// # Errors
+/// See [`ImportError`]; nodes are not looked at.
+pub fn inputs(model: &ModelProto, options: &ImportOptions) -> Result<Vec<Port>, ImportError> {
+    driver::inputs(model, options)
 }

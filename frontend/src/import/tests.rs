@@ -187,7 +187,7 @@ fn check(model: &ModelProto) -> Imported {
 }
 
 fn encode(model: &ModelProto) -> Vec<u8> {
-    crate::zoo::encode(model)
+    crate::proto::encode(model)
 }
 
 /// How many ops of a kind the module holds.

@@ -14,32 +14,69 @@ use tract_onnx::tract_hir::internal::{DatumType, DimLike, InferenceFact, TractRe
 use super::CrossCheck;
 use super::driver::Input;
 use super::error::{ImportError, ShapeDisagreement};
+use super::survey::Fact;
 
-/// Extents by tensor name.
-type Shapes = BTreeMap<String, Vec<usize>>;
+/// What tract knows of tensors, by name.
+type Facts = BTreeMap<String, Fact>;
 
-/// Shapes that tract derived, by tensor name, and why it stopped early if it did.
-fn analyse(model: &ModelProto, inputs: &[Input]) -> TractResult<(Shapes, Option<String>)> {
+/// What tract derived, and why it stopped early if it did.
+fn analyse(model: &ModelProto, inputs: &[Input<'_>]) -> TractResult<(Facts, Option<String>)> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true);
     let mut parsed = onnx.parse(model, None)?;
     for input in inputs {
         let dtype = DataType::try_from(input.dtype as i32).ok().and_then(|d| DatumType::try_from(d).ok());
-        if let (Some(dtype), Some(&outlet)) = (dtype, parsed.outlets_by_name.get(&input.name)) {
+        if let (Some(dtype), Some(&outlet)) = (dtype, parsed.outlets_by_name.get(input.name)) {
             parsed.model.set_outlet_fact(outlet, InferenceFact::dt_shape(dtype, &input.shape))?;
         }
     }
     let gave_up = parsed.model.analyse(false).err().map(|error| error.root_cause().to_string());
-    let mut shapes = BTreeMap::new();
+    let mut facts = BTreeMap::new();
     let mut names: Vec<_> = parsed.outlets_by_name.iter().collect();
     names.sort();
     for (name, &outlet) in names {
-        let Some(shape) = parsed.model.outlet_fact(outlet)?.shape.concretize() else { continue };
-        let extents: Option<Vec<usize>> = shape.iter().map(|dim| dim.to_usize().ok()).collect();
-        if let Some(extents) = extents {
-            shapes.insert(name.clone(), extents);
+        let fact = parsed.model.outlet_fact(outlet)?;
+        let Some(shape) = fact.shape.concretize() else { continue };
+        let shape: Option<Vec<usize>> = shape.iter().map(|dim| dim.to_usize().ok()).collect();
+        let dtype = fact.datum_type.concretize().map_or(DataType::Undefined, onnx_type);
+        if let Some(shape) = shape {
+            facts.insert(name.clone(), Fact { shape, dtype });
         }
     }
-    Ok((shapes, gave_up))
+    Ok((facts, gave_up))
+}
+
+/// The element type of ONNX for one of tract's, `Undefined` where there is none.
+fn onnx_type(dtype: DatumType) -> DataType {
+    match dtype {
+        DatumType::Bool => DataType::Bool,
+        DatumType::U8 => DataType::Uint8,
+        DatumType::U16 => DataType::Uint16,
+        DatumType::U32 => DataType::Uint32,
+        DatumType::U64 => DataType::Uint64,
+        DatumType::I8 => DataType::Int8,
+        DatumType::I16 => DataType::Int16,
+        DatumType::I32 => DataType::Int32,
+        // tract computes with symbolic extents where ONNX has `i64`.
+        DatumType::I64 | DatumType::TDim => DataType::Int64,
+        DatumType::F16 => DataType::Float16,
+        DatumType::F32 => DataType::Float,
+        DatumType::F64 => DataType::Double,
+        _ => DataType::Undefined,
+    }
+}
+
+/// [`analyse`] with whatever stopped it as a text.
+fn analysed(model: &ModelProto, inputs: &[Input<'_>]) -> (Facts, Option<String>) {
+    match catch_unwind(AssertUnwindSafe(|| analyse(model, inputs))) {
+        Ok(Ok(analysed)) => analysed,
+        Ok(Err(error)) => (BTreeMap::new(), Some(error.root_cause().to_string())),
+        Err(_) => (BTreeMap::new(), Some("tract panicked".to_owned())),
+    }
+}
+
+/// What tract knows of the tensors of a graph, as far as it gets.
+pub(super) fn facts(model: &ModelProto, inputs: &[Input<'_>]) -> Facts {
+    analysed(model, inputs).0
 }
 
 /// Compares the importer's shapes with tract's.
@@ -48,17 +85,13 @@ fn analyse(model: &ModelProto, inputs: &[Input]) -> TractResult<(Shapes, Option<
 /// If they differ anywhere.
 pub(super) fn compare(
     model: &ModelProto,
-    inputs: &[Input],
+    inputs: &[Input<'_>],
     imported: &BTreeMap<&str, Vec<usize>>,
 ) -> Result<CrossCheck, ImportError> {
-    let (shapes, gave_up) = match catch_unwind(AssertUnwindSafe(|| analyse(model, inputs))) {
-        Ok(Ok(analysed)) => analysed,
-        Ok(Err(error)) => (BTreeMap::new(), Some(error.root_cause().to_string())),
-        Err(_) => (BTreeMap::new(), Some("tract panicked".to_owned())),
-    };
+    let (facts, gave_up) = analysed(model, inputs);
     let mut check = CrossCheck { n_agreed: 0, gave_up };
     let mut disagreements = Vec::new();
-    for (name, analysed) in shapes {
+    for (name, Fact { shape: analysed, .. }) in facts {
         match imported.get(name.as_str()) {
             Some(shape) if *shape == analysed => check.n_agreed += 1,
             Some(shape) => {

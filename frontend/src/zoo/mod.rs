@@ -23,7 +23,6 @@ mod tests;
 use std::fmt;
 use std::str::FromStr;
 
-use prost::Message;
 use tract_onnx::pb;
 
 use architectures::Dimensions;
@@ -271,9 +270,4 @@ pub fn build(name: &str, options: &ZooOptions) -> Result<pb::ModelProto, ZooErro
         None => None,
     };
     Ok(network.into_model(model.name(), options.seed, trained))
-}
-
-/// The bytes of an ONNX file.
-pub fn encode(model: &pb::ModelProto) -> Vec<u8> {
-    model.encode_to_vec()
 }

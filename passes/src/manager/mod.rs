@@ -142,6 +142,8 @@ pub struct UnsupportedOp {
     pub op: &'static str,
     /// Why, and what would be needed.
     pub reason: String,
+    /// The line of its location: for an imported model, the index of the ONNX node that it came from.
+    pub line: Option<u32>,
 }
 
 impl UnsupportedOp {
@@ -149,7 +151,8 @@ impl UnsupportedOp {
     pub fn new(module: &Module, op: OpId, reason: impl Into<String>) -> Self {
         let data = module.op(op);
         let node = data.loc.name().unwrap_or("(unnamed)").to_owned();
-        Self { node, op: data.op.name(), reason: reason.into() }
+        let line = data.loc.file().map(|(_, line, _)| line);
+        Self { node, op: data.op.name(), reason: reason.into(), line }
     }
 }
 

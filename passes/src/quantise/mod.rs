@@ -46,7 +46,10 @@ use strata_ir::attr::FunctionType;
 use strata_ir::{Attribute, Module, Op, OpId, Type, ValueId};
 
 use crate::manager::registry::{OptionInfo, OptionKind, PassInfo, PassOptions};
-use crate::manager::{Changed, Pass, PassContext, PassError, Phase};
+use crate::manager::{Changed, Pass, PassContext, PassError, Phase, UnsupportedOp};
+
+/// Why ops at the end of a network are left to the host.
+const STAYS_ON_HOST: &str = "softmax, or what has no integer form; nothing that multiplies and accumulates follows";
 
 /// How to quantise.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -64,8 +67,8 @@ pub struct QuantReport {
     pub n_tables: usize,
     /// Rescales that only change the scale of a value, for a concatenation.
     pub n_rescales: usize,
-    /// The ops that stay f32 on the host: node and op.
-    pub host_ops: Vec<(String, &'static str)>,
+    /// The ops that stay f32 on the host.
+    pub host_ops: Vec<UnsupportedOp>,
 }
 
 /// Quantises `@main` with the ranges of a calibration.
@@ -103,10 +106,8 @@ pub fn quantise(
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
     }
-    report.host_ops = (plan.host_ops.iter())
-        .map(|&op| module.op(op))
-        .map(|data| (data.loc.name().unwrap_or("(unnamed)").to_owned(), data.op.name()))
-        .collect();
+    report.host_ops =
+        plan.host_ops.iter().map(|&op| UnsupportedOp::new(module, op, STAYS_ON_HOST)).collect();
     let result_attrs = result_attributes(module, &plan.results, &returned, res_attrs.as_ref(), &results);
     lower::remove(module, block, &old);
     sign(module, func, &plan.params, &results, result_attrs);

@@ -1,0 +1,260 @@
+//! Cuts an ONNX graph into parts that the machine runs and parts that the host runs.
+//!
+//! Nodes get levels, odd ones for the machine and even ones for the host, each the least that is not below those of
+//! the nodes that it reads; the nodes of a level are one part. There are then as few parts as the longest chain of
+//! changes between machine and host asks for, each as large as it can be. What would be a machine part without a
+//! convolution or a matrix product goes to the host with the rest: it would be rounded to integers and back for
+//! nothing.
+//!
+//! A part is an ONNX model of its own. Tensors that do not depend on the network's inputs are its initialisers.
+
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
+
+use crate::import::{Fact, Survey};
+pub use work::{Work, work};
+
+/// A stretch of the graph.
+#[derive(Clone, Debug)]
+pub struct GraphPart {
+    /// Whether the host runs it.
+    pub on_host: bool,
+    /// The indices of its nodes in the whole graph, in order; node `i` of `model` is node `nodes[i]` there.
+    pub nodes: Vec<usize>,
+    /// It as a model. Its inputs are inputs of the network or what other parts give.
+    pub model: ModelProto,
+}
+
+impl GraphPart {
+    /// Whether the shape of an input or output is known before anything runs.
+    pub fn is_declared(&self, name: &str, is_output: bool) -> bool {
+        let graph = self.model.graph.as_ref();
+        let infos = graph.map_or(&[][..], |graph| if is_output { &graph.output } else { &graph.input });
+        let info = infos.iter().find(|info| info.name == name);
+        let ty = info.and_then(|info| info.r#type.as_ref()?.value.as_ref());
+        let Some(type_proto::Value::TensorType(tensor)) = ty else { return false };
+        let is_known = |dim: &Dimension| matches!(dim.value, Some(dimension::Value::DimValue(_)));
+        tensor.shape.as_ref().is_some_and(|shape| shape.dim.iter().all(is_known))
+    }
+
+    /// The names of the tensors that it takes.
+    pub fn inputs(&self) -> Vec<&str> {
+        names(self.model.graph.as_ref().map_or(&[], |graph| &graph.input))
+    }
+
+    /// The names of the tensors that it gives.
+    pub fn outputs(&self) -> Vec<&str> {
+        names(self.model.graph.as_ref().map_or(&[], |graph| &graph.output))
+    }
+}
+
+fn names(infos: &[ValueInfoProto]) -> Vec<&str> {
+    infos.iter().map(|info| info.name.as_str()).collect()
+}
+
+/// Cuts `model` so that the host runs `host`, in the order in which the parts have to run.
+pub fn partition(model: &ModelProto, survey: &Survey, host: &BTreeSet<usize>) -> Vec<GraphPart> {
+    let Some(graph) = &model.graph else { return Vec::new() };
+    let cutter = Cutter::new(graph, survey);
+    let mut host = host.clone();
+    let levels = loop {
+        let levels = cutter.levels(&host);
+        let idle = cutter.idle(&levels);
+        if idle.is_empty() {
+            break levels;
+        }
+        host.extend(idle);
+    };
+    cutter.parts(model, &levels)
+}
+
+struct Cutter<'a> {
+    graph: &'a GraphProto,
+    survey: &'a Survey,
+    /// What each node reads, those of its subgraphs too.
+    reads: Vec<Vec<&'a str>>,
+    producer: BTreeMap<&'a str, usize>,
+    /// Nodes that results depend on and that are not folded, in order.
+    live: Vec<usize>,
+}
+
+impl<'a> Cutter<'a> {
+    fn new(graph: &'a GraphProto, survey: &'a Survey) -> Self {
+        let reads: Vec<Vec<&str>> = graph.node.iter().map(reads).collect();
+        let mut producer = BTreeMap::new();
+        for (index, node) in graph.node.iter().enumerate() {
+            producer.extend(node.output.iter().filter(|name| !name.is_empty()).map(|o| (o.as_str(), index)));
+        }
+        let mut needed: BTreeSet<&str> = graph.output.iter().map(|info| info.name.as_str()).collect();
+        let mut live = Vec::new();
+        for &index in survey.order.iter().rev() {
+            let is_wanted = |name: &String| {
+                needed.contains(name.as_str()) && !survey.constants.contains_key(name.as_str())
+            };
+            if graph.node[index].output.iter().any(is_wanted) {
+                needed.extend(&reads[index]);
+                live.push(index);
+            }
+        }
+        live.reverse();
+        Self { graph, survey, reads, producer, live }
+    }
+
+    /// The live nodes that a node reads.
+    fn operands(&self, index: usize) -> impl Iterator<Item = usize> {
+        let names = self.reads[index].iter();
+        let names = names.filter(|&&name| !self.survey.constants.contains_key(name));
+        names.filter_map(|name| self.producer.get(name).copied())
+    }
+
+    fn levels(&self, host: &BTreeSet<usize>) -> BTreeMap<usize, usize> {
+        let mut levels = BTreeMap::new();
+        for &index in &self.live {
+            let parity = usize::from(!host.contains(&index));
+            let least = self.operands(index).filter_map(|operand| levels.get(&operand)).max().map_or(0, |&l: &usize| l);
+            levels.insert(index, least + usize::from(least % 2 != parity));
+        }
+        levels
+    }
+
+    /// The nodes of machine parts, or pieces of them that hang together, that do not multiply and accumulate.
+    fn idle(&self, levels: &BTreeMap<usize, usize>) -> BTreeSet<usize> {
+        let mut piece: BTreeMap<usize, usize> = self.live.iter().map(|&index| (index, index)).collect();
+        fn root(piece: &BTreeMap<usize, usize>, mut at: usize) -> usize {
+            while piece[&at] != at {
+                at = piece[&at];
+            }
+            at
+        }
+        for &index in &self.live {
+            for operand in self.operands(index).filter(|operand| levels.get(operand) == levels.get(&index)) {
+                let (a, b) = (root(&piece, operand), root(&piece, index));
+                piece.insert(a.max(b), a.min(b));
+            }
+        }
+        let on_machine = |index: &&usize| levels[*index] % 2 == 1;
+        let multiplies = |index: &&usize| work::multiplies(&self.graph.node[**index]);
+        let busy: BTreeSet<usize> =
+            self.live.iter().filter(on_machine).filter(multiplies).map(|&i| root(&piece, i)).collect();
+        let idle = self.live.iter().filter(on_machine).filter(|&&i| !busy.contains(&root(&piece, i)));
+        idle.copied().collect()
+    }
+
+    fn parts(&self, model: &ModelProto, levels: &BTreeMap<usize, usize>) -> Vec<GraphPart> {
+        let mut by_level: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for &index in &self.live {
+            by_level.entry(levels[&index]).or_default().push(index);
+        }
+        let results: BTreeSet<&str> = self.graph.output.iter().map(|info| info.name.as_str()).collect();
+        // Results that are constant have no part of their own.
+        let mut constant_results: Vec<&str> =
+            results.iter().copied().filter(|name| self.survey.constants.contains_key(*name)).collect();
+        let mut parts = Vec::new();
+        for (level, nodes) in by_level {
+            let is_here = |name: &str| self.producer.get(name).is_some_and(|index| nodes.contains(index));
+            let leaves = |name: &str| {
+                results.contains(name)
+                    || self.live.iter().any(|i| levels[i] != level && self.reads[*i].contains(&name))
+            };
+            let mut takes = Vec::new();
+            let mut constants = BTreeSet::new();
+            let mut gives = std::mem::take(&mut constant_results);
+            constants.extend(gives.iter().copied());
+            for &index in &nodes {
+                for &name in &self.reads[index] {
+                    let is_initialiser = self.graph.initializer.iter().any(|t| t.name == name);
+                    if is_initialiser || self.survey.constants.contains_key(name) {
+                        constants.insert(name);
+                    } else if !is_here(name) && !takes.contains(&name) {
+                        takes.push(name);
+                    }
+                }
+                let outputs = self.graph.node[index].output.iter().map(String::as_str);
+                gives.extend(outputs.filter(|name| !name.is_empty() && leaves(name)));
+            }
+            let initializer = self.graph.initializer.iter().filter(|t| constants.contains(t.name.as_str()));
+            let folded = self.survey.constants.iter().filter(|(name, _)| constants.contains(name.as_str()));
+            let graph = GraphProto {
+                name: format!("{}, part {}", self.graph.name, parts.len()),
+                node: nodes.iter().map(|&index| self.graph.node[index].clone()).collect(),
+                initializer: initializer.chain(folded.map(|(_, tensor)| tensor)).cloned().collect(),
+                input: takes.iter().map(|name| self.value_info(name)).collect(),
+                output: gives.iter().map(|name| self.value_info(name)).collect(),
+                ..GraphProto::default()
+            };
+            let model = ModelProto {
+                ir_version: model.ir_version,
+                opset_import: model.opset_import.clone(),
+                functions: model.functions.clone(),
+                graph: Some(graph),
+                ..ModelProto::default()
+            };
+            parts.push(GraphPart { on_host: level % 2 == 0, nodes, model });
+        }
+        parts
+    }
+
+    /// The declaration of a tensor, with what is known of it.
+    fn value_info(&self, name: &str) -> ValueInfoProto {
+        let mut declared = self.graph.input.iter().chain(&self.graph.output).filter(|info| info.name == name);
+        let known = self.survey.facts.get(name).filter(|fact| fact.dtype != DataType::Undefined);
+        match known {
+            Some(fact) => ValueInfoProto {
+                name: name.to_owned(),
+                r#type: Some(tensor_type(fact)),
+                doc_string: String::new(),
+            },
+            // Nothing is known of the shape; the type may be.
+            None => declared.next().cloned().unwrap_or_else(|| ValueInfoProto {
+                name: name.to_owned(),
+                r#type: Some(TypeProto {
+                    value: Some(type_proto::Value::TensorType(type_proto::Tensor::default())),
+                    ..TypeProto::default()
+                }),
+                doc_string: String::new(),
+            }),
+        }
+    }
+}
+
+fn tensor_type(fact: &Fact) -> TypeProto {
+    let dim = |&extent: &usize| Dimension {
+        value: Some(dimension::Value::DimValue(extent as i64)),
+        ..Dimension::default()
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: fact.dtype as i32,
+        shape: Some(TensorShapeProto { dim: fact.shape.iter().map(dim).collect() }),
+    };
+    TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }
+}
+
+/// The names that a node reads, and those that its subgraphs read from outside.
+fn reads(node: &NodeProto) -> Vec<&str> {
+    let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    for graph in node.attribute.iter().flat_map(subgraphs) {
+        let own = graph.input.iter().map(|info| &info.name).chain(graph.initializer.iter().map(|t| &t.name));
+        let own: BTreeSet<&str> =
+            own.chain(graph.node.iter().flat_map(|n| &n.output)).map(String::as_str).collect();
+        let outputs = graph.output.iter().map(|info| info.name.as_str());
+        let read = graph.node.iter().flat_map(reads).chain(outputs);
+        names.extend(read.filter(|name| !own.contains(name)));
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
+    names
+}
+
+fn subgraphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
+    attribute.g.iter().chain(&attribute.graphs)
+}
+
+#[cfg(test)]
+mod tests;

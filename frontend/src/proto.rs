@@ -1,0 +1,24 @@
+//! ONNX files as their protobuf messages.
+
+use prost::Message;
+pub use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
+use tract_onnx::tract_hir::prelude::Framework;
+
+use crate::import::{ImportError, Malformation};
+
+/// The bytes of an ONNX file.
+pub fn encode(model: &ModelProto) -> Vec<u8> {
+    model.encode_to_vec()
+}
+
+/// The model that the bytes of an ONNX file hold.
+///
+/// # Errors
+/// [`ImportError::Malformed`] if they are no such file.
+pub fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
+    let decoded = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]);
+    decoded.map_err(|error| {
+        let what = format!("not an ONNX protobuf: {}", error.root_cause());
+        ImportError::Malformed(vec![Malformation { place: "file".to_owned(), what }])
+    })
+}

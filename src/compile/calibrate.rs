@@ -1,0 +1,114 @@
+//! Calibration of a model that is one part: at its own size or, on noise, at a smaller one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use strata_frontend::import::Imported;
+use strata_ir::{Module, Tensor};
+use strata_passes::quantise::{self, Calibration};
+
+use super::parts::{Model, PreparedPart, PreparedParts};
+use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, main_ports, missing, noise};
+use crate::io::array::Array;
+use crate::session::{self, RunError};
+
+/// Multiply-accumulates of an f32 forward pass up to which a network is calibrated on noise at its own input size;
+/// larger ones are calibrated at a smaller one.
+const NOISE_CALIBRATION_MACS: u64 = 12_000_000_000;
+
+/// A model at one input size, calibrated.
+pub(super) struct Calibrated {
+    pub calibration: Calibration,
+    /// The network at the size of calibration, and a sample, to measure outputs on.
+    module: Module,
+    sample: Vec<Array>,
+    pub macs: u64,
+}
+
+impl Compiler {
+    /// Gathers ranges on the given data, or on noise, at the model's size or, for large networks on noise, a smaller.
+    pub(super) fn calibrate(
+        &self,
+        model: &Model<'_>,
+        imported: &Imported,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Calibrated, CompileError> {
+        let macs = f32_macs(&imported.module);
+        let (module, samples) = match &self.options.calibration {
+            CalibrationData::Samples(samples) => (imported.module.clone(), samples.clone()),
+            CalibrationData::Noise { seed, samples } => {
+                let module = self.smaller(model, &imported.module, macs);
+                let ports = main_ports(&module)?;
+                let shapes: Vec<&[usize]> = ports.iter().map(|port| &port.shape[..]).collect();
+                observer(Event::noise(*samples, &shapes));
+                let samples = (0..*samples).map(|at| noise::sample(*seed, at, &shapes)).collect();
+                (module, samples)
+            }
+        };
+        let tensors = samples
+            .iter()
+            .map(|sample| session::to_arguments(&module, sample))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(CompileError::CalibrationData)?;
+        let tensors: Vec<Vec<Arc<Tensor>>> =
+            tensors.into_iter().map(|s| s.into_iter().map(Arc::new).collect()).collect();
+        let calibration = Calibration::collect(&module, &tensors)?;
+        let macs = f32_macs(&module);
+        let sample = samples.into_iter().next().unwrap_or_default();
+        Ok(Calibrated { calibration, module, sample, macs })
+    }
+
+    /// The network at a smaller input size, if it is large and its spatial extents may shrink; else as it is.
+    fn smaller(&self, model: &Model<'_>, module: &Module, macs: u64) -> Module {
+        let Ok(ports) = main_ports(module) else { return module.clone() };
+        let mut shrink = 1;
+        while macs / (shrink * shrink) as u64 > NOISE_CALIBRATION_MACS {
+            shrink *= 2;
+        }
+        while shrink > 1 {
+            let shapes = ports.iter().map(|port| {
+                // The two axes after batch and channels in the machine's order are height and width.
+                let mut shape = port.shape.clone();
+                for machine_axis in [1, 2] {
+                    if let (4, Some(&axis)) = (shape.len(), port.perm.get(machine_axis)) {
+                        shape[axis] = (shape[axis] / shrink).next_multiple_of(32).min(shape[axis]);
+                    }
+                }
+                (port.name.clone(), shape)
+            });
+            // A network whose layers depend on the size (a reshape to fully connected layers) does not shrink.
+            if let Ok(small) = model.import(&shapes.collect())
+                && small.module.walk(small.module.body()).len() == module.walk(module.body()).len()
+            {
+                return small.module;
+            }
+            shrink /= 2;
+        }
+        module.clone()
+    }
+
+    /// Signal-to-noise ratio of every output on the calibration's first sample.
+    pub(super) fn measure_calibrated(
+        &self,
+        calibrated: Calibrated,
+        whole: &PreparedParts,
+    ) -> Result<BTreeMap<String, f64>, CompileError> {
+        let Calibrated { calibration, mut module, sample, .. } = calibrated;
+        let func = module.function("main").ok_or_else(|| missing("main"))?;
+        let arguments = session::to_arguments(&module, &sample).map_err(CompileError::Measure)?;
+        let arguments: Vec<_> = arguments.into_iter().map(Arc::new).collect();
+        let results = quantise::forward(&module, func, &arguments, &mut |_, _| {})
+            .map_err(|e| CompileError::Measure(RunError::Eval(e)))?;
+        let ports = session::ports(&module, func, true).map_err(CompileError::Measure)?;
+        let reference = ports
+            .iter()
+            .zip(&results)
+            .map(|(port, tensor)| Ok((port.name.clone(), session::from_tensor(port, tensor)?)))
+            .collect::<Result<_, _>>()
+            .map_err(CompileError::Measure)?;
+        self.to_stages(&mut module, calibration, &mut Clock::default(), &mut |_| {})?;
+        let parts = vec![PreparedPart::Machine(Box::new(module))];
+        let inputs: Vec<_> = sample.into_iter().enumerate().map(|(at, a)| (at.to_string(), a)).collect();
+        self.measure(&PreparedParts { parts, ..whole.clone() }, &inputs, &reference)
+    }
+}
