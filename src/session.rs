@@ -233,7 +233,8 @@ impl Session {
         let mut tensors: BTreeMap<&str, Array> = names.zip(given).collect();
         let mut phases_before = 0;
         for (part, host) in self.bundle.parts.iter().zip(&self.hosts) {
-            let take = |port: &Port| tensors.get(port.name.as_str()).cloned().ok_or_else(|| not_given(&port.name));
+            let take =
+                |port: &Port| tensors.get(port.name.as_str()).cloned().ok_or_else(|| not_given(&port.name));
             let arrays = part.inputs.iter().map(take).collect::<Result<Vec<_>, _>>()?;
             let results = match (&part.code, host) {
                 (Code::Machine(machine), _) => {

@@ -181,7 +181,8 @@ impl PlanStats {
         self.lower_bound_cycles += next.lower_bound_cycles;
         self.proven_optimal &= next.proven_optimal;
         add_bytes(&mut self.dram_bytes, &next.dram_bytes);
-        self.peak_activation_sram_bytes = self.peak_activation_sram_bytes.max(next.peak_activation_sram_bytes);
+        self.peak_activation_sram_bytes =
+            self.peak_activation_sram_bytes.max(next.peak_activation_sram_bytes);
         self.peak_weight_sram_bytes = self.peak_weight_sram_bytes.max(next.peak_weight_sram_bytes);
         self.frames_per_second = frames_per_second(clock_hz, self.cycles);
         self.energy_pj.add(&next.energy_pj);

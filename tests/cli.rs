@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use strata::io::{Array, DType};
+use strata_frontend::proto::{NodeProto, encode};
+use strata_frontend::zoo::{ZooOptions, build};
 
 struct Scratch(tempfile::TempDir);
 
@@ -282,4 +284,52 @@ fn addresses_are_allocated_or_refused() {
     scratch.write("buffers.csv", "id,lower,upper,size\na,0,2,x\n");
     let (_, err) = scratch.ends(1, &at);
     assert!(err.contains("line 2"), "{err}");
+}
+
+/// A network with an operator in its middle that only the host knows.
+fn with_hardmax(scratch: &Scratch) -> String {
+    let options = ZooOptions { size: Some((24, 16)), ..ZooOptions::default() };
+    let mut model = build("fsrcnn", &options).expect("the zoo has it");
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let is_conv = |node: &NodeProto| node.op_type == "Conv";
+    let last = graph.node.iter().rposition(is_conv).expect("it has convolutions");
+    let name = graph.node[last].input[0].clone();
+    let hardmax = NodeProto {
+        op_type: "Hardmax".to_owned(),
+        name: "pick".to_owned(),
+        input: vec![name],
+        output: vec!["picked".to_owned()],
+        ..NodeProto::default()
+    };
+    graph.node[last].input[0] = "picked".to_owned();
+    graph.node.insert(last, hardmax);
+    scratch.write("mixed.onnx", encode(&model));
+    "mixed.onnx".to_owned()
+}
+
+#[test]
+fn the_host_runs_what_the_machine_cannot() {
+    let scratch = Scratch::new();
+    let model = with_hardmax(&scratch);
+    let values = (0..24 * 16).map(|i| (i % 97) as f32 / 97.0).collect();
+    scratch.write("in.npy", Array::f32(vec![1, 1, 16, 24], values).to_npy());
+    let compile = ["compile", &model, "-o", "mixed.strata", "--calibrate", "in.npy", "--stats", "stats.json"];
+    let (out, _) = scratch.ends(0, &[&compile[..], &["--dump-phases", "dump"]].concat());
+    assert!(out.contains("the host runs 1 node in 1 part:") && out.contains("Hardmax `pick`"), "{out}");
+    for file in ["dump/part0/1-quant.mlir", "dump/part2/4-sched.mlir"] {
+        assert!(scratch.path(file).is_file(), "{file} is missing");
+    }
+    let (shown, _) = scratch.ends(0, &["inspect", "mixed.strata"]);
+    assert!(shown.contains("part 1: the host, an ONNX model"), "{shown}");
+    scratch.ends(0, &["verify", "mixed.strata"]);
+    scratch.ends(0, &["run", "mixed.strata", "--input", "0=in.npy", "--output-dir", "out", "--timing"]);
+    let found = load(&scratch.path("out/0.npy"));
+    assert!(found.values.iter().all(|v| v.is_finite()) && found.values.iter().any(|&v| v != 0.0));
+    // A program each before and after.
+    scratch.ends(0, &["run", "mixed.strata", "--input", "0=in.npy", "--output-dir", "raw", "--raw"]);
+    assert!(scratch.path("raw/1.npy").is_file());
+
+    let (_, err) = scratch.ends(3, &["compile", &model, "-o", "none.strata", "--no-host"]);
+    assert!(err.contains("Hardmax `pick`"), "{err}");
+    assert!(!scratch.path("none.strata").exists());
 }

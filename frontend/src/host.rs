@@ -10,7 +10,8 @@ use std::sync::Arc;
 use tract_onnx::pb::{ModelProto, NodeProto};
 use tract_onnx::prelude::{InferenceModelExt, IntoRunnable};
 use tract_onnx::tract_hir::internal::{
-    DatumType, Factoid, InferenceFact, InferenceModel, IntoTValue, TVec, Tensor as TractTensor, TractResult, anyhow,
+    DatumType, Factoid, InferenceFact, InferenceModel, IntoTValue, TVec, Tensor as TractTensor, TractResult,
+    anyhow,
 };
 use tract_onnx::tract_hir::tract_core::model::TypedRunnableModel;
 
@@ -80,8 +81,7 @@ impl HostModel {
                 let shape = graph.outlet_fact(*outlet)?.shape.concretize();
                 is_static &= shape.is_some_and(|shape| shape.iter().all(|dim| dim.to_i64().is_ok()));
             }
-            let prepared =
-                if is_static { Some(graph.into_typed()?.into_runnable()?) } else { None };
+            let prepared = if is_static { Some(graph.into_typed()?.into_runnable()?) } else { None };
             Ok((outlets.len(), prepared))
         })?;
         Ok(Self { proto, prepared, n_inputs })
@@ -115,7 +115,11 @@ impl HostModel {
 }
 
 fn parse(proto: &ModelProto) -> TractResult<InferenceModel> {
-    Ok(tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true).parse(proto, None)?.model)
+    Ok(tract_onnx::onnx()
+        .with_ignore_value_info(true)
+        .with_ignore_output_types(true)
+        .parse(proto, None)?
+        .model)
 }
 
 /// What tract gives; a panic of its is an error too, since a few of its paths panic on odd graphs.

@@ -230,9 +230,10 @@ impl Code {
             Self::Machine(machine) => {
                 let name = format!("{folder}weights.safetensors");
                 let data = &machine.weights[..];
-                let weights = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], data)
-                    .and_then(|view| safetensors::serialize([(WEIGHTS_TENSOR, view)], None))
-                    .map_err(|e| malformed(&name, e))?;
+                let weights =
+                    safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], data)
+                        .and_then(|view| safetensors::serialize([(WEIGHTS_TENSOR, view)], None))
+                        .map_err(|e| malformed(&name, e))?;
                 vec![(format!("{folder}program.bin"), encode(&machine.program)), (name, weights)]
             }
             Self::Ir(text) => vec![(format!("{folder}host.mlir"), text.clone().into_bytes())],
@@ -257,8 +258,7 @@ impl Code {
         Ok(match runner {
             Runner::Machine => {
                 let (entry, program) = take("program.bin")?;
-                let program =
-                    decode(&program).map_err(|error| BundleError::Program { entry, error })?;
+                let program = decode(&program).map_err(|error| BundleError::Program { entry, error })?;
                 let (entry, weights) = take("weights.safetensors")?;
                 let weights = safetensors::SafeTensors::deserialize(&weights)
                     .and_then(|t| t.tensor(WEIGHTS_TENSOR).map(|t| t.data().to_vec()))
@@ -393,8 +393,7 @@ fn unpack(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
 
 /// The manifest, if it is of this format.
 fn read_manifest(bytes: &[u8]) -> Result<ManifestEntry, BundleError> {
-    let json: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|e| malformed("manifest.json", e))?;
+    let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| malformed("manifest.json", e))?;
     let format = json.get("format").and_then(serde_json::Value::as_u64);
     if format != Some(u64::from(FORMAT_VERSION)) {
         let found = format.and_then(|f| u32::try_from(f).ok()).unwrap_or(0);

@@ -1,6 +1,6 @@
 //! The machine from outside: codec, assembler, bundle, verifier and both interpreters on a small hand-written program.
 
-use strata_isa_spec::bundle::{Bundle, Manifest};
+use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part};
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, codec, interp, timed};
 
@@ -115,16 +115,17 @@ fn bundle() -> Bundle {
             target: target(),
             inputs: Vec::new(),
             outputs: Vec::new(),
-            host_outputs: None,
-            hashes: Default::default(),
         },
-        program: program(),
-        weights: weights(),
-        names: vec!["in".to_owned(), "conv".to_owned(), "pool".to_owned()],
+        parts: vec![machine_part()],
         stats: None,
-        host: None,
         dumps: Default::default(),
     }
+}
+
+fn machine_part() -> Part {
+    let names = vec!["in".to_owned(), "conv".to_owned(), "pool".to_owned()];
+    let machine = Machine { program: program(), weights: weights(), names };
+    Part { inputs: Vec::new(), outputs: Vec::new(), code: Code::Machine(machine) }
 }
 
 #[test]
@@ -132,7 +133,22 @@ fn bundles_are_reproducible_and_round_trip() {
     let bytes = bundle().to_bytes().expect("a bundle is written");
     assert_eq!(bytes, bundle().to_bytes().expect("a bundle is written"));
     let read = Bundle::from_bytes(&bytes).expect("a bundle is read");
-    assert_eq!((read.program, read.weights, read.names), (program(), weights(), bundle().names));
+    assert_eq!(read.parts, bundle().parts);
+}
+
+#[test]
+fn bundles_of_several_parts_round_trip() {
+    let host = |code: Code| Part { inputs: Vec::new(), outputs: Vec::new(), code };
+    let parts = vec![
+        host(Code::Onnx(vec![8, 3])),
+        machine_part(),
+        host(Code::Ir("module {}".to_owned())),
+        machine_part(),
+    ];
+    let bundle = Bundle { parts, ..bundle() };
+    let bytes = bundle.to_bytes().expect("a bundle is written");
+    assert_eq!(Bundle::from_bytes(&bytes).expect("a bundle is read").parts, bundle.parts);
+    assert_eq!(bundle.machines().count(), 2);
 }
 
 /// Every single-byte damage of program and bundle is an error or another valid program; nothing panics.
@@ -155,11 +171,7 @@ fn damage_at_every_byte_is_survived() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x41;
         if let Ok(bundle) = Bundle::from_bytes(&damaged) {
-            assert_eq!(
-                (bundle.program, bundle.weights),
-                (program(), weights()),
-                "damage at {at} went unseen"
-            );
+            assert_eq!(bundle.parts, [machine_part()], "damage at {at} went unseen");
         }
         assert!(Bundle::from_bytes(&bytes[..at]).is_err(), "a truncated bundle is read");
     }

@@ -181,9 +181,7 @@ fn run_small(prepared: &Prepared, progress: &Progress<'_>) -> Result<u64, Failur
     let arguments = session::to_arguments(module, &integers)?;
     let expected = eval::eval_function(module, main, arguments).map_err(Failure::failed)?;
     let mut compared = 0;
-    for ((port, tensor), (name, found)) in
-        session.raw_outputs().zip(&expected).zip(&machine)
-    {
+    for ((port, tensor), (name, found)) in session.raw_outputs().zip(&expected).zip(&machine) {
         let expected = session::from_tensor(port, tensor)?;
         if expected.values != found.values {
             let what = format!(

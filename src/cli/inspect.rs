@@ -40,7 +40,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         Content::Bundle(bytes) => {
             let bundle = Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e))?;
             let target = &bundle.manifest.target;
-            let refused: usize = bundle.machines().map(|machine| verify(&machine.program, target).len()).sum();
+            let refused: usize =
+                bundle.machines().map(|machine| verify(&machine.program, target).len()).sum();
             if refused > 0 {
                 console.note(&format!("the program breaks {refused} rules; see `strata verify`"));
             }
@@ -60,7 +61,8 @@ fn ports_text(inputs: &[Port], outputs: &[Port]) -> String {
             .quantisation
             .map_or_else(String::new, |q| format!(" = {:.4e} * (q - {})", q.scale, q.zero_point));
         let machine = format!("{} {}{quantised}", show_shape(&port.machine_shape), port.machine_dtype);
-        row(&mut lines, &[kind, &port.name, &show_shape(&port.shape), &port.dtype, &machine]);
+        let shape = if port.varies { "varies".to_owned() } else { show_shape(&port.shape) };
+        row(&mut lines, &[kind, &port.name, &shape, &port.dtype, &machine]);
     }
     show(&lines)
 }

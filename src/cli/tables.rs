@@ -139,10 +139,11 @@ const SHOWN_HOST_NODES: usize = 12;
 
 /// What the host runs, and why.
 pub(super) fn host_text(host: &HostStats) -> String {
+    let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut text = format!(
-        "the host runs {} nodes in {} parts: {} of the MACs, {} of the elements\n",
-        host.nodes.len(),
-        host.parts,
+        "the host runs {} in {}: {} of the MACs, {} of the elements\n",
+        many(host.nodes.len(), "node"),
+        many(host.parts as usize, "part"),
         percent(host.macs_share),
         percent(host.elements_share)
     );

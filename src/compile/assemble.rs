@@ -87,7 +87,11 @@ impl Compiler {
             network: network.to_owned(),
             target: self.options.target.clone(),
             inputs: prepared.inputs.iter().map(|port| taken(port, &parts)).collect(),
-            outputs: prepared.outputs.iter().map(|name| given(name, &parts, &prepared.inputs)).collect::<Result<_, _>>()?,
+            outputs: prepared
+                .outputs
+                .iter()
+                .map(|name| given(name, &parts, &prepared.inputs))
+                .collect::<Result<_, _>>()?,
         };
         // The time that a compile took is no part of what it made: the same input gives the same bytes.
         let bundle =
@@ -138,8 +142,7 @@ impl Compiler {
             None => None,
         };
         let (inputs, outputs) = (ports("main", false)?, ports("main", true)?);
-        let machine =
-            Machine { program: lowered.program, weights: lowered.weights, names: lowered.names };
+        let machine = Machine { program: lowered.program, weights: lowered.weights, names: lowered.names };
         Ok(Emitted { machine, inputs, outputs, tail, stats, plan, graph })
     }
 
@@ -158,7 +161,8 @@ impl Compiler {
         let f32s = |array: &Array| array.values.iter().map(|&v| v as f32).collect::<Vec<_>>();
         // What a detector keeps of its boxes may be more or fewer in integers: there is nothing to compare then.
         let ratios = outputs.into_iter().filter_map(|(name, got)| {
-            let want = reference.get(&name).filter(|want| want.shape == got.shape && got.dtype == DType::F32)?;
+            let want =
+                reference.get(&name).filter(|want| want.shape == got.shape && got.dtype == DType::F32)?;
             let ratio = quantise::sqnr(&f32s(want), &f32s(&got));
             Some((name, ratio))
         });

@@ -4,6 +4,7 @@
 //! rest is tried again part by part, and so on: the set of host nodes only grows. What a part is calibrated on is
 //! what the parts before it give for the samples, in f32.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -89,7 +90,7 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, CompileError> {
-        let mut model = Model::new(self, model, file_name);
+        let model = Model::new(self, model, file_name);
         let mut blocked = match self.whole(&model, clock, observer) {
             Ok(parts) => return Ok(parts),
             Err(Obstacle::Error(error)) => return Err(error),
@@ -97,17 +98,15 @@ impl Compiler {
         };
         blocked.extend(model.survey()?.blocked.clone());
         loop {
-            if !self.options.host {
-                return Err(model.unsupported(&blocked));
-            }
             let host: BTreeSet<usize> = blocked.keys().copied().collect();
             let cut = partition(model.proto, model.survey()?, &host);
             if cut.iter().all(|part| part.on_host) {
                 return Err(model.unsupported(&blocked));
             }
             model.demand_runner(&cut, &blocked)?;
-            match self.cut(&mut model, &cut, &blocked, clock, observer) {
-                Ok(parts) => return Ok(parts),
+            match self.cut(&model, &cut, &mut blocked, clock, observer) {
+                Ok(parts) if self.options.host => return Ok(parts),
+                Ok(_) => return Err(model.unsupported(&blocked)),
                 Err(Obstacle::Error(error)) => return Err(error),
                 Err(Obstacle::Nodes(more)) => {
                     let known = blocked.len();
@@ -130,7 +129,9 @@ impl Compiler {
     ) -> Result<PreparedParts, Obstacle> {
         let imported = match model.import(&BTreeMap::new()) {
             Ok(imported) => imported,
-            Err(ImportError::Unsupported(_)) if model.may_be_cut() => return Err(Obstacle::Nodes(BTreeMap::new())),
+            Err(ImportError::Unsupported(_)) if model.may_be_cut() => {
+                return Err(Obstacle::Nodes(BTreeMap::new()));
+            }
             Err(error) => return Err(CompileError::from(error).into()),
         };
         observer(Event::Reached(Phase::Import, &imported.module));
@@ -151,7 +152,7 @@ impl Compiler {
             ..model.no_parts()?
         };
         if !tail.is_empty() {
-            prepared.host = Some(model.host_stats(&model.look()?, &tail, &[]));
+            prepared.host = Some(model.host_stats(model.survey()?, &tail, &[]));
         }
         if self.options.measure_sqnr && calibrated.macs <= SQNR_MACS {
             clock.begin("measure", observer);
@@ -162,19 +163,19 @@ impl Compiler {
         Ok(prepared)
     }
 
-    /// The parts of a cut.
+    /// The parts of a cut. Nodes that turn out to be of an f32 tail are added to those that are blocked.
     fn cut(
         &self,
-        model: &mut Model<'_>,
+        model: &Model<'_>,
         cut: &[GraphPart],
-        blocked: &BTreeMap<usize, String>,
+        blocked: &mut BTreeMap<usize, String>,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, Obstacle> {
         clock.begin("calibrate", observer);
         let mut samples = self.samples(model, observer)?;
         let mut prepared = model.no_parts()?;
-        let mut host = blocked.clone();
+        let mut tails = BTreeMap::new();
         let mut new = BTreeMap::new();
         let mut macs = 0;
         for (index, part) in cut.iter().enumerate() {
@@ -183,15 +184,14 @@ impl Compiler {
                 prepared.parts.push(host_part(part, &mut samples)?);
                 continue;
             }
-            let options =
-                ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
+            let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
             let Imported { mut module, n_parameters, .. } = import_proto(&part.model, &options)?;
             observer(Event::Reached(Phase::Import, &module));
             let calibration = calibrate_part(&module, &mut samples)?;
             prepared.n_parameters += n_parameters;
             macs += f32_macs(&module);
             match self.to_stages(&mut module, calibration, clock, observer) {
-                Ok(tail) => host.extend(origins(&tail, &part.nodes).unwrap_or_default()),
+                Ok(tail) => tails.extend(origins(&tail, &part.nodes).unwrap_or_default()),
                 // Other parts may have more to say.
                 Err(error) => match obstacle(error, &part.nodes) {
                     Obstacle::Nodes(nodes) => new.extend(nodes),
@@ -203,8 +203,8 @@ impl Compiler {
         if !new.is_empty() {
             return Err(Obstacle::Nodes(new));
         }
-        let survey = model.survey()?.clone();
-        prepared.host = Some(model.host_stats(&survey, &host, cut));
+        blocked.extend(tails);
+        prepared.host = Some(model.host_stats(model.survey()?, blocked, cut));
         if self.options.measure_sqnr && macs <= SQNR_MACS {
             clock.begin("measure", observer);
             let (inputs, reference) = model.ends(samples.swap_remove(0));
@@ -282,8 +282,7 @@ fn host_part(part: &GraphPart, samples: &mut [Tensors]) -> Result<PreparedPart, 
             Ok(HostTensor { shape: array.shape.clone(), dtype, values: array.values.clone() })
         };
         let inputs = takes.iter().map(tensor).collect::<Result<Vec<_>, CompileError>>()?;
-        let outputs =
-            model.run(&inputs).map_err(|e| CompileError::CalibrationData(RunError::Host(e)))?;
+        let outputs = model.run(&inputs).map_err(|e| CompileError::CalibrationData(RunError::Host(e)))?;
         let declared = |name: &str, outputs: bool| part.is_declared(name, outputs);
         ports.get_or_insert_with(|| {
             let port = |names: &[&str], tensors: &[HostTensor], is_output: bool| -> Vec<Port> {
@@ -311,7 +310,7 @@ pub(super) struct Model<'a> {
     proto: &'a ModelProto,
     file_name: &'a str,
     options: ImportOptions,
-    survey: Option<Survey>,
+    survey: OnceCell<Survey>,
 }
 
 impl<'a> Model<'a> {
@@ -321,7 +320,7 @@ impl<'a> Model<'a> {
             file_name: file_name.to_owned(),
             ..ImportOptions::default()
         };
-        Self { proto, file_name, options, survey: None }
+        Self { proto, file_name, options, survey: OnceCell::new() }
     }
 
     /// Whether its inputs and initialisers are such that a survey gets to its nodes.
@@ -329,15 +328,13 @@ impl<'a> Model<'a> {
         import::inputs(self.proto, &self.options).is_ok()
     }
 
-    fn look(&self) -> Result<Survey, ImportError> {
-        survey(self.proto, &self.options)
-    }
-
-    fn survey(&mut self) -> Result<&Survey, ImportError> {
-        if self.survey.is_none() {
-            self.survey = Some(self.look()?);
+    /// Its survey, made when it is first asked for: most models need none.
+    fn survey(&self) -> Result<&Survey, ImportError> {
+        if let Some(survey) = self.survey.get() {
+            return Ok(survey);
         }
-        Ok(self.survey.get_or_insert_default())
+        let survey = survey(self.proto, &self.options)?;
+        Ok(self.survey.get_or_init(|| survey))
     }
 
     fn node(&self, index: usize) -> Option<&strata_frontend::proto::NodeProto> {
@@ -363,9 +360,12 @@ impl<'a> Model<'a> {
     ) -> Result<(), CompileError> {
         let on_host = cut.iter().filter(|part| part.on_host).flat_map(|part| &part.nodes);
         let homeless = on_host.filter(|&&index| self.node(index).is_some_and(|node| !host::knows(node)));
-        let why = |index: usize| blocked.get(&index).cloned().unwrap_or_else(|| "it is between host nodes".to_owned());
-        let homeless: BTreeMap<usize, String> =
-            homeless.map(|&index| (index, format!("{}; and the host cannot run it either", why(index)))).collect();
+        let why = |index: usize| {
+            blocked.get(&index).cloned().unwrap_or_else(|| "it is between host nodes".to_owned())
+        };
+        let homeless: BTreeMap<usize, String> = homeless
+            .map(|&index| (index, format!("{}; and the host cannot run it either", why(index))))
+            .collect();
         if homeless.is_empty() { Ok(()) } else { Err(self.unsupported(&homeless)) }
     }
 
@@ -374,7 +374,8 @@ impl<'a> Model<'a> {
         let mut nodes = nodes.clone();
         for &index in cut.iter().filter(|part| part.on_host).flat_map(|part| &part.nodes) {
             nodes.entry(index).or_insert_with(|| {
-                "it stands between nodes of the host, without a convolution or matrix product beside it".to_owned()
+                "it stands between nodes of the host, without a convolution or matrix product beside it"
+                    .to_owned()
             });
         }
         let work = |index: usize| self.node(index).map_or(Work::default(), |node| work(node, &survey.facts));
@@ -398,7 +399,8 @@ impl<'a> Model<'a> {
         let Some(graph) = &self.proto.graph else { return Default::default() };
         let is_input = |name: &str| graph.input.iter().any(|info| info.name == name);
         let is_output = |name: &str| graph.output.iter().any(|info| info.name == name);
-        let inputs = tensors.iter().filter(|(name, _)| is_input(name)).map(|(n, a)| (n.clone(), a.clone())).collect();
+        let inputs =
+            tensors.iter().filter(|(name, _)| is_input(name)).map(|(n, a)| (n.clone(), a.clone())).collect();
         (inputs, tensors.into_iter().filter(|(name, _)| is_output(name)).collect())
     }
 
@@ -417,7 +419,10 @@ impl<'a> Model<'a> {
     }
 
     /// Its import, with some inputs of other shapes.
-    pub(super) fn import(&self, other_shapes: &BTreeMap<String, Vec<usize>>) -> Result<Imported, ImportError> {
+    pub(super) fn import(
+        &self,
+        other_shapes: &BTreeMap<String, Vec<usize>>,
+    ) -> Result<Imported, ImportError> {
         let mut options = self.options.clone();
         options.input_shapes.extend(other_shapes.clone());
         import_proto(self.proto, &options)

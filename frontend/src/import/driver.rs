@@ -180,8 +180,7 @@ impl<'a> Walk<'a> {
             }
         }
         if opset > MAX_OPSET {
-            let why =
-                format!("the model uses operator set {opset}; up to {MAX_OPSET} are understood");
+            let why = format!("the model uses operator set {opset}; up to {MAX_OPSET} are understood");
             problems.lowering(&graph.name, "graph", "", LowerError::Unsupported(why));
         }
         if !problems.unsupported.is_empty() {

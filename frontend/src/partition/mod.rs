@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    type_proto,
 };
 
 use crate::import::{Fact, Survey};
@@ -118,7 +119,11 @@ impl<'a> Cutter<'a> {
         let mut levels = BTreeMap::new();
         for &index in &self.live {
             let parity = usize::from(!host.contains(&index));
-            let least = self.operands(index).filter_map(|operand| levels.get(&operand)).max().map_or(0, |&l: &usize| l);
+            let least = self
+                .operands(index)
+                .filter_map(|operand| levels.get(&operand))
+                .max()
+                .map_or(0, |&l: &usize| l);
             levels.insert(index, least + usize::from(least % 2 != parity));
         }
         levels
@@ -238,7 +243,8 @@ fn tensor_type(fact: &Fact) -> TypeProto {
 
 /// The names that a node reads, and those that its subgraphs read from outside.
 fn reads(node: &NodeProto) -> Vec<&str> {
-    let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    let mut names: Vec<&str> =
+        node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     for graph in node.attribute.iter().flat_map(subgraphs) {
         let own = graph.input.iter().map(|info| &info.name).chain(graph.initializer.iter().map(|t| &t.name));
         let own: BTreeSet<&str> =

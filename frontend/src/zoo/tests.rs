@@ -6,6 +6,7 @@ use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::DimLike;
 
 use super::*;
+use crate::proto::encode;
 
 /// Counts of one network, from its graph alone; no weights are made.
 #[derive(Debug, PartialEq)]

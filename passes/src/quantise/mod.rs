@@ -49,7 +49,8 @@ use crate::manager::registry::{OptionInfo, OptionKind, PassInfo, PassOptions};
 use crate::manager::{Changed, Pass, PassContext, PassError, Phase, UnsupportedOp};
 
 /// Why ops at the end of a network are left to the host.
-const STAYS_ON_HOST: &str = "softmax, or what has no integer form; nothing that multiplies and accumulates follows";
+const STAYS_ON_HOST: &str =
+    "softmax, or what has no integer form; nothing that multiplies and accumulates follows";
 
 /// How to quantise.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -106,8 +107,7 @@ pub fn quantise(
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
     }
-    report.host_ops =
-        plan.host_ops.iter().map(|&op| UnsupportedOp::new(module, op, STAYS_ON_HOST)).collect();
+    report.host_ops = plan.host_ops.iter().map(|&op| UnsupportedOp::new(module, op, STAYS_ON_HOST)).collect();
     let result_attrs = result_attributes(module, &plan.results, &returned, res_attrs.as_ref(), &results);
     lower::remove(module, block, &old);
     sign(module, func, &plan.params, &results, result_attrs);
