@@ -119,21 +119,6 @@ fn energy_parts(energy: &EnergyStats) -> String {
     [energy.mac, energy.sram, energy.dram].map(share).join(", ")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_for_people() {
-        assert_eq!(count(61_895_776), "61,895,776");
-        assert_eq!([count(0), count(999), count(1000)], ["0", "999", "1,000"]);
-        assert_eq!(si(399.08e9), "399.08 G");
-        assert_eq!(si(12.0), "12");
-        assert_eq!(megabytes(121_100_000), "121.1 MB");
-        assert_eq!(percent(0.25), "25.0 %");
-    }
-}
-
 /// Nodes of the host that are listed by name.
 const SHOWN_HOST_NODES: usize = 12;
 
@@ -153,5 +138,20 @@ pub(super) fn host_text(host: &HostStats) -> String {
     match host.nodes.len().saturating_sub(SHOWN_HOST_NODES) {
         0 => text,
         more => text + &format!("  and {more} more; --stats lists them all\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_for_people() {
+        assert_eq!(count(61_895_776), "61,895,776");
+        assert_eq!([count(0), count(999), count(1000)], ["0", "999", "1,000"]);
+        assert_eq!(si(399.08e9), "399.08 G");
+        assert_eq!(si(12.0), "12");
+        assert_eq!(megabytes(121_100_000), "121.1 MB");
+        assert_eq!(percent(0.25), "25.0 %");
     }
 }
