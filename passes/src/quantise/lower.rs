@@ -23,7 +23,7 @@ use super::weights::{ChannelAxis, QuantWeights, quantise_weights};
 use super::{QuantParams, QuantReport};
 use crate::manager::UnsupportedOp;
 
-/// An `i8` value and what it stands for.
+/// An integer value and what it stands for.
 #[derive(Clone, Copy)]
 pub(super) struct Quantised {
     pub value: ValueId,
@@ -78,7 +78,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn run(&mut self) {
         for arg in self.module.args(self.block).to_vec() {
             let Some(&params) = self.plan.params.get(&arg) else { continue };
-            let ty = self.module.tensor_ty(arg).with_elem(ElemType::I8);
+            let ty = self.module.tensor_ty(arg).with_elem(params.elem);
             self.module.set_ty(arg, ty);
             self.done.insert(arg, Quantised { value: arg, params });
         }
@@ -104,7 +104,7 @@ impl<'a> Lowering<'a> {
         let shape = self.shape(result);
         let n = shape.iter().product();
         let value = self.constant(Tensor::i8(shape, vec![0; n]));
-        let params = self.params(result).unwrap_or(QuantParams { scale: 1.0, zero_point: 0 });
+        let params = self.params(result).unwrap_or(QuantParams::i8(1.0, 0));
         self.done.insert(result, Quantised { value, params });
     }
 
@@ -120,8 +120,20 @@ impl<'a> Lowering<'a> {
         self.module.append_const(self.block, tensor, self.loc.clone())
     }
 
-    fn i8_constant(&mut self, value: i64) -> ValueId {
-        self.constant(Tensor::i8([1], vec![value as i8]))
+    /// A zero point, a padding value or a shift: one integer of an element type.
+    fn scalar(&mut self, value: i64, elem: ElemType) -> ValueId {
+        let data = match elem {
+            ElemType::I16 => TensorData::I16(vec![value as i16]),
+            ElemType::I32 => TensorData::I32(vec![value as i32]),
+            ElemType::I48 => TensorData::I48(vec![value]),
+            _ => TensorData::I8(vec![value as i8]),
+        };
+        self.constant(Tensor::new([1], data))
+    }
+
+    /// The zero point of a value with these parameters.
+    fn zero_point(&mut self, params: QuantParams) -> ValueId {
+        self.scalar(params.zero_point, params.elem)
     }
 
     fn append(
@@ -150,10 +162,6 @@ impl<'a> Lowering<'a> {
         elem: ElemType,
         output_zp: i64,
     ) -> ValueId {
-        let zero_point = |elem: ElemType, zp: i64| match elem {
-            ElemType::I32 => Tensor::i32([1], vec![zp as i32]),
-            _ => Tensor::i8([1], vec![zp as i8]),
-        };
         let input_elem = self.module.tensor_ty(input).elem;
         let multipliers = scales.iter().map(|s| s.multiplier).collect();
         let shifts = scales.iter().map(|s| s.shift).collect();
@@ -161,8 +169,8 @@ impl<'a> Lowering<'a> {
             input,
             self.constant(Tensor::i32([scales.len()], multipliers)),
             self.constant(Tensor::i8([scales.len()], shifts)),
-            self.constant(zero_point(input_elem, input_zp)),
-            self.constant(zero_point(elem, output_zp)),
+            self.scalar(input_zp, input_elem),
+            self.scalar(output_zp, elem),
         ];
         let op = Rescale {
             scale32: true,
@@ -175,19 +183,19 @@ impl<'a> Lowering<'a> {
         self.append(op, &operands, &shape, elem)
     }
 
-    /// Rescales an `i32` value to `i8`.
+    /// Rescales an `i32` value to the given parameters.
     fn narrow(&mut self, wide: Wide, params: QuantParams) -> Result<Quantised, &'static str> {
         let scale = FixedScale::new(wide.scale / params.scale, wide.bound).ok_or(OUT_OF_RANGE)?;
-        let value = self.rescale(wide.value, 0, &[scale], ElemType::I8, params.zero_point);
+        let value = self.rescale(wide.value, 0, &[scale], params.elem, params.zero_point);
         Ok(Quantised { value, params })
     }
 
-    /// Rescales an `i8` value to `i32` with zero point 0 in units of `scale`.
+    /// Rescales a value to `i32` with zero point 0 in units of `scale`.
     fn widen(&mut self, q: Quantised, scale: f64) -> Result<Wide, &'static str> {
         let factor = q.params.scale / scale;
-        let fixed = FixedScale::new(factor, 255.0).ok_or(OUT_OF_RANGE)?;
+        let fixed = FixedScale::new(factor, q.params.reach()).ok_or(OUT_OF_RANGE)?;
         let value = self.rescale(q.value, q.params.zero_point, &[fixed], ElemType::I32, 0);
-        Ok(Wide { value, scale, bound: 255.0 * factor + 1.0 })
+        Ok(Wide { value, scale, bound: q.params.reach() * factor + 1.0 })
     }
 
     /// The integers of an operand: those computed, or those of a constant with a scale of its own.
@@ -200,8 +208,7 @@ impl<'a> Lowering<'a> {
         let low = data.iter().copied().fold(0.0, f32::min);
         let high = data.iter().copied().fold(0.0, f32::max);
         let params = QuantParams::of_range(Range { low, high });
-        let quantised = data.iter().map(|&x| params.quantise(f64::from(x))).collect();
-        let value = self.constant(Tensor::i8(tensor.shape(), quantised));
+        let value = self.constant(params.quantise_all(tensor.shape(), data.iter().map(|&x| f64::from(x))));
         Ok(Quantised { value, params })
     }
 
@@ -209,16 +216,17 @@ impl<'a> Lowering<'a> {
     fn operand_as(&mut self, value: ValueId, params: QuantParams) -> Result<ValueId, &'static str> {
         if let Some(tensor) = self.plan.constant(value) {
             let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
-            let quantised = data.iter().map(|&x| params.quantise(f64::from(x))).collect();
-            return Ok(self.constant(Tensor::i8(tensor.shape(), quantised)));
+            let integers = params.quantise_all(tensor.shape(), data.iter().map(|&x| f64::from(x)));
+            return Ok(self.constant(integers));
         }
         let q = self.operand(value)?;
         if q.params == params {
             return Ok(q.value);
         }
-        let scale = FixedScale::new(q.params.scale / params.scale, 255.0).ok_or(OUT_OF_RANGE)?;
+        let factor = q.params.scale / params.scale;
+        let scale = FixedScale::new(factor, q.params.reach()).ok_or(OUT_OF_RANGE)?;
         self.report.n_rescales += 1;
-        Ok(self.rescale(q.value, q.params.zero_point, &[scale], ElemType::I8, params.zero_point))
+        Ok(self.rescale(q.value, q.params.zero_point, &[scale], params.elem, params.zero_point))
     }
 
     fn constant_operand(&mut self, value: ValueId) -> Result<ValueId, &'static str> {
@@ -261,7 +269,7 @@ impl<'a> Lowering<'a> {
                 let params = self.params(result)?;
                 let inputs: Vec<_> =
                     operands.iter().map(|&v| self.operand_as(v, params)).collect::<Result<_, _>>()?;
-                let value = self.append(Concat { axis: *axis }, &inputs, &shape, ElemType::I8);
+                let value = self.append(Concat { axis: *axis }, &inputs, &shape, params.elem);
                 Quantised { value, params }
             }
             Op::Argmax(_) => {
@@ -295,7 +303,7 @@ impl<'a> Lowering<'a> {
         }
         let value = match function.as_clamp().filter(|_| base.params == params) {
             Some((low, high)) => self.clamp(base, low, high),
-            None => self.table(base.value, params, |q| function.at(base.params.dequantise(q), 0)),
+            None => self.table(base, params, |x| function.at(x, 0)),
         };
         self.done.insert(result, Quantised { value, params });
         Ok(())
@@ -303,27 +311,28 @@ impl<'a> Lowering<'a> {
 
     /// Clamps to real bounds; nothing if all integers lie within.
     fn clamp(&mut self, q: Quantised, low: f64, high: f64) -> ValueId {
-        let (low, high) = (i64::from(q.params.quantise(low)), i64::from(q.params.quantise(high)));
-        if (low, high) == (-128, 127) {
+        let (low, high) = (q.params.quantise(low), q.params.quantise(high));
+        if (low, high) == q.params.limits() {
             return q.value;
         }
-        let bound = |v| Attribute::Int(v, ElemType::I8);
+        let bound = |v| Attribute::Int(v, q.params.elem);
         let op = Clamp { min_val: bound(low), max_val: bound(high), nan_mode: NanMode::Propagate };
         let shape = self.new_shape(q.value);
-        self.append(op, &[q.value], &shape, ElemType::I8)
+        self.append(op, &[q.value], &shape, q.params.elem)
     }
 
-    fn table(&mut self, input: ValueId, params: QuantParams, function: impl Fn(i8) -> f64) -> ValueId {
+    /// A function of an `i8` value by looking up its 256 values.
+    fn table(&mut self, input: Quantised, params: QuantParams, function: impl Fn(f64) -> f64) -> ValueId {
         // A pole of the function (1/x at 0) saturates towards the end it tends to; an undefined value is 0.
         let entries = (i8::MIN..=i8::MAX).map(|q| {
-            let y = function(q);
-            if y.is_nan() { params.zero_point as i8 } else { params.quantise(y) }
+            let y = function(input.params.dequantise(q.into()));
+            if y.is_nan() { params.zero_point as i8 } else { params.quantise(y) as i8 }
         });
         let entries: Vec<i8> = entries.collect();
         let table = self.constant(Tensor::i8([256], entries));
-        let shape = self.new_shape(input);
+        let shape = self.new_shape(input.value);
         self.report.n_tables += 1;
-        self.append(Table {}, &[input, table], &shape, ElemType::I8)
+        self.append(Table {}, &[input.value, table], &shape, ElemType::I8)
     }
 
     /// `x < 0 ? below[c] * x : above[c] * x`: a depthwise convolution of each side and their sum, so that slopes may
@@ -338,14 +347,12 @@ impl<'a> Lowering<'a> {
             let gains: Vec<f64> = slopes.iter().map(|s| s[0]).collect();
             return self.channel_gains(input, &gains, params);
         }
-        let end = |q: i8| input.params.dequantise(q) as f32;
+        let end = |q| input.params.dequantise(q) as f32;
         let whole = Range { low: params.dequantise(-128) as f32, high: params.dequantise(127) as f32 };
         let mut side = |below: bool| -> Result<Quantised, &'static str> {
             let (range, index) = if below { ((end(-128), 0.0), 0) } else { ((0.0, end(127)), 1) };
             let half = QuantParams::of_range(Range { low: range.0, high: range.1 });
-            let value = self.table(input.value, half, |q| {
-                input.params.dequantise(q).clamp(f64::from(range.0), f64::from(range.1))
-            });
+            let value = self.table(input, half, |x| x.clamp(f64::from(range.0), f64::from(range.1)));
             let part = Quantised { value, params: half };
             let gains: Vec<f64> = slopes.iter().map(|s| s[index]).collect();
             if gains.iter().all(|&gain| gain == 1.0) {
@@ -449,12 +456,12 @@ impl<'a> Lowering<'a> {
             input.value,
             self.constant(weights.weight),
             self.constant(weights.bias),
-            self.i8_constant(input.params.zero_point),
-            self.i8_constant(0),
+            self.zero_point(input.params),
+            self.scalar(0, ElemType::I8),
         ];
         self.report.n_convolutions += 1;
         let sums = self.append(op, &operands, shape, ElemType::I32);
-        let value = self.rescale(sums, 0, &scales, ElemType::I8, params.zero_point);
+        let value = self.rescale(sums, 0, &scales, params.elem, params.zero_point);
         Ok(Quantised { value, params })
     }
 
@@ -471,7 +478,7 @@ impl<'a> Lowering<'a> {
         }
         let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
         let depth = self.new_shape(a.value).last().copied().unwrap_or(1);
-        let zero_points = [self.i8_constant(a.params.zero_point), self.i8_constant(b.params.zero_point)];
+        let zero_points = [self.zero_point(a.params), self.zero_point(b.params)];
         let inputs = [a.value, b.value, zero_points[0], zero_points[1]];
         let value = self.append(MatMul {}, &inputs, shape, ElemType::I32);
         let bound = depth as f64 * 255.0 * 255.0;
@@ -552,7 +559,7 @@ impl<'a> Lowering<'a> {
         let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
         let params = self.params(result)?;
         let (wide_a, wide_b) = (self.widen(a, a.params.scale)?, self.widen(b, b.params.scale)?);
-        let shift = self.i8_constant(0);
+        let shift = self.scalar(0, ElemType::I8);
         let value = self.append(Mul {}, &[wide_a.value, wide_b.value, shift], shape, ElemType::I32);
         self.narrow(Wide { value, scale: a.params.scale * b.params.scale, bound: 255.0 * 255.0 }, params)
     }
@@ -589,13 +596,13 @@ impl<'a> Lowering<'a> {
         match &mut op {
             Op::AvgPool2d(pool) => {
                 pool.acc_type = ElemType::I32;
-                inputs.extend([self.i8_constant(params.zero_point), self.i8_constant(params.zero_point)]);
+                inputs.extend([self.zero_point(params), self.zero_point(params)]);
             }
             Op::Pad(Pad {}) => {
                 inputs.push(self.constant_operand(operands[1])?);
                 let value = self.plan.constant(operands[2]).ok_or(NOT_EXPECTED)?;
                 let value = value.as_f32().and_then(|v| v.first().copied()).ok_or(NOT_EXPECTED)?;
-                inputs.push(self.i8_constant(i64::from(params.quantise(f64::from(value)))));
+                inputs.push(self.scalar(params.quantise(f64::from(value)), params.elem));
             }
             Op::Resize(resize) => {
                 for &operand in &operands[1..] {
@@ -610,7 +617,7 @@ impl<'a> Lowering<'a> {
                     let value = self.append(op, &inputs, shape, ElemType::I32);
                     // Weights add up to `unit`, so the zero point is scaled with the data and comes out again.
                     let scale = FixedScale::new(1.0 / unit, 128.0 * unit).ok_or(OUT_OF_RANGE)?;
-                    let value = self.rescale(value, 0, &[scale], ElemType::I8, 0);
+                    let value = self.rescale(value, 0, &[scale], params.elem, 0);
                     return Ok(Quantised { value, params });
                 }
             }
@@ -620,7 +627,7 @@ impl<'a> Lowering<'a> {
                 }
             }
         }
-        let value = self.append(op, &inputs, shape, ElemType::I8);
+        let value = self.append(op, &inputs, shape, params.elem);
         Ok(Quantised { value, params })
     }
 }
