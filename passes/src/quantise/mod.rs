@@ -31,6 +31,7 @@ mod gemm;
 mod host;
 mod lower;
 mod params;
+mod table16;
 mod weights;
 
 #[cfg(test)]

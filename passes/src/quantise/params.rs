@@ -126,6 +126,21 @@ impl FixedScale {
         let fits = exponent >= 2 && bound < 2_f64.powi(exponent - 1);
         fits.then(|| Self { multiplier: scaled(exponent) as i32, shift: exponent as i8 })
     }
+
+    /// The nearest fixed-point factor of 15 bits, as RESCALE takes it for `i48`, if it may be applied to integers of
+    /// magnitude up to `bound`: TOSA wants products to fit 32 bits once they are shifted.
+    pub(super) fn of_15_bits(factor: f64, bound: f64) -> Option<Self> {
+        if !(factor.is_finite() && factor > 0.0 && factor * bound < 2_f64.powi(31)) {
+            return None;
+        }
+        let mut exponent = 14 - factor.log2().floor() as i32;
+        let scaled = |exponent: i32| (factor * 2_f64.powi(exponent)).round();
+        while scaled(exponent) >= 2_f64.powi(15) {
+            exponent -= 1;
+        }
+        let exponent = exponent.min(62);
+        (exponent >= 2).then(|| Self { multiplier: scaled(exponent) as i32, shift: exponent as i8 })
+    }
 }
 
 #[cfg(test)]
@@ -146,6 +161,21 @@ mod tests {
             }
             assert_eq!(QuantParams::from_attr(&params.to_attr(), params.elem), Some(params));
         }
+    }
+
+    #[test]
+    fn scales_of_15_bits_are_near() {
+        for exponent in -40..12 {
+            for mantissa in [1.0, 1.25, 1.999_99] {
+                let factor = mantissa * 2_f64.powi(exponent);
+                let scale = FixedScale::of_15_bits(factor, 1.0).expect("in range");
+                assert!((1 << 14..1 << 15).contains(&scale.multiplier), "{scale:?}");
+                let back = f64::from(scale.multiplier) / 2_f64.powi(i32::from(scale.shift));
+                assert!((back / factor - 1.0).abs() <= 2_f64.powi(-15), "{factor} became {back}");
+            }
+        }
+        assert_eq!(FixedScale::of_15_bits(1.0, 2_f64.powi(31)), None, "the result would not fit 32 bits");
+        assert_eq!(FixedScale::of_15_bits(2_f64.powi(13), 1.0), None, "the shift would be less than 2");
     }
 
     #[test]
