@@ -96,10 +96,10 @@ impl Head {
     pub fn reads(&self) -> Vec<View> {
         match self {
             Self::Load(h) => vec![h.src],
-            Self::Conv2d(h) => vec![h.src],
-            Self::DepthwiseConv2d(h) => vec![h.src],
-            Self::TransposeConv2d(h) => vec![h.src],
-            Self::MatMul(h) => vec![h.a, h.b],
+            Self::Conv2d(h) | Self::Conv2dI16(h) => vec![h.src],
+            Self::DepthwiseConv2d(h) | Self::DepthwiseConv2dI16(h) => vec![h.src],
+            Self::TransposeConv2d(h) | Self::TransposeConv2dI16(h) => vec![h.src],
+            Self::MatMul(h) | Self::MatMulI16(h) => vec![h.a, h.b],
             Self::MaxPool2d(h) => vec![h.src],
             Self::AvgPool2d(h) => vec![h.src],
             Self::Resize(h) => vec![h.src],
@@ -116,10 +116,10 @@ impl Head {
     pub fn reads_mut(&mut self) -> Vec<&mut View> {
         match self {
             Self::Load(h) => vec![&mut h.src],
-            Self::Conv2d(h) => vec![&mut h.src],
-            Self::DepthwiseConv2d(h) => vec![&mut h.src],
-            Self::TransposeConv2d(h) => vec![&mut h.src],
-            Self::MatMul(h) => vec![&mut h.a, &mut h.b],
+            Self::Conv2d(h) | Self::Conv2dI16(h) => vec![&mut h.src],
+            Self::DepthwiseConv2d(h) | Self::DepthwiseConv2dI16(h) => vec![&mut h.src],
+            Self::TransposeConv2d(h) | Self::TransposeConv2dI16(h) => vec![&mut h.src],
+            Self::MatMul(h) | Self::MatMulI16(h) => vec![&mut h.a, &mut h.b],
             Self::MaxPool2d(h) => vec![&mut h.src],
             Self::AvgPool2d(h) => vec![&mut h.src],
             Self::Resize(h) => vec![&mut h.src],
@@ -135,11 +135,13 @@ impl Head {
     fn demand(&self, row: u32, out: &View) -> Vec<Range<u32>> {
         match self {
             Self::Load(h) => vec![same_row(&h.src, row)],
-            Self::Conv2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
-            Self::DepthwiseConv2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
+            Self::Conv2d(h) | Self::Conv2dI16(h) => vec![window_rows(&h.window, row, h.src.rows)],
+            Self::DepthwiseConv2d(h) | Self::DepthwiseConv2dI16(h) => {
+                vec![window_rows(&h.window, row, h.src.rows)]
+            }
             Self::MaxPool2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
             Self::AvgPool2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
-            Self::TransposeConv2d(h) => {
+            Self::TransposeConv2d(h) | Self::TransposeConv2dI16(h) => {
                 // Output row r takes input row y through tap k where y * stride + out_pad + k == r, 0 <= k < KH.
                 let top = i64::from(row) - i64::from(h.out_pad_top);
                 let stride = i64::from(h.stride_h);
@@ -147,7 +149,7 @@ impl Head {
                 let first = if first * stride < top - i64::from(h.kernel_h) + 1 { first + 1 } else { first };
                 vec![clamp_rows(first, top.div_euclid(stride) + 1, h.src.rows)]
             }
-            Self::MatMul(h) => {
+            Self::MatMul(h) | Self::MatMulI16(h) => {
                 let per_batch = (h.a.rows / h.batches.max(1)).max(1);
                 let k = h.b.rows / h.batches.max(1);
                 let batch = row / per_batch;
@@ -173,7 +175,12 @@ impl Tail {
     pub fn read(&self) -> Option<View> {
         match self {
             Self::Binary(t) => Some(t.src),
-            Self::Rescale(_) | Self::Clamp(_) | Self::Table(_) | Self::BinaryConst(_) => None,
+            Self::Rescale(_)
+            | Self::Rescale16(_)
+            | Self::Clamp(_)
+            | Self::Table(_)
+            | Self::TableI16(_)
+            | Self::BinaryConst(_) => None,
         }
     }
 
@@ -181,7 +188,12 @@ impl Tail {
     pub fn read_mut(&mut self) -> Option<&mut View> {
         match self {
             Self::Binary(t) => Some(&mut t.src),
-            Self::Rescale(_) | Self::Clamp(_) | Self::Table(_) | Self::BinaryConst(_) => None,
+            Self::Rescale(_)
+            | Self::Rescale16(_)
+            | Self::Clamp(_)
+            | Self::Table(_)
+            | Self::TableI16(_)
+            | Self::BinaryConst(_) => None,
         }
     }
 }

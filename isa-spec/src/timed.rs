@@ -140,15 +140,11 @@ pub fn traffic(program: &Program) -> Traffic {
     traffic
 }
 
-/// Multiply-accumulates that the array performs: Winograd convolutions count 16 products a 2x2 tile.
+/// Int8 multiply-accumulates that the array performs: Winograd convolutions count 16 products a 2x2 tile, products of
+/// `i16` one for each pair of bytes.
 pub fn performed_macs(program: &Program) -> u64 {
     let stages = program.phases.iter().flat_map(|p| &p.stages);
-    stages
-        .map(|stage| match &stage.code.head {
-            Head::Conv2d(h) if h.winograd => stage.code.macs_direct() * 4 / 9,
-            _ => stage.code.macs_direct(),
-        })
-        .sum()
+    stages.map(|stage| stage.code.array_macs(matches!(&stage.code.head, Head::Conv2d(h) if h.winograd))).sum()
 }
 
 /// Energy of one inference: `macs * mac + bytes * byte` for each memory. Activation SRAM is read once a row and reader and

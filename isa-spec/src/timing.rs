@@ -17,7 +17,8 @@ pub const WINOGRAD_LEAST_CHANNELS: u32 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Work {
     /// Multiply-accumulates, in three extents that the array divides. With Winograd, pixels are 2x2 tiles of two rows and
-    /// the reduction counts 16 products a tile and input channel.
+    /// the reduction counts 16 products a tile and input channel; with `i16` activations it counts every product once for
+    /// each pair of bytes.
     Mac {
         /// Output pixels (tiles) of a step.
         pixels: u64,
@@ -56,27 +57,30 @@ impl StageCode {
         let (cols, chs) = (u64::from(out.cols), u64::from(out.chs));
         let row = cols * chs;
         let window_taps = |w: &Window| u64::from(w.kernel_h) * u64::from(w.kernel_w);
+        let bytes = self.byte_products();
         match &self.head {
-            Head::Conv2d(h) => {
+            Head::Conv2d(h) | Head::Conv2dI16(h) => {
                 let groups = u64::from(h.groups.max(1));
                 let inputs = u64::from(h.src.chs) / groups;
                 if h.winograd {
                     Work::Mac { pixels: cols.div_ceil(2), channels: chs, reduction: inputs * 16, groups }
                 } else {
-                    let reduction = inputs * window_taps(&h.window);
+                    let reduction = inputs * window_taps(&h.window) * bytes;
                     Work::Mac { pixels: cols, channels: chs / groups, reduction, groups }
                 }
             }
-            Head::DepthwiseConv2d(h) => {
-                Work::Mac { pixels: cols, channels: chs, reduction: window_taps(&h.window), groups: 1 }
+            Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
+                let reduction = window_taps(&h.window) * bytes;
+                Work::Mac { pixels: cols, channels: chs, reduction, groups: 1 }
             }
-            Head::TransposeConv2d(h) => {
+            Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
                 let taps = u64::from(h.kernel_h).div_ceil(u64::from(h.stride_h.max(1)))
                     * u64::from(h.kernel_w).div_ceil(u64::from(h.stride_w.max(1)));
-                Work::Mac { pixels: cols, channels: chs, reduction: u64::from(h.src.chs) * taps, groups: 1 }
+                let reduction = u64::from(h.src.chs) * taps * bytes;
+                Work::Mac { pixels: cols, channels: chs, reduction, groups: 1 }
             }
-            Head::MatMul(h) => {
-                Work::Mac { pixels: cols, channels: chs, reduction: u64::from(h.a.chs), groups: 1 }
+            Head::MatMul(h) | Head::MatMulI16(h) => {
+                Work::Mac { pixels: cols, channels: chs, reduction: u64::from(h.a.chs) * bytes, groups: 1 }
             }
             Head::MaxPool2d(h) => Work::Vector { elements: row * window_taps(&h.window) },
             Head::AvgPool2d(h) => Work::Vector { elements: row * window_taps(&h.window) },
@@ -99,23 +103,42 @@ impl StageCode {
         }
     }
 
+    /// Int8 products that the array makes for one product of the head: it multiplies bytes, so an `i16` by an `i8` takes
+    /// two (the high and the low byte), in which `i16` activations run at half rate, and an `i16` by an `i16` four.
+    pub fn byte_products(&self) -> u64 {
+        match &self.head {
+            Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 2,
+            Head::MatMulI16(_) => 4,
+            _ => 1,
+        }
+    }
+
+    /// Int8 multiply-accumulates that the array performs for the whole stage: [`byte_products`](Self::byte_products) for each
+    /// of the head's, of which Winograd leaves 4/9. Energy counts these, at the price of one int8 MAC.
+    pub fn array_macs(&self, winograd: bool) -> u64 {
+        let macs = self.macs_direct() * self.byte_products();
+        if winograd { macs * 4 / 9 } else { macs }
+    }
+
     /// Multiply-accumulates of the whole stage by the direct method.
     pub fn macs_direct(&self) -> u64 {
         let per_row = |window_inputs: u64| u64::from(self.out.cols) * u64::from(self.out.chs) * window_inputs;
         let a_row = match &self.head {
-            Head::Conv2d(h) => per_row(
+            Head::Conv2d(h) | Head::Conv2dI16(h) => per_row(
                 u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w) * u64::from(h.src.chs)
                     / u64::from(h.groups.max(1)),
             ),
-            Head::DepthwiseConv2d(h) => per_row(u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w)),
-            Head::TransposeConv2d(h) => {
+            Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
+                per_row(u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w))
+            }
+            Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
                 // Every input pixel meets every tap once, whatever the stride.
                 return h.src.n_elements()
                     * u64::from(h.kernel_h)
                     * u64::from(h.kernel_w)
                     * u64::from(self.out.chs);
             }
-            Head::MatMul(h) => per_row(u64::from(h.a.chs)),
+            Head::MatMul(h) | Head::MatMulI16(h) => per_row(u64::from(h.a.chs)),
             _ => 0,
         };
         a_row * u64::from(self.out.rows)

@@ -224,8 +224,13 @@ fn model_stats(graph: &StageGraph) -> ModelStats {
         stats.macs_direct += node.code.macs_direct();
         stats.macs_winograd += node.code.macs_winograd();
         match node.code.head {
-            Head::MatMul(_) => stats.layers += 1,
-            Head::Conv2d(_) | Head::DepthwiseConv2d(_) | Head::TransposeConv2d(_) => {
+            Head::MatMul(_) | Head::MatMulI16(_) => stats.layers += 1,
+            Head::Conv2d(_)
+            | Head::DepthwiseConv2d(_)
+            | Head::TransposeConv2d(_)
+            | Head::Conv2dI16(_)
+            | Head::DepthwiseConv2dI16(_)
+            | Head::TransposeConv2dI16(_) => {
                 stats.weights +=
                     strata_isa_spec::interp::tables(&node.code).first().map_or(0, |(_, len)| *len);
             }

@@ -9,6 +9,9 @@
 //! the stage's output shape, the *accumulator row*; each tail transforms that row elementwise; the result is written
 //! to the stage's output view. Each head and tail is one TOSA 1.0 operation (or pure addressing), so a stage's value
 //! equals its TOSA ops applied in sequence.
+//!
+//! Accumulators are of 32 bits, but for products of `i16` and bilinear interpolation of `i16`, which TOSA sums in 48:
+//! the `_i16` heads and `resize`. A row of 48 bits has only one way on, the tail `rescale16`, which must come first.
 
 use serde::{Deserialize, Serialize};
 
@@ -215,14 +218,20 @@ macro_rules! access {
     };
 }
 
-/// Expands the rows of one group to its enum and structs.
-macro_rules! define_instructions {
-    ($(#[doc = $group_doc:literal])+ $group:ident {
-        $($(#[doc = $doc:literal])+ $opcode:literal $mnemonic:literal $variant:ident {
-            $($(#[doc = $field_doc:literal])+ $access:ident $field:ident: $ty:ty),* $(,)?
-        })+
-    }) => {
-        $($(#[doc = $doc])+
+/// The operand struct of a row: its own, or the one that it shares with a row of the same fields.
+macro_rules! operands {
+    ($variant:ident) => {
+        $variant
+    };
+    ($variant:ident $shared:ident) => {
+        $shared
+    };
+}
+
+/// The operand struct of a row that does not share one, with its way into the group.
+macro_rules! define_operands {
+    ($group:ident $variant:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $ty:ty),* } [$(#[doc = $doc:literal])+]) => {
+        $(#[doc = $doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub struct $variant { $($(#[doc = $field_doc])+ pub $field: $ty),* }
 
@@ -230,12 +239,40 @@ macro_rules! define_instructions {
             fn from(inst: $variant) -> Self {
                 $group::$variant(inst)
             }
+        }
+    };
+    ($group:ident $variant:ident $shared:ident $fields:tt $doc:tt) => {};
+}
+
+/// A value of the operand struct of a row.
+macro_rules! build_operands {
+    ([$variant:ident] $fields:tt) => {
+        build_operands!(@ $variant $fields)
+    };
+    ([$variant:ident $shared:ident] $fields:tt) => {
+        build_operands!(@ $shared $fields)
+    };
+    (@ $operands:ident { $($field:ident: $value:expr),* }) => {
+        $operands { $($field: $value),* }
+    };
+}
+
+/// Expands the rows of one group to its enum and structs. A row `Variant: Other` has the fields, and so the operand
+/// struct, of the row `Other`.
+macro_rules! define_instructions {
+    ($(#[doc = $group_doc:literal])+ $group:ident {
+        $($(#[doc = $doc:literal])+ $opcode:literal $mnemonic:literal $variant:ident $(: $shared:ident)? {
+            $($(#[doc = $field_doc:literal])+ $access:ident $field:ident: $ty:ty),* $(,)?
+        })+
+    }) => {
+        $(define_operands! {
+            $group $variant $($shared)? { $($(#[doc = $field_doc])+ $field: $ty),* } [$(#[doc = $doc])+]
         })+
 
         $(#[doc = $group_doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub enum $group { $($(#[doc = $doc])+ $variant($variant)),+ }
+        pub enum $group { $($(#[doc = $doc])+ $variant(operands!($variant $($shared)?))),+ }
 
         impl $group {
             /// The rows of this group, in opcode order.
@@ -274,7 +311,9 @@ macro_rules! define_instructions {
             /// Reads the fields of an opcode of this group; `None` if it is of another.
             pub(crate) fn get(opcode: u16, _reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
                 Ok(match opcode {
-                    $($opcode => Some($variant { $($field: Field::get(_reader)?),* }.into()),)+
+                    $($opcode => Some(Self::$variant(build_operands!([$variant $($shared)?] {
+                        $($field: Field::get(_reader)?),*
+                    }))),)+
                     _ => None,
                 })
             }
@@ -285,12 +324,14 @@ macro_rules! define_instructions {
                 _take: &mut dyn FnMut(&'static str) -> Option<String>,
             ) -> Result<Option<Self>, FieldError> {
                 Ok(match mnemonic {
-                    $($mnemonic => Some($variant { $($field: {
-                        let field = stringify!($field);
-                        let text = _take(field)
-                            .ok_or_else(|| FieldError { field, reason: "is missing".to_owned() })?;
-                        Field::parse(&text).map_err(|reason| FieldError { field, reason })?
-                    }),* }.into()),)+
+                    $($mnemonic => Some(Self::$variant(build_operands!([$variant $($shared)?] {
+                        $($field: {
+                            let field = stringify!($field);
+                            let text = _take(field)
+                                .ok_or_else(|| FieldError { field, reason: "is missing".to_owned() })?;
+                            Field::parse(&text).map_err(|reason| FieldError { field, reason })?
+                        }),*
+                    }))),)+
                     _ => None,
                 })
             }

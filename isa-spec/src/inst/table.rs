@@ -163,6 +163,80 @@ define_instructions! {
             /// Zero point of `b`.
             imm b_zp: i32,
         }
+        /// TOSA CONV2D of an `i16` input with `i8` weights to `i48`; else as `conv2d`.
+        0x0105 "conv2d_i16" Conv2dI16: Conv2d {
+            /// Input.
+            read src: View,
+            /// Kernel, stride, dilation, padding.
+            imm window: Window,
+            /// Groups of channels.
+            imm groups: u32,
+            /// Zero point of the input: 0.
+            imm input_zp: i32,
+            /// Zero point of the weights: 0.
+            imm weight_zp: i32,
+            /// `i8` weights.
+            read weights: WeightAddr,
+            /// `i48` biases, 8 bytes each.
+            read bias: WeightAddr,
+            /// Must be false: the array runs F(2x2,3x3) on `i8` only.
+            imm winograd: bool,
+        }
+        /// TOSA DEPTHWISE_CONV2D of an `i16` input with `i8` weights to `i48`; else as `depthwise_conv2d`.
+        0x0106 "depthwise_conv2d_i16" DepthwiseConv2dI16: DepthwiseConv2d {
+            /// Input.
+            read src: View,
+            /// Kernel, stride, dilation, padding.
+            imm window: Window,
+            /// Output channels an input channel.
+            imm multiplier: u32,
+            /// Zero point of the input: 0.
+            imm input_zp: i32,
+            /// Zero point of the weights: 0.
+            imm weight_zp: i32,
+            /// `i8` weights.
+            read weights: WeightAddr,
+            /// `i48` biases, 8 bytes each.
+            read bias: WeightAddr,
+        }
+        /// TOSA TRANSPOSE_CONV2D of an `i16` input with `i8` weights to `i48`; else as `transpose_conv2d`.
+        0x0107 "transpose_conv2d_i16" TransposeConv2dI16: TransposeConv2d {
+            /// Input.
+            read src: View,
+            /// Kernel rows.
+            imm kernel_h: u32,
+            /// Kernel columns.
+            imm kernel_w: u32,
+            /// Row step in the output.
+            imm stride_h: u32,
+            /// Column step in the output.
+            imm stride_w: u32,
+            /// Output padding above; negative crops.
+            imm out_pad_top: i32,
+            /// Output padding on the left; negative crops.
+            imm out_pad_left: i32,
+            /// Zero point of the input: 0.
+            imm input_zp: i32,
+            /// Zero point of the weights: 0.
+            imm weight_zp: i32,
+            /// `i8` weights.
+            read weights: WeightAddr,
+            /// `i48` biases, 8 bytes each.
+            read bias: WeightAddr,
+        }
+        /// TOSA MATMUL of two `i16` operands to `i48`; else as `matmul`.
+        0x0108 "matmul_i16" MatMulI16: MatMul {
+            /// Left operand.
+            read a: View,
+            /// Right operand.
+            read b: View,
+            /// Batches stacked in rows.
+            imm batches: u32,
+            /// Zero point of `a`: 0.
+            imm a_zp: i32,
+            /// Zero point of `b`: 0.
+            imm b_zp: i32,
+        }
         /// TOSA MAX_POOL2D.
         0x0110 "max_pool2d" MaxPool2d {
             /// Input.
@@ -170,7 +244,7 @@ define_instructions! {
             /// Kernel, stride, padding; dilation is 1.
             imm window: Window,
         }
-        /// TOSA AVG_POOL2D.
+        /// TOSA AVG_POOL2D of `i8` or `i16`; zero points of `i16` are 0.
         0x0111 "avg_pool2d" AvgPool2d {
             /// Input.
             read src: View,
@@ -181,7 +255,7 @@ define_instructions! {
             /// Zero point of the output.
             imm output_zp: i32,
         }
-        /// TOSA RESIZE.
+        /// TOSA RESIZE; bilinear, it makes `i32` of `i8` and `i48` of `i16`.
         0x0120 "resize" Resize {
             /// Input.
             read src: View,
@@ -224,7 +298,7 @@ define_instructions! {
             /// Permutation.
             imm perm: [u8; 6],
         }
-        /// TOSA REDUCE_*: along `axis`, whose extent becomes 1. Sums and products of `i8` accumulate in `i32`.
+        /// TOSA REDUCE_*: along `axis`, whose extent becomes 1. Sums and products accumulate in `i32`.
         0x0140 "reduce" Reduce {
             /// Input.
             read src: View,
@@ -297,6 +371,28 @@ define_instructions! {
         /// TOSA TABLE on `i8`: `acc = table[acc + 128]`.
         0x0202 "table" Table {
             /// 256 entries of `i8`.
+            read table: WeightAddr,
+        }
+        /// TOSA RESCALE with 16-bit multipliers (`scale32` false), of an accumulator of any type and the only tail of `i48`:
+        /// `acc = saturate(((acc - input_zp) * multiplier + 2^(shift-1)) >> shift + output_zp)`.
+        0x0203 "rescale16" Rescale16 {
+            /// `i16` multipliers: one, or one an output channel.
+            read multipliers: WeightAddr,
+            /// `i8` shifts: as many.
+            read shifts: WeightAddr,
+            /// Whether there is one an output channel.
+            imm per_channel: bool,
+            /// Zero point of the input.
+            imm input_zp: i32,
+            /// Zero point of the output.
+            imm output_zp: i32,
+            /// Type of the result.
+            imm to: Elem,
+        }
+        /// TOSA TABLE on `i16`, to `i32`: with `at = (acc + 32768) >> 7` and `fraction = acc & 127`,
+        /// `acc = (table[at] << 7) + (table[at + 1] - table[at]) * fraction`.
+        0x0204 "table_i16" TableI16 {
+            /// 513 entries of `i16`.
             read table: WeightAddr,
         }
         /// `acc = kind(acc, rescale(operand))` with a streamed operand, whose extents of 1 broadcast.

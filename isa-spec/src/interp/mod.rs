@@ -6,9 +6,12 @@
 
 mod arith;
 mod kernels;
+mod prepared;
 mod rows;
+mod tails;
+mod wide;
 
-pub use rows::tables;
+pub use prepared::tables;
 
 use crate::dataflow::Flow;
 use crate::inst::Head;
@@ -93,7 +96,7 @@ pub fn run_with(
         }
         let prepared: Vec<_> = {
             let sram = rows::Sram { streams: &program.streams, activation: &activation, weight: &weight };
-            phase.stages.iter().map(|stage| rows::Prepared::new(&stage.code, &sram)).collect()
+            phase.stages.iter().map(|stage| prepared::Prepared::new(&stage.code, &sram)).collect()
         };
         let mut flow = Flow::new(program, phase);
         while !flow.finished() {

@@ -1,13 +1,15 @@
 //! One row of a stage: what every head and tail computes.
 //!
-//! A head fills the accumulator row, `cols * chs` values of `i32`; each tail transforms it in place. Reads go
-//! through [`Sram`], which turns a view's row into bytes of a ring slot.
+//! A head fills the accumulator row, `cols * chs` values of `i32`; each tail transforms it in place. Heads that sum in
+//! 48 bits are [`wide`]'s. Reads go through [`Sram`], which turns a view's row into bytes of a ring slot.
 
 use crate::inst::{
-    Axis, BinaryKind, Elem, Head, Permute, ReduceKind, Resize, ResizeMode, Tail, View, WeightAddr, Window,
+    Axis, Elem, Head, Permute, ReduceKind, Resize, ResizeMode, Tail, View, WeightAddr, Window,
 };
-use crate::interp::arith::{apply_scale_32, reciprocal_scale, shift_product};
-use crate::interp::kernels::{self, PackedWeights};
+use crate::interp::arith::{apply_scale_32, reciprocal_scale};
+use crate::interp::prepared::{HeadTables, Prepared, TailTables};
+use crate::interp::wide::{self, WideTables};
+use crate::interp::{kernels, tails};
 use crate::program::{StageCode, Stream};
 
 /// Activation SRAM and weight SRAM, as a stage sees them.
@@ -19,7 +21,7 @@ pub(crate) struct Sram<'a> {
 
 impl Sram<'_> {
     /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the stream.
-    fn row_bytes(&self, view: &View, row: u32) -> &[u8] {
+    pub(super) fn row_bytes(&self, view: &View, row: u32) -> &[u8] {
         let stream = &self.streams[view.stream as usize];
         let pixel = (stream.chs * stream.elem.size_bytes()) as usize;
         let slot = (view.row0 + row) % stream.slots;
@@ -38,11 +40,21 @@ impl Sram<'_> {
         }
     }
 
-    fn i8s(&self, at: WeightAddr, n: usize) -> Vec<i8> {
+    /// Element type of what a view shows.
+    pub(super) fn elem(&self, view: &View) -> Elem {
+        self.streams[view.stream as usize].elem
+    }
+
+    /// Channels of a pixel of the stream that a view shows.
+    pub(super) fn stream_chs(&self, view: &View) -> usize {
+        self.streams[view.stream as usize].chs as usize
+    }
+
+    pub(super) fn i8s(&self, at: WeightAddr, n: usize) -> Vec<i8> {
         self.weight[at.0 as usize..][..n].iter().map(|&b| b as i8).collect()
     }
 
-    fn i32s(&self, at: WeightAddr, n: usize) -> Vec<i32> {
+    pub(super) fn i32s(&self, at: WeightAddr, n: usize) -> Vec<i32> {
         self.weight[at.0 as usize..][..n * 4]
             .as_chunks::<4>()
             .0
@@ -50,9 +62,37 @@ impl Sram<'_> {
             .map(|c| i32::from_le_bytes(*c))
             .collect()
     }
+
+    pub(super) fn i16s(&self, at: WeightAddr, n: usize) -> Vec<i16> {
+        let bytes = &self.weight[at.0 as usize..][..n * 2];
+        bytes.as_chunks::<2>().0.iter().map(|c| i16::from_le_bytes(*c)).collect()
+    }
+
+    /// `i8` weights and `i48` biases, which take 8 bytes each.
+    pub(super) fn wide(
+        &self,
+        weights: WeightAddr,
+        n: usize,
+        bias: WeightAddr,
+        channels: usize,
+    ) -> WideTables {
+        let weights = self.i8s(weights, n).into_iter().map(i16::from).collect();
+        let bytes = &self.weight[bias.0 as usize..][..channels * 8];
+        let bias = bytes.as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c)).collect();
+        WideTables { weights, bias }
+    }
 }
 
-fn widen(elem: Elem, bytes: &[u8], out: &mut Vec<i32>) {
+/// The least and the greatest value of an element type.
+pub(super) fn limits(elem: Elem) -> (i64, i64) {
+    match elem {
+        Elem::I8 => (-128, 127),
+        Elem::I16 => (i16::MIN.into(), i16::MAX.into()),
+        Elem::I32 => (i32::MIN.into(), i32::MAX.into()),
+    }
+}
+
+pub(super) fn widen(elem: Elem, bytes: &[u8], out: &mut Vec<i32>) {
     match elem {
         Elem::I8 => out.extend(bytes.iter().map(|&b| i32::from(b as i8))),
         Elem::I16 => {
@@ -71,127 +111,6 @@ pub(crate) fn narrow(elem: Elem, values: &[i32], out: &mut Vec<u8>) {
     }
 }
 
-/// Tables of a stage, read from weight SRAM once, at its first row.
-pub(crate) struct Prepared {
-    head: HeadTables,
-    tails: Vec<TailTables>,
-}
-
-enum HeadTables {
-    None,
-    /// Packed weights, one a group of channels.
-    Packed(Vec<PackedWeights>),
-    /// Raw weights and biases.
-    Raw(Vec<i8>, Vec<i32>),
-}
-
-enum TailTables {
-    None,
-    Rescale(Vec<i32>, Vec<u8>),
-    Table(Vec<i8>),
-    Operand(Vec<i32>),
-}
-
-/// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields. The verifier
-/// bounds them, the compiler lays them out.
-pub fn tables(code: &StageCode) -> Vec<(WeightAddr, u64)> {
-    let chs = u64::from(code.out.chs);
-    let mut all = match &code.head {
-        Head::Conv2d(h) => {
-            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
-            let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
-            vec![(h.weights, chs * taps * inputs), (h.bias, chs * 4)]
-        }
-        Head::DepthwiseConv2d(h) => {
-            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
-            vec![(h.weights, chs * taps), (h.bias, chs * 4)]
-        }
-        Head::TransposeConv2d(h) => {
-            let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
-            vec![(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, chs * 4)]
-        }
-        _ => Vec::new(),
-    };
-    for tail in &code.tail {
-        match tail {
-            Tail::Rescale(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
-            }
-            Tail::Table(t) => all.push((t.table, 256)),
-            Tail::BinaryConst(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                all.push((t.table, n * u64::from(t.elem.size_bytes())));
-            }
-            Tail::Clamp(_) | Tail::Binary(_) => {}
-        }
-    }
-    all
-}
-
-impl Prepared {
-    pub(crate) fn new(code: &StageCode, sram: &Sram<'_>) -> Self {
-        let chs = code.out.chs as usize;
-        let head = match &code.head {
-            Head::Conv2d(h) if h.weight_zp == 0 => {
-                let groups = h.groups.max(1) as usize;
-                let reduction = (h.window.kernel_h * h.window.kernel_w * h.src.chs) as usize / groups;
-                let weights = sram.i8s(h.weights, chs * reduction);
-                let bias = sram.i32s(h.bias, chs);
-                let of_group = chs / groups;
-                HeadTables::Packed(
-                    (0..groups)
-                        .map(|g| {
-                            PackedWeights::new(
-                                &weights[g * of_group * reduction..][..of_group * reduction],
-                                &bias[g * of_group..][..of_group],
-                                reduction,
-                                h.input_zp,
-                            )
-                        })
-                        .collect(),
-                )
-            }
-            Head::Conv2d(h) => {
-                let reduction =
-                    (h.window.kernel_h * h.window.kernel_w * h.src.chs / h.groups.max(1)) as usize;
-                HeadTables::Raw(sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs))
-            }
-            Head::DepthwiseConv2d(h) => {
-                let n = (h.window.kernel_h * h.window.kernel_w) as usize * chs;
-                HeadTables::Raw(sram.i8s(h.weights, n), sram.i32s(h.bias, chs))
-            }
-            Head::TransposeConv2d(h) => {
-                let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
-                let (weights, bias) = (sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs));
-                if h.weight_zp == 0 {
-                    HeadTables::Packed(vec![PackedWeights::new(&weights, &bias, reduction, h.input_zp)])
-                } else {
-                    HeadTables::Raw(weights, bias)
-                }
-            }
-            _ => HeadTables::None,
-        };
-        let tails = code.tail.iter().map(|tail| match tail {
-            Tail::Rescale(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                let shifts = sram.i8s(t.shifts, n).into_iter().map(|s| s.clamp(2, 62) as u8).collect();
-                TailTables::Rescale(sram.i32s(t.multipliers, n), shifts)
-            }
-            Tail::Table(t) => TailTables::Table(sram.i8s(t.table, 256)),
-            Tail::BinaryConst(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                let mut values = Vec::with_capacity(n);
-                let size = t.elem.size_bytes() as usize;
-                widen(t.elem, &sram.weight[t.table.0 as usize..][..n * size], &mut values);
-                TailTables::Operand(values)
-            }
-            Tail::Clamp(_) | Tail::Binary(_) => TailTables::None,
-        });
-        Self { head, tails: tails.collect() }
-    }
-}
-
 /// Computes output row `row` (counted from the first of the output view) of a stage into `acc`. DMA heads are the
 /// caller's.
 pub(crate) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, row: u32, acc: &mut Vec<i32>) {
@@ -199,7 +118,19 @@ pub(crate) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, ro
     let (cols, chs) = (out.cols as usize, out.chs as usize);
     acc.clear();
     acc.resize(cols * chs, 0);
+    let mut tail = code.tail.iter().zip(&prepared.tails);
     match (&code.head, &prepared.head) {
+        (head, tables) if wide::is_wide(head, sram) => {
+            let tables = if let HeadTables::Wide(tables) = tables { Some(tables) } else { None };
+            let mut sums = vec![0; cols * chs];
+            wide::head(head, tables, sram, row, chs, &mut sums);
+            if let Some((Tail::Rescale16(t), TailTables::Rescale16(multipliers, shifts))) = tail.next() {
+                for (index, (to, &sum)) in acc.iter_mut().zip(&sums).enumerate() {
+                    let at = if t.per_channel { index % chs } else { 0 };
+                    *to = wide::rescale16(t, sum, multipliers[at], shifts[at]);
+                }
+            }
+        }
         (Head::Load(h), _) => load(sram, &h.src, row, cols, chs, acc),
         (Head::Conv2d(h), tables) => {
             let groups = h.groups.max(1) as usize;
@@ -279,11 +210,12 @@ pub(crate) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, ro
             }
         }),
         (Head::AvgPool2d(h), _) => pool(sram, &h.src, &h.window, row, chs, acc, |pixel, taps| {
+            let (least, most) = limits(sram.elem(&h.src));
             let (multiplier, shift) = reciprocal_scale(taps.len().max(1) as u32);
             for (c, mean) in pixel.iter_mut().enumerate() {
                 let sum: i64 = taps.iter().map(|input| i64::from(input[c] - h.input_zp)).sum();
                 let value = apply_scale_32(sum, multiplier, shift, false) + i64::from(h.output_zp);
-                *mean = value.clamp(-128, 127) as i32;
+                *mean = value.clamp(least, most) as i32;
             }
         }),
         (Head::Resize(h), _) => resize(sram, h, row, chs, acc),
@@ -341,21 +273,31 @@ pub(crate) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, ro
                 *best = at as i32;
             }
         }
-        (Head::DmaIn(_) | Head::DmaOut(_) | Head::DepthwiseConv2d(_), _) => {}
+        // The caller moves DMA rows; the rest is as `Prepared` makes it.
+        (
+            Head::DmaIn(_)
+            | Head::DmaOut(_)
+            | Head::DepthwiseConv2d(_)
+            | Head::Conv2dI16(_)
+            | Head::DepthwiseConv2dI16(_)
+            | Head::TransposeConv2dI16(_)
+            | Head::MatMulI16(_),
+            _,
+        ) => {}
     }
-    for (tail, tables) in code.tail.iter().zip(&prepared.tails) {
-        apply(tail, tables, sram, row, cols, chs, acc);
+    for (tail, tables) in tail {
+        tails::apply(tail, tables, sram, row, cols, chs, acc);
     }
 }
 
 /// The input coordinate of a tap, if it lies inside.
-fn tap(out: u32, k: u32, stride: u32, dilation: u32, pad: u32, extent: u32) -> Option<u32> {
+pub(super) fn tap(out: u32, k: u32, stride: u32, dilation: u32, pad: u32, extent: u32) -> Option<u32> {
     let at = i64::from(out) * i64::from(stride) + i64::from(k) * i64::from(dilation) - i64::from(pad);
     (0..i64::from(extent)).contains(&at).then_some(at as u32)
 }
 
 /// A row of `src` broadcast to `cols * chs`.
-fn load(sram: &Sram<'_>, src: &View, row: u32, cols: usize, chs: usize, acc: &mut Vec<i32>) {
+pub(super) fn load(sram: &Sram<'_>, src: &View, row: u32, cols: usize, chs: usize, acc: &mut Vec<i32>) {
     let mut input = Vec::new();
     sram.row(src, if src.rows == 1 { 0 } else { row }, &mut input);
     if input.len() == cols * chs {
@@ -418,6 +360,13 @@ impl Taps<'_> {
     }
 }
 
+/// The input coordinate that reaches output `out` of a transposed convolution through tap `k`, if any.
+pub(super) fn tap_transposed(out: u32, k: u32, pad: i32, step: u32, extent: u32) -> Option<u32> {
+    let at = i64::from(out) - i64::from(pad) - i64::from(k);
+    let inside = at >= 0 && at % i64::from(step) == 0 && at / i64::from(step) < i64::from(extent);
+    inside.then(|| (at / i64::from(step)) as u32)
+}
+
 fn transposed_panel(
     h: &crate::inst::TransposeConv2d,
     sram: &Sram<'_>,
@@ -426,22 +375,18 @@ fn transposed_panel(
     stride: usize,
     panel: &mut Vec<u8>,
 ) {
-    // The input coordinate that reaches output `out` through tap `k`, if any.
-    let source = |out: u32, k: u32, pad: i32, step: u32, extent: u32| {
-        let at = i64::from(out) - i64::from(pad) - i64::from(k);
-        let inside = at >= 0 && at % i64::from(step) == 0 && at / i64::from(step) < i64::from(extent);
-        inside.then(|| (at / i64::from(step)) as u32)
-    };
     panel.clear();
     panel.resize(pixels.len() * stride, (h.input_zp + 128) as u8);
     let stream = &sram.streams[h.src.stream as usize];
     let (all, from, chs) = (stream.chs as usize, h.src.ch0 as usize, h.src.chs as usize);
     for ky in 0..h.kernel_h {
-        let Some(y) = source(row, ky, h.out_pad_top, h.stride_h, h.src.rows) else { continue };
+        let Some(y) = tap_transposed(row, ky, h.out_pad_top, h.stride_h, h.src.rows) else { continue };
         let input = sram.row_bytes(&h.src, y);
         for (x, to) in pixels.clone().zip(panel.chunks_exact_mut(stride)) {
             for kx in 0..h.kernel_w {
-                let Some(ix) = source(x as u32, kx, h.out_pad_left, h.stride_w, h.src.cols) else { continue };
+                let Some(ix) = tap_transposed(x as u32, kx, h.out_pad_left, h.stride_w, h.src.cols) else {
+                    continue;
+                };
                 let at = (ky * h.kernel_w + kx) as usize * chs;
                 let input = &input[ix as usize * all + from..][..chs];
                 for (to, &a) in to[at..at + chs].iter_mut().zip(input) {
@@ -520,7 +465,7 @@ fn convolve<F, P>(
                 }
             }
         }
-        HeadTables::None => {}
+        HeadTables::None | HeadTables::Wide(_) => {}
     }
 }
 
@@ -556,15 +501,16 @@ fn pool(
     }
 }
 
+/// Both neighbours of an output coordinate of a resize, and the distance from the first, in units of `1/n`.
+pub(super) fn sample(out: i64, d: i32, n: i32, offset: i32, extent: u32) -> (usize, usize, i32) {
+    let position = out * i64::from(d) + i64::from(offset);
+    let at = position.div_euclid(i64::from(n));
+    let rest = position.rem_euclid(i64::from(n)) as i32;
+    let clamp = |v: i64| v.clamp(0, i64::from(extent) - 1) as usize;
+    (clamp(at), clamp(at + 1), rest)
+}
+
 fn resize(sram: &Sram<'_>, h: &Resize, row: u32, chs: usize, acc: &mut [i32]) {
-    // Both neighbours of an output coordinate and the distance from the first, in units of 1/n.
-    let sample = |out: i64, d: i32, n: i32, offset: i32, extent: u32| {
-        let position = out * i64::from(d) + i64::from(offset);
-        let at = position.div_euclid(i64::from(n));
-        let rest = position.rem_euclid(i64::from(n)) as i32;
-        let clamp = |v: i64| v.clamp(0, i64::from(extent) - 1) as usize;
-        (clamp(at), clamp(at + 1), rest)
-    };
     let (y0, y1, ry) = sample(i64::from(row), h.scale_y_d, h.scale_y_n, h.offset_y, h.src.rows);
     let (mut top, mut bottom) = (Vec::new(), Vec::new());
     let nearest = h.mode == ResizeMode::Nearest;
@@ -611,83 +557,5 @@ fn permute(sram: &Sram<'_>, h: &Permute, row: u32, per_row: usize, acc: &mut [i3
             input
         });
         *value = input[source % source_row];
-    }
-}
-
-fn binary(kind: BinaryKind, shift: u8, x: i32, y: i32) -> i32 {
-    match kind {
-        BinaryKind::Add => x.wrapping_add(y),
-        BinaryKind::Sub => x.wrapping_sub(y),
-        BinaryKind::ReverseSub => y.wrapping_sub(x),
-        BinaryKind::Mul => shift_product(i64::from(x) * i64::from(y), shift) as i32,
-        BinaryKind::Maximum => x.max(y),
-        BinaryKind::Minimum => x.min(y),
-    }
-}
-
-fn apply(
-    tail: &Tail,
-    tables: &TailTables,
-    sram: &Sram<'_>,
-    row: u32,
-    cols: usize,
-    chs: usize,
-    acc: &mut [i32],
-) {
-    match (tail, tables) {
-        (Tail::Rescale(t), TailTables::Rescale(multipliers, shifts)) => {
-            let (least, most) = match t.to {
-                Elem::I8 => (-128, 127),
-                Elem::I16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
-                Elem::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
-            };
-            let scale = |v: i32, m: i32, s: u8| {
-                let value = i64::from(v) - i64::from(t.input_zp);
-                let scaled = apply_scale_32(value, m, s, t.double_round) + i64::from(t.output_zp);
-                scaled.clamp(least, most) as i32
-            };
-            if t.per_channel {
-                for pixel in acc.chunks_exact_mut(chs) {
-                    for ((v, &m), &s) in pixel.iter_mut().zip(multipliers).zip(shifts) {
-                        *v = scale(*v, m, s);
-                    }
-                }
-            } else {
-                for v in acc {
-                    *v = scale(*v, multipliers[0], shifts[0]);
-                }
-            }
-        }
-        (Tail::Clamp(t), _) => {
-            for v in acc {
-                *v = (*v).max(t.min).min(t.max);
-            }
-        }
-        (Tail::Table(_), TailTables::Table(table)) => {
-            for v in acc {
-                *v = i32::from(table[(*v + 128).clamp(0, 255) as usize]);
-            }
-        }
-        (Tail::Binary(t), _) => {
-            let mut operand = vec![0; cols * chs];
-            load(sram, &t.src, row, cols, chs, &mut operand);
-            if let Some(r) = t.rescale {
-                for v in &mut operand {
-                    let value = i64::from(*v) - i64::from(r.input_zp);
-                    let shift = r.shift.clamp(2, 62);
-                    let scaled = apply_scale_32(value, r.multiplier, shift, r.double_round);
-                    *v = scaled.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
-                }
-            }
-            for (x, y) in acc.iter_mut().zip(operand) {
-                *x = binary(t.kind, t.shift, *x, y);
-            }
-        }
-        (Tail::BinaryConst(t), TailTables::Operand(values)) => {
-            for (index, x) in acc.iter_mut().enumerate() {
-                *x = binary(t.kind, t.shift, *x, values[if t.per_channel { index % chs } else { 0 }]);
-            }
-        }
-        (Tail::Rescale(_) | Tail::Table(_) | Tail::BinaryConst(_), _) => {}
     }
 }

@@ -4,6 +4,25 @@ use super::{Check, Rule};
 use crate::inst::{Axis, Elem, Head, ReduceKind, ResizeMode, Tail, View, Window};
 use crate::program::StageCode;
 
+/// Type of the accumulator row: that of a stream, or the 48 bits in which products of `i16` are summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acc {
+    I8,
+    I16,
+    I32,
+    I48,
+}
+
+impl From<Elem> for Acc {
+    fn from(elem: Elem) -> Self {
+        match elem {
+            Elem::I8 => Self::I8,
+            Elem::I16 => Self::I16,
+            Elem::I32 => Self::I32,
+        }
+    }
+}
+
 /// `[rows, cols, chs]`, wide.
 type Shape = [i128; 3];
 
@@ -45,31 +64,47 @@ impl Check<'_> {
         })
     }
 
-    fn int8(&mut self, what: &str, view: &View) {
+    /// Checks the element type of an input and gives it back.
+    fn input(&mut self, what: &str, view: &View, allowed: &[Elem]) -> Elem {
         let elem = self.elem(view);
-        self.need(elem == Elem::I8, Rule::Shape, || format!("{what} has elements {elem:?}, expected I8"));
+        self.need(allowed.contains(&elem), Rule::Shape, || {
+            let allowed: Vec<_> = allowed.iter().map(|e| format!("{e:?}")).collect();
+            format!("{what} has elements {elem:?}, expected {}", allowed.join(" or "))
+        });
+        elem
     }
 
-    fn zero_point(&mut self, what: &str, zp: i32) {
-        self.need((-128..=127).contains(&zp), Rule::Shape, || {
-            format!("{what} is {zp}, expected -128 to 127")
+    /// Zero points are `i8`; what is `i16` has none.
+    fn zero_point(&mut self, what: &str, zp: i32, elem: Elem) {
+        let (least, most) = if elem == Elem::I16 { (0, 0) } else { (-128, 127) };
+        self.need((least..=most).contains(&zp), Rule::Shape, || {
+            format!("{what} is {zp}, expected {least} to {most}")
         });
     }
 
-    /// Shape and element type that the head makes, if its own parameters are sane.
-    fn head(&mut self, code: &StageCode) -> Option<(Shape, Elem)> {
+    /// Checks input and zero points of a convolution and gives the accumulator's type.
+    fn convolution(&mut self, head: &Head, src: &View, input_zp: i32, weight_zp: i32) -> Acc {
+        let wide =
+            matches!(head, Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_));
+        let elem = if wide { Elem::I16 } else { Elem::I8 };
+        self.input("the input", src, &[elem]);
+        self.zero_point("the input zero point", input_zp, elem);
+        self.zero_point("the weight zero point", weight_zp, elem);
+        if wide { Acc::I48 } else { Acc::I32 }
+    }
+
+    /// Shape and type that the head makes, if its own parameters are sane.
+    fn head(&mut self, code: &StageCode) -> Option<(Shape, Acc)> {
         let out_chs = i128::from(code.out.chs);
         Some(match &code.head {
             Head::Load(h) => {
                 let (from, to) = (shape(&h.src), shape(&code.out));
                 let broadcast = from.iter().zip(&to).all(|(f, t)| f == t || *f == 1);
                 self.need(broadcast, Rule::Shape, || format!("{from:?} does not broadcast to {to:?}"));
-                (to, self.elem(&h.src))
+                (to, self.elem(&h.src).into())
             }
-            Head::Conv2d(h) => {
-                self.int8("the input", &h.src);
-                self.zero_point("the input zero point", h.input_zp);
-                self.zero_point("the weight zero point", h.weight_zp);
+            Head::Conv2d(h) | Head::Conv2dI16(h) => {
+                let acc = self.convolution(&code.head, &h.src, h.input_zp, h.weight_zp);
                 let (inputs, groups) = (h.src.chs, h.groups);
                 let divides =
                     groups > 0 && inputs.is_multiple_of(groups) && code.out.chs.is_multiple_of(groups);
@@ -80,29 +115,26 @@ impl Check<'_> {
                     return None;
                 }
                 let winograd = !h.winograd
-                    || (self.target.array.winograd
+                    || (acc == Acc::I32
+                        && self.target.array.winograd
                         && crate::timing::winograd_eligible(&h.window, groups, inputs));
                 self.need(winograd, Rule::Shape, || {
-                    "Winograd needs a target that has it and an ungrouped 3x3 convolution of stride and dilation 1"
+                    "Winograd needs a target that has it and an ungrouped 3x3 convolution of i8 of stride and dilation 1"
                         .to_owned()
                 });
                 let (rows, cols) = windowed(&h.src, &h.window);
-                ([rows, cols, out_chs], Elem::I32)
+                ([rows, cols, out_chs], acc)
             }
-            Head::DepthwiseConv2d(h) => {
-                self.int8("the input", &h.src);
-                self.zero_point("the input zero point", h.input_zp);
-                self.zero_point("the weight zero point", h.weight_zp);
+            Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
+                let acc = self.convolution(&code.head, &h.src, h.input_zp, h.weight_zp);
                 if !self.window(&h.window, false) {
                     return None;
                 }
                 let (rows, cols) = windowed(&h.src, &h.window);
-                ([rows, cols, i128::from(h.src.chs) * i128::from(h.multiplier)], Elem::I32)
+                ([rows, cols, i128::from(h.src.chs) * i128::from(h.multiplier)], acc)
             }
-            Head::TransposeConv2d(h) => {
-                self.int8("the input", &h.src);
-                self.zero_point("the input zero point", h.input_zp);
-                self.zero_point("the weight zero point", h.weight_zp);
+            Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
+                let acc = self.convolution(&code.head, &h.src, h.input_zp, h.weight_zp);
                 let fields = [h.kernel_h, h.kernel_w, h.stride_h, h.stride_w];
                 let sane = fields.iter().all(|&f| (1..=1 << 20).contains(&f))
                     && i64::from(h.out_pad_top) > -i64::from(h.kernel_h)
@@ -123,13 +155,15 @@ impl Check<'_> {
                 self.need(enough, Rule::Shape, || {
                     format!("the output of a transposed convolution is cropped by a whole kernel: natural size [{rows}, {cols}]")
                 });
-                ([i128::from(code.out.rows), i128::from(code.out.cols), out_chs], Elem::I32)
+                ([i128::from(code.out.rows), i128::from(code.out.cols), out_chs], acc)
             }
-            Head::MatMul(h) => {
-                self.int8("a", &h.a);
-                self.int8("b", &h.b);
-                self.zero_point("the zero point of a", h.a_zp);
-                self.zero_point("the zero point of b", h.b_zp);
+            Head::MatMul(h) | Head::MatMulI16(h) => {
+                let wide = matches!(code.head, Head::MatMulI16(_));
+                let elem = if wide { Elem::I16 } else { Elem::I8 };
+                self.input("a", &h.a, &[elem]);
+                self.input("b", &h.b, &[elem]);
+                self.zero_point("the zero point of a", h.a_zp, elem);
+                self.zero_point("the zero point of b", h.b_zp, elem);
                 let fits = h.batches > 0
                     && h.a.rows.is_multiple_of(h.batches)
                     && h.b.rows.is_multiple_of(h.batches)
@@ -141,45 +175,49 @@ impl Check<'_> {
                 {
                     return None;
                 }
-                ([i128::from(h.a.rows), 1, i128::from(h.b.chs)], Elem::I32)
+                ([i128::from(h.a.rows), 1, i128::from(h.b.chs)], if wide { Acc::I48 } else { Acc::I32 })
             }
             Head::MaxPool2d(h) => {
                 if !self.window(&h.window, true) {
                     return None;
                 }
                 let (rows, cols) = windowed(&h.src, &h.window);
-                ([rows, cols, i128::from(h.src.chs)], self.elem(&h.src))
+                ([rows, cols, i128::from(h.src.chs)], self.elem(&h.src).into())
             }
             Head::AvgPool2d(h) => {
-                self.int8("the input", &h.src);
-                self.zero_point("the input zero point", h.input_zp);
-                self.zero_point("the output zero point", h.output_zp);
+                let elem = self.input("the input", &h.src, &[Elem::I8, Elem::I16]);
+                self.zero_point("the input zero point", h.input_zp, elem);
+                self.zero_point("the output zero point", h.output_zp, elem);
                 if !self.window(&h.window, true) {
                     return None;
                 }
                 let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
                 self.need(taps <= 1 << 20, Rule::Limit, || format!("a window of {taps} taps"));
                 let (rows, cols) = windowed(&h.src, &h.window);
-                ([rows, cols, i128::from(h.src.chs)], Elem::I8)
+                ([rows, cols, i128::from(h.src.chs)], elem.into())
             }
             Head::Resize(h) => {
-                self.int8("the input", &h.src);
+                let elem = self.input("the input", &h.src, &[Elem::I8, Elem::I16]);
                 let scales = [h.scale_y_n, h.scale_y_d, h.scale_x_n, h.scale_x_d];
                 let sane = scales.iter().all(|s| (1..=2048).contains(s))
                     && [h.offset_y, h.offset_x].iter().all(|o| (-(1 << 20)..=1 << 20).contains(o));
                 if !self.need(sane, Rule::Shape, || "scale or offset of the resize out of range".to_owned()) {
                     return None;
                 }
-                let bilinear = h.mode == ResizeMode::Bilinear;
+                let acc = match (h.mode, elem) {
+                    (ResizeMode::Nearest, elem) => elem.into(),
+                    (ResizeMode::Bilinear, Elem::I16) => Acc::I48,
+                    (ResizeMode::Bilinear, _) => Acc::I32,
+                };
                 let made = [i128::from(code.out.rows), i128::from(code.out.cols), i128::from(h.src.chs)];
-                (made, if bilinear { Elem::I32 } else { Elem::I8 })
+                (made, acc)
             }
             Head::Pad(h) => {
                 let (from, to) = (shape(&h.src), shape(&code.out));
                 let before = [h.top, h.left, h.front].map(i128::from);
                 let fits = (0..3).all(|axis| before[axis] + from[axis] <= to[axis]);
                 self.need(fits, Rule::Shape, || format!("{from:?} padded by {before:?} is beyond {to:?}"));
-                (to, self.elem(&h.src))
+                (to, self.elem(&h.src).into())
             }
             Head::Permute(h) => {
                 let mut seen = h.perm;
@@ -196,7 +234,7 @@ impl Check<'_> {
                 }) {
                     return None;
                 }
-                (shape(&code.out), self.elem(&h.src))
+                (shape(&code.out), self.elem(&h.src).into())
             }
             Head::Reduce(h) => {
                 let mut made = shape(&h.src);
@@ -207,10 +245,10 @@ impl Check<'_> {
                 }
                 let elem = self.elem(&h.src);
                 let wide = matches!(h.kind, ReduceKind::Sum | ReduceKind::Product);
-                (made, if wide { Elem::I32 } else { elem })
+                (made, if wide { Acc::I32 } else { elem.into() })
             }
-            Head::Argmax(h) => ([i128::from(h.src.rows), i128::from(h.src.cols), 1], Elem::I32),
-            Head::DmaIn(_) => (shape(&code.out), self.elem(&code.out)),
+            Head::Argmax(h) => ([i128::from(h.src.rows), i128::from(h.src.cols), 1], Acc::I32),
+            Head::DmaIn(_) => (shape(&code.out), self.elem(&code.out).into()),
             Head::DmaOut(_) => return None,
         })
     }
@@ -221,19 +259,27 @@ impl Check<'_> {
         if moves {
             self.need(code.tail.is_empty(), Rule::Shape, || "a DMA stage has no tails".to_owned());
         }
-        let Some((made, mut elem)) = self.head(code) else { return };
+        let Some((made, mut acc)) = self.head(code) else { return };
         let out = shape(&code.out);
         self.need(made == out, Rule::Shape, || {
             format!("the head makes {made:?}, the output view is {out:?}")
         });
         for tail in &code.tail {
+            self.need(acc != Acc::I48 || matches!(tail, Tail::Rescale16(_)), Rule::Shape, || {
+                "an accumulator of I48 must be rescaled with 16-bit multipliers".to_owned()
+            });
             match tail {
-                Tail::Rescale(t) => elem = t.to,
+                Tail::Rescale(t) => acc = t.to.into(),
+                Tail::Rescale16(t) => acc = t.to.into(),
                 Tail::Clamp(t) => {
                     self.need(t.min <= t.max, Rule::Shape, || format!("clamp to {}..{}", t.min, t.max));
                 }
                 Tail::Table(_) => {
-                    self.need(elem == Elem::I8, Rule::Shape, || format!("a table look-up of {elem:?}"));
+                    self.need(acc == Acc::I8, Rule::Shape, || format!("a table look-up of {acc:?}"));
+                }
+                Tail::TableI16(_) => {
+                    self.need(acc == Acc::I16, Rule::Shape, || format!("a 16-bit table look-up of {acc:?}"));
+                    acc = Acc::I32;
                 }
                 Tail::Binary(t) => {
                     let from = shape(&t.src);
@@ -241,30 +287,30 @@ impl Check<'_> {
                     self.need(broadcast, Rule::Shape, || {
                         format!("operand {from:?} does not broadcast to {out:?}")
                     });
-                    let operand = if t.rescale.is_some() { Elem::I32 } else { self.elem(&t.src) };
-                    self.need(operand == elem, Rule::Shape, || {
-                        format!("operand of {operand:?} with an accumulator of {elem:?}")
+                    let operand = if t.rescale.is_some() { Acc::I32 } else { self.elem(&t.src).into() };
+                    self.need(operand == acc, Rule::Shape, || {
+                        format!("operand of {operand:?} with an accumulator of {acc:?}")
                     });
                     let sane = t.rescale.is_none_or(|r| r.multiplier >= 0 && (2..=62).contains(&r.shift));
                     self.need(sane && t.shift < 64, Rule::Shape, || "a scale out of range".to_owned());
                     if t.kind == crate::inst::BinaryKind::Mul {
-                        elem = Elem::I32;
+                        acc = Acc::I32;
                     }
                 }
                 Tail::BinaryConst(t) => {
-                    let operand = t.elem;
-                    self.need(operand == elem && t.shift < 64, Rule::Shape, || {
-                        format!("operand of {operand:?} with an accumulator of {elem:?}")
+                    let operand = Acc::from(t.elem);
+                    self.need(operand == acc && t.shift < 64, Rule::Shape, || {
+                        format!("operand of {operand:?} with an accumulator of {acc:?}")
                     });
                     if t.kind == crate::inst::BinaryKind::Mul {
-                        elem = Elem::I32;
+                        acc = Acc::I32;
                     }
                 }
             }
         }
-        let stored = self.elem(&code.out);
-        self.need(elem == stored, Rule::Shape, || {
-            format!("the stage makes {elem:?}, its output stream holds {stored:?}")
+        let stored = Acc::from(self.elem(&code.out));
+        self.need(acc == stored, Rule::Shape, || {
+            format!("the stage makes {acc:?}, its output stream holds {stored:?}")
         });
     }
 }

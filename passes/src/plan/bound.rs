@@ -54,11 +54,8 @@ pub fn compulsory_bytes(graph: &StageGraph, topology: &Topology) -> u64 {
 /// Bounds of a graph on a target.
 pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bounds {
     let bytes = compulsory_bytes(graph, topology);
-    let macs: u64 = (graph.stages.values())
-        .map(|node| {
-            if may_winograd(&node.code, target) { node.code.macs_winograd() } else { node.code.macs_direct() }
-        })
-        .sum();
+    let macs: u64 =
+        (graph.stages.values()).map(|node| node.code.array_macs(may_winograd(&node.code, target))).sum();
     let array = macs.div_ceil((u64::from(target.array.clusters) * u64::from(target.array.lanes)).max(1));
     // Winograd halves the steps and makes fewer products, so it takes the least energy wherever it is allowed.
     let least = graph.stages.iter().map(|(stage, node)| (stage, may_winograd(&node.code, target)));

@@ -53,7 +53,7 @@ pub struct StageProfile {
     pub weight_bytes: u64,
     /// Bytes of its tables in DRAM.
     pub table_bytes: u64,
-    /// Multiply-accumulates of the cheapest allowed method.
+    /// Int8 multiply-accumulates of the cheapest allowed method.
     pub least_macs: u64,
 }
 
@@ -81,11 +81,7 @@ impl StageProfile {
             winograd: winograd.as_ref().map(Actor::new),
             weight_bytes: node.table_bytes.iter().map(|&b| align(target, u64::from(b))).sum(),
             table_bytes: node.weight_bytes(),
-            least_macs: if target.array.winograd {
-                node.code.macs_winograd()
-            } else {
-                node.code.macs_direct()
-            },
+            least_macs: node.code.array_macs(may_winograd(&node.code, target)),
         }
     }
 
@@ -218,7 +214,7 @@ pub fn on_chip_energy(
     for (stage, winograd) in stages {
         let node = &graph.stages[stage];
         let code = with_winograd(&node.code, winograd);
-        macs += if winograd { code.macs_direct() * 4 / 9 } else { code.macs_direct() };
+        macs += code.array_macs(winograd);
         for view in code.reads().into_iter().chain([code.out]) {
             let elem = graph.buffers.values().nth(view.stream as usize).map_or(1, |b| b.elem.size_bytes());
             activation += view.n_elements() * u64::from(elem);

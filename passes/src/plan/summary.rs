@@ -26,8 +26,17 @@ pub struct ActivationTable {
 pub fn activation_table(graph: &StageGraph, activation_sram_bytes: u64) -> ActivationTable {
     // A layer is what stages of one input, kernel and output buffer make of adjoining channels.
     let mut layers: Vec<(BufferId, Head, u32, u64)> = Vec::new();
-    let is_convolution =
-        |head: &Head| matches!(head, Head::Conv2d(_) | Head::DepthwiseConv2d(_) | Head::TransposeConv2d(_));
+    let is_convolution = |head: &Head| {
+        matches!(
+            head,
+            Head::Conv2d(_)
+                | Head::DepthwiseConv2d(_)
+                | Head::TransposeConv2d(_)
+                | Head::Conv2dI16(_)
+                | Head::DepthwiseConv2dI16(_)
+                | Head::TransposeConv2dI16(_)
+        )
+    };
     // A plan may have moved the parts of a layer apart; by buffer and channel they stand together.
     let mut nodes: Vec<_> = graph.stages.values().filter(|node| is_convolution(&node.code.head)).collect();
     nodes.sort_by_key(|node| (node.code.out.stream, node.code.out.ch0));
@@ -59,11 +68,15 @@ pub fn activation_table(graph: &StageGraph, activation_sram_bytes: u64) -> Activ
 /// Whether a head is the next part of a layer that was split by output channels.
 fn continues(first: &Head, next: &Head) -> bool {
     match (first, next) {
-        (Head::Conv2d(a), Head::Conv2d(b)) => a.src == b.src && a.window == b.window && a.groups == 1,
-        (Head::DepthwiseConv2d(a), Head::DepthwiseConv2d(b)) => {
+        (Head::Conv2d(a), Head::Conv2d(b)) | (Head::Conv2dI16(a), Head::Conv2dI16(b)) => {
+            a.src == b.src && a.window == b.window && a.groups == 1
+        }
+        (Head::DepthwiseConv2d(a), Head::DepthwiseConv2d(b))
+        | (Head::DepthwiseConv2dI16(a), Head::DepthwiseConv2dI16(b)) => {
             a.src.stream == b.src.stream && a.window == b.window && a.src.ch0 + a.src.chs <= b.src.ch0
         }
-        (Head::TransposeConv2d(a), Head::TransposeConv2d(b)) => a.src == b.src,
+        (Head::TransposeConv2d(a), Head::TransposeConv2d(b))
+        | (Head::TransposeConv2dI16(a), Head::TransposeConv2dI16(b)) => a.src == b.src,
         _ => false,
     }
 }

@@ -446,8 +446,8 @@ impl<'a> Analysis<'a> {
                 Fused::Clamp(value) => (value, 1.0),
                 Fused::Gain(value, gain) => (value, gain),
             };
-            if let Some(&QuantParams { scale, zero_point }) = params.get(&value) {
-                params.insert(base, QuantParams { scale: scale / gain, zero_point });
+            if let Some(&shared) = params.get(&value) {
+                params.insert(base, QuantParams { scale: shared.scale / gain, ..shared });
             }
         }
         Ok(params)

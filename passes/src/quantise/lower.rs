@@ -1,8 +1,9 @@
 //! Rewrites the body of `@main` from f32 to integers, op by op, as the [plan](super::analyse) says.
 //!
 //! New ops are appended after the old ones and the old ones then removed. What stands between a convolution (or a
-//! sum, a product, …) and its successor is always `tosa.rescale` from `i32` to `i8`, then a `tosa.table` or
-//! `tosa.clamp` if there is a function; stage selection relies on that order.
+//! sum, a product, …) and its successor is always `tosa.rescale` from the accumulator to the activation, then a
+//! `tosa.table` (with a rescale of its own, if it is of `i16`) or `tosa.clamp` if there is a function; stage selection
+//! relies on that order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,11 +20,12 @@ use strata_ir::{
 use super::analyse::{Lookup, Plan, keeps_scale};
 use super::calibrate::Range;
 use super::params::FixedScale;
+use super::table16::Table16;
 use super::weights::{ChannelAxis, QuantWeights, quantise_weights};
 use super::{QuantParams, QuantReport};
 use crate::manager::UnsupportedOp;
 
-/// An `i8` value and what it stands for.
+/// An integer value and what it stands for.
 #[derive(Clone, Copy)]
 pub(super) struct Quantised {
     pub value: ValueId,
@@ -78,7 +80,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn run(&mut self) {
         for arg in self.module.args(self.block).to_vec() {
             let Some(&params) = self.plan.params.get(&arg) else { continue };
-            let ty = self.module.tensor_ty(arg).with_elem(ElemType::I8);
+            let ty = self.module.tensor_ty(arg).with_elem(params.elem);
             self.module.set_ty(arg, ty);
             self.done.insert(arg, Quantised { value: arg, params });
         }
@@ -104,7 +106,7 @@ impl<'a> Lowering<'a> {
         let shape = self.shape(result);
         let n = shape.iter().product();
         let value = self.constant(Tensor::i8(shape, vec![0; n]));
-        let params = self.params(result).unwrap_or(QuantParams { scale: 1.0, zero_point: 0 });
+        let params = self.params(result).unwrap_or(QuantParams::i8(1.0, 0));
         self.done.insert(result, Quantised { value, params });
     }
 
@@ -120,8 +122,20 @@ impl<'a> Lowering<'a> {
         self.module.append_const(self.block, tensor, self.loc.clone())
     }
 
-    fn i8_constant(&mut self, value: i64) -> ValueId {
-        self.constant(Tensor::i8([1], vec![value as i8]))
+    /// A zero point, a padding value or a shift: one integer of an element type.
+    fn scalar(&mut self, value: i64, elem: ElemType) -> ValueId {
+        let data = match elem {
+            ElemType::I16 => TensorData::I16(vec![value as i16]),
+            ElemType::I32 => TensorData::I32(vec![value as i32]),
+            ElemType::I48 => TensorData::I48(vec![value]),
+            _ => TensorData::I8(vec![value as i8]),
+        };
+        self.constant(Tensor::new([1], data))
+    }
+
+    /// The zero point of a value with these parameters.
+    fn zero_point(&mut self, params: QuantParams) -> ValueId {
+        self.scalar(params.zero_point, params.elem)
     }
 
     fn append(
@@ -141,7 +155,7 @@ impl<'a> Lowering<'a> {
         self.shape(value)
     }
 
-    /// `saturate(apply_scale(input - input_zp) + output_zp)`, a scale for all or one a channel.
+    /// `saturate(apply_scale(input - input_zp) + output_zp)`, a scale for all or one a channel; of 15 bits for `i48`.
     fn rescale(
         &mut self,
         input: ValueId,
@@ -150,22 +164,23 @@ impl<'a> Lowering<'a> {
         elem: ElemType,
         output_zp: i64,
     ) -> ValueId {
-        let zero_point = |elem: ElemType, zp: i64| match elem {
-            ElemType::I32 => Tensor::i32([1], vec![zp as i32]),
-            _ => Tensor::i8([1], vec![zp as i8]),
-        };
         let input_elem = self.module.tensor_ty(input).elem;
-        let multipliers = scales.iter().map(|s| s.multiplier).collect();
+        let scale32 = input_elem != ElemType::I48;
+        let multipliers = scales.iter().map(|s| s.multiplier);
+        let multipliers = match scale32 {
+            true => TensorData::I32(multipliers.collect()),
+            false => TensorData::I16(multipliers.map(|m| m as i16).collect()),
+        };
         let shifts = scales.iter().map(|s| s.shift).collect();
         let operands = [
             input,
-            self.constant(Tensor::i32([scales.len()], multipliers)),
+            self.constant(Tensor::new([scales.len()], multipliers)),
             self.constant(Tensor::i8([scales.len()], shifts)),
-            self.constant(zero_point(input_elem, input_zp)),
-            self.constant(zero_point(elem, output_zp)),
+            self.scalar(input_zp, input_elem),
+            self.scalar(output_zp, elem),
         ];
         let op = Rescale {
-            scale32: true,
+            scale32,
             rounding_mode: RoundingMode::SingleRound,
             per_channel: scales.len() > 1,
             input_unsigned: false,
@@ -175,19 +190,19 @@ impl<'a> Lowering<'a> {
         self.append(op, &operands, &shape, elem)
     }
 
-    /// Rescales an `i32` value to `i8`.
+    /// Rescales an `i32` value to the given parameters.
     fn narrow(&mut self, wide: Wide, params: QuantParams) -> Result<Quantised, &'static str> {
         let scale = FixedScale::new(wide.scale / params.scale, wide.bound).ok_or(OUT_OF_RANGE)?;
-        let value = self.rescale(wide.value, 0, &[scale], ElemType::I8, params.zero_point);
+        let value = self.rescale(wide.value, 0, &[scale], params.elem, params.zero_point);
         Ok(Quantised { value, params })
     }
 
-    /// Rescales an `i8` value to `i32` with zero point 0 in units of `scale`.
+    /// Rescales a value to `i32` with zero point 0 in units of `scale`.
     fn widen(&mut self, q: Quantised, scale: f64) -> Result<Wide, &'static str> {
         let factor = q.params.scale / scale;
-        let fixed = FixedScale::new(factor, 255.0).ok_or(OUT_OF_RANGE)?;
+        let fixed = FixedScale::new(factor, q.params.reach()).ok_or(OUT_OF_RANGE)?;
         let value = self.rescale(q.value, q.params.zero_point, &[fixed], ElemType::I32, 0);
-        Ok(Wide { value, scale, bound: 255.0 * factor + 1.0 })
+        Ok(Wide { value, scale, bound: q.params.reach() * factor + 1.0 })
     }
 
     /// The integers of an operand: those computed, or those of a constant with a scale of its own.
@@ -195,13 +210,50 @@ impl<'a> Lowering<'a> {
         if let Some(&q) = self.done.get(&value) {
             return Ok(q);
         }
+        self.constant_in(value, ElemType::I8)
+    }
+
+    /// A constant with a scale of its own.
+    fn constant_in(&mut self, value: ValueId, elem: ElemType) -> Result<Quantised, &'static str> {
         let tensor = self.plan.constant(value).ok_or(NOT_EXPECTED)?;
         let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
         let low = data.iter().copied().fold(0.0, f32::min);
         let high = data.iter().copied().fold(0.0, f32::max);
-        let params = QuantParams::of_range(Range { low, high });
-        let quantised = data.iter().map(|&x| params.quantise(f64::from(x))).collect();
-        let value = self.constant(Tensor::i8(tensor.shape(), quantised));
+        let params = QuantParams::of_range_in(Range { low, high }, elem);
+        let value = self.constant(params.quantise_all(tensor.shape(), data.iter().map(|&x| f64::from(x))));
+        Ok(Quantised { value, params })
+    }
+
+    /// The integers of both operands of an op; a constant is `i16` if anything about the op is.
+    fn operands(
+        &mut self,
+        operands: &[ValueId],
+        params: QuantParams,
+    ) -> Result<[Quantised; 2], &'static str> {
+        let is_wide = |q: &Quantised| q.params.elem == ElemType::I16;
+        let any_wide = operands.iter().filter_map(|v| self.done.get(v)).any(is_wide);
+        let elem = if any_wide { ElemType::I16 } else { params.elem };
+        let mut get = |value: ValueId| match self.done.get(&value) {
+            Some(&q) => Ok(q),
+            None => self.constant_in(value, elem),
+        };
+        Ok([get(operands[0])?, get(operands[1])?])
+    }
+
+    /// A value as `i16`: exactly, the same steps, if it was `i8`.
+    fn as_i16(&mut self, q: Quantised) -> Result<Quantised, &'static str> {
+        if q.params.elem == ElemType::I16 {
+            return Ok(q);
+        }
+        let params = QuantParams { scale: q.params.scale, zero_point: 0, elem: ElemType::I16 };
+        self.rescaled(q, params)
+    }
+
+    /// A value with other parameters.
+    fn rescaled(&mut self, q: Quantised, params: QuantParams) -> Result<Quantised, &'static str> {
+        let factor = q.params.scale / params.scale;
+        let scale = FixedScale::new(factor, q.params.reach()).ok_or(OUT_OF_RANGE)?;
+        let value = self.rescale(q.value, q.params.zero_point, &[scale], params.elem, params.zero_point);
         Ok(Quantised { value, params })
     }
 
@@ -209,16 +261,15 @@ impl<'a> Lowering<'a> {
     fn operand_as(&mut self, value: ValueId, params: QuantParams) -> Result<ValueId, &'static str> {
         if let Some(tensor) = self.plan.constant(value) {
             let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
-            let quantised = data.iter().map(|&x| params.quantise(f64::from(x))).collect();
-            return Ok(self.constant(Tensor::i8(tensor.shape(), quantised)));
+            let integers = params.quantise_all(tensor.shape(), data.iter().map(|&x| f64::from(x)));
+            return Ok(self.constant(integers));
         }
         let q = self.operand(value)?;
         if q.params == params {
             return Ok(q.value);
         }
-        let scale = FixedScale::new(q.params.scale / params.scale, 255.0).ok_or(OUT_OF_RANGE)?;
         self.report.n_rescales += 1;
-        Ok(self.rescale(q.value, q.params.zero_point, &[scale], ElemType::I8, params.zero_point))
+        Ok(self.rescaled(q, params)?.value)
     }
 
     fn constant_operand(&mut self, value: ValueId) -> Result<ValueId, &'static str> {
@@ -261,7 +312,7 @@ impl<'a> Lowering<'a> {
                 let params = self.params(result)?;
                 let inputs: Vec<_> =
                     operands.iter().map(|&v| self.operand_as(v, params)).collect::<Result<_, _>>()?;
-                let value = self.append(Concat { axis: *axis }, &inputs, &shape, ElemType::I8);
+                let value = self.append(Concat { axis: *axis }, &inputs, &shape, params.elem);
                 Quantised { value, params }
             }
             Op::Argmax(_) => {
@@ -293,9 +344,14 @@ impl<'a> Lowering<'a> {
             self.done.insert(result, Quantised { value: base.value, params });
             return Ok(());
         }
-        let value = match function.as_clamp().filter(|_| base.params == params) {
-            Some((low, high)) => self.clamp(base, low, high),
-            None => self.table(base.value, params, |q| function.at(base.params.dequantise(q), 0)),
+        let is_wide = ElemType::I16 == base.params.elem || ElemType::I16 == params.elem;
+        let value = match function.as_clamp() {
+            Some((low, high)) if base.params == params => self.clamp(base, low, high),
+            Some((low, high)) if is_wide => {
+                let base = self.rescaled(base, params)?;
+                self.clamp(base, low, high)
+            }
+            _ => self.table(base, params, |x| function.at(x, 0))?,
         };
         self.done.insert(result, Quantised { value, params });
         Ok(())
@@ -303,27 +359,49 @@ impl<'a> Lowering<'a> {
 
     /// Clamps to real bounds; nothing if all integers lie within.
     fn clamp(&mut self, q: Quantised, low: f64, high: f64) -> ValueId {
-        let (low, high) = (i64::from(q.params.quantise(low)), i64::from(q.params.quantise(high)));
-        if (low, high) == (-128, 127) {
+        let (low, high) = (q.params.quantise(low), q.params.quantise(high));
+        if (low, high) == q.params.limits() {
             return q.value;
         }
-        let bound = |v| Attribute::Int(v, ElemType::I8);
+        let bound = |v| Attribute::Int(v, q.params.elem);
         let op = Clamp { min_val: bound(low), max_val: bound(high), nan_mode: NanMode::Propagate };
         let shape = self.new_shape(q.value);
-        self.append(op, &[q.value], &shape, ElemType::I8)
+        self.append(op, &[q.value], &shape, q.params.elem)
     }
 
-    fn table(&mut self, input: ValueId, params: QuantParams, function: impl Fn(i8) -> f64) -> ValueId {
+    /// A function by looking it up: all 256 values of an `i8`; where either side is `i16`, 512 pieces of it.
+    fn table(
+        &mut self,
+        input: Quantised,
+        params: QuantParams,
+        function: impl Fn(f64) -> f64,
+    ) -> Result<ValueId, &'static str> {
+        let shape = self.new_shape(input.value);
+        self.report.n_tables += 1;
+        if ElemType::I16 == input.params.elem || ElemType::I16 == params.elem {
+            let input = if input.params.elem == ElemType::I16 { input } else { self.spread(input)? };
+            let table = Table16::new(function, input.params, params);
+            let scale = FixedScale::new(table.scale / params.scale, Table16::BOUND).ok_or(OUT_OF_RANGE)?;
+            let entries = self.constant(Tensor::new([Table16::N], TensorData::I16(table.entries)));
+            let value = self.append(Table {}, &[input.value, entries], &shape, ElemType::I32);
+            return Ok(self.rescale(value, 0, &[scale], params.elem, params.zero_point));
+        }
         // A pole of the function (1/x at 0) saturates towards the end it tends to; an undefined value is 0.
         let entries = (i8::MIN..=i8::MAX).map(|q| {
-            let y = function(q);
-            if y.is_nan() { params.zero_point as i8 } else { params.quantise(y) }
+            let y = function(input.params.dequantise(q.into()));
+            if y.is_nan() { params.zero_point as i8 } else { params.quantise(y) as i8 }
         });
         let entries: Vec<i8> = entries.collect();
         let table = self.constant(Tensor::i8([256], entries));
-        let shape = self.new_shape(input);
-        self.report.n_tables += 1;
-        self.append(Table {}, &[input, table], &shape, ElemType::I8)
+        Ok(self.append(Table {}, &[input.value, table], &shape, ElemType::I8))
+    }
+
+    /// An `i8` value as `i16` over all of its range, so that all pieces of a table serve it.
+    fn spread(&mut self, q: Quantised) -> Result<Quantised, &'static str> {
+        let (least, most) = q.params.limits();
+        let end = |q: i64, params: QuantParams| params.dequantise(q) as f32;
+        let range = Range { low: end(least, q.params), high: end(most, q.params) };
+        self.rescaled(q, QuantParams::of_range_in(range, ElemType::I16))
     }
 
     /// `x < 0 ? below[c] * x : above[c] * x`: a depthwise convolution of each side and their sum, so that slopes may
@@ -338,14 +416,15 @@ impl<'a> Lowering<'a> {
             let gains: Vec<f64> = slopes.iter().map(|s| s[0]).collect();
             return self.channel_gains(input, &gains, params);
         }
-        let end = |q: i8| input.params.dequantise(q) as f32;
-        let whole = Range { low: params.dequantise(-128) as f32, high: params.dequantise(127) as f32 };
+        let (least, most) = (input.params.limits(), params.limits());
+        let (least, most, lowest, highest) = (least.0, least.1, most.0, most.1);
+        let end = |q| input.params.dequantise(q) as f32;
+        let whole = Range { low: params.dequantise(lowest) as f32, high: params.dequantise(highest) as f32 };
         let mut side = |below: bool| -> Result<Quantised, &'static str> {
-            let (range, index) = if below { ((end(-128), 0.0), 0) } else { ((0.0, end(127)), 1) };
-            let half = QuantParams::of_range(Range { low: range.0, high: range.1 });
-            let value = self.table(input.value, half, |q| {
-                input.params.dequantise(q).clamp(f64::from(range.0), f64::from(range.1))
-            });
+            let (range, index) = if below { ((end(least), 0.0), 0) } else { ((0.0, end(most)), 1) };
+            let half = Range { low: range.0, high: range.1 };
+            let half = QuantParams::of_range_in(half, input.params.elem);
+            let value = self.table(input, half, |x| x.clamp(f64::from(range.0), f64::from(range.1)))?;
             let part = Quantised { value, params: half };
             let gains: Vec<f64> = slopes.iter().map(|s| s[index]).collect();
             if gains.iter().all(|&gain| gain == 1.0) {
@@ -355,7 +434,7 @@ impl<'a> Lowering<'a> {
             let ends = gains.iter().flat_map(|&gain| [range.0, range.1].map(|x| x * gain as f32));
             let reach = ends.fold(Range { low: 0.0, high: 0.0 }, |r, x| r.union(Range { low: x, high: x }));
             let reach = Range { low: reach.low.max(whole.low), high: reach.high.min(whole.high) };
-            self.channel_gains(part, &gains, QuantParams::of_range(reach))
+            self.channel_gains(part, &gains, QuantParams::of_range_in(reach, params.elem))
         };
         let (above, below) = (side(false)?, side(true)?);
         self.combine(Add {}.into(), above, below, &self.new_shape(input.value), params)
@@ -373,18 +452,23 @@ impl<'a> Lowering<'a> {
         let pixels = shape.iter().product::<usize>() / n.max(1);
         let as_image = [1, 1, pixels, n];
         let image = if shape.len() == 4 { input.value } else { self.reshape(input.value, &as_image) };
+        let reach = input.params.reach();
+        let no_bias = match input.params.elem {
+            ElemType::I16 => TensorData::I48(vec![0; n]),
+            _ => TensorData::I32(vec![0; n]),
+        };
         let unit = |gain: f64| if gain == 0.0 { 0 } else { 127 * gain.signum() as i8 };
         let weights = QuantWeights {
             weight: Tensor::i8([1, 1, n, 1], gains.iter().map(|&gain| unit(gain)).collect()),
-            bias: Tensor::i32([n], vec![0; n]),
+            bias: Tensor::new([n], no_bias),
             scales: gains.iter().map(|&gain| if gain == 0.0 { 1.0 } else { gain.abs() / 127.0 }).collect(),
-            bounds: gains.iter().map(|&gain| f64::from(unit(gain).unsigned_abs()) * 255.0).collect(),
+            bounds: gains.iter().map(|&gain| f64::from(unit(gain).unsigned_abs()) * reach).collect(),
         };
         let op = DepthwiseConv2d {
             pad: [0; 4],
             stride: [1, 1],
             dilation: [1, 1],
-            acc_type: ElemType::I32,
+            acc_type: accumulator(input.params),
             local_bound: false,
         };
         let image_shape = self.new_shape(image);
@@ -413,21 +497,21 @@ impl<'a> Lowering<'a> {
         let bias = self.plan.constant(operands[2]).ok_or(NOT_EXPECTED)?;
         let axis = match &mut op {
             Op::Conv2d(op) => {
-                op.acc_type = ElemType::I32;
+                op.acc_type = accumulator(input.params);
                 ChannelAxis::First
             }
             Op::TransposeConv2d(op) => {
-                op.acc_type = ElemType::I32;
+                op.acc_type = accumulator(input.params);
                 ChannelAxis::First
             }
             Op::DepthwiseConv2d(op) => {
-                op.acc_type = ElemType::I32;
+                op.acc_type = accumulator(input.params);
                 ChannelAxis::Last
             }
             _ => return Err(NOT_EXPECTED),
         };
         let n_channels = shape.last().copied().ok_or(NOT_EXPECTED)?;
-        let weights = quantise_weights(&weight, &bias, axis, n_channels, input.params.scale);
+        let weights = quantise_weights(&weight, &bias, axis, n_channels, input.params);
         let params = self.params(result)?;
         self.accumulate(op, input, weights.ok_or(NOT_EXPECTED)?, shape, params)
     }
@@ -442,19 +526,19 @@ impl<'a> Lowering<'a> {
         params: QuantParams,
     ) -> Result<Quantised, &'static str> {
         let scales = (weights.scales.iter().zip(&weights.bounds))
-            .map(|(scale, bound)| FixedScale::new(input.params.scale * scale / params.scale, *bound))
+            .map(|(scale, bound)| sum_scale(input.params, input.params.scale * scale / params.scale, *bound))
             .collect::<Option<Vec<_>>>()
             .ok_or(OUT_OF_RANGE)?;
         let operands = [
             input.value,
             self.constant(weights.weight),
             self.constant(weights.bias),
-            self.i8_constant(input.params.zero_point),
-            self.i8_constant(0),
+            self.zero_point(input.params),
+            self.scalar(0, ElemType::I8),
         ];
         self.report.n_convolutions += 1;
-        let sums = self.append(op, &operands, shape, ElemType::I32);
-        let value = self.rescale(sums, 0, &scales, ElemType::I8, params.zero_point);
+        let sums = self.append(op, &operands, shape, accumulator(input.params));
+        let value = self.rescale(sums, 0, &scales, params.elem, params.zero_point);
         Ok(Quantised { value, params })
     }
 
@@ -469,16 +553,23 @@ impl<'a> Lowering<'a> {
         if let (Some(b), 1) = (self.plan.constant(operands[1]), batch) {
             return self.fully_connected(operands[0], &b, rows, columns, params);
         }
-        let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
-        let depth = self.new_shape(a.value).last().copied().unwrap_or(1);
-        let zero_points = [self.i8_constant(a.params.zero_point), self.i8_constant(b.params.zero_point)];
-        let inputs = [a.value, b.value, zero_points[0], zero_points[1]];
-        let value = self.append(MatMul {}, &inputs, shape, ElemType::I32);
-        let bound = depth as f64 * 255.0 * 255.0;
-        if bound >= 2_f64.powi(31) {
-            return Err("its sums could overflow 32 bits");
+        let [mut a, mut b] = self.operands(operands, QuantParams::i8(1.0, 0))?;
+        if ElemType::I16 == a.params.elem || ElemType::I16 == b.params.elem {
+            (a, b) = (self.as_i16(a)?, self.as_i16(b)?);
         }
-        self.narrow(Wide { value, scale: a.params.scale * b.params.scale, bound }, params)
+        let depth = self.new_shape(a.value).last().copied().unwrap_or(1);
+        let zero_points = [self.zero_point(a.params), self.zero_point(b.params)];
+        let inputs = [a.value, b.value, zero_points[0], zero_points[1]];
+        let sums = self.append(MatMul {}, &inputs, shape, accumulator(a.params));
+        let bound = depth as f64 * a.params.reach() * b.params.reach();
+        let most = if a.params.elem == ElemType::I16 { 47 } else { 31 };
+        if bound >= 2_f64.powi(most) {
+            return Err("its sums could overflow the accumulator");
+        }
+        let factor = a.params.scale * b.params.scale / params.scale;
+        let scale = sum_scale(a.params, factor, bound).ok_or(OUT_OF_RANGE)?;
+        let value = self.rescale(sums, 0, &[scale], params.elem, params.zero_point);
+        Ok(Quantised { value, params })
     }
 
     /// A product with a constant matrix: a pointwise convolution, so that weights have a scale for each column.
@@ -501,13 +592,13 @@ impl<'a> Lowering<'a> {
         }
         let weight = Tensor::f32([columns, 1, 1, depth], transposed);
         let bias = Tensor::f32([1], vec![0.0]);
-        let weights = quantise_weights(&weight, &bias, ChannelAxis::First, columns, input.params.scale);
+        let weights = quantise_weights(&weight, &bias, ChannelAxis::First, columns, input.params);
         let image = self.reshape(input.value, &[1, rows, 1, depth]);
         let op = Conv2d {
             pad: [0; 4],
             stride: [1, 1],
             dilation: [1, 1],
-            acc_type: ElemType::I32,
+            acc_type: accumulator(input.params),
             local_bound: false,
         };
         let image = Quantised { value: image, params: input.params };
@@ -523,12 +614,13 @@ impl<'a> Lowering<'a> {
         shape: &[usize],
         result: ValueId,
     ) -> Result<Quantised, &'static str> {
-        let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
         let params = self.params(result)?;
+        let [a, b] = self.operands(operands, params)?;
         self.combine(op, a, b, shape, params)
     }
 
-    /// A sum, difference or extreme: both sides are brought to a common scale with 20 bits below the greater step.
+    /// A sum, difference or extreme: both sides are brought to a common scale, of `i8` with 20 bits below the greater step,
+    /// and where there are more bits, with what leaves room for the sum.
     fn combine(
         &mut self,
         op: Op,
@@ -537,7 +629,13 @@ impl<'a> Lowering<'a> {
         shape: &[usize],
         params: QuantParams,
     ) -> Result<Quantised, &'static str> {
-        let common = 2.0 * a.params.scale.max(b.params.scale) / f64::from(1 << 20);
+        let common = match (a.params.elem, b.params.elem) {
+            (ElemType::I8, ElemType::I8) => 2.0 * a.params.scale.max(b.params.scale) / f64::from(1 << 20),
+            _ => {
+                (a.params.scale * a.params.reach()).max(b.params.scale * b.params.reach())
+                    / f64::from(1 << 27)
+            }
+        };
         let (a, b) = (self.widen(a, common)?, self.widen(b, common)?);
         let value = self.append(op, &[a.value, b.value], shape, ElemType::I32);
         self.narrow(Wide { value, scale: common, bound: a.bound + b.bound }, params)
@@ -549,24 +647,29 @@ impl<'a> Lowering<'a> {
         shape: &[usize],
         result: ValueId,
     ) -> Result<Quantised, &'static str> {
-        let (a, b) = (self.operand(operands[0])?, self.operand(operands[1])?);
         let params = self.params(result)?;
+        let [a, b] = self.operands(operands, params)?;
         let (wide_a, wide_b) = (self.widen(a, a.params.scale)?, self.widen(b, b.params.scale)?);
-        let shift = self.i8_constant(0);
+        let shift = self.scalar(0, ElemType::I8);
         let value = self.append(Mul {}, &[wide_a.value, wide_b.value, shift], shape, ElemType::I32);
-        self.narrow(Wide { value, scale: a.params.scale * b.params.scale, bound: 255.0 * 255.0 }, params)
+        let bound = a.params.reach() * b.params.reach();
+        self.narrow(Wide { value, scale: a.params.scale * b.params.scale, bound }, params)
     }
 
     fn sum(&mut self, op: Op, operands: &[ValueId], shape: &[usize]) -> Result<Wide, &'static str> {
+        let to: usize = shape.iter().product();
         let input = match self.wide.get(&operands[0]) {
             Some(&wide) => wide,
             None => {
                 let q = self.operand(operands[0])?;
-                self.widen(q, q.params.scale)?
+                let from: usize = self.new_shape(q.value).iter().product();
+                // Long sums of i16 leave out bits that would not fit.
+                let excess = q.params.reach() * (from as f64 / to.max(1) as f64) / 2_f64.powi(30);
+                let coarser = if q.params.elem == ElemType::I16 { excess.max(1.0) } else { 1.0 };
+                self.widen(q, q.params.scale * coarser)?
             }
         };
         let from: usize = self.new_shape(input.value).iter().product();
-        let to: usize = shape.iter().product();
         let bound = input.bound * (from / to.max(1)) as f64;
         if bound >= 2_f64.powi(31) {
             return Err("its sums could overflow 32 bits");
@@ -589,13 +692,13 @@ impl<'a> Lowering<'a> {
         match &mut op {
             Op::AvgPool2d(pool) => {
                 pool.acc_type = ElemType::I32;
-                inputs.extend([self.i8_constant(params.zero_point), self.i8_constant(params.zero_point)]);
+                inputs.extend([self.zero_point(params), self.zero_point(params)]);
             }
             Op::Pad(Pad {}) => {
                 inputs.push(self.constant_operand(operands[1])?);
                 let value = self.plan.constant(operands[2]).ok_or(NOT_EXPECTED)?;
                 let value = value.as_f32().and_then(|v| v.first().copied()).ok_or(NOT_EXPECTED)?;
-                inputs.push(self.i8_constant(i64::from(params.quantise(f64::from(value)))));
+                inputs.push(self.scalar(params.quantise(f64::from(value)), params.elem));
             }
             Op::Resize(resize) => {
                 for &operand in &operands[1..] {
@@ -607,10 +710,11 @@ impl<'a> Lowering<'a> {
                         return Err(NOT_EXPECTED);
                     };
                     let unit = (y_n * x_n) as f64;
-                    let value = self.append(op, &inputs, shape, ElemType::I32);
+                    let value = self.append(op, &inputs, shape, accumulator(params));
                     // Weights add up to `unit`, so the zero point is scaled with the data and comes out again.
-                    let scale = FixedScale::new(1.0 / unit, 128.0 * unit).ok_or(OUT_OF_RANGE)?;
-                    let value = self.rescale(value, 0, &[scale], ElemType::I8, 0);
+                    let bound = (params.limits().0.abs() as f64) * unit;
+                    let scale = sum_scale(params, 1.0 / unit, bound).ok_or(OUT_OF_RANGE)?;
+                    let value = self.rescale(value, 0, &[scale], params.elem, 0);
                     return Ok(Quantised { value, params });
                 }
             }
@@ -620,8 +724,22 @@ impl<'a> Lowering<'a> {
                 }
             }
         }
-        let value = self.append(op, &inputs, shape, ElemType::I8);
+        let value = self.append(op, &inputs, shape, params.elem);
         Ok(Quantised { value, params })
+    }
+}
+
+/// What TOSA sums products, or weighted means, of such activations in.
+fn accumulator(input: QuantParams) -> ElemType {
+    if input.elem == ElemType::I16 { ElemType::I48 } else { ElemType::I32 }
+}
+
+/// The scale of such sums of magnitude up to `bound`.
+fn sum_scale(input: QuantParams, factor: f64, bound: f64) -> Option<FixedScale> {
+    if input.elem == ElemType::I16 {
+        FixedScale::of_15_bits(factor, bound)
+    } else {
+        FixedScale::new(factor, bound)
     }
 }
 

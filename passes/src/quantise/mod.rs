@@ -31,6 +31,7 @@ mod gemm;
 mod host;
 mod lower;
 mod params;
+mod table16;
 mod weights;
 
 #[cfg(test)]
@@ -175,9 +176,12 @@ fn sign(
     func.function_type = function_type;
 }
 
-/// The parameters of the arguments or results of a quantised function, from its attributes.
-pub fn params_of(attrs: Option<&Attribute>, n: usize) -> Vec<Option<QuantParams>> {
-    (0..n).map(|i| dictionary(attrs, i).get("strata.quant").and_then(QuantParams::from_attr)).collect()
+/// The parameters of the arguments or results of a quantised function, from their attributes and types.
+pub fn params_of(attrs: Option<&Attribute>, types: &[Type]) -> Vec<Option<QuantParams>> {
+    let of = |(index, ty): (usize, &Type)| {
+        QuantParams::from_attr(dictionary(attrs, index).get("strata.quant")?, ty.as_tensor()?.elem)
+    };
+    types.iter().enumerate().map(of).collect()
 }
 
 /// Signal to quantisation noise: `10 log10(sum(reference^2) / sum((reference - got)^2))`, infinite when equal.

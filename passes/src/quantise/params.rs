@@ -1,58 +1,97 @@
 //! Scales and zero points, and the fixed-point multipliers that stand for real factors.
 
-use strata_ir::Attribute;
+use strata_ir::{Attribute, ElemType, Tensor, TensorData};
 
 use super::calibrate::Range;
 
-/// How an `i8` stands for a real number: `real = scale * (q - zero_point)`.
+/// How an integer stands for a real number: `real = scale * (q - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuantParams {
     /// The real step of one unit; positive.
     pub scale: f64,
-    /// The integer that stands for 0, `-128..=127`.
+    /// The integer that stands for 0: any `i8`, and 0 for `i16`, since TOSA's 16-bit operations know no other.
     pub zero_point: i64,
+    /// The type of the integers: `i8` or `i16`.
+    pub elem: ElemType,
 }
 
 impl QuantParams {
-    /// The asymmetric parameters whose 256 values cover a range as nearly as possible; 0 is always represented
+    /// Parameters of `i8`.
+    pub fn i8(scale: f64, zero_point: i64) -> Self {
+        Self { scale, zero_point, elem: ElemType::I8 }
+    }
+
+    /// The asymmetric `i8` parameters whose 256 values cover a range as nearly as possible; 0 is always represented
     /// exactly.
     pub fn of_range(range: Range) -> Self {
         let low = f64::from(range.low.min(0.0));
         let high = f64::from(range.high.max(0.0));
         let scale = (high - low) / 255.0;
         if scale.is_nan() || scale < f64::from(f32::MIN_POSITIVE) {
-            return Self { scale: 1.0, zero_point: 0 };
+            return Self::i8(1.0, 0);
         }
         let zero_point = (-128.0 - low / scale).round().clamp(-128.0, 127.0) as i64;
-        Self { scale, zero_point }
+        Self::i8(scale, zero_point)
     }
 
-    /// The nearest integer, saturated to `i8`.
-    pub fn quantise(self, real: f64) -> i8 {
+    /// The parameters of an element type that cover a range: those of [`of_range`](Self::of_range) for `i8`, symmetric
+    /// ones for `i16`.
+    pub fn of_range_in(range: Range, elem: ElemType) -> Self {
+        if elem != ElemType::I16 {
+            return Self::of_range(range);
+        }
+        let scale = f64::from(range.low.abs().max(range.high.abs())) / 32767.0;
+        let usable = !scale.is_nan() && scale >= f64::from(f32::MIN_POSITIVE);
+        Self { scale: if usable { scale } else { 1.0 }, zero_point: 0, elem }
+    }
+
+    /// The least and the greatest integer.
+    pub fn limits(self) -> (i64, i64) {
+        if self.elem == ElemType::I16 { (i16::MIN.into(), i16::MAX.into()) } else { (-128, 127) }
+    }
+
+    /// The greatest magnitude of an integer less the zero point, whatever the zero point.
+    pub fn reach(self) -> f64 {
+        if self.elem == ElemType::I16 { 32768.0 } else { 255.0 }
+    }
+
+    /// The nearest integer, saturated.
+    pub fn quantise(self, real: f64) -> i64 {
+        let (least, most) = self.limits();
         // A cast of a NaN gives 0, which saturation cannot tell from data; calibration has already refused those.
-        (real / self.scale + self.zero_point as f64).round().clamp(-128.0, 127.0) as i8
+        (real / self.scale + self.zero_point as f64).round().clamp(least as f64, most as f64) as i64
+    }
+
+    /// The nearest integers, saturated, as a tensor.
+    pub fn quantise_all(self, shape: &[usize], reals: impl IntoIterator<Item = f64>) -> Tensor {
+        let integers = reals.into_iter().map(|real| self.quantise(real));
+        if self.elem == ElemType::I16 {
+            Tensor::new(shape, TensorData::I16(integers.map(|q| q as i16).collect()))
+        } else {
+            Tensor::i8(shape, integers.map(|q| q as i8).collect())
+        }
     }
 
     /// The real number an integer stands for.
-    pub fn dequantise(self, q: i8) -> f64 {
-        self.scale * (i64::from(q) - self.zero_point) as f64
+    pub fn dequantise(self, q: i64) -> f64 {
+        self.scale * (q - self.zero_point) as f64
     }
 
-    /// The dictionary `strata.quant` of an argument or result.
+    /// The dictionary `strata.quant` of an argument or result. The element type is not in it: it is the tensor's.
     pub fn to_attr(self) -> Attribute {
         let entries = [
             ("scale".to_owned(), Attribute::Float(self.scale, None)),
-            ("zero_point".to_owned(), Attribute::Int(self.zero_point, strata_ir::ElemType::I64)),
+            ("zero_point".to_owned(), Attribute::Int(self.zero_point, ElemType::I64)),
         ];
         Attribute::Dict(entries.into())
     }
 
-    /// The parameters that a `strata.quant` dictionary holds.
-    pub fn from_attr(attr: &Attribute) -> Option<Self> {
+    /// The parameters that a `strata.quant` dictionary of a tensor of `elem` holds.
+    pub fn from_attr(attr: &Attribute, elem: ElemType) -> Option<Self> {
         let Attribute::Dict(entries) = attr else { return None };
         match (entries.get("scale")?, entries.get("zero_point")?) {
             (Attribute::Float(scale, _), Attribute::Int(zero_point, _)) => {
-                Some(Self { scale: *scale, zero_point: *zero_point })
+                Some(Self { scale: *scale, zero_point: *zero_point, elem })
             }
             _ => None,
         }
@@ -87,6 +126,21 @@ impl FixedScale {
         let fits = exponent >= 2 && bound < 2_f64.powi(exponent - 1);
         fits.then(|| Self { multiplier: scaled(exponent) as i32, shift: exponent as i8 })
     }
+
+    /// The nearest fixed-point factor of 15 bits, as RESCALE takes it for `i48`, if it may be applied to integers of
+    /// magnitude up to `bound`: TOSA wants products to fit 32 bits once they are shifted.
+    pub(super) fn of_15_bits(factor: f64, bound: f64) -> Option<Self> {
+        if !(factor.is_finite() && factor > 0.0 && factor * bound < 2_f64.powi(31)) {
+            return None;
+        }
+        let mut exponent = 14 - factor.log2().floor() as i32;
+        let scaled = |exponent: i32| (factor * 2_f64.powi(exponent)).round();
+        while scaled(exponent) >= 2_f64.powi(15) {
+            exponent -= 1;
+        }
+        let exponent = exponent.min(62);
+        (exponent >= 2).then(|| Self { multiplier: scaled(exponent) as i32, shift: exponent as i8 })
+    }
 }
 
 #[cfg(test)]
@@ -95,16 +149,33 @@ mod tests {
 
     #[test]
     fn zero_is_exact_and_the_ends_are_reached() {
-        for (low, high) in [(-1.0, 3.0), (0.0, 6.0), (-5.0, 0.0), (0.2, 0.9), (-0.001, 12.0)] {
-            let params = QuantParams::of_range(Range { low, high });
+        let ranges = [(-1.0, 3.0), (0.0, 6.0), (-5.0, 0.0), (0.2, 0.9), (-0.001, 12.0)];
+        let each = ranges.into_iter().flat_map(|ends| [(ends, ElemType::I8), (ends, ElemType::I16)]);
+        for ((low, high), elem) in each {
+            let params = QuantParams::of_range_in(Range { low, high }, elem);
             assert_eq!(params.dequantise(params.quantise(0.0)), 0.0);
             let step = params.scale * 0.5001;
             for end in [low, high] {
                 let back = params.dequantise(params.quantise(f64::from(end)));
                 assert!((back - f64::from(end)).abs() <= 2.0 * step, "{end} came back as {back}");
             }
-            assert_eq!(QuantParams::from_attr(&params.to_attr()), Some(params));
+            assert_eq!(QuantParams::from_attr(&params.to_attr(), params.elem), Some(params));
         }
+    }
+
+    #[test]
+    fn scales_of_15_bits_are_near() {
+        for exponent in -40..12 {
+            for mantissa in [1.0, 1.25, 1.999_99] {
+                let factor = mantissa * 2_f64.powi(exponent);
+                let scale = FixedScale::of_15_bits(factor, 1.0).expect("in range");
+                assert!((1 << 14..1 << 15).contains(&scale.multiplier), "{scale:?}");
+                let back = f64::from(scale.multiplier) / 2_f64.powi(i32::from(scale.shift));
+                assert!((back / factor - 1.0).abs() <= 2_f64.powi(-15), "{factor} became {back}");
+            }
+        }
+        assert_eq!(FixedScale::of_15_bits(1.0, 2_f64.powi(31)), None, "the result would not fit 32 bits");
+        assert_eq!(FixedScale::of_15_bits(2_f64.powi(13), 1.0), None, "the shift would be less than 2");
     }
 
     #[test]

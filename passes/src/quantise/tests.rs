@@ -168,21 +168,23 @@ fn func_attrs(module: &Module, name: &str) -> (Option<Attribute>, Option<Attribu
 /// Runs a quantised module on f32 inputs: quantises, runs `@main`, dequantises, runs `@host` if there is one.
 fn run_quantised(module: &Module, inputs: &[Arc<Tensor>]) -> Vec<Tensor> {
     let func = module.function("main").expect("it is there");
+    let Op::Func(signature) = &module.op(func).op else { panic!("it is a function") };
     let (arg_attrs, res_attrs) = func_attrs(module, "main");
-    let params = params_of(arg_attrs.as_ref(), inputs.len());
+    let params = params_of(arg_attrs.as_ref(), &signature.function_type.inputs);
     let quantised = inputs.iter().zip(params).map(|(tensor, params)| {
         let params = params.expect("f32 arguments are quantised");
         let data = tensor.as_f32().expect("f32").iter();
-        Tensor::i8(tensor.shape(), data.map(|&x| params.quantise(f64::from(x))).collect())
+        params.quantise_all(tensor.shape(), data.map(|&x| f64::from(x)))
     });
     let results = eval_function(module, func, quantised.collect()).unwrap_or_else(|e| panic!("{e}"));
-    let params = params_of(res_attrs.as_ref(), results.len());
-    let real = results.into_iter().zip(params).map(|(tensor, params)| match (params, tensor.as_i8()) {
-        (Some(params), Some(data)) => {
-            Tensor::f32(tensor.shape(), data.iter().map(|&q| params.dequantise(q) as f32).collect())
-        }
-        _ => tensor,
-    });
+    let params = params_of(res_attrs.as_ref(), &signature.function_type.results);
+    let real =
+        results.into_iter().zip(params).map(|(tensor, params)| match (params, tensor.data().to_ints()) {
+            (Some(params), Some(data)) => {
+                Tensor::f32(tensor.shape(), data.iter().map(|&q| params.dequantise(q) as f32).collect())
+            }
+            _ => tensor,
+        });
     let real: Vec<Tensor> = real.collect();
     match module.function("host") {
         Some(host) => eval_function(module, host, real).unwrap_or_else(|e| panic!("{e}")),

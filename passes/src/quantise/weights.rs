@@ -1,15 +1,15 @@
-//! Weights and biases as integers: symmetric `i8`, a scale for each output channel, and `i32` biases in units of
-//! input scale times weight scale.
+//! Weights and biases as integers: symmetric `i8`, a scale for each output channel, and biases in units of input scale
+//! times weight scale, `i32` or, where the input is `i16`, `i48`.
 
 use rayon::prelude::*;
-use strata_ir::Tensor;
+use strata_ir::{ElemType, Tensor, TensorData};
+
+use super::QuantParams;
 
 /// The greatest magnitude that an accumulator may reach, with room for a sum of two.
-const ACCUMULATOR_LIMIT: f64 = (1_u64 << 30) as f64;
-/// The greatest magnitude of a difference of two `i8`.
-const INPUT_LIMIT: f64 = 255.0;
-/// The greatest magnitude of a bias.
-const BIAS_LIMIT: f64 = (1_u64 << 29) as f64;
+fn accumulator_limit(input: QuantParams) -> f64 {
+    if input.elem == ElemType::I16 { 2_f64.powi(46) } else { 2_f64.powi(30) }
+}
 
 /// Where the output channel stands in a weight tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +30,16 @@ pub(super) struct QuantWeights {
     pub bounds: Vec<f64>,
 }
 
-/// Quantises weights of an f32 convolution whose input has step `input_scale`. A bias of one element is repeated.
+/// Quantises weights of an f32 convolution of an input with the given parameters. A bias of one element is repeated.
 /// A channel whose accumulator or bias could overflow gets a greater scale. `None` if data are not f32.
 pub(super) fn quantise_weights(
     weight: &Tensor,
     bias: &Tensor,
     axis: ChannelAxis,
     n_channels: usize,
-    input_scale: f64,
+    input: QuantParams,
 ) -> Option<QuantWeights> {
+    let (input_scale, input_limit, limit) = (input.scale, input.reach(), accumulator_limit(input));
     let (data, bias) = (weight.as_f32()?, bias.as_f32()?);
     let per_channel = data.len() / n_channels.max(1);
     let index = |channel: usize, i: usize| match axis {
@@ -52,21 +53,21 @@ pub(super) fn quantise_weights(
             let bias = f64::from(bias[if bias.len() == 1 { 0 } else { channel }]);
             let (greatest, sum) =
                 weights().fold((0.0_f64, 0.0), |(max, sum), w| (max.max(w.abs()), sum + w.abs()));
-            let for_bias = bias.abs() / (input_scale * BIAS_LIMIT);
+            let for_bias = bias.abs() / (input_scale * limit / 2.0);
             let mut scale = (greatest / 127.0).max(for_bias);
             if greatest == 0.0 {
                 // No weight to represent: the bias alone decides, with 20 bits.
                 scale = if bias == 0.0 { 1.0 } else { bias.abs() / (input_scale * f64::from(1 << 20)) };
             }
             // Rounding adds at most half a step a weight.
-            let room = ACCUMULATOR_LIMIT - INPUT_LIMIT * 0.5 * per_channel as f64;
-            scale = scale.max((sum * INPUT_LIMIT + bias.abs() / input_scale) / room.max(1.0));
+            let room = limit - input_limit * 0.5 * per_channel as f64;
+            scale = scale.max((sum * input_limit + bias.abs() / input_scale) / room.max(1.0));
             let quantised: Vec<i8> =
                 weights().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
             let magnitude: i64 = quantised.iter().map(|q| i64::from(q.unsigned_abs())).sum();
             let bias = (bias / (input_scale * scale)).round();
-            let bound = magnitude as f64 * INPUT_LIMIT + bias.abs();
-            (quantised, bias as i32, scale, bound)
+            let bound = magnitude as f64 * input_limit + bias.abs();
+            (quantised, bias as i64, scale, bound)
         })
         .collect();
     let mut quantised = vec![0; data.len()];
@@ -80,9 +81,14 @@ pub(super) fn quantise_weights(
             }
         }
     }
+    let bias = channels.iter().map(|c| c.1);
+    let bias = match input.elem {
+        ElemType::I16 => Tensor::new([n_channels], TensorData::I48(bias.collect())),
+        _ => Tensor::i32([n_channels], bias.map(|b| b as i32).collect()),
+    };
     Some(QuantWeights {
         weight: Tensor::i8(weight.shape(), quantised),
-        bias: Tensor::i32([n_channels], channels.iter().map(|c| c.1).collect::<Vec<_>>()),
+        bias,
         scales: channels.iter().map(|c| c.2).collect(),
         bounds: channels.iter().map(|c| c.3).collect(),
     })
@@ -96,7 +102,8 @@ mod tests {
     fn channels_use_their_whole_range() {
         let weight = Tensor::f32([2, 1, 1, 2], vec![1.0, -0.5, 0.0004, 0.002]);
         let bias = Tensor::f32([2], vec![0.5, -1.0]);
-        let q = quantise_weights(&weight, &bias, ChannelAxis::First, 2, 0.01).expect("f32");
+        let q =
+            quantise_weights(&weight, &bias, ChannelAxis::First, 2, QuantParams::i8(0.01, 0)).expect("f32");
         assert_eq!(q.weight.as_i8(), Some(&[127, -64, 25, 127][..]));
         for (channel, real) in [0.5, -1.0].into_iter().enumerate() {
             let back = f64::from(q.bias.as_i32().expect("i32")[channel]) * 0.01 * q.scales[channel];
@@ -107,19 +114,31 @@ mod tests {
     #[test]
     fn depthwise_channels_stand_last() {
         let weight = Tensor::f32([1, 2, 2, 1], vec![1.0, 10.0, -0.5, 5.0]);
-        let q =
-            quantise_weights(&weight, &Tensor::f32([1], vec![0.0]), ChannelAxis::Last, 2, 1.0).expect("f32");
+        let q = quantise_weights(
+            &weight,
+            &Tensor::f32([1], vec![0.0]),
+            ChannelAxis::Last,
+            2,
+            QuantParams::i8(1.0, 0),
+        )
+        .expect("f32");
         assert_eq!(q.weight.as_i8(), Some(&[127, 127, -64, 64][..]));
     }
 
     #[test]
     fn tiny_weights_under_a_large_bias_do_not_overflow() {
         let weight = Tensor::f32([2, 1, 1, 1], vec![1e-20, 0.0]);
-        let q = quantise_weights(&weight, &Tensor::f32([2], vec![3.0, 3.0]), ChannelAxis::First, 2, 0.1);
+        let q = quantise_weights(
+            &weight,
+            &Tensor::f32([2], vec![3.0, 3.0]),
+            ChannelAxis::First,
+            2,
+            QuantParams::i8(0.1, 0),
+        );
         let q = q.expect("f32");
         for channel in 0..2 {
             let bias = f64::from(q.bias.as_i32().expect("i32")[channel]);
-            assert!(bias.abs() <= BIAS_LIMIT && q.bounds[channel] < 2_f64.powi(31));
+            assert!(bias.abs() <= 2_f64.powi(29) && q.bounds[channel] < 2_f64.powi(31));
             assert!((bias * 0.1 * q.scales[channel] - 3.0).abs() < 1e-3);
         }
     }
@@ -128,8 +147,25 @@ mod tests {
     fn long_sums_do_not_overflow() {
         let n = 200_000;
         let weight = Tensor::f32([1, 1, 1, n], vec![1.0; n]);
-        let q =
-            quantise_weights(&weight, &Tensor::f32([1], vec![0.0]), ChannelAxis::First, 1, 1.0).expect("f32");
+        let q = quantise_weights(
+            &weight,
+            &Tensor::f32([1], vec![0.0]),
+            ChannelAxis::First,
+            1,
+            QuantParams::i8(1.0, 0),
+        )
+        .expect("f32");
         assert!(q.bounds[0] < 2_f64.powi(31), "{}", q.bounds[0]);
+    }
+
+    #[test]
+    fn biases_of_16_bit_inputs_have_48_bits() {
+        let weight = Tensor::f32([1, 1, 1, 2], vec![1.0, -0.5]);
+        let input = QuantParams { scale: 1e-4, zero_point: 0, elem: ElemType::I16 };
+        let q = quantise_weights(&weight, &Tensor::f32([1], vec![5e3]), ChannelAxis::First, 1, input);
+        let q = q.expect("f32");
+        let TensorData::I48(bias) = q.bias.data() else { panic!("{:?}", q.bias.ty()) };
+        assert!(bias[0] > 1 << 32 && (bias[0] as f64 * 1e-4 * q.scales[0] - 5e3).abs() < 1e-3);
+        assert!(q.bounds[0] < 2_f64.powi(47));
     }
 }

@@ -44,7 +44,10 @@ fn bytes(tensors: &[Tensor]) -> Vec<Vec<u8>> {
 /// What is wrong with a seed's program, if anything is.
 fn fault(seed: u64, target: &Target, mode: &str) -> Option<String> {
     let n_layers = 3 + seed as usize % 8;
-    let mut module = random_network(seed, &RandomOptions { n_layers, ..RandomOptions::default() });
+    // Half of the networks are of i8 alone, a third mixed, and the rest of i16 alone.
+    let i16_percent = [0, 0, 30, 60, 0, 100][seed as usize % 6];
+    let mut module =
+        random_network(seed, &RandomOptions { n_layers, i16_percent, ..RandomOptions::default() });
     let func = module.function("main").expect("random networks have a @main");
     let inputs = random_inputs(&module, func, seed);
     let expected = eval_function(&module, func, inputs.clone()).expect("random networks are valid");

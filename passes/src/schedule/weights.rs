@@ -45,11 +45,12 @@ impl Weights {
 /// The table addresses of a code.
 fn tables_mut(code: &mut StageCode) -> Vec<&mut WeightAddr> {
     let mut tables = match &mut code.head {
-        Head::Conv2d(h) => vec![&mut h.weights, &mut h.bias],
-        Head::DepthwiseConv2d(h) => vec![&mut h.weights, &mut h.bias],
-        Head::TransposeConv2d(h) => vec![&mut h.weights, &mut h.bias],
+        Head::Conv2d(h) | Head::Conv2dI16(h) => vec![&mut h.weights, &mut h.bias],
+        Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => vec![&mut h.weights, &mut h.bias],
+        Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => vec![&mut h.weights, &mut h.bias],
         Head::Load(_)
         | Head::MatMul(_)
+        | Head::MatMulI16(_)
         | Head::MaxPool2d(_)
         | Head::AvgPool2d(_)
         | Head::Resize(_)
@@ -63,7 +64,9 @@ fn tables_mut(code: &mut StageCode) -> Vec<&mut WeightAddr> {
     for tail in &mut code.tail {
         match tail {
             Tail::Rescale(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
+            Tail::Rescale16(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
             Tail::Table(t) => tables.push(&mut t.table),
+            Tail::TableI16(t) => tables.push(&mut t.table),
             Tail::BinaryConst(t) => tables.push(&mut t.table),
             Tail::Clamp(_) | Tail::Binary(_) => {}
         }

@@ -278,22 +278,27 @@ fn ravel(shape: &[usize], index: &[usize]) -> u64 {
 fn tables_of(code: &StageCode) -> Vec<(WeightAddr, u64)> {
     let chs = u64::from(code.out.chs);
     let mut tables = Vec::new();
+    let bias = match &code.head {
+        Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 8 * chs,
+        _ => 4 * chs,
+    };
     match &code.head {
-        Head::Conv2d(h) => {
+        Head::Conv2d(h) | Head::Conv2dI16(h) => {
             let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
             let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
-            tables.extend([(h.weights, chs * taps * inputs), (h.bias, 4 * chs)]);
+            tables.extend([(h.weights, chs * taps * inputs), (h.bias, bias)]);
         }
-        Head::DepthwiseConv2d(h) => {
+        Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
             let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
-            tables.extend([(h.weights, chs * taps), (h.bias, 4 * chs)]);
+            tables.extend([(h.weights, chs * taps), (h.bias, bias)]);
         }
-        Head::TransposeConv2d(h) => {
+        Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
             let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
-            tables.extend([(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, 4 * chs)]);
+            tables.extend([(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, bias)]);
         }
         Head::Load(_)
         | Head::MatMul(_)
+        | Head::MatMulI16(_)
         | Head::MaxPool2d(_)
         | Head::AvgPool2d(_)
         | Head::Resize(_)
@@ -311,7 +316,12 @@ fn tables_of(code: &StageCode) -> Vec<(WeightAddr, u64)> {
                 let n = entries(t.per_channel);
                 tables.extend([(t.multipliers, 4 * n), (t.shifts, n)]);
             }
+            Tail::Rescale16(t) => {
+                let n = entries(t.per_channel);
+                tables.extend([(t.multipliers, 2 * n), (t.shifts, n)]);
+            }
             Tail::Table(t) => tables.push((t.table, 256)),
+            Tail::TableI16(t) => tables.push((t.table, 2 * 513)),
             Tail::BinaryConst(t) => {
                 let bytes: u64 = match t.elem {
                     Elem::I8 => 1,

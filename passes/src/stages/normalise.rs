@@ -41,10 +41,14 @@ fn spread_bias(module: &mut Module, op: OpId) {
     let bias: ValueId = module.op(op).operands()[2];
     let n_channels = module.tensor_ty(module.result(op)).shape.last().copied().unwrap_or(1);
     let Some(elements) = module.constant(bias) else { return };
-    let (TensorData::I32(values), true) = (elements.tensor.data(), n_channels != 1) else { return };
-    if let [value] = values[..] {
+    let data = match elements.tensor.data() {
+        TensorData::I32(values) if values.len() == 1 => TensorData::I32(vec![values[0]; n_channels]),
+        TensorData::I48(values) if values.len() == 1 => TensorData::I48(vec![values[0]; n_channels]),
+        _ => return,
+    };
+    if n_channels != 1 {
         let loc = module.op(op).loc.clone();
-        let spread = module.insert_const_before(op, Tensor::i32([n_channels], vec![value; n_channels]), loc);
+        let spread = module.insert_const_before(op, Tensor::new([n_channels], data), loc);
         module.set_operand(op, 2, spread);
     }
 }

@@ -12,8 +12,8 @@ use strata_ir::attr::RoundingMode;
 use strata_ir::{Attribute, BlockId, ElemType, Module, Op, OpId, Tensor, ValueId, dialect};
 use strata_isa_spec::inst::{
     Argmax, AvgPool2d, Binary, BinaryConst, BinaryKind, Clamp, Conv2d, DepthwiseConv2d, Elem, Load, MatMul,
-    MaxPool2d, OperandRescale, Pad, Reduce, ReduceKind, Rescale, Resize, ResizeMode, Table, TransposeConv2d,
-    WeightAddr, Window,
+    MaxPool2d, OperandRescale, Pad, Reduce, ReduceKind, Rescale, Rescale16, Resize, ResizeMode, Table,
+    TableI16, TransposeConv2d, WeightAddr, Window,
 };
 use strata_isa_spec::{Head, Tail, View};
 
@@ -174,14 +174,15 @@ impl Selector<'_> {
                 Ok(())
             }
             Op::Table(_) => {
-                if self.elem_of(data.operands()[0])? != Elem::I8 {
-                    return Err("the machine looks up i8 only".to_owned());
-                }
+                let elem = self.elem_of(data.operands()[0])?;
                 let table = self.constant(op, 1)?;
                 let at = self.join(op, true)?;
                 let draft = &mut self.out.drafts[at];
                 let table = draft.table(table);
-                draft.tail.push(Table { table }.into());
+                draft.tail.push(match elem {
+                    Elem::I16 => TableI16 { table }.into(),
+                    _ => Table { table }.into(),
+                });
                 Ok(())
             }
             Op::Add(_) => self.binary(op, BinaryKind::Add, 0),
@@ -210,6 +211,18 @@ impl Selector<'_> {
     fn elem_of(&self, value: ValueId) -> Result<Elem, Refusal> {
         let ty = self.module.tensor_ty(value);
         shape::elem(ty).ok_or_else(|| format!("the machine has no streams of {}", ty.elem))
+    }
+
+    /// Whether a head can make a value: one that can be streamed, or sums of 48 bits on their way to a rescale.
+    fn makes(&self, value: ValueId) -> Result<(), Refusal> {
+        if self.module.tensor_ty(value).elem != ElemType::I48 {
+            return self.elem_of(value).map(drop);
+        }
+        let is_rescale = |&user: &OpId| matches!(self.module.op(user).op, Op::Rescale(_));
+        match self.users[value].as_slice() {
+            [user] if is_rescale(user) => Ok(()),
+            _ => Err("the machine keeps sums of 48 bits for one rescale only".to_owned()),
+        }
     }
 
     /// The extents in which a value stands.
@@ -300,7 +313,7 @@ impl Selector<'_> {
             .map(|&index| self.read(self.operand(op, index)))
             .collect::<Result<Vec<_>, _>>()?;
         let result = self.module.result(op);
-        self.elem_of(result)?;
+        self.makes(result)?;
         let dims = self.collapsed(result)?;
         let mut tables = Vec::new();
         let head = make(&mut tables, &reads)?;
@@ -405,21 +418,22 @@ impl Selector<'_> {
         if !is_pointwise {
             self.one_image(op)?;
         }
-        self.int8(op)?;
+        let is_wide = self.is_wide(op)?;
         let bias = self.constant(op, 2)?;
         let (input_zp, weight_zp) = (self.scalar(op, 3)?, self.scalar(op, 4)?);
         let make = |tables: &mut Vec<ValueId>, _: &[Read]| {
             let (weights, bias) = (enter(tables, weights), enter(tables, bias));
             let src = View::default();
             let groups = 1;
-            Ok(Conv2d { src, window, groups, input_zp, weight_zp, weights, bias, winograd: false }.into())
+            let conv = Conv2d { src, window, groups, input_zp, weight_zp, weights, bias, winograd: false };
+            Ok(if is_wide { Head::Conv2dI16(conv) } else { conv.into() })
         };
         self.open_head(op, make, &[0])
     }
 
     fn depthwise(&mut self, op: OpId, conv: &dialect::DepthwiseConv2d) -> Result<(), Refusal> {
         self.one_image(op)?;
-        self.int8(op)?;
+        let is_wide = self.is_wide(op)?;
         let weights = self.constant(op, 1)?;
         let shape = self.shape(weights).to_vec();
         let [kernel_h, kernel_w, _, multiplier] = shape[..] else {
@@ -432,14 +446,15 @@ impl Selector<'_> {
         let make = |tables: &mut Vec<ValueId>, _: &[Read]| {
             let (weights, bias) = (enter(tables, weights), enter(tables, bias));
             let src = View::default();
-            Ok(DepthwiseConv2d { src, window, multiplier, input_zp, weight_zp, weights, bias }.into())
+            let conv = DepthwiseConv2d { src, window, multiplier, input_zp, weight_zp, weights, bias };
+            Ok(if is_wide { Head::DepthwiseConv2dI16(conv) } else { conv.into() })
         };
         self.open_head(op, make, &[0])
     }
 
     fn transpose_conv2d(&mut self, op: OpId, conv: &dialect::TransposeConv2d) -> Result<(), Refusal> {
         self.one_image(op)?;
-        self.int8(op)?;
+        let is_wide = self.is_wide(op)?;
         let weights = self.constant(op, 1)?;
         let shape = self.shape(weights).to_vec();
         let [_, kernel_h, kernel_w, _] = shape[..] else {
@@ -451,7 +466,7 @@ impl Selector<'_> {
         let bias = self.constant(op, 2)?;
         let (input_zp, weight_zp) = (self.scalar(op, 3)?, self.scalar(op, 4)?);
         let make = |tables: &mut Vec<ValueId>, _: &[Read]| {
-            Ok(TransposeConv2d {
+            let conv = TransposeConv2d {
                 src: View::default(),
                 kernel_h: kernel.kernel_h,
                 kernel_w: kernel.kernel_w,
@@ -463,25 +478,33 @@ impl Selector<'_> {
                 weight_zp,
                 weights: enter(tables, weights),
                 bias: enter(tables, bias),
-            }
-            .into())
+            };
+            Ok(if is_wide { Head::TransposeConv2dI16(conv) } else { conv.into() })
         };
         self.open_head(op, make, &[0])
     }
 
-    /// Convolutions take `i8` activations and weights.
-    fn int8(&self, op: OpId) -> Result<(), Refusal> {
-        let is_i8 = |index: usize| self.module.tensor_ty(self.operand(op, index)).elem == ElemType::I8;
-        (is_i8(0) && is_i8(1)).then_some(()).ok_or_else(|| "the machine multiplies i8 by i8 only".to_owned())
+    /// Whether a convolution or matrix product sums in 48 bits, that is, whether its input is `i16`.
+    fn is_wide(&self, op: OpId) -> Result<bool, Refusal> {
+        let elem = |index: usize| self.module.tensor_ty(self.operand(op, index)).elem;
+        let is_product = matches!(self.module.op(op).op, Op::MatMul(_));
+        match (elem(0), elem(1)) {
+            (ElemType::I8, ElemType::I8) => Ok(false),
+            (ElemType::I16, ElemType::I8) if !is_product => Ok(true),
+            (ElemType::I16, ElemType::I16) if is_product => Ok(true),
+            (a, b) => Err(format!("the machine does not multiply {a} by {b}")),
+        }
     }
 
     fn matmul(&mut self, op: OpId) -> Result<(), Refusal> {
-        self.int8(op)?;
+        let is_wide = self.is_wide(op)?;
         let batches = u32::try_from(self.shape(self.operand(op, 0)).first().copied().unwrap_or(1));
         let batches = batches.map_err(|_| "too many batches".to_owned())?;
         let (a_zp, b_zp) = (self.scalar(op, 2)?, self.scalar(op, 3)?);
         let (a, b) = (View::default(), View::default());
-        self.open_head(op, |_, _| Ok(MatMul { a, b, batches, a_zp, b_zp }.into()), &[0, 1])
+        let product = MatMul { a, b, batches, a_zp, b_zp };
+        let head = if is_wide { Head::MatMulI16(product) } else { product.into() };
+        self.open_head(op, |_, _| Ok(head), &[0, 1])
     }
 
     fn resize(&mut self, op: OpId, resize: &dialect::Resize) -> Result<(), Refusal> {
@@ -700,9 +723,6 @@ impl Selector<'_> {
     // Tails.
 
     fn is_supported_rescale(rescale: &dialect::Rescale) -> Result<(), Refusal> {
-        if !rescale.scale32 {
-            return Err("the machine has 32-bit multipliers only".to_owned());
-        }
         if rescale.input_unsigned || rescale.output_unsigned {
             return Err("the machine has signed integers only".to_owned());
         }
@@ -717,16 +737,14 @@ impl Selector<'_> {
         let n_scales = self.constant_tensor(op, 1)?.n_elements();
         let at = self.join(op, may_extend)?;
         let draft = &mut self.out.drafts[at];
-        let tail = Rescale {
-            multipliers: draft.table(multipliers),
-            shifts: draft.table(shifts),
-            per_channel: n_scales > 1,
-            input_zp,
-            output_zp,
-            to,
-            double_round: rescale.rounding_mode == RoundingMode::DoubleRound,
-        };
-        draft.tail.push(tail.into());
+        let (multipliers, shifts) = (draft.table(multipliers), draft.table(shifts));
+        let per_channel = n_scales > 1;
+        let double_round = rescale.rounding_mode == RoundingMode::DoubleRound;
+        draft.tail.push(if rescale.scale32 {
+            Rescale { multipliers, shifts, per_channel, input_zp, output_zp, to, double_round }.into()
+        } else {
+            Rescale16 { multipliers, shifts, per_channel, input_zp, output_zp, to }.into()
+        });
         Ok(at)
     }
 
@@ -791,7 +809,7 @@ impl Selector<'_> {
             return None;
         }
         let Op::Rescale(rescale) = &self.module.op(op).op else { return Some(None) };
-        Self::is_supported_rescale(rescale).ok()?;
+        Self::is_supported_rescale(rescale).ok().filter(|()| rescale.scale32)?;
         let ([multiplier], [shift]) = (self.ints(op, 1).ok()?, self.ints(op, 2).ok()?);
         if self.scalar(op, 4).ok()? != 0 {
             return None;

@@ -94,9 +94,9 @@ fn bytes_of(stage: &StageNode, n: u32, alignment: u64) -> u64 {
 fn parts(stage: &StageNode, budget: u64, alignment: u64) -> Option<Vec<Range<u32>>> {
     let chs = stage.code.out.chs;
     let step = match &stage.code.head {
-        Head::Conv2d(conv) if conv.groups == 1 => 1,
-        Head::TransposeConv2d(_) => 1,
-        Head::DepthwiseConv2d(conv) => conv.multiplier,
+        Head::Conv2d(conv) | Head::Conv2dI16(conv) if conv.groups == 1 => 1,
+        Head::TransposeConv2d(_) | Head::TransposeConv2dI16(_) => 1,
+        Head::DepthwiseConv2d(conv) | Head::DepthwiseConv2dI16(conv) => conv.multiplier,
         _ => return None,
     };
     let fits = |n: u32| bytes_of(stage, n, alignment) <= budget;
@@ -129,8 +129,14 @@ fn whole_tables(code: &StageCode) -> Vec<WeightAddr> {
         match tail {
             Tail::Rescale(t) if !t.per_channel => whole.extend([t.multipliers, t.shifts]),
             Tail::BinaryConst(t) if !t.per_channel => whole.push(t.table),
+            Tail::Rescale16(t) if !t.per_channel => whole.extend([t.multipliers, t.shifts]),
             Tail::Table(t) => whole.push(t.table),
-            Tail::Rescale(_) | Tail::BinaryConst(_) | Tail::Clamp(_) | Tail::Binary(_) => {}
+            Tail::TableI16(t) => whole.push(t.table),
+            Tail::Rescale(_)
+            | Tail::Rescale16(_)
+            | Tail::BinaryConst(_)
+            | Tail::Clamp(_)
+            | Tail::Binary(_) => {}
         }
     }
     whole
@@ -156,7 +162,7 @@ fn part_code(code: &StageCode, channels: &Range<u32>) -> (StageCode, Vec<Option<
     part.out.ch0 += channels.start;
     part.out.chs = channels.end - channels.start;
     match &mut part.head {
-        Head::DepthwiseConv2d(conv) => {
+        Head::DepthwiseConv2d(conv) | Head::DepthwiseConv2dI16(conv) => {
             let inputs = inputs_of(conv.multiplier, channels);
             conv.src.ch0 += inputs.start;
             conv.src.chs = inputs.end - inputs.start;

@@ -1,5 +1,6 @@
 //! Random quantised convolutional networks, as the quantiser would leave them: every activation is `i8` NHWC of
-//! batch 1 with some zero point, and `i32` stands only between an accumulation and its rescale.
+//! batch 1 with some zero point, or `i16` with none, and `i32` or `i48` stands only between an accumulation and its
+//! rescale.
 //!
 //! Every module verifies: windows fit exactly, as TOSA demands, and scales keep values within TOSA's bounds.
 
@@ -21,11 +22,13 @@ pub struct RandomOptions {
     pub max_extent: usize,
     /// Greatest number of channels that a layer makes; concatenation may double it.
     pub max_channels: usize,
+    /// How often an activation is `i16` rather than `i8`, in per cent.
+    pub i16_percent: u8,
 }
 
 impl Default for RandomOptions {
     fn default() -> Self {
-        Self { n_layers: 8, max_extent: 12, max_channels: 16 }
+        Self { n_layers: 8, max_extent: 12, max_channels: 16, i16_percent: 0 }
     }
 }
 
@@ -49,14 +52,27 @@ pub fn random_network(seed: u64, options: &RandomOptions) -> Module {
     net.finish()
 }
 
-/// An activation: its value, extents and zero point.
+/// An activation: its value, extents, element type and zero point.
 #[derive(Clone, Copy)]
 struct Act {
     value: ValueId,
     h: usize,
     w: usize,
     c: usize,
+    elem: ElemType,
     zp: i64,
+}
+
+impl Act {
+    /// The type of accumulators of products of it.
+    fn accumulator(self) -> ElemType {
+        if self.elem == ElemType::I16 { ElemType::I48 } else { ElemType::I32 }
+    }
+
+    /// Bits that its values have beyond 8.
+    fn extra_bits(self) -> i64 {
+        if self.elem == ElemType::I16 { 8 } else { 0 }
+    }
 }
 
 /// Adds a layer, or nothing if none of its kind fits; says which.
@@ -116,15 +132,23 @@ impl Network {
                 [h, w, rng.count(1, options.max_channels.min(4))]
             })
             .collect();
-        let inputs =
-            extents.iter().map(|&[h, w, c]| TensorType::new([1, h, w, c], ElemType::I8).into()).collect();
+        let elems: Vec<ElemType> = extents.iter().map(|_| any_elem(&mut rng, options)).collect();
+        let inputs = extents
+            .iter()
+            .zip(&elems)
+            .map(|(&[h, w, c], &elem)| TensorType::new([1, h, w, c], elem).into())
+            .collect();
         let mut module = Module::new();
         let (_, block) = module.add_function("main", FunctionType { inputs, results: Vec::new() });
         let values = module.args(block).to_vec();
         let args: Vec<Act> = values
             .into_iter()
             .zip(extents)
-            .map(|(value, [h, w, c])| Act { value, h, w, c, zp: rng.int(-128, 127) })
+            .zip(elems)
+            .map(|((value, [h, w, c]), elem)| {
+                let zp = any_zero_point(&mut rng, elem);
+                Act { value, h, w, c, elem, zp }
+            })
             .collect();
         Self { module, block, rng, acts: args.clone(), args, limits: options.clone() }
     }
@@ -198,13 +222,16 @@ impl Network {
         self.module.result(op)
     }
 
+    /// An activation that is of the element type of its value.
     fn push(&mut self, value: ValueId, [h, w, c]: [usize; 3], zp: i64) -> Act {
-        let act = Act { value, h, w, c, zp };
+        let elem = self.module.tensor_ty(value).elem;
+        let act = Act { value, h, w, c, elem, zp };
         self.acts.push(act);
         act
     }
 
-    /// `value * m / 2^shift` with `m` of 31 bits, from and to the given element types.
+    /// `value * m / 2^shift` with `m` of 31 bits, from and to the given element types; of `i48`, and at times of `i16`, with
+    /// `m` of 15 bits and a shift as much less.
     fn rescale(
         &mut self,
         value: ValueId,
@@ -215,11 +242,16 @@ impl Network {
     ) -> ValueId {
         let per_channel = self.rng.one_in(2);
         let n_scales = if per_channel { extents[2] } else { 1 };
-        let multiplier = self.random_const(&[n_scales], ElemType::I32, 1 << 30, (1 << 31) - 1);
+        let scale32 = from != ElemType::I48 && (from != ElemType::I16 || self.rng.one_in(2));
+        let (multiplier, shift) = if scale32 {
+            (self.random_const(&[n_scales], ElemType::I32, 1 << 30, (1 << 31) - 1), shift)
+        } else {
+            (self.random_const(&[n_scales], ElemType::I16, 1 << 14, (1 << 15) - 1), shift - 16)
+        };
         let shift = self.random_const(&[n_scales], ElemType::I8, shift, shift + i64::from(per_channel));
         let (input_zp, output_zp) = (self.zero_point(from, input_zp), self.zero_point(to, output_zp));
         let op = Rescale {
-            scale32: true,
+            scale32,
             rounding_mode: RoundingMode::SingleRound,
             per_channel,
             input_unsigned: false,
@@ -228,11 +260,17 @@ impl Network {
         self.op(op, &[value, multiplier, shift, input_zp, output_zp], extents, to)
     }
 
-    /// Brings an accumulator of about `magnitude` to `i8`.
+    /// Brings an accumulator of about `magnitude` to an activation.
     fn narrow(&mut self, acc: ValueId, extents: [usize; 3], magnitude: f64) -> Act {
-        let zp = self.rng.int(-128, 127);
-        let shift = 31 + (magnitude / 64.0).log2().round().max(0.0) as i64;
-        let value = self.rescale(acc, extents, (ElemType::I32, 0), (ElemType::I8, zp), shift);
+        let elem = any_elem(&mut self.rng, &self.limits);
+        let zp = any_zero_point(&mut self.rng, elem);
+        let from = self.module.tensor_ty(acc).elem;
+        let shift = if elem == ElemType::I16 {
+            31 + (magnitude / 16384.0).log2().round() as i64
+        } else {
+            31 + (magnitude / 64.0).log2().round().max(0.0) as i64
+        };
+        let value = self.rescale(acc, extents, (from, 0), (elem, zp), shift);
         self.push(value, extents, zp)
     }
 
@@ -264,8 +302,9 @@ impl Network {
     /// Weight, bias and zero points of a convolution of `x`.
     fn parameters(&mut self, x: Act, weight: [usize; 4], oc: usize) -> [ValueId; 5] {
         let weight = self.random_const(&weight, ElemType::I8, -127, 127);
-        let bias = self.random_const(&[oc], ElemType::I32, -4096, 4096);
-        let (input_zp, weight_zp) = (self.zero_point(ElemType::I8, x.zp), self.zero_point(ElemType::I8, 0));
+        let most = 4096 << x.extra_bits();
+        let bias = self.random_const(&[oc], x.accumulator(), -most, most);
+        let (input_zp, weight_zp) = (self.zero_point(x.elem, x.zp), self.zero_point(ElemType::I8, 0));
         [x.value, weight, bias, input_zp, weight_zp]
     }
 
@@ -288,12 +327,12 @@ impl Network {
             pad: [y_axis.pad[0], y_axis.pad[1], x_axis.pad[0], x_axis.pad[1]],
             stride: [y_axis.stride, x_axis.stride],
             dilation: [y_axis.dilation, x_axis.dilation],
-            acc_type: ElemType::I32,
+            acc_type: x.accumulator(),
             local_bound: false,
         };
         let extents = [y_axis.out, x_axis.out, oc];
-        let acc = self.op(op, &operands, extents, ElemType::I32);
-        self.narrow(acc, extents, magnitude(y_axis.kernel * x_axis.kernel * x.c))
+        let acc = self.op(op, &operands, extents, x.accumulator());
+        self.narrow(acc, extents, magnitude(x, y_axis.kernel * x_axis.kernel * x.c))
     }
 
     /// A convolution with a kernel of one pixel.
@@ -311,12 +350,12 @@ impl Network {
             pad: [y_axis.pad[0], y_axis.pad[1], x_axis.pad[0], x_axis.pad[1]],
             stride: [y_axis.stride, x_axis.stride],
             dilation: [y_axis.dilation, x_axis.dilation],
-            acc_type: ElemType::I32,
+            acc_type: x.accumulator(),
             local_bound: false,
         };
         let extents = [y_axis.out, x_axis.out, x.c * m];
-        let acc = self.op(op, &operands, extents, ElemType::I32);
-        self.narrow(acc, extents, magnitude(y_axis.kernel * x_axis.kernel));
+        let acc = self.op(op, &operands, extents, x.accumulator());
+        self.narrow(acc, extents, magnitude(x, y_axis.kernel * x_axis.kernel));
         true
     }
 
@@ -345,11 +384,11 @@ impl Network {
         let op = TransposeConv2d {
             out_pad,
             stride: [stride[0], stride[1]],
-            acc_type: ElemType::I32,
+            acc_type: x.accumulator(),
             local_bound: false,
         };
-        let acc = self.op(op, &operands, extents, ElemType::I32);
-        self.narrow(acc, extents, magnitude(kernel[0] * kernel[1] * x.c));
+        let acc = self.op(op, &operands, extents, x.accumulator());
+        self.narrow(acc, extents, magnitude(x, kernel[0] * kernel[1] * x.c));
         true
     }
 
@@ -361,9 +400,10 @@ impl Network {
 
     fn clamp_of(&mut self, x: Act) {
         let (least, greatest) = (self.rng.int(-128, -1), self.rng.int(0, 127));
-        let bound = |value| Attribute::Int(value, ElemType::I8);
+        let (least, greatest) = (least << x.extra_bits(), greatest << x.extra_bits());
+        let bound = |value| Attribute::Int(value, x.elem);
         let op = Clamp { min_val: bound(least), max_val: bound(greatest), nan_mode: NanMode::Propagate };
-        let value = self.op(op, &[x.value], [x.h, x.w, x.c], ElemType::I8);
+        let value = self.op(op, &[x.value], [x.h, x.w, x.c], x.elem);
         self.push(value, [x.h, x.w, x.c], x.zp);
     }
 
@@ -374,26 +414,35 @@ impl Network {
     }
 
     fn table_of(&mut self, x: Act) -> Act {
+        let extents = [x.h, x.w, x.c];
+        if x.elem == ElemType::I16 {
+            // Neighbours may not be farther apart than 16 bits.
+            let table = self.random_const(&[513], ElemType::I16, -16383, 16383);
+            let value = self.op(Table {}, &[x.value, table], extents, ElemType::I32);
+            return self.narrow(value, extents, 64.0 * 16384.0);
+        }
         let table = self.random_const(&[256], ElemType::I8, -128, 127);
-        let value = self.op(Table {}, &[x.value, table], [x.h, x.w, x.c], ElemType::I8);
+        let value = self.op(Table {}, &[x.value, table], extents, ElemType::I8);
         let zp = self.rng.int(-128, 127);
-        self.push(value, [x.h, x.w, x.c], zp)
+        self.push(value, extents, zp)
     }
 
     fn requantise(&mut self) -> bool {
         let x = self.any();
         let extents = [x.h, x.w, x.c];
-        let zp = self.rng.int(-128, 127);
-        let shift = self.rng.int(29, 32);
-        let value = self.rescale(x.value, extents, (ElemType::I8, x.zp), (ElemType::I8, zp), shift);
+        let elem = any_elem(&mut self.rng, &self.limits);
+        let zp = any_zero_point(&mut self.rng, elem);
+        let narrower = if elem == ElemType::I16 { x.extra_bits() - 8 } else { x.extra_bits() };
+        let shift = self.rng.int(29, 32) + narrower;
+        let value = self.rescale(x.value, extents, (x.elem, x.zp), (elem, zp), shift);
         self.push(value, extents, zp);
         true
     }
 
-    /// `x - zp` in `i32`, times about `2^20 .. 2^22`: the common scale of an addition.
+    /// `x - zp` in `i32`, times about `2^20 .. 2^22` (less for `i16`): the common scale of an addition.
     fn widen(&mut self, x: Act) -> ValueId {
-        let shift = self.rng.int(10, 11);
-        self.rescale(x.value, [x.h, x.w, x.c], (ElemType::I8, x.zp), (ElemType::I32, 0), shift)
+        let shift = self.rng.int(10, 11) + x.extra_bits();
+        self.rescale(x.value, [x.h, x.w, x.c], (x.elem, x.zp), (ElemType::I32, 0), shift)
     }
 
     /// `x + f(x)` with `f` a pointwise convolution, or `x + y` of another activation that has its extents.
@@ -415,7 +464,11 @@ impl Network {
         let mut parts = vec![x];
         let mut c = x.c;
         for y in self.acts.clone() {
-            if (y.h, y.w) == (x.h, x.w) && y.value != x.value && c + y.c <= n_most && self.rng.one_in(2) {
+            if (y.h, y.w, y.elem) == (x.h, x.w, x.elem)
+                && y.value != x.value
+                && c + y.c <= n_most
+                && self.rng.one_in(2)
+            {
                 c += y.c;
                 parts.push(y);
             }
@@ -424,7 +477,7 @@ impl Network {
             return false;
         }
         let values: Vec<ValueId> = parts.iter().map(|part| part.value).collect();
-        let value = self.op(Concat { axis: 3 }, &values, [x.h, x.w, c], ElemType::I8);
+        let value = self.op(Concat { axis: 3 }, &values, [x.h, x.w, c], x.elem);
         self.push(value, [x.h, x.w, c], x.zp);
         true
     }
@@ -442,7 +495,7 @@ impl Network {
         size[axis] = self.rng.count(1, size[axis] - at);
         let extents = [size[1], size[2], size[3]];
         let operands = [x.value, self.shape(&start), self.shape(&size.map(|extent| extent as i64))];
-        let value = self.op(Slice {}, &operands, extents, ElemType::I8);
+        let value = self.op(Slice {}, &operands, extents, x.elem);
         self.push(value, extents, x.zp);
         true
     }
@@ -465,7 +518,7 @@ impl Network {
             nan_mode: NanMode::Propagate,
         };
         let extents = [y_axis.out, x_axis.out, x.c];
-        let value = self.op(op, &[x.value], extents, ElemType::I8);
+        let value = self.op(op, &[x.value], extents, x.elem);
         self.push(value, extents, x.zp);
         true
     }
@@ -487,10 +540,9 @@ impl Network {
         pad: [i64; 4],
         extents: [usize; 3],
     ) -> Act {
-        let (input_zp, output_zp) =
-            (self.zero_point(ElemType::I8, x.zp), self.zero_point(ElemType::I8, x.zp));
+        let (input_zp, output_zp) = (self.zero_point(x.elem, x.zp), self.zero_point(x.elem, x.zp));
         let op = AvgPool2d { kernel, stride, pad, acc_type: ElemType::I32 };
-        let value = self.op(op, &[x.value, input_zp, output_zp], extents, ElemType::I8);
+        let value = self.op(op, &[x.value, input_zp, output_zp], extents, x.elem);
         self.push(value, extents, x.zp)
     }
 
@@ -514,7 +566,7 @@ impl Network {
             self.shape(&[offset, offset]),
             self.shape(&[border, border]),
         ];
-        let elem = if mode == ResizeMode::Bilinear { ElemType::I32 } else { ElemType::I8 };
+        let elem = if mode == ResizeMode::Bilinear { x.accumulator() } else { x.elem };
         let value = self.op(Resize { mode }, &operands, extents, elem);
         Some((x, value, extents, unit))
     }
@@ -526,8 +578,8 @@ impl Network {
     }
 
     fn resize_bilinear(&mut self) -> bool {
-        let Some((_, value, extents, unit)) = self.resize(ResizeMode::Bilinear) else { return false };
-        self.narrow(value, extents, 64.0 * (unit * unit) as f64);
+        let Some((x, value, extents, unit)) = self.resize(ResizeMode::Bilinear) else { return false };
+        self.narrow(value, extents, (64 << x.extra_bits()) as f64 * (unit * unit) as f64);
         true
     }
 
@@ -538,9 +590,13 @@ impl Network {
         let squeezed = self.pointwise(mean, x.c);
         let gate = self.table_of(squeezed);
         let extents = [x.h, x.w, x.c];
-        // `m / 2^30` with `m` near `2^30` is about `1 .. 2`.
-        let wide = self.rescale(x.value, extents, (ElemType::I8, x.zp), (ElemType::I32, 0), 30);
-        let gate = self.rescale(gate.value, [1, 1, x.c], (ElemType::I8, gate.zp), (ElemType::I32, 0), 30);
+        // `m / 2^30` with `m` near `2^30` is about `1 .. 2`; 16 bits are brought to 8, so that the product fits 32.
+        let factor = |net: &mut Self, act: Act, extents| {
+            let shift = 30 + act.extra_bits();
+            net.rescale(act.value, extents, (act.elem, act.zp), (ElemType::I32, 0), shift)
+        };
+        let wide = factor(self, x, extents);
+        let gate = factor(self, gate, [1, 1, x.c]);
         let shift = self.zero_point(ElemType::I8, 0);
         let product = self.op(Mul {}, &[wide, gate, shift], extents, ElemType::I32);
         self.narrow(product, extents, 128.0 * 128.0);
@@ -555,12 +611,9 @@ impl Network {
         let padding: [usize; 4] = std::array::from_fn(|_| self.rng.count(0, 2));
         let [top, bottom, left, right] = padding.map(|extent| extent as i64);
         let extents = [x.h + padding[0] + padding[1], x.w + padding[2] + padding[3], x.c];
-        let operands = [
-            x.value,
-            self.shape(&[0, 0, top, bottom, left, right, 0, 0]),
-            self.zero_point(ElemType::I8, x.zp),
-        ];
-        let value = self.op(Pad {}, &operands, extents, ElemType::I8);
+        let operands =
+            [x.value, self.shape(&[0, 0, top, bottom, left, right, 0, 0]), self.zero_point(x.elem, x.zp)];
+        let value = self.op(Pad {}, &operands, extents, x.elem);
         self.push(value, extents, x.zp);
         true
     }
@@ -574,7 +627,7 @@ impl Network {
         }
         let extents = [1, 1, c];
         let shape = self.shape(&[1, 1, 1, c as i64]);
-        let value = self.op(Reshape {}, &[x.value, shape], extents, ElemType::I8);
+        let value = self.op(Reshape {}, &[x.value, shape], extents, x.elem);
         let flat = self.push(value, extents, x.zp);
         let oc = self.channels();
         self.pointwise(flat, oc);
@@ -582,9 +635,20 @@ impl Network {
     }
 }
 
-/// About how large a sum of `n` products of random `i8` gets.
-fn magnitude(n: usize) -> f64 {
-    73.0 * 110.0 * (n as f64).sqrt()
+/// About how large a sum of `n` products of random activations and `i8` weights gets.
+fn magnitude(x: Act, n: usize) -> f64 {
+    73.0 * 110.0 * (n as f64).sqrt() * f64::from(1 << x.extra_bits())
+}
+
+/// An element type of activations. Networks of `i8` alone draw no number for it.
+fn any_elem(rng: &mut Rng, options: &RandomOptions) -> ElemType {
+    let is_wide = options.i16_percent > 0 && rng.int(1, 100) <= options.i16_percent.into();
+    if is_wide { ElemType::I16 } else { ElemType::I8 }
+}
+
+/// A zero point: any of `i8`, none of `i16`.
+fn any_zero_point(rng: &mut Rng, elem: ElemType) -> i64 {
+    if elem == ElemType::I16 { 0 } else { rng.int(-128, 127) }
 }
 
 /// The dictionary of an argument or result.

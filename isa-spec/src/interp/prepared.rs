@@ -1,0 +1,163 @@
+//! The tables of a stage: which bytes of weight SRAM it reads, and how they stand ready for its rows.
+
+use crate::inst::{Head, Tail, WeightAddr};
+use crate::interp::kernels::PackedWeights;
+use crate::interp::rows::{Sram, widen};
+use crate::interp::wide::WideTables;
+use crate::program::StageCode;
+
+/// Tables of a stage, read from weight SRAM once, at its first row.
+pub(crate) struct Prepared {
+    pub(super) head: HeadTables,
+    pub(super) tails: Vec<TailTables>,
+}
+
+/// What a head reads.
+pub(super) enum HeadTables {
+    None,
+    /// Packed weights, one a group of channels.
+    Packed(Vec<PackedWeights>),
+    /// Raw weights and biases.
+    Raw(Vec<i8>, Vec<i32>),
+    /// Weights and biases of sums in 48 bits.
+    Wide(WideTables),
+}
+
+/// What a tail reads.
+pub(super) enum TailTables {
+    None,
+    Rescale(Vec<i32>, Vec<u8>),
+    Rescale16(Vec<i16>, Vec<u8>),
+    Table(Vec<i8>),
+    TableI16(Vec<i16>),
+    Operand(Vec<i32>),
+}
+
+/// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields. The verifier
+/// bounds them, the compiler lays them out.
+pub fn tables(code: &StageCode) -> Vec<(WeightAddr, u64)> {
+    let chs = u64::from(code.out.chs);
+    let bias_bytes = match &code.head {
+        Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 8,
+        _ => 4,
+    };
+    let mut all = match &code.head {
+        Head::Conv2d(h) | Head::Conv2dI16(h) => {
+            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+            let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
+            vec![(h.weights, chs * taps * inputs), (h.bias, chs * bias_bytes)]
+        }
+        Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
+            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+            vec![(h.weights, chs * taps), (h.bias, chs * bias_bytes)]
+        }
+        Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
+            let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
+            vec![(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, chs * bias_bytes)]
+        }
+        _ => Vec::new(),
+    };
+    for tail in &code.tail {
+        match tail {
+            Tail::Rescale(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
+            }
+            Tail::Rescale16(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                all.extend([(t.multipliers, n * 2), (t.shifts, n)]);
+            }
+            Tail::Table(t) => all.push((t.table, 256)),
+            Tail::TableI16(t) => all.push((t.table, 513 * 2)),
+            Tail::BinaryConst(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                all.push((t.table, n * u64::from(t.elem.size_bytes())));
+            }
+            Tail::Clamp(_) | Tail::Binary(_) => {}
+        }
+    }
+    all
+}
+
+impl Prepared {
+    pub(crate) fn new(code: &StageCode, sram: &Sram<'_>) -> Self {
+        let chs = code.out.chs as usize;
+        let head = match &code.head {
+            Head::Conv2d(h) if h.weight_zp == 0 => {
+                let groups = h.groups.max(1) as usize;
+                let reduction = (h.window.kernel_h * h.window.kernel_w * h.src.chs) as usize / groups;
+                let weights = sram.i8s(h.weights, chs * reduction);
+                let bias = sram.i32s(h.bias, chs);
+                let of_group = chs / groups;
+                HeadTables::Packed(
+                    (0..groups)
+                        .map(|g| {
+                            PackedWeights::new(
+                                &weights[g * of_group * reduction..][..of_group * reduction],
+                                &bias[g * of_group..][..of_group],
+                                reduction,
+                                h.input_zp,
+                            )
+                        })
+                        .collect(),
+                )
+            }
+            Head::Conv2d(h) => {
+                let reduction =
+                    (h.window.kernel_h * h.window.kernel_w * h.src.chs / h.groups.max(1)) as usize;
+                HeadTables::Raw(sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs))
+            }
+            Head::DepthwiseConv2d(h) => {
+                let n = (h.window.kernel_h * h.window.kernel_w) as usize * chs;
+                HeadTables::Raw(sram.i8s(h.weights, n), sram.i32s(h.bias, chs))
+            }
+            Head::TransposeConv2d(h) => {
+                let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
+                let (weights, bias) = (sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs));
+                if h.weight_zp == 0 {
+                    HeadTables::Packed(vec![PackedWeights::new(&weights, &bias, reduction, h.input_zp)])
+                } else {
+                    HeadTables::Raw(weights, bias)
+                }
+            }
+            Head::Conv2dI16(h) => {
+                let inputs = h.src.chs / h.groups.max(1);
+                let reduction = (h.window.kernel_h * h.window.kernel_w * inputs) as usize;
+                HeadTables::Wide(sram.wide(h.weights, chs * reduction, h.bias, chs))
+            }
+            Head::DepthwiseConv2dI16(h) => {
+                let taps = (h.window.kernel_h * h.window.kernel_w) as usize;
+                HeadTables::Wide(sram.wide(h.weights, taps * chs, h.bias, chs))
+            }
+            Head::TransposeConv2dI16(h) => {
+                let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
+                HeadTables::Wide(sram.wide(h.weights, chs * reduction, h.bias, chs))
+            }
+            _ => HeadTables::None,
+        };
+        let shifts = |at: WeightAddr, n: usize| -> Vec<u8> {
+            sram.i8s(at, n).into_iter().map(|s| s.clamp(2, 62) as u8).collect()
+        };
+        let tails = code.tail.iter().map(|tail| match tail {
+            Tail::Rescale(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                TailTables::Rescale(sram.i32s(t.multipliers, n), shifts(t.shifts, n))
+            }
+            Tail::Rescale16(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                TailTables::Rescale16(sram.i16s(t.multipliers, n), shifts(t.shifts, n))
+            }
+            Tail::Table(t) => TailTables::Table(sram.i8s(t.table, 256)),
+            Tail::TableI16(t) => TailTables::TableI16(sram.i16s(t.table, 513)),
+            Tail::BinaryConst(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                let mut values = Vec::with_capacity(n);
+                let size = t.elem.size_bytes() as usize;
+                widen(t.elem, &sram.weight[t.table.0 as usize..][..n * size], &mut values);
+                TailTables::Operand(values)
+            }
+            Tail::Clamp(_) | Tail::Binary(_) => TailTables::None,
+        });
+        Self { head, tails: tails.collect() }
+    }
+}

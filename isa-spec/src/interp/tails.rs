@@ -1,0 +1,99 @@
+//! What every tail does to the accumulator row.
+
+use crate::inst::{BinaryKind, Tail};
+use crate::interp::arith::{apply_scale_32, shift_product};
+use crate::interp::prepared::TailTables;
+use crate::interp::rows::{Sram, limits, load};
+use crate::interp::wide;
+
+fn binary(kind: BinaryKind, shift: u8, x: i32, y: i32) -> i32 {
+    match kind {
+        BinaryKind::Add => x.wrapping_add(y),
+        BinaryKind::Sub => x.wrapping_sub(y),
+        BinaryKind::ReverseSub => y.wrapping_sub(x),
+        BinaryKind::Mul => shift_product(i64::from(x) * i64::from(y), shift) as i32,
+        BinaryKind::Maximum => x.max(y),
+        BinaryKind::Minimum => x.min(y),
+    }
+}
+
+/// Transforms a row of `cols * chs` in place.
+pub(super) fn apply(
+    tail: &Tail,
+    tables: &TailTables,
+    sram: &Sram<'_>,
+    row: u32,
+    cols: usize,
+    chs: usize,
+    acc: &mut [i32],
+) {
+    match (tail, tables) {
+        (Tail::Rescale(t), TailTables::Rescale(multipliers, shifts)) => {
+            let (least, most) = limits(t.to);
+            let scale = |v: i32, m: i32, s: u8| {
+                let value = i64::from(v) - i64::from(t.input_zp);
+                let scaled = apply_scale_32(value, m, s, t.double_round) + i64::from(t.output_zp);
+                scaled.clamp(least, most) as i32
+            };
+            if t.per_channel {
+                for pixel in acc.chunks_exact_mut(chs) {
+                    for ((v, &m), &s) in pixel.iter_mut().zip(multipliers).zip(shifts) {
+                        *v = scale(*v, m, s);
+                    }
+                }
+            } else {
+                for v in acc {
+                    *v = scale(*v, multipliers[0], shifts[0]);
+                }
+            }
+        }
+        (Tail::Rescale16(t), TailTables::Rescale16(multipliers, shifts)) => {
+            for (index, v) in acc.iter_mut().enumerate() {
+                let at = if t.per_channel { index % chs } else { 0 };
+                *v = wide::rescale16(t, i64::from(*v), multipliers[at], shifts[at]);
+            }
+        }
+        (Tail::TableI16(_), TailTables::TableI16(table)) => {
+            for v in acc {
+                let x = (*v).clamp(i16::MIN.into(), i16::MAX.into());
+                let at = ((x + 32768) >> 7) as usize;
+                let (base, next) = (i32::from(table[at]), i32::from(table[at + 1]));
+                *v = (base << 7) + (next - base) * (x & 127);
+            }
+        }
+        (Tail::Clamp(t), _) => {
+            for v in acc {
+                *v = (*v).max(t.min).min(t.max);
+            }
+        }
+        (Tail::Table(_), TailTables::Table(table)) => {
+            for v in acc {
+                *v = i32::from(table[(*v + 128).clamp(0, 255) as usize]);
+            }
+        }
+        (Tail::Binary(t), _) => {
+            let mut operand = vec![0; cols * chs];
+            load(sram, &t.src, row, cols, chs, &mut operand);
+            if let Some(r) = t.rescale {
+                for v in &mut operand {
+                    let value = i64::from(*v) - i64::from(r.input_zp);
+                    let shift = r.shift.clamp(2, 62);
+                    let scaled = apply_scale_32(value, r.multiplier, shift, r.double_round);
+                    *v = scaled.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32;
+                }
+            }
+            for (x, y) in acc.iter_mut().zip(operand) {
+                *x = binary(t.kind, t.shift, *x, y);
+            }
+        }
+        (Tail::BinaryConst(t), TailTables::Operand(values)) => {
+            for (index, x) in acc.iter_mut().enumerate() {
+                *x = binary(t.kind, t.shift, *x, values[if t.per_channel { index % chs } else { 0 }]);
+            }
+        }
+        (
+            Tail::Rescale(_) | Tail::Rescale16(_) | Tail::Table(_) | Tail::TableI16(_) | Tail::BinaryConst(_),
+            _,
+        ) => {}
+    }
+}
