@@ -30,6 +30,8 @@ mod fold;
 mod graph;
 mod layout;
 mod lower;
+#[cfg(test)]
+mod operator_tests;
 mod shapes;
 #[cfg(test)]
 mod tests;
