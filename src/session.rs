@@ -497,6 +497,12 @@ pub fn to_arguments(module: &Module, arrays: &[Array]) -> Result<Vec<Tensor>, Ru
     let tensors = takes.iter().zip(&arrays).map(|(port, array)| {
         let values = permute(&array.values, &port.shape, &port.perm);
         let elem = elem_of(&port.machine_dtype)?;
+        if let Some((least, greatest)) = elem.int_range()
+            && let Some(v) = values.iter().find(|&&v| v < least as f64 || v > greatest as f64)
+        {
+            let problem = format!("input `{}` holds {v}, which does not fit in {elem}", port.name);
+            return Err(RunError::Inputs { problems: vec![problem] });
+        }
         let data = match TensorData::from_ints(elem, values.iter().map(|&v| v as i64)) {
             Some(data) => data,
             None => TensorData::F32(values.iter().map(|&v| v as f32).collect()),

@@ -1,16 +1,18 @@
 """ONNX's own backend vectors: Strata gives the right answer, or declines a vector that is known to be declined."""
 
+import collections
 import dataclasses
 import functools
 import json
 import pathlib
 import re
+import tempfile
 
 import numpy
 import onnx
 from onnx import numpy_helper
 
-from harness import ROOT, STRATA, Check, Failed, call, last_words, real_inputs, scratch, write_inputs
+from harness import ROOT, SCRATCH, STRATA, Check, Failed, call, last_words, real_inputs, write_inputs
 
 LISTS = ROOT / "tests/suites/onnx"
 DATA = pathlib.Path(onnx.__file__).parent / "backend/test/data"
@@ -36,14 +38,17 @@ def tensors(paths):
 
 
 def freeze(model, arrays):
-    """Makes initialisers of all inputs but the first: weights, scales, shapes."""
+    """Makes initialisers of weights, scales and shapes: of all inputs but the first that no symmetric operator reads."""
+    alike = {name for node in model.graph.node if node.op_type in SYMMETRIC for name in node.input}
     ports = real_inputs(model.graph)
-    if any(node.op_type in SYMMETRIC for node in model.graph.node):
-        return arrays
+    kept = arrays[:1]
     for port, array in list(zip(ports, arrays))[1:]:
+        if port.name in alike:
+            kept.append(array)
+            continue
         model.graph.initializer.append(numpy_helper.from_array(array, port.name))
         model.graph.input.remove(port)
-    return arrays[:1]
+    return kept
 
 
 def node_vectors(folder):
@@ -80,18 +85,23 @@ def difference(got, want, vector):
 
 
 def verdict(vector):
-    """`passed`, `declined`, or what is wrong."""
-    folder = scratch("vector")
+    """`passed`; `declined: ` and why; or what is wrong."""
+    with tempfile.TemporaryDirectory(dir=SCRATCH.name) as name:
+        return run_in(pathlib.Path(name), vector)
+
+
+def run_in(folder, vector):
     onnx.save(vector.model, folder / "model.onnx")
     flags = write_inputs(folder, dict(enumerate(vector.inputs)))
     done = call([STRATA, "run", folder / "model.onnx", "--quiet", "--output-dir", folder, *flags])
     if done.returncode == DECLINED:
-        return "declined"
+        return f"declined: {reason(done.stderr)}"
     if done.returncode != 0:
         return f"exit {done.returncode}: {last_words(done)}"
-    # Outputs go by position as the inputs do, unless an input's name is itself a number that we meant as a position.
+    # Outputs go by position as the inputs do, unless there are none or a name is itself a number that we meant as a
+    # position.
     taken = {port.name for port in vector.model.graph.input}
-    by_position = not any(str(at) in taken for at in range(len(vector.inputs)))
+    by_position = vector.inputs and not any(str(at) in taken for at in range(len(vector.inputs)))
     for at, want in enumerate(vector.outputs):
         path = folder / f"{at if by_position else vector.model.graph.output[at].name}.npy"
         if not path.exists():
@@ -101,42 +111,76 @@ def verdict(vector):
     return "passed"
 
 
-def names(listing):
-    return (LISTS / listing).read_text(encoding="utf-8").split()
+def reason(text):
+    """Why a model is declined: what is said of its first unsupported part."""
+    said = [line.split("`: ", 1)[1] for line in text.splitlines() if "`: " in line]
+    return said[0] if said else text.strip()
+
+
+def entries(listing):
+    """The names of a list; what follows a name on its line is a remark."""
+    lines = (LISTS / listing).read_text(encoding="utf-8").splitlines()
+    return [line.split()[0] for line in lines if line.strip()]
 
 
 def check(cases):
     """Every case, a name with its vectors, is passed or known to be declined."""
-    known = set(names("declined.txt"))
-    passed, declined, problems = 0, 0, []
+    known = set(entries("declined.txt"))
+    passed, declined, problems = 0, collections.Counter(), []
     for name, vectors in cases:
-        verdicts = {verdict(vector) for vector in vectors()}
-        wrong = verdicts - {"passed", "declined"}
+        verdicts = sorted({verdict(vector) for vector in vectors()} - {"passed"})
+        wrong = [text for text in verdicts if not text.startswith("declined: ")]
         if wrong:
-            problems.append(f"{name}: {'; '.join(sorted(wrong))}")
-        elif "declined" in verdicts:
-            declined += 1
+            problems.append(f"{name}: {'; '.join(wrong)}")
+        elif verdicts:
+            declined[verdicts[0].removeprefix("declined: ")] += 1
             if name not in known:
-                problems.append(f"{name}: declined, but not in declined.txt")
+                problems.append(f"{name}: {verdicts[0]}, but not in declined.txt")
         else:
             passed += 1
             if name in known:
                 problems.append(f"{name}: passed, take it off declined.txt")
     if problems:
-        raise Failed(f"{passed} passed, {declined} declined, but\n    " + "\n    ".join(problems))
-    return f"{passed} passed, {declined} declined, as known"
+        raise Failed(f"{passed} passed, {declined.total()} declined, but\n    " + "\n    ".join(problems))
+    reasons = "".join(f"\n    {n:4} {why}" for why, n in sorted(declined.items()))
+    return f"{passed} passed, {declined.total()} declined, as known{reasons}"
 
 
-def single_operators(listing, folder):
-    return [(name, functools.partial(node_vectors, DATA / folder / name)) for name in names(listing)]
+def listed(listing, folder):
+    return [(name, functools.partial(node_vectors, DATA / folder / name)) for name in entries(listing)]
+
+
+@functools.cache
+def claimed():
+    """The operators that the importer's table has."""
+    table = (ROOT / "docs/generated/onnx.md").read_text(encoding="utf-8")
+    return set(re.findall(r"^\| (\w+) \|", table, re.MULTILINE))
+
+
+def all_claimed(folder):
+    """The vectors of a folder that use only operators which Strata claims, on tensors alone."""
+    cases = []
+    for path in sorted((DATA / folder).glob("*/model.onnx")):
+        model = onnx.load(path)
+        operators = {(node.domain, node.op_type) for node in model.graph.node}
+        ports = [*model.graph.input, *model.graph.output]
+        if all(domain == "" and name in claimed() for domain, name in operators) and all(
+            port.type.HasField("tensor_type") for port in ports
+        ):
+            cases.append((path.parent.name, functools.partial(node_vectors, path.parent)))
+    return cases
 
 
 def core():
-    return check(single_operators("core.txt", "node"))
+    return check(listed("core.txt", "node"))
 
 
 def pytorch():
-    return check(single_operators("pytorch-converted.txt", "pytorch-converted"))
+    return check(listed("pytorch-converted.txt", "pytorch-converted"))
+
+
+def claims(folder):
+    return check(all_claimed(folder))
 
 
 def light(path):
@@ -144,6 +188,7 @@ def light(path):
 
 
 CHECKS = [Check("vectors/core", core), Check("vectors/pytorch-converted", pytorch)]
+CHECKS += [Check(f"vectors/{name}", functools.partial(claims, name)) for name in ["node", "pytorch-operator", "simple"]]
 CHECKS += [
     Check(f"vectors/{path.stem}", functools.partial(light, path)) for path in sorted(DATA.glob("light/light_*.onnx"))
 ]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use strata_ir::{Tensor, TensorData};
+use strata_ir::{ElemType, Tensor, TensorData};
 use tract_onnx::pb::{TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 
 use super::error::{LowerError, Lowered, invalid, unsupported};
@@ -76,6 +76,18 @@ impl Array {
 
     pub(super) fn bools(shape: impl Into<Vec<usize>>, data: Vec<bool>) -> Self {
         Self { shape: shape.into(), data: Data::Bool(Arc::new(data)), dtype: DataType::Bool }
+    }
+
+    /// A tensor of a shape that has no elements.
+    pub(super) fn empty(shape: impl Into<Vec<usize>>, dtype: DataType) -> Lowered<Self> {
+        let data = match super::lower::elem_of(dtype)? {
+            ElemType::F32 => Data::Float(Arc::default()),
+            ElemType::I1 => Data::Bool(Arc::default()),
+            _ => Data::Int(Arc::default()),
+        };
+        let shape = shape.into();
+        debug_assert!(shape.contains(&0));
+        Ok(Self { shape, data, dtype })
     }
 
     /// A one-dimensional `i64` tensor, as shapes are.
@@ -199,7 +211,7 @@ impl Array {
     /// Decodes a tensor of the file.
     pub(super) fn decode(proto: &TensorProto) -> Lowered<Self> {
         let Ok(dtype) = DataType::try_from(proto.data_type) else {
-            invalid!("unknown element type {}", proto.data_type)
+            unsupported!("constants of element type {}", proto.data_type)
         };
         let mut n_elements = 1usize;
         let mut shape = Vec::new();

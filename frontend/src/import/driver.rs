@@ -85,15 +85,17 @@ impl Input<'_> {
 
 /// Elements of the initialisers that operators with trained parameters read, each counted once.
 fn n_parameters(graph: &GraphProto) -> u64 {
-    const TRAINED: [&str; 8] = [
+    const TRAINED: [&str; 10] = [
         "Conv",
         "ConvTranspose",
         "Gemm",
         "MatMul",
         "BatchNormalization",
+        "GroupNormalization",
         "InstanceNormalization",
         "LayerNormalization",
         "PRelu",
+        "RMSNormalization",
     ];
     let readers = graph.node.iter().filter(|node| TRAINED.contains(&node.op_type.as_str()));
     let read: BTreeSet<&str> = readers.flat_map(|node| &node.input).map(String::as_str).collect();
@@ -208,9 +210,18 @@ impl<'a> Walk<'a> {
             problems,
         };
         for (input, &value) in walk.inputs.iter().zip(walk.lowering.em.module.args(block)) {
-            let view = View::plain(value, input.shape.clone(), &input.perm, input.dtype);
-            walk.values.insert(input.name, view.into());
+            // A tensor without elements is known.
+            let value = if input.shape.contains(&0) {
+                Array::empty(input.shape.clone(), input.dtype).map(Value::from)
+            } else {
+                Ok(View::plain(value, input.shape.clone(), &input.perm, input.dtype).into())
+            };
+            match value {
+                Ok(value) => drop(walk.values.insert(input.name, value)),
+                Err(error) => walk.problems.lowering(input.name, "input", "", error),
+            }
         }
+        walk.problems.check()?;
         Ok(walk)
     }
 
@@ -319,6 +330,9 @@ fn evaluate(lower: super::lower::LowerFn, node: &Node<'_>) -> Lowered<Vec<Value>
     let outputs = lower(&mut scratch, node)?;
     scratch.em.check()?;
     let mut views = Vec::new();
+    if outputs.iter().all(|output| matches!(output, Value::Const(_))) {
+        return Ok(outputs);
+    }
     for output in &outputs {
         let view = scratch.view(output)?;
         let value = scratch.external(&view);
@@ -343,12 +357,20 @@ fn evaluate(lower: super::lower::LowerFn, node: &Node<'_>) -> Lowered<Vec<Value>
     Ok(tensors.into_iter().zip(views).map(array).collect())
 }
 
+/// The code of an element type that later versions of ONNX have.
+fn unknown_type(info: &ValueInfoProto) -> Option<i32> {
+    let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref()?.value.as_ref() else {
+        return None;
+    };
+    DataType::try_from(tensor.elem_type).is_err().then_some(tensor.elem_type)
+}
+
 /// Declared type and extents of an input.
 fn declared(info: &ValueInfoProto) -> Option<(DataType, Option<Vec<Extent>>)> {
     let type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()?;
     let dtype = DataType::try_from(tensor.elem_type).ok()?;
     let extent = |value: &Option<dimension::Value>| match value {
-        Some(dimension::Value::DimValue(v)) if *v > 0 => usize::try_from(*v).map_err(|_| v.to_string()),
+        Some(dimension::Value::DimValue(v)) if *v >= 0 => usize::try_from(*v).map_err(|_| v.to_string()),
         Some(dimension::Value::DimValue(v)) => Err(v.to_string()),
         Some(dimension::Value::DimParam(name)) if !name.is_empty() => Err(name.clone()),
         _ => Err("?".to_owned()),
@@ -366,6 +388,11 @@ fn settle_inputs<'a>(
     let free = |info: &&ValueInfoProto| !values.contains_key(info.name.as_str());
     for info in graph.input.iter().filter(free) {
         let name = &info.name;
+        if let Some(code) = unknown_type(info) {
+            let why = LowerError::Unsupported(format!("run-time tensors of element type {code}"));
+            problems.lowering(name, "input", "", why);
+            continue;
+        }
         let Some((dtype, extents)) = declared(info) else {
             problems.malformed(format!("input `{name}`"), "it has no tensor type");
             continue;
@@ -381,13 +408,6 @@ fn settle_inputs<'a>(
                 extents.iter().map(text).collect::<Vec<_>>().join("x")
             }
         };
-        if !options.input_shapes.contains_key(name)
-            && extents.iter().flatten().any(|e| *e == Err("0".to_owned()))
-        {
-            let why = format!("it is declared as {spelled}, without elements");
-            problems.lowering(name, "input", "", LowerError::Unsupported(why));
-            continue;
-        }
         let shape = match (options.input_shapes.get(name), &extents) {
             (Some(given), Some(extents)) if given.len() != extents.len() => {
                 let rank = extents.len();
@@ -420,7 +440,7 @@ fn settle_inputs<'a>(
             }
         };
         let n_elements = shape.iter().try_fold(1usize, |n, &e| n.checked_mul(e));
-        if !n_elements.is_some_and(|n| (1..=1 << 31).contains(&n)) {
+        if !n_elements.is_some_and(|n| (0..=1 << 31).contains(&n)) {
             problems.shapes.push(format!("input `{name}` cannot have the shape {shape:?}"));
             continue;
         }
@@ -480,7 +500,8 @@ fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
                     perm.iter().map(|&p| axes.get(p).copied()).collect::<Option<Vec<_>>>()
                 }
                 "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "MatMul" | "Gemm" | "Shape" | "Size"
-                | "Gather" | "Expand" | "Tile" | "ArgMax" => None,
+                | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" | "ArgMax" | "ArgMin" | "Einsum"
+                | "OneHot" | "TopK" => None,
                 _ => Some(axes.clone()),
             };
             if let Some(axes) = followed.filter(|axes| axes.len() == rank) {
@@ -564,7 +585,7 @@ fn finish(
             problems.malformed(format!("output `{}`", info.name), "nothing computes it");
             continue;
         };
-        let view = match lowering.view(value) {
+        let view = match lowering.result_view(value) {
             Ok(view) => view,
             Err(error) => {
                 problems.lowering(&info.name, "output", "", error);
@@ -614,8 +635,7 @@ fn port_attr(port: &Port, elem: ElemType) -> Attribute {
         let perm = port.perm.iter().map(|&axis| axis as i64).collect();
         dict.insert("strata.perm".to_owned(), Attribute::I64Array(perm));
     }
-    let internal = if elem == ElemType::I1 { "bool" } else { elem.keyword() };
-    if port.dtype != internal {
+    if port.dtype != elem.keyword() {
         dict.insert("strata.dtype".to_owned(), Attribute::Str(port.dtype.to_owned()));
     }
     Attribute::Dict(dict)

@@ -124,6 +124,13 @@ impl Emitter {
         self.constant(Tensor::new(shape, data))
     }
 
+    /// An integer scalar of the element type of `like`, of `like`'s rank.
+    pub(super) fn int_like(&mut self, like: ValueId, value: i64) -> ValueId {
+        let shape = vec![1; self.shape(like).len()];
+        let data = TensorData::from_ints(self.elem(like), [value]);
+        self.constant(Tensor::new(shape, data.unwrap_or(TensorData::F32(vec![value as f32]))))
+    }
+
     fn extents(&mut self, extents: impl IntoIterator<Item = usize>) -> ValueId {
         let data: Vec<i64> = extents.into_iter().map(|e| e as i64).collect();
         self.constant(Tensor::new([data.len()], TensorData::Index(data)))
@@ -307,6 +314,19 @@ impl Emitter {
         self.op(dialect::Pad {}, &[x, amounts, value], shape, elem)
     }
 
+    /// Adds `(before, after)` elements of `value` along one axis.
+    pub(super) fn pad_axis(
+        &mut self,
+        x: ValueId,
+        axis: usize,
+        amount: (usize, usize),
+        value: f32,
+    ) -> ValueId {
+        let mut padding = vec![(0, 0); self.shape(x).len()];
+        padding[axis] = amount;
+        self.pad(x, &padding, value)
+    }
+
     /// Adds spatial padding `[top, bottom, left, right]` to an NHWC value.
     pub(super) fn pad_spatial(&mut self, x: ValueId, pads: Pads, value: f32) -> ValueId {
         let [top, bottom, left, right] = pads.map(|p| p as usize);
@@ -355,6 +375,12 @@ impl Emitter {
 
     pub(super) fn reduce_min(&mut self, x: ValueId, axis: usize) -> ValueId {
         self.reduce(dialect::ReduceMin { axis: axis as i32, nan_mode: NanMode::Propagate }, x, axis)
+    }
+
+    /// Elementwise square root.
+    pub(super) fn sqrt(&mut self, x: ValueId) -> ValueId {
+        let half = self.scalar_like(x, 0.5);
+        self.binary(dialect::Pow {}, x, half)
     }
 
     /// The mean along several axes, whose extents become 1.

@@ -36,7 +36,7 @@ pub(super) fn fold(node: &Node<'_>) -> Lowered<Option<Vec<Array>>> {
     match node.proto.op_type.as_str() {
         "Identity" => one(first.clone()),
         "ConstantOfShape" => constant_of_shape(node).and_then(one),
-        "Cast" => cast(node, first),
+        "Cast" | "CastLike" => cast(node, first),
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
             one(first.reshaped(shapes::reshaped(node, &first.shape)?))
         }
@@ -124,11 +124,24 @@ fn constant_of_shape(node: &Node<'_>) -> Lowered<Array> {
     Ok(value.gathered(shape, &vec![0; n]))
 }
 
-/// The ONNX type that a `Cast` casts to.
+/// The ONNX type that a `Cast` or `CastLike` casts to.
 pub(super) fn cast_target(node: &Node<'_>) -> Lowered<DataType> {
+    if node.proto.op_type == "CastLike" {
+        return Ok(node.input(1)?.dtype());
+    }
+    if node.opset < 6 {
+        // A name, in capitals.
+        let name = node.string("to", "")?;
+        let named = (0..64).filter_map(|code| DataType::try_from(code).ok()).find(|t| t.as_str_name() == name);
+        return match named {
+            Some(to) => Ok(to),
+            None => invalid!("attribute `to` is `{name}`, no element type"),
+        };
+    }
     match i32::try_from(node.int("to", 0)?).map(DataType::try_from) {
         Ok(Ok(to)) => Ok(to),
-        _ => invalid!("attribute `to` is no element type"),
+        // A type that later versions of ONNX have.
+        _ => super::error::unsupported!("a cast to element type {}", node.int("to", 0)?),
     }
 }
 

@@ -203,6 +203,55 @@ impl View {
         Some((own.iter().map(|&f| self.factors[f].extent).collect(), order))
     }
 
+    /// The pieces of the data in the order in which they lie: for each its external axis and its extent.
+    pub(super) fn pieces(&self) -> Vec<(usize, usize)> {
+        self.order.iter().map(|&f| (self.factors[f].axis, self.factors[f].extent)).collect()
+    }
+
+    /// Where the indices of an external axis lie if they are the most significant part of one axis of the IR value:
+    /// that axis, and how many of its elements belong to one index.
+    pub(super) fn slot(&self, axis: usize, em: &Emitter) -> Option<(usize, usize)> {
+        let mut own = (0..self.factors.len()).filter(|&f| self.factors[f].axis == axis);
+        let (wanted, None) = (own.next()?, own.next()) else { return None };
+        let mut factors = self.order.iter().map(|&f| (f, self.factors[f].extent));
+        let mut front = factors.next();
+        for (ir_axis, &extent) in em.shape(self.value).iter().enumerate() {
+            let mut rest = extent;
+            while rest > 1 {
+                let (factor, available) = front?;
+                let whole = available == self.factors[factor].extent && rest % available == 0;
+                if factor == wanted {
+                    return (whole && rest == extent).then_some((ir_axis, rest / available));
+                }
+                if rest % available == 0 {
+                    rest /= available;
+                    front = factors.next();
+                } else if available % rest == 0 {
+                    front = Some((factor, available / rest));
+                    rest = 1;
+                } else {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The same layout over a value that has `extent` indices of an axis which lies in one piece.
+    pub(super) fn with_extent(&self, axis: usize, extent: usize, value: ValueId) -> Self {
+        let mut out = self.with_value(value, self.dtype);
+        out.shape[axis] = extent;
+        let Some(own) = out.factors.iter().position(|f| f.axis == axis) else { return out };
+        if extent > 1 {
+            out.factors[own].extent = extent;
+            return out;
+        }
+        out.factors.remove(own);
+        out.order.retain(|&f| f != own);
+        out.order.iter_mut().for_each(|f| *f -= usize::from(*f > own));
+        out.merged()
+    }
+
     /// The extents of the axes in the order of `perm`.
     pub(super) fn permuted_shape(&self, perm: &[usize]) -> Vec<usize> {
         perm.iter().map(|&axis| self.shape[axis]).collect()

@@ -31,6 +31,8 @@ mod fold;
 mod graph;
 mod layout;
 mod lower;
+#[cfg(test)]
+mod operator_tests;
 mod shapes;
 mod survey;
 #[cfg(test)]

@@ -11,6 +11,19 @@ pub(super) struct Range {
     pub(super) n: usize,
 }
 
+impl Range {
+    /// The first index that is taken, and the extent from it through the last one.
+    pub(super) fn span(self) -> (usize, usize) {
+        let span = self.n.saturating_sub(1) * self.step.unsigned_abs() as usize;
+        (if self.step < 0 { self.start - span } else { self.start }, span + 1)
+    }
+}
+
+/// The ranges that take all of every axis.
+pub(super) fn whole_ranges(shape: &[usize]) -> Vec<Range> {
+    shape.iter().map(|&n| Range { start: 0, step: 1, n }).collect()
+}
+
 /// The external shape that a data-free reshaping op gives.
 pub(super) fn reshaped(node: &Node<'_>, shape: &[usize]) -> Lowered<Vec<usize>> {
     let out = match node.proto.op_type.as_str() {
@@ -125,7 +138,7 @@ pub(super) fn slice_ranges(node: &Node<'_>, shape: &[usize]) -> Lowered<Vec<Rang
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] || starts.len() > shape.len() {
         invalid!("starts, ends, axes and steps differ in number");
     }
-    let mut ranges: Vec<_> = shape.iter().map(|&n| Range { start: 0, step: 1, n }).collect();
+    let mut ranges = whole_ranges(shape);
     for (place, &axis) in axes.iter().enumerate() {
         let extent = shape[axis] as i64;
         let step = steps[place];

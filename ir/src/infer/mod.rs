@@ -54,6 +54,8 @@ pub fn infer(
         Op::Stage(_) | Op::Phase(_) => {
             return Err(cx.error(code::STAGE, "the results follow from the region, not from the operands"));
         }
+        // One without elements is allowed: a function can return it, and nothing else takes it.
+        Op::Const(op) if op.values.tensor.n_elements() == 0 => return Ok(vec![op.values.tensor.ty().into()]),
         Op::Const(op) => op.values.tensor.ty(),
         Op::ConstShape(op) => {
             let values = &op.values.tensor;

@@ -45,20 +45,28 @@ pub(super) fn window(node: &Node<'_>, rank: usize, kernel: [i64; 2], input: [usi
     let mut window = Window { kernel, stride, dilation, pads: [0; 4] };
     match node.string("auto_pad", "NOTSET")?.as_str() {
         "NOTSET" | "" => window.pads = explicit_pads(node, rank)?,
-        "VALID" => {}
-        same @ ("SAME_UPPER" | "SAME_LOWER") => {
+        auto => {
             for axis in 0..2 {
-                let n_out = (input[axis] as u64).div_ceil(stride[axis] as u64) as i64;
-                let reach = (kernel[axis] - 1) * dilation[axis] + 1;
-                let total = ((n_out - 1) * stride[axis] + reach - input[axis] as i64).max(0);
-                let (small, large) = (total / 2, total - total / 2);
-                let (before, after) = if same == "SAME_UPPER" { (small, large) } else { (large, small) };
-                (window.pads[2 * axis], window.pads[2 * axis + 1]) = (before, after);
+                (window.pads[2 * axis], window.pads[2 * axis + 1]) =
+                    auto_padding(auto, input[axis], kernel[axis], stride[axis], dilation[axis])?;
             }
         }
-        other => invalid!("auto_pad `{other}`"),
     }
     Ok(window)
+}
+
+/// The padding of one axis, before and after, that an `auto_pad` other than `NOTSET` stands for.
+fn auto_padding(auto: &str, extent: usize, kernel: i64, stride: i64, dilation: i64) -> Lowered<(i64, i64)> {
+    let n_out = (extent as u64).div_ceil(stride as u64) as i64;
+    let reach = (kernel - 1) * dilation + 1;
+    let total = ((n_out - 1) * stride + reach - extent as i64).max(0);
+    let (small, large) = (total / 2, total - total / 2);
+    match auto {
+        "VALID" => Ok((0, 0)),
+        "SAME_UPPER" => Ok((small, large)),
+        "SAME_LOWER" => Ok((large, small)),
+        other => invalid!("auto_pad `{other}`"),
+    }
 }
 
 impl Lowering {
@@ -95,7 +103,7 @@ impl Lowering {
 }
 
 /// Weights with their spatial extents: `[a, b, kh, kw]`.
-fn weight_4d(node: &Node<'_>, rank: usize) -> Lowered<Array> {
+pub(super) fn weight_4d(node: &Node<'_>, rank: usize) -> Lowered<Array> {
     let weight = node.constant(1, "the weight")?;
     weight.as_floats()?;
     Ok(match weight.shape[..] {
@@ -106,7 +114,7 @@ fn weight_4d(node: &Node<'_>, rank: usize) -> Lowered<Array> {
     })
 }
 
-fn bias(node: &Node<'_>, n_channels: usize) -> Lowered<Vec<f32>> {
+pub(super) fn bias(node: &Node<'_>, n_channels: usize) -> Lowered<Vec<f32>> {
     let Some(bias) = node.optional_constant(2, "the bias")? else { return Ok(vec![0.0; n_channels]) };
     match bias.as_floats()? {
         values if values.len() == n_channels => Ok(values.to_vec()),
@@ -114,7 +122,7 @@ fn bias(node: &Node<'_>, n_channels: usize) -> Lowered<Vec<f32>> {
     }
 }
 
-fn check_kernel(node: &Node<'_>, rank: usize, kernel: [i64; 2]) -> Lowered<()> {
+pub(super) fn check_kernel(node: &Node<'_>, rank: usize, kernel: [i64; 2]) -> Lowered<()> {
     if let Some(declared) = node.ints("kernel_shape")?
         && spatial(Some(declared), rank, 1, "kernel_shape")? != kernel
     {
@@ -206,12 +214,16 @@ fn volumetric(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     if n_per_group * group != n_in || view.dtype != DataType::Float {
         invalid!("a weight for {} channels on an input of {n_in}", n_per_group * group);
     }
-    if !matches!(node.string("auto_pad", "NOTSET")?.as_str(), "NOTSET" | "VALID") {
-        unsupported!("auto_pad of a 3-D convolution");
-    }
     let strides = spatial_list(node, "strides", 3, 1)?;
     let dilations = spatial_list(node, "dilations", 3, 1)?;
-    let pads = spatial_list(node, "pads", 6, 0)?;
+    let mut pads = spatial_list(node, "pads", 6, 0)?;
+    let auto = node.string("auto_pad", "NOTSET")?;
+    if !matches!(auto.as_str(), "NOTSET" | "") {
+        for (axis, (extent, kernel)) in [(depth, kd), (view.shape[3], kh), (view.shape[4], kw)].into_iter().enumerate() {
+            (pads[axis], pads[axis + 3]) =
+                auto_padding(&auto, extent, kernel as i64, strides[axis], dilations[axis])?;
+        }
+    }
     let order = channels_last(5);
     let x = lo.in_order(&view, &order);
     let (front, back) = (pads[0] as usize, pads[3] as usize);
@@ -246,7 +258,7 @@ fn volumetric(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 }
 
 /// Part `index` of `n` equal ones along the first axis.
-fn part_of(array: &Array, index: usize, n: usize) -> Array {
+pub(super) fn part_of(array: &Array, index: usize, n: usize) -> Array {
     if n == 1 {
         return array.clone();
     }
@@ -255,171 +267,4 @@ fn part_of(array: &Array, index: usize, n: usize) -> Array {
     let len: usize = shape.iter().product();
     let places: Vec<_> = (index * len..(index + 1) * len).collect();
     array.gathered(shape, &places)
-}
-
-/// Spreads the taps of a `[a, b, kh, kw]` weight apart, with zeros between.
-fn dilated(weight: &Array, dilation: [i64; 2]) -> Lowered<Array> {
-    if dilation == [1, 1] {
-        return Ok(weight.clone());
-    }
-    let &[a, b, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
-    let [dy, dx] = dilation.map(|d| d as usize);
-    let (wide_h, wide_w) = ((kh - 1) * dy + 1, (kw - 1) * dx + 1);
-    let mut out = vec![0.0; a * b * wide_h * wide_w];
-    for (index, &value) in weight.as_floats()?.iter().enumerate() {
-        let (plane, y, x) = (index / (kh * kw), index / kw % kh, index % kw);
-        out[(plane * wide_h + y * dy) * wide_w + x * dx] = value;
-    }
-    Ok(Array::floats([a, b, wide_h, wide_w], out))
-}
-
-/// `ConvTranspose`: TOSA's own for one group or few; with as many groups as channels, a depthwise convolution of
-/// the input spread apart with zeros.
-pub(super) fn conv_transpose(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let input = node.input(0)?;
-    let rank = input.shape().len();
-    let x = lo.nhwc(input)?;
-    let weight = weight_4d(node, rank)?;
-    let &[_, h, w, n_in] = lo.em.shape(x) else { invalid!("input shape") };
-    let &[weight_in, n_per_group, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
-    if weight_in != n_in {
-        invalid!("a weight for {weight_in} channels on an input of {n_in}");
-    }
-    check_kernel(node, rank, [kh as i64, kw as i64])?;
-    let stride = spatial(node.ints("strides")?, rank, 1, "strides")?;
-    let dilation = spatial(node.ints("dilations")?, rank, 1, "dilations")?;
-    let weight = dilated(&weight, dilation)?;
-    let kernel = [weight.shape[2] as i64, weight.shape[3] as i64];
-    let out_pad = transpose_padding(node, rank, [h, w], kernel, stride)?;
-    let group = usize::try_from(node.int("group", 1)?).unwrap_or(0);
-    if group == 0 || n_in % group != 0 {
-        invalid!("`group` does not divide {n_in} channels");
-    }
-    let n_out = n_per_group * group;
-    let bias = bias(node, n_out)?;
-    let out = if group == n_in && group > 1 {
-        let bias = lo.em.floats([n_out], bias);
-        depthwise_transpose(lo, x, &weight, bias, stride, out_pad)?
-    } else {
-        // [IC, OC/g, KH, KW]: groups lie along the input channels.
-        let mut parts = Vec::new();
-        let n_part = n_in / group;
-        for (index, bias) in bias.chunks(n_per_group).enumerate() {
-            let part = if group == 1 { x } else { lo.em.slice_axis(x, 3, index * n_part, n_part) };
-            let weight = part_of(&weight, index, group).transposed(&[1, 2, 3, 0]);
-            let weight = lo.em.constant(weight.to_tensor()?);
-            let bias = lo.em.floats([bias.len()], bias.to_vec());
-            parts.push(cropped_transpose(lo, part, weight, bias, stride, out_pad)?);
-        }
-        lo.em.concat(&parts, 3)
-    };
-    single(lo.nhwc_result(out, rank))
-}
-
-/// TOSA's output padding `[top, bottom, left, right]`: negative where ONNX's padding crops.
-fn transpose_padding(
-    node: &Node<'_>,
-    rank: usize,
-    input: [usize; 2],
-    kernel: [i64; 2],
-    stride: [i64; 2],
-) -> Lowered<Pads> {
-    let extra = match (node.ints("output_padding")?, rank) {
-        (None, _) => [0; 2],
-        (Some(&[x]), 3) => [0, x],
-        (Some(&[y, x]), 4) => [y, x],
-        (Some(other), _) => invalid!("output_padding {other:?}"),
-    };
-    let wanted = match (node.ints("output_shape")?, rank) {
-        (None, _) => None,
-        (Some(&[x]), 3) => Some([1, x]),
-        (Some(&[y, x]), 4) => Some([y, x]),
-        (Some(&[.., x]), 3) => Some([1, x]),
-        (Some(&[.., y, x]), 4) => Some([y, x]),
-        (Some(other), _) => invalid!("output_shape {other:?}"),
-    };
-    let auto = node.string("auto_pad", "NOTSET")?;
-    let explicit = explicit_pads(node, rank)?;
-    let mut out_pad = [0; 4];
-    for axis in 0..2 {
-        let full = (input[axis] as i64 - 1) * stride[axis] + kernel[axis];
-        let same = matches!(auto.as_str(), "SAME_UPPER" | "SAME_LOWER");
-        let goal = match wanted {
-            Some(wanted) => Some(wanted[axis]),
-            None if same => Some(input[axis] as i64 * stride[axis]),
-            None => None,
-        };
-        let (before, after) = match goal {
-            Some(goal) => {
-                let total = full + extra[axis] - goal;
-                let half = total.div_euclid(2);
-                if auto == "SAME_UPPER" { (half, total - half) } else { (total - half, half) }
-            }
-            None if auto == "VALID" => (0, 0),
-            None => (explicit[2 * axis], explicit[2 * axis + 1]),
-        };
-        (out_pad[2 * axis], out_pad[2 * axis + 1]) = (-before, extra[axis] - after);
-        if full + out_pad[2 * axis] + out_pad[2 * axis + 1] < 1 {
-            invalid!("padding crops the whole output");
-        }
-    }
-    Ok(out_pad)
-}
-
-/// A transposed convolution whose padding may crop more than TOSA's bound, the kernel's extent.
-fn cropped_transpose(
-    lo: &mut Lowering,
-    x: ValueId,
-    weight: ValueId,
-    bias: ValueId,
-    stride: [i64; 2],
-    out_pad: Pads,
-) -> Lowered<ValueId> {
-    let kernel = lo.em.shape(weight).to_vec();
-    let mut within = out_pad;
-    for side in 0..4 {
-        within[side] = out_pad[side].max(1 - kernel[1 + side / 2] as i64);
-    }
-    let out = lo.em.transpose_conv2d(x, weight, bias, stride, within);
-    let mut shape = lo.em.shape(out).to_vec();
-    let mut start = vec![0; 4];
-    for side in 0..4 {
-        let cut = (within[side] - out_pad[side]) as usize;
-        shape[1 + side / 2] -= cut;
-        if side % 2 == 0 {
-            start[1 + side / 2] = cut;
-        }
-    }
-    Ok(lo.em.slice(out, &start, &shape))
-}
-
-/// Spreads the input apart by the stride, then convolves each channel with the flipped kernel.
-fn depthwise_transpose(
-    lo: &mut Lowering,
-    x: ValueId,
-    weight: &Array,
-    bias: ValueId,
-    stride: [i64; 2],
-    out_pad: Pads,
-) -> Lowered<ValueId> {
-    let &[n, h, w, c] = lo.em.shape(x) else { invalid!("input shape") };
-    let [sy, sx] = stride.map(|s| s as usize);
-    let mut spread = x;
-    if stride != [1, 1] {
-        let split = lo.em.reshape(x, &[n * h, 1, w, 1, c]);
-        let padded = lo.em.pad(split, &[(0, 0), (0, sy - 1), (0, 0), (0, sx - 1), (0, 0)], 0.0);
-        let whole = lo.em.reshape(padded, &[n, h, sy, w * sx, c]);
-        let whole = lo.em.reshape(whole, &[n, h * sy, w * sx, c]);
-        spread = lo.em.slice(whole, &[0; 4], &[n, (h - 1) * sy + 1, (w - 1) * sx + 1, c]);
-    }
-    let &[_, m, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
-    let flipped: Vec<f32> =
-        weight.as_floats()?.chunks(kh * kw).flat_map(|k| k.iter().rev().copied()).collect();
-    let weight = Array::floats([c, m, kh, kw], flipped).transposed(&[2, 3, 0, 1]);
-    let weight = lo.em.constant(weight.to_tensor()?);
-    let reach = [kh as i64 - 1, kw as i64 - 1];
-    let pads = [reach[0] + out_pad[0], reach[0] + out_pad[1], reach[1] + out_pad[2], reach[1] + out_pad[3]];
-    let window = Window { kernel: [kh as i64, kw as i64], stride: [1, 1], dilation: [1, 1], pads };
-    let (spread, window) = lo.fit_window(spread, window)?;
-    Ok(lo.em.depthwise(spread, weight, bias, &window))
 }

@@ -4,7 +4,9 @@ use strata_ir::dialect;
 use strata_ir::{ElemType, ValueId};
 use tract_onnx::pb::tensor_proto::DataType;
 
+use super::integer::{self, width};
 use super::{Lowering, elem_of, single};
+use crate::import::array::{Array, broadcast_shape};
 use crate::import::emit::Emitter;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::fold::cast_target;
@@ -25,14 +27,28 @@ type Emission = Box<dyn FnOnce(&mut Emitter, ValueId) -> ValueId>;
 pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let op = node.proto.op_type.as_str();
     let x = node.input(0)?;
+    if x.shape().contains(&0) {
+        let dtype = if matches!(op, "IsInf" | "IsNaN") { DataType::Bool } else { x.dtype() };
+        return single(Array::empty(x.shape(), dtype)?);
+    }
     match (op, x.dtype()) {
         ("Not", DataType::Bool) => {}
         ("Not", other) => invalid!("`Not` of {other:?}"),
-        ("Abs" | "Neg", DataType::Int32) => {}
+        ("Abs" | "Neg" | "Relu" | "Sign", DataType::Int8 | DataType::Int16 | DataType::Int32) => {}
         _ => want_float(x)?,
     }
     let alpha = |default| node.float("alpha", default);
     let emit: Emission = match op {
+        "Abs" | "Neg" if x.dtype() != DataType::Float => {
+            // Of the least integer both are that integer again.
+            let Some(to) = width(x.dtype()) else { unsupported!("on {:?}", x.dtype()) };
+            let is_abs = op == "Abs";
+            Box::new(move |em, x| {
+                let zero = em.int_like(x, 0);
+                let exact = if is_abs { em.unary(dialect::Abs {}, x) } else { em.sub(zero, x) };
+                integer::wrap(em, exact, to)
+            })
+        }
         "Abs" => Box::new(|em, x| em.unary(dialect::Abs {}, x)),
         "Ceil" => Box::new(|em, x| em.unary(dialect::Ceil {}, x)),
         "Celu" => {
@@ -57,6 +73,15 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
             let gate = hard_sigmoid(em, x, 1.0 / 6.0, 0.5);
             em.mul(x, gate)
         }),
+        "IsInf" => {
+            let (negative, positive) =
+                (node.flag("detect_negative", true)?, node.flag("detect_positive", true)?);
+            Box::new(move |em, x| is_infinite(em, x, negative, positive))
+        }
+        "IsNaN" => Box::new(|em, x| {
+            let number = em.compare(dialect::Equal {}, x, x);
+            em.unary(dialect::LogicalNot {}, number)
+        }),
         "LeakyRelu" => {
             let alpha = alpha(0.01)?;
             Box::new(move |em, x| {
@@ -73,7 +98,12 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         "Neg" => Box::new(|em, x| em.negate(x)),
         "Not" => Box::new(|em, x| em.unary(dialect::LogicalNot {}, x)),
         "Reciprocal" => Box::new(|em, x| em.unary(dialect::Reciprocal {}, x)),
+        "Relu" if x.dtype() != DataType::Float => Box::new(|em, x| {
+            let zero = em.int_like(x, 0);
+            em.maximum(x, zero)
+        }),
         "Relu" => Box::new(|em, x| em.clamp(x, 0.0, f32::MAX)),
+        "Round" => Box::new(round_half_even),
         "Selu" => {
             let (alpha, gamma) = (alpha(1.673_263_2)?, node.float("gamma", 1.050_701)?);
             Box::new(move |em, x| exponential_unit(em, x, alpha, 1.0, gamma))
@@ -87,6 +117,10 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
             let below = em.select(negative, minus, zero);
             em.select(positive, one, below)
         }),
+        "Shrink" => {
+            let (bias, bound) = (node.float("bias", 0.0)?, node.float("lambd", 0.5)?);
+            Box::new(move |em, x| shrink(em, x, bias, bound))
+        }
         "Sin" => Box::new(|em, x| em.unary(dialect::Sin {}, x)),
         "Softplus" => Box::new(softplus),
         "Softsign" => Box::new(|em, x| {
@@ -94,10 +128,7 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
             let divisor = em.shift(magnitude, 1.0);
             divide(em, x, divisor)
         }),
-        "Sqrt" => Box::new(|em, x| {
-            let half = em.scalar_like(x, 0.5);
-            em.binary(dialect::Pow {}, x, half)
-        }),
+        "Sqrt" => Box::new(Emitter::sqrt),
         "Swish" => {
             let alpha = alpha(1.0)?;
             Box::new(move |em, x| {
@@ -117,7 +148,56 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         }
         other => unsupported!("`{other}` has no unary lowering"),
     };
-    single(lo.map(x, emit)?)
+    let out = lo.map(x, emit)?;
+    match (op, out) {
+        ("IsInf" | "IsNaN", Value::View(view)) => single(view.with_value(view.value, DataType::Bool)),
+        (_, out) => single(out),
+    }
+}
+
+/// Whether `x` is one of the infinities that are looked for.
+fn is_infinite(em: &mut Emitter, x: ValueId, negative: bool, positive: bool) -> ValueId {
+    let greatest = em.scalar_like(x, f32::INFINITY);
+    match (negative, positive) {
+        (true, false) => {
+            let negated = em.negate(x);
+            em.compare(dialect::Equal {}, negated, greatest)
+        }
+        (false, true) => em.compare(dialect::Equal {}, x, greatest),
+        (true, true) => {
+            let magnitude = em.unary(dialect::Abs {}, x);
+            em.compare(dialect::Equal {}, magnitude, greatest)
+        }
+        (false, false) => em.compare(dialect::Greater {}, x, x),
+    }
+}
+
+/// The nearest whole number, the even one of two: TOSA has only floors.
+fn round_half_even(em: &mut Emitter, x: ValueId) -> ValueId {
+    let floor = em.unary(dialect::Floor {}, x);
+    let above = em.shift(floor, 1.0);
+    let rest = em.sub(x, floor);
+    let half = em.scalar_like(x, 0.5);
+    let more = em.compare(dialect::Greater {}, rest, half);
+    let tie = em.compare(dialect::Equal {}, rest, half);
+    // An odd number is not twice a whole one.
+    let halved = em.scale(floor, 0.5);
+    let whole = em.unary(dialect::Floor {}, halved);
+    let even = em.compare(dialect::Equal {}, halved, whole);
+    let odd = em.unary(dialect::LogicalNot {}, even);
+    let odd_tie = em.compare(dialect::LogicalAnd {}, tie, odd);
+    let up = em.compare(dialect::LogicalOr {}, more, odd_tie);
+    em.select(up, above, floor)
+}
+
+/// `x` drawn by `bias` towards 0 where it is beyond `bound`, else 0.
+fn shrink(em: &mut Emitter, x: ValueId, bias: f32, bound: f32) -> ValueId {
+    let (low, high, zero) = (em.scalar_like(x, -bound), em.scalar_like(x, bound), em.scalar_like(x, 0.0));
+    let below = em.compare(dialect::Greater {}, low, x);
+    let above = em.compare(dialect::Greater {}, x, high);
+    let (raised, lowered) = (em.shift(x, bias), em.shift(x, -bias));
+    let kept = em.select(above, lowered, zero);
+    em.select(below, raised, kept)
 }
 
 /// `a / b` in floats.
@@ -225,23 +305,30 @@ pub(super) fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
         operands[1] = explicitly_broadcast(node, &operands)?;
     }
     let dtype = operands[0].dtype();
+    if op == "Pow" && dtype == DataType::Float && operands[1].dtype() != DataType::Float {
+        // An integer exponent is a float of the same value.
+        operands[1] = as_exponent(lo, &operands[1])?;
+    }
     let is_float = operands.iter().all(|o| o.dtype() == DataType::Float);
     if operands[1].dtype() != dtype && op != "Pow" {
         invalid!("operands of types {dtype:?} and {:?}", operands[1].dtype());
     }
     let result = match op {
-        "Add" | "Sub" | "Mul" if is_float || dtype == DataType::Int32 => dtype,
-        "Div" | "Pow" if is_float => dtype,
+        "Add" | "Sub" | "Mul" | "Div" if is_float || width(dtype).is_some() => dtype,
+        "Pow" if is_float => dtype,
         "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" if dtype != DataType::Bool => {
             DataType::Bool
         }
         "And" | "Or" | "Xor" if dtype == DataType::Bool => DataType::Bool,
         _ => unsupported!("on {dtype:?} and {:?}", operands[1].dtype()),
     };
+    if operands.iter().any(|o| o.shape().contains(&0)) {
+        return single(Array::empty(broadcast_shape(operands.iter().map(Value::shape))?, result)?);
+    }
     // A constant divisor or exponent is better known as a factor or as multiplications.
-    if let ("Div", Value::Const(divisor)) = (op, &operands[1]) {
+    if let ("Div", true, Value::Const(divisor)) = (op, is_float, &operands[1]) {
         let inverse = divisor.as_floats()?.iter().map(|v| 1.0 / v).collect();
-        let factor = crate::import::array::Array::floats(divisor.shape.clone(), inverse);
+        let factor = Array::floats(divisor.shape.clone(), inverse);
         let aligned = lo.align(&[operands[0].clone(), factor.into()])?;
         let out = lo.em.mul(aligned.values[0], aligned.values[1]);
         return single(aligned.result(out, result));
@@ -254,6 +341,10 @@ pub(super) fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     let [a, b] = aligned.values[..] else { unreachable!("two operands were aligned") };
     let em = &mut lo.em;
     let out = match op {
+        "Add" | "Sub" | "Mul" | "Div" if !is_float => match width(dtype) {
+            Some(width) => integer::arithmetic(em, op, [a, b], width)?,
+            None => unsupported!("on {dtype:?}"),
+        },
         "Add" => em.add(a, b),
         "Sub" => em.sub(a, b),
         "Mul" => em.mul(a, b),
@@ -269,6 +360,26 @@ pub(super) fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
         _ => em.compare(dialect::LogicalXor {}, a, b),
     };
     single(aligned.result(out, result))
+}
+
+/// An integer exponent as a float.
+fn as_exponent(lo: &mut Lowering, exponent: &Value) -> Lowered<Value> {
+    let view = match exponent {
+        Value::Const(array) => {
+            let ints = array.as_ints()?;
+            if ints.iter().any(|v| v.unsigned_abs() > 1 << 24) {
+                unsupported!("an exponent beyond 24 bits");
+            }
+            let floats = ints.iter().map(|&v| v as f32).collect();
+            return Ok(Array::floats(array.shape.clone(), floats).into());
+        }
+        Value::View(view) => view,
+    };
+    if elem_of(view.dtype)? != ElemType::I32 {
+        unsupported!("an exponent of type {:?}", view.dtype);
+    }
+    let float = lo.em.cast(view.value, ElemType::F32);
+    Ok(view.with_value(float, DataType::Float).into())
 }
 
 /// `Max`, `Min`, `Sum`, `Mean` of any number of tensors.
@@ -340,34 +451,51 @@ pub(super) fn clip(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     single(lo.map(x, |em, x| em.clamp(x, min.min(max), max))?)
 }
 
-/// `Cast` of a run-time tensor.
+/// `Cast` and `CastLike` of a run-time tensor.
 pub(super) fn cast(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let to = cast_target(node)?;
-    let out = match (view.dtype, to) {
-        (from, to) if from == to => view.value,
-        (DataType::Bool, DataType::Float) => {
-            let int = lo.em.cast(view.value, ElemType::I32);
+    let from = view.dtype;
+    if from == to {
+        return single(view);
+    }
+    let (x, elem) = (view.value, elem_of(to)?);
+    let out = match (from, elem) {
+        (DataType::Bool, ElemType::F32) => {
+            let int = lo.em.cast(x, ElemType::I32);
             lo.em.cast(int, ElemType::F32)
         }
-        (DataType::Float, DataType::Int32 | DataType::Int64) => {
+        (DataType::Float, ElemType::I32) => {
             // ONNX truncates, TOSA rounds: truncate first.
-            let zero = lo.em.scalar_like(view.value, 0.0);
-            let positive = lo.em.compare(dialect::GreaterEqual {}, view.value, zero);
-            let (floor, ceil) =
-                (lo.em.unary(dialect::Floor {}, view.value), lo.em.unary(dialect::Ceil {}, view.value));
+            let zero = lo.em.scalar_like(x, 0.0);
+            let positive = lo.em.compare(dialect::GreaterEqual {}, x, zero);
+            let (floor, ceil) = (lo.em.unary(dialect::Floor {}, x), lo.em.unary(dialect::Ceil {}, x));
             let truncated = lo.em.select(positive, floor, ceil);
-            lo.em.cast(truncated, ElemType::I32)
+            let int = lo.em.cast(truncated, ElemType::I32);
+            narrowed(lo, int, None, to)
         }
-        (DataType::Float, DataType::Bool) => {
-            let zero = lo.em.scalar_like(view.value, 0.0);
-            let is_zero = lo.em.compare(dialect::Equal {}, view.value, zero);
+        (DataType::Float, ElemType::I1) => {
+            let zero = lo.em.scalar_like(x, 0.0);
+            let is_zero = lo.em.compare(dialect::Equal {}, x, zero);
             lo.em.unary(dialect::LogicalNot {}, is_zero)
         }
-        (_, DataType::Float | DataType::Int64 | DataType::Int32) => lo.em.cast(view.value, elem_of(to)?),
-        (from, to) => unsupported!("a cast from {from:?} to {to:?}"),
+        (_, ElemType::I32) => {
+            let int = lo.em.cast(x, ElemType::I32);
+            narrowed(lo, int, width(from), to)
+        }
+        _ => lo.em.cast(x, elem),
     };
     single(view.with_value(out, to))
+}
+
+/// The integer that a type of fewer bits keeps of one from another type.
+fn narrowed(lo: &mut Lowering, x: ValueId, from: Option<integer::Width>, to: DataType) -> ValueId {
+    let last = |w: integer::Width| w.least + (1 << w.bits) - 1;
+    match (from, width(to)) {
+        (Some(from), Some(to)) if to.least <= from.least && last(from) <= last(to) => x,
+        (_, Some(to)) => integer::wrap(&mut lo.em, x, to),
+        (_, None) => x,
+    }
 }
 
 /// `PRelu`: the slope broadcasts to the input, and to nothing larger.
@@ -377,7 +505,7 @@ pub(super) fn prelu(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let mut slope = slope.clone();
     if let Value::Const(array) = &slope {
         let n = x.shape().get(1).copied().unwrap_or(1);
-        let fits = crate::import::array::broadcast_shape([x.shape(), &array.shape[..]])
+        let fits = broadcast_shape([x.shape(), &array.shape[..]])
             .is_ok_and(|s| s == x.shape());
         if (!fits || node.opset < 7) && array.len() == n && x.shape().len() > 1 {
             // Older exporters write one slope a channel as a vector.

@@ -15,7 +15,7 @@ const POINT: Window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1],
 
 impl Lowering {
     /// `x · weight + bias` over the last axis of `x`; `weight` is `[K, M]`.
-    fn linear(&mut self, x: &View, weight: &Array, bias: Vec<f32>) -> Lowered<Value> {
+    pub(super) fn linear(&mut self, x: &View, weight: &Array, bias: Vec<f32>) -> Lowered<Value> {
         let &[k, m] = &weight.shape[..] else { invalid!("a matrix is needed, not {:?}", weight.shape) };
         let last = x.shape.len() - 1;
         if x.shape[last] != k {
@@ -74,7 +74,7 @@ impl Lowering {
     }
 
     /// The product of two run-time tensors, their leading axes broadcast.
-    fn batched(&mut self, a: &View, b: &View) -> Lowered<Value> {
+    pub(super) fn batched(&mut self, a: &View, b: &View) -> Lowered<Value> {
         let (ra, rb) = (a.shape.len(), b.shape.len());
         let (m, k, n) = (a.shape[ra - 2], a.shape[ra - 1], b.shape[rb - 1]);
         if b.shape[rb - 2] != k {

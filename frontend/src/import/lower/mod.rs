@@ -5,11 +5,17 @@
 //! Patterns across nodes (batch norm after a convolution) are folded afterwards, by [`super::affine`].
 
 mod conv;
+mod conv_transpose;
+mod einsum;
 mod elementwise;
+mod index;
+mod integer;
 mod linear;
 mod norm;
+mod order;
 mod pool;
 mod reduce;
+mod resample;
 mod resize;
 mod shape;
 
@@ -66,82 +72,105 @@ macro_rules! table {
 }
 
 const OPS: &[OpSupport] = table! {
-    Abs since 6, elementwise::unary, "";
-    Add since 1, elementwise::binary, "f32, i32";
-    And since 7, elementwise::binary, "";
-    ArgMax since 1, reduce::argmax, "select_last_index = 0";
-    AveragePool since 1, pool::average, "1-D to 3-D";
+    Abs since 1, elementwise::unary, "f32; i8, i16, i32, wrapping";
+    Add since 1, elementwise::binary, "f32; integers of up to 32 bits, wrapping";
+    And since 1, elementwise::binary, "";
+    ArgMax since 1, order::arg_extreme, "f32; integers of up to 16 bits";
+    ArgMin since 1, order::arg_extreme, "f32; integers of up to 16 bits";
+    AveragePool since 1, pool::average, "1-D to 3-D; dilated";
     BatchNormalization since 1, norm::batch, "inference; folded into a convolution before it";
-    Cast since 6, elementwise::cast, "between f32, i32, i64 and bool";
-    Ceil since 6, elementwise::unary, "";
+    BitShift since 11, integer::bit_shift, "u8, u16; constant amounts";
+    BitwiseNot since 18, integer::bitwise_not, "integers of up to 32 bits";
+    Cast since 1, elementwise::cast, "between f32, bool and integers other than u32 and u64; integers wrap";
+    CastLike since 15, elementwise::cast, "as Cast";
+    Ceil since 1, elementwise::unary, "";
     Celu since 12, elementwise::unary, "";
-    Clip since 6, elementwise::clip, "constant bounds";
-    Concat since 4, shape::concat, "";
+    Clip since 1, elementwise::clip, "constant bounds";
+    Concat since 1, shape::concat, "a constant of one repeated value becomes padding";
     Constant since 1, shape::folded, "dense tensors and numbers";
     ConstantOfShape since 9, shape::folded, "constant shape";
     Conv since 1, conv::conv, "1-D to 3-D; grouped, depthwise, dilated; constant weights";
-    ConvTranspose since 1, conv::conv_transpose, "1-D and 2-D; grouped, dilated; constant weights";
+    ConvTranspose since 1, conv_transpose::conv_transpose, "1-D to 3-D; grouped, dilated; constant weights";
     Cos since 7, elementwise::unary, "";
+    CumSum since 11, index::cumulative_sum, "f32; a product with a triangle of ones";
     DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
-    Div since 1, elementwise::binary, "f32";
-    Dropout since 7, shape::identity, "inference";
-    Elu since 6, elementwise::unary, "";
-    Equal since 7, elementwise::binary, "";
+    Div since 1, elementwise::binary, "f32; integers of up to 32 bits, truncating";
+    Dropout since 1, shape::identity, "inference";
+    Einsum since 12, einsum::einsum, "f32; no diagonals; transposes and matrix products";
+    Elu since 1, elementwise::unary, "";
+    Equal since 1, elementwise::binary, "";
     Erf since 9, elementwise::unary, "";
-    Exp since 6, elementwise::unary, "";
+    Exp since 1, elementwise::unary, "";
     Expand since 8, shape::expand, "constant shape";
+    EyeLike since 9, index::eye_like, "";
     Flatten since 1, shape::reshape, "";
-    Floor since 6, elementwise::unary, "";
-    Gather since 1, shape::gather, "constant indices, or constant data with run-time indices";
+    Floor since 1, elementwise::unary, "";
+    Gather since 1, index::gather, "few runs of constant indices are slices";
+    GatherElements since 11, index::gather_elements, "";
+    GatherND since 11, index::gather_nd, "";
     Gelu since 20, elementwise::unary, "exact and tanh";
     Gemm since 1, linear::gemm, "";
     GlobalAveragePool since 1, pool::global_average, "";
     GlobalMaxPool since 1, pool::global_max, "";
-    Greater since 7, elementwise::binary, "";
+    Greater since 1, elementwise::binary, "";
     GreaterOrEqual since 12, elementwise::binary, "";
-    GroupNormalization since 21, norm::group, "";
-    HardSigmoid since 6, elementwise::unary, "";
+    GroupNormalization since 18, norm::group, "constant scale and bias";
+    HardSigmoid since 1, elementwise::unary, "";
     HardSwish since 14, elementwise::unary, "";
+    Hardmax since 13, order::hardmax, "";
     Identity since 1, shape::identity, "";
-    InstanceNormalization since 6, norm::instance, "constant scale and bias";
+    InstanceNormalization since 1, norm::instance, "constant scale and bias";
+    IsInf since 10, elementwise::unary, "f32";
+    IsNaN since 9, elementwise::unary, "f32";
     LRN since 1, norm::lrn, "odd sizes and even ones";
-    LayerNormalization since 17, norm::layer, "first output only";
-    LeakyRelu since 6, elementwise::unary, "";
-    Less since 7, elementwise::binary, "";
+    LayerNormalization since 17, norm::layer, "constant scale and bias";
+    LeakyRelu since 1, elementwise::unary, "";
+    Less since 1, elementwise::binary, "";
     LessOrEqual since 12, elementwise::binary, "";
-    Log since 6, elementwise::unary, "";
+    Log since 1, elementwise::unary, "";
     LogSoftmax since 1, reduce::softmax, "";
+    LpNormalization since 1, norm::lp, "";
+    LpPool since 2, pool::lp, "1-D to 3-D; dilated";
     MatMul since 1, linear::matmul, "a constant right side becomes a 1x1 convolution";
-    Max since 8, elementwise::variadic, "";
-    MaxPool since 1, pool::max, "1-D to 3-D; dilated; no indices output";
-    Mean since 8, elementwise::variadic, "";
-    Min since 8, elementwise::variadic, "";
+    Max since 1, elementwise::variadic, "";
+    MaxPool since 1, pool::max, "1-D to 3-D; dilated; indices by comparing tap after tap";
+    Mean since 1, elementwise::variadic, "";
+    MeanVarianceNormalization since 9, norm::mean_variance, "";
+    Min since 1, elementwise::variadic, "";
     Mish since 18, elementwise::unary, "";
-    Mul since 1, elementwise::binary, "f32, i32";
-    Neg since 6, elementwise::unary, "";
+    Mod since 10, integer::modulo, "integers other than u32 and u64";
+    Mul since 1, elementwise::binary, "f32; integers of up to 32 bits, wrapping";
+    Neg since 1, elementwise::unary, "f32; i8, i16, i32, wrapping";
     Not since 1, elementwise::unary, "";
-    Or since 7, elementwise::binary, "";
+    OneHot since 9, index::one_hot, "integer indices; constant depth";
+    Or since 1, elementwise::binary, "";
     PRelu since 1, elementwise::prelu, "";
-    Pad since 2, shape::pad, "constant, reflect, edge; constant amounts; negative ones crop";
-    Pow since 7, elementwise::binary, "f32";
+    Pad since 1, shape::pad, "constant, reflect, edge, wrap; constant amounts; negative ones crop";
+    Pow since 1, elementwise::binary, "f32, to floats and integers";
+    RMSNormalization since 23, norm::rms, "constant scale";
     Range since 11, shape::folded, "constant";
-    Reciprocal since 6, elementwise::unary, "";
-    ReduceL1 since 1, reduce::reduce, "";
-    ReduceL2 since 1, reduce::reduce, "";
-    ReduceLogSum since 1, reduce::reduce, "";
-    ReduceMax since 1, reduce::reduce, "";
-    ReduceMean since 1, reduce::reduce, "";
-    ReduceMin since 1, reduce::reduce, "";
-    ReduceProd since 1, reduce::reduce, "";
-    ReduceSum since 1, reduce::reduce, "";
-    ReduceSumSquare since 1, reduce::reduce, "";
-    Relu since 6, elementwise::unary, "";
+    Reciprocal since 1, elementwise::unary, "";
+    ReduceL1 since 1, reduce::reduce, "f32";
+    ReduceL2 since 1, reduce::reduce, "f32";
+    ReduceLogSum since 1, reduce::reduce, "f32";
+    ReduceLogSumExp since 1, reduce::reduce, "f32";
+    ReduceMax since 1, reduce::reduce, "f32, bool, integers other than u32 and u64";
+    ReduceMean since 1, reduce::reduce, "f32";
+    ReduceMin since 1, reduce::reduce, "f32, bool, integers other than u32 and u64";
+    ReduceProd since 1, reduce::reduce, "f32";
+    ReduceSum since 1, reduce::reduce, "f32, i32";
+    ReduceSumSquare since 1, reduce::reduce, "f32";
+    Relu since 1, elementwise::unary, "f32; i8, i16, i32";
     Reshape since 1, shape::reshape, "constant shape";
-    Resize since 10, resize::resize, "the two spatial axes; nearest and linear in the coordinate modes of TOSA";
-    Selu since 6, elementwise::unary, "";
+    Resize since 10, resize::resize, "every mode, any axes; beyond TOSA's RESIZE as products with constant matrices";
+    Round since 11, elementwise::unary, "half to even";
+    ScatterElements since 11, index::scatter_elements, "constant indices; reductions of f32";
+    ScatterND since 11, index::scatter_nd, "constant indices; reductions of f32";
+    Selu since 1, elementwise::unary, "";
     Shape since 1, shape::folded, "";
-    Sigmoid since 6, elementwise::unary, "";
-    Sign since 9, elementwise::unary, "f32";
+    Shrink since 9, elementwise::unary, "f32";
+    Sigmoid since 1, elementwise::unary, "";
+    Sign since 9, elementwise::unary, "f32; i8, i16, i32";
     Sin since 7, elementwise::unary, "";
     Size since 1, shape::folded, "";
     Slice since 1, shape::slice, "constant bounds, any step";
@@ -150,19 +179,21 @@ const OPS: &[OpSupport] = table! {
     Softsign since 1, elementwise::unary, "";
     SpaceToDepth since 1, shape::space_to_depth, "";
     Split since 1, shape::split, "constant sizes";
-    Sqrt since 6, elementwise::unary, "";
+    Sqrt since 1, elementwise::unary, "";
     Squeeze since 1, shape::reshape, "constant axes";
-    Sub since 1, elementwise::binary, "f32, i32";
-    Sum since 8, elementwise::variadic, "";
+    Sub since 1, elementwise::binary, "f32; integers of up to 32 bits, wrapping";
+    Sum since 1, elementwise::variadic, "";
     Swish since 24, elementwise::unary, "";
-    Tanh since 6, elementwise::unary, "";
+    Tanh since 1, elementwise::unary, "";
     ThresholdedRelu since 10, elementwise::unary, "";
     Tile since 6, shape::tile, "constant repeats";
+    TopK since 1, order::top_k, "constant k; more than one of up to 512 elements";
     Transpose since 1, shape::transpose, "";
+    Trilu since 14, index::trilu, "constant diagonal";
     Unsqueeze since 1, shape::reshape, "constant axes";
     Upsample since 7, resize::upsample, "as Resize, asymmetric";
     Where since 9, elementwise::select, "";
-    Xor since 7, elementwise::binary, "";
+    Xor since 1, elementwise::binary, "";
 };
 
 /// The IR's element type for an ONNX one. Integers are `i32`; whoever feeds the function checks that they fit.
@@ -239,6 +270,18 @@ impl Lowering {
         let view = View::plain(id, array.shape.clone(), &identity, array.dtype);
         self.constants.insert(key, (Arc::clone(array), view.clone()));
         Ok(view)
+    }
+
+    /// As [`view`](Self::view), for what the function returns: it may have no elements.
+    pub(super) fn result_view(&mut self, value: &Value) -> Lowered<View> {
+        match value {
+            Value::Const(array) if array.len() == 0 => {
+                let id = self.em.constant(array.to_tensor()?);
+                let identity: Vec<_> = (0..array.shape.len()).collect();
+                Ok(View::plain(id, array.shape.clone(), &identity, array.dtype))
+            }
+            _ => self.view(value),
+        }
     }
 
     /// A view's data with its axes in the order of `perm`.

@@ -4,6 +4,7 @@ use strata_ir::ValueId;
 use strata_ir::dialect;
 use tract_onnx::pb::tensor_proto::DataType;
 
+use super::elementwise::divide;
 use super::{Lowering, per_channel, single};
 use crate::import::array::Array;
 use crate::import::emit::{Emitter, Window};
@@ -31,6 +32,9 @@ pub(super) fn batch(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     if node.flag("training_mode", false)? || (1..node.n_outputs()).any(|i| node.has_output(i)) {
         unsupported!("training");
     }
+    if node.opset < 9 && !node.flag("spatial", true)? {
+        unsupported!("moments for each pixel");
+    }
     let n = view.shape[1];
     let scale = per_channel(node, 1, n, "the scale")?;
     let shift = per_channel(node, 2, n, "the bias")?;
@@ -51,23 +55,37 @@ pub(super) fn batch(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     single(shifted.result(sum, DataType::Float))
 }
 
+/// A standardised tensor and its moments.
+struct Standardised {
+    out: ValueId,
+    mean: ValueId,
+    /// One over the standard deviation.
+    inverse: ValueId,
+}
+
 /// `(x - mean) / sqrt(variance + epsilon)`, moments along `axes`.
-fn standardise(em: &mut Emitter, x: ValueId, axes: &[usize], epsilon: f32) -> ValueId {
+fn standardise(em: &mut Emitter, x: ValueId, axes: &[usize], epsilon: f32) -> Standardised {
     let mean = em.mean(x, axes);
     let centred = em.sub(x, mean);
     let square = em.mul(centred, centred);
     let variance = em.mean(square, axes);
     let shifted = em.shift(variance, epsilon);
     let inverse = em.unary(dialect::Rsqrt {}, shifted);
-    em.mul(centred, inverse)
+    Standardised { out: em.mul(centred, inverse), mean, inverse }
 }
 
-/// `x * scale + bias` with constants of external shape.
+/// `x * scale + bias` with constants of external shape; factors of one and terms of zero are left out.
 fn affine(lo: &mut Lowering, x: Value, scale: &Array, bias: Option<&Array>) -> Lowered<Value> {
-    let scaled = lo.align(&[x, scale.clone().into()])?;
-    let product = lo.em.mul(scaled.values[0], scaled.values[1]);
-    let product = scaled.result(product, DataType::Float);
+    let mut product = x;
+    if scale.as_floats()?.iter().any(|&s| s != 1.0) {
+        let scaled = lo.align(&[product, scale.clone().into()])?;
+        let out = lo.em.mul(scaled.values[0], scaled.values[1]);
+        product = scaled.result(out, DataType::Float);
+    }
     let Some(bias) = bias else { return Ok(product) };
+    if bias.as_floats()?.iter().all(|&b| b == 0.0) {
+        return Ok(product);
+    }
     let shifted = lo.align(&[product, bias.clone().into()])?;
     let sum = lo.em.add(shifted.values[0], shifted.values[1]);
     Ok(shifted.result(sum, DataType::Float))
@@ -81,15 +99,27 @@ fn channel_constant(node: &Node<'_>, index: usize, n: usize, rank: usize, what: 
     Ok(Array::floats(shape, values))
 }
 
-/// `InstanceNormalization`.
+/// `InstanceNormalization`. Groups of channels that are instances here, as PyTorch exports group normalisation, are
+/// standardised as they lie.
 pub(super) fn instance(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 3)?;
     let rank = view.shape.len();
     let n = view.shape[1];
-    let (x, perm) = lo.in_natural_order(&view);
-    let axes: Vec<_> = (0..rank).filter(|&place| perm[place] >= 2).collect();
-    let out = standardise(&mut lo.em, x, &axes, node.float("epsilon", 1e-5)?);
-    let out = View::plain(out, view.shape, &perm, DataType::Float);
+    let epsilon = node.float("epsilon", 1e-5)?;
+    let out = if view.natural_perm(&lo.em).is_some() {
+        let (x, perm) = lo.in_natural_order(&view);
+        let axes: Vec<_> = (0..rank).filter(|&place| perm[place] >= 2).collect();
+        let out = standardise(&mut lo.em, x, &axes, epsilon).out;
+        View::plain(out, view.shape.clone(), &perm, DataType::Float)
+    } else {
+        let pieces = view.pieces();
+        let whole = lo.em.shape(view.value).to_vec();
+        let x = lo.em.reshape(view.value, &pieces.iter().map(|p| p.1).collect::<Vec<_>>());
+        let axes: Vec<_> = (0..pieces.len()).filter(|&place| pieces[place].0 >= 2).collect();
+        let out = standardise(&mut lo.em, x, &axes, epsilon).out;
+        let out = lo.em.reshape(out, &whole);
+        view.with_value(out, DataType::Float)
+    };
     let scale = channel_constant(node, 1, n, rank, "the scale")?;
     let bias = channel_constant(node, 2, n, rank, "the bias")?;
     single(affine(lo, out.into(), &scale, Some(&bias))?)
@@ -98,20 +128,83 @@ pub(super) fn instance(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>
 /// `LayerNormalization`.
 pub(super) fn layer(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 1)?;
-    if node.has_output(1) || node.has_output(2) {
-        unsupported!("the outputs of moments");
-    }
     let first = resolve_axis(node.int("axis", -1)?, view.shape.len())?;
     let (x, perm) = lo.in_natural_order(&view);
     let axes: Vec<_> = (0..perm.len()).filter(|&place| perm[place] >= first).collect();
-    let out = standardise(&mut lo.em, x, &axes, node.float("epsilon", 1e-5)?);
-    let out = View::plain(out, view.shape, &perm, DataType::Float);
+    let done = standardise(&mut lo.em, x, &axes, node.float("epsilon", 1e-5)?);
+    let mut moments = view.shape.clone();
+    moments[first..].fill(1);
+    let out = View::plain(done.out, view.shape, &perm, DataType::Float);
     let scale = node.constant(1, "the scale")?;
     let bias = node.optional_constant(2, "the bias")?;
-    single(affine(lo, out.into(), scale, bias)?)
+    let moment = |value| Value::from(View::plain(value, moments.clone(), &perm, DataType::Float));
+    Ok(vec![affine(lo, out.into(), scale, bias)?, moment(done.mean), moment(done.inverse)])
 }
 
-/// `GroupNormalization`, whose scale and bias are per channel.
+/// `RMSNormalization`: `x / sqrt(mean(x²) + epsilon) * scale`.
+pub(super) fn rms(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = float_view(lo, node, 1)?;
+    let first = resolve_axis(node.int("axis", -1)?, view.shape.len())?;
+    let (x, perm) = lo.in_natural_order(&view);
+    let axes: Vec<_> = (0..perm.len()).filter(|&place| perm[place] >= first).collect();
+    let em = &mut lo.em;
+    let square = em.mul(x, x);
+    let mean = em.mean(square, &axes);
+    let shifted = em.shift(mean, node.float("epsilon", 1e-5)?);
+    let inverse = em.unary(dialect::Rsqrt {}, shifted);
+    let out = em.mul(x, inverse);
+    let out = View::plain(out, view.shape, &perm, DataType::Float);
+    single(affine(lo, out.into(), node.constant(1, "the scale")?, None)?)
+}
+
+/// `MeanVarianceNormalization`: `(x - mean) / (deviation + 1e-9)`.
+pub(super) fn mean_variance(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = float_view(lo, node, 1)?;
+    let rank = view.shape.len();
+    let axes = match node.ints("axes")? {
+        Some(axes) => axes.iter().map(|&a| resolve_axis(a, rank)).collect::<Lowered<Vec<_>>>()?,
+        None => [0, 2, 3].into_iter().map(|a| resolve_axis(a, rank)).collect::<Lowered<Vec<_>>>()?,
+    };
+    let (x, perm) = lo.in_natural_order(&view);
+    let places: Vec<_> = (0..rank).filter(|&place| axes.contains(&perm[place])).collect();
+    let em = &mut lo.em;
+    let mean = em.mean(x, &places);
+    let centred = em.sub(x, mean);
+    let square = em.mul(centred, centred);
+    let variance = em.mean(square, &places);
+    let deviation = em.sqrt(variance);
+    let shifted = em.shift(deviation, 1e-9);
+    let out = divide(em, centred, shifted);
+    single(View::plain(out, view.shape, &perm, DataType::Float))
+}
+
+/// `LpNormalization`; what has a norm of zero stays zero.
+pub(super) fn lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = float_view(lo, node, 1)?;
+    let axis = resolve_axis(node.int("axis", -1)?, view.shape.len())?;
+    let (x, perm) = lo.in_natural_order(&view);
+    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+    let em = &mut lo.em;
+    let norm = match node.int("p", 2)? {
+        1 => {
+            let magnitude = em.unary(dialect::Abs {}, x);
+            em.reduce_sum(magnitude, place)
+        }
+        2 => {
+            let square = em.mul(x, x);
+            let sum = em.reduce_sum(square, place);
+            em.sqrt(sum)
+        }
+        p => unsupported!("p = {p}"),
+    };
+    let zero = em.scalar_like(norm, 0.0);
+    let is_zero = em.compare(dialect::Equal {}, norm, zero);
+    let quotient = divide(em, x, norm);
+    let out = em.select(is_zero, zero, quotient);
+    single(View::plain(out, view.shape, &perm, DataType::Float))
+}
+
+/// `GroupNormalization`, whose scale and bias are per channel; before operator set 21 per group.
 pub(super) fn group(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 3)?;
     let (n, c) = (view.shape[0], view.shape[1]);
@@ -124,12 +217,19 @@ pub(super) fn group(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let Some(grouped) = view.reshaped(&split) else { unsupported!("channels that cannot be split") };
     let (x, perm) = lo.in_natural_order(&grouped);
     let axes: Vec<_> = (0..perm.len()).filter(|&place| perm[place] >= 2).collect();
-    let out = standardise(&mut lo.em, x, &axes, node.float("epsilon", 1e-5)?);
+    let out = standardise(&mut lo.em, x, &axes, node.float("epsilon", 1e-5)?).out;
     let out = View::plain(out, split, &perm, DataType::Float);
     let Some(out) = out.reshaped(&view.shape) else { unsupported!("channels that cannot be joined") };
     let rank = view.shape.len();
-    let scale = channel_constant(node, 1, c, rank, "the scale")?;
-    let bias = channel_constant(node, 2, c, rank, "the bias")?;
+    let n_given = if node.opset < 21 { n_groups } else { c };
+    let per_channel = |index: usize, what: &str| -> Lowered<Array> {
+        let given = channel_constant(node, index, n_given, rank, what)?;
+        let values = given.as_floats()?.iter().flat_map(|&v| std::iter::repeat_n(v, c / n_given)).collect();
+        let mut shape = given.shape;
+        shape[1] = c;
+        Ok(Array::floats(shape, values))
+    };
+    let (scale, bias) = (per_channel(1, "the scale")?, per_channel(2, "the bias")?);
     single(affine(lo, out.into(), &scale, Some(&bias))?)
 }
 

@@ -1,10 +1,11 @@
 //! Pooling. Windows are products of one axis each, so 3-D pools are a 2-D pool of the planes and one along the depth.
 
-use strata_ir::{ElemType, ValueId};
+use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::conv::spatial_list;
 use super::{Lowering, single};
+use crate::import::array::{Array, strides};
 use crate::import::emit::{Emitter, Window};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::Node;
@@ -49,6 +50,12 @@ impl AxisWindow {
         }
         let needed = n_steps * stride + reach + 1 - before - extent as i64;
         Ok(Self { kernel, stride, dilation, before, after: needed, declared_after: after })
+    }
+
+    /// How many windows there are on an input of `extent`.
+    fn n_out(&self, extent: usize) -> usize {
+        let reach = (self.kernel - 1) * self.dilation;
+        ((extent as i64 - 1 + self.before + self.after - reach) / self.stride + 1) as usize
     }
 }
 
@@ -127,9 +134,6 @@ fn window([y, x]: [AxisWindow; 2]) -> Window {
 
 /// `MaxPool`.
 pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    if node.has_output(1) {
-        unsupported!("the output of indices");
-    }
     let input = node.input(0)?;
     let windows = axis_windows(node, spatial_extents(input)?)?;
     if !matches!(input.dtype(), DataType::Float | DataType::Int8 | DataType::Uint8) {
@@ -150,12 +154,105 @@ pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         let (x, window) = pad_beyond_kernel(lo, x, window, f32::MIN);
         Ok(lo.em.max_pool(x, window))
     })?;
-    if dtype == DataType::Float {
-        return single(out);
+    let mut outputs = vec![out];
+    if node.has_output(1) {
+        outputs.push(indices(lo, &view, &windows, node.flag("storage_order", false)?)?.into());
     }
-    let view = lo.view(&out)?;
-    let int = lo.em.cast(view.value, ElemType::I32);
-    single(view.with_value(int, dtype))
+    if dtype != DataType::Float {
+        let view = lo.view(&outputs[0])?;
+        let int = lo.em.cast(view.value, ElemType::I32);
+        outputs[0] = view.with_value(int, dtype).into();
+    }
+    Ok(outputs)
+}
+
+/// The places of the maxima in the flattened input: the first of equals in each window, tap by tap. With `column_major`
+/// the spatial axes count in the opposite order.
+fn indices(lo: &mut Lowering, view: &View, windows: &[AxisWindow], column_major: bool) -> Lowered<View> {
+    let rank = view.shape.len();
+    let order = channels_last(rank);
+    let x = lo.in_order(view, &order);
+    let extents = &view.shape[2..];
+    let outs: Vec<usize> = windows.iter().zip(extents).map(|(axis, &extent)| axis.n_out(extent)).collect();
+    let mut padding = vec![(0, 0); rank];
+    let mut start = vec![0; rank];
+    let mut size = lo.em.shape(x).to_vec();
+    for (at, axis) in windows.iter().enumerate() {
+        padding[at + 1] = (axis.before as usize, axis.after.max(0) as usize);
+        size[at + 1] -= (-axis.after).max(0) as usize;
+    }
+    let read = lo.em.slice(x, &start, &size);
+    let padded = lo.em.pad(read, &padding, f32::NEG_INFINITY);
+    let mut spatial = vec![1; rank];
+    spatial[1..rank - 1].copy_from_slice(&outs);
+    let strides = if column_major {
+        let reversed: Vec<_> = extents.iter().rev().copied().collect();
+        strides(&reversed).into_iter().rev().collect()
+    } else {
+        strides(extents)
+    };
+    let taps: Vec<_> = windows.iter().map(|axis| axis.kernel as usize).collect();
+    let n_outs: usize = outs.iter().product();
+    // Where no tap is greater than minus infinity, the first one inside the input counts.
+    let mut first_inside: Vec<Option<i64>> = vec![None; n_outs];
+    let mut steps = Vec::new();
+    for tap in offsets_of(&taps) {
+        let mut places = Vec::with_capacity(n_outs);
+        for out in offsets_of(&outs) {
+            let mut place = Some(0);
+            for (at, axis) in windows.iter().enumerate() {
+                let index = out[at] as i64 * axis.stride - axis.before + tap[at] as i64 * axis.dilation;
+                let inside = (0..extents[at] as i64).contains(&index);
+                place = place.filter(|_| inside).map(|sum| sum + index * strides[at] as i64);
+            }
+            places.push(place);
+        }
+        first_inside.iter_mut().zip(&places).for_each(|(first, place)| *first = first.or(*place));
+        steps.push((tap, places.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>()));
+    }
+    let Some(first_inside) = first_inside.into_iter().collect::<Option<Vec<_>>>() else {
+        unsupported!("indices of windows that lie outside of the input")
+    };
+    let constant = |lo: &mut Lowering, shape: &[usize], data: Vec<i64>| -> Lowered<ValueId> {
+        Ok(lo.em.constant(Array::ints(shape, data, DataType::Int32).to_tensor()?))
+    };
+    let mut best = lo.em.scalar(rank, f32::NEG_INFINITY);
+    let mut best_at = constant(lo, &spatial, first_inside)?;
+    for (tap, places) in steps {
+        let mut shifted = padded;
+        for (at, axis) in windows.iter().enumerate() {
+            (start[at + 1], size[at + 1]) =
+                (tap[at] * axis.dilation as usize, (outs[at] - 1) * axis.stride as usize + 1);
+        }
+        shifted = lo.em.slice(shifted, &start, &size);
+        for (at, axis) in windows.iter().enumerate() {
+            shifted = lo.em.every(shifted, at + 1, axis.stride as usize);
+        }
+        let at = constant(lo, &spatial, places)?;
+        let better = lo.em.compare(dialect::Greater {}, shifted, best);
+        best_at = lo.em.select(better, at, best_at);
+        best = lo.em.maximum(shifted, best);
+    }
+    // Batch and channel count above the spatial axes.
+    let (n, c) = (view.shape[0], view.shape[1]);
+    let plane = extents.iter().product::<usize>();
+    let bases = (0..n * c).map(|at| (at * plane) as i64).collect();
+    let mut shape = vec![1; rank];
+    (shape[0], shape[rank - 1]) = (n, c);
+    let bases = constant(lo, &shape, bases)?;
+    let out = lo.em.add(best_at, bases);
+    let shape = [&view.shape[..2], &outs].concat();
+    Ok(View::plain(out, shape, &order, DataType::Int64))
+}
+
+/// All index tuples below `extents`, row-major.
+fn offsets_of(extents: &[usize]) -> Vec<Vec<usize>> {
+    let mut out = vec![Vec::new()];
+    for &extent in extents {
+        let longer = |tuple: Vec<usize>| (0..extent).map(move |i| [&tuple[..], &[i]].concat());
+        out = out.into_iter().flat_map(longer).collect();
+    }
+    out
 }
 
 /// TOSA's pools want padding below the kernel's extent: larger padding becomes an op of its own.
@@ -219,6 +316,27 @@ pub(super) fn average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
         let columns = lo.em.floats([1, 1, w, 1], columns);
         let mean = lo.em.mul(sum, rows);
         Ok(lo.em.mul(mean, columns))
+    })?;
+    single(out)
+}
+
+/// `LpPool`: the p-norm of each window.
+pub(super) fn lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let input = node.input(0)?;
+    let windows = axis_windows(node, spatial_extents(input)?)?;
+    let p = match node.int("p", 2)? {
+        p @ 1..=64 => p as f32,
+        p => invalid!("p = {p}"),
+    };
+    let view = lo.view(input)?;
+    let out = pooled(lo, &view, &windows[..], &mut |lo, x, both| {
+        let (x, window) = lo.fit_window(x, window(both))?;
+        let magnitude = lo.em.unary(dialect::Abs {}, x);
+        let exponent = lo.em.scalar(4, p);
+        let power = if p == 1.0 { magnitude } else { lo.em.binary(dialect::Pow {}, magnitude, exponent) };
+        let sum = dilated(lo, power, window, 0.0, Emitter::add);
+        let root = lo.em.scalar(4, 1.0 / p);
+        Ok(if p == 1.0 { sum } else { lo.em.binary(dialect::Pow {}, sum, root) })
     })?;
     single(out)
 }

@@ -1,17 +1,17 @@
-//! Reductions, softmax and argmax.
+//! Reductions and softmax.
 
-use strata_ir::ValueId;
-use strata_ir::dialect;
+use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::{Lowering, single};
+use super::{Lowering, elem_of, single};
+use crate::import::array::Array;
 use crate::import::emit::Emitter;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};
 use crate::import::layout::{Value, View};
 
 /// The view with reduced axes, which have become 1, kept or dropped.
-fn finish(view: View, axes: &[usize], keep: bool) -> Lowered<Vec<Value>> {
+pub(super) fn finish(view: View, axes: &[usize], keep: bool) -> Lowered<Vec<Value>> {
     if keep {
         return single(view);
     }
@@ -25,19 +25,27 @@ fn finish(view: View, axes: &[usize], keep: bool) -> Lowered<Vec<Value>> {
 /// `ReduceMean`, `ReduceSum` and their kin.
 pub(super) fn reduce(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let op = node.proto.op_type.as_str();
-    let view = lo.view(node.input(0)?)?;
-    if view.dtype != DataType::Float {
-        unsupported!("on {:?}", view.dtype);
-    }
-    let rank = view.shape.len();
+    let input = node.input(0)?;
+    let rank = input.shape().len();
     let mut axes = node.axes(1, rank)?.unwrap_or_default();
     if axes.is_empty() {
         if node.flag("noop_with_empty_axes", false)? {
-            return single(view);
+            return single(input.clone());
         }
         axes = (0..rank).collect();
     }
-    let (x, perm) = lo.in_natural_order(&view);
+    let keep = node.flag("keepdims", true)?;
+    if input.shape().contains(&0) {
+        return single(of_nothing(op, input, &axes, keep)?);
+    }
+    let view = lo.view(input)?;
+    let dtype = view.dtype;
+    match (op, dtype) {
+        (_, DataType::Float) | ("ReduceSum", DataType::Int32) => {}
+        ("ReduceMax" | "ReduceMin", dtype) if elem_of(dtype)? != ElemType::F32 => {}
+        _ => unsupported!("on {dtype:?}"),
+    }
+    let (mut x, perm) = lo.in_natural_order(&view);
     // Inner axes first: they lie side by side.
     let mut places: Vec<_> = (0..rank).filter(|&place| axes.contains(&perm[place])).collect();
     places.reverse();
@@ -45,7 +53,10 @@ pub(super) fn reduce(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     let fold = |em: &mut Emitter, x: ValueId, step: fn(&mut Emitter, ValueId, usize) -> ValueId| {
         places.iter().fold(x, |sofar, &place| step(em, sofar, place))
     };
-    let out = match op {
+    if dtype == DataType::Bool {
+        x = em.cast(x, ElemType::I32);
+    }
+    let mut out = match op {
         "ReduceMean" => em.mean(x, &places),
         "ReduceSum" => fold(em, x, Emitter::reduce_sum),
         "ReduceMax" => fold(em, x, Emitter::reduce_max),
@@ -59,20 +70,52 @@ pub(super) fn reduce(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
             let sum = fold(em, x, Emitter::reduce_sum);
             em.unary(dialect::Log {}, sum)
         }
-        _ => {
+        "ReduceLogSumExp" => {
+            // The greatest is taken out, so that nothing overflows; an infinite one is not, which would leave no number.
+            let greatest = fold(em, x, Emitter::reduce_max);
+            let greatest = em.clamp(greatest, f32::MIN, f32::MAX);
+            let shifted = em.sub(x, greatest);
+            let power = em.unary(dialect::Exp {}, shifted);
+            let sum = fold(em, power, Emitter::reduce_sum);
+            let log = em.unary(dialect::Log {}, sum);
+            em.add(log, greatest)
+        }
+        "ReduceL2" | "ReduceSumSquare" => {
             let square = em.mul(x, x);
             let sum = fold(em, square, Emitter::reduce_sum);
-            if op == "ReduceSumSquare" {
-                sum
-            } else {
-                let half = em.scalar(rank, 0.5);
-                em.binary(dialect::Pow {}, sum, half)
-            }
+            if op == "ReduceL2" { em.sqrt(sum) } else { sum }
         }
+        other => unsupported!("`{other}` has no lowering"),
     };
+    if dtype == DataType::Bool {
+        out = em.cast(out, ElemType::I1);
+    }
     let mut shape = view.shape.clone();
     axes.iter().for_each(|&axis| shape[axis] = 1);
-    finish(View::plain(out, shape, &perm, DataType::Float), &axes, node.flag("keepdims", true)?)
+    finish(View::plain(out, shape, &perm, dtype), &axes, keep)
+}
+
+/// The reduction of a tensor without elements: the neutral element, if the result has any.
+fn of_nothing(op: &str, input: &Value, axes: &[usize], keep: bool) -> Lowered<Array> {
+    let kept = |axis: usize| !axes.contains(&axis);
+    let extents = input.shape().iter().enumerate();
+    let shape: Vec<usize> =
+        extents.filter(|&(a, _)| keep || kept(a)).map(|(a, &e)| if kept(a) { e } else { 1 }).collect();
+    if shape.contains(&0) {
+        return Array::empty(shape, input.dtype());
+    }
+    let n = shape.iter().product();
+    if input.dtype() != DataType::Float {
+        unsupported!("on {:?} without elements", input.dtype());
+    }
+    let neutral = match op {
+        "ReduceSum" | "ReduceL1" | "ReduceL2" | "ReduceSumSquare" => 0.0,
+        "ReduceProd" => 1.0,
+        "ReduceMax" | "ReduceLogSum" | "ReduceLogSumExp" => f32::NEG_INFINITY,
+        "ReduceMin" => f32::INFINITY,
+        _ => f32::NAN,
+    };
+    Ok(Array::floats(shape, vec![neutral; n]))
 }
 
 /// `Softmax` and `LogSoftmax`. Before operator set 13 the tensor is taken as a matrix, split at `axis`.
@@ -100,23 +143,4 @@ pub(super) fn softmax(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
         em.mul(power, inverse)
     };
     single(View::plain(out, view.shape, &perm, DataType::Float))
-}
-
-/// `ArgMax`, the first of equals.
-pub(super) fn argmax(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let view = lo.view(node.input(0)?)?;
-    if view.dtype != DataType::Float {
-        unsupported!("on {:?}", view.dtype);
-    }
-    if node.flag("select_last_index", false)? {
-        unsupported!("select_last_index");
-    }
-    let rank = view.shape.len();
-    let axis = resolve_axis(node.int("axis", 0)?, rank)?;
-    let (x, perm) = lo.in_natural_order(&view);
-    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
-    let out = lo.em.argmax(x, place);
-    let mut shape = view.shape.clone();
-    shape[axis] = 1;
-    finish(View::plain(out, shape, &perm, DataType::Int64), &[axis], node.flag("keepdims", true)?)
 }

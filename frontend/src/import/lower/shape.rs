@@ -8,10 +8,9 @@ use tract_onnx::pb::tensor_proto::DataType;
 use super::{Lowering, elem_of, single};
 use crate::import::array::{Array, Data, broadcast_shape};
 use crate::import::error::{Lowered, invalid, unsupported};
-use crate::import::fold::resolve_indices;
 use crate::import::graph::{Node, resolve_axis};
 use crate::import::layout::{Value, View};
-use crate::import::shapes;
+use crate::import::shapes::{self, Range};
 
 /// Operators that are always evaluated while importing; one that is not has operands known only at run time.
 pub(super) fn folded(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
@@ -20,6 +19,9 @@ pub(super) fn folded(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 
 /// `Identity`, and `Dropout` in inference.
 pub(super) fn identity(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    if node.proto.op_type == "Dropout" && node.opset < 7 && !node.flag("is_test", false)? {
+        unsupported!("training");
+    }
     if let Some(training) = node.optional_constant(2, "the training mode")?
         && training.data != Data::Bool(Arc::new(vec![false]))
     {
@@ -45,7 +47,7 @@ pub(super) fn reshape(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
 
 impl Lowering {
     /// The same elements in another external shape.
-    fn reshaped(&mut self, view: &View, shape: &[usize]) -> View {
+    pub(super) fn reshaped(&mut self, view: &View, shape: &[usize]) -> View {
         if let Some(view) = view.reshaped(shape) {
             return view;
         }
@@ -88,77 +90,158 @@ pub(super) fn concat(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     let perm = largest
         .and_then(|v| v.natural_perm(&lo.em))
         .unwrap_or_else(|| crate::import::layout::channels_last(rank));
-    let mut values = Vec::new();
-    for operand in &operands {
-        let view = match operand {
-            Value::View(view) => view.clone(),
-            Value::Const(array) => {
-                let value = lo.em.constant(array.transposed(&perm).to_tensor()?);
-                View::plain(value, array.shape.clone(), &perm, array.dtype)
-            }
-        };
-        values.push(lo.in_order(&view, &perm));
-    }
     let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+    let values = padded_parts(lo, &operands, axis, place, &perm)?;
     let out = lo.em.concat(&values, place);
     single(View::plain(out, shape, &perm, dtype))
+}
+
+/// The operands of a concatenation in the order of `perm`. A constant of one repeated value, as TensorFlow writes the
+/// padding of channels, becomes padding of the run-time operand beside it.
+fn padded_parts(
+    lo: &mut Lowering,
+    operands: &[Value],
+    axis: usize,
+    place: usize,
+    perm: &[usize],
+) -> Lowered<Vec<ValueId>> {
+    let is_view = |at: Option<usize>| at.is_some_and(|at| matches!(operands.get(at), Some(Value::View(_))));
+    let mut values: Vec<ValueId> = Vec::new();
+    // Padding that awaits the next operand.
+    let mut before: Option<(usize, f32)> = None;
+    for (index, operand) in operands.iter().enumerate() {
+        match operand {
+            Value::View(view) => {
+                let mut x = lo.in_order(view, perm);
+                if let Some((n, value)) = before.take() {
+                    x = lo.em.pad_axis(x, place, (n, 0), value);
+                }
+                values.push(x);
+            }
+            Value::Const(array) => {
+                let repeated = repeated_number(array);
+                match (repeated, values.last_mut()) {
+                    (Some(value), Some(last)) if is_view(index.checked_sub(1)) => {
+                        *last = lo.em.pad_axis(*last, place, (0, array.shape[axis]), value);
+                    }
+                    (Some(value), _) if is_view(Some(index + 1)) => {
+                        before = Some((array.shape[axis], value));
+                    }
+                    _ => values.push(lo.em.constant(array.transposed(perm).to_tensor()?)),
+                }
+            }
+        }
+    }
+    Ok(values)
+}
+
+/// The number that all elements of a constant are, if `f32` holds it.
+fn repeated_number(array: &Array) -> Option<f32> {
+    match &array.data {
+        Data::Float(v) => v.iter().all(|x| *x == v[0]).then(|| v[0]),
+        Data::Int(v) => (v.iter().all(|x| *x == v[0]) && v[0].unsigned_abs() < 1 << 24).then(|| v[0] as f32),
+        Data::Bool(_) => None,
+    }
 }
 
 /// `Split`.
 pub(super) fn split(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let (axis, sizes) = shapes::split_sizes(node, &view.shape)?;
-    let (x, perm) = lo.in_natural_order(&view);
-    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
     let mut start = 0;
     let mut parts = Vec::new();
     for size in sizes {
-        if size == 0 {
-            unsupported!("a part without elements");
-        }
-        let part = lo.em.slice_axis(x, place, start, size);
+        let mut ranges = shapes::whole_ranges(&view.shape);
+        ranges[axis] = Range { start, step: 1, n: size };
         start += size;
-        let mut shape = view.shape.clone();
-        shape[axis] = size;
-        parts.push(View::plain(part, shape, &perm, view.dtype).into());
+        parts.push(lo.sliced(&view, &ranges)?);
     }
     Ok(parts)
 }
 
-/// `Slice`; a step is a slice, a reversal where it is negative, and then every so-manieth index.
+/// `Slice`.
 pub(super) fn slice(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let ranges = shapes::slice_ranges(node, &view.shape)?;
-    if ranges.iter().any(|r| r.n == 0) {
-        unsupported!("a slice without elements");
-    }
-    let (x, perm) = lo.in_natural_order(&view);
-    let (mut start, mut size) = (vec![0; perm.len()], vec![0; perm.len()]);
-    for (place, &axis) in perm.iter().enumerate() {
-        let range = ranges[axis];
-        let span = (range.n - 1) * range.step.unsigned_abs() as usize;
-        size[place] = span + 1;
-        start[place] = if range.step < 0 { range.start - span } else { range.start };
-    }
-    let mut out = lo.em.slice(x, &start, &size);
-    for (place, &axis) in perm.iter().enumerate() {
-        let range = ranges[axis];
-        if range.step < 0 && range.n > 1 {
-            out = lo.em.reverse(out, place);
+    single(lo.sliced(&view, &ranges)?)
+}
+
+impl Lowering {
+    /// What `ranges` take of each axis: a slice, a reversal where a step is negative, and then every so-manieth index.
+    /// Data stay as they lie if their axes are cut between whole runs; else they are brought into some order of the axes.
+    pub(super) fn sliced(&mut self, view: &View, ranges: &[Range]) -> Lowered<Value> {
+        let shape: Vec<_> = ranges.iter().map(|r| r.n).collect();
+        if shape.contains(&0) {
+            return Ok(Array::empty(shape, view.dtype)?.into());
         }
-        if range.n > 1 {
-            out = lo.em.every(out, place, range.step.unsigned_abs() as usize);
+        if let Some(cut) = self.cut(view, ranges) {
+            return Ok(cut.into());
         }
+        let (x, perm) = self.in_natural_order(view);
+        let (mut start, mut size) = (vec![0; perm.len()], vec![0; perm.len()]);
+        for (place, &axis) in perm.iter().enumerate() {
+            (start[place], size[place]) = ranges[axis].span();
+        }
+        let mut out = self.em.slice(x, &start, &size);
+        for (place, &axis) in perm.iter().enumerate() {
+            let range = ranges[axis];
+            if range.step < 0 && range.n > 1 {
+                out = self.em.reverse(out, place);
+            }
+            if range.n > 1 {
+                out = self.em.every(out, place, range.step.unsigned_abs() as usize);
+            }
+        }
+        Ok(View::plain(out, shape, &perm, view.dtype).into())
     }
-    let shape = ranges.iter().map(|r| r.n).collect();
-    single(View::plain(out, shape, &perm, view.dtype))
+
+    /// A slice of the value as it lies, if steps are 1 and each axis that is cut is the most significant part of an axis
+    /// of the value.
+    fn cut(&mut self, view: &View, ranges: &[Range]) -> Option<View> {
+        let mut size = self.em.shape(view.value).to_vec();
+        let mut start = vec![0; size.len()];
+        let mut out = view.clone();
+        for (axis, range) in ranges.iter().enumerate().filter(|&(axis, range)| range.n != view.shape[axis]) {
+            let (place, inner) = view.slot(axis, &self.em).filter(|_| range.step == 1 || range.n == 1)?;
+            (start[place], size[place]) = (range.start * inner, range.n * inner);
+        }
+        if ranges.iter().enumerate().any(|(axis, range)| range.n == view.shape[axis] && range.n > 1 && range.step < 0) {
+            return None;
+        }
+        let value = self.em.slice(view.value, &start, &size);
+        for (axis, range) in ranges.iter().enumerate().filter(|&(axis, range)| range.n != view.shape[axis]) {
+            out = out.with_extent(axis, range.n, value);
+        }
+        out.value = value;
+        Some(out)
+    }
+
+    /// The runs `(start, extent)` of indices of one axis, one after another.
+    pub(super) fn joined_runs(&mut self, view: &View, axis: usize, runs: &[(usize, usize)]) -> View {
+        let n = runs.iter().map(|run| run.1).sum();
+        if let Some((place, inner)) = view.slot(axis, &self.em) {
+            let cut = |&(start, n): &(usize, usize)| self.em.slice_axis(view.value, place, start * inner, n * inner);
+            let parts: Vec<_> = runs.iter().map(cut).collect();
+            let value = self.em.concat(&parts, place);
+            return view.with_extent(axis, n, value);
+        }
+        let (x, perm) = self.in_natural_order(view);
+        let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+        let parts: Vec<_> =
+            runs.iter().map(|&(start, n)| self.em.slice_axis(x, place, start, n)).collect();
+        let value = self.em.concat(&parts, place);
+        let mut shape = view.shape.clone();
+        shape[axis] = n;
+        View::plain(value, shape, &perm, view.dtype)
+    }
 }
 
 /// `Pad`. Negative amounts crop.
 pub(super) fn pad(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let rank = view.shape.len();
-    let amounts: Vec<i64> = match node.ints("pads")? {
+    // The first operator set called them otherwise.
+    let amounts: Vec<i64> = match node.ints(if node.opset < 2 { "paddings" } else { "pads" })? {
         Some(pads) => pads.to_vec(),
         None => node.constant(1, "the padding")?.as_ints()?.to_vec(),
     };
@@ -197,6 +280,7 @@ pub(super) fn pad(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         "constant" => lo.em.pad(x, &padding, value),
         "reflect" => mirror(lo, x, &padding, true)?,
         "edge" => mirror(lo, x, &padding, false)?,
+        "wrap" => wrapped(lo, x, &padding)?,
         other => unsupported!("mode `{other}`"),
     };
     single(View::plain(out, shape, &perm, view.dtype))
@@ -226,6 +310,26 @@ fn mirror(lo: &mut Lowering, mut x: ValueId, padding: &[(usize, usize)], reflect
         parts.push(x);
         if after > 0 {
             parts.push(side(lo, (extent - 1).saturating_sub(after), extent - 1, after));
+        }
+        x = lo.em.concat(&parts, axis);
+    }
+    Ok(x)
+}
+
+/// Padding by the other end of the axis.
+fn wrapped(lo: &mut Lowering, mut x: ValueId, padding: &[(usize, usize)]) -> Lowered<ValueId> {
+    for (axis, &(before, after)) in padding.iter().enumerate() {
+        let extent = lo.em.shape(x)[axis];
+        if before.max(after) > extent {
+            unsupported!("a wrap around the whole axis");
+        }
+        let mut parts = Vec::new();
+        if before > 0 {
+            parts.push(lo.em.slice_axis(x, axis, extent - before, before));
+        }
+        parts.push(x);
+        if after > 0 {
+            parts.push(lo.em.slice_axis(x, axis, 0, after));
         }
         x = lo.em.concat(&parts, axis);
     }
@@ -263,55 +367,6 @@ fn tiled(lo: &mut Lowering, view: &View, multiples: &[usize]) -> Lowered<Vec<Val
     let out = lo.em.tile(x, &in_place);
     let shape = view.shape.iter().zip(multiples).map(|(e, m)| e * m).collect();
     single(View::plain(out, shape, &perm, view.dtype))
-}
-
-/// `Gather`: constant indices are slices; run-time indices look up rows of a constant table.
-pub(super) fn gather(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let (data, indices) = (node.input(0)?, node.input(1)?);
-    let axis = resolve_axis(node.int("axis", 0)?, data.shape().len())?;
-    let shape = [&data.shape()[..axis], indices.shape(), &data.shape()[axis + 1..]].concat();
-    match (data, indices) {
-        (Value::View(view), Value::Const(indices)) => {
-            let wanted = resolve_indices(indices, view.shape[axis])?;
-            let (x, perm) = lo.in_natural_order(view);
-            let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
-            let mut runs: Vec<(usize, usize)> = Vec::new();
-            for index in wanted {
-                match runs.last_mut() {
-                    Some((start, n)) if *start + *n == index => *n += 1,
-                    _ => runs.push((index, 1)),
-                }
-            }
-            if runs.is_empty() || runs.len() > 256 {
-                unsupported!("{} runs of indices", runs.len());
-            }
-            let parts: Vec<_> = runs.iter().map(|&(start, n)| lo.em.slice_axis(x, place, start, n)).collect();
-            let out = lo.em.concat(&parts, place);
-            let mut gathered = view.shape.clone();
-            gathered[axis] = indices.len();
-            let view = View::plain(out, gathered, &perm, view.dtype);
-            single(lo.reshaped(&view, &shape))
-        }
-        (Value::Const(table), Value::View(rows)) if axis == 0 => {
-            let (n_rows, width) = (table.shape[0], table.shape[1..].iter().product::<usize>());
-            let table: Array = table.reshaped([1, n_rows, width]);
-            let values = lo.em.constant(table.to_tensor()?);
-            let n = rows.shape.iter().product();
-            let external = lo.external(rows);
-            let flat = lo.em.reshape(external, &[1, n]);
-            // Negative indices count from the end.
-            let zero = lo.em.scalar_like(flat, 0.0);
-            let extent = lo.em.scalar_like(flat, n_rows as f32);
-            let from_end = lo.em.add(flat, extent);
-            let negative = lo.em.compare(strata_ir::dialect::Greater {}, zero, flat);
-            let flat = lo.em.select(negative, from_end, flat);
-            let out = lo.em.gather(values, flat);
-            let identity: Vec<_> = (0..shape.len()).collect();
-            let value = lo.em.reshape(out, &shape);
-            single(View::plain(value, shape, &identity, data.dtype()))
-        }
-        _ => unsupported!("run-time indices into run-time data"),
-    }
 }
 
 /// `DepthToSpace`: a reshape, a transpose and a reshape of external axes.

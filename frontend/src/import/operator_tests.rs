@@ -1,0 +1,189 @@
+//! Operators one by one: values judged by tract, forms by what the module holds.
+
+use strata_ir::dialect::Op;
+
+use super::tests::{Attr, Net, check, count, n_transposes, noise};
+use super::*;
+
+#[test]
+fn transposed_convolutions_of_volumes() {
+    for (weight, attrs) in [
+        (&[3, 2, 2, 3, 3][..], vec![]),
+        (
+            &[3, 2, 3, 2, 3],
+            vec![
+                ("strides", Attr::Ints(&[2, 1, 3])),
+                ("pads", Attr::Ints(&[1, 0, 2, 0, 1, 1])),
+                ("output_padding", Attr::Ints(&[1, 0, 2])),
+            ],
+        ),
+        (&[3, 1, 2, 2, 2], vec![("group", Attr::Int(3)), ("dilations", Attr::Ints(&[2, 1, 1]))]),
+    ] {
+        let bias = [weight[1] * if weight[1] == 1 { 3 } else { 1 }];
+        let net = Net::new(13, &[1, 3, 3, 4, 2]).weight("w", weight).weight("b", &bias);
+        check(&net.node("ConvTranspose", "x w b", "y", &attrs).model("y"));
+    }
+    let net = Net::new(13, &[1, 4, 7]).weight("w", &[4, 3, 3]);
+    check(&net.node("ConvTranspose", "x w", "y", &[("strides", Attr::Ints(&[2]))]).model("y"));
+}
+
+#[test]
+fn padding_written_as_a_concatenation_is_padding() {
+    let zeros = vec![0.0; 2 * 25];
+    let net = Net::new(13, &[1, 3, 5, 5])
+        .weight("w", &[4, 3, 1, 1])
+        .floats("zeros", &[1, 2, 5, 5], zeros)
+        .node("Conv", "x w", "c", &[])
+        .node("Concat", "zeros c zeros", "y", &[("axis", Attr::Int(1))]);
+    let module = check(&net.model("y")).module;
+    assert_eq!(count(&module, |op| matches!(op, Op::Concat(_))), 0);
+    assert_eq!(count(&module, |op| matches!(op, Op::Pad(_))), 2);
+    // Numbers that differ are data.
+    let net = Net::new(13, &[1, 3, 5, 5])
+        .weight("w", &[1, 2, 5, 5])
+        .node("Concat", "x w", "y", &[("axis", Attr::Int(1))]);
+    assert_eq!(count(&check(&net.model("y")).module, |op| matches!(op, Op::Concat(_))), 1);
+}
+
+#[test]
+fn heads_of_attention_are_cut_where_they_lie() {
+    // As Paddle and PyTorch write it: one product for query, key and value, taken apart on an axis of its own.
+    let mut net = Net::new(13, &[1, 6, 8])
+        .weight("w", &[8, 24])
+        .ints("split", &[1, 6, 3, 2, 4])
+        .ints("axes", &[0])
+        .node("MatMul", "x w", "a", &[])
+        .node("Reshape", "a split", "b", &[])
+        .node("Transpose", "b", "c", &[("perm", Attr::Ints(&[2, 0, 3, 1, 4]))]);
+    for (part, name) in ["q", "k", "v"].into_iter().enumerate() {
+        let part = part as i64;
+        net = net
+            .ints(&format!("{name}_from"), &[part])
+            .ints(&format!("{name}_to"), &[part + 1])
+            .node("Slice", &format!("c {name}_from {name}_to axes"), &format!("{name}_part"), &[])
+            .node("Squeeze", &format!("{name}_part axes"), name, &[]);
+    }
+    let net = net
+        .node("Transpose", "k", "kt", &[("perm", Attr::Ints(&[0, 1, 3, 2]))])
+        .node("MatMul", "q kt", "s", &[])
+        .node("Softmax", "s", "p", &[])
+        .node("MatMul", "p v", "y", &[]);
+    let module = check(&net.model("y")).module;
+    let is_wide = |op: &Op| matches!(op, Op::Slice(_));
+    assert_eq!(count(&module, is_wide), 3);
+    for op in module.walk(module.body()) {
+        if is_wide(&module.op(op).op) {
+            assert_eq!(module.tensor_ty(module.result(op)).shape.last(), Some(&8), "a third of the channels");
+        }
+    }
+}
+
+#[test]
+fn groups_are_normalised_without_moving_data() {
+    // As PyTorch exports GroupNorm.
+    let net = Net::new(13, &[1, 6, 4, 5])
+        .weight("w", &[6, 6, 3, 3])
+        .ints("groups", &[0, 2, -1])
+        .floats("ones", &[2], vec![1.0; 2])
+        .floats("zeros", &[2], vec![0.0; 2])
+        .ints("whole", &[1, 6, 2, 3])
+        .weight("scale", &[6, 1, 1])
+        .weight("bias", &[6, 1, 1])
+        .node("Conv", "x w", "a", &[])
+        .node("Reshape", "a groups", "b", &[])
+        .node("InstanceNormalization", "b ones zeros", "c", &[])
+        .node("Reshape", "c whole", "d", &[])
+        .node("Mul", "d scale", "e", &[])
+        .node("Add", "e bias", "y", &[]);
+    assert_eq!(n_transposes(&check(&net.model("y"))), 0);
+}
+
+#[test]
+fn resizes_beyond_one_resize() {
+    for (mode, coordinates, scales) in [
+        ("cubic", "half_pixel", [1.0, 1.0, 2.0, 1.5]),
+        ("cubic", "align_corners", [1.0, 1.0, 2.0, 3.0]),
+        ("linear", "half_pixel", [1.0, 2.0, 0.5, 1.5]),
+        ("nearest", "asymmetric", [1.0, 2.0, 2.0, 1.0]),
+    ] {
+        let attrs = [
+            ("mode", Attr::Text(mode)),
+            ("coordinate_transformation_mode", Attr::Text(coordinates)),
+            ("nearest_mode", Attr::Text("floor")),
+        ];
+        let net = Net::new(13, &[1, 2, 4, 6]).floats("scales", &[4], scales.to_vec());
+        check(&net.node("Resize", "x _ scales", "y", &attrs).model("y"));
+    }
+}
+
+#[test]
+fn indexing() {
+    let axis = |axis| [("axis", Attr::Int(axis))];
+    let net = Net::new(13, &[3, 4, 5]).ints("i", &[2, 0, 1, 2]);
+    check(&net.node("Gather", "x i", "y", &axis(1)).model("y"));
+    // More runs of indices than are cut.
+    let many: Vec<i64> = (0..100).map(|i| i * 7 % 4).collect();
+    let net = Net::new(13, &[3, 4, 5]).ints("i", &many);
+    check(&net.node("Gather", "x i", "y", &axis(1)).model("y"));
+    // Indices that the network computes.
+    let net = Net::new(13, &[3, 4, 5]).weight("table", &[2, 4, 3]);
+    let net = net.node("ArgMax", "x", "i", &[("axis", Attr::Int(1)), ("keepdims", Attr::Int(0))]);
+    check(&net.node("Gather", "table i", "y", &axis(1)).model("y"));
+    let net = Net::new(13, &[3, 4, 5])
+        .node("ArgMax", "x", "i", &[("axis", Attr::Int(1))])
+        .node("GatherElements", "x i", "y", &axis(1));
+    check(&net.model("y"));
+    let net = Net::new(13, &[3, 4, 5])
+        .ints("flat", &[2, 1, 0, 3])
+        .ints("pairs", &[2, 2])
+        .node("Reshape", "flat pairs", "i", &[])
+        .node("GatherND", "x i", "y", &[]);
+    check(&net.model("y"));
+    let net = Net::new(16, &[4, 5])
+        .ints("flat", &[3, 1])
+        .ints("column", &[2, 1])
+        .weight("new", &[2, 5])
+        .node("Reshape", "flat column", "i", &[])
+        .node("ScatterND", "x i new", "y", &[]);
+    check(&net.model("y"));
+    let net = Net::new(13, &[4, 5]).ints("k", &[2]).node("TopK", "x k", "y i", &[]);
+    check(&net.model("y i"));
+    let net = Net::new(14, &[4, 5]).node("Trilu", "x", "y", &[("upper", Attr::Int(0))]);
+    check(&net.model("y"));
+    let net = Net::new(14, &[4, 5]).floats("unused", &[1], noise(1, 1)).ints("one", &[1]);
+    check(&net.node("CumSum", "x one", "y", &[]).model("y"));
+}
+
+#[test]
+fn einstein_sums() {
+    for (equation, shape) in [
+        ("bij,bjk->bik", &[2, 4, 3][..]),
+        ("bij,bkj->bik", &[2, 3, 4]),
+        ("bij,bkj->kbi", &[2, 3, 4]),
+        ("bij,jk->bik", &[4, 3]),
+        ("bij,bij->b", &[2, 5, 4]),
+    ] {
+        let net = Net::new(13, &[2, 5, 4]).weight("w", shape);
+        check(&net.node("Einsum", "x w", "y", &[("equation", Attr::Text(equation))]).model("y"));
+    }
+    let net = Net::new(13, &[2, 5, 4]);
+    check(&net.node("Einsum", "x", "y", &[("equation", Attr::Text("abc->ca"))]).model("y"));
+}
+
+#[test]
+fn what_is_unsupported_of_a_known_operator_is_declined() {
+    let cases = [
+        Net::new(13, &[3, 3]).node("Einsum", "x", "y", &[("equation", Attr::Text("ii->i"))]),
+        Net::new(13, &[600, 2])
+            .ints("k", &[3])
+            .node("TopK", "x k", "y i", &[("axis", Attr::Int(0))]),
+        Net::new(6, &[1, 2, 3]).node("Dropout", "x", "y", &[]),
+        Net::new(8, &[1, 2, 3])
+            .weight("v", &[2, 3])
+            .node("BatchNormalization", "x v v v v", "y", &[("spatial", Attr::Int(0))]),
+    ];
+    for net in cases {
+        let error = import_proto(&net.model("y"), &ImportOptions::default());
+        assert!(matches!(error, Err(ImportError::Unsupported(_))), "{error:?}");
+    }
+}
