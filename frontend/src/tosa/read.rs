@@ -498,7 +498,7 @@ fn constant(declared: &Declared<'_>, ty: &Type) -> Result<Tensor, String> {
     let len = n.checked_mul(size).ok_or("the constant is too large")?;
     let found = declared.data.len();
     // Serialisers pad byte vectors to eight bytes.
-    let Some(bytes) = declared.data.get(..len).filter(|_| found <= len.next_multiple_of(8)) else {
+    let Some(bytes) = declared.data.get(..len).filter(|_| found <= len.max(1).next_multiple_of(8)) else {
         return Err(format!("a constant of type {ty} takes {len} bytes, found {found}"));
     };
     let data = if elem == ElemType::I48 {
