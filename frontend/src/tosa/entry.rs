@@ -1,5 +1,7 @@
 //! Which function of a foreign module is compiled, and where it enters the compiler.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use strata_ir::attr::Attribute;
 use strata_ir::diag::{Diagnostic, code};
 use strata_ir::dialect::Op;
@@ -11,6 +13,8 @@ use crate::import::{ImportError, Malformation, UnsupportedNode};
 /// The function that the compiler takes, and the one that our own dumps keep beside it for the host.
 const MAIN: &str = "main";
 const HOST: &str = "host";
+/// The attribute of a port that names it.
+const NAME: &str = "strata.name";
 
 /// Where a function enters the compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +25,8 @@ pub enum Entry {
     Integer,
 }
 
-/// Brings a module that another tool wrote into the form of an import: it verifies, and the function to compile is
-/// called `main`. That is the function of that name, or the only one there is.
+/// Brings a module that another tool wrote into the form of an import: it verifies, the function to compile is called
+/// `main`, and its ports have names. That is the function of that name, or the only one there is.
 ///
 /// # Errors
 /// If the module does not verify, or it does not say which function is meant.
@@ -50,8 +54,49 @@ pub fn prepare(module: &mut Module) -> Result<(), ImportError> {
         })
         .collect();
     match others[..] {
-        [] => Ok(()),
+        [] => {
+            name_ports(module);
+            Ok(())
+        }
         _ => Err(malformed(format!("functions beside @{MAIN} have no use: {}", others.join(", ")))),
+    }
+}
+
+/// Gives the ports of `main` names that differ: those that they have where they can stay, else `input0`, `output0` and so
+/// on. Tensors pass between the parts of a bundle by name.
+fn name_ports(module: &mut Module) {
+    let Some(main) = module.function(MAIN) else { return };
+    let Op::Func(func) = &module.op(main).op else { return };
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut named = |attrs: &Option<Attribute>, n: usize, what: &str| {
+        let dicts = (0..n).map(|index| {
+            let mut dict = match attrs {
+                Some(Attribute::Array(dicts)) => match dicts.get(index) {
+                    Some(Attribute::Dict(dict)) => dict.clone(),
+                    _ => BTreeMap::new(),
+                },
+                _ => BTreeMap::new(),
+            };
+            let given = match dict.get(NAME) {
+                Some(Attribute::Str(name)) if !name.is_empty() => name.clone(),
+                _ => format!("{what}{index}"),
+            };
+            let mut name = given.clone();
+            let mut n = 2;
+            while !taken.insert(name.clone()) {
+                name = format!("{given}#{n}");
+                n += 1;
+            }
+            dict.insert(NAME.to_owned(), Attribute::Str(name));
+            Attribute::Dict(dict)
+        });
+        Some(Attribute::Array(dicts.collect()))
+    };
+    let ty = &func.function_type;
+    let arg_attrs = named(&func.arg_attrs, ty.inputs.len(), "input");
+    let res_attrs = named(&func.res_attrs, ty.results.len(), "output");
+    if let Op::Func(func) = &mut module.op_mut(main).op {
+        (func.arg_attrs, func.res_attrs) = (arg_attrs, res_attrs);
     }
 }
 
