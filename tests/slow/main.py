@@ -12,10 +12,12 @@ import detect
 import dumps
 import floats
 import headline
+import natural
+import tosa_suite
 import vectors
 from harness import Failed, Skipped
 
-MODULES = [dumps, bits, floats, detect, classify, bad_input, vectors, headline]
+MODULES = [dumps, bits, natural, floats, detect, classify, bad_input, vectors, tosa_suite, headline]
 
 
 def outcome(check):
