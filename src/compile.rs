@@ -1,15 +1,17 @@
-//! Compiling: an ONNX model to a bundle, through every phase of the IR.
+//! Compiling: an ONNX model or a TOSA function to a bundle, through every phase of the IR.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `parts` | import and quantisation, in as many parts as the machine and the host need |
 //! | `calibrate`, `noise` | what activations are calibrated on |
+//! | `tosa` | functions of TOSA, which need no import |
 //! | `assemble` | plans, programs, and the bundle of all parts |
 
 mod assemble;
 mod calibrate;
 mod noise;
 mod parts;
+mod tosa;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -316,7 +318,8 @@ fn word<T: serde::Serialize>(value: &T) -> String {
 
 fn network_name(file_name: &str) -> String {
     let base = file_name.rsplit(['/', '\\']).next().unwrap_or(file_name);
-    base.strip_suffix(".onnx").unwrap_or(base).to_owned()
+    let known = [".onnx", ".mlir", ".tosa"].iter().find_map(|extension| base.strip_suffix(extension));
+    known.unwrap_or(base).to_owned()
 }
 
 fn main_ports(module: &Module) -> Result<Vec<strata_isa_spec::bundle::Port>, CompileError> {

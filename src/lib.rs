@@ -17,7 +17,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`compile`] | ONNX to bundle, through every phase |
+//! | [`compile`] | ONNX and TOSA to bundle, through every phase |
+//! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`stats`] | the statistics, with stable keys |
 //! | [`report`] | figures as people read them |
@@ -25,6 +26,7 @@
 
 pub mod cli;
 pub mod compile;
+pub mod evaluate;
 pub mod io;
 pub mod report;
 pub mod session;

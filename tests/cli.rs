@@ -333,3 +333,87 @@ fn the_host_runs_what_the_machine_cannot() {
     assert!(err.contains("Hardmax `pick`"), "{err}");
     assert!(!scratch.path("none.strata").exists());
 }
+
+/// Folders `a` and `b` hold the same arrays under the same names.
+fn same_arrays(scratch: &Scratch, a: &str, b: &str, names: &[&str]) {
+    for name in names {
+        let [a, b] = [a, b].map(|folder| load(&scratch.path(&format!("{folder}/{name}.npy"))));
+        assert_eq!((a.shape, a.values), (b.shape, b.values), "{name}");
+    }
+}
+
+#[test]
+fn functions_of_tosa_are_compiled_and_run_from_either_form() {
+    let scratch = Scratch::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("frontend/tests/tosa");
+    let values = (0..32).map(|i| f64::from(i * 41 % 251 - 125)).collect();
+    let input = Array::new(vec![1, 4, 4, 2], DType::I8, values).expect("fits");
+    scratch.write("in.npy", input.to_npy());
+    for form in ["mlir", "tosa"] {
+        let model = folder.join(format!("small.{form}"));
+        let model = model.to_str().expect("UTF-8");
+        let (bundle, run, ran) = (format!("{form}.strata"), format!("{form}-eval"), format!("{form}-ran"));
+        scratch.ends(0, &["run", model, "--input", "0=in.npy", "--output-dir", &run]);
+        scratch.ends(0, &["compile", model, "-o", &bundle, "--target", "micro"]);
+        scratch.ends(0, &["run", &bundle, "--input", "0=in.npy", "--output-dir", &ran]);
+        same_arrays(&scratch, &run, &ran, &["0", "1"]);
+        let (out, _) = scratch.ends(0, &["inspect", model]);
+        assert!(out.contains("tosa.conv2d"), "{out}");
+    }
+    same_arrays(&scratch, "mlir-eval", "tosa-eval", &["0", "1"]);
+    assert_eq!(load(&scratch.path("mlir-eval/1.npy")).dtype, DType::I32);
+}
+
+#[test]
+fn functions_of_floats_are_calibrated_and_those_that_do_not_fit_are_declined_or_refused() {
+    let scratch = Scratch::new();
+    let conv = "func.func @forward(%x: tensor<1x8x8x3xf32> {strata.name = \"image\"}) -> tensor<1x8x8x4xf32> {
+        %w = \"tosa.const\"() <{values = dense<0.25> : tensor<4x3x3x3xf32>}> : () -> tensor<4x3x3x3xf32>
+        %b = \"tosa.const\"() <{values = dense<1.0> : tensor<4xf32>}> : () -> tensor<4xf32>
+        %z = \"tosa.const\"() <{values = dense<0.0> : tensor<1xf32>}> : () -> tensor<1xf32>
+        %y = tosa.conv2d %x, %w, %b, %z, %z {acc_type = f32, dilation = array<i64: 1, 1>, pad = array<i64: 1, 1, 1, 1>, stride = array<i64: 1, 1>} : (tensor<1x8x8x3xf32>, tensor<4x3x3x3xf32>, tensor<4xf32>, tensor<1xf32>, tensor<1xf32>) -> tensor<1x8x8x4xf32>
+        return %y : tensor<1x8x8x4xf32>
+    }";
+    scratch.write("net.mlir", conv);
+    let values = (0..192).map(|i| (i % 17) as f32 / 17.0).collect();
+    scratch.write("in.npy", Array::f32(vec![1, 8, 8, 3], values).to_npy());
+    let (out, _) = scratch.ends(0, &["compile", "net.mlir", "-o", "net.strata", "--calibrate", "in.npy"]);
+    assert!(out.contains("dB signal to quantisation noise"), "{out}");
+    scratch.ends(0, &["run", "net.mlir", "--input", "image=in.npy", "--output-dir", "f32"]);
+    scratch.ends(0, &["run", "net.strata", "--input", "image=in.npy", "--output-dir", "int8"]);
+    let output = |folder: &str| load(&scratch.path(&format!("{folder}/output0.npy")));
+    assert!(relative_error(&output("f32"), &output("int8")) < 0.02);
+
+    let seam = "func.func @f(%a: tensor<4xi8>) -> tensor<4xf32> {
+        %0 = tosa.cast %a : (tensor<4xi8>) -> tensor<4xf32>
+        return %0 : tensor<4xf32>
+    }";
+    scratch.write("seam.mlir", seam);
+    let (_, err) = scratch.ends(3, &["compile", "seam.mlir"]);
+    assert!(err.contains("narrow integers"), "{err}");
+    scratch.write(
+        "wrong.mlir",
+        seam.replace("-> tensor<4xf32>", "-> tensor<5xf32>").replace(": tensor<4xf32>", ": tensor<5xf32>"),
+    );
+    let (_, err) = scratch.ends(1, &["compile", "wrong.mlir"]);
+    assert!(err.contains("the result type is tensor<5xf32>"), "{err}");
+    scratch.write("bad.tosa", b"\x10\0\0\0TOSA\xff\xff\xff\xff");
+    let (_, err) = scratch.ends(1, &["run", "bad.tosa"]);
+    assert!(err.contains("malformed") && err.contains("byte"), "{err}");
+    let (_, err) = scratch.ends(1, &["run", "net.mlir", "--input", "image=net.mlir"]);
+    assert!(!err.is_empty());
+}
+
+#[test]
+fn a_quantised_dump_is_a_front_door_too() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--calibrate", &input, "--dump-phases", "dump"]);
+    scratch.ends(0, &["compile", "dump/1-quant.mlir", "-o", "again.strata"]);
+    let by_position = format!("0={input}");
+    for (model, folder) in [("net.strata", "a"), ("again.strata", "b"), ("dump/1-quant.mlir", "c")] {
+        scratch.ends(0, &["run", model, "--input", &by_position, "--output-dir", folder]);
+    }
+    same_arrays(&scratch, "a", "b", &["0"]);
+    same_arrays(&scratch, "a", "c", &["0"]);
+}

@@ -7,6 +7,7 @@
 //! | [`partition`](mod@partition) | cuts a graph into parts for the machine and parts for the host |
 //! | [`proto`] | ONNX files as protobuf messages |
 //! | [`reference`](mod@reference) | the same file run by tract, as an outside judge in tests |
+//! | [`tosa`] | TOSA flatbuffers, and functions of TOSA that other tools wrote, to the IR |
 //! | [`zoo`] | published networks written as ONNX files |
 
 pub mod host;
@@ -14,4 +15,5 @@ pub mod import;
 pub mod partition;
 pub mod proto;
 pub mod reference;
+pub mod tosa;
 pub mod zoo;

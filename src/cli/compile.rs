@@ -1,4 +1,4 @@
-//! `strata compile`: an ONNX model to a bundle.
+//! `strata compile`: an ONNX model or a TOSA function to a bundle.
 
 use std::path::{Path, PathBuf};
 
@@ -17,11 +17,13 @@ use crate::compile::{CalibrationData, CompileOptions, Compiled, Compiler, Event}
 use crate::io::{self, write_atomic};
 use crate::{Mode, Objective};
 
-/// Compile an ONNX model to a bundle
+/// Compile an ONNX model or a TOSA function to a bundle
+///
+/// A function of TOSA in integers, as other tools quantise it, is compiled as it stands; one in f32 is calibrated and quantised as an ONNX model is.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The ONNX file
-    #[arg(value_name = "MODEL.onnx")]
+    /// An ONNX file, a TOSA flatbuffer (.tosa), or MLIR with one function of TOSA (.mlir)
+    #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The bundle to write [default: the model's name with .strata]
     #[arg(long, short, value_name = "FILE")]
@@ -92,19 +94,20 @@ enum ObjectiveArg {
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let emit = args.emit.as_deref().and_then(Phase::from_name);
     let options = options(args)?;
-    let Content::Onnx(bytes) = model::content(&args.model)? else {
-        return Err(Failure::file(&args.model, "not an ONNX model"));
-    };
+    let source = source(args, console)?;
     if let Some(folder) = &args.dump_phases {
         create_folder(folder)?;
     }
-    let options = CompileOptions { calibration: calibration(args, &bytes)?, ..options };
+    let options = CompileOptions { calibration: calibration(args, &source)?, ..options };
     let compiler = Compiler::new(options);
     let progress = console.progress(None);
     let mut dumps = Dumps { args, emit, progress: &progress, failure: None, emitted: None, part: None };
     let file_name = model::file_name(&args.model);
     let observer = &mut |event: Event<'_>| dumps.see(event);
-    let compiled = compiler.compile_onnx(&bytes, &file_name, observer);
+    let compiled = match source {
+        Source::Onnx(bytes) => compiler.compile_onnx(&bytes, &file_name, observer),
+        Source::Module(module) => compiler.compile_module(module, &file_name, observer),
+    };
     let (failure, emitted) = (dumps.failure.take(), dumps.emitted.take());
     drop(progress);
     if let Some(failure) = failure {
@@ -146,6 +149,29 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     }
 }
 
+/// What is compiled.
+enum Source {
+    /// An ONNX file's bytes.
+    Onnx(Vec<u8>),
+    /// A function of plain TOSA.
+    Module(Module),
+}
+
+fn source(args: &Args, console: &Console) -> Result<Source, Failure> {
+    let path = &args.model;
+    let module = match model::content(path)? {
+        Content::Onnx(bytes) => return Ok(Source::Onnx(bytes)),
+        Content::Bundle(_) => return Err(Failure::file(path, "a bundle is compiled already")),
+        Content::Ir(text) => model::function(path, &text, console)?,
+        Content::Tosa(bytes) => model::flatbuffer(path, &bytes)?,
+    };
+    if !args.input_shapes.is_empty() {
+        let what = "--input-shape is for ONNX models; a TOSA function's shapes are fixed".to_owned();
+        return Err(Failure::Usage(what));
+    }
+    Ok(Source::Module(module))
+}
+
 fn options(args: &Args) -> Result<CompileOptions, Failure> {
     Ok(CompileOptions {
         mode: match args.mode {
@@ -167,14 +193,17 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
 }
 
 /// What activations are calibrated on. Samples need the shapes of the inputs, which only the import tells.
-fn calibration(args: &Args, bytes: &[u8]) -> Result<CalibrationData, Failure> {
+fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure> {
     let Some(path) = &args.calibrate else {
         let CalibrationData::Noise { samples, .. } = CalibrationData::default() else {
             return Ok(CalibrationData::default());
         };
         return Ok(CalibrationData::Noise { seed: args.seed, samples });
     };
-    let inputs = model::onnx_inputs(bytes, &args.model, &args.input_shapes)?;
+    let inputs = match source {
+        Source::Onnx(bytes) => model::onnx_inputs(bytes, &args.model, &args.input_shapes)?,
+        Source::Module(module) => model::main_ports(module)?.0,
+    };
     model::calibration(path, &inputs, &args.images.options())
 }
 

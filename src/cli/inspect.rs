@@ -19,10 +19,10 @@ use crate::io::array::show_shape;
 use crate::report::human_bytes;
 use crate::stats::Stats;
 
-/// Show what a bundle, an ONNX model or a module of the IR holds
+/// Show what a bundle, an ONNX or TOSA model or a module of the IR holds
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A .strata, .onnx or .mlir file
+    /// A .strata, .onnx, .tosa or .mlir file
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Shape of an input of an ONNX model
@@ -48,6 +48,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             bundle_text(&bundle, args.stages)
         }
         Content::Ir(source) => module_text(path, &model::module(path, &source, console)?),
+        Content::Tosa(bytes) => module_text(path, &model::flatbuffer(path, &bytes)?),
         Content::Onnx(bytes) => module_text(path, &model::imported(&bytes, path, &args.input_shapes)?),
     };
     console.print(&text)

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use strata_frontend::import::{self, ImportOptions};
 use strata_frontend::proto::decode;
+use strata_frontend::tosa;
 use strata_ir::text::resources::Resources;
 use strata_ir::{Module, diag, text};
 use strata_isa_spec::bundle::{Bundle, Port};
+use strata_passes::manager::Phase;
 
 use super::console::Console;
 use super::failure::Failure;
@@ -22,6 +24,8 @@ pub(super) enum Content {
     Bundle(Vec<u8>),
     /// The text of a module.
     Ir(String),
+    /// A TOSA flatbuffer's bytes.
+    Tosa(Vec<u8>),
     /// An ONNX file's bytes.
     Onnx(Vec<u8>),
 }
@@ -37,6 +41,9 @@ pub(super) fn content(path: &Path) -> Result<Content, Failure> {
         let text = String::from_utf8(bytes).map_err(|_| Failure::file(path, "not UTF-8 text"))?;
         return Ok(Content::Ir(text));
     }
+    if named("tosa") || tosa::is_flatbuffer(&bytes) && !named("onnx") {
+        return Ok(Content::Tosa(bytes));
+    }
     Ok(Content::Onnx(bytes))
 }
 
@@ -44,7 +51,7 @@ pub(super) fn content(path: &Path) -> Result<Content, Failure> {
 pub(super) fn bundle(path: &Path) -> Result<Bundle, Failure> {
     match content(path)? {
         Content::Bundle(bytes) => Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e)),
-        Content::Ir(_) | Content::Onnx(_) => {
+        Content::Ir(_) | Content::Tosa(_) | Content::Onnx(_) => {
             Err(Failure::file(path, "not a bundle: expected a file that `strata compile` wrote"))
         }
     }
@@ -68,6 +75,25 @@ pub(super) fn module(path: &Path, source: &str, console: &Console) -> Result<Mod
         let shown = diag::render(&errors.0, Some((&name, source)), console.colour());
         Failure::Failed(format!("{}: not a module of the IR\n{shown}", path.display()))
     })
+}
+
+/// The function of plain TOSA that a `.mlir` file holds, ready to be compiled or evaluated.
+pub(super) fn function(path: &Path, source: &str, console: &Console) -> Result<Module, Failure> {
+    let mut module = module(path, source, console)?;
+    let phase = Phase::of(&module);
+    if phase > Phase::Quant {
+        let what = format!("a module at phase `{phase}`; `strata opt` takes those, this command plain TOSA");
+        return Err(Failure::file(path, what));
+    }
+    let prepared = tosa::entry::prepare(&mut module);
+    prepared.map_err(|error| Failure::from(CompileError::from(error)).about(path))?;
+    Ok(module)
+}
+
+/// The function of a TOSA flatbuffer.
+pub(super) fn flatbuffer(path: &Path, bytes: &[u8]) -> Result<Module, Failure> {
+    let read = tosa::read(bytes, &file_name(path));
+    read.map_err(|error| Failure::from(CompileError::from(error)).about(path))
 }
 
 /// The f32 import of a model.

@@ -60,7 +60,9 @@ pub(super) fn verify(args: &VerifyArgs, console: &Console) -> Result<(), Failure
     let bundle = match model::content(path)? {
         Content::Bundle(bytes) => Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e))?,
         Content::Ir(source) => return verify_module(path, &source, console),
-        Content::Onnx(_) => return Err(Failure::file(path, "neither a bundle nor a .mlir file")),
+        Content::Tosa(_) | Content::Onnx(_) => {
+            return Err(Failure::file(path, "neither a bundle nor a .mlir file"));
+        }
     };
     let target = &bundle.manifest.target;
     let mut problems: Vec<String> = target.problems();

@@ -1,7 +1,8 @@
-//! `strata run`: a bundle on the machine's interpreter, or an ONNX model on the f32 evaluator.
+//! `strata run`: a bundle on the machine's interpreter, or an ONNX model or a TOSA function on the evaluator.
 
 use std::path::PathBuf;
 
+use strata_ir::Module;
 use strata_isa_spec::bundle::{Bundle, Port};
 use strata_isa_spec::timed;
 
@@ -11,17 +12,18 @@ use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::tables::{count, megabytes, millijoules, percent, row, show, table, words};
+use crate::evaluate;
 use crate::io::{Array, file_stem, write_atomic};
 use crate::session::{self, Session};
 use crate::stats::SimulatedStats;
 
-/// Run a bundle on the interpreter, or an ONNX model in f32
+/// Run a bundle on the interpreter, or a model on the evaluator
 ///
-/// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32.
+/// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32, a TOSA function in its own arithmetic.
 /// Outputs are written as NAME.npy, or as 0.npy, 1.npy, … when all inputs are named by position.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A bundle or an ONNX model
+    /// A bundle, an ONNX model, a TOSA flatbuffer (.tosa) or MLIR with one function of TOSA (.mlir)
     #[arg(value_name = "FILE")]
     model: PathBuf,
     /// An input by name or position: .npy, .npz with one array, PNG or JPEG
@@ -30,7 +32,7 @@ pub(super) struct Args {
     /// Where the outputs go
     #[arg(long, short = 'o', value_name = "DIR")]
     output_dir: Option<PathBuf>,
-    /// Write the machine's integers, not what they stand for (bundles only)
+    /// Write the machine's integers, not what they stand for (bundles and quantised TOSA functions)
     #[arg(long)]
     raw: bool,
     /// Simulate the program's time too (bundles only)
@@ -65,7 +67,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             }
             run_onnx(args, &bytes, console)
         }
-        Content::Ir(_) => Err(Failure::file(&args.model, "takes a bundle or an ONNX model")),
+        Content::Ir(text) => run_module(args, &model::function(&args.model, &text, console)?, console),
+        Content::Tosa(bytes) => run_module(args, &model::flatbuffer(&args.model, &bytes)?, console),
     }
 }
 
@@ -118,6 +121,26 @@ fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure>
     let inputs = model::inputs(&args.inputs, &takes, &args.images.options())?;
     progress.step("evaluating in f32");
     let outputs = session::evaluate(&module, &inputs)?;
+    drop(progress);
+    write_outputs(args, &takes, &gives, &outputs, console)
+}
+
+/// Evaluates a function of plain TOSA.
+fn run_module(args: &Args, module: &Module, console: &Console) -> Result<(), Failure> {
+    if args.timing || args.stats.is_some() {
+        return Err(Failure::Usage(
+            "--timing and --stats are for bundles; compile the function first".to_owned(),
+        ));
+    }
+    if !args.input_shapes.is_empty() {
+        let what = "--input-shape is for ONNX models; a TOSA function's shapes are fixed".to_owned();
+        return Err(Failure::Usage(what));
+    }
+    let (takes, gives) = evaluate::ports(module, args.raw)?;
+    let inputs = model::inputs(&args.inputs, &takes, &args.images.options())?;
+    let progress = console.progress(None);
+    progress.step("evaluating");
+    let outputs = evaluate::evaluate(module, &inputs, args.raw)?;
     drop(progress);
     write_outputs(args, &takes, &gives, &outputs, console)
 }

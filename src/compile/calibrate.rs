@@ -33,16 +33,28 @@ impl Compiler {
         imported: &Imported,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Calibrated, CompileError> {
-        let macs = f32_macs(&imported.module);
-        let (module, samples) = match &self.options.calibration {
-            CalibrationData::Samples(samples) => (imported.module.clone(), samples.clone()),
+        let module = match &self.options.calibration {
+            CalibrationData::Samples(_) => imported.module.clone(),
+            CalibrationData::Noise { .. } => {
+                self.smaller(model, &imported.module, f32_macs(&imported.module))
+            }
+        };
+        self.calibrate_on(module, observer)
+    }
+
+    /// Gathers ranges of a module on the given data, or on noise, at the module's size.
+    pub(super) fn calibrate_on(
+        &self,
+        module: Module,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Calibrated, CompileError> {
+        let samples = match &self.options.calibration {
+            CalibrationData::Samples(samples) => samples.clone(),
             CalibrationData::Noise { seed, samples } => {
-                let module = self.smaller(model, &imported.module, macs);
                 let ports = main_ports(&module)?;
                 let shapes: Vec<&[usize]> = ports.iter().map(|port| &port.shape[..]).collect();
                 observer(Event::noise(*samples, &shapes));
-                let samples = (0..*samples).map(|at| noise::sample(*seed, at, &shapes)).collect();
-                (module, samples)
+                (0..*samples).map(|at| noise::sample(*seed, at, &shapes)).collect()
             }
         };
         let tensors = samples

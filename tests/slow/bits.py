@@ -29,10 +29,14 @@ from harness import (
 )
 
 
-def small_centerface(name):
-    """At a size for the reference model; its outputs have every pixel of four maps."""
-    network = trained(name)
-    return dataclasses.replace(network, shapes={port: [1, 3, 64, 64] for port in network.shapes})
+def small(*shape):
+    """A trained model at a size for the reference model."""
+
+    def network(name):
+        found = trained(name)
+        return dataclasses.replace(found, shapes={port: list(shape) for port in found.shapes})
+
+    return network
 
 
 # Bytes of activation SRAM that force each network to spill, and yet let every layer stream.
@@ -45,7 +49,16 @@ NETWORKS = {
     "vgg16": (zoo, "96KiB"),
     "fsrcnn": (zoo, "64KiB"),
     "ppocr_cls": (trained, "96KiB"),
-    "centerface": (small_centerface, "64KiB"),
+    "centerface": (small(1, 3, 64, 64), "64KiB"),
+    "efficientnet_lite0": (small(1, 3, 64, 64), "64KiB"),
+    "open_nsfw": (small(1, 64, 64, 3), "64KiB"),
+    "ppocrv4_det": (small(1, 3, 64, 64), "96KiB"),
+    "waifu2x_upconv7": (small(1, 3, 32, 32), "64KiB"),
+    "mlsd_tiny": (small(1, 64, 64, 4), "64KiB"),
+    "mnist_cntk": (trained, "16KiB"),
+    "mtcnn_pnet": (small(1, 36, 48, 3), "16KiB"),
+    "mtcnn_rnet": (trained, "16KiB"),
+    "mtcnn_onet": (trained, "32KiB"),
 }
 
 
@@ -57,15 +70,20 @@ def compiled(network, mode, flags):
     return folder, bundle
 
 
+def random_integers(ports):
+    """An array of random integers for each port."""
+    generator = numpy.random.default_rng(7)
+    for port in ports:
+        demand(port["machine_dtype"] == "i8", f"input {port['name']} is of {port['machine_dtype']}")
+    return [generator.integers(-128, 128, port["machine_shape"], numpy.int8) for port in ports]
+
+
 def judged(quant, ports):
     """Random integers for the ports, and what the reference model and the evaluator both make of them."""
     case = scratch("case")
-    generator = numpy.random.default_rng(7)
-    inputs = []
-    for at, port in enumerate(ports):
-        demand(port["machine_dtype"] == "i8", f"input {port['name']} is of {port['machine_dtype']}")
-        inputs.append(generator.integers(-128, 128, port["machine_shape"], numpy.int8))
-        numpy.save(case / f"in{at}.npy", inputs[-1])
+    inputs = random_integers(ports)
+    for at, array in enumerate(inputs):
+        numpy.save(case / f"in{at}.npy", array)
     done = call([RELEASE / "examples/evaluate", quant, case])
     demand(done.returncode == 0, f"the evaluator: {last_words(done)}")
     done = call([TOOLS / "python", "-B", ROOT / "tests/judges/tosa.py", case])
@@ -109,6 +127,7 @@ def check(name):
         ("multi, starved", "multi", ["--set", f"memory.activation={starved}"]),
         ("single, generous", "single", generous),
         ("single, starved", "single", ["--set", f"memory.activation={starved}"]),
+        ("multi, micro", "multi", ["--target", "micro"]),
     ]:
         runs.append((title, *compiled(network, mode, flags)))
     problems = []

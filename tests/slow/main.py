@@ -13,10 +13,12 @@ import dumps
 import floats
 import headline
 import ocr
+import natural
+import tosa_suite
 import vectors
 from harness import Failed, Skipped
 
-MODULES = [dumps, bits, floats, detect, classify, ocr, bad_input, vectors, headline]
+MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, tosa_suite, headline]
 
 
 def outcome(check):

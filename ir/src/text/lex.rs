@@ -18,6 +18,9 @@ pub(super) enum Token {
     /// `#loc3`, `#tosa.rounding_mode`.
     #[regex(r"#[A-Za-z_][A-Za-z0-9_$.]*")]
     Hash,
+    /// `@main`, `@"odd name"`.
+    #[regex(r#"@([A-Za-z_][A-Za-z0-9_$.]*|"([^"\\\n]|\\[^\n])*")"#)]
+    Symbol,
     /// `!tosa.shape`.
     #[regex(r"![A-Za-z_][A-Za-z0-9_$.]*")]
     Bang,
@@ -97,6 +100,7 @@ impl Token {
             Self::Value => "a value",
             Self::Block => "a block label",
             Self::Hash => "an attribute",
+            Self::Symbol => "a name with `@`",
             Self::Bang => "a type",
             Self::Tensor => "a tensor type",
             Self::Ident => "a name",

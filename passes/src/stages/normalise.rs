@@ -1,8 +1,11 @@
-//! Rewrites that make selection simpler: constants folded, biases of one element spread over the channels.
+//! Rewrites that make selection simpler: constants folded, biases of one element spread over the channels, widening
+//! casts that no other op takes along turned into rescales by one.
 
+use strata_ir::attr::RoundingMode;
 use strata_ir::eval::eval_op;
-use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorData, ValueId};
+use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, TensorData, ValueId, dialect};
 
+use super::select;
 use crate::manager::PassError;
 
 /// Normalises the ops of a block.
@@ -13,6 +16,17 @@ pub(super) fn normalise(module: &mut Module, block: BlockId) -> Result<(), PassE
     for op in module.block_ops(block).to_vec() {
         fold(module, op)?;
         spread_bias(module, op);
+    }
+    let users = module.users(block);
+    for op in module.block_ops(block).to_vec() {
+        // Sums, and elementwise ops, widen their operands themselves; but a cast cannot be left to both.
+        let users = &users[module.result(op)];
+        let are_all =
+            |is: fn(&Op) -> bool| !users.is_empty() && users.iter().all(|&user| is(&module.op(user).op));
+        let taken_along = are_all(select::is_binary) || are_all(|op| matches!(op, Op::ReduceSum(_)));
+        if matches!(module.op(op).op, Op::Cast(_)) && !taken_along {
+            widen_by_rescale(module, op);
+        }
     }
     Ok(())
 }
@@ -32,6 +46,37 @@ fn fold(module: &mut Module, op: OpId) -> Result<(), PassError> {
     module.replace_all_uses(result, folded);
     module.erase(op);
     Ok(())
+}
+
+/// Replaces a cast of `i8` or `i16` to `i32` by a rescale of the same values.
+fn widen_by_rescale(module: &mut Module, op: OpId) {
+    let input = module.op(op).operands()[0];
+    let (from, to) = (module.tensor_ty(input).elem, module.tensor_ty(module.result(op)).elem);
+    if !matches!(from, ElemType::I8 | ElemType::I16) || to != ElemType::I32 {
+        return;
+    }
+    let loc = module.op(op).loc.clone();
+    let mut constant = |elem, value| {
+        let data = TensorData::from_ints(elem, [value]).expect("these element types are integers");
+        module.insert_const_before(op, Tensor::new([1], data), loc.clone())
+    };
+    const SHIFT: i64 = 30;
+    let operands = [
+        input,
+        constant(ElemType::I32, 1 << SHIFT),
+        constant(ElemType::I8, SHIFT),
+        constant(from, 0),
+        constant(to, 0),
+    ];
+    module.set_operands(op, &operands);
+    module.op_mut(op).op = dialect::Rescale {
+        scale32: true,
+        rounding_mode: RoundingMode::SingleRound,
+        per_channel: false,
+        input_unsigned: false,
+        output_unsigned: false,
+    }
+    .into();
 }
 
 fn spread_bias(module: &mut Module, op: OpId) {

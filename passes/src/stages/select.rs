@@ -96,6 +96,12 @@ pub(super) fn select(module: &Module, block: BlockId) -> Result<Selection, Vec<U
         out: Selection::default(),
     };
     let mut refused = Vec::new();
+    for &arg in module.args(block) {
+        if let Err(reason) = selector.read(arg) {
+            let func = module.block_op(block);
+            refused.push(UnsupportedOp::new(module, func, format!("argument {}: {reason}", module.ty(arg))));
+        }
+    }
     for &op in module.block_ops(block) {
         if let Err(reason) = selector.visit(op) {
             refused.push(UnsupportedOp::new(module, op, reason));
@@ -118,7 +124,8 @@ impl Selector<'_> {
     fn visit(&mut self, op: OpId) -> Result<(), Refusal> {
         let data = self.module.op(op);
         match &data.op {
-            Op::Const(_) | Op::ConstShape(_) | Op::FuncReturn(_) => Ok(()),
+            Op::Const(_) | Op::ConstShape(_) => Ok(()),
+            Op::FuncReturn(_) => data.operands().iter().try_for_each(|&value| self.read(value).map(drop)),
             Op::Concat(concat) => self.concat(op, concat.axis),
             Op::Slice(_) => self.slice(op),
             Op::Reshape(_) | Op::Transpose(_) | Op::Identity(_) => self.rearrange(op),
@@ -948,7 +955,8 @@ fn reversed(kind: BinaryKind) -> BinaryKind {
     }
 }
 
-fn is_binary(op: &Op) -> bool {
+/// Whether an op is an elementwise one of two streams.
+pub(super) fn is_binary(op: &Op) -> bool {
     matches!(op, Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Maximum(_) | Op::Minimum(_))
 }
 

@@ -409,7 +409,12 @@ impl<'a> Parser<'a> {
     pub(super) fn string(&mut self) -> Result<String> {
         let span = self.span.clone();
         let quoted = self.expect(Token::Str)?;
-        unescape(&quoted[1..quoted.len() - 1])
+        self.unescaped(&quoted[1..quoted.len() - 1], span)
+    }
+
+    /// What stands between the quotes of a string.
+    pub(super) fn unescaped(&self, text: &str, span: std::ops::Range<usize>) -> Result<String> {
+        unescape(text)
             .ok_or_else(|| self.error_at(span, code::SYNTAX, "the string has a bad escape or is not UTF-8"))
     }
 }

@@ -1,9 +1,9 @@
-//! The parser: MLIR generic-form text to a module, by recursive descent.
+//! The parser: MLIR text to a module, by recursive descent.
 //!
-//! It reads what the printer writes and what `tosa-opt --mlir-print-op-generic` writes of the same ops: location
-//! aliases, inherent attributes among the discardable ones, hexadecimal dense data. It does not read pretty forms,
-//! affine maps, attribute or type aliases, dynamic shapes, successors, or uses before definitions; fused and
-//! call-site locations are read as unknown.
+//! It reads what the printer writes and what `tosa-opt` writes of the same ops, in the generic form and in its own:
+//! location aliases, inherent attributes among the discardable ones, hexadecimal dense data. It does not read other
+//! dialects' own forms, affine maps, attribute or type aliases, dynamic shapes, successors, or uses before definitions;
+//! fused and call-site locations are read as unknown.
 //!
 //! Invariants: no text makes it panic; nesting is bounded by `MAX_DEPTH`; memory is proportional to the text and its
 //! resources, but for repeated values, which are bounded by `MAX_SPLAT_BYTES`. What parses need not verify.
@@ -12,6 +12,7 @@
 
 mod attribute;
 mod location;
+mod pretty;
 mod trailer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,8 +72,8 @@ struct Parser<'a> {
     has_top: bool,
     scopes: Vec<Scope<'a>>,
     errors: Vec<Diagnostic>,
-    /// The names of inherent attributes, by op.
-    rows: BTreeMap<&'static str, BTreeSet<&'static str>>,
+    /// The names of inherent attributes and what they hold, by op.
+    rows: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     trailer_at: Option<usize>,
     blobs: [Option<&'a Resources>; 2],
     tensors: BTreeMap<(&'a str, TensorType), Arc<Tensor>>,
@@ -211,7 +212,7 @@ impl<'a> Parser<'a> {
 
     fn file(&mut self) -> Result<()> {
         for info in Op::all_infos() {
-            self.rows.insert(info.name, info.attrs.iter().map(|a| a.name).collect());
+            self.rows.insert(info.name, info.attrs.into_iter().map(|a| (a.name, a.kind)).collect());
         }
         self.scopes.push(Scope::default());
         let body = self.module.body();
@@ -235,23 +236,34 @@ impl<'a> Parser<'a> {
 
     fn operation(&mut self, block: BlockId) -> Result<()> {
         let results = self.result_names()?;
+        let parsed = if self.token == Token::Ident {
+            self.pretty_operation(block)?
+        } else {
+            self.generic_operation(block)?
+        };
+        self.complete(parsed, results)
+    }
+
+    /// The module's op, which may stand only once, at the top.
+    fn top(&mut self, name_span: Range<usize>) -> Result<OpId> {
+        let body = self.module.body();
+        if self.scopes.len() > 1 || self.has_top || !self.module.block_ops(body).is_empty() {
+            let message = "the module must be the only one, at the top";
+            return Err(self.error_at(name_span, code::SYNTAX, message));
+        }
+        self.has_top = true;
+        Ok(self.module.top())
+    }
+
+    /// `"name"(operands) <{properties}> ({ region }) {attributes} : signature`.
+    fn generic_operation(&mut self, block: BlockId) -> Result<Operation> {
         let name_span = self.span.clone();
         let name = self.string()?;
         let is_top = name == "builtin.module";
-        let op = if is_top {
-            if self.scopes.len() > 1 || self.has_top || !self.module.block_ops(block).is_empty() {
-                return Err(self.error_at(
-                    name_span,
-                    code::SYNTAX,
-                    "the module must be the only one, at the top",
-                ));
-            }
-            self.has_top = true;
-            self.module.top()
-        } else {
-            self.module.append(block, Yield {}, &[], &[], Location::unknown())
+        let op = match is_top {
+            true => self.top(name_span.clone())?,
+            false => self.module.append(block, Yield {}, &[], &[], Location::unknown()),
         };
-
         self.expect(Token::LParen)?;
         let operands = self.list(Token::RParen, Self::use_value)?;
         if self.token == Token::LBracket {
@@ -271,11 +283,23 @@ impl<'a> Parser<'a> {
                 p.nested(|p| p.region(region, isolated))
             })?;
         }
-        let mut extra = if self.eat(Token::LBrace) { self.dict_entries()? } else { BTreeMap::new() };
+        let extra = if self.eat(Token::LBrace) { self.dict_entries()? } else { BTreeMap::new() };
+        self.expect(Token::Colon)?;
+        let signature_start = self.span.start;
+        let signature = self.function_type()?;
+        let signature_span = signature_start..self.last_end;
+        let named = Operation::new(op, name, name_span);
+        Ok(Operation { operands, props, extra, signature, signature_span, ..named })
+    }
+
+    /// Checks an op that was read and enters it with its results.
+    fn complete(&mut self, parsed: Operation, results: Vec<ResultName<'a>>) -> Result<()> {
+        let Operation { op, name, name_span, operands, mut props, mut extra, signature, signature_span } =
+            parsed;
         if let Some(names) = self.rows.get(name.as_str()) {
             let inherent: Vec<String> = extra
                 .keys()
-                .filter(|k| names.contains(k.as_str()) && !props.contains_key(*k))
+                .filter(|k| names.contains_key(k.as_str()) && !props.contains_key(*k))
                 .cloned()
                 .collect();
             for key in inherent {
@@ -283,10 +307,7 @@ impl<'a> Parser<'a> {
                 props.insert(key, value);
             }
         }
-        self.expect(Token::Colon)?;
-        let signature_span = self.span.clone();
-        let signature = self.function_type()?;
-        self.check_operands(&operands, &signature, signature_span.start..self.last_end)?;
+        self.check_operands(&operands, &signature, signature_span)?;
 
         let values: Vec<ValueId> = operands.iter().map(|(value, _)| *value).collect();
         self.module.set_operands(op, &values);
@@ -326,7 +347,7 @@ impl<'a> Parser<'a> {
         let suggestion = match error {
             OpError::UnknownOp(name) => did_you_mean(name, self.rows.keys().copied()),
             OpError::UnknownAttr { attr, .. } => {
-                self.rows.get(name).and_then(|names| did_you_mean(attr, names.iter().copied()))
+                self.rows.get(name).and_then(|names| did_you_mean(attr, names.keys().copied()))
             }
             _ => None,
         };
@@ -377,12 +398,31 @@ impl<'a> Parser<'a> {
     }
 
     fn region(&mut self, region: RegionId, isolated: bool) -> Result<()> {
+        self.region_with(region, isolated, &[], &[])
+    }
+
+    /// A region whose first block, if it is not labelled, has these arguments.
+    fn region_with(
+        &mut self,
+        region: RegionId,
+        isolated: bool,
+        arg_names: &[(Range<usize>, &'a str)],
+        arg_types: &[Type],
+    ) -> Result<()> {
         self.expect(Token::LBrace)?;
         self.scopes.push(Scope { isolated, ..Scope::default() });
         let mut labels = BTreeSet::new();
         // The module's region has its block already.
         let mut reuse = self.module.region_blocks(region).first().copied();
         let mut block = None;
+        if !arg_names.is_empty() {
+            let entry = self.module.add_block(region, arg_types);
+            let args = self.module.args(entry).to_vec();
+            for ((span, name), value) in arg_names.iter().zip(args) {
+                self.define(name, span.clone(), vec![value])?;
+            }
+            block = Some(entry);
+        }
         while !self.eat(Token::RBrace) {
             if self.token == Token::Block {
                 let (span, label) = (self.span.clone(), self.expect(Token::Block)?);
@@ -445,7 +485,7 @@ impl<'a> Parser<'a> {
         None
     }
 
-    fn use_value(&mut self) -> Result<(ValueId, Range<usize>)> {
+    fn use_value(&mut self) -> Result<Use> {
         let (span, text) = (self.span.clone(), self.expect(Token::Value)?);
         let (name, index) = match text.split_once('#') {
             Some((name, index)) => (name, index.parse().unwrap_or(usize::MAX)),
@@ -466,6 +506,37 @@ impl<'a> Parser<'a> {
         let body = self.module.body();
         let poison = *self.poison.get_or_insert_with(|| self.module.add_arg(body, Type::Shape(0)));
         Ok((poison, span))
+    }
+}
+
+/// An operand: its value, and where it is used.
+type Use = (ValueId, Range<usize>);
+
+/// An op as it is written, in either form.
+struct Operation {
+    op: OpId,
+    name: String,
+    name_span: Range<usize>,
+    operands: Vec<Use>,
+    props: BTreeMap<String, Attribute>,
+    extra: BTreeMap<String, Attribute>,
+    signature: FunctionType,
+    signature_span: Range<usize>,
+}
+
+impl Operation {
+    /// An op without operands, attributes or results.
+    fn new(op: OpId, name: String, name_span: Range<usize>) -> Self {
+        Self {
+            op,
+            name,
+            signature_span: name_span.clone(),
+            name_span,
+            operands: Vec::new(),
+            props: BTreeMap::new(),
+            extra: BTreeMap::new(),
+            signature: FunctionType::default(),
+        }
     }
 }
 

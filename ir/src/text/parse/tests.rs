@@ -131,3 +131,58 @@ fn every_prefix_ends_in_an_error() {
         assert_ne!(errors(&whole[..at]), "parses", "{}", &whole[..at]);
     }
 }
+
+/// The same module in the generic form and in the form that `tosa-opt` prints.
+#[test]
+fn both_forms_are_read_as_the_same_module() {
+    let pretty = "#loc1 = loc(\"pool\")
+        module @net attributes {strata.phase = \"quant\"} {
+          func.func private @\"main\"(%arg0: tensor<1x4x4x1xi8> {strata.name = \"x\"} loc(\"x\"), %arg1: tensor<1xi8>) -> (tensor<1x2x2x1xi8> {strata.name = \"y\"}, tensor<1xi8>) attributes {strata.note = 1 : i32} {
+            %0 = tosa.max_pool2d %arg0 {kernel = array<i64: 2, 2>, nan_mode = IGNORE, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 2, 2>} : (tensor<1x4x4x1xi8>) -> tensor<1x2x2x1xi8> loc(#loc1)
+            %1 = tosa.const_shape  {values = dense<[1, 2, 2, 1]> : tensor<4xindex>} : () -> !tosa.shape<4>
+            %2 = tosa.reshape %0, %1 : (tensor<1x2x2x1xi8>, !tosa.shape<4>) -> tensor<1x2x2x1xi8>
+            return %2, %arg1 : tensor<1x2x2x1xi8>, tensor<1xi8>
+          }
+        }";
+    let generic = "\"builtin.module\"() ({
+        \"func.func\"() <{sym_name = \"main\", function_type = (tensor<1x4x4x1xi8>, tensor<1xi8>) -> (tensor<1x2x2x1xi8>, tensor<1xi8>), arg_attrs = [{strata.name = \"x\"}, {}], res_attrs = [{strata.name = \"y\"}, {}]}> ({
+          ^bb0(%a: tensor<1x4x4x1xi8>, %b: tensor<1xi8>):
+            %0 = \"tosa.max_pool2d\"(%a) <{kernel = array<i64: 2, 2>, nan_mode = #tosa.nan_mode<IGNORE>, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 2, 2>}> : (tensor<1x4x4x1xi8>) -> tensor<1x2x2x1xi8> loc(\"pool\")
+            %1 = \"tosa.const_shape\"() <{values = dense<[1, 2, 2, 1]> : tensor<4xindex>}> : () -> !tosa.shape<4>
+            %2 = \"tosa.reshape\"(%0, %1) : (tensor<1x2x2x1xi8>, !tosa.shape<4>) -> tensor<1x2x2x1xi8>
+            \"func.return\"(%2, %b) : (tensor<1x2x2x1xi8>, tensor<1xi8>) -> ()
+        }) {strata.note = 1 : i32} : () -> ()
+      }) {strata.phase = \"quant\"} : () -> ()";
+    let [pretty, generic] = [pretty, generic].map(|text| parse(text, None).expect("it parses"));
+    assert_eq!(crate::text::to_string(&pretty), crate::text::to_string(&generic));
+    crate::verify::verify(&pretty).expect("it verifies");
+}
+
+#[test]
+fn errors_in_the_own_form_have_places() {
+    let in_function = |body: &str| format!("func.func @f(%x: tensor<4xi8>) {{\n{body}\nreturn\n}}");
+    let cases = [
+        ("%0 = tosa.abz %x : (tensor<4xi8>) -> tensor<4xi8>", "2:6: unknown operation `tosa.abz` [E0102]"),
+        (
+            "%0 = tosa.abs %y : (tensor<4xi8>) -> tensor<4xi8>",
+            "2:15: %y is not defined before its use [E0104]",
+        ),
+        (
+            "%0 = tosa.reverse %x {axis = FIRST} : (tensor<4xi8>) -> tensor<4xi8>",
+            "2:30: `FIRST` begins no attribute that is known [E0101]",
+        ),
+        (
+            "%0 = linalg.abs %x : (tensor<4xi8>) -> tensor<4xi8>",
+            "2:6: `linalg.abs` has no short form that is read here [E0101]",
+        ),
+        (
+            "%0 = tosa.abs %x : (tensor<5xi8>) -> tensor<4xi8>",
+            "2:15: the value has type tensor<4xi8>, the signature says tensor<5xi8> [E0106]",
+        ),
+        ("return %x, : tensor<4xi8>", "2:12: expected a value, found `:` [E0101]"),
+    ];
+    for (body, want) in cases {
+        assert_eq!(errors(&in_function(body)), want, "{body}");
+    }
+    assert_eq!(errors("module { module { } }"), "1:10: the module must be the only one, at the top [E0101]");
+}

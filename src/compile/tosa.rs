@@ -1,0 +1,91 @@
+//! TOSA functions that other tools wrote, compiled without the ONNX importer.
+//!
+//! A function of f32 is calibrated, quantised and measured as an import is, at its own size: it has no file from which
+//! a smaller one could be imported. A function of integers enters where quantisation ends; its ports take and give the
+//! machine's integers, or reals where `strata.quant` attributes say what the integers stand for.
+
+use std::collections::BTreeMap;
+
+use strata_frontend::tosa::entry::{self, Entry};
+use strata_ir::Module;
+use strata_passes::manager::{PassContext, PassError, Phase};
+
+use super::parts::{PreparedPart, PreparedParts};
+use super::{
+    Clock, CompileError, Compiled, Compiler, Event, Prepared, SQNR_MACS, main_ports, missing, network_name,
+};
+use crate::session;
+
+impl Compiler {
+    /// Compiles a module of plain TOSA whose function `main` is the network, as
+    /// [`entry::prepare`](strata_frontend::tosa::entry::prepare) leaves it. `file_name` names the network.
+    ///
+    /// # Errors
+    /// If the function mixes floats with narrow integers, or cannot be quantised, planned or emitted for the target.
+    pub fn compile_module(
+        &self,
+        module: Module,
+        file_name: &str,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Compiled, CompileError> {
+        let (mode, objective) = (self.options.mode, self.options.objective);
+        self.prepare_module(module, file_name, observer)?.finish(mode, objective, observer)
+    }
+
+    /// Brings a module of plain TOSA to its stages.
+    ///
+    /// # Errors
+    /// As [`compile_module`](Self::compile_module).
+    pub fn prepare_module(
+        &self,
+        mut module: Module,
+        file_name: &str,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Prepared, CompileError> {
+        let mut clock = Clock::default();
+        let entry = entry::of(&module)?;
+        let main = module.function("main").ok_or_else(|| missing("main"))?;
+        let last = module.function("host").unwrap_or(main);
+        let outputs = session::ports(&module, last, true).map_err(CompileError::CalibrationData)?;
+        let mut parts = PreparedParts {
+            parts: Vec::new(),
+            inputs: main_ports(&module)?,
+            outputs: outputs.into_iter().map(|port| port.name).collect(),
+            host: None,
+            n_parameters: 0,
+            sqnr_db: BTreeMap::new(),
+        };
+        let mut calibrated = None;
+        match entry {
+            Entry::Integer => {
+                Phase::Quant.mark(&mut module);
+                observer(Event::Reached(Phase::Quant, &module));
+                let mut context = PassContext::new();
+                context.insert(self.options.target.clone());
+                let pipeline = "form-stages,split-channels";
+                self.run_passes(pipeline, &mut module, &mut context, &mut clock, observer)?;
+            }
+            Entry::Float => {
+                observer(Event::Reached(Phase::Import, &module));
+                clock.begin("calibrate", observer);
+                let found = self.calibrate_on(module.clone(), observer)?;
+                let tail = self.to_stages(&mut module, found.calibration.clone(), &mut clock, observer)?;
+                if !self.options.host && !tail.is_empty() {
+                    let error = PassError::Unsupported(tail);
+                    return Err(CompileError::Pass { pass: "quantise".to_owned(), error });
+                }
+                calibrated = Some(found);
+            }
+        }
+        parts.parts.push(PreparedPart::Machine(Box::new(module)));
+        match calibrated {
+            Some(calibrated) if self.options.measure_sqnr && calibrated.macs <= SQNR_MACS => {
+                clock.begin("measure", observer);
+                parts.sqnr_db = self.measure_calibrated(calibrated, &parts)?;
+            }
+            _ => {}
+        }
+        clock.stop();
+        Ok(Prepared { compiler: self.clone(), network: network_name(file_name), parts, clock })
+    }
+}
