@@ -12,8 +12,8 @@ import detect
 import dumps
 import floats
 import headline
-import ocr
 import natural
+import ocr
 import tosa_suite
 import vectors
 from harness import Failed, Skipped
