@@ -283,14 +283,24 @@ pub static QUANTISE: PassInfo = PassInfo {
     build: build_quantise,
 };
 
+impl QuantiseOptions {
+    /// What the options of the pass say.
+    ///
+    /// # Panics
+    /// If they are another pass's.
+    pub fn of_pass(options: &PassOptions) -> Self {
+        let range = match options.text("range") {
+            "min-max" => RangeChoice::MinMax,
+            "percentile" => RangeChoice::Percentile(1.0 - options.number("percentile") / 100.0),
+            _ => RangeChoice::MeanSquareError,
+        };
+        let precision = if options.text("precision") == "int16" { Precision::Int16 } else { Precision::Int8 };
+        Self { range, precision }
+    }
+}
+
 fn build_quantise(options: &PassOptions) -> Box<dyn Pass> {
-    let range = match options.text("range") {
-        "min-max" => RangeChoice::MinMax,
-        "percentile" => RangeChoice::Percentile(1.0 - options.number("percentile") / 100.0),
-        _ => RangeChoice::MeanSquareError,
-    };
-    let precision = if options.text("precision") == "int16" { Precision::Int16 } else { Precision::Int8 };
-    Box::new(Quantise { options: QuantiseOptions { range, precision } })
+    Box::new(Quantise { options: QuantiseOptions::of_pass(options) })
 }
 
 impl Pass for Quantise {
