@@ -49,7 +49,7 @@ pub struct PrecisionStats {
 pub struct I16Group {
     /// Their names.
     pub layers: Vec<String>,
-    /// Their share of the noise that activations made.
+    /// The share of the noise in 8 bits that went with them.
     pub noise_share: f64,
     /// Array cycles that they add, in per cent.
     pub cost_percent: f64,

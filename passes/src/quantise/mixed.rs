@@ -1,10 +1,11 @@
 //! The search for activations that are worth 16 bits.
 //!
-//! Every group of values that share a scale is judged by the noise that it alone puts on the network's results: a
-//! forward pass in f32 in which only this group is rounded to its `i8`. Noises of different groups hardly depend on each
-//! other, so they are taken to add up. What a group costs is the array time of the layers that multiply it: with `i16`
-//! activations they take two products of bytes for one (four, where both factors are activations), and no Winograd.
-//! Groups are promoted by noise removed for time spent, as long as the budget lasts or until the target is met.
+//! Every group of values that share a scale is judged by the noise that goes from the network's results when it alone is
+//! no longer rounded to its `i8`: forward passes in f32, with weights and all other groups rounded. What a group costs is
+//! the array time of the layers that multiply it: with `i16` activations they take two products of bytes for one (four,
+//! where both factors are activations), and no Winograd. Groups are promoted by noise removed for time spent, as long as
+//! the budget lasts or until the target is met. Noises of different groups do not quite add up, so the budget is spent in
+//! rounds, and what is left is judged anew in each.
 //!
 //! The search decides nothing about arithmetic; [`quantise`](super::quantise()) does with the [`Precision`] what it would
 //! do with one written by hand.
@@ -22,10 +23,12 @@ use super::weights::{ChannelAxis, quantise_weights};
 use super::{Calibration, Precision, QuantParams, QuantiseOptions, plan};
 use crate::manager::PassError;
 
-/// Multiply-accumulates that the search may spend, which bounds the samples that it looks at. One is always looked at.
+/// Multiply-accumulates that the search may spend, which bounds its samples and rounds. One of each is made in any case.
 const SEARCH_MACS: u64 = 400_000_000_000;
 /// Samples looked at, at most.
-const MOST_SAMPLES: usize = 4;
+const MOST_SAMPLES: u64 = 4;
+/// Rounds at most.
+const MOST_ROUNDS: u64 = 4;
 /// A group that makes less than this share of the noise is left alone even if it costs nothing.
 const LEAST_SHARE: f64 = 1e-3;
 
@@ -51,7 +54,7 @@ impl Default for Goal {
 pub struct Candidate {
     /// Layers (or arguments) whose results it holds.
     pub layers: Vec<String>,
-    /// Its share of the noise of all activations, `0..=1`.
+    /// The share of the noise of the results in `i8` that went when it was promoted, or would go if it were.
     pub noise_share: f64,
     /// Array cycles that promoting it adds, in per cent of the network's in `i8`.
     pub cost_percent: f64,
@@ -94,37 +97,53 @@ pub fn search(
         values.iter().any(|value| narrow(value) && !plan.is_internal(*value))
     };
     let groups: Vec<&Vec<ValueId>> = plan.groups.values().filter(is_narrow).collect();
-    let work = costs.direct_macs.max(1).saturating_mul(groups.len() as u64 + 2);
-    let n_samples = usize::try_from(SEARCH_MACS / work).unwrap_or(usize::MAX).clamp(1, MOST_SAMPLES);
-    let samples = &samples[..samples.len().min(n_samples)];
-    let mut judge = Judge { func, samples, references: Vec::new() };
-    for sample in samples {
+    let round = costs.direct_macs.max(1).saturating_mul(groups.len() as u64 + 2);
+    let n_samples = (SEARCH_MACS / round / MOST_ROUNDS).clamp(1, MOST_SAMPLES).min(samples.len() as u64);
+    let n_rounds = (SEARCH_MACS / (round * n_samples.max(1))).clamp(1, MOST_ROUNDS);
+    let mut judge = Judge { func, samples: &samples[..n_samples as usize], references: Vec::new() };
+    for sample in judge.samples {
         judge.references.push(forward(module, func, sample, &mut |_, _| {}).map_err(PassError::other)?);
     }
-    let noises = groups
-        .iter()
-        .map(|values| judge.noise(module, &rounding(&plan, values)))
-        .collect::<Result<Vec<f64>, _>>()?;
-    let of_weights = judge.noise(&with_rounded_weights(module, &plan), &BTreeMap::new())?;
+    let rounded = with_rounded_weights(module, &plan);
+    let noise = |promoted: &BTreeSet<usize>| {
+        let narrow = (0..groups.len()).filter(|at| !promoted.contains(at));
+        judge.noise(&rounded, &narrow.flat_map(|at| rounding(&plan, groups[at])).collect())
+    };
 
-    let total: f64 = noises.iter().sum();
-    let mut order: Vec<usize> = (0..groups.len()).collect();
     let cost = |at: usize| costs.of(groups[at]);
-    let worth = |at: usize| noises[at] / (cost(at) as f64 + 1.0);
-    order.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)));
-    let budget = costs.array_macs as f64 * goal.budget_percent / 100.0;
     let wanted = goal.target_db.map(|db| 10_f64.powf(-db / 10.0));
-    let (mut left, mut spent) = (total, 0);
+    let is_enough = |noise: f64| wanted.is_some_and(|wanted| noise <= wanted);
+    let before = noise(&BTreeSet::new())?;
+    let (mut now, mut spent) = (before, 0);
     let mut promoted = BTreeSet::new();
-    for at in order {
-        if wanted.is_some_and(|wanted| left + of_weights <= wanted) {
+    let mut removed = vec![0.0; groups.len()];
+    for round in 1..=n_rounds {
+        if is_enough(now) {
             break;
         }
-        let fits = (spent + cost(at)) as f64 <= budget;
-        if fits && noises[at] > LEAST_SHARE * total {
-            promoted.insert(at);
-            left = (left - noises[at]).max(0.0);
-            spent += cost(at);
+        let mut rest: Vec<usize> = (0..groups.len()).filter(|at| !promoted.contains(at)).collect();
+        for &at in &rest {
+            let mut more = promoted.clone();
+            more.insert(at);
+            removed[at] = now - noise(&more)?;
+        }
+        let worth = |at: usize| removed[at] / (cost(at) as f64 + 1.0);
+        rest.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)));
+        let budget = costs.array_macs as f64 * goal.budget_percent / 100.0 * round as f64 / n_rounds as f64;
+        let known = promoted.len();
+        let mut left = now;
+        for at in rest {
+            if is_enough(left) {
+                break;
+            }
+            if (spent + cost(at)) as f64 <= budget && removed[at] > LEAST_SHARE * now {
+                promoted.insert(at);
+                left -= removed[at];
+                spent += cost(at);
+            }
+        }
+        if promoted.len() > known {
+            now = noise(&promoted)?;
         }
     }
 
@@ -132,7 +151,7 @@ pub fn search(
     let mut candidates: Vec<Candidate> = (groups.iter().enumerate())
         .map(|(at, values)| Candidate {
             layers: layers(module, func, values),
-            noise_share: if total > 0.0 { noises[at] / total } else { 0.0 },
+            noise_share: if before > 0.0 { removed[at] / before } else { 0.0 },
             cost_percent: percent(cost(at)),
             promoted: promoted.contains(&at),
         })
@@ -143,8 +162,8 @@ pub fn search(
         precision: with_promoted(module, func, options, promoted.iter().map(|&at| groups[at])),
         candidates,
         cost_percent: percent(spent),
-        before_db: decibels(total + of_weights),
-        after_db: decibels(left + of_weights),
+        before_db: decibels(before),
+        after_db: decibels(now),
     })
 }
 
