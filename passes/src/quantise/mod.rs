@@ -315,7 +315,9 @@ impl Pass for Quantise {
             options.precision = precision.clone();
         }
         let report = quantise(module, calibration, &options)?;
-        context.count("i16 layers", report.i16_layers.len() as u64);
+        if !report.i16_layers.is_empty() {
+            context.count("i16 layers", report.i16_layers.len() as u64);
+        }
         context.count("convolutions", report.n_convolutions as u64);
         context.count("tables", report.n_tables as u64);
         context.count("host ops", report.host_ops.len() as u64);
