@@ -257,7 +257,7 @@ fn obstacle(error: CompileError, nodes: &[usize]) -> Obstacle {
 }
 
 /// That every layer asked for is there.
-fn demand_known(unknown: BTreeSet<String>) -> Result<(), CompileError> {
+pub(super) fn demand_known(unknown: BTreeSet<String>) -> Result<(), CompileError> {
     if unknown.is_empty() { Ok(()) } else { Err(CompileError::UnknownLayers(unknown.into_iter().collect())) }
 }
 
