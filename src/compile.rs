@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `parts` | import and quantisation, in as many parts as the machine and the host need |
 //! | `calibrate`, `noise` | what activations are calibrated on |
+//! | `precision` | which activations are 16-bit |
 //! | `tosa` | functions of TOSA, which need no import |
 //! | `assemble` | plans, programs, and the bundle of all parts |
 
@@ -11,6 +12,7 @@ mod assemble;
 mod calibrate;
 mod noise;
 mod parts;
+mod precision;
 mod tosa;
 
 use std::collections::BTreeMap;
@@ -25,9 +27,10 @@ use strata_isa_spec::bundle::Bundle;
 use strata_isa_spec::verify::VerifyError;
 use strata_passes::manager::{PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp};
 use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
-use strata_passes::quantise::{Calibration, CalibrationError, QuantReport};
+use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
 
 use self::parts::{PreparedPart, PreparedParts};
+pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
 use crate::session::{self, RunError};
 use crate::stats::{self, CompileStats, Stats};
@@ -68,6 +71,8 @@ pub struct CompileOptions {
     pub calibration: CalibrationData,
     /// How activation ranges are chosen: `min-max`, `percentile` or `mse`.
     pub range: String,
+    /// Which activations are 16-bit.
+    pub precision: PrecisionOptions,
     /// Shapes of inputs by name, for dynamic dimensions or another size.
     pub input_shapes: BTreeMap<String, Vec<usize>>,
     /// Whether to measure every output against f32 (skipped for networks too large to run in seconds).
@@ -85,6 +90,7 @@ impl CompileOptions {
             mode: Mode::default(),
             calibration: CalibrationData::default(),
             range: "mse".to_owned(),
+            precision: PrecisionOptions::default(),
             input_shapes: BTreeMap::new(),
             measure_sqnr: true,
             host: true,
@@ -104,6 +110,9 @@ pub enum CompileError {
     /// The calibration data do not fit the inputs.
     #[error("calibration data: {0}")]
     CalibrationData(#[source] RunError),
+    /// Layers that were to be 16-bit are not there.
+    #[error("no layer or input that the machine computes with is called {}", .0.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))]
+    UnknownLayers(Vec<String>),
     /// A pass failed.
     #[error("{pass}: {error}")]
     Pass {
@@ -294,14 +303,15 @@ impl Compiler {
     fn to_stages(
         &self,
         module: &mut Module,
-        calibration: Calibration,
+        (calibration, precision): (Calibration, Precision),
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<UnsupportedOp>, CompileError> {
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
         context.insert(calibration);
-        let pipeline = format!("quantise{{range={}}},form-stages,split-channels", self.options.range);
+        context.insert(precision);
+        let pipeline = format!("{},form-stages,split-channels", self.quantise_step());
         self.run_passes(&pipeline, module, &mut context, clock, observer)?;
         Ok(context.take::<QuantReport>().map(|report| report.host_ops).unwrap_or_default())
     }

@@ -1,6 +1,7 @@
 //! The statistics that `--stats` writes: stable keys, documented here and in the README.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::timed::{EnergyUse, Timing};
@@ -19,12 +20,62 @@ pub struct Stats {
     /// What the machine leaves to the host, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostStats>,
+    /// What a search for 16-bit activations found, one for each program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub precision: Vec<PrecisionStats>,
     /// What compiling took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile: Option<CompileStats>,
     /// Signal-to-noise ratio of every output against f32, in decibels, where it was measured.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sqnr_db: BTreeMap<String, f64>,
+}
+
+/// The activations that a search has made 16-bit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PrecisionStats {
+    /// Layers whose results share a scale and are 16-bit together, those that made most noise first.
+    pub i16: Vec<I16Group>,
+    /// Array cycles that they add, in per cent of those of the network in 8 bits.
+    pub cost_percent: f64,
+    /// Signal to noise that the search predicts without them, in decibels.
+    pub predicted_before_db: f64,
+    /// The same with them.
+    pub predicted_after_db: f64,
+}
+
+/// Layers whose results are 16-bit together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct I16Group {
+    /// Their names.
+    pub layers: Vec<String>,
+    /// The share of the noise in 8 bits that went with them.
+    pub noise_share: f64,
+    /// Array cycles that they add, in per cent.
+    pub cost_percent: f64,
+}
+
+impl fmt::Display for PrecisionStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "mixed precision: {} groups of layers have 16-bit results, for {:.1} % more array cycles; predicted signal to \
+             noise {:.1} dB before, {:.1} dB after",
+            self.i16.len(),
+            self.cost_percent,
+            self.predicted_before_db,
+            self.predicted_after_db
+        )?;
+        for group in &self.i16 {
+            let (share, cost) = (100.0 * group.noise_share, group.cost_percent);
+            write!(
+                f,
+                "\n  {share:5.1} % of the noise, {cost:5.1} % more cycles: {}",
+                group.layers.join(", ")
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// What the host runs.
@@ -93,7 +144,8 @@ pub struct PlanStats {
     pub peak_activation_sram_bytes: u64,
     /// Most weight SRAM in use at once.
     pub peak_weight_sram_bytes: u64,
-    /// Multiply-accumulates performed (Winograd's count where it runs) over what the array could in that time.
+    /// Int8 multiply-accumulates performed (Winograd's count where it runs, two for a product of `i16` by `i8`) over what the
+    /// array could in that time.
     pub mac_utilisation: f64,
     /// Inferences a second at the target's clock.
     pub frames_per_second: f64,

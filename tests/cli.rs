@@ -67,6 +67,39 @@ fn relative_error(expected: &Array, found: &Array) -> f64 {
 }
 
 #[test]
+fn activations_of_16_bits_where_they_are_asked_for() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    let compile = |more: &[&str]| {
+        let arguments = ["compile", &model, "-o", "net.strata", "--calibrate", &input, "--stats", "stats.json"];
+        let (_, err) = scratch.ends(0, &[&arguments[..], more].concat());
+        let stats = std::fs::read_to_string(scratch.path("stats.json")).expect("statistics are written");
+        (serde_json::from_str::<serde_json::Value>(&stats).expect("they are JSON"), err)
+    };
+    let db = |stats: &serde_json::Value| {
+        let each = stats["sqnr_db"].as_object().expect("it was measured").values();
+        each.map(|db| db.as_f64().expect("a number")).fold(f64::INFINITY, f64::min)
+    };
+    let cycles = |stats: &serde_json::Value| stats["simulated"]["cycles"].as_u64().expect("it was simulated");
+    let (narrow, _) = compile(&[]);
+    let (wide, _) = compile(&["--precision", "int16"]);
+    assert!(db(&wide) > db(&narrow) + 3.0 && cycles(&wide) > cycles(&narrow), "{narrow}\n{wide}");
+    let (mixed, said) = compile(&["--precision", "mixed", "--precision-budget", "25"]);
+    let found = &mixed["precision"][0];
+    assert!(said.contains("mixed precision") && !found["i16"].as_array().expect("groups").is_empty(), "{said}");
+    assert!(found["cost_percent"].as_f64().is_some_and(|percent| percent <= 25.0), "{found}");
+    assert!(db(&mixed) > db(&narrow), "{narrow}\n{mixed}");
+    let layer = found["i16"][0]["layers"][0].as_str().expect("a name").to_owned();
+    let (chosen, _) = compile(&["--int16", &layer]);
+    assert_ne!(chosen["plan"], narrow["plan"], "{layer} is 16-bit");
+
+    let (_, err) = scratch.ends(1, &["compile", &model, "--int16", &layer, "--int16", "nothing"]);
+    assert!(err.contains("`nothing`") && !err.contains(&layer), "{err}");
+    scratch.ends(2, &["compile", &model, "--target-sqnr", "30"]);
+    scratch.ends(2, &["compile", &model, "--precision", "mixed", "--precision-budget", "-1"]);
+}
+
+#[test]
 fn a_network_goes_all_the_way() {
     let scratch = Scratch::new();
     let (model, input) = scratch.fsrcnn();

@@ -206,7 +206,7 @@ pub struct Target {
 pub struct Array {
     /// MAC clusters.
     pub clusters: u32,
-    /// int8 MACs of a cluster, a power of two.
+    /// int8 MACs of a cluster, a power of two; with an `i16` activation each is half a MAC.
     pub lanes: u32,
     /// Clock in hertz.
     pub clock_hz: u64,
@@ -254,7 +254,7 @@ pub struct Switch {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Energy {
-    /// One int8 MAC.
+    /// One int8 MAC; with an `i16` activation two are performed, and four where both factors are `i16`.
     pub mac_pj: f64,
     /// One byte of activation SRAM.
     pub activation_byte_pj: f64,

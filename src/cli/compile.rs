@@ -13,7 +13,9 @@ use super::failure::Failure;
 use super::model::{self, Content};
 use super::program::program_text;
 use super::tables::{count, host_text, plan_lines, row, show, si, table};
-use crate::compile::{CalibrationData, CompileOptions, Compiled, Compiler, Event};
+use crate::compile::{
+    CalibrationData, CompileOptions, Compiled, Compiler, Event, PrecisionMode, PrecisionOptions,
+};
 use crate::io::{self, write_atomic};
 use crate::{Mode, Objective};
 
@@ -42,6 +44,18 @@ pub(super) struct Args {
     /// How the range of an activation is chosen
     #[arg(long, default_value = "mse", value_parser = ["min-max", "percentile", "mse"])]
     range: String,
+    /// Bits of activations: 8, 16, or 16 where a search finds that it is worth its time
+    #[arg(long, value_enum, default_value = "int8")]
+    precision: PrecisionArg,
+    /// With --precision mixed: array cycles that 16-bit activations may add
+    #[arg(long, default_value_t = 10.0, value_name = "PERCENT", value_parser = parse_percent)]
+    precision_budget: f64,
+    /// With --precision mixed: signal to noise of the outputs at which the search stops
+    #[arg(long, value_name = "DB", value_parser = parse_decibels)]
+    target_sqnr: Option<f64>,
+    /// A layer (the name of its node) or input with 16-bit values, whatever the precision; may be repeated
+    #[arg(long, value_name = "NAME")]
+    int16: Vec<String>,
     /// Seed of the noise that stands in for calibration data
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -76,6 +90,28 @@ enum ModeArg {
     Multi,
     /// Layer by layer
     Single,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum PrecisionArg {
+    /// 8 bits
+    Int8,
+    /// 16 bits where it is worth it
+    Mixed,
+    /// 16 bits
+    Int16,
+}
+
+/// A share of at least nothing, in per cent.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    let percent = text.trim_end_matches('%').parse::<f64>().ok().filter(|p| p.is_finite() && *p >= 0.0);
+    percent.ok_or_else(|| "expected a number of per cent from 0".to_owned())
+}
+
+/// A ratio in decibels.
+fn parse_decibels(text: &str) -> Result<f64, String> {
+    let decibels = text.parse::<f64>().ok().filter(|db| db.is_finite());
+    decibels.ok_or_else(|| "expected a number of decibels, such as 30".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -185,11 +221,27 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
             ObjectiveArg::Edp => Objective::Edp,
         },
         range: args.range.clone(),
+        precision: precision(args)?,
         input_shapes: args.input_shapes.iter().cloned().collect(),
         measure_sqnr: !args.no_measure,
         host: !args.no_host,
         ..CompileOptions::new(args.target.target()?)
     })
+}
+
+/// Which activations are 16-bit.
+fn precision(args: &Args) -> Result<PrecisionOptions, Failure> {
+    let mode = match args.precision {
+        PrecisionArg::Int8 => PrecisionMode::Int8,
+        PrecisionArg::Int16 => PrecisionMode::Int16,
+        PrecisionArg::Mixed => {
+            PrecisionMode::Mixed { budget_percent: args.precision_budget, target_db: args.target_sqnr }
+        }
+    };
+    if args.target_sqnr.is_some() && args.precision != PrecisionArg::Mixed {
+        return Err(Failure::Usage("--target-sqnr is for --precision mixed".to_owned()));
+    }
+    Ok(PrecisionOptions { mode, int16: args.int16.clone() })
 }
 
 /// What activations are calibrated on. Samples need the shapes of the inputs, which only the import tells.

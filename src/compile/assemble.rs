@@ -77,6 +77,7 @@ impl Compiler {
         let mut stats = stats.unwrap_or_default();
         stats.model.parameters = prepared.n_parameters;
         stats.sqnr_db = prepared.sqnr_db.clone();
+        stats.precision = prepared.precision.clone();
         stats.host = prepared.host.clone().map(|mut host| {
             host.parts = parts.iter().filter(|part| !matches!(part.code, Code::Machine(_))).count() as u64;
             host

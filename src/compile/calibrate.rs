@@ -8,6 +8,7 @@ use strata_ir::{Module, Tensor};
 use strata_passes::quantise::{self, Calibration};
 
 use super::parts::{Model, PreparedPart, PreparedParts};
+use super::precision::Chosen;
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, main_ports, missing, noise};
 use crate::io::array::Array;
 use crate::session::{self, RunError};
@@ -19,6 +20,8 @@ const NOISE_CALIBRATION_MACS: u64 = 12_000_000_000;
 /// A model at one input size, calibrated.
 pub(super) struct Calibrated {
     pub calibration: Calibration,
+    /// Which activations are 16-bit.
+    pub chosen: Chosen,
     /// The network at the size of calibration, and a sample, to measure outputs on.
     module: Module,
     sample: Vec<Array>,
@@ -65,9 +68,10 @@ impl Compiler {
         let tensors: Vec<Vec<Arc<Tensor>>> =
             tensors.into_iter().map(|s| s.into_iter().map(Arc::new).collect()).collect();
         let calibration = Calibration::collect(&module, &tensors)?;
+        let chosen = self.precision(&module, &calibration, &tensors, observer)?;
         let macs = f32_macs(&module);
         let sample = samples.into_iter().next().unwrap_or_default();
-        Ok(Calibrated { calibration, module, sample, macs })
+        Ok(Calibrated { calibration, chosen, module, sample, macs })
     }
 
     /// The network at a smaller input size, if it is large and its spatial extents may shrink; else as it is.
@@ -105,7 +109,7 @@ impl Compiler {
         calibrated: Calibrated,
         whole: &PreparedParts,
     ) -> Result<BTreeMap<String, f64>, CompileError> {
-        let Calibrated { calibration, mut module, sample, .. } = calibrated;
+        let Calibrated { calibration, chosen, mut module, sample, .. } = calibrated;
         let func = module.function("main").ok_or_else(|| missing("main"))?;
         let arguments = session::to_arguments(&module, &sample).map_err(CompileError::Measure)?;
         let arguments: Vec<_> = arguments.into_iter().map(Arc::new).collect();
@@ -118,7 +122,8 @@ impl Compiler {
             .map(|(port, tensor)| Ok((port.name.clone(), session::from_tensor(port, tensor)?)))
             .collect::<Result<_, _>>()
             .map_err(CompileError::Measure)?;
-        self.to_stages(&mut module, calibration, &mut Clock::default(), &mut |_| {})?;
+        let ranges = (calibration, chosen.precision);
+        self.to_stages(&mut module, ranges, &mut Clock::default(), &mut |_| {})?;
         let parts = vec![PreparedPart::Machine(Box::new(module))];
         let inputs: Vec<_> = sample.into_iter().enumerate().map(|(at, a)| (at.to_string(), a)).collect();
         self.measure(&PreparedParts { parts, ..whole.clone() }, &inputs, &reference)

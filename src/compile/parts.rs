@@ -22,7 +22,7 @@ use strata_passes::quantise::{self, Calibration};
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing, noise};
 use crate::io::array::{Array, DType};
 use crate::session::{self, RunError};
-use crate::stats::{HostNode, HostStats};
+use crate::stats::{HostNode, HostStats, PrecisionStats};
 
 /// A part of a model that is ready to be planned, or to be run by the host.
 #[derive(Clone, Debug)]
@@ -53,6 +53,8 @@ pub(super) struct PreparedParts {
     pub host: Option<HostStats>,
     pub n_parameters: u64,
     pub sqnr_db: BTreeMap<String, f64>,
+    /// What a search for 16-bit activations found, a machine part each.
+    pub precision: Vec<PrecisionStats>,
 }
 
 /// Tensors of one sample by name.
@@ -137,10 +139,13 @@ impl Compiler {
         observer(Event::Reached(Phase::Import, &imported.module));
         clock.begin("calibrate", observer);
         let calibrated = self.calibrate(model, &imported, observer)?;
+        let chosen = calibrated.chosen.clone();
         let Imported { mut module, n_parameters, n_nodes, .. } = imported;
         let nodes: Vec<usize> = (0..n_nodes).collect();
-        let tail = self.to_stages(&mut module, calibrated.calibration.clone(), clock, observer);
+        let ranges = (calibrated.calibration.clone(), chosen.precision);
+        let tail = self.to_stages(&mut module, ranges, clock, observer);
         let tail = tail.map_err(|error| obstacle(error, &nodes))?;
+        demand_known(chosen.unknown)?;
         let tail = origins(&tail, &nodes).unwrap_or_default();
         if !self.options.host && !tail.is_empty() {
             return Err(Obstacle::Error(model.unsupported(&tail)));
@@ -149,6 +154,7 @@ impl Compiler {
             parts: vec![PreparedPart::Machine(Box::new(module))],
             host: None,
             n_parameters,
+            precision: chosen.stats.into_iter().collect(),
             ..model.no_parts()?
         };
         if !tail.is_empty() {
@@ -178,6 +184,7 @@ impl Compiler {
         let mut tails = BTreeMap::new();
         let mut new = BTreeMap::new();
         let mut macs = 0;
+        let mut unknown: BTreeSet<String> = self.options.precision.int16.iter().cloned().collect();
         for (index, part) in cut.iter().enumerate() {
             observer(Event::Part { index, of: cut.len(), on_host: part.on_host });
             if part.on_host {
@@ -187,10 +194,14 @@ impl Compiler {
             let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
             let Imported { mut module, n_parameters, .. } = import_proto(&part.model, &options)?;
             observer(Event::Reached(Phase::Import, &module));
-            let calibration = calibrate_part(&module, &mut samples)?;
+            let (calibration, tensors) = calibrate_part(&module, &mut samples)?;
+            let chosen = self.precision(&module, &calibration, &tensors, observer)?;
+            unknown.retain(|name| chosen.unknown.contains(name));
+            prepared.precision.extend(chosen.stats);
+            let ranges = (calibration, chosen.precision);
             prepared.n_parameters += n_parameters;
             macs += f32_macs(&module);
-            match self.to_stages(&mut module, calibration, clock, observer) {
+            match self.to_stages(&mut module, ranges, clock, observer) {
                 Ok(tail) => tails.extend(origins(&tail, &part.nodes).unwrap_or_default()),
                 // Other parts may have more to say.
                 Err(error) => match obstacle(error, &part.nodes) {
@@ -203,6 +214,7 @@ impl Compiler {
         if !new.is_empty() {
             return Err(Obstacle::Nodes(new));
         }
+        demand_known(unknown)?;
         blocked.extend(tails);
         prepared.host = Some(model.host_stats(model.survey()?, blocked, cut));
         if self.options.measure_sqnr && macs <= SQNR_MACS {
@@ -244,15 +256,26 @@ fn obstacle(error: CompileError, nodes: &[usize]) -> Obstacle {
     Obstacle::Error(error)
 }
 
-/// Ranges of a machine part, and what it gives for every sample.
-fn calibrate_part(module: &Module, samples: &mut [Tensors]) -> Result<Calibration, CompileError> {
+/// That every layer asked for is there.
+pub(super) fn demand_known(unknown: BTreeSet<String>) -> Result<(), CompileError> {
+    if unknown.is_empty() { Ok(()) } else { Err(CompileError::UnknownLayers(unknown.into_iter().collect())) }
+}
+
+/// The arguments of a module, a sample each.
+type Arguments = Vec<Vec<Arc<Tensor>>>;
+
+/// Ranges of a machine part on its arguments, and what it gives for every sample.
+fn calibrate_part(
+    module: &Module,
+    samples: &mut [Tensors],
+) -> Result<(Calibration, Arguments), CompileError> {
     let func = module.function("main").ok_or_else(|| missing("main"))?;
     let wrong = CompileError::CalibrationData;
     let (takes, gives) = (
         session::ports(module, func, false).map_err(wrong)?,
         session::ports(module, func, true).map_err(CompileError::CalibrationData)?,
     );
-    let mut tensors: Vec<Vec<Arc<Tensor>>> = Vec::new();
+    let mut tensors = Arguments::new();
     for sample in samples.iter() {
         let arrays: Vec<Array> = takes.iter().filter_map(|port| sample.get(&port.name)).cloned().collect();
         let arguments = session::to_arguments(module, &arrays).map_err(CompileError::CalibrationData)?;
@@ -266,7 +289,7 @@ fn calibrate_part(module: &Module, samples: &mut [Tensors]) -> Result<Calibratio
             sample.insert(port.name.clone(), array);
         }
     }
-    Ok(Calibration::collect(module, &tensors)?)
+    Ok((Calibration::collect(module, &tensors)?, tensors))
 }
 
 /// A host part, and what it gives for every sample.
@@ -415,6 +438,7 @@ impl<'a> Model<'a> {
             host: None,
             n_parameters: 0,
             sqnr_db: BTreeMap::new(),
+            precision: Vec::new(),
         })
     }
 

@@ -10,9 +10,10 @@ use strata_frontend::tosa::entry::{self, Entry};
 use strata_ir::Module;
 use strata_passes::manager::{PassContext, PassError, Phase};
 
-use super::parts::{PreparedPart, PreparedParts};
+use super::parts::{PreparedPart, PreparedParts, demand_known};
 use super::{
-    Clock, CompileError, Compiled, Compiler, Event, Prepared, SQNR_MACS, main_ports, missing, network_name,
+    Clock, CompileError, Compiled, Compiler, Event, PrecisionOptions, Prepared, SQNR_MACS, main_ports,
+    missing, network_name,
 };
 use crate::session;
 
@@ -54,10 +55,16 @@ impl Compiler {
             host: None,
             n_parameters: 0,
             sqnr_db: BTreeMap::new(),
+            precision: Vec::new(),
         };
         let mut calibrated = None;
         match entry {
             Entry::Integer => {
+                if self.options.precision != PrecisionOptions::default() {
+                    observer(Event::Note(
+                        "the function is of integers already: its precision stays".to_owned(),
+                    ));
+                }
                 Phase::Quant.mark(&mut module);
                 observer(Event::Reached(Phase::Quant, &module));
                 let mut context = PassContext::new();
@@ -69,7 +76,10 @@ impl Compiler {
                 observer(Event::Reached(Phase::Import, &module));
                 clock.begin("calibrate", observer);
                 let found = self.calibrate_on(module.clone(), observer)?;
-                let tail = self.to_stages(&mut module, found.calibration.clone(), &mut clock, observer)?;
+                let ranges = (found.calibration.clone(), found.chosen.precision.clone());
+                let tail = self.to_stages(&mut module, ranges, &mut clock, observer)?;
+                demand_known(found.chosen.unknown.clone())?;
+                parts.precision.extend(found.chosen.stats.clone());
                 if !self.options.host && !tail.is_empty() {
                     let error = PassError::Unsupported(tail);
                     return Err(CompileError::Pass { pass: "quantise".to_owned(), error });

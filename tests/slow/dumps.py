@@ -35,5 +35,31 @@ def check(network_of, name):
     return f"{len(dumps)} phases"
 
 
+# What a TOSA machine must have for quant dumps: integers, with the extension to 16-bit activations; floats for what stays
+# on the host.
+CONFORMS = [
+    "--tosa-attach-target=profiles=pro_int,pro_fp extensions=int16 level=8k",
+    "--tosa-validate=strict-op-spec-alignment",
+]
+
+
+def check_conformance(network_of, name, precision):
+    """A quant dump is within the profiles and levels of the specification, operand by operand."""
+    network = network_of(name)
+    folder = scratch("dumps")
+    flags = ["--precision", precision, "--inline-constants", "--no-measure", "--quiet", *network.shape_flags()]
+    done = call([STRATA, "compile", network.path, "--emit", "quant", "-o", folder / "quant.mlir", *flags])
+    if done.returncode != 0:
+        raise Failed(f"strata compile: exit {done.returncode}: {last_words(done)}")
+    if problem := tosa_opt(folder / "quant.mlir", *CONFORMS):
+        raise Failed(problem)
+    return f"{precision}, in the integer profile with int16"
+
+
 CHECKS = [Check(f"dumps/{name}", functools.partial(check, zoo, name)) for name in ZOO]
+CHECKS += [
+    Check(f"dumps/conform/{name}-{precision}", functools.partial(check_conformance, source, name, precision))
+    for source, name in [(zoo, "mobilenetv2"), (trained, "ppocr_cls")]
+    for precision in ["int8", "int16", "mixed"]
+]
 CHECKS += [Check(f"dumps/{name}", functools.partial(check, trained, name)) for name in float_models()]

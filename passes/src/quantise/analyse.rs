@@ -11,6 +11,7 @@ use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 use super::QuantParams;
 use super::calibrate::Range;
 use super::function::{Function, channel_values, data_operands, is_elementwise};
+use super::table16::Table16;
 use crate::manager::{PassError, UnsupportedOp};
 
 /// A value that is computed by looking up a function of another.
@@ -45,6 +46,10 @@ pub(super) struct Plan {
     /// Results of elementwise ops that are steps within a function and need not be computed.
     pub inner: BTreeSet<ValueId>,
     pub params: BTreeMap<ValueId, QuantParams>,
+    /// The values that share a scale, by one of them.
+    pub groups: BTreeMap<ValueId, Vec<ValueId>>,
+    /// Values that a function alone uses and that no stage stores.
+    internal: BTreeSet<ValueId>,
     /// Sums that another sum takes in `i32`.
     pub wide: BTreeSet<ValueId>,
 }
@@ -52,6 +57,11 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn constant(&self, value: ValueId) -> Option<Arc<Tensor>> {
         self.constants[value].clone()
+    }
+
+    /// Whether a value is only there for a function to be applied to.
+    pub(super) fn is_internal(&self, value: ValueId) -> bool {
+        self.internal.contains(&value)
     }
 }
 
@@ -99,15 +109,21 @@ struct Analysis<'a> {
     leaf: SecondaryMap<ValueId, Option<ValueId>>,
 }
 
+/// What is known and wanted of values.
+pub(super) struct Wishes<'a> {
+    /// The range that `i8` shall cover.
+    pub ranges: &'a BTreeMap<ValueId, Range>,
+    /// All that was seen, which `i16` covers.
+    pub extremes: &'a BTreeMap<ValueId, Range>,
+    /// Whether a value shall be `i16`; what shares its scale then is too.
+    pub is_wide: &'a dyn Fn(ValueId) -> bool,
+}
+
 /// Decides how `block`, the body of `@main`, becomes integers.
 ///
 /// # Errors
 /// Every op that neither the machine nor the host can take.
-pub(super) fn analyse(
-    module: &Module,
-    block: BlockId,
-    ranges: &BTreeMap<ValueId, Range>,
-) -> Result<Plan, PassError> {
+pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> Result<Plan, PassError> {
     let mut analysis = Analysis::new(module, block);
     analysis.find_functions();
     let host = analysis.split_host()?;
@@ -126,12 +142,28 @@ pub(super) fn analyse(
     let lookups = analysis.lookups(&ops, &anchored);
     let wide = analysis.wide_sums(&ops, &results);
     let fused = analysis.fused(&lookups, &anchored);
-    let params = analysis.params(&ops, args_of(module, block), &lookups, &fused, &wide, ranges)?;
+    let (mut params, groups) =
+        analysis.params(&ops, args_of(module, block), &lookups, &fused, &wide, wishes)?;
+    let internal = analysis.internal(&lookups, &anchored);
+    for (base, wider) in analysis.looked_up_wide(&lookups, &internal, &params, wishes.extremes) {
+        params.insert(base, wider);
+    }
     let inner = (ops.iter())
         .map(|&op| module.result(op))
         .filter(|&value| analysis.leaf[value].is_some() && !anchored.contains(&value))
         .collect();
-    Ok(Plan { constants: analysis.constants, ops, host_ops, results, lookups, inner, params, wide })
+    Ok(Plan {
+        constants: analysis.constants,
+        ops,
+        host_ops,
+        results,
+        lookups,
+        inner,
+        params,
+        groups,
+        internal,
+        wide,
+    })
 }
 
 fn args_of(module: &Module, block: BlockId) -> &[ValueId] {
@@ -384,7 +416,52 @@ impl<'a> Analysis<'a> {
         fused
     }
 
-    /// The scale of every value that is computed: values that must share one get one that covers all their ranges.
+    /// The values that one function alone is applied to, right after sums that are rescaled.
+    fn internal(
+        &self,
+        lookups: &BTreeMap<ValueId, Lookup>,
+        anchored: &BTreeSet<ValueId>,
+    ) -> BTreeSet<ValueId> {
+        let mut n_lookups: BTreeMap<ValueId, usize> = BTreeMap::new();
+        for lookup in lookups.values() {
+            *n_lookups.entry(lookup.base).or_default() += 1;
+        }
+        let is_internal = |(base, n): &(ValueId, usize)| {
+            let producer = self.module.defining_op(*base);
+            *n == 1
+                && producer.is_some_and(|op| rescales(self.op(op)))
+                && self.leaf[*base].is_none()
+                && !anchored.contains(base)
+        };
+        n_lookups.into_iter().filter(is_internal).map(|(base, _)| base).collect()
+    }
+
+    /// The internal values that a function takes as `i16` because that is closer: it costs no stage, and only the
+    /// function's result is rounded to fewer bits.
+    fn looked_up_wide(
+        &self,
+        lookups: &BTreeMap<ValueId, Lookup>,
+        internal: &BTreeSet<ValueId>,
+        params: &BTreeMap<ValueId, QuantParams>,
+        extremes: &BTreeMap<ValueId, Range>,
+    ) -> Vec<(ValueId, QuantParams)> {
+        let wider = |(value, lookup): (&ValueId, &Lookup)| {
+            let Lookup { base, function } = lookup;
+            let fits = internal.contains(base)
+                && function.n_channels == 1
+                && function.as_clamp().is_none()
+                && function.as_gain().is_none();
+            let (narrow, output) = (*params.get(base).filter(|_| fits)?, *params.get(value)?);
+            let wide = QuantParams::of_range_in(*extremes.get(base)?, ElemType::I16);
+            let is_closer = narrow.elem != ElemType::I16
+                && Table16::is_closer(|x| function.at(x, 0), wide, narrow, output);
+            is_closer.then_some((*base, wide))
+        };
+        lookups.iter().filter_map(wider).collect()
+    }
+
+    /// The scale of every value that is computed: values that must share one get one that covers all their ranges. Also
+    /// which values share one.
     fn params(
         &self,
         ops: &[OpId],
@@ -392,8 +469,8 @@ impl<'a> Analysis<'a> {
         lookups: &BTreeMap<ValueId, Lookup>,
         fused: &BTreeMap<ValueId, Fused>,
         wide: &BTreeSet<ValueId>,
-        ranges: &BTreeMap<ValueId, Range>,
-    ) -> Result<BTreeMap<ValueId, QuantParams>, PassError> {
+        wishes: &Wishes<'_>,
+    ) -> Result<(BTreeMap<ValueId, QuantParams>, BTreeMap<ValueId, Vec<ValueId>>), PassError> {
         let is_f32 = |v: ValueId| self.elem(v) == Some(ElemType::F32);
         let results = ops.iter().map(|&op| self.module.result(op));
         let results = results.filter(|v| self.leaf[*v].is_none() || lookups.contains_key(v));
@@ -402,22 +479,21 @@ impl<'a> Analysis<'a> {
             .collect();
         let mut groups = Groups::default();
         for &value in &members {
-            let range = ranges.get(&value).copied();
             // An argument that nothing uses was still observed; a value without a range was never computed.
-            let range = range.ok_or_else(|| {
-                PassError::invalid(format!("the calibration has no range of value {value}"))
-            })?;
+            let missing = || PassError::invalid(format!("the calibration has no range of value {value}"));
+            let range = wishes.ranges.get(&value).copied().ok_or_else(missing)?;
+            let extreme = wishes.extremes.get(&value).copied().ok_or_else(missing)?;
             let clamp = lookups
                 .get(&value)
                 .filter(|lookup| matches!(fused.get(&lookup.base), Some(Fused::Clamp(by)) if *by == value));
-            let range = match clamp.and_then(|lookup| lookup.function.as_clamp()) {
+            let clamped = |range: Range| match clamp.and_then(|lookup| lookup.function.as_clamp()) {
                 Some((low, high)) => Range {
                     low: range.low.clamp(low as f32, high as f32),
                     high: range.high.clamp(low as f32, high as f32),
                 },
                 None => range,
             };
-            groups.add(value, range);
+            groups.add(value, clamped(range), clamped(extreme));
         }
         for &op in ops.iter().filter(|&&op| keeps_scale(self.op(op))) {
             for operand in self.variables(op).collect::<Vec<_>>() {
@@ -437,10 +513,19 @@ impl<'a> Analysis<'a> {
                 }
             }
         }
-        let mut params: BTreeMap<ValueId, QuantParams> = members
-            .iter()
-            .filter_map(|&value| Some((value, QuantParams::of_range(groups.range(value)?))))
-            .collect();
+        let mut by_root: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
+        for &value in &members {
+            by_root.entry(groups.root(value).unwrap_or(value)).or_default().push(value);
+        }
+        let mut params = BTreeMap::new();
+        for (root, values) in &by_root {
+            let shared = if values.iter().any(|&value| (wishes.is_wide)(value)) {
+                QuantParams::of_range_in(groups.extreme[root], ElemType::I16)
+            } else {
+                QuantParams::of_range(groups.range[root])
+            };
+            params.extend(values.iter().map(|&value| (value, shared)));
+        }
         for (&base, fused) in fused {
             let (value, gain) = match *fused {
                 Fused::Clamp(value) => (value, 1.0),
@@ -450,21 +535,23 @@ impl<'a> Analysis<'a> {
                 params.insert(base, QuantParams { scale: shared.scale / gain, ..shared });
             }
         }
-        Ok(params)
+        Ok((params, by_root))
     }
 }
 
-/// Disjoint sets of values with the union of their ranges.
+/// Disjoint sets of values with the union of their ranges and of all that was seen.
 #[derive(Default)]
 struct Groups {
     parent: BTreeMap<ValueId, ValueId>,
     range: BTreeMap<ValueId, Range>,
+    extreme: BTreeMap<ValueId, Range>,
 }
 
 impl Groups {
-    fn add(&mut self, value: ValueId, range: Range) {
+    fn add(&mut self, value: ValueId, range: Range, extreme: Range) {
         self.parent.insert(value, value);
         self.range.insert(value, range);
+        self.extreme.insert(value, extreme);
     }
 
     fn root(&mut self, value: ValueId) -> Option<ValueId> {
@@ -484,7 +571,9 @@ impl Groups {
     fn unite(&mut self, a: ValueId, b: ValueId) {
         let (Some(a), Some(b)) = (self.root(a), self.root(b)) else { return };
         let joint = self.range[&a].union(self.range[&b]);
+        let extreme = self.extreme[&a].union(self.extreme[&b]);
         self.parent.insert(b, a);
         self.range.insert(a, joint);
+        self.extreme.insert(a, extreme);
     }
 }

@@ -95,7 +95,7 @@ pub struct Calibration {
 }
 
 /// The values that a calibration describes, in its order: arguments, then results of ops that are no constants.
-fn observed_values(module: &Module, block: BlockId) -> Vec<(ValueId, &'static str)> {
+pub(super) fn observed_values(module: &Module, block: BlockId) -> Vec<(ValueId, &'static str)> {
     let args = module.args(block).iter().map(|&arg| (arg, "argument"));
     let ops = module.block_ops(block).iter().map(|&op| module.op(op)).filter(|data| !data.op.is_constant());
     args.chain(ops.flat_map(|data| data.results().iter().map(|&value| (value, data.op.name())))).collect()

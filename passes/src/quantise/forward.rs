@@ -31,6 +31,23 @@ pub fn forward(
     inputs: &[Arc<Tensor>],
     observer: &mut dyn FnMut(ValueId, &Tensor),
 ) -> Result<Vec<Arc<Tensor>>, EvalError> {
+    let mut change = |value: ValueId, tensor: &Tensor| {
+        observer(value, tensor);
+        None
+    };
+    forward_changed(module, func, inputs, &mut change)
+}
+
+/// As [`forward`], with values replaced by what `change` makes of them: all that follows sees the change.
+///
+/// # Errors
+/// As [`forward`].
+pub(super) fn forward_changed(
+    module: &Module,
+    func: OpId,
+    inputs: &[Arc<Tensor>],
+    change: &mut dyn FnMut(ValueId, &Tensor) -> Option<Tensor>,
+) -> Result<Vec<Arc<Tensor>>, EvalError> {
     let block = module.entry_block(func);
     let args = module.args(block);
     let fits = |(&arg, tensor): (&ValueId, &Arc<Tensor>)| module.ty(arg).as_tensor() == Some(&tensor.ty());
@@ -49,8 +66,7 @@ pub fn forward(
     }
     let mut values: SecondaryMap<ValueId, Option<Arc<Tensor>>> = SecondaryMap::new();
     for (&arg, input) in args.iter().zip(inputs) {
-        observer(arg, input);
-        values[arg] = Some(Arc::clone(input));
+        values[arg] = Some(change(arg, input).map_or_else(|| Arc::clone(input), Arc::new));
     }
     for &op in module.block_ops(block) {
         let data = module.op(op);
@@ -81,9 +97,9 @@ pub fn forward(
             })?,
         };
         for (&value, tensor) in data.results().iter().zip(results) {
-            observer(value, &tensor);
+            let changed = change(value, &tensor);
             if uses_left[value] > 0 {
-                values[value] = Some(Arc::new(tensor));
+                values[value] = Some(Arc::new(changed.unwrap_or(tensor)));
             }
         }
     }

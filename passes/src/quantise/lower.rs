@@ -656,26 +656,33 @@ impl<'a> Lowering<'a> {
         self.narrow(Wide { value, scale: a.params.scale * b.params.scale, bound }, params)
     }
 
+    /// A sum in `i32`. One so long that it could overflow is of coarser summands.
     fn sum(&mut self, op: Op, operands: &[ValueId], shape: &[usize]) -> Result<Wide, &'static str> {
-        let to: usize = shape.iter().product();
-        let input = match self.wide.get(&operands[0]) {
-            Some(&wide) => wide,
+        let narrow = self.wide.get(&operands[0]).copied();
+        let (from, bound) = match narrow {
+            Some(wide) => (wide.value, wide.bound),
             None => {
                 let q = self.operand(operands[0])?;
-                let from: usize = self.new_shape(q.value).iter().product();
-                // Long sums of i16 leave out bits that would not fit.
-                let excess = q.params.reach() * (from as f64 / to.max(1) as f64) / 2_f64.powi(30);
-                let coarser = if q.params.elem == ElemType::I16 { excess.max(1.0) } else { 1.0 };
+                (q.value, q.params.reach())
+            }
+        };
+        let n_summands: usize =
+            self.new_shape(from).iter().product::<usize>() / shape.iter().product::<usize>().max(1);
+        let coarser = (bound * n_summands as f64 / 2_f64.powi(30)).max(1.0);
+        let input = match narrow {
+            Some(wide) if coarser == 1.0 => wide,
+            Some(Wide { value, scale, bound }) => {
+                let fixed = FixedScale::new(1.0 / coarser, bound).ok_or(OUT_OF_RANGE)?;
+                let value = self.rescale(value, 0, &[fixed], ElemType::I32, 0);
+                Wide { value, scale: scale * coarser, bound: bound / coarser + 1.0 }
+            }
+            None => {
+                let q = self.operand(operands[0])?;
                 self.widen(q, q.params.scale * coarser)?
             }
         };
-        let from: usize = self.new_shape(input.value).iter().product();
-        let bound = input.bound * (from / to.max(1)) as f64;
-        if bound >= 2_f64.powi(31) {
-            return Err("its sums could overflow 32 bits");
-        }
         let value = self.append(op, &[input.value], shape, ElemType::I32);
-        Ok(Wide { value, scale: input.scale, bound })
+        Ok(Wide { value, scale: input.scale, bound: input.bound * n_summands as f64 })
     }
 
     /// Ops whose result has the scale of their input.

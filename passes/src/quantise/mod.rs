@@ -1,4 +1,5 @@
-//! Post-training quantisation: from f32 (import phase) to `i8` with exact integer arithmetic (quant phase).
+//! Post-training quantisation: from f32 (import phase) to `i8`, and where chosen `i16`, with exact integer arithmetic
+//! (quant phase).
 //!
 //! | module | what it does |
 //! |---|---|
@@ -7,21 +8,25 @@
 //! | `analyse` | functions of one value, scales, and what stays on the host |
 //! | `function` | elementwise subgraphs of one variable |
 //! | `lower` | the rewriting |
+//! | `precision` | which activations are `i16` |
+//! | [`mixed`] | the search for those that are worth it |
+//! | `table16` | functions of `i16` |
 //! | `weights`, `params` | integers that stand for weights, biases, ranges and factors |
 //! | `host` | the f32 tail |
 //!
 //! # What it gives
 //!
-//! Activations are `i8` with a scale and zero point a tensor, weights symmetric `i8` with a scale a channel. Every
-//! elementwise subgraph of one variable becomes the producer's saturation (ReLU and its like), or a table of 256
-//! entries. Values that are only moved or selected share a scale; the operands of a concatenation do so where that
+//! Activations are `i8` with a scale and zero point a tensor, or `i16` with a scale; weights symmetric `i8` with a scale
+//! a channel. Every elementwise subgraph of one variable becomes the producer's saturation (ReLU and its like), or a
+//! table: of 513 entries on the producer's sums rescaled to `i16`, where the function alone uses these and that is
+//! closer, else of 256 entries on `i8`. Values that are only moved or selected share a scale; the operands of a concatenation do so where that
 //! costs little. What has no integer form, and a softmax, stays in f32 in `@host` if nothing that multiplies and
 //! accumulates follows; otherwise it is an error that lists every such op.
 //!
-//! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is `scale32` with
-//! `SINGLE_ROUND`, its values within what TOSA allows; accumulators cannot overflow, whatever the input.
+//! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is `SINGLE_ROUND`, and
+//! `scale32` but for sums of 48 bits, its values within what TOSA allows; accumulators cannot overflow, whatever the input.
 //!
-//! It does not retrain, correct biases, or use 16-bit activations.
+//! It does not retrain or correct biases.
 
 mod analyse;
 pub mod calibrate;
@@ -30,7 +35,9 @@ mod function;
 mod gemm;
 mod host;
 mod lower;
+pub mod mixed;
 mod params;
+mod precision;
 mod table16;
 mod weights;
 
@@ -40,11 +47,12 @@ mod tests;
 pub use calibrate::{Calibration, CalibrationError, Range, RangeChoice};
 pub use forward::forward;
 pub use params::QuantParams;
+pub use precision::Precision;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use strata_ir::attr::FunctionType;
-use strata_ir::{Attribute, Module, Op, OpId, Type, ValueId};
+use strata_ir::{Attribute, ElemType, Module, Op, OpId, Type, ValueId};
 
 use crate::manager::registry::{OptionInfo, OptionKind, PassInfo, PassOptions};
 use crate::manager::{Changed, Pass, PassContext, PassError, Phase, UnsupportedOp};
@@ -54,10 +62,12 @@ const STAYS_ON_HOST: &str =
     "softmax, or what has no integer form; nothing that multiplies and accumulates follows";
 
 /// How to quantise.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct QuantiseOptions {
-    /// How ranges are chosen.
+    /// How ranges of `i8` are chosen; `i16` covers all that was seen.
     pub range: RangeChoice,
+    /// Which activations are `i16`.
+    pub precision: Precision,
 }
 
 /// What quantisation did.
@@ -69,6 +79,8 @@ pub struct QuantReport {
     pub n_tables: usize,
     /// Rescales that only change the scale of a value, for a concatenation.
     pub n_rescales: usize,
+    /// The layers (or arguments) whose results are `i16`, each once.
+    pub i16_layers: Vec<String>,
     /// The ops that stay f32 on the host.
     pub host_ops: Vec<UnsupportedOp>,
 }
@@ -85,9 +97,8 @@ pub fn quantise(
 ) -> Result<QuantReport, PassError> {
     let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
     let block = module.entry_block(func);
-    let ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
-    let ranges: BTreeMap<ValueId, Range> = ranges.into_iter().collect();
-    let plan = analyse::analyse(module, block, &ranges)?;
+    let plan = plan(module, func, calibration, options)?;
+    let i16_layers = i16_layers(module, func, &plan);
 
     let old: BTreeSet<OpId> = module.block_ops(block).iter().copied().collect();
     let returned = module.terminator(block).map(|op| module.op(op).operands().to_vec()).unwrap_or_default();
@@ -105,6 +116,7 @@ pub fn quantise(
         .map(|&value| (lowering.integer(value), lowering.done.get(&value).map(|q| q.params)))
         .collect();
     let (mut report, unsupported) = (lowering.report, lowering.unsupported);
+    report.i16_layers = i16_layers;
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
     }
@@ -114,6 +126,41 @@ pub fn quantise(
     sign(module, func, &plan.params, &results, result_attrs);
     Phase::Quant.mark(module);
     Ok(report)
+}
+
+/// Decides how a function becomes integers.
+fn plan(
+    module: &Module,
+    func: OpId,
+    calibration: &Calibration,
+    options: &QuantiseOptions,
+) -> Result<analyse::Plan, PassError> {
+    let ranges = |choice| -> Result<BTreeMap<ValueId, Range>, PassError> {
+        let ranges = calibration.ranges(module, func, choice).map_err(PassError::other)?;
+        Ok(ranges.into_iter().collect())
+    };
+    let wide = options.precision.wide_values(module, func);
+    let wishes = analyse::Wishes {
+        ranges: &ranges(options.range)?,
+        extremes: &ranges(RangeChoice::MinMax)?,
+        is_wide: &|value| wide.contains(&value),
+    };
+    analyse::analyse(module, module.entry_block(func), &wishes)
+}
+
+/// The layers whose results are `i16`, each once, in order.
+fn i16_layers(module: &Module, func: OpId, plan: &analyse::Plan) -> Vec<String> {
+    let mut layers = Vec::new();
+    let is_wide = |value: &&ValueId| plan.params.get(value).is_some_and(|p| p.elem == ElemType::I16);
+    for &value in plan.groups.values().flatten().filter(is_wide) {
+        // What only a function takes is no activation: it never leaves its stage.
+        let is_looked_up = plan.lookups.values().any(|lookup| lookup.base == value);
+        let name = precision::layer_of(module, func, value).unwrap_or_else(|| "(unnamed)".to_owned());
+        if !(is_looked_up && plan.is_internal(value)) && !layers.contains(&name) {
+            layers.push(name);
+        }
+    }
+    layers
 }
 
 /// The dictionary of entry `index` of an array of dictionaries.
@@ -204,7 +251,7 @@ struct Quantise {
 /// The pass `quantise`.
 pub static QUANTISE: PassInfo = PassInfo {
     name: "quantise",
-    doc: "Post-training quantisation to 8-bit integers, with ranges from a calibration.",
+    doc: "Post-training quantisation to 8-bit integers, activations 16-bit where chosen, with ranges from a calibration.",
     takes: &[Phase::Import],
     gives: Some(Phase::Quant),
     options: &[
@@ -226,17 +273,34 @@ pub static QUANTISE: PassInfo = PassInfo {
             default: "99.99",
             doc: "Per cent of values that `range=percentile` keeps at either end.",
         },
+        OptionInfo {
+            name: "precision",
+            kind: OptionKind::Choice(&["int8", "int16"]),
+            default: "int8",
+            doc: "Bits of activations, unless the context holds a choice of layers.",
+        },
     ],
     build: build_quantise,
 };
 
+impl QuantiseOptions {
+    /// What the options of the pass say.
+    ///
+    /// # Panics
+    /// If they are another pass's.
+    pub fn of_pass(options: &PassOptions) -> Self {
+        let range = match options.text("range") {
+            "min-max" => RangeChoice::MinMax,
+            "percentile" => RangeChoice::Percentile(1.0 - options.number("percentile") / 100.0),
+            _ => RangeChoice::MeanSquareError,
+        };
+        let precision = if options.text("precision") == "int16" { Precision::Int16 } else { Precision::Int8 };
+        Self { range, precision }
+    }
+}
+
 fn build_quantise(options: &PassOptions) -> Box<dyn Pass> {
-    let range = match options.text("range") {
-        "min-max" => RangeChoice::MinMax,
-        "percentile" => RangeChoice::Percentile(1.0 - options.number("percentile") / 100.0),
-        _ => RangeChoice::MeanSquareError,
-    };
-    Box::new(Quantise { options: QuantiseOptions { range } })
+    Box::new(Quantise { options: QuantiseOptions::of_pass(options) })
 }
 
 impl Pass for Quantise {
@@ -246,7 +310,14 @@ impl Pass for Quantise {
 
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
         let calibration = context.require::<Calibration>("a calibration: sample inputs, or seeded noise")?;
-        let report = quantise(module, calibration, &self.options)?;
+        let mut options = self.options.clone();
+        if let Some(precision) = context.get::<Precision>() {
+            options.precision = precision.clone();
+        }
+        let report = quantise(module, calibration, &options)?;
+        if !report.i16_layers.is_empty() {
+            context.count("i16 layers", report.i16_layers.len() as u64);
+        }
         context.count("convolutions", report.n_convolutions as u64);
         context.count("tables", report.n_tables as u64);
         context.count("host ops", report.host_ops.len() as u64);

@@ -43,8 +43,36 @@ impl Table16 {
         Self { entries, scale: unit / STEP as f64 }
     }
 
+    /// Whether looking up an `i16` of the given range follows a function more closely than looking up an `i8` with the given
+    /// parameters does, in the mean square over the range and before the result is rounded.
+    pub(super) fn is_closer(
+        function: impl Fn(f64) -> f64,
+        input: QuantParams,
+        narrow: QuantParams,
+        output: QuantParams,
+    ) -> bool {
+        let table = Self::new(&function, input, output);
+        let (least, most) = output.limits();
+        let (low, high) = (output.dequantise(least), output.dequantise(most));
+        let (mut wide_error, mut narrow_error) = (0.0, 0.0);
+        // A step that is no divisor of what the tables' points are apart from each other.
+        for x in (-32768..32768).step_by(61).map(|q| input.dequantise(q)) {
+            let want = function(x);
+            if want.is_nan() {
+                continue;
+            }
+            let error = |y: f64| {
+                let y = if y.is_nan() { 0.0 } else { y };
+                (y.clamp(low, high) - want.clamp(low, high)).powi(2)
+            };
+            wide_error += error(table.at(input.quantise(x)));
+            narrow_error += error(function(narrow.dequantise(narrow.quantise(x))));
+        }
+        wide_error <= narrow_error
+    }
+
     /// What looking up an integer gives, as a real number.
-    pub(super) fn at(&self, q: i64) -> f64 {
+    fn at(&self, q: i64) -> f64 {
         let at = ((q - i64::from(i16::MIN)) / STEP) as usize;
         let (base, next) = (i64::from(self.entries[at]), i64::from(self.entries[at + 1]));
         self.scale * (base * STEP + (next - base) * (q & (STEP - 1))) as f64

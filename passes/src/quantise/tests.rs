@@ -6,7 +6,7 @@ use strata_ir::attr::{FunctionType, NanMode, ResizeMode};
 use strata_ir::build::Builder;
 use strata_ir::dialect::*;
 use strata_ir::eval::eval_function;
-use strata_ir::eval::random::Rng;
+use strata_ir::eval::random::{Rng, random_inputs};
 use strata_ir::verify::verify;
 use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, Type, ValueId};
 
@@ -192,18 +192,34 @@ fn run_quantised(module: &Module, inputs: &[Arc<Tensor>]) -> Vec<Tensor> {
     }
 }
 
-/// Quantises a network and checks the noise of every result, in decibels; returns what came out.
+/// Quantises a network to `i8` and to `i16` and checks the noise of every result, in decibels, and that the machine
+/// computes what the evaluator does; returns what came out in `i8`.
 #[track_caller]
 fn check(module: Module, least_db: f64) -> (Module, QuantReport) {
-    let inputs = samples(&module, 4);
-    let calibration = Calibration::collect(&module, &inputs).expect("the network runs");
+    let (narrow, report, narrow_db) = check_in(&module, Precision::Int8, least_db);
+    let (_, _, wide_db) = check_in(&module, Precision::Int16, least_db);
+    // The rest is the noise of the weights, which stay i8.
+    assert!(
+        wide_db.iter().zip(&narrow_db).all(|(w, n)| w > &(n + 1.0)),
+        "{wide_db:?} against {narrow_db:?} dB"
+    );
+    (narrow, report)
+}
+
+/// [`check`] in one precision; returns the least decibels of every result too.
+#[track_caller]
+fn check_in(module: &Module, precision: Precision, least_db: f64) -> (Module, QuantReport, Vec<f64>) {
+    let inputs = samples(module, 4);
+    let calibration = Calibration::collect(module, &inputs).expect("the network runs");
     let mut quantised = module.clone();
-    let report = quantise(&mut quantised, &calibration, &QuantiseOptions::default());
+    let options = QuantiseOptions { precision, ..QuantiseOptions::default() };
+    let report = quantise(&mut quantised, &calibration, &options);
     let report = report.unwrap_or_else(|e| panic!("{e}"));
     let main = module.function("main").expect("it was made");
+    let mut all_db: Vec<f64> = Vec::new();
     for inputs in &inputs {
         let owned = inputs.iter().map(|t| (**t).clone()).collect();
-        let reference = eval_function(&module, main, owned).unwrap_or_else(|e| panic!("{e}"));
+        let reference = eval_function(module, main, owned).unwrap_or_else(|e| panic!("{e}"));
         let got = run_quantised(&quantised, inputs);
         assert_eq!(reference.len(), got.len());
         for (index, (want, got)) in reference.iter().zip(&got).enumerate() {
@@ -211,10 +227,17 @@ fn check(module: Module, least_db: f64) -> (Module, QuantReport) {
             let (Some(want), Some(got)) = (want.as_f32(), got.as_f32()) else { continue };
             let db = sqnr(want, got);
             assert!(db > least_db, "result {index}: {db:.1} dB\n{}", strata_ir::text::to_string(&quantised));
+            all_db.resize(reference.len(), f64::INFINITY);
+            all_db[index] = all_db[index].min(db);
         }
     }
     verify(&quantised).unwrap_or_else(|e| panic!("{e}"));
-    (quantised, report)
+    let integers = random_inputs(&quantised, main, 3);
+    let target = strata_isa_spec::Target::preset("x1", &[]).expect("a preset");
+    let fault = crate::schedule::tests::difference(&mut quantised.clone(), &integers, &target, "multi");
+    assert_eq!(fault, None, "{}", strata_ir::text::to_string(&quantised));
+    all_db.retain(|db| db.is_finite());
+    (quantised, report, all_db)
 }
 
 fn count(module: &Module, name: &str) -> usize {
@@ -249,9 +272,12 @@ fn compositions_become_one_table() {
     let gate = net.clamp(shifted, 0.0, 6.0);
     let product = net.mul(y, gate);
     let y = net.mul(product, sixth);
-    let (module, report) = check(net.finish(&[y]), 28.0);
+    let (module, report) = check(net.finish(&[y]), 30.0);
     assert_eq!(report.n_tables, 3);
     assert_eq!(count(&module, "tosa.mul"), 0);
+    // Sums go to i16, through the table, and only then to i8: a rescale before and one after each.
+    assert_eq!(count(&module, "tosa.rescale"), 6);
+    assert!(report.i16_layers.is_empty(), "no activation is i16: {:?}", report.i16_layers);
 }
 
 #[test]
@@ -296,7 +322,8 @@ fn concatenation_pools_and_moves_share_a_scale() {
     let d = net.op(Transpose { perms: vec![0, 2, 1, 3] }, &[d]);
     let (module, report) = check(net.finish(&[d]), 30.0);
     assert_eq!(report.n_rescales, 0);
-    assert_eq!(count(&module, "tosa.rescale"), 2);
+    // One for each convolution, and one after the table of the first.
+    assert_eq!(count(&module, "tosa.rescale"), 3);
 }
 
 #[test]
@@ -409,6 +436,77 @@ fn transposed_convolution_and_product_of_activations() {
     let q = net.op(Reshape {}, &[y, right]);
     let product = net.op(MatMul {}, &[p, q, a, b]);
     check(net.finish(&[y, product]), 30.0);
+}
+
+/// Two layers of which the second takes numbers far smaller than most of what its `i8` must hold.
+fn lopsided() -> Module {
+    let (mut net, x) = Net::new(&[1, 8, 8, 4]);
+    let y = net.conv(x, 8, 3, 1);
+    // Seven channels are a hundred times the eighth, which alone counts in what follows.
+    let gains = net.constant(&[1, 1, 1, 8], vec![100.0, 90.0, 80.0, 70.0, 60.0, 50.0, 40.0, 1.0]);
+    let y = net.mul(y, gains);
+    let weight = net.constant(&[8, 1, 1, 8], (0..64).map(|i| if i % 8 == 7 { 1.0 } else { 1e-3 }).collect());
+    let bias = net.noise(&[8], 0.1);
+    let (a, b) = (net.zero_point(), net.zero_point());
+    let (p, e) = ([0; 4], ElemType::F32);
+    let op = Conv2d { pad: p, stride: [1; 2], dilation: [1, 1], acc_type: e, local_bound: false };
+    let y = net.op(op, &[y, weight, bias, a, b]);
+    let y = net.relu(y);
+    let y = net.conv(y, 4, 3, 1);
+    net.finish(&[y])
+}
+
+#[test]
+fn the_search_finds_what_makes_the_noise() {
+    let module = lopsided();
+    let inputs = samples(&module, 4);
+    let calibration = Calibration::collect(&module, &inputs).expect("the network runs");
+    let goal = mixed::Goal { budget_percent: 40.0, target_db: None, winograd: true };
+    let options = QuantiseOptions::default();
+    let found = mixed::search(&module, &calibration, &inputs, &options, &goal).expect("it searches");
+    let worst = &found.candidates[0];
+    assert!(worst.promoted && worst.noise_share > 0.3, "{worst:?}");
+    assert!(found.cost_percent <= 40.0 && found.after_db > found.before_db + 3.0, "{found:?}");
+    let (_, _, before) = check_in(&module, Precision::Int8, 0.0);
+    let (quantised, report, after) = check_in(&module, found.precision.clone(), 0.0);
+    assert!(after[0] > before[0] + 3.0, "{before:?} became {after:?}");
+    assert_eq!(worst.layers, ["layer2"]);
+    assert_eq!(report.i16_layers.first(), worst.layers.first());
+    let is_wide =
+        |op: &&OpId| matches!(&quantised.op(**op).op, Op::Conv2d(conv) if conv.acc_type == ElemType::I48);
+    assert_eq!(
+        quantised.walk(quantised.body()).iter().filter(is_wide).count(),
+        1,
+        "one layer of three is i16"
+    );
+
+    let none = mixed::Goal { target_db: Some(found.before_db - 1.0), ..goal };
+    let none = mixed::search(&module, &calibration, &inputs, &options, &none).expect("it searches");
+    assert_eq!(none.precision, Precision::Mixed(Default::default()), "the target is met without");
+    let free = mixed::Goal { budget_percent: 0.0, ..goal };
+    let free = mixed::search(&module, &calibration, &inputs, &options, &free).expect("it searches");
+    assert_eq!(free.cost_percent, 0.0);
+}
+
+#[test]
+fn layers_are_chosen_by_name() {
+    let module = lopsided();
+    let main = module.function("main").expect("it was made");
+    let named = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Precision::Int8.with_layers(&module, main, &names)
+    };
+    assert_eq!(named(&["layer1", "nothing", "none"]), Err(vec!["nothing".to_owned(), "none".to_owned()]));
+    let (_, report, _) = check_in(&module, named(&["layer2"]).expect("there is such a layer"), 0.0);
+    assert_eq!(report.i16_layers, ["layer2"]);
+}
+
+#[test]
+fn long_means_of_16_bits_do_not_overflow() {
+    let (mut net, x) = Net::new(&[1, 300, 260, 1]);
+    let y = net.op(ReduceSum { axis: 1 }, &[x]);
+    let y = net.op(ReduceSum { axis: 2 }, &[y]);
+    check_in(&net.finish(&[y]), Precision::Int16, 30.0);
 }
 
 #[test]

@@ -13,7 +13,7 @@
 mod check;
 mod streams;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod weights;
 
 use strata_ir::{Attribute, Module, Op, OpId};

@@ -50,22 +50,37 @@ fn fault(seed: u64, target: &Target, mode: &str) -> Option<String> {
         random_network(seed, &RandomOptions { n_layers, i16_percent, ..RandomOptions::default() });
     let func = module.function("main").expect("random networks have a @main");
     let inputs = random_inputs(&module, func, seed);
-    let expected = eval_function(&module, func, inputs.clone()).expect("random networks are valid");
+    difference(&mut module, &inputs, target, mode)
+}
+
+/// What is wrong with the program of an integer network, if anything is: it does not exist, is not valid, or gives other
+/// results than the evaluator.
+pub(crate) fn difference(
+    module: &mut Module,
+    inputs: &[Tensor],
+    target: &Target,
+    mode: &str,
+) -> Option<String> {
+    let func = module.function("main").expect("there is a @main");
+    let expected = match eval_function(module, func, inputs.to_vec()) {
+        Ok(results) => results,
+        Err(error) => return Some(error.to_string()),
+    };
     let mut context = PassContext::new();
     context.insert(target.clone());
     let passes =
         format!("form-stages,split-channels{{budget-bytes=3000}},fuse-layers{{mode={mode}}},schedule");
     for step in Pipeline::parse(&passes).expect("a pipeline").steps() {
-        if let Err(error) = step.build().run(&mut module, &mut context) {
+        if let Err(error) = step.build().run(module, &mut context) {
             return Some(format!("{}: {error}", step.info.name));
         }
     }
-    let (program, weights) = gather(&module);
+    let (program, weights) = gather(module);
     let errors = verify::verify(&program, target);
     if !errors.is_empty() {
         return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
     }
-    match interp::run(&program, target, &weights, &bytes(&inputs)) {
+    match interp::run(&program, target, &weights, &bytes(inputs)) {
         Ok(found) => (found != bytes(&expected)).then(|| "the results differ".to_owned()),
         Err(error) => Some(error.to_string()),
     }

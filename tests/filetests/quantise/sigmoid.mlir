@@ -1,5 +1,5 @@
 // RUN: quantise{range=min-max}
-// A function of one value becomes a table of 256 entries.
+// A function of sums takes them as i16, through a table of 513 entries; only its result is i8.
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xf32>) -> tensor<1x4x4x3xf32>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x4x4x2xf32>):

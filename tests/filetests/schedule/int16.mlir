@@ -1,0 +1,16 @@
+// RUN: quantise{range=min-max,precision=int16},form-stages,split-channels,fuse-layers,schedule
+// TARGET: x1
+// Convolutions of 16-bit activations, their rescales and a function between them, down to the machine.
+"builtin.module"() ({
+  "func.func"() <{function_type = (tensor<1x4x4x2xf32>) -> tensor<1x4x4x3xf32>, sym_name = "main"}> ({
+  ^bb0(%x: tensor<1x4x4x2xf32>):
+    %w = "tosa.const"() <{values = dense<[[[[0.5, -0.25]]], [[[0.0, 1.0]]], [[[0.125, 0.75]]]]> : tensor<3x1x1x2xf32>}> : () -> tensor<3x1x1x2xf32>
+    %b = "tosa.const"() <{values = dense<[0.5, -0.5, 0.0]> : tensor<3xf32>}> : () -> tensor<3xf32>
+    %z = "tosa.const"() <{values = dense<0.0> : tensor<1xf32>}> : () -> tensor<1xf32>
+    %0 = "tosa.conv2d"(%x, %w, %b, %z, %z) <{acc_type = f32, dilation = array<i64: 1, 1>, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 1, 1>}> : (tensor<1x4x4x2xf32>, tensor<3x1x1x2xf32>, tensor<3xf32>, tensor<1xf32>, tensor<1xf32>) -> tensor<1x4x4x3xf32> loc("conv1")
+    %1 = "tosa.sigmoid"(%0) : (tensor<1x4x4x3xf32>) -> tensor<1x4x4x3xf32> loc("sigmoid1")
+    %v = "tosa.const"() <{values = dense<[[[[0.5], [-0.25], [1.0]]]]> : tensor<1x1x3x1xf32>}> : () -> tensor<1x1x3x1xf32>
+    %2 = "tosa.depthwise_conv2d"(%1, %v, %b, %z, %z) <{acc_type = f32, dilation = array<i64: 1, 1>, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 1, 1>}> : (tensor<1x4x4x3xf32>, tensor<1x1x3x1xf32>, tensor<3xf32>, tensor<1xf32>, tensor<1xf32>) -> tensor<1x4x4x3xf32> loc("conv2")
+    "func.return"(%2) : (tensor<1x4x4x3xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
