@@ -12,10 +12,11 @@ import detect
 import dumps
 import floats
 import headline
+import operators
 import vectors
 from harness import Failed, Skipped
 
-MODULES = [dumps, bits, floats, detect, classify, bad_input, vectors, headline]
+MODULES = [dumps, bits, floats, detect, classify, bad_input, vectors, operators, headline]
 
 
 def outcome(check):

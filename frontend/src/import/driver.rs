@@ -270,8 +270,7 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
     problems.check()?;
 
     let cross_check = if options.cross_check {
-        let shapes = values.iter().map(|(&name, value)| (name, value.shape().to_vec())).collect();
-        witness::compare(model, &inputs, &shapes)?
+        witness::compare(model, &inputs, &values)?
     } else {
         super::CrossCheck::default()
     };

@@ -256,6 +256,15 @@ pub(super) fn resolve_indices(indices: &Array, extent: usize) -> Lowered<Vec<usi
 
 fn range(inputs: &[&Array]) -> Lowered<Option<Vec<Array>>> {
     let [start, limit, delta] = inputs else { invalid!("start, limit and delta are needed") };
+    if let Data::Float(_) = start.data {
+        let [s, l, d] = [start.scalar()?, limit.scalar()?, delta.scalar()?].map(f64::from);
+        let n = ((l - s) / d).ceil().max(0.0);
+        if !(n <= f64::from(1 << 24)) {
+            super::error::unsupported!("a range of {n} numbers");
+        }
+        let numbers = (0..n as usize).map(|i| (s + i as f64 * d) as f32).collect::<Vec<_>>();
+        return Ok(Some(vec![Array { dtype: start.dtype, ..Array::floats([numbers.len()], numbers) }]));
+    }
     let (Data::Int(s), Data::Int(l), Data::Int(d)) = (&start.data, &limit.data, &delta.data) else {
         return Ok(None);
     };

@@ -2,11 +2,22 @@
 
 use strata_ir::dialect::Op;
 
-use super::tests::{Attr, Net, check, count, n_transposes, noise};
+use super::tests::{Attr, Net, check, count, n_transposes};
 use super::*;
 
 #[test]
-fn transposed_convolutions_of_volumes() {
+fn transposed_convolutions_by_phases_and_of_volumes() {
+    for (kernel, attrs) in [
+        (&[5, 5][..], vec![("strides", Attr::Ints(&[3, 2])), ("pads", Attr::Ints(&[2, 0, 1, 3]))]),
+        (&[1, 2], vec![("strides", Attr::Ints(&[2, 3])), ("output_padding", Attr::Ints(&[1, 2]))]),
+        (&[4, 4], vec![("strides", Attr::Ints(&[2, 2])), ("auto_pad", Attr::Text("SAME_UPPER"))]),
+    ] {
+        let group = ("group", Attr::Int(3));
+        let weight = [&[3, 2], kernel].concat();
+        let net = Net::new(13, &[1, 3, 4, 5]).weight("w", &weight).weight("b", &[6]);
+        let attrs: Vec<_> = attrs.into_iter().chain([group]).collect();
+        check(&net.node("ConvTranspose", "x w b", "y", &attrs).model("y"));
+    }
     for (weight, attrs) in [
         (&[3, 2, 2, 3, 3][..], vec![]),
         (
@@ -80,22 +91,24 @@ fn heads_of_attention_are_cut_where_they_lie() {
 
 #[test]
 fn groups_are_normalised_without_moving_data() {
-    // As PyTorch exports GroupNorm.
-    let net = Net::new(13, &[1, 6, 4, 5])
-        .weight("w", &[6, 6, 3, 3])
-        .ints("groups", &[0, 2, -1])
-        .floats("ones", &[2], vec![1.0; 2])
-        .floats("zeros", &[2], vec![0.0; 2])
-        .ints("whole", &[1, 6, 2, 3])
-        .weight("scale", &[6, 1, 1])
-        .weight("bias", &[6, 1, 1])
-        .node("Conv", "x w", "a", &[])
-        .node("Reshape", "a groups", "b", &[])
-        .node("InstanceNormalization", "b ones zeros", "c", &[])
-        .node("Reshape", "c whole", "d", &[])
-        .node("Mul", "d scale", "e", &[])
-        .node("Add", "e bias", "y", &[]);
-    assert_eq!(n_transposes(&check(&net.model("y"))), 0);
+    for n_groups in [1, 2, 3, 6] {
+        // As PyTorch exports GroupNorm.
+        let net = Net::new(13, &[1, 6, 4, 5])
+            .weight("w", &[6, 6, 3, 3])
+            .ints("groups", &[0, n_groups, -1])
+            .floats("ones", &[n_groups], vec![1.0; n_groups as usize])
+            .floats("zeros", &[n_groups], vec![0.0; n_groups as usize])
+            .ints("whole", &[1, 6, 2, 3])
+            .weight("scale", &[6, 1, 1])
+            .weight("bias", &[6, 1, 1])
+            .node("Conv", "x w", "a", &[])
+            .node("Reshape", "a groups", "b", &[])
+            .node("InstanceNormalization", "b ones zeros", "c", &[])
+            .node("Reshape", "c whole", "d", &[])
+            .node("Mul", "d scale", "e", &[])
+            .node("Add", "e bias", "y", &[]);
+        assert_eq!(n_transposes(&check(&net.model("y"))), 0, "{n_groups} groups");
+    }
 }
 
 #[test]
@@ -150,7 +163,7 @@ fn indexing() {
     check(&net.model("y i"));
     let net = Net::new(14, &[4, 5]).node("Trilu", "x", "y", &[("upper", Attr::Int(0))]);
     check(&net.model("y"));
-    let net = Net::new(14, &[4, 5]).floats("unused", &[1], noise(1, 1)).ints("one", &[1]);
+    let net = Net::new(14, &[4, 5]).node("Constant", "", "one", &[("value_int", Attr::Int(1))]);
     check(&net.node("CumSum", "x one", "y", &[]).model("y"));
 }
 

@@ -6,6 +6,8 @@
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
+use super::elementwise::truncated;
+use super::integer::{self, width};
 use super::{Lowering, elem_of, single};
 use crate::import::array::{Array, Data, offsets, strides};
 use crate::import::error::{Lowered, invalid, unsupported};
@@ -379,9 +381,14 @@ fn pick(lo: &mut Lowering, tables: [ValueId; 2], sources: &[usize]) -> Lowered<V
 /// `OneHot`: indices beyond the depth give no one.
 pub(super) fn one_hot(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let (indices, values) = (node.input(0)?, node.input(2)?);
-    let indices = lo.view(indices)?;
-    if lo.em.elem(indices.value) != ElemType::I32 {
-        unsupported!("indices of type {:?}", indices.dtype);
+    let mut indices = lo.view(indices)?;
+    match lo.em.elem(indices.value) {
+        ElemType::F32 => {
+            let whole = truncated(&mut lo.em, indices.value);
+            indices = indices.with_value(whole, DataType::Int64);
+        }
+        ElemType::I32 => {}
+        _ => invalid!("indices of type {:?}", indices.dtype),
     }
     let depth = node.constant(1, "the depth")?;
     let depth = match &depth.data {
@@ -478,6 +485,9 @@ pub(super) fn cumulative_sum(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
     };
     let (exclusive, reverse) = (node.flag("exclusive", false)?, node.flag("reverse", false)?);
     let n = x.shape[axis];
+    if let Some(width) = width(x.dtype).filter(|_| n <= MAX_RUNS) {
+        return single(integer_sums(lo, &x, axis, width, exclusive, reverse)?);
+    }
     if x.dtype != DataType::Float || n > 1 << 12 {
         unsupported!("on {:?} along an axis of {n}", x.dtype);
     }
@@ -491,4 +501,35 @@ pub(super) fn cumulative_sum(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
     let inverse: Vec<_> = (0..rank).map(|a| perm.iter().position(|&p| p == a).unwrap_or_default()).collect();
     let product = lo.linear(&x.transposed(&perm), &Array::floats([n, n], weights), vec![0.0; n])?;
     single(lo.view(&product)?.transposed(&inverse))
+}
+
+/// Cumulative sums of integers, index after index.
+fn integer_sums(
+    lo: &mut Lowering,
+    view: &View,
+    axis: usize,
+    width: integer::Width,
+    exclusive: bool,
+    reverse: bool,
+) -> Lowered<View> {
+    let (x, perm) = lo.in_natural_order(view);
+    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+    let mut order: Vec<_> = (0..view.shape[axis]).collect();
+    if reverse {
+        order.reverse();
+    }
+    let mut parts = vec![x; order.len()];
+    let mut sum: Option<ValueId> = None;
+    for at in order {
+        let next = lo.em.slice_axis(x, place, at, 1);
+        let before = match sum {
+            Some(sum) => sum,
+            None => lo.em.sub(next, next),
+        };
+        let after = integer::arithmetic(&mut lo.em, "Add", [before, next], width)?;
+        parts[at] = if exclusive { before } else { after };
+        sum = Some(after);
+    }
+    let out = lo.em.concat(&parts, place);
+    Ok(View::plain(out, view.shape.clone(), &perm, view.dtype))
 }

@@ -377,6 +377,7 @@ mod tests {
 
     #[test]
     fn nearest_neighbours_of_tosa_are_those_of_the_matrices() {
+        let mut n_judged = 0;
         for (n_in, n_out) in [(4, 8), (8, 4), (5, 7), (7, 5), (3, 9), (6, 4)] {
             let common = gcd(n_out, n_in);
             let s = AxisScale {
@@ -390,7 +391,8 @@ mod tests {
                 let coordinates = Coordinates::from_name(coordinates).expect("known");
                 for rounding in [Rounding::Floor, Rounding::Ceil, Rounding::HalfUp, Rounding::HalfDown] {
                     let positions = s.positions(coordinates).expect("a fraction");
-                    let axis = tosa_axis(&s, positions, Some(rounding)).expect("small scales");
+                    let Some(axis) = tosa_axis(&s, positions, Some(rounding)) else { continue };
+                    n_judged += 1;
                     let rows = s.weights(coordinates, Kernel::Nearest(rounding), false, false);
                     for (o, row) in rows.expect("positions").into_iter().enumerate() {
                         let row = row.expect("inside");
@@ -400,5 +402,6 @@ mod tests {
                 }
             }
         }
+        assert!(n_judged >= 72, "only {n_judged} of 96 within TOSA's bounds");
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use strata_ir::ValueId;
+use strata_ir::attr::ResizeMode;
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::{Lowering, elem_of, single};
 use crate::import::array::{Array, Data, broadcast_shape};
+use crate::import::emit::{MAX_COPIES, ResizeAxis};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};
 use crate::import::layout::{Value, View};
@@ -294,14 +296,18 @@ fn mirror(lo: &mut Lowering, mut x: ValueId, padding: &[(usize, usize)], reflect
             unsupported!("a reflection wider than the axis");
         }
         let side = |lo: &mut Lowering, start: usize, edge: usize, size: usize| {
-            if reflect {
-                let part = lo.em.slice_axis(x, axis, start, size);
-                return lo.em.reverse(part, axis);
+            if !reflect {
+                let part = lo.em.slice_axis(x, axis, edge, 1);
+                return lo.em.copies(part, axis, size);
             }
-            let part = lo.em.slice_axis(x, axis, edge, 1);
-            let mut multiples = vec![1; padding.len()];
-            multiples[axis] = size;
-            lo.em.tile(part, &multiples)
+            if size <= MAX_COPIES {
+                // The machine turns nothing around, but it joins slices.
+                let rows: Vec<_> =
+                    (0..size).rev().map(|at| lo.em.slice_axis(x, axis, start + at, 1)).collect();
+                return lo.em.concat(&rows, axis);
+            }
+            let part = lo.em.slice_axis(x, axis, start, size);
+            lo.em.reverse(part, axis)
         };
         let mut parts = Vec::new();
         if before > 0 {
@@ -362,11 +368,19 @@ fn tiled(lo: &mut Lowering, view: &View, multiples: &[usize]) -> Lowered<Vec<Val
     if multiples.contains(&0) {
         unsupported!("a result without elements");
     }
-    let (x, perm) = lo.in_natural_order(view);
-    let in_place: Vec<_> = perm.iter().map(|&axis| multiples[axis]).collect();
-    let out = lo.em.tile(x, &in_place);
-    let shape = view.shape.iter().zip(multiples).map(|(e, m)| e * m).collect();
-    single(View::plain(out, shape, &perm, view.dtype))
+    let (mut x, perm) = lo.in_natural_order(view);
+    let shape: Vec<_> = view.shape.iter().zip(multiples).map(|(e, m)| e * m).collect();
+    let spreads = |axis: usize| multiples[axis] == 1 || axis >= 2 && view.shape[axis] == 1;
+    if perm == [0, 2, 3, 1] && view.dtype == DataType::Float && (0..4).all(spreads) {
+        // One pixel spread over an image: the nearest neighbour of all others.
+        let spread = |axis: usize| ResizeAxis::spread(multiples[axis], view.shape[axis]);
+        x = lo.em.resize(x, [spread(2), spread(3)], ResizeMode::NearestNeighbor);
+        return single(View::plain(x, shape, &perm, view.dtype));
+    }
+    for (place, &axis) in perm.iter().enumerate() {
+        x = lo.em.copies(x, place, multiples[axis]);
+    }
+    single(View::plain(x, shape, &perm, view.dtype))
 }
 
 /// `DepthToSpace`: a reshape, a transpose and a reshape of external axes.
