@@ -66,7 +66,13 @@ impl ResizeAxis {
     pub(super) fn spread(n_out: usize, n: usize) -> Self {
         if n == 1 {
             let n_out_signed = n_out as i64;
-            return Self { numerator: n_out_signed, denominator: 1, offset: 0, border: n_out_signed - 1, n_out };
+            return Self {
+                numerator: n_out_signed,
+                denominator: 1,
+                offset: 0,
+                border: n_out_signed - 1,
+                n_out,
+            };
         }
         Self { numerator: 1, denominator: 1, offset: 0, border: 0, n_out: n }
     }

@@ -132,7 +132,8 @@ pub(super) fn cast_target(node: &Node<'_>) -> Lowered<DataType> {
     if node.opset < 6 {
         // A name, in capitals.
         let name = node.string("to", "")?;
-        let named = (0..64).filter_map(|code| DataType::try_from(code).ok()).find(|t| t.as_str_name() == name);
+        let named =
+            (0..64).filter_map(|code| DataType::try_from(code).ok()).find(|t| t.as_str_name() == name);
         return match named {
             Some(to) => Ok(to),
             None => invalid!("attribute `to` is `{name}`, no element type"),

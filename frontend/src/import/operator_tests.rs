@@ -50,9 +50,12 @@ fn padding_written_as_a_concatenation_is_padding() {
     assert_eq!(count(&module, |op| matches!(op, Op::Concat(_))), 0);
     assert_eq!(count(&module, |op| matches!(op, Op::Pad(_))), 2);
     // Numbers that differ are data.
-    let net = Net::new(13, &[1, 3, 5, 5])
-        .weight("w", &[1, 2, 5, 5])
-        .node("Concat", "x w", "y", &[("axis", Attr::Int(1))]);
+    let net = Net::new(13, &[1, 3, 5, 5]).weight("w", &[1, 2, 5, 5]).node(
+        "Concat",
+        "x w",
+        "y",
+        &[("axis", Attr::Int(1))],
+    );
     assert_eq!(count(&check(&net.model("y")).module, |op| matches!(op, Op::Concat(_))), 1);
 }
 
@@ -142,9 +145,12 @@ fn indexing() {
     let net = Net::new(13, &[3, 4, 5]).weight("table", &[2, 4, 3]);
     let net = net.node("ArgMax", "x", "i", &[("axis", Attr::Int(1)), ("keepdims", Attr::Int(0))]);
     check(&net.node("Gather", "table i", "y", &axis(1)).model("y"));
-    let net = Net::new(13, &[3, 4, 5])
-        .node("ArgMax", "x", "i", &[("axis", Attr::Int(1))])
-        .node("GatherElements", "x i", "y", &axis(1));
+    let net = Net::new(13, &[3, 4, 5]).node("ArgMax", "x", "i", &[("axis", Attr::Int(1))]).node(
+        "GatherElements",
+        "x i",
+        "y",
+        &axis(1),
+    );
     check(&net.model("y"));
     let net = Net::new(13, &[3, 4, 5])
         .ints("flat", &[2, 1, 0, 3])
@@ -187,13 +193,14 @@ fn einstein_sums() {
 fn what_is_unsupported_of_a_known_operator_is_declined() {
     let cases = [
         Net::new(13, &[3, 3]).node("Einsum", "x", "y", &[("equation", Attr::Text("ii->i"))]),
-        Net::new(13, &[600, 2])
-            .ints("k", &[3])
-            .node("TopK", "x k", "y i", &[("axis", Attr::Int(0))]),
+        Net::new(13, &[600, 2]).ints("k", &[3]).node("TopK", "x k", "y i", &[("axis", Attr::Int(0))]),
         Net::new(6, &[1, 2, 3]).node("Dropout", "x", "y", &[]),
-        Net::new(8, &[1, 2, 3])
-            .weight("v", &[2, 3])
-            .node("BatchNormalization", "x v v v v", "y", &[("spatial", Attr::Int(0))]),
+        Net::new(8, &[1, 2, 3]).weight("v", &[2, 3]).node(
+            "BatchNormalization",
+            "x v v v v",
+            "y",
+            &[("spatial", Attr::Int(0))],
+        ),
     ];
     for net in cases {
         let error = import_proto(&net.model("y"), &ImportOptions::default());

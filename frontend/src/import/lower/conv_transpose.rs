@@ -151,7 +151,8 @@ fn volumetric(
     if view.dtype != DataType::Float {
         unsupported!("on {:?}", view.dtype);
     }
-    let (&[n, c, depth, h, w], &[n_in, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..]) else {
+    let (&[n, c, depth, h, w], &[n_in, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..])
+    else {
         invalid!("a weight of shape {:?} for an input of shape {:?}", weight.shape, view.shape)
     };
     let order = channels_last(5);

@@ -509,8 +509,7 @@ pub(super) fn prelu(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let mut slope = slope.clone();
     if let Value::Const(array) = &slope {
         let n = x.shape().get(1).copied().unwrap_or(1);
-        let fits = broadcast_shape([x.shape(), &array.shape[..]])
-            .is_ok_and(|s| s == x.shape());
+        let fits = broadcast_shape([x.shape(), &array.shape[..]]).is_ok_and(|s| s == x.shape());
         if (!fits || node.opset < 7) && array.len() == n && x.shape().len() > 1 {
             // Older exporters write one slope a channel as a vector.
             let mut shape = vec![1; x.shape().len()];

@@ -156,14 +156,9 @@ pub(super) fn gather_elements(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec
 
 /// For operators that address single elements of `data` along one axis: the axis, the flat place of each element of
 /// the indices but for that axis, and the step of that axis.
-fn element_places(
-    node: &Node<'_>,
-    data: &[usize],
-    indices: &[usize],
-) -> Lowered<(usize, Vec<usize>, usize)> {
+fn element_places(node: &Node<'_>, data: &[usize], indices: &[usize]) -> Lowered<(usize, Vec<usize>, usize)> {
     let axis = resolve_axis(node.int("axis", 0)?, data.len())?;
-    let fits = indices.len() == data.len()
-        && (0..data.len()).all(|a| a == axis || indices[a] <= data[a]);
+    let fits = indices.len() == data.len() && (0..data.len()).all(|a| a == axis || indices[a] <= data[a]);
     if !fits {
         invalid!("indices of shape {indices:?} into {data:?} along axis {axis}");
     }
@@ -178,7 +173,8 @@ pub(super) fn gather_nd(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value
     want_integers(indices)?;
     let n_batch = usize::try_from(node.int("batch_dims", 0)?).unwrap_or(usize::MAX);
     let rows = NdRows::new(data.shape(), indices.shape(), n_batch)?;
-    let shape = [&indices.shape()[..indices.shape().len() - 1], &data.shape()[n_batch + rows.depth..]].concat();
+    let shape =
+        [&indices.shape()[..indices.shape().len() - 1], &data.shape()[n_batch + rows.depth..]].concat();
     if shape.contains(&0) {
         return single(Array::empty(shape, data.dtype())?);
     }
@@ -469,7 +465,9 @@ pub(super) fn eye_like(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
     let one = |at: usize| ((at % w) as i64 - (at / w) as i64) == k;
     let ones = (0..h * w).map(one);
     single(match elem_of(dtype)? {
-        ElemType::F32 => Array { dtype, ..Array::floats([h, w], ones.map(|b| f32::from(u8::from(b))).collect()) },
+        ElemType::F32 => {
+            Array { dtype, ..Array::floats([h, w], ones.map(|b| f32::from(u8::from(b))).collect()) }
+        }
         ElemType::I1 => Array::bools([h, w], ones.collect()),
         _ => Array::ints([h, w], ones.map(i64::from).collect(), dtype),
     })

@@ -175,8 +175,7 @@ pub(super) fn resize(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     };
     // Operator set 10 had one coordinate mode.
     let coordinates = if node.opset < 11 { "asymmetric" } else { "half_pixel" };
-    let coordinates =
-        Coordinates::from_name(&node.string("coordinate_transformation_mode", coordinates)?)?;
+    let coordinates = Coordinates::from_name(&node.string("coordinate_transformation_mode", coordinates)?)?;
     let roi = match (coordinates, node.opset) {
         (Coordinates::TfCropAndResize, 11..) => {
             optional(1, "the region")?.map(|a| a.as_floats()).transpose()?
@@ -280,8 +279,12 @@ fn by_tosa(lo: &mut Lowering, view: &View, axes: &[AxisScale], resize: &Resize<'
     };
     let shape = view.permuted_shape(&perm);
     let (ir_shape, both) = match shape[..] {
-        [n, w, c] => ([n, 1, w, c], [resize.tosa_axis(&AxisScale::kept(1))?, resize.tosa_axis(&axes[perm[1]])?]),
-        [n, h, w, c] => ([n, h, w, c], [resize.tosa_axis(&axes[perm[1]])?, resize.tosa_axis(&axes[perm[2]])?]),
+        [n, w, c] => {
+            ([n, 1, w, c], [resize.tosa_axis(&AxisScale::kept(1))?, resize.tosa_axis(&axes[perm[1]])?])
+        }
+        [n, h, w, c] => {
+            ([n, h, w, c], [resize.tosa_axis(&axes[perm[1]])?, resize.tosa_axis(&axes[perm[2]])?])
+        }
         _ => return None,
     };
     let x = lo.in_order_as(view, &perm, &ir_shape);
@@ -295,19 +298,13 @@ fn by_tosa(lo: &mut Lowering, view: &View, axes: &[AxisScale], resize: &Resize<'
 }
 
 /// A product with a constant matrix, or cuts, along each axis that changes.
-fn by_matrices(
-    lo: &mut Lowering,
-    mut view: View,
-    axes: &[AxisScale],
-    resize: &Resize<'_>,
-) -> Lowered<Value> {
+fn by_matrices(lo: &mut Lowering, mut view: View, axes: &[AxisScale], resize: &Resize<'_>) -> Lowered<Value> {
     let rank = axes.len();
     // For each sample of the output, whether it lies in the region that is read, by axis.
     let mut inside: Vec<Vec<bool>> = vec![vec![true]; rank];
     for axis in (0..rank).filter(|&axis| !resize.keeps(&axes[axis])) {
         let s = &axes[axis];
-        let rows =
-            s.weights(resize.coordinates, resize.kernel, resize.antialias, resize.exclude_outside)?;
+        let rows = s.weights(resize.coordinates, resize.kernel, resize.antialias, resize.exclude_outside)?;
         inside[axis] = rows.iter().map(Option::is_some).collect();
         if let Some(runs) = copied_runs(&rows) {
             view = lo.joined_runs(&view, axis, &runs);

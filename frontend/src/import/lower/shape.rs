@@ -207,7 +207,11 @@ impl Lowering {
             let (place, inner) = view.slot(axis, &self.em).filter(|_| range.step == 1 || range.n == 1)?;
             (start[place], size[place]) = (range.start * inner, range.n * inner);
         }
-        if ranges.iter().enumerate().any(|(axis, range)| range.n == view.shape[axis] && range.n > 1 && range.step < 0) {
+        if ranges
+            .iter()
+            .enumerate()
+            .any(|(axis, range)| range.n == view.shape[axis] && range.n > 1 && range.step < 0)
+        {
             return None;
         }
         let value = self.em.slice(view.value, &start, &size);
@@ -222,15 +226,16 @@ impl Lowering {
     pub(super) fn joined_runs(&mut self, view: &View, axis: usize, runs: &[(usize, usize)]) -> View {
         let n = runs.iter().map(|run| run.1).sum();
         if let Some((place, inner)) = view.slot(axis, &self.em) {
-            let cut = |&(start, n): &(usize, usize)| self.em.slice_axis(view.value, place, start * inner, n * inner);
+            let cut = |&(start, n): &(usize, usize)| {
+                self.em.slice_axis(view.value, place, start * inner, n * inner)
+            };
             let parts: Vec<_> = runs.iter().map(cut).collect();
             let value = self.em.concat(&parts, place);
             return view.with_extent(axis, n, value);
         }
         let (x, perm) = self.in_natural_order(view);
         let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
-        let parts: Vec<_> =
-            runs.iter().map(|&(start, n)| self.em.slice_axis(x, place, start, n)).collect();
+        let parts: Vec<_> = runs.iter().map(|&(start, n)| self.em.slice_axis(x, place, start, n)).collect();
         let value = self.em.concat(&parts, place);
         let mut shape = view.shape.clone();
         shape[axis] = n;
