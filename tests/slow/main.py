@@ -14,11 +14,12 @@ import floats
 import headline
 import natural
 import ocr
+import operators
 import tosa_suite
 import vectors
 from harness import Failed, Skipped
 
-MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, tosa_suite, headline]
+MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, operators, tosa_suite, headline]
 
 
 def outcome(check):

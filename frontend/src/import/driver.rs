@@ -270,8 +270,7 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
     problems.check()?;
 
     let cross_check = if options.cross_check {
-        let shapes = values.iter().map(|(&name, value)| (name, value.shape().to_vec())).collect();
-        witness::compare(model, &inputs, &shapes)?
+        witness::compare(model, &inputs, &values)?
     } else {
         super::CrossCheck::default()
     };
@@ -500,8 +499,8 @@ fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
                     perm.iter().map(|&p| axes.get(p).copied()).collect::<Option<Vec<_>>>()
                 }
                 "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "MatMul" | "Gemm" | "Shape" | "Size"
-                | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" | "ArgMax" | "ArgMin" | "Einsum"
-                | "OneHot" | "TopK" => None,
+                | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" | "ArgMax" | "ArgMin"
+                | "Einsum" | "OneHot" | "TopK" => None,
                 _ => Some(axes.clone()),
             };
             if let Some(axes) = followed.filter(|axes| axes.len() == rank) {

@@ -17,6 +17,9 @@ use super::error::{Lowered, unsupported};
 /// Padding `[top, bottom, left, right]`.
 pub(super) type Pads = [i64; 4];
 
+/// Copies up to which a repetition is a concatenation, which the machine takes as views.
+pub(super) const MAX_COPIES: usize = 16;
+
 /// The module under construction and the place in it.
 pub(super) struct Emitter {
     pub(super) module: Module,
@@ -56,6 +59,23 @@ pub(super) struct ResizeAxis {
     pub(super) offset: i64,
     pub(super) border: i64,
     pub(super) n_out: usize,
+}
+
+impl ResizeAxis {
+    /// An axis that keeps its `n` samples, or whose one sample is repeated `n_out` times.
+    pub(super) fn spread(n_out: usize, n: usize) -> Self {
+        if n == 1 {
+            let n_out_signed = n_out as i64;
+            return Self {
+                numerator: n_out_signed,
+                denominator: 1,
+                offset: 0,
+                border: n_out_signed - 1,
+                n_out,
+            };
+        }
+        Self { numerator: 1, denominator: 1, offset: 0, border: 0, n_out: n }
+    }
 }
 
 impl Emitter {
@@ -344,6 +364,16 @@ impl Emitter {
         let shape = self.shape(x).iter().zip(multiples).map(|(e, m)| e * m).collect();
         let extents = self.extents(multiples.iter().copied());
         self.op(dialect::Tile {}, &[x, extents], shape, self.elem(x))
+    }
+
+    /// The value `n` times along one axis.
+    pub(super) fn copies(&mut self, x: ValueId, axis: usize, n: usize) -> ValueId {
+        if n <= MAX_COPIES {
+            return self.concat(&vec![x; n], axis);
+        }
+        let mut multiples = vec![1; self.shape(x).len()];
+        multiples[axis] = n;
+        self.tile(x, &multiples)
     }
 
     /// `out[n,w,c] = values[n, indices[n,w], c]`.

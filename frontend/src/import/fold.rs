@@ -132,7 +132,8 @@ pub(super) fn cast_target(node: &Node<'_>) -> Lowered<DataType> {
     if node.opset < 6 {
         // A name, in capitals.
         let name = node.string("to", "")?;
-        let named = (0..64).filter_map(|code| DataType::try_from(code).ok()).find(|t| t.as_str_name() == name);
+        let named =
+            (0..64).filter_map(|code| DataType::try_from(code).ok()).find(|t| t.as_str_name() == name);
         return match named {
             Some(to) => Ok(to),
             None => invalid!("attribute `to` is `{name}`, no element type"),
@@ -256,6 +257,15 @@ pub(super) fn resolve_indices(indices: &Array, extent: usize) -> Lowered<Vec<usi
 
 fn range(inputs: &[&Array]) -> Lowered<Option<Vec<Array>>> {
     let [start, limit, delta] = inputs else { invalid!("start, limit and delta are needed") };
+    if let Data::Float(_) = start.data {
+        let [s, l, d] = [start.scalar()?, limit.scalar()?, delta.scalar()?].map(f64::from);
+        let n = ((l - s) / d).ceil().max(0.0);
+        if !(n <= f64::from(1 << 24)) {
+            super::error::unsupported!("a range of {n} numbers");
+        }
+        let numbers = (0..n as usize).map(|i| (s + i as f64 * d) as f32).collect::<Vec<_>>();
+        return Ok(Some(vec![Array { dtype: start.dtype, ..Array::floats([numbers.len()], numbers) }]));
+    }
     let (Data::Int(s), Data::Int(l), Data::Int(d)) = (&start.data, &limit.data, &delta.data) else {
         return Ok(None);
     };

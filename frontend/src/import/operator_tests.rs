@@ -2,11 +2,22 @@
 
 use strata_ir::dialect::Op;
 
-use super::tests::{Attr, Net, check, count, n_transposes, noise};
+use super::tests::{Attr, Net, check, count, n_transposes};
 use super::*;
 
 #[test]
-fn transposed_convolutions_of_volumes() {
+fn transposed_convolutions_by_phases_and_of_volumes() {
+    for (kernel, attrs) in [
+        (&[5, 5][..], vec![("strides", Attr::Ints(&[3, 2])), ("pads", Attr::Ints(&[2, 0, 1, 3]))]),
+        (&[1, 2], vec![("strides", Attr::Ints(&[2, 3])), ("output_padding", Attr::Ints(&[1, 2]))]),
+        (&[4, 4], vec![("strides", Attr::Ints(&[2, 2])), ("auto_pad", Attr::Text("SAME_UPPER"))]),
+    ] {
+        let group = ("group", Attr::Int(3));
+        let weight = [&[3, 2], kernel].concat();
+        let net = Net::new(13, &[1, 3, 4, 5]).weight("w", &weight).weight("b", &[6]);
+        let attrs: Vec<_> = attrs.into_iter().chain([group]).collect();
+        check(&net.node("ConvTranspose", "x w b", "y", &attrs).model("y"));
+    }
     for (weight, attrs) in [
         (&[3, 2, 2, 3, 3][..], vec![]),
         (
@@ -39,9 +50,12 @@ fn padding_written_as_a_concatenation_is_padding() {
     assert_eq!(count(&module, |op| matches!(op, Op::Concat(_))), 0);
     assert_eq!(count(&module, |op| matches!(op, Op::Pad(_))), 2);
     // Numbers that differ are data.
-    let net = Net::new(13, &[1, 3, 5, 5])
-        .weight("w", &[1, 2, 5, 5])
-        .node("Concat", "x w", "y", &[("axis", Attr::Int(1))]);
+    let net = Net::new(13, &[1, 3, 5, 5]).weight("w", &[1, 2, 5, 5]).node(
+        "Concat",
+        "x w",
+        "y",
+        &[("axis", Attr::Int(1))],
+    );
     assert_eq!(count(&check(&net.model("y")).module, |op| matches!(op, Op::Concat(_))), 1);
 }
 
@@ -80,22 +94,24 @@ fn heads_of_attention_are_cut_where_they_lie() {
 
 #[test]
 fn groups_are_normalised_without_moving_data() {
-    // As PyTorch exports GroupNorm.
-    let net = Net::new(13, &[1, 6, 4, 5])
-        .weight("w", &[6, 6, 3, 3])
-        .ints("groups", &[0, 2, -1])
-        .floats("ones", &[2], vec![1.0; 2])
-        .floats("zeros", &[2], vec![0.0; 2])
-        .ints("whole", &[1, 6, 2, 3])
-        .weight("scale", &[6, 1, 1])
-        .weight("bias", &[6, 1, 1])
-        .node("Conv", "x w", "a", &[])
-        .node("Reshape", "a groups", "b", &[])
-        .node("InstanceNormalization", "b ones zeros", "c", &[])
-        .node("Reshape", "c whole", "d", &[])
-        .node("Mul", "d scale", "e", &[])
-        .node("Add", "e bias", "y", &[]);
-    assert_eq!(n_transposes(&check(&net.model("y"))), 0);
+    for n_groups in [1, 2, 3, 6] {
+        // As PyTorch exports GroupNorm.
+        let net = Net::new(13, &[1, 6, 4, 5])
+            .weight("w", &[6, 6, 3, 3])
+            .ints("groups", &[0, n_groups, -1])
+            .floats("ones", &[n_groups], vec![1.0; n_groups as usize])
+            .floats("zeros", &[n_groups], vec![0.0; n_groups as usize])
+            .ints("whole", &[1, 6, 2, 3])
+            .weight("scale", &[6, 1, 1])
+            .weight("bias", &[6, 1, 1])
+            .node("Conv", "x w", "a", &[])
+            .node("Reshape", "a groups", "b", &[])
+            .node("InstanceNormalization", "b ones zeros", "c", &[])
+            .node("Reshape", "c whole", "d", &[])
+            .node("Mul", "d scale", "e", &[])
+            .node("Add", "e bias", "y", &[]);
+        assert_eq!(n_transposes(&check(&net.model("y"))), 0, "{n_groups} groups");
+    }
 }
 
 #[test]
@@ -129,9 +145,12 @@ fn indexing() {
     let net = Net::new(13, &[3, 4, 5]).weight("table", &[2, 4, 3]);
     let net = net.node("ArgMax", "x", "i", &[("axis", Attr::Int(1)), ("keepdims", Attr::Int(0))]);
     check(&net.node("Gather", "table i", "y", &axis(1)).model("y"));
-    let net = Net::new(13, &[3, 4, 5])
-        .node("ArgMax", "x", "i", &[("axis", Attr::Int(1))])
-        .node("GatherElements", "x i", "y", &axis(1));
+    let net = Net::new(13, &[3, 4, 5]).node("ArgMax", "x", "i", &[("axis", Attr::Int(1))]).node(
+        "GatherElements",
+        "x i",
+        "y",
+        &axis(1),
+    );
     check(&net.model("y"));
     let net = Net::new(13, &[3, 4, 5])
         .ints("flat", &[2, 1, 0, 3])
@@ -150,7 +169,7 @@ fn indexing() {
     check(&net.model("y i"));
     let net = Net::new(14, &[4, 5]).node("Trilu", "x", "y", &[("upper", Attr::Int(0))]);
     check(&net.model("y"));
-    let net = Net::new(14, &[4, 5]).floats("unused", &[1], noise(1, 1)).ints("one", &[1]);
+    let net = Net::new(14, &[4, 5]).node("Constant", "", "one", &[("value_int", Attr::Int(1))]);
     check(&net.node("CumSum", "x one", "y", &[]).model("y"));
 }
 
@@ -174,13 +193,14 @@ fn einstein_sums() {
 fn what_is_unsupported_of_a_known_operator_is_declined() {
     let cases = [
         Net::new(13, &[3, 3]).node("Einsum", "x", "y", &[("equation", Attr::Text("ii->i"))]),
-        Net::new(13, &[600, 2])
-            .ints("k", &[3])
-            .node("TopK", "x k", "y i", &[("axis", Attr::Int(0))]),
+        Net::new(13, &[600, 2]).ints("k", &[3]).node("TopK", "x k", "y i", &[("axis", Attr::Int(0))]),
         Net::new(6, &[1, 2, 3]).node("Dropout", "x", "y", &[]),
-        Net::new(8, &[1, 2, 3])
-            .weight("v", &[2, 3])
-            .node("BatchNormalization", "x v v v v", "y", &[("spatial", Attr::Int(0))]),
+        Net::new(8, &[1, 2, 3]).weight("v", &[2, 3]).node(
+            "BatchNormalization",
+            "x v v v v",
+            "y",
+            &[("spatial", Attr::Int(0))],
+        ),
     ];
     for net in cases {
         let error = import_proto(&net.model("y"), &ImportOptions::default());

@@ -3,7 +3,7 @@
 //! tract gives up on operators that it does not know; what it derived until then is still compared. It is called
 //! behind `catch_unwind`, since a few of its paths panic on odd graphs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tract_onnx::pb::{ModelProto, tensor_proto::DataType};
@@ -14,6 +14,7 @@ use tract_onnx::tract_hir::internal::{DatumType, DimLike, InferenceFact, TractRe
 use super::CrossCheck;
 use super::driver::Input;
 use super::error::{ImportError, ShapeDisagreement};
+use super::layout::Value;
 use super::survey::Fact;
 
 /// What tract knows of tensors, by name.
@@ -79,6 +80,31 @@ pub(super) fn facts(model: &ModelProto, inputs: &[Input<'_>]) -> Facts {
     analysed(model, inputs).0
 }
 
+/// Tensors whose shapes tract is known to derive wrongly, and those that follow from them: a `Slice` that is empty, or
+/// that goes backwards from or to beyond an end; a `ConvTranspose` with both automatic and output padding.
+fn misread<'m>(model: &'m ModelProto, imported: &BTreeMap<&str, Value>) -> BTreeSet<&'m str> {
+    let mut names = BTreeSet::new();
+    for node in model.graph.iter().flat_map(|graph| &graph.node) {
+        let value = |name: &str| imported.get(name);
+        let backwards = || match node.input.get(4).and_then(|name| value(name)) {
+            Some(Value::Const(steps)) => steps.as_ints().is_ok_and(|steps| steps.iter().any(|&s| s < 0)),
+            _ => false,
+        };
+        let empty = || node.output.iter().any(|name| value(name).is_some_and(|v| v.shape().contains(&0)));
+        let has = |name: &str| node.attribute.iter().any(|a| a.name == name);
+        let wrong = match node.op_type.as_str() {
+            "Slice" => backwards() || empty(),
+            "ConvTranspose" => has("auto_pad") && has("output_padding"),
+            _ => false,
+        };
+        let follows = node.input.iter().any(|name| names.contains(name.as_str()));
+        if follows || wrong {
+            names.extend(node.output.iter().map(String::as_str));
+        }
+    }
+    names
+}
+
 /// Compares the importer's shapes with tract's.
 ///
 /// # Errors
@@ -86,18 +112,19 @@ pub(super) fn facts(model: &ModelProto, inputs: &[Input<'_>]) -> Facts {
 pub(super) fn compare(
     model: &ModelProto,
     inputs: &[Input<'_>],
-    imported: &BTreeMap<&str, Vec<usize>>,
+    imported: &BTreeMap<&str, Value>,
 ) -> Result<CrossCheck, ImportError> {
     let (facts, gave_up) = analysed(model, inputs);
+    let misread = misread(model, imported);
     let mut check = CrossCheck { n_agreed: 0, gave_up };
     let mut disagreements = Vec::new();
     for (name, Fact { shape: analysed, .. }) in facts {
-        match imported.get(name.as_str()) {
+        match imported.get(name.as_str()).map(Value::shape) {
             Some(shape) if *shape == analysed => check.n_agreed += 1,
-            Some(shape) => {
-                disagreements.push(ShapeDisagreement { tensor: name, imported: shape.clone(), analysed })
+            Some(shape) if !misread.contains(name.as_str()) => {
+                disagreements.push(ShapeDisagreement { tensor: name, imported: shape.to_vec(), analysed })
             }
-            None => {}
+            _ => {}
         }
     }
     if disagreements.is_empty() { Ok(check) } else { Err(ImportError::Shapes(disagreements)) }

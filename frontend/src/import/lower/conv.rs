@@ -219,7 +219,9 @@ fn volumetric(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let mut pads = spatial_list(node, "pads", 6, 0)?;
     let auto = node.string("auto_pad", "NOTSET")?;
     if !matches!(auto.as_str(), "NOTSET" | "") {
-        for (axis, (extent, kernel)) in [(depth, kd), (view.shape[3], kh), (view.shape[4], kw)].into_iter().enumerate() {
+        for (axis, (extent, kernel)) in
+            [(depth, kd), (view.shape[3], kh), (view.shape[4], kw)].into_iter().enumerate()
+        {
             (pads[axis], pads[axis + 3]) =
                 auto_padding(&auto, extent, kernel as i64, strides[axis], dilations[axis])?;
         }

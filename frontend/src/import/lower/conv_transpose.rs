@@ -1,7 +1,7 @@
 //! Transposed convolutions of one to three spatial axes.
 //!
-//! In two dimensions: TOSA's own for one group or few; with as many groups as channels, a depthwise convolution of the
-//! input spread apart with zeros. A third dimension is the sum over the taps along the depth, each a transposed
+//! In two dimensions: TOSA's own for one group or few; with as many groups as channels, a depthwise convolution for
+//! each phase of the stride. A third dimension is the sum over the taps along the depth, each a transposed
 //! convolution of the planes whose results are spread along the depth.
 
 use strata_ir::ValueId;
@@ -11,7 +11,7 @@ use super::conv::{bias, part_of, spatial_list};
 use super::{Lowering, single};
 use crate::import::array::Array;
 use crate::import::emit::{Pads, Window};
-use crate::import::error::{Lowered, invalid};
+use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::Node;
 use crate::import::layout::{Value, View, channels_last};
 
@@ -123,7 +123,6 @@ fn planar(
     let [[top, bottom], [left, right]] = [y_axis.added, x_axis.added];
     let out_pad = [top, bottom, left, right];
     if group == n_in && group > 1 {
-        let bias = lo.em.floats([bias.len()], bias.to_vec());
         return depthwise_transpose(lo, x, &weight, bias, stride, out_pad);
     }
     // [IC, OC/g, KH, KW]: groups lie along the input channels.
@@ -150,9 +149,10 @@ fn volumetric(
 ) -> Lowered<Value> {
     let view = lo.view(input)?;
     if view.dtype != DataType::Float {
-        super::super::error::unsupported!("on {:?}", view.dtype);
+        unsupported!("on {:?}", view.dtype);
     }
-    let (&[n, c, depth, h, w], &[n_in, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..]) else {
+    let (&[n, c, depth, h, w], &[n_in, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..])
+    else {
         invalid!("a weight of shape {:?} for an input of shape {:?}", weight.shape, view.shape)
     };
     let order = channels_last(5);
@@ -230,33 +230,80 @@ fn cropped_transpose(
     Ok(lo.em.slice(out, &start, &shape))
 }
 
-/// Spreads the input apart by the stride, then convolves each channel with the flipped kernel.
+/// Each channel by a kernel of its own. The outputs of one phase, those as far from a multiple of the stride, are a
+/// convolution by every so-manieth tap; all phases are one depthwise convolution with as many outputs a channel, which
+/// are then laid side by side in the image.
 fn depthwise_transpose(
     lo: &mut Lowering,
     x: ValueId,
     weight: &Array,
-    bias: ValueId,
+    bias: &[f32],
     stride: [i64; 2],
     out_pad: Pads,
 ) -> Lowered<ValueId> {
-    let &[n, h, w, c] = lo.em.shape(x) else { invalid!("input shape") };
-    let [sy, sx] = stride.map(|s| s as usize);
-    let mut spread = x;
-    if stride != [1, 1] {
-        let split = lo.em.reshape(x, &[n * h, 1, w, 1, c]);
-        let padded = lo.em.pad(split, &[(0, 0), (0, sy - 1), (0, 0), (0, sx - 1), (0, 0)], 0.0);
-        let whole = lo.em.reshape(padded, &[n, h, sy, w * sx, c]);
-        let whole = lo.em.reshape(whole, &[n, h * sy, w * sx, c]);
-        spread = lo.em.slice(whole, &[0; 4], &[n, (h - 1) * sy + 1, (w - 1) * sx + 1, c]);
+    let (&[n, h, w, c], &[_, m, kh, kw]) = (lo.em.shape(x), &weight.shape[..]) else { invalid!("shape") };
+    let [y, x_phases] = [0, 1].map(|axis| {
+        Phases::new([h, w][axis], [kh, kw][axis], stride[axis], out_pad[2 * axis], out_pad[2 * axis + 1])
+    });
+    let (taps_y, taps_x, sy, sx) = (y.taps, x_phases.taps, y.stride, x_phases.stride);
+    let source = weight.as_floats()?;
+    let mut taps = Vec::with_capacity(taps_y * taps_x * c * m * sy * sx);
+    for (jy, jx, channel) in
+        (0..taps_y).flat_map(|jy| (0..taps_x).flat_map(move |jx| (0..c * m).map(move |o| (jy, jx, o))))
+    {
+        for (ry, rx) in (0..sy).flat_map(|ry| (0..sx).map(move |rx| (ry, rx))) {
+            let (ky, kx) = ((taps_y - 1 - jy) * sy + ry, (taps_x - 1 - jx) * sx + rx);
+            let inside = ky < kh && kx < kw;
+            taps.push(if inside { source[(channel * kh + ky) * kw + kx] } else { 0.0 });
+        }
     }
-    let &[_, m, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
-    let flipped: Vec<f32> =
-        weight.as_floats()?.chunks(kh * kw).flat_map(|k| k.iter().rev().copied()).collect();
-    let weight = Array::floats([c, m, kh, kw], flipped).transposed(&[2, 3, 0, 1]);
-    let weight = lo.em.constant(weight.to_tensor()?);
-    let reach = [kh as i64 - 1, kw as i64 - 1];
-    let pads = [reach[0] + out_pad[0], reach[0] + out_pad[1], reach[1] + out_pad[2], reach[1] + out_pad[3]];
-    let window = Window { kernel: [kh as i64, kw as i64], stride: [1, 1], dilation: [1, 1], pads };
-    let (spread, window) = lo.fit_window(spread, window)?;
-    Ok(lo.em.depthwise(spread, weight, bias, &window))
+    let n_phases = sy * sx;
+    let taps = lo.em.floats([taps_y, taps_x, c, m * n_phases], taps);
+    let bias: Vec<_> = bias.iter().flat_map(|&b| std::iter::repeat_n(b, n_phases)).collect();
+    let bias = lo.em.floats([bias.len()], bias);
+    let window = Window {
+        kernel: [taps_y as i64, taps_x as i64],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pads: [y.before, y.after, x_phases.before, x_phases.after],
+    };
+    let (x, window) = lo.fit_window(x, window)?;
+    let phases = lo.em.depthwise(x, taps, bias, &window);
+    let &[_, rows, columns, _] = lo.em.shape(phases) else { invalid!("shape") };
+    let order = channels_last(4);
+    let view = View::plain(phases, vec![n, c * m * n_phases, rows, columns], &order, DataType::Float);
+    let view = lo.reshaped(&view, &[n, c * m, sy, sx, rows, columns]).transposed(&[0, 1, 4, 2, 5, 3]);
+    let view = lo.reshaped(&view, &[n, c * m, rows * sy, columns * sx]);
+    let whole = lo.in_order(&view, &order);
+    Ok(lo.em.slice(whole, &[0, y.start, x_phases.start, 0], &[n, y.n_out, x_phases.n_out, c * m]))
+}
+
+/// How the phases of one axis are computed, and which of their outputs are wanted.
+struct Phases {
+    stride: usize,
+    /// Taps of each phase.
+    taps: usize,
+    /// Padding of the input.
+    before: i64,
+    after: i64,
+    /// The first wanted output among those computed, and how many are.
+    start: usize,
+    n_out: usize,
+}
+
+impl Phases {
+    fn new(n_in: usize, kernel: usize, stride: i64, added_before: i64, added_after: i64) -> Self {
+        let taps = (kernel as u64).div_ceil(stride as u64) as i64;
+        let full = (n_in as i64 - 1) * stride + kernel as i64;
+        let (first, end) = (-added_before, full + added_after);
+        let (first_group, end_group) = (first.div_euclid(stride), (end + stride - 1).div_euclid(stride));
+        Self {
+            stride: stride as usize,
+            taps: taps as usize,
+            before: taps - 1 - first_group,
+            after: end_group - n_in as i64,
+            start: (first - first_group * stride) as usize,
+            n_out: (end - first) as usize,
+        }
+    }
 }

@@ -466,12 +466,7 @@ pub(super) fn cast(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
             lo.em.cast(int, ElemType::F32)
         }
         (DataType::Float, ElemType::I32) => {
-            // ONNX truncates, TOSA rounds: truncate first.
-            let zero = lo.em.scalar_like(x, 0.0);
-            let positive = lo.em.compare(dialect::GreaterEqual {}, x, zero);
-            let (floor, ceil) = (lo.em.unary(dialect::Floor {}, x), lo.em.unary(dialect::Ceil {}, x));
-            let truncated = lo.em.select(positive, floor, ceil);
-            let int = lo.em.cast(truncated, ElemType::I32);
+            let int = truncated(&mut lo.em, x);
             narrowed(lo, int, None, to)
         }
         (DataType::Float, ElemType::I1) => {
@@ -486,6 +481,15 @@ pub(super) fn cast(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         _ => lo.em.cast(x, elem),
     };
     single(view.with_value(out, to))
+}
+
+/// A float's whole part as an integer: TOSA rounds, so it is truncated first.
+pub(super) fn truncated(em: &mut Emitter, x: ValueId) -> ValueId {
+    let zero = em.scalar_like(x, 0.0);
+    let positive = em.compare(dialect::GreaterEqual {}, x, zero);
+    let (floor, ceil) = (em.unary(dialect::Floor {}, x), em.unary(dialect::Ceil {}, x));
+    let whole = em.select(positive, floor, ceil);
+    em.cast(whole, ElemType::I32)
 }
 
 /// The integer that a type of fewer bits keeps of one from another type.
@@ -505,8 +509,7 @@ pub(super) fn prelu(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let mut slope = slope.clone();
     if let Value::Const(array) = &slope {
         let n = x.shape().get(1).copied().unwrap_or(1);
-        let fits = broadcast_shape([x.shape(), &array.shape[..]])
-            .is_ok_and(|s| s == x.shape());
+        let fits = broadcast_shape([x.shape(), &array.shape[..]]).is_ok_and(|s| s == x.shape());
         if (!fits || node.opset < 7) && array.len() == n && x.shape().len() > 1 {
             // Older exporters write one slope a channel as a vector.
             let mut shape = vec![1; x.shape().len()];

@@ -6,6 +6,8 @@
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
+use super::elementwise::truncated;
+use super::integer::{self, width};
 use super::{Lowering, elem_of, single};
 use crate::import::array::{Array, Data, offsets, strides};
 use crate::import::error::{Lowered, invalid, unsupported};
@@ -154,14 +156,9 @@ pub(super) fn gather_elements(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec
 
 /// For operators that address single elements of `data` along one axis: the axis, the flat place of each element of
 /// the indices but for that axis, and the step of that axis.
-fn element_places(
-    node: &Node<'_>,
-    data: &[usize],
-    indices: &[usize],
-) -> Lowered<(usize, Vec<usize>, usize)> {
+fn element_places(node: &Node<'_>, data: &[usize], indices: &[usize]) -> Lowered<(usize, Vec<usize>, usize)> {
     let axis = resolve_axis(node.int("axis", 0)?, data.len())?;
-    let fits = indices.len() == data.len()
-        && (0..data.len()).all(|a| a == axis || indices[a] <= data[a]);
+    let fits = indices.len() == data.len() && (0..data.len()).all(|a| a == axis || indices[a] <= data[a]);
     if !fits {
         invalid!("indices of shape {indices:?} into {data:?} along axis {axis}");
     }
@@ -176,7 +173,8 @@ pub(super) fn gather_nd(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value
     want_integers(indices)?;
     let n_batch = usize::try_from(node.int("batch_dims", 0)?).unwrap_or(usize::MAX);
     let rows = NdRows::new(data.shape(), indices.shape(), n_batch)?;
-    let shape = [&indices.shape()[..indices.shape().len() - 1], &data.shape()[n_batch + rows.depth..]].concat();
+    let shape =
+        [&indices.shape()[..indices.shape().len() - 1], &data.shape()[n_batch + rows.depth..]].concat();
     if shape.contains(&0) {
         return single(Array::empty(shape, data.dtype())?);
     }
@@ -379,9 +377,14 @@ fn pick(lo: &mut Lowering, tables: [ValueId; 2], sources: &[usize]) -> Lowered<V
 /// `OneHot`: indices beyond the depth give no one.
 pub(super) fn one_hot(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let (indices, values) = (node.input(0)?, node.input(2)?);
-    let indices = lo.view(indices)?;
-    if lo.em.elem(indices.value) != ElemType::I32 {
-        unsupported!("indices of type {:?}", indices.dtype);
+    let mut indices = lo.view(indices)?;
+    match lo.em.elem(indices.value) {
+        ElemType::F32 => {
+            let whole = truncated(&mut lo.em, indices.value);
+            indices = indices.with_value(whole, DataType::Int64);
+        }
+        ElemType::I32 => {}
+        _ => invalid!("indices of type {:?}", indices.dtype),
     }
     let depth = node.constant(1, "the depth")?;
     let depth = match &depth.data {
@@ -462,7 +465,9 @@ pub(super) fn eye_like(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
     let one = |at: usize| ((at % w) as i64 - (at / w) as i64) == k;
     let ones = (0..h * w).map(one);
     single(match elem_of(dtype)? {
-        ElemType::F32 => Array { dtype, ..Array::floats([h, w], ones.map(|b| f32::from(u8::from(b))).collect()) },
+        ElemType::F32 => {
+            Array { dtype, ..Array::floats([h, w], ones.map(|b| f32::from(u8::from(b))).collect()) }
+        }
         ElemType::I1 => Array::bools([h, w], ones.collect()),
         _ => Array::ints([h, w], ones.map(i64::from).collect(), dtype),
     })
@@ -478,6 +483,9 @@ pub(super) fn cumulative_sum(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
     };
     let (exclusive, reverse) = (node.flag("exclusive", false)?, node.flag("reverse", false)?);
     let n = x.shape[axis];
+    if let Some(width) = width(x.dtype).filter(|_| n <= MAX_RUNS) {
+        return single(integer_sums(lo, &x, axis, width, exclusive, reverse)?);
+    }
     if x.dtype != DataType::Float || n > 1 << 12 {
         unsupported!("on {:?} along an axis of {n}", x.dtype);
     }
@@ -491,4 +499,35 @@ pub(super) fn cumulative_sum(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
     let inverse: Vec<_> = (0..rank).map(|a| perm.iter().position(|&p| p == a).unwrap_or_default()).collect();
     let product = lo.linear(&x.transposed(&perm), &Array::floats([n, n], weights), vec![0.0; n])?;
     single(lo.view(&product)?.transposed(&inverse))
+}
+
+/// Cumulative sums of integers, index after index.
+fn integer_sums(
+    lo: &mut Lowering,
+    view: &View,
+    axis: usize,
+    width: integer::Width,
+    exclusive: bool,
+    reverse: bool,
+) -> Lowered<View> {
+    let (x, perm) = lo.in_natural_order(view);
+    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
+    let mut order: Vec<_> = (0..view.shape[axis]).collect();
+    if reverse {
+        order.reverse();
+    }
+    let mut parts = vec![x; order.len()];
+    let mut sum: Option<ValueId> = None;
+    for at in order {
+        let next = lo.em.slice_axis(x, place, at, 1);
+        let before = match sum {
+            Some(sum) => sum,
+            None => lo.em.sub(next, next),
+        };
+        let after = integer::arithmetic(&mut lo.em, "Add", [before, next], width)?;
+        parts[at] = if exclusive { before } else { after };
+        sum = Some(after);
+    }
+    let out = lo.em.concat(&parts, place);
+    Ok(View::plain(out, view.shape.clone(), &perm, view.dtype))
 }

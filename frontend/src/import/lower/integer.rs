@@ -49,12 +49,7 @@ pub(super) fn wrap(em: &mut Emitter, x: ValueId, to: Width) -> ValueId {
 }
 
 /// Sum, difference, product, quotient or remainder of two integers of one type.
-pub(super) fn arithmetic(
-    em: &mut Emitter,
-    op: &str,
-    [a, b]: [ValueId; 2],
-    width: Width,
-) -> Lowered<ValueId> {
+pub(super) fn arithmetic(em: &mut Emitter, op: &str, [a, b]: [ValueId; 2], width: Width) -> Lowered<ValueId> {
     let exact = match op {
         "Add" => em.add(a, b),
         "Sub" => em.sub(a, b),

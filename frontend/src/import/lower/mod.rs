@@ -92,7 +92,7 @@ const OPS: &[OpSupport] = table! {
     Conv since 1, conv::conv, "1-D to 3-D; grouped, depthwise, dilated; constant weights";
     ConvTranspose since 1, conv_transpose::conv_transpose, "1-D to 3-D; grouped, dilated; constant weights";
     Cos since 7, elementwise::unary, "";
-    CumSum since 11, index::cumulative_sum, "f32; a product with a triangle of ones";
+    CumSum since 11, index::cumulative_sum, "f32, by a product with a triangle of ones; integers of up to 32 bits along up to 64";
     DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
     Div since 1, elementwise::binary, "f32; integers of up to 32 bits, truncating";
     Dropout since 1, shape::identity, "inference";
@@ -142,7 +142,7 @@ const OPS: &[OpSupport] = table! {
     Mul since 1, elementwise::binary, "f32; integers of up to 32 bits, wrapping";
     Neg since 1, elementwise::unary, "f32; i8, i16, i32, wrapping";
     Not since 1, elementwise::unary, "";
-    OneHot since 9, index::one_hot, "integer indices; constant depth";
+    OneHot since 9, index::one_hot, "constant depth";
     Or since 1, elementwise::binary, "";
     PRelu since 1, elementwise::prelu, "";
     Pad since 1, shape::pad, "constant, reflect, edge, wrap; constant amounts; negative ones crop";

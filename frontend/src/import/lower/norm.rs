@@ -10,7 +10,7 @@ use crate::import::array::Array;
 use crate::import::emit::{Emitter, Window};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};
-use crate::import::layout::{Value, View};
+use crate::import::layout::{Value, View, channels_last};
 
 fn float_view(lo: &mut Lowering, node: &Node<'_>, least_rank: usize) -> Lowered<View> {
     let view = lo.view(node.input(0)?)?;
@@ -99,26 +99,74 @@ fn channel_constant(node: &Node<'_>, index: usize, n: usize, rank: usize, what: 
     Ok(Array::floats(shape, values))
 }
 
-/// `InstanceNormalization`. Groups of channels that are instances here, as PyTorch exports group normalisation, are
-/// standardised as they lie.
+/// `(x - mean) / sqrt(variance + epsilon)` for each group of channels, which come last in `x`: moments of each channel
+/// along `axes`, then of the group by a 1x1 convolution with a constant matrix, which the machine has a stage for.
+fn standardise_groups(
+    em: &mut Emitter,
+    x: ValueId,
+    axes: &[usize],
+    n_groups: usize,
+    epsilon: f32,
+) -> Lowered<ValueId> {
+    let shape = em.shape(x).to_vec();
+    let (n, c) = (shape[0], shape[shape.len() - 1]);
+    let size = c / n_groups;
+    let same = |at: usize| at / c / size == at % c / size;
+    let weights = (0..c * c).map(|at| if same(at) { 1.0 / size as f32 } else { 0.0 }).collect();
+    let weights = em.floats([c, 1, 1, c], weights);
+    let bias = em.floats([c], vec![0.0; c]);
+    let point = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pads: [0; 4] };
+    let average = |em: &mut Emitter, value: ValueId| {
+        let channels = em.mean(value, axes);
+        let moments = em.shape(channels).to_vec();
+        let flat = em.reshape(channels, &[n, 1, 1, c]);
+        let groups = em.conv2d(flat, weights, bias, &point);
+        em.reshape(groups, &moments)
+    };
+    let mean = average(em, x);
+    let centred = em.sub(x, mean);
+    let square = em.mul(centred, centred);
+    let variance = average(em, square);
+    let shifted = em.shift(variance, epsilon);
+    let inverse = em.unary(dialect::Rsqrt {}, shifted);
+    Ok(em.mul(centred, inverse))
+}
+
+/// The groups of channels that the instances of a view `[n, groups, rest]` are, if the value has channels last and the
+/// rest is the spatial axes and the channels of a group: as PyTorch exports group normalisation.
+fn grouped_channels(em: &Emitter, view: &View) -> Option<usize> {
+    let shape = em.shape(view.value);
+    let pieces = view.pieces();
+    let (&(last, size), mut before) = pieces.split_last()?;
+    let n_channels = *shape.last()?;
+    let mut n_groups = 1;
+    if let Some((&(1, n), spatial)) = before.split_last() {
+        (n_groups, before) = (n, spatial);
+    }
+    let fits = shape.len() >= 3
+        && last == 2
+        && size * n_groups == n_channels
+        && shape[0] == view.shape[0]
+        && n_groups == view.shape[1]
+        && before.iter().all(|&(axis, _)| axis == 0 || axis == 2);
+    fits.then_some(n_groups)
+}
+
+/// `InstanceNormalization`. Groups of channels that are instances here are normalised as they lie.
 pub(super) fn instance(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 3)?;
     let rank = view.shape.len();
     let n = view.shape[1];
     let epsilon = node.float("epsilon", 1e-5)?;
-    let out = if view.natural_perm(&lo.em).is_some() {
+    let out = if let Some(n_groups) = grouped_channels(&lo.em, &view).filter(|_| rank == 3) {
+        let axes: Vec<_> = (1..lo.em.shape(view.value).len() - 1).collect();
+        let out = standardise_groups(&mut lo.em, view.value, &axes, n_groups, epsilon)?;
+        view.with_value(out, DataType::Float)
+    } else {
         let (x, perm) = lo.in_natural_order(&view);
         let axes: Vec<_> = (0..rank).filter(|&place| perm[place] >= 2).collect();
         let out = standardise(&mut lo.em, x, &axes, epsilon).out;
         View::plain(out, view.shape.clone(), &perm, DataType::Float)
-    } else {
-        let pieces = view.pieces();
-        let whole = lo.em.shape(view.value).to_vec();
-        let x = lo.em.reshape(view.value, &pieces.iter().map(|p| p.1).collect::<Vec<_>>());
-        let axes: Vec<_> = (0..pieces.len()).filter(|&place| pieces[place].0 >= 2).collect();
-        let out = standardise(&mut lo.em, x, &axes, epsilon).out;
-        let out = lo.em.reshape(out, &whole);
-        view.with_value(out, DataType::Float)
     };
     let scale = channel_constant(node, 1, n, rank, "the scale")?;
     let bias = channel_constant(node, 2, n, rank, "the bias")?;
@@ -178,7 +226,7 @@ pub(super) fn mean_variance(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<V
     single(View::plain(out, view.shape, &perm, DataType::Float))
 }
 
-/// `LpNormalization`; what has a norm of zero stays zero.
+/// `LpNormalization`.
 pub(super) fn lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 1)?;
     let axis = resolve_axis(node.int("axis", -1)?, view.shape.len())?;
@@ -197,30 +245,27 @@ pub(super) fn lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         }
         p => unsupported!("p = {p}"),
     };
-    let zero = em.scalar_like(norm, 0.0);
-    let is_zero = em.compare(dialect::Equal {}, norm, zero);
-    let quotient = divide(em, x, norm);
-    let out = em.select(is_zero, zero, quotient);
+    let out = divide(em, x, norm);
     single(View::plain(out, view.shape, &perm, DataType::Float))
 }
 
 /// `GroupNormalization`, whose scale and bias are per channel; before operator set 21 per group.
 pub(super) fn group(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 3)?;
-    let (n, c) = (view.shape[0], view.shape[1]);
+    if view.shape.len() > 5 {
+        unsupported!("on rank {}", view.shape.len());
+    }
+    let c = view.shape[1];
     let n_groups = match usize::try_from(node.int("num_groups", 0)?) {
         Ok(g) if g > 0 && c % g == 0 => g,
         _ => invalid!("`num_groups` does not divide {c} channels"),
     };
-    let mut split = vec![n, n_groups, c / n_groups];
-    split.extend(&view.shape[2..]);
-    let Some(grouped) = view.reshaped(&split) else { unsupported!("channels that cannot be split") };
-    let (x, perm) = lo.in_natural_order(&grouped);
-    let axes: Vec<_> = (0..perm.len()).filter(|&place| perm[place] >= 2).collect();
-    let out = standardise(&mut lo.em, x, &axes, node.float("epsilon", 1e-5)?).out;
-    let out = View::plain(out, split, &perm, DataType::Float);
-    let Some(out) = out.reshaped(&view.shape) else { unsupported!("channels that cannot be joined") };
     let rank = view.shape.len();
+    let order = channels_last(rank);
+    let x = lo.in_order(&view, &order);
+    let axes: Vec<_> = (1..rank - 1).collect();
+    let out = standardise_groups(&mut lo.em, x, &axes, n_groups, node.float("epsilon", 1e-5)?)?;
+    let out = View::plain(out, view.shape.clone(), &order, DataType::Float);
     let n_given = if node.opset < 21 { n_groups } else { c };
     let per_channel = |index: usize, what: &str| -> Lowered<Array> {
         let given = channel_constant(node, index, n_given, rank, what)?;

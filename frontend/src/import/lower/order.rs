@@ -4,7 +4,7 @@ use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::reduce::finish;
-use super::{Lowering, single};
+use super::{Lowering, elem_of, single};
 use crate::import::array::Array;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};
@@ -14,7 +14,7 @@ use crate::import::layout::{Value, View};
 const MAX_RANKED: usize = 512;
 
 impl Lowering {
-    /// An operand whose elements are compared, as floats: integers of up to 16 bits become floats exactly.
+    /// An operand whose elements are compared by ARGMAX, as floats: integers of up to 16 bits become floats exactly.
     fn comparable(&mut self, value: &Value) -> Lowered<View> {
         let view = self.view(value)?;
         match view.dtype {
@@ -84,7 +84,10 @@ fn counts(lo: &mut Lowering, shape: Vec<usize>) -> Lowered<ValueId> {
 
 /// `TopK`: an element's rank is how many others go before it; the first is found without comparing all with all.
 pub(super) fn top_k(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let view = lo.comparable(node.input(0)?)?;
+    let view = lo.view(node.input(0)?)?;
+    if elem_of(view.dtype)? == ElemType::I1 {
+        invalid!("on {:?}", view.dtype);
+    }
     let rank = view.shape.len();
     let axis = resolve_axis(node.int("axis", -1)?, rank)?;
     let n = view.shape[axis];
@@ -104,51 +107,50 @@ pub(super) fn top_k(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let mut perm: Vec<_> = (0..rank).filter(|&a| a != axis).collect();
     perm.push(axis);
     let n_rows = view.shape.iter().product::<usize>() / n;
-    let given = lo.in_order_as(&view, &perm, &[n_rows, n, 1]);
-    let x = if largest { given } else { lo.em.negate(given) };
-    let (values, places) = if k == 1 {
-        let at = lo.em.argmax(x, 1);
+    let x = lo.in_order_as(&view, &perm, &[n_rows, n, 1]);
+    let (values, places) = if k == 1 && view.dtype == DataType::Float {
+        let signed = if largest { x } else { lo.em.negate(x) };
+        let at = lo.em.argmax(signed, 1);
         let at = lo.em.reshape(at, &[n_rows, 1, 1]);
-        (lo.em.reduce_max(x, 1), at)
+        (if largest { lo.em.reduce_max(x, 1) } else { lo.em.reduce_min(x, 1) }, at)
     } else if n <= MAX_RANKED {
-        first_ranks(lo, x, k)?
+        first_ranks(lo, x, k, largest)?
     } else {
         unsupported!("{k} of {n} elements, more than {MAX_RANKED}")
     };
-    let values = if largest { values } else { lo.em.negate(values) };
     let mut shape = view.shape.clone();
     shape[axis] = k;
-    let mut outputs = Vec::new();
-    for (value, dtype) in [(values, view.dtype), (places, DataType::Int64)] {
-        let permuted: Vec<_> = perm.iter().map(|&a| shape[a]).collect();
-        let mut value = lo.em.reshape(value, &permuted);
-        if ![DataType::Float, DataType::Int64].contains(&dtype) {
-            value = lo.em.cast(value, ElemType::I32);
-        }
-        outputs.push(View::plain(value, shape.clone(), &perm, dtype).into());
-    }
-    Ok(outputs)
+    let permuted: Vec<_> = perm.iter().map(|&a| shape[a]).collect();
+    let output = |lo: &mut Lowering, value, dtype| {
+        let value = lo.em.reshape(value, &permuted);
+        View::plain(value, shape.clone(), &perm, dtype).into()
+    };
+    Ok(vec![output(lo, values, view.dtype), output(lo, places, DataType::Int64)])
 }
 
-/// The first `k` of each row of `[rows, n, 1]`, greatest first, and their places; of equals the first comes first.
-fn first_ranks(lo: &mut Lowering, x: ValueId, k: usize) -> Lowered<(ValueId, ValueId)> {
+/// The first `k` of each row of `[rows, n, 1]`, greatest or least first, and their places; of equals the first comes
+/// first.
+fn first_ranks(lo: &mut Lowering, x: ValueId, k: usize, largest: bool) -> Lowered<(ValueId, ValueId)> {
     let &[n_rows, n, _] = lo.em.shape(x) else { invalid!("shape") };
     let across = lo.em.reshape(x, &[n_rows, 1, n]);
-    let greater = lo.em.compare(dialect::Greater {}, across, x);
+    let (winner, loser) = if largest { (across, x) } else { (x, across) };
+    let better = lo.em.compare(dialect::Greater {}, winner, loser);
     let equal = lo.em.compare(dialect::Equal {}, across, x);
     let earlier = (0..n * n).map(|at| at % n < at / n).collect();
     let earlier = lo.em.constant(Array::bools([1, n, n], earlier).to_tensor()?);
     let tied = lo.em.compare(dialect::LogicalAnd {}, equal, earlier);
-    let before = lo.em.compare(dialect::LogicalOr {}, greater, tied);
+    let before = lo.em.compare(dialect::LogicalOr {}, better, tied);
     let before = lo.em.cast(before, ElemType::I32);
     let ranks = lo.em.reduce_sum(before, 2);
     let wanted = counts(lo, vec![1, 1, k])?;
     let hit = lo.em.compare(dialect::Equal {}, ranks, wanted);
-    let lowest = lo.em.scalar(3, f32::NEG_INFINITY);
-    let kept = lo.em.select(hit, x, lowest);
-    let values = lo.em.reduce_max(kept, 1);
     let along = counts(lo, vec![1, n, 1])?;
     let nothing = lo.em.int_like(along, 0);
     let kept = lo.em.select(hit, along, nothing);
-    Ok((values, lo.em.reduce_sum(kept, 1)))
+    let places = lo.em.reduce_sum(kept, 1);
+    // Row by row, the elements at those places.
+    let places_flat = lo.em.reshape(places, &[n_rows, k]);
+    let values = lo.em.gather(x, places_flat);
+    let values = lo.em.reshape(values, &[n_rows, 1, k]);
+    Ok((values, places))
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use strata_ir::ValueId;
+use strata_ir::attr::ResizeMode;
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::{Lowering, elem_of, single};
 use crate::import::array::{Array, Data, broadcast_shape};
+use crate::import::emit::{MAX_COPIES, ResizeAxis};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};
 use crate::import::layout::{Value, View};
@@ -205,7 +207,11 @@ impl Lowering {
             let (place, inner) = view.slot(axis, &self.em).filter(|_| range.step == 1 || range.n == 1)?;
             (start[place], size[place]) = (range.start * inner, range.n * inner);
         }
-        if ranges.iter().enumerate().any(|(axis, range)| range.n == view.shape[axis] && range.n > 1 && range.step < 0) {
+        if ranges
+            .iter()
+            .enumerate()
+            .any(|(axis, range)| range.n == view.shape[axis] && range.n > 1 && range.step < 0)
+        {
             return None;
         }
         let value = self.em.slice(view.value, &start, &size);
@@ -220,15 +226,16 @@ impl Lowering {
     pub(super) fn joined_runs(&mut self, view: &View, axis: usize, runs: &[(usize, usize)]) -> View {
         let n = runs.iter().map(|run| run.1).sum();
         if let Some((place, inner)) = view.slot(axis, &self.em) {
-            let cut = |&(start, n): &(usize, usize)| self.em.slice_axis(view.value, place, start * inner, n * inner);
+            let cut = |&(start, n): &(usize, usize)| {
+                self.em.slice_axis(view.value, place, start * inner, n * inner)
+            };
             let parts: Vec<_> = runs.iter().map(cut).collect();
             let value = self.em.concat(&parts, place);
             return view.with_extent(axis, n, value);
         }
         let (x, perm) = self.in_natural_order(view);
         let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
-        let parts: Vec<_> =
-            runs.iter().map(|&(start, n)| self.em.slice_axis(x, place, start, n)).collect();
+        let parts: Vec<_> = runs.iter().map(|&(start, n)| self.em.slice_axis(x, place, start, n)).collect();
         let value = self.em.concat(&parts, place);
         let mut shape = view.shape.clone();
         shape[axis] = n;
@@ -294,14 +301,18 @@ fn mirror(lo: &mut Lowering, mut x: ValueId, padding: &[(usize, usize)], reflect
             unsupported!("a reflection wider than the axis");
         }
         let side = |lo: &mut Lowering, start: usize, edge: usize, size: usize| {
-            if reflect {
-                let part = lo.em.slice_axis(x, axis, start, size);
-                return lo.em.reverse(part, axis);
+            if !reflect {
+                let part = lo.em.slice_axis(x, axis, edge, 1);
+                return lo.em.copies(part, axis, size);
             }
-            let part = lo.em.slice_axis(x, axis, edge, 1);
-            let mut multiples = vec![1; padding.len()];
-            multiples[axis] = size;
-            lo.em.tile(part, &multiples)
+            if size <= MAX_COPIES {
+                // The machine turns nothing around, but it joins slices.
+                let rows: Vec<_> =
+                    (0..size).rev().map(|at| lo.em.slice_axis(x, axis, start + at, 1)).collect();
+                return lo.em.concat(&rows, axis);
+            }
+            let part = lo.em.slice_axis(x, axis, start, size);
+            lo.em.reverse(part, axis)
         };
         let mut parts = Vec::new();
         if before > 0 {
@@ -362,11 +373,19 @@ fn tiled(lo: &mut Lowering, view: &View, multiples: &[usize]) -> Lowered<Vec<Val
     if multiples.contains(&0) {
         unsupported!("a result without elements");
     }
-    let (x, perm) = lo.in_natural_order(view);
-    let in_place: Vec<_> = perm.iter().map(|&axis| multiples[axis]).collect();
-    let out = lo.em.tile(x, &in_place);
-    let shape = view.shape.iter().zip(multiples).map(|(e, m)| e * m).collect();
-    single(View::plain(out, shape, &perm, view.dtype))
+    let (mut x, perm) = lo.in_natural_order(view);
+    let shape: Vec<_> = view.shape.iter().zip(multiples).map(|(e, m)| e * m).collect();
+    let spreads = |axis: usize| multiples[axis] == 1 || axis >= 2 && view.shape[axis] == 1;
+    if perm == [0, 2, 3, 1] && view.dtype == DataType::Float && (0..4).all(spreads) {
+        // One pixel spread over an image: the nearest neighbour of all others.
+        let spread = |axis: usize| ResizeAxis::spread(multiples[axis], view.shape[axis]);
+        x = lo.em.resize(x, [spread(2), spread(3)], ResizeMode::NearestNeighbor);
+        return single(View::plain(x, shape, &perm, view.dtype));
+    }
+    for (place, &axis) in perm.iter().enumerate() {
+        x = lo.em.copies(x, place, multiples[axis]);
+    }
+    single(View::plain(x, shape, &perm, view.dtype))
 }
 
 /// `DepthToSpace`: a reshape, a transpose and a reshape of external axes.
