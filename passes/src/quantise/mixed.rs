@@ -157,7 +157,8 @@ pub fn search(
         })
         .collect();
     candidates.sort_by(|a, b| b.noise_share.total_cmp(&a.noise_share));
-    let decibels = |noise: f64| -10.0 * noise.log10();
+    // Nothing is less than what f32 can tell.
+    let decibels = |noise: f64| -10.0 * noise.max(1e-30).log10();
     Ok(Search {
         precision: with_promoted(module, func, options, promoted.iter().map(|&at| groups[at])),
         candidates,
