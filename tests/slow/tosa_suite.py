@@ -143,7 +143,7 @@ def negative(op, test, known, seen):
 
 
 def units(op):
-    folders, (_, n_positive, _, n_negative) = generated(op)
+    folders, (n_positive, all_positive, n_negative, all_negative) = generated(op)
     of_op = {name: {line for line in listed(name) if line.startswith(f"{op} ")} for name in LISTS}
     seen = {name: set() for name in LISTS}
     counts = dict.fromkeys(["compiled", "evaluated", "refused", "accepted"], 0)
@@ -159,8 +159,8 @@ def units(op):
         problems += [f"take it off {name}: {line}" for line in sorted(of_op[name] - seen[name])]
     right = counts["compiled"] + counts["evaluated"]
     told = (
-        f"{right} of {n_positive} evaluated, {counts['compiled']} of them compiled; "
-        f"{counts['refused']} of {n_negative} wrong ones refused, {counts['accepted']} accepted as known"
+        f"{right} of {n_positive} evaluated, {counts['compiled']} of them compiled too (of {all_positive}); "
+        f"{counts['refused']} of {n_negative} wrong ones refused, {counts['accepted']} accepted as known (of {all_negative})"
     )
     if problems:
         raise Failed(told + ", but\n    " + "\n    ".join(problems))
