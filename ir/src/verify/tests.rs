@@ -128,7 +128,10 @@ fn constants_and_empty_tensors() {
     let found = errors(&function(&body));
     assert!(found.contains("operand 2 (shift) must be of i8"), "{found}");
     // A constant may be empty, what is computed may not.
-    assert!(found.contains("tosa.identity\"(%1) in @f: tensor<0xi8> is empty or too large [E0302]"), "{found}");
+    assert!(
+        found.contains("tosa.identity\"(%1) in @f: tensor<0xi8> is empty or too large [E0302]"),
+        "{found}"
+    );
     assert!(!found.contains("tosa.const"), "{found}");
 }
 
