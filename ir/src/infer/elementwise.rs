@@ -132,6 +132,9 @@ pub(super) fn rescale(
     if op.input_unsigned && matches!(ty.elem, I32 | I48) || op.output_unsigned && out == I32 {
         return bad("only i8 and i16 can be unsigned");
     }
+    if op.input_unsigned && out == I32 || op.output_unsigned && matches!(ty.elem, I32 | I48) {
+        return bad("an unsigned side is rescaled from or to i8 and i16 only");
+    }
     cx.zero_point(3, ty.elem, op.input_unsigned)?;
     cx.zero_point(4, out, op.output_unsigned)?;
     let channels = match (op.per_channel, ty.shape.last()) {

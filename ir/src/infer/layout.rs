@@ -111,7 +111,7 @@ pub(super) fn transpose(cx: &Operands<'_>, perms: &[i32]) -> Result<TensorType, 
 }
 
 pub(super) fn gather(cx: &Operands<'_>) -> Result<TensorType, Diagnostic> {
-    let elem = cx.elem(0, &[I8, I16, I32, F32])?.elem;
+    let elem = cx.elem(0, &MOVABLE)?.elem;
     cx.elem(1, &[I32])?;
     let [n, _, c] = cx.dims(0)?;
     let [indices_n, w] = cx.dims(1)?;

@@ -18,15 +18,15 @@ pub(super) fn normalise(module: &mut Module, block: BlockId) -> Result<(), PassE
         spread_bias(module, op);
     }
     let users = module.users(block);
-    let casts = module.block_ops(block).iter().copied();
-    let casts: Vec<OpId> = casts.filter(|&op| matches!(module.op(op).op, Op::Cast(_))).collect();
-    for op in casts {
+    for op in module.block_ops(block).to_vec() {
+        if !matches!(module.op(op).op, Op::Cast(_)) {
+            continue;
+        }
         // Sums, and elementwise ops, widen their operands themselves; but a cast cannot be left to both.
         let users = &users[module.result(op)];
         let are_all =
             |is: fn(&Op) -> bool| !users.is_empty() && users.iter().all(|&user| is(&module.op(user).op));
-        let taken_along = are_all(select::is_binary) || are_all(|op| matches!(op, Op::ReduceSum(_)));
-        if !taken_along {
+        if !are_all(select::is_binary) && !are_all(|op| matches!(op, Op::ReduceSum(_))) {
             widen_by_rescale(module, op);
         }
     }

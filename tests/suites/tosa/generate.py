@@ -2,9 +2,9 @@
 """Writes a sample of TOSA's generated unit tests: generate.py FOLDER OP...
 
 The tests are those that `tosa_verif_build_tests` of the TOSA project makes for the integer profile, with the extensions
-for 16-bit activations and double rounding, of the ops named. All of them are listed; of each op, combination of element
-types and kind of error, SAMPLE are written, drawn with a fixed seed. The last line of the output says how many there
-are of how many: `sampled POSITIVE of POSITIVE, NEGATIVE of NEGATIVE`.
+for 16-bit activations and double rounding, of the ops named. All of them are listed; of those that must pass, some of each
+op and combination of element types are written, of those that must be refused, one of each op and kind of error, drawn
+with a fixed seed. The last line of the output says how many: `sampled 8 of 24, 5 of 61`, first those that must pass.
 """
 
 import pathlib
@@ -16,16 +16,18 @@ import tosa_reference_model
 
 SEED = 1
 #: Tests of a group, for tests that must pass and for tests that must be refused.
-SAMPLE = {False: 6, True: 1}
+SAMPLE = {False: 8, True: 1}
 #: Extents of tensors: small, so that a reference model written for clarity is quick.
 EXTENTS = "1,16"
 
 
-def sample(tests, generator):
+def sample(tests, ops, generator):
     """Some of each group of tests, in their order."""
     groups = {}
     for at, test in enumerate(tests):
-        groups.setdefault((test.opName, str(test.dtype), test.error), []).append(at)
+        [op] = [op for op in ops if is_of(test.opName, op)]
+        types = None if test.error else str(test.dtype)
+        groups.setdefault((op, types, test.error), []).append(at)
     chosen = []
     for (_, _, error), places in groups.items():
         chosen += generator.sample(places, min(len(places), SAMPLE[error is not None]))
@@ -41,7 +43,7 @@ def main():
         tests = list_all(self, profiles_chosen=profiles_chosen, extensions_chosen=extensions_chosen)
         # The tool's own regular expression for ops matches beginnings of names only.
         tests = [test for test in tests if any(is_of(test.opName, op) for op in ops)]
-        chosen = sample(tests, random.Random(SEED))
+        chosen = sample(tests, ops, random.Random(SEED))
         counts.append(f"{len(chosen)} of {len(tests)}")
         return chosen
 
