@@ -260,7 +260,7 @@ fn range(inputs: &[&Array]) -> Lowered<Option<Vec<Array>>> {
     if let Data::Float(_) = start.data {
         let [s, l, d] = [start.scalar()?, limit.scalar()?, delta.scalar()?].map(f64::from);
         let n = ((l - s) / d).ceil().max(0.0);
-        if !(n <= f64::from(1 << 24)) {
+        if n.is_nan() || n > f64::from(1 << 24) {
             super::error::unsupported!("a range of {n} numbers");
         }
         let numbers = (0..n as usize).map(|i| (s + i as f64 * d) as f32).collect::<Vec<_>>();

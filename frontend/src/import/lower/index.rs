@@ -40,7 +40,7 @@ fn rows_constant(lo: &mut Lowering, rows: &[usize]) -> Lowered<ValueId> {
 
 impl Lowering {
     /// Run-time indices of an axis of `extent`, those that count from the end turned to count from the front.
-    fn from_front(&mut self, indices: ValueId, extent: usize) -> ValueId {
+    fn counted_from_front(&mut self, indices: ValueId, extent: usize) -> ValueId {
         let zero = self.em.scalar_like(indices, 0.0);
         let end = self.em.int_like(indices, extent as i64);
         let from_end = self.em.add(indices, end);
@@ -106,7 +106,7 @@ pub(super) fn gather(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
             let n: usize = indices.shape.iter().product();
             let identity: Vec<_> = (0..indices.shape.len()).collect();
             let flat = lo.in_order_as(indices, &identity, &[1, n]);
-            lo.from_front(flat, extent)
+            lo.counted_from_front(flat, extent)
         }
     };
     // The axis becomes the rows of a table.
@@ -141,7 +141,7 @@ pub(super) fn gather_elements(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec
         Value::View(view) => {
             let identity: Vec<_> = (0..shape.len()).collect();
             let flat = lo.in_order_as(view, &identity, &[1, base.len()]);
-            let along = lo.from_front(flat, data.shape()[axis]);
+            let along = lo.counted_from_front(flat, data.shape()[axis]);
             let step = lo.em.int_like(along, step as i64);
             let offset = lo.em.mul(along, step);
             let base = rows_constant(lo, &base)?;
@@ -188,7 +188,7 @@ pub(super) fn gather_nd(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value
             let mut sum = lo.em.constant(base);
             for (k, (&extent, &step)) in rows.extents.iter().zip(&rows.steps).enumerate() {
                 let along = lo.em.slice_axis(tuples, 1, k, 1);
-                let along = lo.from_front(along, extent);
+                let along = lo.counted_from_front(along, extent);
                 let step = lo.em.int_like(along, step as i64);
                 let offset = lo.em.mul(along, step);
                 sum = lo.em.add(sum, offset);
@@ -402,7 +402,7 @@ pub(super) fn one_hot(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
     spread.insert(axis, 1);
     let identity: Vec<_> = (0..rank - 1).collect();
     let x = lo.in_order_as(&indices, &identity, &spread);
-    let x = lo.from_front(x, depth);
+    let x = lo.counted_from_front(x, depth);
     let mut along = vec![1; rank];
     along[axis] = depth;
     let counts = Array::ints(along, (0..depth as i64).collect(), DataType::Int32).to_tensor()?;

@@ -117,7 +117,6 @@ const OPS: &[OpSupport] = table! {
     GroupNormalization since 18, norm::group, "constant scale and bias";
     HardSigmoid since 1, elementwise::unary, "";
     HardSwish since 14, elementwise::unary, "";
-    Hardmax since 13, order::hardmax, "";
     Identity since 1, shape::identity, "";
     InstanceNormalization since 1, norm::instance, "constant scale and bias";
     IsInf since 10, elementwise::unary, "f32";

@@ -54,28 +54,6 @@ pub(super) fn arg_extreme(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Val
     finish(View::plain(out, shape, &perm, DataType::Int64), &[axis], node.flag("keepdims", true)?)
 }
 
-/// `Hardmax`: one where the first greatest element stands.
-pub(super) fn hardmax(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let view = lo.view(node.input(0)?)?;
-    if view.dtype != DataType::Float || node.opset < 13 {
-        unsupported!("on {:?} in operator set {}", view.dtype, node.opset);
-    }
-    let axis = resolve_axis(node.int("axis", -1)?, view.shape.len())?;
-    let (x, perm) = lo.in_natural_order(&view);
-    let place = perm.iter().position(|&a| a == axis).unwrap_or_default();
-    let at = lo.em.argmax(x, place);
-    let mut spread = lo.em.shape(x).to_vec();
-    spread[place] = 1;
-    let at = lo.em.reshape(at, &spread);
-    let mut along = vec![1; perm.len()];
-    along[place] = view.shape[axis];
-    let counts = counts(lo, along)?;
-    let hit = lo.em.compare(dialect::Equal {}, at, counts);
-    let (one, zero) = (lo.em.scalar(perm.len(), 1.0), lo.em.scalar(perm.len(), 0.0));
-    let out = lo.em.select(hit, one, zero);
-    single(View::plain(out, view.shape, &perm, DataType::Float))
-}
-
 /// The numbers from 0 on, in a shape with one axis of more than one element.
 fn counts(lo: &mut Lowering, shape: Vec<usize>) -> Lowered<ValueId> {
     let n = shape.iter().product::<usize>() as i64;
