@@ -4,7 +4,7 @@ use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::reduce::finish;
-use super::{Lowering, elem_of, single};
+use super::{Lowering, elem_of};
 use crate::import::array::Array;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};
