@@ -34,8 +34,11 @@ pub mod forward;
 mod function;
 mod gemm;
 mod host;
+mod integer;
+mod kernels;
 mod lower;
 pub mod mixed;
+pub mod noise;
 mod params;
 mod precision;
 mod table16;
@@ -83,6 +86,19 @@ pub struct QuantReport {
     pub i16_layers: Vec<String>,
     /// The ops that stay f32 on the host.
     pub host_ops: Vec<UnsupportedOp>,
+    /// Every value that has become integers, in the order in which `@main` computes them.
+    pub values: Vec<QuantisedValue>,
+}
+
+/// A value of the f32 function and the integers that stand for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantisedValue {
+    /// The value of the f32 function.
+    pub real: ValueId,
+    /// The value of the integer function; the same for several where a producer's saturation does an activation.
+    pub integer: ValueId,
+    /// What the integers mean.
+    pub params: QuantParams,
 }
 
 /// Quantises `@main` with the ranges of a calibration.
@@ -115,8 +131,16 @@ pub fn quantise(
     let results: Vec<(ValueId, Option<QuantParams>)> = (plan.results.iter())
         .map(|&value| (lowering.integer(value), lowering.done.get(&value).map(|q| q.params)))
         .collect();
+    let done = |real: &ValueId| {
+        let quantised = lowering.done.get(real)?;
+        Some(QuantisedValue { real: *real, integer: quantised.value, params: quantised.params })
+    };
+    let args = lowering.module.args(block).to_vec();
+    let computed = plan.ops.iter().map(|&op| lowering.module.result(op));
+    let values = args.into_iter().chain(computed).filter_map(|real| done(&real)).collect();
     let (mut report, unsupported) = (lowering.report, lowering.unsupported);
     report.i16_layers = i16_layers;
+    report.values = values;
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
     }

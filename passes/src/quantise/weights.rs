@@ -94,6 +94,25 @@ pub(super) fn quantise_weights(
     })
 }
 
+impl QuantWeights {
+    /// The weights and biases that the integers stand for, in the layout of the originals.
+    pub(super) fn dequantised(&self, axis: ChannelAxis, input_scale: f64) -> (Tensor, Tensor) {
+        let n_channels = self.scales.len().max(1);
+        let weight = self.weight.as_i8().unwrap_or_default();
+        let per_channel = (weight.len() / n_channels).max(1);
+        let channel = |i: usize| match axis {
+            ChannelAxis::First => i / per_channel,
+            ChannelAxis::Last => i % n_channels,
+        };
+        let real = |(i, &w): (usize, &i8)| (f64::from(w) * self.scales[channel(i)]) as f32;
+        let data = weight.iter().enumerate().map(real).collect();
+        let bias = self.bias.as_i32().unwrap_or_default().iter().zip(&self.scales);
+        let bias: Vec<f32> =
+            bias.map(|(&b, scale)| (f64::from(b) * scale * input_scale) as f32).collect();
+        (Tensor::f32(self.weight.shape(), data), Tensor::f32([bias.len()], bias))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
