@@ -12,9 +12,10 @@
 use std::sync::Arc;
 
 use strata_ir::{Module, Tensor};
+use strata_passes::equalise::ChannelStatistics;
 use strata_passes::manager::{PassContext, PassError, Phase, Pipeline};
 use strata_passes::quantise::noise::{LayerNoise, Networks, OutputNoise};
-use strata_passes::quantise::{Calibration, QuantReport};
+use strata_passes::quantise::{Calibration, Precision, QuantReport, QuantiseOptions, RangeChoice};
 
 use crate::compile::CompileError;
 use crate::io::Array;
@@ -33,9 +34,12 @@ pub struct PtqOptions {
 
 impl Default for PtqOptions {
     fn default() -> Self {
-        Self { range: "mse".to_owned(), equalise: false, bias_correction: false }
+        Self { range: "mse".to_owned(), equalise: true, bias_correction: true }
     }
 }
+
+/// Per cent of values that `percentile` keeps at either end.
+const PERCENTILE: f64 = 99.99;
 
 /// Samples of a network: each a tensor for every argument of its `@main`.
 pub type Samples = Vec<Vec<Arc<Tensor>>>;
@@ -71,24 +75,43 @@ impl PtqOptions {
         format!("quantise{{range={}}}", self.range)
     }
 
-    /// Prepares the f32 network for calibration.
+    /// Prepares f32 networks for calibration: one that the samples fit, and perhaps the same at another input size.
     ///
     /// # Errors
-    /// If a pass fails.
-    pub fn prepare(&self, module: &mut Module) -> Result<(), CompileError> {
-        if self.equalise {
-            run("equalise", module, &mut PassContext::new())?;
+    /// If a sample does not fit or a pass fails.
+    pub fn prepare(&self, modules: &mut [&mut Module], samples: &Samples) -> Result<(), CompileError> {
+        let Some(first) = modules.first().filter(|_| self.equalise) else { return Ok(()) };
+        let statistics = ChannelStatistics::collect(first, samples)
+            .map_err(|error| failed("equalise", PassError::other(error)))?;
+        for module in modules {
+            let mut context = PassContext::new();
+            context.insert(statistics.clone());
+            run("equalise", module, &mut context)?;
         }
         Ok(())
     }
 
-    /// Gathers what quantising needs to know of a prepared network's values.
+    /// Corrects the biases of a calibrated network of which some activations are wider, if asked to.
     ///
     /// # Errors
-    /// If the samples do not fit or a value is not finite.
-    pub fn calibrate(&self, module: &Module, samples: &Samples) -> Result<Calibration, CompileError> {
-        let calibration = Calibration::collect(module, samples)?;
-        Ok(calibration)
+    /// If the samples do not fit.
+    pub fn correct(
+        &self,
+        calibration: &mut Calibration,
+        module: &Module,
+        precision: &Precision,
+        samples: &Samples,
+    ) -> Result<(), CompileError> {
+        if !self.bias_correction {
+            return Ok(());
+        }
+        let range = RangeChoice::from_name(&self.range, PERCENTILE);
+        let options = QuantiseOptions { range, precision: precision.clone() };
+        match calibration.correct_biases(module, &options, samples) {
+            // What has no integer form is for the quantiser to say, which comes to it next.
+            Ok(()) | Err(PassError::Unsupported(_)) => Ok(()),
+            Err(error) => Err(failed("bias correction", error)),
+        }
     }
 }
 
@@ -121,11 +144,14 @@ pub fn study(
         return Err(failed("quantise", PassError::invalid("the module is quantised already")));
     }
     let original = module.clone();
-    step("equalise");
-    options.prepare(&mut module)?;
-    step("calibrate");
     let samples = |arrays| arguments(&original, arrays).map_err(CompileError::CalibrationData);
-    let calibration = options.calibrate(&module, &samples(calibrate)?)?;
+    let calibrate = samples(calibrate)?;
+    step("equalise");
+    options.prepare(&mut [&mut module], &calibrate)?;
+    step("calibrate");
+    let mut calibration = Calibration::collect(&module, &calibrate)?;
+    step("correct biases");
+    options.correct(&mut calibration, &module, &Precision::Int8, &calibrate)?;
     step("quantise");
     let real = module.clone();
     let mut context = PassContext::new();

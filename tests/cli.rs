@@ -71,7 +71,8 @@ fn activations_of_16_bits_where_they_are_asked_for() {
     let scratch = Scratch::new();
     let (model, input) = scratch.fsrcnn();
     let compile = |more: &[&str]| {
-        let arguments = ["compile", &model, "-o", "net.strata", "--calibrate", &input, "--stats", "stats.json"];
+        let arguments =
+            ["compile", &model, "-o", "net.strata", "--calibrate", &input, "--stats", "stats.json"];
         let (_, err) = scratch.ends(0, &[&arguments[..], more].concat());
         let stats = std::fs::read_to_string(scratch.path("stats.json")).expect("statistics are written");
         (serde_json::from_str::<serde_json::Value>(&stats).expect("they are JSON"), err)
@@ -86,7 +87,10 @@ fn activations_of_16_bits_where_they_are_asked_for() {
     assert!(db(&wide) > db(&narrow) + 3.0 && cycles(&wide) > cycles(&narrow), "{narrow}\n{wide}");
     let (mixed, said) = compile(&["--precision", "mixed", "--precision-budget", "25"]);
     let found = &mixed["precision"][0];
-    assert!(said.contains("mixed precision") && !found["i16"].as_array().expect("groups").is_empty(), "{said}");
+    assert!(
+        said.contains("mixed precision") && !found["i16"].as_array().expect("groups").is_empty(),
+        "{said}"
+    );
     assert!(found["cost_percent"].as_f64().is_some_and(|percent| percent <= 25.0), "{found}");
     assert!(db(&mixed) > db(&narrow), "{narrow}\n{mixed}");
     let layer = found["i16"][0]["layers"][0].as_str().expect("a name").to_owned();

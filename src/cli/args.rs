@@ -84,10 +84,10 @@ pub(super) struct PtqArgs {
     #[arg(long, default_value = "mse", value_parser = ["min-max", "percentile", "mse", "entropy"])]
     range: String,
     /// Equalise the channels of convolutions first, which changes nothing in f32
-    #[arg(long, value_enum, default_value = "off", value_name = "on|off")]
+    #[arg(long, value_enum, default_value = "on", value_name = "on|off")]
     equalise: Switch,
     /// Correct biases for the mean shift that quantising makes on the calibration data
-    #[arg(long, value_enum, default_value = "off", value_name = "on|off")]
+    #[arg(long, value_enum, default_value = "on", value_name = "on|off")]
     bias_correction: Switch,
 }
 

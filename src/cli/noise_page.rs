@@ -87,7 +87,10 @@ fn plot(layers: &[LayerNoise]) -> Markup {
     let y = |db: f64| (HEIGHT - BOTTOM) * (1.0 - shown(db) / top);
     let line = |of: &dyn Fn(&LayerNoise) -> f64| {
         let points = layers.iter().enumerate();
-        points.map(|(at, l)| format!("{:.1},{:.1}", x(at) + step / 2.0, y(of(l)))).collect::<Vec<_>>().join(" ")
+        points
+            .map(|(at, l)| format!("{:.1},{:.1}", x(at) + step / 2.0, y(of(l))))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let grid = (0..).map(|tens| f64::from(tens) * 10.0).take_while(|db| *db <= top);
     html! {

@@ -240,20 +240,20 @@ class Reader(CalibrationDataReader):
 def fixed(network):
     """The model with the shapes of its inputs fixed, nothing known of other values, and an opset that has scales a channel."""
     model = onnx.load(network.path)
-    model.ir_version = max(model.ir_version, 8)
-    names = {port.name for port in real_inputs(model.graph)}
-    kept = [port for port in model.graph.input if port.name in names]
-    del model.graph.input[:]
-    model.graph.input.extend(kept)
     del model.graph.value_info[:]
-    for port in model.graph.input:
+    for port in real_inputs(model.graph):
         port.type.tensor_type.shape.CopyFrom(onnx.TensorShapeProto())
         for extent in network.shapes[port.name]:
             port.type.tensor_type.shape.dim.add().dim_value = extent
     for port in model.graph.output:
         port.type.tensor_type.ClearField("shape")
+    # Files of old make inputs of their weights.
+    model.ir_version = max(model.ir_version, 8)
     if max(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")) < 13:
         model = version_converter.convert_version(model, 13)
+    kept = real_inputs(model.graph)
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
     return model
 
 

@@ -83,10 +83,8 @@ pub(super) fn forward_changed(
         }
         let types: Vec<Type> = data.results().iter().map(|&value| module.ty(value).clone()).collect();
         let refs: Vec<&Tensor> = operands.iter().map(Arc::as_ref).collect();
-        let results = compute(&data.op, &refs, &types).map_err(|source| EvalError::At {
-            location: data.loc.to_string(),
-            source: Box::new(source),
-        })?;
+        let results = compute(&data.op, &refs, &types)
+            .map_err(|source| EvalError::At { location: data.loc.to_string(), source: Box::new(source) })?;
         for (&value, tensor) in data.results().iter().zip(results) {
             let changed = change(value, &tensor);
             if uses_left[value] > 0 {

@@ -188,8 +188,11 @@ mod tests {
 
     #[test]
     fn sums_that_might_wrap_are_left_to_the_evaluator() {
-        let operands =
-            [Tensor::i8([1, 1, 1, 1], vec![1]), Tensor::i8([1, 1, 1, 1], vec![1]), Tensor::i32([1], vec![i32::MAX])];
+        let operands = [
+            Tensor::i8([1, 1, 1, 1], vec![1]),
+            Tensor::i8([1, 1, 1, 1], vec![1]),
+            Tensor::i32([1], vec![i32::MAX]),
+        ];
         let zero = Tensor::i8([1], vec![0]);
         let all: Vec<&Tensor> = operands.iter().chain([&zero, &zero]).collect();
         let conv = Conv2d {

@@ -26,10 +26,12 @@
 //! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is `SINGLE_ROUND`, and
 //! `scale32` but for sums of 48 bits, its values within what TOSA allows; accumulators cannot overflow, whatever the input.
 //!
-//! It does not retrain or correct biases.
+//! It does not retrain.
 
 mod analyse;
+mod bias;
 pub mod calibrate;
+mod entropy;
 pub mod forward;
 mod function;
 mod gemm;
@@ -49,6 +51,7 @@ mod tests;
 
 pub use calibrate::{Calibration, CalibrationError, Range, RangeChoice};
 pub use forward::forward;
+pub(crate) use function::{Function, is_elementwise};
 pub use params::QuantParams;
 pub use precision::Precision;
 
@@ -126,7 +129,8 @@ pub fn quantise(
     if needs_host {
         host::add_host(module, &plan, &returned, res_attrs.clone());
     }
-    let mut lowering = lower::Lowering::new(module, block, &plan);
+    let corrections = calibration.corrections(module, func);
+    let mut lowering = lower::Lowering::new(module, block, &plan, &corrections);
     lowering.run();
     let results: Vec<(ValueId, Option<QuantParams>)> = (plan.results.iter())
         .map(|&value| (lowering.integer(value), lowering.done.get(&value).map(|q| q.params)))
@@ -159,16 +163,9 @@ fn plan(
     calibration: &Calibration,
     options: &QuantiseOptions,
 ) -> Result<analyse::Plan, PassError> {
-    let ranges = |choice| -> Result<BTreeMap<ValueId, Range>, PassError> {
-        let ranges = calibration.ranges(module, func, choice).map_err(PassError::other)?;
-        Ok(ranges.into_iter().collect())
-    };
+    let ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
     let wide = options.precision.wide_values(module, func);
-    let wishes = analyse::Wishes {
-        ranges: &ranges(options.range)?,
-        extremes: &ranges(RangeChoice::MinMax)?,
-        is_wide: &|value| wide.contains(&value),
-    };
+    let wishes = analyse::Wishes { ranges: &ranges, is_wide: &|value| wide.contains(&value) };
     analyse::analyse(module, module.entry_block(func), &wishes)
 }
 
@@ -287,7 +284,7 @@ pub static QUANTISE: PassInfo = PassInfo {
         },
         OptionInfo {
             name: "range",
-            kind: OptionKind::Choice(&["min-max", "percentile", "mse"]),
+            kind: OptionKind::Choice(&["min-max", "percentile", "mse", "entropy"]),
             default: "mse",
             doc: "How the range of an activation is chosen from its histogram.",
         },
@@ -313,11 +310,7 @@ impl QuantiseOptions {
     /// # Panics
     /// If they are another pass's.
     pub fn of_pass(options: &PassOptions) -> Self {
-        let range = match options.text("range") {
-            "min-max" => RangeChoice::MinMax,
-            "percentile" => RangeChoice::Percentile(1.0 - options.number("percentile") / 100.0),
-            _ => RangeChoice::MeanSquareError,
-        };
+        let range = RangeChoice::from_name(options.text("range"), options.number("percentile"));
         let precision = if options.text("precision") == "int16" { Precision::Int16 } else { Precision::Int8 };
         Self { range, precision }
     }

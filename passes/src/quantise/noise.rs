@@ -134,6 +134,25 @@ impl<'a> Networks<'a> {
         layers
     }
 
+    fn params(&self) -> BTreeMap<ValueId, QuantParams> {
+        self.values.iter().map(|v| (v.integer, v.params)).collect()
+    }
+
+    /// The inputs of the quantised `@main`.
+    pub(super) fn quantised_inputs(&self, inputs: &[Arc<Tensor>]) -> Vec<Arc<Tensor>> {
+        let params = self.params();
+        let args = self
+            .quantised
+            .function("main")
+            .map(|main| self.quantised.args(self.quantised.entry_block(main)).to_vec());
+        (inputs.iter().zip(args.unwrap_or_default()))
+            .map(|(input, arg)| match (params.get(&arg), input.as_f32()) {
+                (Some(params), Some(data)) => Arc::new(integers(data, *params, self.quantised, arg)),
+                _ => Arc::clone(input),
+            })
+            .collect()
+    }
+
     /// What the quantised network computes for one sample: the results of its `@main`, or of its `@host` if it has one.
     ///
     /// # Errors
@@ -145,15 +164,8 @@ impl<'a> Networks<'a> {
     ) -> Result<Vec<Arc<Tensor>>, PassError> {
         let module = self.quantised;
         let main = main_of(module)?;
-        let params: BTreeMap<ValueId, QuantParams> =
-            self.values.iter().map(|v| (v.integer, v.params)).collect();
-        let args = module.args(module.entry_block(main));
-        let inputs: Vec<Arc<Tensor>> = (inputs.iter().zip(args))
-            .map(|(input, arg)| match (params.get(arg), input.as_f32()) {
-                (Some(params), Some(data)) => Arc::new(integers(data, *params, module, *arg)),
-                _ => Arc::clone(input),
-            })
-            .collect();
+        let params = self.params();
+        let inputs = self.quantised_inputs(inputs);
         let results = forward(module, main, &inputs, observer).map_err(eval)?;
         let terminator = module.terminator(module.entry_block(main));
         let returned = terminator.map(|op| module.op(op).operands().to_vec()).unwrap_or_default();
@@ -228,11 +240,18 @@ impl<'a> Networks<'a> {
                 alone = layers.iter().map(|layer| alone_of.run(self, layer)).collect::<Result<_, _>>()?;
             }
         }
-        let noises = layers.iter().zip(&cumulative).zip(alone).map(|((layer, cumulative), (own, outputs))| {
-            let (name, op) = self.describe(layer);
-            let outputs_db = if outputs == 0.0 { f64::INFINITY } else { -10.0 * outputs.log10() };
-            LayerNoise { name, op, cumulative_db: cumulative.decibels(), own_db: own.decibels(), outputs_db }
-        });
+        let noises =
+            layers.iter().zip(&cumulative).zip(alone).map(|((layer, cumulative), (own, outputs))| {
+                let (name, op) = self.describe(layer);
+                let outputs_db = if outputs == 0.0 { f64::INFINITY } else { -10.0 * outputs.log10() };
+                LayerNoise {
+                    name,
+                    op,
+                    cumulative_db: cumulative.decibels(),
+                    own_db: own.decibels(),
+                    outputs_db,
+                }
+            });
         Ok((outputs, noises.collect()))
     }
 
@@ -307,7 +326,9 @@ impl Alone<'_> {
             let data = self.real.op(op);
             let &[result] = data.results() else { continue };
             let is_member = members.contains(&result);
-            if data.op.is_constant() || (!is_member && !data.operands().iter().any(|v| changed.contains_key(v))) {
+            if data.op.is_constant()
+                || (!is_member && !data.operands().iter().any(|v| changed.contains_key(v)))
+            {
                 continue;
             }
             let operand = |value: &ValueId| {
@@ -357,7 +378,7 @@ impl Alone<'_> {
         let input = data.operands().first()?;
         let input = networks.values.iter().find(|value| value.real == *input)?.params;
         let n_channels = *self.real.ty(self.real.result(op)).as_tensor()?.shape.last()?;
-        let weights = quantise_weights(&operands[1], &operands[2], axis, n_channels, input.scale)?;
+        let weights = quantise_weights(&operands[1], &operands[2], axis, n_channels, input)?;
         Some(weights.dequantised(axis, input.scale))
     }
 }

@@ -94,6 +94,14 @@ pub(super) fn quantise_weights(
     })
 }
 
+/// A bias and what is added to it; one of one element is repeated. `None` if it is not f32.
+pub(super) fn corrected(bias: &Tensor, correction: &[f32]) -> Option<Tensor> {
+    let data = bias.as_f32()?;
+    let at = |i: usize| data[if data.len() == 1 { 0 } else { i }];
+    let sums = correction.iter().enumerate().map(|(i, c)| at(i) + c).collect();
+    Some(Tensor::f32([correction.len()], sums))
+}
+
 impl QuantWeights {
     /// The weights and biases that the integers stand for, in the layout of the originals.
     pub(super) fn dequantised(&self, axis: ChannelAxis, input_scale: f64) -> (Tensor, Tensor) {
@@ -106,9 +114,12 @@ impl QuantWeights {
         };
         let real = |(i, &w): (usize, &i8)| (f64::from(w) * self.scales[channel(i)]) as f32;
         let data = weight.iter().enumerate().map(real).collect();
-        let bias = self.bias.as_i32().unwrap_or_default().iter().zip(&self.scales);
-        let bias: Vec<f32> =
-            bias.map(|(&b, scale)| (f64::from(b) * scale * input_scale) as f32).collect();
+        let bias = self.bias.data().to_ints().unwrap_or_default();
+        let bias: Vec<f32> = bias
+            .iter()
+            .zip(&self.scales)
+            .map(|(&b, scale)| (b as f64 * scale * input_scale) as f32)
+            .collect();
         (Tensor::f32(self.weight.shape(), data), Tensor::f32([bias.len()], bias))
     }
 }
