@@ -74,17 +74,18 @@ const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 34.0;
 const BOTTOM: f64 = 18.0;
-/// Layers that add no noise at all are drawn this high.
+const TOP: f64 = 8.0;
+/// What is better is drawn as if it were this good; what adds no noise at all reaches the top.
 const CEILING_DB: f64 = 90.0;
 
 /// The noise of every layer over its depth.
 fn plot(layers: &[LayerNoise]) -> Markup {
     let shown = |db: f64| db.clamp(0.0, CEILING_DB);
     let all = layers.iter().flat_map(|l| [l.outputs_db, l.own_db, l.cumulative_db]);
-    let top = (all.map(shown).fold(20.0, f64::max) / 10.0).ceil() * 10.0;
+    let top = (all.filter(|db| db.is_finite()).map(shown).fold(20.0, f64::max) / 10.0).ceil() * 10.0;
     let step = (WIDTH - LEFT) / layers.len().max(1) as f64;
     let x = |at: usize| LEFT + step * at as f64;
-    let y = |db: f64| (HEIGHT - BOTTOM) * (1.0 - shown(db) / top);
+    let y = |db: f64| TOP + (HEIGHT - BOTTOM - TOP) * (1.0 - shown(db).min(top) / top);
     let line = |of: &dyn Fn(&LayerNoise) -> f64| {
         let points = layers.iter().enumerate();
         points

@@ -23,6 +23,8 @@
 
 mod pairs;
 mod scales;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -181,7 +181,7 @@ mod tests {
             local_bound: false,
         };
         let operands = [i8s(5, &[1, 3, 4, 2]), i8s(6, &[5, 3, 3, 2]), bias(5, 1), zp(1), zp(0)];
-        judge(transposed, &operands, [1, 6, 8, 5]);
+        judge(transposed, &operands, [1, 5, 9, 5]);
         let operands = [i8s(7, &[2, 3, 4]), i8s(8, &[2, 4, 5]), zp(3), zp(-128)];
         judge(MatMul {}, &operands, [0, 2, 3, 5]);
     }

@@ -4,8 +4,11 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`calibrate`] | which ranges values take on sample inputs |
-//! | [`forward`](mod@forward) | the fast f32 forward pass behind it |
+//! | `entropy` | one way to choose a range from them |
+//! | [`forward`](mod@forward), `kernels`, `gemm`, `integer` | the fast forward pass behind it, in f32 and in exact integers |
 //! | `analyse` | functions of one value, scales, and what stays on the host |
+//! | `bias` | what quantising shifts in means, given back to the biases |
+//! | [`noise`] | what quantising costs, output by output and layer by layer |
 //! | `function` | elementwise subgraphs of one variable |
 //! | `lower` | the rewriting |
 //! | `precision` | which activations are `i16` |
@@ -47,7 +50,9 @@ mod table16;
 mod weights;
 
 #[cfg(test)]
-mod tests;
+mod noise_tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use calibrate::{Calibration, CalibrationError, Range, RangeChoice};
 pub use forward::forward;
