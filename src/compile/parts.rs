@@ -14,10 +14,10 @@ use strata_frontend::import::{
 };
 use strata_frontend::partition::{GraphPart, Work, partition, work};
 use strata_frontend::proto::{ModelProto, encode};
-use strata_ir::{Module, Tensor};
+use strata_ir::Module;
 use strata_isa_spec::bundle::Port;
 use strata_passes::manager::{PassError, Phase, UnsupportedOp};
-use strata_passes::quantise::{self, Calibration};
+use strata_passes::quantise;
 
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing, noise};
 use crate::io::array::{Array, DType};

@@ -477,16 +477,26 @@ impl<'a> Analysis<'a> {
         lookups.iter().filter_map(wider).collect()
     }
 
-    /// The function of a value that alone is used of it, if it is one function for all channels.
+    /// The function of a value that alone is used of it; of slopes that differ from channel to channel, their quadratic
+    /// means, which errors follow.
     fn only_function<'l>(
         &self,
         value: ValueId,
         anchored: &BTreeSet<ValueId>,
         lookups: &'l BTreeMap<ValueId, Lookup>,
-    ) -> Option<&'l Function> {
+    ) -> Option<Box<dyn Fn(f64) -> f64 + 'l>> {
         let mut of_value = lookups.values().filter(|lookup| lookup.base == value);
         let only = of_value.next().filter(|_| of_value.next().is_none() && !anchored.contains(&value))?;
-        (only.function.n_channels == 1).then_some(&only.function)
+        if only.function.n_channels == 1 {
+            return Some(Box::new(|x| only.function.at(x, 0)));
+        }
+        let slopes = only.function.as_two_slopes()?;
+        let mean = |side: usize| {
+            let squares = slopes.iter().map(|slopes| slopes[side] * slopes[side]);
+            (squares.sum::<f64>() / slopes.len().max(1) as f64).sqrt()
+        };
+        let (below, above) = (mean(0), mean(1));
+        Some(Box::new(move |x| if x < 0.0 { below * x } else { above * x }))
     }
 
     /// The scale of every value that is computed: values that must share one get one that covers all their ranges. Also
@@ -513,7 +523,7 @@ impl<'a> Analysis<'a> {
                 // Nothing after it makes up for what is clipped of a result.
                 self.ranges.seen(value)
             } else if let Some(function) = self.only_function(value, anchored, lookups) {
-                self.ranges.through(value, |x| function.at(x, 0))
+                self.ranges.through(value, |x| function(x))
             } else {
                 self.ranges.chosen(value)
             };

@@ -432,10 +432,9 @@ impl<'a> Lowering<'a> {
         let whole = Range { low: params.dequantise(lowest) as f32, high: params.dequantise(highest) as f32 };
         let mut side = |below: bool| -> Result<Quantised, &'static str> {
             let (range, index) = if below { ((end(least), 0.0), 0) } else { ((0.0, end(most)), 1) };
-            let half = Range { low: range.0, high: range.1 };
-            let half = QuantParams::of_range_in(half, input.params.elem);
-            let value = self.table(input, half, |x| x.clamp(f64::from(range.0), f64::from(range.1)))?;
-            let part = Quantised { value, params: half };
+            // On the input's own scale a side is exact.
+            let value = self.clamp(input, f64::from(range.0), f64::from(range.1));
+            let part = Quantised { value, params: input.params };
             let gains: Vec<f64> = slopes.iter().map(|s| s[index]).collect();
             if gains.iter().all(|&gain| gain == 1.0) {
                 return Ok(part);
