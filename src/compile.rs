@@ -32,6 +32,7 @@ use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantRep
 use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
+use crate::ptq::PtqOptions;
 use crate::session::{self, RunError};
 use crate::stats::{self, CompileStats, Stats};
 
@@ -69,8 +70,8 @@ pub struct CompileOptions {
     pub mode: Mode,
     /// What activations are calibrated on.
     pub calibration: CalibrationData,
-    /// How activation ranges are chosen: `min-max`, `percentile` or `mse`.
-    pub range: String,
+    /// How the network is quantised.
+    pub ptq: PtqOptions,
     /// Which activations are 16-bit.
     pub precision: PrecisionOptions,
     /// Shapes of inputs by name, for dynamic dimensions or another size.
@@ -89,7 +90,7 @@ impl CompileOptions {
             objective: Objective::default(),
             mode: Mode::default(),
             calibration: CalibrationData::default(),
-            range: "mse".to_owned(),
+            ptq: PtqOptions::default(),
             precision: PrecisionOptions::default(),
             input_shapes: BTreeMap::new(),
             measure_sqnr: true,

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
+//! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`stats`] | the statistics, with stable keys |
 //! | [`report`] | figures as people read them |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod compile;
 pub mod evaluate;
 pub mod io;
+pub mod ptq;
 pub mod report;
 pub mod session;
 pub mod stats;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`manager`] | what a pass is, the registry, textual pipelines, how they run | |
 //! | [`canonicalise`] | constants folded, what changes nothing removed | import, quant |
+//! | [`equalise`] | channels scaled so that they quantise better | import |
 //! | [`quantise`] | calibration and exact integer arithmetic | import → quant |
 //! | [`stages`] | what one hardware stage runs; splitting; erasing wrappers again | quant → stages |
 //! | [`plan`] | which stages run together, on which clusters, what stays on chip | stages → phases |
@@ -15,6 +16,7 @@
 
 pub mod allocate;
 pub mod canonicalise;
+pub mod equalise;
 pub mod manager;
 pub mod plan;
 pub mod quantise;

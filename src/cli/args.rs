@@ -6,6 +6,7 @@ use strata_isa_spec::Target;
 
 use super::failure::Failure;
 use crate::io::{self, ChannelOrder, Fit, ImageOptions, Layout};
+use crate::ptq::PtqOptions;
 
 /// The machine.
 #[derive(Debug, clap::Args)]
@@ -62,6 +63,41 @@ impl ImageArgs {
             order: self.channels,
             layout: self.layout,
             fit: self.fit,
+        }
+    }
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
+}
+
+/// How a network is quantised.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Quantisation")]
+pub(super) struct PtqArgs {
+    /// How the range of an activation is chosen
+    #[arg(long, default_value = "mse", value_parser = ["min-max", "percentile", "mse", "entropy"])]
+    range: String,
+    /// Equalise the channels of convolutions first, which changes nothing in f32
+    #[arg(long, value_enum, default_value = "on", value_name = "on|off")]
+    equalise: Switch,
+    /// Correct biases for the mean shift that quantising makes on the calibration data
+    #[arg(long, value_enum, default_value = "on", value_name = "on|off")]
+    bias_correction: Switch,
+}
+
+impl PtqArgs {
+    /// The options asked for.
+    pub(super) fn options(&self) -> PtqOptions {
+        PtqOptions {
+            range: self.range.clone(),
+            equalise: self.equalise == Switch::On,
+            bias_correction: self.bias_correction == Switch::On,
         }
     }
 }

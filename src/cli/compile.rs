@@ -7,7 +7,7 @@ use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
 use strata_ir::text::resources;
 use strata_passes::manager::Phase;
 
-use super::args::{ImageArgs, TargetArgs, parse_shape};
+use super::args::{ImageArgs, PtqArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
 use super::failure::Failure;
 use super::model::{self, Content};
@@ -41,9 +41,6 @@ pub(super) struct Args {
     /// Pictures or arrays that activation ranges are gathered on: a file or a folder [default: seeded noise]
     #[arg(long, value_name = "PATH")]
     calibrate: Option<PathBuf>,
-    /// How the range of an activation is chosen
-    #[arg(long, default_value = "mse", value_parser = ["min-max", "percentile", "mse"])]
-    range: String,
     /// Bits of activations: 8, 16, or 16 where a search finds that it is worth its time
     #[arg(long, value_enum, default_value = "int8")]
     precision: PrecisionArg,
@@ -80,6 +77,8 @@ pub(super) struct Args {
     /// Let the host run nothing: nodes that the machine has no form of are an error, which lists them all
     #[arg(long)]
     no_host: bool,
+    #[command(flatten)]
+    ptq: PtqArgs,
     #[command(flatten)]
     images: ImageArgs,
 }
@@ -220,7 +219,7 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
             ObjectiveArg::Traffic => Objective::Traffic,
             ObjectiveArg::Edp => Objective::Edp,
         },
-        range: args.range.clone(),
+        ptq: args.ptq.options(),
         precision: precision(args)?,
         input_shapes: args.input_shapes.iter().cloned().collect(),
         measure_sqnr: !args.no_measure,

@@ -22,7 +22,9 @@ mod failure;
 mod inspect;
 mod ir;
 mod model;
+mod noise_page;
 mod program;
+mod quantise;
 mod report;
 mod run;
 mod tables;
@@ -58,6 +60,7 @@ enum Command {
     Compile(compile::Args),
     Run(run::Args),
     Inspect(inspect::Args),
+    Quantise(quantise::Args),
     Report(report::Args),
     Zoo(zoo::Args),
     Opt(ir::Args),
@@ -95,6 +98,7 @@ fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Compile(args) => compile::run(&args, console),
         Command::Run(args) => run::run(&args, console),
         Command::Inspect(args) => inspect::run(&args, console),
+        Command::Quantise(args) => quantise::run(&args, console),
         Command::Report(args) => report::run(&args, console),
         Command::Zoo(args) => zoo::run(&args, console),
         Command::Opt(args) => ir::run(&args, console),

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strata_frontend::import::Imported;
-use strata_ir::{Module, Tensor};
+use strata_ir::Module;
 use strata_passes::quantise::{self, Calibration};
 
 use super::parts::{Model, PreparedPart, PreparedParts};
 use super::precision::Chosen;
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, main_ports, missing, noise};
 use crate::io::array::Array;
+use crate::ptq::{self, Samples};
 use crate::session::{self, RunError};
 
 /// Multiply-accumulates of an f32 forward pass up to which a network is calibrated on noise at its own input size;
@@ -33,7 +34,7 @@ impl Compiler {
     pub(super) fn calibrate(
         &self,
         model: &Model<'_>,
-        imported: &Imported,
+        imported: &mut Imported,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Calibrated, CompileError> {
         let module = match &self.options.calibration {
@@ -42,13 +43,15 @@ impl Compiler {
                 self.smaller(model, &imported.module, f32_macs(&imported.module))
             }
         };
-        self.calibrate_on(module, observer)
+        self.calibrate_on(module, &mut imported.module, observer)
     }
 
-    /// Gathers ranges of a module on the given data, or on noise, at the module's size.
+    /// Prepares `module` and `original`, the same at perhaps another size, and gathers ranges of `module` on the given
+    /// data, or on noise.
     pub(super) fn calibrate_on(
         &self,
-        module: Module,
+        mut module: Module,
+        original: &mut Module,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Calibrated, CompileError> {
         let samples = match &self.options.calibration {
@@ -60,18 +63,28 @@ impl Compiler {
                 (0..*samples).map(|at| noise::sample(*seed, at, &shapes)).collect()
             }
         };
-        let tensors = samples
-            .iter()
-            .map(|sample| session::to_arguments(&module, sample))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(CompileError::CalibrationData)?;
-        let tensors: Vec<Vec<Arc<Tensor>>> =
-            tensors.into_iter().map(|s| s.into_iter().map(Arc::new).collect()).collect();
-        let calibration = Calibration::collect(&module, &tensors)?;
-        let chosen = self.precision(&module, &calibration, &tensors, observer)?;
+        let tensors = ptq::arguments(&module, &samples).map_err(CompileError::CalibrationData)?;
+        let (calibration, chosen) = self.choose(&mut [&mut module, original], &tensors, observer)?;
         let macs = f32_macs(&module);
         let sample = samples.into_iter().next().unwrap_or_default();
         Ok(Calibrated { calibration, chosen, module, sample, macs })
+    }
+
+    /// Prepares networks, the first of which the samples fit, and chooses what quantising them needs: ranges, precision,
+    /// corrections of biases.
+    pub(super) fn choose(
+        &self,
+        modules: &mut [&mut Module],
+        samples: &Samples,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(Calibration, Chosen), CompileError> {
+        let ptq = &self.options.ptq;
+        ptq.prepare(modules, samples)?;
+        let module = modules.first().ok_or_else(|| missing("a network"))?;
+        let mut calibration = Calibration::collect(module, samples)?;
+        let chosen = self.precision(module, &calibration, samples, observer)?;
+        ptq.correct(&mut calibration, module, &chosen.precision, samples)?;
+        Ok((calibration, chosen))
     }
 
     /// The network at a smaller input size, if it is large and its spatial extents may shrink; else as it is.

@@ -14,13 +14,14 @@ use strata_frontend::import::{
 };
 use strata_frontend::partition::{GraphPart, Work, partition, work};
 use strata_frontend::proto::{ModelProto, encode};
-use strata_ir::{Module, Tensor};
+use strata_ir::Module;
 use strata_isa_spec::bundle::Port;
 use strata_passes::manager::{PassError, Phase, UnsupportedOp};
-use strata_passes::quantise::{self, Calibration};
+use strata_passes::quantise;
 
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing, noise};
 use crate::io::array::{Array, DType};
+use crate::ptq::Samples;
 use crate::session::{self, RunError};
 use crate::stats::{HostNode, HostStats, PrecisionStats};
 
@@ -129,7 +130,7 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, Obstacle> {
-        let imported = match model.import(&BTreeMap::new()) {
+        let mut imported = match model.import(&BTreeMap::new()) {
             Ok(imported) => imported,
             Err(ImportError::Unsupported(_)) if model.may_be_cut() => {
                 return Err(Obstacle::Nodes(BTreeMap::new()));
@@ -138,7 +139,7 @@ impl Compiler {
         };
         observer(Event::Reached(Phase::Import, &imported.module));
         clock.begin("calibrate", observer);
-        let calibrated = self.calibrate(model, &imported, observer)?;
+        let calibrated = self.calibrate(model, &mut imported, observer)?;
         let chosen = calibrated.chosen.clone();
         let Imported { mut module, n_parameters, n_nodes, .. } = imported;
         let nodes: Vec<usize> = (0..n_nodes).collect();
@@ -194,8 +195,8 @@ impl Compiler {
             let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
             let Imported { mut module, n_parameters, .. } = import_proto(&part.model, &options)?;
             observer(Event::Reached(Phase::Import, &module));
-            let (calibration, tensors) = calibrate_part(&module, &mut samples)?;
-            let chosen = self.precision(&module, &calibration, &tensors, observer)?;
+            let tensors = part_arguments(&module, &mut samples)?;
+            let (calibration, chosen) = self.choose(&mut [&mut module], &tensors, observer)?;
             unknown.retain(|name| chosen.unknown.contains(name));
             prepared.precision.extend(chosen.stats);
             let ranges = (calibration, chosen.precision);
@@ -261,21 +262,15 @@ pub(super) fn demand_known(unknown: BTreeSet<String>) -> Result<(), CompileError
     if unknown.is_empty() { Ok(()) } else { Err(CompileError::UnknownLayers(unknown.into_iter().collect())) }
 }
 
-/// The arguments of a module, a sample each.
-type Arguments = Vec<Vec<Arc<Tensor>>>;
-
-/// Ranges of a machine part on its arguments, and what it gives for every sample.
-fn calibrate_part(
-    module: &Module,
-    samples: &mut [Tensors],
-) -> Result<(Calibration, Arguments), CompileError> {
+/// The arguments of a machine part for every sample; the samples get what it gives.
+fn part_arguments(module: &Module, samples: &mut [Tensors]) -> Result<Samples, CompileError> {
     let func = module.function("main").ok_or_else(|| missing("main"))?;
     let wrong = CompileError::CalibrationData;
     let (takes, gives) = (
         session::ports(module, func, false).map_err(wrong)?,
         session::ports(module, func, true).map_err(CompileError::CalibrationData)?,
     );
-    let mut tensors = Arguments::new();
+    let mut tensors = Samples::new();
     for sample in samples.iter() {
         let arrays: Vec<Array> = takes.iter().filter_map(|port| sample.get(&port.name)).cloned().collect();
         let arguments = session::to_arguments(module, &arrays).map_err(CompileError::CalibrationData)?;
@@ -289,7 +284,7 @@ fn calibrate_part(
             sample.insert(port.name.clone(), array);
         }
     }
-    Ok((Calibration::collect(module, &tensors)?, tensors))
+    Ok(tensors)
 }
 
 /// A host part, and what it gives for every sample.

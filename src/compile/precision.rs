@@ -49,7 +49,7 @@ pub(super) struct Chosen {
 impl Compiler {
     /// The pass that quantises, with its options.
     pub(super) fn quantise_step(&self) -> String {
-        format!("quantise{{range={}}}", self.options.range)
+        self.options.ptq.pipeline()
     }
 
     /// The precision of `module`, which was calibrated on `samples`.

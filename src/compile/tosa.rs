@@ -75,7 +75,7 @@ impl Compiler {
             Entry::Float => {
                 observer(Event::Reached(Phase::Import, &module));
                 clock.begin("calibrate", observer);
-                let found = self.calibrate_on(module.clone(), observer)?;
+                let found = self.calibrate_on(module.clone(), &mut module, observer)?;
                 let ranges = (found.calibration.clone(), found.chosen.precision.clone());
                 let tail = self.to_stages(&mut module, ranges, &mut clock, observer)?;
                 demand_known(found.chosen.unknown.clone())?;

@@ -142,6 +142,7 @@ impl PassOptions {
 /// Every pass, in the order in which a compile runs them.
 pub static REGISTRY: &[&PassInfo] = &[
     &crate::canonicalise::CANONICALISE,
+    &crate::equalise::EQUALISE,
     &crate::quantise::QUANTISE,
     &crate::stages::FORM_STAGES,
     &crate::stages::split::SPLIT_CHANNELS,

@@ -9,7 +9,7 @@ use strata_ir::eval::eval_op_kind;
 use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 
 use super::QuantParams;
-use super::calibrate::Range;
+use super::calibrate::{Range, Ranges};
 use super::function::{Function, channel_values, data_operands, is_elementwise};
 use super::table16::Table16;
 use crate::manager::{PassError, UnsupportedOp};
@@ -105,16 +105,15 @@ struct Analysis<'a> {
     /// Live ops that use a value.
     users: SecondaryMap<ValueId, Vec<OpId>>,
     returned: Vec<ValueId>,
+    ranges: &'a Ranges<'a>,
     /// For the result of an elementwise op that is a function of one value: the first such value.
     leaf: SecondaryMap<ValueId, Option<ValueId>>,
 }
 
 /// What is known and wanted of values.
 pub(super) struct Wishes<'a> {
-    /// The range that `i8` shall cover.
-    pub ranges: &'a BTreeMap<ValueId, Range>,
-    /// All that was seen, which `i16` covers.
-    pub extremes: &'a BTreeMap<ValueId, Range>,
+    /// The range that `i8` shall cover, and all that was seen, which `i16` covers.
+    pub ranges: &'a Ranges<'a>,
     /// Whether a value shall be `i16`; what shares its scale then is too.
     pub is_wide: &'a dyn Fn(ValueId) -> bool,
 }
@@ -124,7 +123,7 @@ pub(super) struct Wishes<'a> {
 /// # Errors
 /// Every op that neither the machine nor the host can take.
 pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> Result<Plan, PassError> {
-    let mut analysis = Analysis::new(module, block);
+    let mut analysis = Analysis::new(module, block, wishes.ranges);
     analysis.find_functions();
     let host = analysis.split_host()?;
     let (host_ops, ops): (Vec<_>, Vec<_>) = analysis.live.iter().copied().partition(|op| host.contains(op));
@@ -142,10 +141,17 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
     let lookups = analysis.lookups(&ops, &anchored);
     let wide = analysis.wide_sums(&ops, &results);
     let fused = analysis.fused(&lookups, &anchored);
-    let (mut params, groups) =
-        analysis.params(&ops, args_of(module, block), &lookups, &fused, &wide, wishes)?;
+    let (mut params, groups) = analysis.params(
+        &ops,
+        args_of(module, block),
+        (&results, &anchored),
+        &lookups,
+        &fused,
+        &wide,
+        wishes,
+    )?;
     let internal = analysis.internal(&lookups, &anchored);
-    for (base, wider) in analysis.looked_up_wide(&lookups, &internal, &params, wishes.extremes) {
+    for (base, wider) in analysis.looked_up_wide(&lookups, &internal, &params) {
         params.insert(base, wider);
     }
     let inner = (ops.iter())
@@ -171,7 +177,7 @@ fn args_of(module: &Module, block: BlockId) -> &[ValueId] {
 }
 
 impl<'a> Analysis<'a> {
-    fn new(module: &'a Module, block: BlockId) -> Self {
+    fn new(module: &'a Module, block: BlockId, ranges: &'a Ranges<'a>) -> Self {
         let mut constants: SecondaryMap<ValueId, Option<Arc<Tensor>>> = SecondaryMap::new();
         let mut returned = Vec::new();
         for &op in module.block_ops(block) {
@@ -211,7 +217,7 @@ impl<'a> Analysis<'a> {
                 }
             }
         }
-        Self { module, constants, live, users, returned, leaf: SecondaryMap::new() }
+        Self { module, constants, live, users, returned, ranges, leaf: SecondaryMap::new() }
     }
 
     fn op(&self, op: OpId) -> &'a Op {
@@ -235,7 +241,19 @@ impl<'a> Analysis<'a> {
 
     fn function(&self, base: ValueId, value: ValueId) -> Option<Function> {
         let function = Function::between(self.module, &|v| self.constant(v), base, value)?;
-        (function.n_channels == 1 || function.as_two_slopes().is_some()).then_some(function)
+        let has_form = function.n_channels == 1
+            || function.as_two_slopes().is_some()
+            || function.as_clamp().is_some_and(|bounds| self.is_within(value, bounds));
+        has_form.then_some(function)
+    }
+
+    /// Whether the range of a value lies within bounds: what tighter bounds of single channels would cut is then cut by
+    /// saturation.
+    fn is_within(&self, value: ValueId, (low, high): (f64, f64)) -> bool {
+        let slack = 1e-5 * (high - low).min(1e30);
+        let within =
+            |range: Range| f64::from(range.low) >= low - slack && f64::from(range.high) <= high + slack;
+        self.ranges.chosen(value).is_some_and(within)
     }
 
     fn find_functions(&mut self) {
@@ -443,7 +461,6 @@ impl<'a> Analysis<'a> {
         lookups: &BTreeMap<ValueId, Lookup>,
         internal: &BTreeSet<ValueId>,
         params: &BTreeMap<ValueId, QuantParams>,
-        extremes: &BTreeMap<ValueId, Range>,
     ) -> Vec<(ValueId, QuantParams)> {
         let wider = |(value, lookup): (&ValueId, &Lookup)| {
             let Lookup { base, function } = lookup;
@@ -452,12 +469,34 @@ impl<'a> Analysis<'a> {
                 && function.as_clamp().is_none()
                 && function.as_gain().is_none();
             let (narrow, output) = (*params.get(base).filter(|_| fits)?, *params.get(value)?);
-            let wide = QuantParams::of_range_in(*extremes.get(base)?, ElemType::I16);
+            let wide = QuantParams::of_range_in(self.ranges.seen(*base)?, ElemType::I16);
             let is_closer = narrow.elem != ElemType::I16
                 && Table16::is_closer(|x| function.at(x, 0), wide, narrow, output);
             is_closer.then_some((*base, wide))
         };
         lookups.iter().filter_map(wider).collect()
+    }
+
+    /// The function of a value that alone is used of it; of slopes that differ from channel to channel, their quadratic
+    /// means, which errors follow.
+    fn only_function<'l>(
+        &self,
+        value: ValueId,
+        anchored: &BTreeSet<ValueId>,
+        lookups: &'l BTreeMap<ValueId, Lookup>,
+    ) -> Option<Box<dyn Fn(f64) -> f64 + 'l>> {
+        let mut of_value = lookups.values().filter(|lookup| lookup.base == value);
+        let only = of_value.next().filter(|_| of_value.next().is_none() && !anchored.contains(&value))?;
+        if only.function.n_channels == 1 {
+            return Some(Box::new(|x| only.function.at(x, 0)));
+        }
+        let slopes = only.function.as_two_slopes()?;
+        let mean = |side: usize| {
+            let squares = slopes.iter().map(|slopes| slopes[side] * slopes[side]);
+            (squares.sum::<f64>() / slopes.len().max(1) as f64).sqrt()
+        };
+        let (below, above) = (mean(0), mean(1));
+        Some(Box::new(move |x| if x < 0.0 { below * x } else { above * x }))
     }
 
     /// The scale of every value that is computed: values that must share one get one that covers all their ranges. Also
@@ -466,23 +505,32 @@ impl<'a> Analysis<'a> {
         &self,
         ops: &[OpId],
         args: &[ValueId],
+        (results, anchored): (&[ValueId], &BTreeSet<ValueId>),
         lookups: &BTreeMap<ValueId, Lookup>,
         fused: &BTreeMap<ValueId, Fused>,
         wide: &BTreeSet<ValueId>,
         wishes: &Wishes<'_>,
     ) -> Result<(BTreeMap<ValueId, QuantParams>, BTreeMap<ValueId, Vec<ValueId>>), PassError> {
         let is_f32 = |v: ValueId| self.elem(v) == Some(ElemType::F32);
-        let results = ops.iter().map(|&op| self.module.result(op));
-        let results = results.filter(|v| self.leaf[*v].is_none() || lookups.contains_key(v));
-        let members: Vec<ValueId> = (args.iter().copied().chain(results))
+        let computed = ops.iter().map(|&op| self.module.result(op));
+        let computed = computed.filter(|v| self.leaf[*v].is_none() || lookups.contains_key(v));
+        let members: Vec<ValueId> = (args.iter().copied().chain(computed))
             .filter(|v| is_f32(*v) && !fused.contains_key(v) && !wide.contains(v))
             .collect();
         let mut groups = Groups::default();
         for &value in &members {
+            let range = if results.contains(&value) {
+                // Nothing after it makes up for what is clipped of a result.
+                self.ranges.seen(value)
+            } else if let Some(function) = self.only_function(value, anchored, lookups) {
+                self.ranges.through(value, |x| function(x))
+            } else {
+                self.ranges.chosen(value)
+            };
             // An argument that nothing uses was still observed; a value without a range was never computed.
             let missing = || PassError::invalid(format!("the calibration has no range of value {value}"));
-            let range = wishes.ranges.get(&value).copied().ok_or_else(missing)?;
-            let extreme = wishes.extremes.get(&value).copied().ok_or_else(missing)?;
+            let range = range.ok_or_else(missing)?;
+            let extreme = self.ranges.seen(value).ok_or_else(missing)?;
             let clamp = lookups
                 .get(&value)
                 .filter(|lookup| matches!(fused.get(&lookup.base), Some(Fused::Clamp(by)) if *by == value));

@@ -4,6 +4,7 @@
 //! A [`Calibration`] is keyed by the order of the ops, with their names, so that what was gathered on a network at
 //! one input size can be applied to the same network at another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -11,9 +12,16 @@ use strata_ir::eval::EvalError;
 use strata_ir::{BlockId, Module, OpId, Tensor, ValueId};
 
 use super::forward::forward;
+use super::{QuantiseOptions, bias, entropy};
+use crate::manager::PassError;
 
 /// Bins of a histogram.
 const N_BINS: usize = 2048;
+/// What the square of a clipped value's error weighs: calibration saw few of the inputs to come, so that more is clipped of
+/// those than of what it saw, and a large value matters more than its square.
+const CLIPPING: f64 = 4.0;
+/// Of fewer values than this nothing is clipped: they say little of those to come.
+const FEW: u64 = 4096;
 /// Elements that one task sorts into bins; the counts do not depend on it.
 const CHUNK: usize = 1 << 16;
 
@@ -43,6 +51,20 @@ pub enum RangeChoice {
     /// The range with the least mean square error of quantising to 256 levels, rounding and saturation together.
     #[default]
     MeanSquareError,
+    /// The range whose 256 levels diverge least from the distribution that was seen, as TensorRT chooses it.
+    Entropy,
+}
+
+impl RangeChoice {
+    /// The choice that the option `range` of the pass names, with the per cent of values that a percentile keeps.
+    pub fn from_name(name: &str, percentile: f64) -> Self {
+        match name {
+            "min-max" => Self::MinMax,
+            "percentile" => Self::Percentile(1.0 - percentile / 100.0),
+            "entropy" => Self::Entropy,
+            _ => Self::MeanSquareError,
+        }
+    }
 }
 
 /// Why a calibration could not be gathered or does not apply.
@@ -92,6 +114,8 @@ struct Observed {
 pub struct Calibration {
     values: Vec<Observed>,
     n_samples: usize,
+    /// What to add to the biases of convolutions, by the index of the convolution's result.
+    corrections: BTreeMap<usize, Vec<f32>>,
 }
 
 /// The values that a calibration describes, in its order: arguments, then results of ops that are no constants.
@@ -130,10 +154,39 @@ impl Calibration {
         }
         not_finite.dedup();
         if not_finite.is_empty() {
-            Ok(Self { values, n_samples: samples.len() })
+            Ok(Self { values, n_samples: samples.len(), corrections: BTreeMap::new() })
         } else {
             Err(CalibrationError::NotFinite(not_finite))
         }
+    }
+
+    /// Adds corrections of biases for the mean shift that quantising `module`, which must be the network that was
+    /// calibrated, makes on samples.
+    ///
+    /// # Errors
+    /// If the network cannot be quantised, or a sample does not fit.
+    pub fn correct_biases(
+        &mut self,
+        module: &Module,
+        options: &QuantiseOptions,
+        samples: &[Vec<Arc<Tensor>>],
+    ) -> Result<(), PassError> {
+        self.corrections.clear();
+        let mut corrections = bias::corrections(module, self, options, samples)?;
+        let func = module.function("main").ok_or_else(|| PassError::other(CalibrationError::NoMain))?;
+        for (index, (value, _)) in observed_values(module, module.entry_block(func)).iter().enumerate() {
+            if let Some(correction) = corrections.remove(value) {
+                self.corrections.insert(index, correction);
+            }
+        }
+        Ok(())
+    }
+
+    /// What to add to the biases of convolutions of the same network, by their results.
+    pub(super) fn corrections(&self, module: &Module, func: OpId) -> BTreeMap<ValueId, Vec<f32>> {
+        let observed = observed_values(module, module.entry_block(func));
+        let corrections = self.corrections.iter();
+        corrections.filter_map(|(&at, c)| Some((observed.get(at)?.0, c.clone()))).collect()
     }
 
     /// How many samples it saw.
@@ -141,17 +194,17 @@ impl Calibration {
         self.n_samples
     }
 
-    /// The chosen range of every f32 value of `func`, which must be the network that was calibrated, at this or
-    /// another input size.
+    /// The ranges of the f32 values of `func`, which must be the network that was calibrated, at this or another input
+    /// size.
     ///
     /// # Errors
     /// If its ops are others.
-    pub fn ranges(
+    pub(super) fn ranges(
         &self,
         module: &Module,
         func: OpId,
         choice: RangeChoice,
-    ) -> Result<Vec<(ValueId, Range)>, CalibrationError> {
+    ) -> Result<Ranges<'_>, CalibrationError> {
         let observed = observed_values(module, module.entry_block(func));
         for index in 0..observed.len().max(self.values.len()) {
             let expected = observed.get(index).map_or("nothing", |(_, op)| op);
@@ -161,11 +214,42 @@ impl Calibration {
                 return Err(CalibrationError::OtherNetwork { index, expected, found });
             }
         }
-        Ok(observed
-            .par_iter()
-            .zip(&self.values)
-            .filter_map(|((value, _), seen)| Some((*value, seen.histogram.as_ref()?.range(choice))))
-            .collect())
+        let seen: BTreeMap<ValueId, &Histogram> = (observed.iter().zip(&self.values))
+            .filter_map(|((value, _), seen)| Some((*value, seen.histogram.as_ref()?)))
+            .collect();
+        let chosen = seen.par_iter().map(|(&value, histogram)| (value, histogram.range(choice))).collect();
+        Ok(Ranges { chosen, seen, choice })
+    }
+}
+
+/// The ranges of the values of a function.
+#[derive(Debug)]
+pub(super) struct Ranges<'a> {
+    chosen: BTreeMap<ValueId, Range>,
+    seen: BTreeMap<ValueId, &'a Histogram>,
+    choice: RangeChoice,
+}
+
+impl Ranges<'_> {
+    /// The range chosen for a value.
+    pub(super) fn chosen(&self, value: ValueId) -> Option<Range> {
+        self.chosen.get(&value).copied()
+    }
+
+    /// All that was seen of a value.
+    pub(super) fn seen(&self, value: ValueId) -> Option<Range> {
+        self.seen.get(&value).map(|histogram| histogram.seen)
+    }
+
+    /// The range of a value of which only a function is used: where the choice is by error, that of the function's
+    /// result decides.
+    pub(super) fn through(&self, value: ValueId, function: impl Fn(f64) -> f64) -> Option<Range> {
+        match self.choice {
+            RangeChoice::MeanSquareError => {
+                Some(self.seen.get(&value)?.least_error(&|bins, range| error_through(bins, range, &function)))
+            }
+            _ => self.chosen(value),
+        }
     }
 }
 
@@ -259,7 +343,9 @@ impl Histogram {
         match choice {
             RangeChoice::MinMax => self.seen,
             RangeChoice::Percentile(fraction) => self.percentile(fraction),
-            RangeChoice::MeanSquareError => self.least_error(),
+            RangeChoice::MeanSquareError if self.counts.iter().sum::<u64>() < FEW => self.seen,
+            RangeChoice::MeanSquareError => self.least_error(&quantisation_error),
+            RangeChoice::Entropy => self.least_divergence(),
         }
     }
 
@@ -282,8 +368,15 @@ impl Histogram {
         Range { low: self.seen.low.max(low as f32), high: self.seen.high.min(high as f32) }
     }
 
+    fn least_divergence(&self) -> Range {
+        let zero = ((0.0 - self.low) / self.bin_width).clamp(0.0, N_BINS as f64) as usize;
+        let (first, last) = entropy::least_divergence(&self.counts, zero);
+        let end = |bin: usize| (self.low + self.bin_width * bin as f64) as f32;
+        Range { low: self.seen.low.max(end(first)), high: self.seen.high.min(end(last)) }
+    }
+
     /// Tries ranges that cut both ends alike, then each end alone, in steps of 1/64 of what was seen.
-    fn least_error(&self) -> Range {
+    fn least_error(&self, error_of: &dyn Fn(&[(f64, f64)], Range) -> f64) -> Range {
         const STEPS: u32 = 64;
         const FEWEST: u32 = 8;
         let bins: Vec<(f64, f64)> = (self.counts.iter().enumerate())
@@ -295,7 +388,7 @@ impl Histogram {
             low: self.seen.low.min(0.0) * part(low),
             high: self.seen.high.max(0.0) * part(high),
         };
-        let error = |(low, high): (u32, u32)| quantisation_error(&bins, cut(low, high));
+        let error = |(low, high): (u32, u32)| error_of(&bins, cut(low, high));
         let best = |start: (u32, u32), candidates: &mut dyn Iterator<Item = (u32, u32)>| {
             let mut best = (error(start), start);
             for candidate in candidates {
@@ -327,7 +420,25 @@ fn quantisation_error(bins: &[(f64, f64)], range: Range) -> f64 {
         .map(|&(x, count)| {
             let steps = x * per_step;
             let beyond = (steps - steps.clamp(least, greatest)) * params.scale;
-            count * (rounding + beyond * beyond)
+            count * (rounding + CLIPPING * beyond * beyond)
+        })
+        .sum()
+}
+
+/// The sum of squares of what quantising to a range's 256 levels changes in a function's result.
+fn error_through(bins: &[(f64, f64)], range: Range, function: &dyn Fn(f64) -> f64) -> f64 {
+    let params = super::QuantParams::of_range(range);
+    let zero_point = params.zero_point as f64;
+    let (least, greatest) = ((-128.0 - zero_point) * params.scale, (127.0 - zero_point) * params.scale);
+    let half = 0.5 * params.scale;
+    bins.iter()
+        .map(|&(x, count)| {
+            let kept = x.clamp(least, greatest);
+            // Across one level the function varies about as much as between the level's ends.
+            let across = function(kept + half) - function(kept - half);
+            let beyond = function(x) - function(kept);
+            let error = across * across / 12.0 + CLIPPING * beyond * beyond;
+            if error.is_finite() { count * error } else { 0.0 }
         })
         .sum()
 }

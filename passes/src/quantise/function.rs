@@ -12,7 +12,7 @@ use std::sync::Arc;
 use strata_ir::{Attribute, Module, Op, OpId, Tensor, ValueId};
 
 /// Whether an op acts on each element alone and has a scalar meaning here.
-pub(super) fn is_elementwise(op: &Op) -> bool {
+pub(crate) fn is_elementwise(op: &Op) -> bool {
     matches!(
         op,
         Op::Add(_)
@@ -105,10 +105,10 @@ fn bound(attr: &Attribute) -> Option<f64> {
 
 /// The steps of a function of one variable, in order.
 #[derive(Clone, Debug)]
-pub(super) struct Function {
+pub(crate) struct Function {
     steps: Vec<Step>,
     /// Channels for which it differs; 1 if it is the same for all.
-    pub n_channels: usize,
+    pub(super) n_channels: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -143,7 +143,7 @@ pub(super) fn channel_values(tensor: &Tensor) -> Option<Vec<f64>> {
 impl Function {
     /// The function that leads from `variable` to `result`; `constant` gives the data of values that are constant.
     /// `None` if something else than `variable` and constants enters, or an op has no scalar meaning.
-    pub(super) fn between(
+    pub(crate) fn between(
         module: &Module,
         constant: &dyn Fn(ValueId) -> Option<Arc<Tensor>>,
         variable: ValueId,
@@ -209,8 +209,12 @@ impl Function {
         results.last().copied().unwrap_or(x)
     }
 
-    /// If the function is `min(max(x, low), high)` for all channels: its bounds, infinite where it has none.
+    /// If the function is `min(max(x, low), high)`: its bounds, infinite where it has none; of bounds that differ from
+    /// channel to channel the tightest, within which it changes no channel.
     pub(super) fn as_clamp(&self) -> Option<(f64, f64)> {
+        if self.n_channels > 1 {
+            return self.as_channel_clamp();
+        }
         let mut bounds = (f64::NEG_INFINITY, f64::INFINITY);
         for (at, step) in self.steps.iter().enumerate() {
             let is_chained = |operand: &Operand| match operand {
@@ -239,6 +243,23 @@ impl Function {
         Some(bounds)
     }
 
+    fn as_channel_clamp(&self) -> Option<(f64, f64)> {
+        let one_channel = |channel: usize| {
+            let step = |step: &Step| {
+                let one = |operand: &Operand| match operand {
+                    Operand::Constant(values) if values.len() > 1 => Operand::Constant(vec![values[channel]]),
+                    other => other.clone(),
+                };
+                Step { op: step.op.clone(), operands: step.operands.iter().map(one).collect() }
+            };
+            Self { steps: self.steps.iter().map(step).collect(), n_channels: 1 }.as_clamp()
+        };
+        (0..self.n_channels).try_fold((f64::NEG_INFINITY, f64::INFINITY), |bounds, channel| {
+            let (low, high) = one_channel(channel)?;
+            Some((bounds.0.max(low), bounds.1.min(high)))
+        })
+    }
+
     /// If the function is `k * x` for one positive `k`: that `k`.
     pub(super) fn as_gain(&self) -> Option<f64> {
         let [Step { op: Op::Mul(_), operands }] = self.steps.as_slice() else { return None };
@@ -252,7 +273,7 @@ impl Function {
 
     /// If the function is linear on either side of 0, in every channel: the slopes below and above it, a channel
     /// each.
-    pub(super) fn as_two_slopes(&self) -> Option<Vec<[f64; 2]>> {
+    pub(crate) fn as_two_slopes(&self) -> Option<Vec<[f64; 2]>> {
         let slopes = |channel| {
             let slope = |x: f64| self.at(x, channel) / x;
             let (below, above) = (slope(-1.0), slope(1.0));

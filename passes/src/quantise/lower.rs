@@ -21,7 +21,7 @@ use super::analyse::{Lookup, Plan, keeps_scale};
 use super::calibrate::Range;
 use super::params::FixedScale;
 use super::table16::Table16;
-use super::weights::{ChannelAxis, QuantWeights, quantise_weights};
+use super::weights::{ChannelAxis, QuantWeights, corrected, quantise_weights};
 use super::{QuantParams, QuantReport};
 use crate::manager::UnsupportedOp;
 
@@ -46,6 +46,8 @@ pub(super) struct Lowering<'a> {
     pub module: &'a mut Module,
     block: BlockId,
     plan: &'a Plan,
+    /// What to add to the biases of convolutions, by their results.
+    corrections: &'a BTreeMap<ValueId, Vec<f32>>,
     /// The integers of the f32 values computed so far.
     pub done: BTreeMap<ValueId, Quantised>,
     /// Results that are integers from the start (`argmax`).
@@ -62,11 +64,17 @@ const OUT_OF_RANGE: &str = "the ratio of its scales is beyond what RESCALE can a
 const NOT_EXPECTED: &str = "its operands are not as the import phase promises";
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(module: &'a mut Module, block: BlockId, plan: &'a Plan) -> Self {
+    pub(super) fn new(
+        module: &'a mut Module,
+        block: BlockId,
+        plan: &'a Plan,
+        corrections: &'a BTreeMap<ValueId, Vec<f32>>,
+    ) -> Self {
         Self {
             module,
             block,
             plan,
+            corrections,
             done: BTreeMap::new(),
             plain: BTreeMap::new(),
             wide: BTreeMap::new(),
@@ -333,7 +341,8 @@ impl<'a> Lowering<'a> {
         let base = self.operand(lookup.base)?;
         let params = self.params(result)?;
         let function = &lookup.function;
-        if function.n_channels > 1 {
+        let clamp = function.as_clamp();
+        if function.n_channels > 1 && clamp.is_none() {
             let slopes = function.as_two_slopes().ok_or(NOT_EXPECTED)?;
             let quantised = self.two_slopes(base, &slopes, params)?;
             self.done.insert(result, quantised);
@@ -345,13 +354,14 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         let is_wide = ElemType::I16 == base.params.elem || ElemType::I16 == params.elem;
-        let value = match function.as_clamp() {
+        let value = match clamp {
             Some((low, high)) if base.params == params => self.clamp(base, low, high),
             Some((low, high)) if is_wide => {
                 let base = self.rescaled(base, params)?;
                 self.clamp(base, low, high)
             }
-            _ => self.table(base, params, |x| function.at(x, 0))?,
+            Some((low, high)) => self.table(base, params, |x| x.max(low).min(high))?,
+            None => self.table(base, params, |x| function.at(x, 0))?,
         };
         self.done.insert(result, Quantised { value, params });
         Ok(())
@@ -422,10 +432,9 @@ impl<'a> Lowering<'a> {
         let whole = Range { low: params.dequantise(lowest) as f32, high: params.dequantise(highest) as f32 };
         let mut side = |below: bool| -> Result<Quantised, &'static str> {
             let (range, index) = if below { ((end(least), 0.0), 0) } else { ((0.0, end(most)), 1) };
-            let half = Range { low: range.0, high: range.1 };
-            let half = QuantParams::of_range_in(half, input.params.elem);
-            let value = self.table(input, half, |x| x.clamp(f64::from(range.0), f64::from(range.1)))?;
-            let part = Quantised { value, params: half };
+            // On the input's own scale a side is exact.
+            let value = self.clamp(input, f64::from(range.0), f64::from(range.1));
+            let part = Quantised { value, params: input.params };
             let gains: Vec<f64> = slopes.iter().map(|s| s[index]).collect();
             if gains.iter().all(|&gain| gain == 1.0) {
                 return Ok(part);
@@ -511,6 +520,10 @@ impl<'a> Lowering<'a> {
             _ => return Err(NOT_EXPECTED),
         };
         let n_channels = shape.last().copied().ok_or(NOT_EXPECTED)?;
+        let bias = match self.corrections.get(&result) {
+            Some(correction) => Arc::new(corrected(&bias, correction).ok_or(NOT_EXPECTED)?),
+            None => bias,
+        };
         let weights = quantise_weights(&weight, &bias, axis, n_channels, input.params);
         let params = self.params(result)?;
         self.accumulate(op, input, weights.ok_or(NOT_EXPECTED)?, shape, params)

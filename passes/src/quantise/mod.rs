@@ -4,8 +4,11 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`calibrate`] | which ranges values take on sample inputs |
-//! | [`forward`](mod@forward) | the fast f32 forward pass behind it |
+//! | `entropy` | one way to choose a range from them |
+//! | [`forward`](mod@forward), `kernels`, `gemm`, `integer` | the fast forward pass behind it, in f32 and in exact integers |
 //! | `analyse` | functions of one value, scales, and what stays on the host |
+//! | `bias` | what quantising shifts in means, given back to the biases |
+//! | [`noise`] | what quantising costs, output by output and layer by layer |
 //! | `function` | elementwise subgraphs of one variable |
 //! | `lower` | the rewriting |
 //! | `precision` | which activations are `i16` |
@@ -26,26 +29,34 @@
 //! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is `SINGLE_ROUND`, and
 //! `scale32` but for sums of 48 bits, its values within what TOSA allows; accumulators cannot overflow, whatever the input.
 //!
-//! It does not retrain or correct biases.
+//! It does not retrain.
 
 mod analyse;
+mod bias;
 pub mod calibrate;
+mod entropy;
 pub mod forward;
 mod function;
 mod gemm;
 mod host;
+mod integer;
+mod kernels;
 mod lower;
 pub mod mixed;
+pub mod noise;
 mod params;
 mod precision;
 mod table16;
 mod weights;
 
 #[cfg(test)]
-mod tests;
+mod noise_tests;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use calibrate::{Calibration, CalibrationError, Range, RangeChoice};
 pub use forward::forward;
+pub(crate) use function::{Function, is_elementwise};
 pub use params::QuantParams;
 pub use precision::Precision;
 
@@ -83,6 +94,19 @@ pub struct QuantReport {
     pub i16_layers: Vec<String>,
     /// The ops that stay f32 on the host.
     pub host_ops: Vec<UnsupportedOp>,
+    /// Every value that has become integers, in the order in which `@main` computes them.
+    pub values: Vec<QuantisedValue>,
+}
+
+/// A value of the f32 function and the integers that stand for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantisedValue {
+    /// The value of the f32 function.
+    pub real: ValueId,
+    /// The value of the integer function; the same for several where a producer's saturation does an activation.
+    pub integer: ValueId,
+    /// What the integers mean.
+    pub params: QuantParams,
 }
 
 /// Quantises `@main` with the ranges of a calibration.
@@ -110,13 +134,22 @@ pub fn quantise(
     if needs_host {
         host::add_host(module, &plan, &returned, res_attrs.clone());
     }
-    let mut lowering = lower::Lowering::new(module, block, &plan);
+    let corrections = calibration.corrections(module, func);
+    let mut lowering = lower::Lowering::new(module, block, &plan, &corrections);
     lowering.run();
     let results: Vec<(ValueId, Option<QuantParams>)> = (plan.results.iter())
         .map(|&value| (lowering.integer(value), lowering.done.get(&value).map(|q| q.params)))
         .collect();
+    let done = |real: &ValueId| {
+        let quantised = lowering.done.get(real)?;
+        Some(QuantisedValue { real: *real, integer: quantised.value, params: quantised.params })
+    };
+    let args = lowering.module.args(block).to_vec();
+    let computed = plan.ops.iter().map(|&op| lowering.module.result(op));
+    let values = args.into_iter().chain(computed).filter_map(|real| done(&real)).collect();
     let (mut report, unsupported) = (lowering.report, lowering.unsupported);
     report.i16_layers = i16_layers;
+    report.values = values;
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
     }
@@ -135,16 +168,9 @@ fn plan(
     calibration: &Calibration,
     options: &QuantiseOptions,
 ) -> Result<analyse::Plan, PassError> {
-    let ranges = |choice| -> Result<BTreeMap<ValueId, Range>, PassError> {
-        let ranges = calibration.ranges(module, func, choice).map_err(PassError::other)?;
-        Ok(ranges.into_iter().collect())
-    };
+    let ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
     let wide = options.precision.wide_values(module, func);
-    let wishes = analyse::Wishes {
-        ranges: &ranges(options.range)?,
-        extremes: &ranges(RangeChoice::MinMax)?,
-        is_wide: &|value| wide.contains(&value),
-    };
+    let wishes = analyse::Wishes { ranges: &ranges, is_wide: &|value| wide.contains(&value) };
     analyse::analyse(module, module.entry_block(func), &wishes)
 }
 
@@ -263,7 +289,7 @@ pub static QUANTISE: PassInfo = PassInfo {
         },
         OptionInfo {
             name: "range",
-            kind: OptionKind::Choice(&["min-max", "percentile", "mse"]),
+            kind: OptionKind::Choice(&["min-max", "percentile", "mse", "entropy"]),
             default: "mse",
             doc: "How the range of an activation is chosen from its histogram.",
         },
@@ -289,11 +315,7 @@ impl QuantiseOptions {
     /// # Panics
     /// If they are another pass's.
     pub fn of_pass(options: &PassOptions) -> Self {
-        let range = match options.text("range") {
-            "min-max" => RangeChoice::MinMax,
-            "percentile" => RangeChoice::Percentile(1.0 - options.number("percentile") / 100.0),
-            _ => RangeChoice::MeanSquareError,
-        };
+        let range = RangeChoice::from_name(options.text("range"), options.number("percentile"));
         let precision = if options.text("precision") == "int16" { Precision::Int16 } else { Precision::Int8 };
         Self { range, precision }
     }

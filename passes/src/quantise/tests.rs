@@ -13,8 +13,8 @@ use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, Type, ValueId
 use super::*;
 
 /// A network under construction: one f32 argument, seeded weights.
-struct Net {
-    module: Module,
+pub(crate) struct Net {
+    pub(crate) module: Module,
     block: strata_ir::BlockId,
     rng: Rng,
     n_layers: usize,
@@ -22,7 +22,7 @@ struct Net {
 
 impl Net {
     /// A network of one argument; returns it too.
-    fn new(shape: &[usize]) -> (Self, ValueId) {
+    pub(crate) fn new(shape: &[usize]) -> (Self, ValueId) {
         let mut module = Module::new();
         let ty = FunctionType { inputs: vec![Type::tensor(shape, ElemType::F32)], results: Vec::new() };
         let (_, block) = module.add_function("main", ty);
@@ -30,14 +30,14 @@ impl Net {
         (Self { module, block, rng: Rng::new(7), n_layers: 0 }, arg)
     }
 
-    fn op(&mut self, op: impl Into<Op>, operands: &[ValueId]) -> ValueId {
+    pub(crate) fn op(&mut self, op: impl Into<Op>, operands: &[ValueId]) -> ValueId {
         self.n_layers += 1;
         let mut builder = Builder::new(&mut self.module, self.block);
         builder.loc = Location::named(format!("layer{}", self.n_layers));
         builder.op(op, operands).unwrap_or_else(|e| panic!("{e:?}"))
     }
 
-    fn constant(&mut self, shape: &[usize], data: Vec<f32>) -> ValueId {
+    pub(crate) fn constant(&mut self, shape: &[usize], data: Vec<f32>) -> ValueId {
         Builder::new(&mut self.module, self.block).const_f32(shape, data)
     }
 
@@ -49,21 +49,21 @@ impl Net {
         Builder::new(&mut self.module, self.block).shape(extents)
     }
 
-    fn zero_point(&mut self) -> ValueId {
+    pub(crate) fn zero_point(&mut self) -> ValueId {
         self.constant(&[1], vec![0.0])
     }
 
-    fn noise(&mut self, shape: &[usize], scale: f32) -> ValueId {
+    pub(crate) fn noise(&mut self, shape: &[usize], scale: f32) -> ValueId {
         let n = shape.iter().product();
         let data = (0..n).map(|_| gaussian(&mut self.rng) * scale).collect();
         self.constant(shape, data)
     }
 
-    fn shape(&self, value: ValueId) -> Vec<usize> {
+    pub(crate) fn shape(&self, value: ValueId) -> Vec<usize> {
         self.module.tensor_ty(value).shape.clone()
     }
 
-    fn conv(&mut self, x: ValueId, channels: usize, k: usize, stride: i64) -> ValueId {
+    pub(crate) fn conv(&mut self, x: ValueId, channels: usize, k: usize, stride: i64) -> ValueId {
         let depth = self.shape(x)[3];
         let weight = self.noise(&[channels, k, k, depth], (1.5 / (k * k * depth) as f32).sqrt());
         let bias = self.noise(&[channels], 0.1);
@@ -76,7 +76,7 @@ impl Net {
         self.op(op, &[x, weight, bias, a, b])
     }
 
-    fn depthwise(&mut self, x: ValueId) -> ValueId {
+    pub(crate) fn depthwise(&mut self, x: ValueId) -> ValueId {
         let channels = self.shape(x)[3];
         let weight = self.noise(&[3, 3, channels, 1], 0.4);
         let bias = self.noise(&[channels], 0.1);
@@ -87,16 +87,16 @@ impl Net {
         self.op(op, &[x, weight, bias, a, b])
     }
 
-    fn clamp(&mut self, x: ValueId, low: f64, high: f64) -> ValueId {
+    pub(crate) fn clamp(&mut self, x: ValueId, low: f64, high: f64) -> ValueId {
         let bound = |v| Attribute::Float(v, Some(ElemType::F32));
         self.op(Clamp { min_val: bound(low), max_val: bound(high), nan_mode: NanMode::Propagate }, &[x])
     }
 
-    fn relu(&mut self, x: ValueId) -> ValueId {
+    pub(crate) fn relu(&mut self, x: ValueId) -> ValueId {
         self.clamp(x, 0.0, f64::from(f32::MAX))
     }
 
-    fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
+    pub(crate) fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
         self.op(Add {}, &[a, b])
     }
 
@@ -105,18 +105,18 @@ impl Net {
         self.op(Mul {}, &[a, b, shift])
     }
 
-    fn leaky(&mut self, x: ValueId) -> ValueId {
+    pub(crate) fn leaky(&mut self, x: ValueId) -> ValueId {
         let alpha = self.scalar(4, 0.1);
         let scaled = self.mul(x, alpha);
         self.op(Maximum { nan_mode: NanMode::Propagate }, &[x, scaled])
     }
 
-    fn max_pool(&mut self, x: ValueId) -> ValueId {
+    pub(crate) fn max_pool(&mut self, x: ValueId) -> ValueId {
         let op = MaxPool2d { kernel: [2, 2], stride: [2, 2], pad: [0; 4], nan_mode: NanMode::Propagate };
         self.op(op, &[x])
     }
 
-    fn average(&mut self, x: ValueId) -> ValueId {
+    pub(crate) fn average(&mut self, x: ValueId) -> ValueId {
         let shape = self.shape(x);
         let kernel = [shape[1] as i64, shape[2] as i64];
         let (a, b) = (self.zero_point(), self.zero_point());
@@ -124,7 +124,7 @@ impl Net {
     }
 
     /// Ends the network.
-    fn finish(mut self, results: &[ValueId]) -> Module {
+    pub(crate) fn finish(mut self, results: &[ValueId]) -> Module {
         self.module.append(self.block, FuncReturn {}, results, &[], Location::unknown());
         let types = results.iter().map(|&v| self.module.ty(v).clone()).collect();
         let names = (0..results.len())
@@ -144,7 +144,7 @@ fn gaussian(rng: &mut Rng) -> f32 {
     (0..12).map(|_| rng.float(0.0, 1.0)).sum::<f32>() - 6.0
 }
 
-fn samples(module: &Module, n: usize) -> Vec<Vec<Arc<Tensor>>> {
+pub(crate) fn samples(module: &Module, n: usize) -> Vec<Vec<Arc<Tensor>>> {
     let func = module.function("main").expect("it was made");
     let mut rng = Rng::new(11);
     let args = module.args(module.entry_block(func));
@@ -166,7 +166,7 @@ fn func_attrs(module: &Module, name: &str) -> (Option<Attribute>, Option<Attribu
 }
 
 /// Runs a quantised module on f32 inputs: quantises, runs `@main`, dequantises, runs `@host` if there is one.
-fn run_quantised(module: &Module, inputs: &[Arc<Tensor>]) -> Vec<Tensor> {
+pub(crate) fn run_quantised(module: &Module, inputs: &[Arc<Tensor>]) -> Vec<Tensor> {
     let func = module.function("main").expect("it is there");
     let Op::Func(signature) = &module.op(func).op else { panic!("it is a function") };
     let (arg_attrs, res_attrs) = func_attrs(module, "main");
@@ -240,7 +240,7 @@ fn check_in(module: &Module, precision: Precision, least_db: f64) -> (Module, Qu
     (quantised, report, all_db)
 }
 
-fn count(module: &Module, name: &str) -> usize {
+pub(crate) fn count(module: &Module, name: &str) -> usize {
     module.walk(module.body()).iter().filter(|&&op| module.op(op).op.name() == name).count()
 }
 

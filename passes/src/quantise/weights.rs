@@ -94,6 +94,36 @@ pub(super) fn quantise_weights(
     })
 }
 
+/// A bias and what is added to it; one of one element is repeated. `None` if it is not f32.
+pub(super) fn corrected(bias: &Tensor, correction: &[f32]) -> Option<Tensor> {
+    let data = bias.as_f32()?;
+    let at = |i: usize| data[if data.len() == 1 { 0 } else { i }];
+    let sums = correction.iter().enumerate().map(|(i, c)| at(i) + c).collect();
+    Some(Tensor::f32([correction.len()], sums))
+}
+
+impl QuantWeights {
+    /// The weights and biases that the integers stand for, in the layout of the originals.
+    pub(super) fn dequantised(&self, axis: ChannelAxis, input_scale: f64) -> (Tensor, Tensor) {
+        let n_channels = self.scales.len().max(1);
+        let weight = self.weight.as_i8().unwrap_or_default();
+        let per_channel = (weight.len() / n_channels).max(1);
+        let channel = |i: usize| match axis {
+            ChannelAxis::First => i / per_channel,
+            ChannelAxis::Last => i % n_channels,
+        };
+        let real = |(i, &w): (usize, &i8)| (f64::from(w) * self.scales[channel(i)]) as f32;
+        let data = weight.iter().enumerate().map(real).collect();
+        let bias = self.bias.data().to_ints().unwrap_or_default();
+        let bias: Vec<f32> = bias
+            .iter()
+            .zip(&self.scales)
+            .map(|(&b, scale)| (b as f64 * scale * input_scale) as f32)
+            .collect();
+        (Tensor::f32(self.weight.shape(), data), Tensor::f32([bias.len()], bias))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
