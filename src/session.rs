@@ -98,9 +98,11 @@ pub(crate) fn permute<T: Copy>(values: &[T], shape: &[usize], perm: &[usize]) ->
     }
 }
 
-/// The integer that stands for a real number, rounded half to even and saturated.
+/// The integer that stands for a real number, divided in single precision as ONNX does, rounded half to even and
+/// saturated.
 pub fn quantise(real: f64, q: &Quantisation, least: i64, most: i64) -> i64 {
-    let scaled = (real / q.scale).round_ties_even() + f64::from(q.zero_point);
+    let steps = real as f32 / q.scale as f32;
+    let scaled = f64::from(steps.round_ties_even()) + f64::from(q.zero_point);
     scaled.clamp(least as f64, most as f64) as i64
 }
 
@@ -382,7 +384,7 @@ pub(crate) fn to_user(port: &Port, values: &[i64], dequantise: bool) -> Result<A
     let (dtype, values) = match &port.quantisation {
         Some(q) if dequantise => {
             let real = |v: i64| f64::from((q.scale * (v as f64 - f64::from(q.zero_point))) as f32);
-            (DType::F32, values.into_iter().map(real).collect())
+            (dtype_of(&port.dtype)?, values.into_iter().map(real).collect())
         }
         _ => {
             let name = if dequantise { &port.dtype } else { &port.machine_dtype };

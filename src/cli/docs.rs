@@ -96,9 +96,10 @@ fn codes() -> String {
 
 fn onnx() -> String {
     let mut page = "# ONNX operators\n\nGenerated from the importer's table; do not edit.\n\n".to_owned();
-    page += "| operator | since opset | notes |\n|---|---|---|\n";
+    page += "| operator | domain | since opset | notes |\n|---|---|---|---|\n";
     for op in supported_ops() {
-        let _ = writeln!(page, "| {} | {} | {} |", op.name, op.since_opset, op.notes.replace('|', "\\|"));
+        let notes = op.notes.replace('|', "\\|");
+        let _ = writeln!(page, "| {} | {} | {} | {notes} |", op.name, op.domain, op.since_opset);
     }
     page
 }

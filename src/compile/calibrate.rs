@@ -54,12 +54,17 @@ impl Compiler {
         original: &mut Module,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Calibrated, CompileError> {
+        let given = quantise::given_scales(&module);
+        let needed = given.needs_calibration;
+        observe_given(&given, observer);
         let samples = match &self.options.calibration {
             CalibrationData::Samples(samples) => samples.clone(),
             CalibrationData::Noise { seed, samples } => {
                 let ports = main_ports(&module)?;
                 let shapes: Vec<&[usize]> = ports.iter().map(|port| &port.shape[..]).collect();
-                observer(Event::noise(*samples, &shapes));
+                if needed {
+                    observer(Event::noise(*samples, &shapes));
+                }
                 (0..*samples).map(|at| noise::sample(*seed, at, &shapes)).collect()
             }
         };
@@ -79,6 +84,16 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Calibration, Chosen), CompileError> {
         let ptq = &self.options.ptq;
+        let module = modules.first().ok_or_else(|| missing("a network"))?;
+        let given = quantise::given_scales(module);
+        if given.n_fixed + given.n_dynamic > 0 {
+            // Weights and biases that are quantised already are left as they are.
+            let needed = given.needs_calibration;
+            let calibration =
+                if needed { Calibration::collect(module, samples)? } else { Calibration::none() };
+            let chosen = self.precision(module, &calibration, samples, observer)?;
+            return Ok((calibration, chosen));
+        }
         ptq.prepare(modules, samples)?;
         let module = modules.first().ok_or_else(|| missing("a network"))?;
         let mut calibration = Calibration::collect(module, samples)?;
@@ -140,5 +155,23 @@ impl Compiler {
         let parts = vec![PreparedPart::Machine(Box::new(module))];
         let inputs: Vec<_> = sample.into_iter().enumerate().map(|(at, a)| (at.to_string(), a)).collect();
         self.measure(&PreparedParts { parts, ..whole.clone() }, &inputs, &reference)
+    }
+}
+
+/// Says what the model quantises itself.
+fn observe_given(given: &quantise::GivenScales, observer: &mut dyn FnMut(Event<'_>)) {
+    let quantise::GivenScales { n_fixed, n_dynamic, needs_calibration } = *given;
+    if n_dynamic > 0 {
+        observer(Event::Note(format!(
+            "the model quantises {n_dynamic} activations with scales that it computes from the data; their scales are \
+             calibrated and fixed here, the weights' are the model's"
+        )));
+    }
+    if !needs_calibration {
+        observer(Event::Note("the model quantises every value itself: no calibration is needed".to_owned()));
+    } else if n_fixed > 0 {
+        observer(Event::Note(format!(
+            "the model quantises {n_fixed} values itself; only the others are calibrated"
+        )));
     }
 }

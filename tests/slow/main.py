@@ -15,11 +15,12 @@ import headline
 import natural
 import ocr
 import operators
+import quantised
 import tosa_suite
 import vectors
 from harness import Failed, Skipped
 
-MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, operators, tosa_suite, headline]
+MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, quantised, operators, tosa_suite, headline]
 
 
 def outcome(check):

@@ -2,7 +2,7 @@
 //!
 //! `(conv(x, w) + b) * s + t = conv(x, w * s) + (b * s + t)`: batch normalisation, biases that exporters write as an
 //! addition, and scales. A convolution whose result has another use stays as it is, as does one whose padding or
-//! shape would change. Grouped convolutions, which are a concatenation of convolutions along the channels, are
+//! shape would change. Weights that are quantised (integers, cast and scaled) take no factor. Grouped convolutions, which are a concatenation of convolutions along the channels, are
 //! folded part by part.
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ pub(super) fn fold(module: &mut Module, block: BlockId) {
         if module.tensor_ty(out) != module.tensor_ty(x) || n_uses.get(&x) != Some(&1) {
             continue;
         }
-        let Some(parts) = convolutions(module, x, &n_uses) else { continue };
+        let Some(parts) = convolutions(module, x, &n_uses, step) else { continue };
         let mut start = 0;
         for conv in parts {
             let n = module.tensor_ty(module.result(conv)).shape[3];
@@ -76,11 +76,17 @@ fn channel_values(module: &Module, constant: ValueId, x: ValueId) -> Option<Vec<
 }
 
 /// The convolutions whose results, side by side along the channels, are `x`; none has another use.
-fn convolutions(module: &Module, x: ValueId, n_uses: &BTreeMap<ValueId, usize>) -> Option<Vec<OpId>> {
+fn convolutions(
+    module: &Module,
+    x: ValueId,
+    n_uses: &BTreeMap<ValueId, usize>,
+    step: Step,
+) -> Option<Vec<OpId>> {
     let op = module.defining_op(x)?;
     let is_conv = |op: OpId| {
         matches!(module.op(op).op, Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::TransposeConv2d(_))
-            && module.op(op).operands()[1..3].iter().all(|&v| module.constant(v).is_some())
+            && (step != Step::Factor || module.constant(module.op(op).operands()[1]).is_some())
+            && module.constant(module.op(op).operands()[2]).and_then(|bias| bias.tensor.as_f32()).is_some()
     };
     match &module.op(op).op {
         Op::Concat(concat) if concat.axis == 3 => {
@@ -102,10 +108,7 @@ fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step) {
         let tensor = module.constant(value)?.tensor.clone();
         Some((tensor.shape().to_vec(), tensor.as_f32()?.to_vec()))
     };
-    let (Some((shape, mut weights)), Some((_, biases))) = (floats(module, weight), floats(module, bias))
-    else {
-        return;
-    };
+    let Some((_, biases)) = floats(module, bias) else { return };
     let mut biases = if biases.len() == n { biases } else { vec![biases[0]; n] };
     for (bias, &value) in biases.iter_mut().zip(values) {
         match step {
@@ -116,6 +119,7 @@ fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step) {
     }
     let loc = module.op(conv).loc.clone();
     if step == Step::Factor {
+        let Some((shape, mut weights)) = floats(module, weight) else { return };
         if matches!(module.op(conv).op, Op::DepthwiseConv2d(_)) {
             // [KH, KW, C, M]: the channels are the last two axes.
             weights.chunks_mut(n).for_each(|tap| tap.iter_mut().zip(values).for_each(|(w, v)| *w *= v));

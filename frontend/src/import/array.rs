@@ -10,6 +10,7 @@ use strata_ir::{ElemType, Tensor, TensorData};
 use tract_onnx::pb::{TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 
 use super::error::{LowerError, Lowered, invalid, unsupported};
+use super::quant_data::QuantData;
 
 /// The elements of an [`Array`].
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub(super) struct Array {
     pub(super) shape: Vec<usize>,
     pub(super) data: Data,
     pub(super) dtype: DataType,
+    /// The integers that floats were dequantised from; lost by any arithmetic.
+    pub(super) quant: Option<Arc<QuantData>>,
 }
 
 /// Row-major strides of a shape.
@@ -67,15 +70,15 @@ pub(super) fn broadcast_shape<'a>(shapes: impl IntoIterator<Item = &'a [usize]>)
 
 impl Array {
     pub(super) fn floats(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
-        Self { shape: shape.into(), data: Data::Float(Arc::new(data)), dtype: DataType::Float }
+        Self { shape: shape.into(), data: Data::Float(Arc::new(data)), dtype: DataType::Float, quant: None }
     }
 
     pub(super) fn ints(shape: impl Into<Vec<usize>>, data: Vec<i64>, dtype: DataType) -> Self {
-        Self { shape: shape.into(), data: Data::Int(Arc::new(data)), dtype }
+        Self { shape: shape.into(), data: Data::Int(Arc::new(data)), dtype, quant: None }
     }
 
     pub(super) fn bools(shape: impl Into<Vec<usize>>, data: Vec<bool>) -> Self {
-        Self { shape: shape.into(), data: Data::Bool(Arc::new(data)), dtype: DataType::Bool }
+        Self { shape: shape.into(), data: Data::Bool(Arc::new(data)), dtype: DataType::Bool, quant: None }
     }
 
     /// A tensor of a shape that has no elements.
@@ -87,7 +90,7 @@ impl Array {
         };
         let shape = shape.into();
         debug_assert!(shape.contains(&0));
-        Ok(Self { shape, data, dtype })
+        Ok(Self { shape, data, dtype, quant: None })
     }
 
     /// A one-dimensional `i64` tensor, as shapes are.
@@ -130,14 +133,15 @@ impl Array {
             Data::Int(v) => Data::Int(Arc::new(offsets.iter().map(|&at| v[at]).collect())),
             Data::Bool(v) => Data::Bool(Arc::new(offsets.iter().map(|&at| v[at]).collect())),
         };
-        Self { shape, data, dtype: self.dtype }
+        let quant = self.quant.as_ref().map(|quant| Arc::new(quant.gathered(offsets)));
+        Self { shape, data, dtype: self.dtype, quant }
     }
 
     /// The same elements in another shape of as many.
     pub(super) fn reshaped(&self, shape: impl Into<Vec<usize>>) -> Self {
         let shape = shape.into();
         debug_assert_eq!(shape.iter().product::<usize>(), self.len());
-        Self { shape, data: self.data.clone(), dtype: self.dtype }
+        Self { shape, ..self.clone() }
     }
 
     /// Axis `i` of the result is axis `perm[i]` of this.
@@ -235,7 +239,7 @@ impl Array {
         if found != n_elements {
             invalid!("{found} elements where extents {shape:?} ask for {n_elements}");
         }
-        Ok(Self { shape, data, dtype })
+        Ok(Self { shape, data, dtype, quant: None })
     }
 }
 

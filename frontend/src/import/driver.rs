@@ -14,7 +14,7 @@ use super::array::{Array, Data};
 use super::error::{ImportError, LowerError, Lowered, Malformation, UnsupportedNode, unsupported};
 use super::graph::{Node, node_name};
 use super::layout::{Value, View, channels_last};
-use super::lower::{Lowering, MAX_OPSET, elem_of, find};
+use super::lower::{Lowering, MAX_OPSET, MICROSOFT_DOMAIN, elem_of, find};
 use super::{ImportOptions, Imported, Port, affine, fold, witness};
 
 /// TOSA's bound of a tensor's rank.
@@ -99,8 +99,27 @@ fn n_parameters(graph: &GraphProto) -> u64 {
     ];
     let readers = graph.node.iter().filter(|node| TRAINED.contains(&node.op_type.as_str()));
     let read: BTreeSet<&str> = readers.flat_map(|node| &node.input).map(String::as_str).collect();
+    let integers = quantised_parameters(graph, &read);
+    let read: BTreeSet<&str> = read.into_iter().chain(integers).collect();
     let trained = graph.initializer.iter().filter(|tensor| read.contains(tensor.name.as_str()));
     trained.map(|tensor| tensor.dims.iter().map(|&d| d.max(0) as u64).product::<u64>()).sum()
+}
+
+/// The integers of quantised parameters: what is dequantised to be one of `read`, and what the operators on integers
+/// take.
+fn quantised_parameters<'a>(graph: &'a GraphProto, read: &BTreeSet<&str>) -> Vec<&'a str> {
+    let operands = |node: &'a NodeProto| -> Vec<&'a str> {
+        let places: &[usize] = match node.op_type.as_str() {
+            "DequantizeLinear" if node.output.iter().any(|name| read.contains(name.as_str())) => &[0],
+            "ConvInteger" | "MatMulInteger" => &[0, 1],
+            "QLinearConv" => &[3, 8],
+            "QLinearMatMul" => &[0, 3],
+            "QGemm" => &[0, 3, 6],
+            _ => &[],
+        };
+        places.iter().filter_map(|&at| node.input.get(at)).map(String::as_str).collect()
+    };
+    graph.node.iter().flat_map(operands).collect()
 }
 
 /// An import under way: the graph with all that is known of its tensors so far.
@@ -293,10 +312,10 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
 
 /// Whether the node's operator is one that the table has, at this version.
 fn check_operator(proto: &NodeProto, opset: i64) -> Lowered<()> {
-    if !(proto.domain.is_empty() || proto.domain == "ai.onnx") {
+    if !matches!(proto.domain.as_str(), "" | "ai.onnx" | MICROSOFT_DOMAIN) {
         unsupported!("operators of the domain `{}` are not known", proto.domain);
     }
-    match find(&proto.op_type) {
+    match find(&proto.domain, &proto.op_type) {
         None => unsupported!("the operator is not supported"),
         Some(op) if opset < op.since_opset => {
             unsupported!("its definition before operator set {} is not supported", op.since_opset)
@@ -309,7 +328,9 @@ fn lower_node(lowering: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     if let Some(folded) = fold::fold(node)? {
         return Ok(folded.into_iter().map(Value::from).collect());
     }
-    let Some(op) = find(&node.proto.op_type) else { unsupported!("the operator is not supported") };
+    let Some(op) = find(&node.proto.domain, &node.proto.op_type) else {
+        unsupported!("the operator is not supported")
+    };
     let constant = |input: &Option<Value>| input.as_ref().is_none_or(|v| matches!(v, Value::Const(_)));
     let outputs = if node.inputs.iter().all(constant) {
         evaluate(op.lower, node)?
@@ -351,7 +372,7 @@ fn evaluate(lower: super::lower::LowerFn, node: &Node<'_>) -> Lowered<Vec<Value>
             TensorData::I1(v) => Data::Bool(Arc::new(v)),
             other => Data::Int(Arc::new(other.to_ints().unwrap_or_default())),
         };
-        Value::from(Array { shape: view.shape, data, dtype: view.dtype })
+        Value::from(Array { shape: view.shape, data, dtype: view.dtype, quant: None })
     };
     Ok(tensors.into_iter().zip(views).map(array).collect())
 }
@@ -487,7 +508,11 @@ fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
                 | "PRelu"
                 | "LRN"
                 | "SpaceToDepth"
-                | "DepthToSpace" => {
+                | "DepthToSpace"
+                | "QLinearConv"
+                | "ConvInteger"
+                | "QLinearAveragePool"
+                | "QLinearGlobalAveragePool" => {
                     return channels_last(rank).into_iter().map(|axis| axes[axis]).collect();
                 }
                 "Transpose" => {

@@ -91,7 +91,14 @@ impl Emitter {
         self.module.tensor_ty(value).elem
     }
 
-    fn op(&mut self, op: impl Into<Op>, operands: &[ValueId], shape: Vec<usize>, elem: ElemType) -> ValueId {
+    /// An op with one result of the given type, which inference has to confirm.
+    pub(super) fn op(
+        &mut self,
+        op: impl Into<Op>,
+        operands: &[ValueId],
+        shape: Vec<usize>,
+        elem: ElemType,
+    ) -> ValueId {
         let op = op.into();
         let ty = Type::tensor(shape, elem);
         match infer(&self.module, &op, operands, Some(elem)) {
@@ -433,7 +440,8 @@ impl Emitter {
 
     // ---- windows and products
 
-    fn windowed(&self, x: ValueId, window: &Window, n_channels: usize) -> Vec<usize> {
+    /// The extents that a window makes of an NHWC value, with `n_channels` of them.
+    pub(super) fn windowed(&self, x: ValueId, window: &Window, n_channels: usize) -> Vec<usize> {
         let shape = self.shape(x);
         vec![shape[0], window.output_extent(0, shape[1]), window.output_extent(1, shape[2]), n_channels]
     }

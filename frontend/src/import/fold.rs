@@ -9,6 +9,7 @@ use super::array::{Array, Data, broadcast_shape, offsets, strides};
 use super::error::{Lowered, invalid};
 use super::graph::{Node, resolve_axis};
 use super::layout::Value;
+use super::lower::dequantise;
 use super::shapes;
 
 /// What the node computes, or `None` if that is not known while importing, or not from here.
@@ -35,6 +36,7 @@ pub(super) fn fold(node: &Node<'_>) -> Lowered<Option<Vec<Array>>> {
     let one = |array: Array| Ok(Some(vec![array]));
     match node.proto.op_type.as_str() {
         "Identity" => one(first.clone()),
+        "DequantizeLinear" => dequantise(node).and_then(one),
         "ConstantOfShape" => constant_of_shape(node).and_then(one),
         "Cast" | "CastLike" => cast(node, first),
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {

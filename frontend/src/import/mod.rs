@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `driver` | the walk: inputs, nodes in order, outputs, all problems at once |
 //! | `graph`, `array` | typed access to nodes, attributes and constants of the file |
+//! | `quant_data` | the integers behind dequantised constants |
 //! | `shapes`, `fold` | what shape operands mean; evaluation of constant nodes |
 //! | `layout` | how ONNX axes lie in IR values |
 //! | `emit` | TOSA ops with their result types |
@@ -33,6 +34,9 @@ mod layout;
 mod lower;
 #[cfg(test)]
 mod operator_tests;
+mod quant_data;
+#[cfg(test)]
+mod quantised_tests;
 mod shapes;
 mod survey;
 #[cfg(test)]

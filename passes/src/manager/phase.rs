@@ -71,7 +71,18 @@ impl Phase {
             };
             phase = phase.max(seen);
         }
-        phase
+        // Integer products of a quantised model are not yet the machine's: their results are cast to floats.
+        if phase == Self::Quant && Self::casts(module) { Self::Import } else { phase }
+    }
+
+    /// Whether `@main` casts between integers and floats.
+    fn casts(module: &Module) -> bool {
+        let Some(func) = module.function("main") else { return false };
+        module.block_ops(module.entry_block(func)).iter().any(|&op| {
+            let data = module.op(op);
+            let is_f32 = |v: &_| module.ty(*v).as_tensor().is_some_and(|t| t.elem == ElemType::F32);
+            matches!(data.op, Op::Cast(_)) && data.results().iter().chain(data.operands()).any(is_f32)
+        })
     }
 
     /// Marks a module as being at this phase.

@@ -52,6 +52,8 @@ pub(super) struct Plan {
     internal: BTreeSet<ValueId>,
     /// Sums that another sum takes in `i32`.
     pub wide: BTreeSet<ValueId>,
+    /// Values that the model itself rounds, in single precision.
+    pub rounded: BTreeSet<ValueId>,
 }
 
 impl Plan {
@@ -99,6 +101,8 @@ pub(super) fn keeps_scale(op: &Op) -> bool {
 
 struct Analysis<'a> {
     module: &'a Module,
+    /// Values whose integers the model itself fixes.
+    fixed: &'a BTreeMap<ValueId, QuantParams>,
     constants: SecondaryMap<ValueId, Option<Arc<Tensor>>>,
     /// Live ops that are no constants, in order, without the terminator.
     live: Vec<OpId>,
@@ -112,6 +116,8 @@ struct Analysis<'a> {
 
 /// What is known and wanted of values.
 pub(super) struct Wishes<'a> {
+    /// The integers that the model itself fixes; all other values need a range.
+    pub fixed: &'a BTreeMap<ValueId, QuantParams>,
     /// The range that `i8` shall cover, and all that was seen, which `i16` covers.
     pub ranges: &'a Ranges<'a>,
     /// Whether a value shall be `i16`; what shares its scale then is too.
@@ -121,9 +127,9 @@ pub(super) struct Wishes<'a> {
 /// Decides how `block`, the body of `@main`, becomes integers.
 ///
 /// # Errors
-/// Every op that neither the machine nor the host can take.
+/// Every op that neither the machine nor the host can take, or values without a range.
 pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> Result<Plan, PassError> {
-    let mut analysis = Analysis::new(module, block, wishes.ranges);
+    let mut analysis = Analysis::new(module, block, wishes);
     analysis.find_functions();
     let host = analysis.split_host()?;
     let (host_ops, ops): (Vec<_>, Vec<_>) = analysis.live.iter().copied().partition(|op| host.contains(op));
@@ -169,6 +175,7 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
         groups,
         internal,
         wide,
+        rounded: wishes.fixed.keys().copied().collect(),
     })
 }
 
@@ -177,7 +184,7 @@ fn args_of(module: &Module, block: BlockId) -> &[ValueId] {
 }
 
 impl<'a> Analysis<'a> {
-    fn new(module: &'a Module, block: BlockId, ranges: &'a Ranges<'a>) -> Self {
+    fn new(module: &'a Module, block: BlockId, wishes: &Wishes<'a>) -> Self {
         let mut constants: SecondaryMap<ValueId, Option<Arc<Tensor>>> = SecondaryMap::new();
         let mut returned = Vec::new();
         for &op in module.block_ops(block) {
@@ -217,7 +224,8 @@ impl<'a> Analysis<'a> {
                 }
             }
         }
-        Self { module, constants, live, users, returned, ranges, leaf: SecondaryMap::new() }
+        let (fixed, ranges) = (wishes.fixed, wishes.ranges);
+        Self { module, fixed, constants, live, users, returned, ranges, leaf: SecondaryMap::new() }
     }
 
     fn op(&self, op: OpId) -> &'a Op {
@@ -263,7 +271,9 @@ impl<'a> Analysis<'a> {
                 continue;
             }
             let value = self.module.result(op);
-            let leaves: BTreeSet<_> = self.variables(op).map(|v| self.leaf[v].unwrap_or(v)).collect();
+            // A value that the model rounds is needed as such: no function goes through it.
+            let leaf = |v| if self.fixed.contains_key(&v) { v } else { self.leaf[v].unwrap_or(v) };
+            let leaves: BTreeSet<_> = self.variables(op).map(leaf).collect();
             let Some(&leaf) = leaves.first().filter(|_| leaves.len() == 1) else { continue };
             let shape = |v| self.module.ty(v).as_tensor().map(|ty| &ty.shape);
             if shape(leaf) == shape(value)
@@ -368,9 +378,11 @@ impl<'a> Analysis<'a> {
     fn anchored(&self, ops: &[OpId], results: &[ValueId]) -> BTreeSet<ValueId> {
         let mut anchored: BTreeSet<_> = results.iter().copied().collect();
         for &op in ops {
-            if self.leaf[self.module.result(op)].is_none() {
+            let result = self.module.result(op);
+            if self.leaf[result].is_none() {
                 anchored.extend(self.variables(op));
             }
+            anchored.extend(self.fixed.contains_key(&result).then_some(result));
         }
         anchored
     }
@@ -388,8 +400,11 @@ impl<'a> Analysis<'a> {
             };
             let bases: BTreeSet<_> = self.variables(op).map(base).collect();
             let near = bases.first().copied().filter(|_| bases.len() == 1);
-            let near = near.and_then(|base| self.function(base, value).map(|function| (base, function)));
-            let found = near.or_else(|| self.function(leaf, value).map(|function| (leaf, function)));
+            // From integers that are known exactly a value is rounded once, not by way of another.
+            let is_exact = self.fixed.contains_key(&value) && self.fixed.contains_key(&leaf);
+            let from = |base: ValueId| self.function(base, value).map(|function| (base, function));
+            let far = || from(leaf);
+            let found = if is_exact { far() } else { near.and_then(from).or_else(far) };
             let Some((base, function)) = found else { continue };
             nearest.insert(value, base);
             if anchored.contains(&value) {
@@ -418,9 +433,8 @@ impl<'a> Analysis<'a> {
         }
         let mut fused = BTreeMap::new();
         for (base, values) in by_base {
-            let producer = self.module.defining_op(base);
-            let can_rescale = producer.is_some_and(|op| rescales(self.op(op))) && self.leaf[base].is_none();
             let [value] = values.as_slice() else { continue };
+            let can_rescale = self.takes_scale_of(base, *value, lookups) && self.leaf[base].is_none();
             if !can_rescale || anchored.contains(&base) {
                 continue;
             }
@@ -499,6 +513,57 @@ impl<'a> Analysis<'a> {
         Some(Box::new(move |x| if x < 0.0 { below * x } else { above * x }))
     }
 
+    /// Where values that only move end in one that the model rounds, rounds them before they move.
+    fn fix_backwards(&self, members: &[ValueId], lookups: &BTreeMap<ValueId, Lookup>, groups: &mut Groups) {
+        let mut exits: BTreeMap<ValueId, Vec<(ValueId, QuantParams)>> = BTreeMap::new();
+        for (value, lookup) in lookups {
+            if let (Some(&params), true) = (self.fixed.get(value), lookup.function.is_identity()) {
+                exits.entry(lookup.base).or_default().push((*value, params));
+            }
+        }
+        let mut sets: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
+        for &value in members {
+            if let (None, Some(root)) = (groups.params(value), groups.root(value)) {
+                sets.entry(root).or_default().push(value);
+            }
+        }
+        for set in sets.values().filter(|set| set.len() > 1) {
+            let mut ends = Vec::new();
+            let closed = set.iter().all(|value| {
+                ends.extend(exits.get(value).into_iter().flatten().copied());
+                let leaves = |user: &OpId| {
+                    let result = self.module.result(*user);
+                    set.contains(&result)
+                        || exits.get(value).is_some_and(|ends| ends.iter().any(|(end, _)| *end == result))
+                };
+                !self.returned.contains(value) && self.users[*value].iter().all(leaves)
+            });
+            if let (true, [(_, first), rest @ ..]) = (closed, ends.as_slice())
+                && rest.iter().all(|(_, params)| params == first)
+            {
+                groups.fix(set[0], *first);
+            }
+        }
+    }
+
+    /// Whether `base` can be computed at the scale of `value`, the only function of it.
+    fn takes_scale_of(&self, base: ValueId, value: ValueId, lookups: &BTreeMap<ValueId, Lookup>) -> bool {
+        let is_fixed = self.fixed.contains_key(&value) && !self.fixed.contains_key(&base);
+        let Some(producer) = self.module.defining_op(base) else {
+            // Whoever feeds an argument rounds it.
+            return is_fixed && lookups[&value].function.is_identity();
+        };
+        match self.op(producer) {
+            op if rescales(op) => true,
+            Op::Concat(_) => is_fixed,
+            Op::AvgPool2d(pool) => {
+                let input = self.fixed.get(&self.module.op(producer).operands()[0]);
+                is_fixed && pool.pad == [0; 4] && input != self.fixed.get(&value)
+            }
+            _ => false,
+        }
+    }
+
     /// The scale of every value that is computed: values that must share one get one that covers all their ranges. Also
     /// which values share one.
     fn params(
@@ -519,6 +584,28 @@ impl<'a> Analysis<'a> {
             .collect();
         let mut groups = Groups::default();
         for &value in &members {
+            groups.add(value);
+        }
+        for (&value, &params) in self.fixed {
+            groups.fix(value, params);
+        }
+        for (&value, lookup) in lookups {
+            if let (None, Some(given)) = (groups.params(value), groups.params(lookup.base)) {
+                if let Some(params) = same_integers(&lookup.function, given) {
+                    groups.fix(value, params);
+                }
+            }
+        }
+        for &op in ops.iter().filter(|&&op| keeps_scale(self.op(op))) {
+            for operand in self.variables(op).collect::<Vec<_>>() {
+                groups.unite(operand, self.module.result(op));
+            }
+        }
+        self.fix_backwards(&members, lookups, &mut groups);
+        for &value in &members {
+            if groups.params(value).is_some() {
+                continue;
+            }
             let range = if results.contains(&value) {
                 // Nothing after it makes up for what is clipped of a result.
                 self.ranges.seen(value)
@@ -529,8 +616,11 @@ impl<'a> Analysis<'a> {
             };
             // An argument that nothing uses was still observed; a value without a range was never computed.
             let missing = || PassError::invalid(format!("the calibration has no range of value {value}"));
-            let range = range.ok_or_else(missing)?;
-            let extreme = self.ranges.seen(value).ok_or_else(missing)?;
+            // An argument that nothing needs may have any scale.
+            let unused = self.users[value].is_empty() && !self.returned.contains(&value);
+            let any = unused.then_some(Range { low: 0.0, high: 0.0 });
+            let range = range.or(any).ok_or_else(missing)?;
+            let extreme = self.ranges.seen(value).or(any).ok_or_else(missing)?;
             let clamp = lookups
                 .get(&value)
                 .filter(|lookup| matches!(fused.get(&lookup.base), Some(Fused::Clamp(by)) if *by == value));
@@ -541,17 +631,16 @@ impl<'a> Analysis<'a> {
                 },
                 None => range,
             };
-            groups.add(value, clamped(range), clamped(extreme));
-        }
-        for &op in ops.iter().filter(|&&op| keeps_scale(self.op(op))) {
-            for operand in self.variables(op).collect::<Vec<_>>() {
-                groups.unite(operand, self.module.result(op));
-            }
+            groups.cover(value, clamped(range), clamped(extreme));
         }
         for &op in ops.iter().filter(|&&op| matches!(self.op(op), Op::Concat(_))) {
             let result = self.module.result(op);
             for operand in self.variables(op).collect::<Vec<_>>() {
                 let span = |range: Range| range.high.max(0.0) - range.low.min(0.0);
+                // Fixed scales are not for sharing: where they differ the operand is rescaled.
+                if groups.params(operand).is_some() || groups.params(result).is_some() {
+                    continue;
+                }
                 let (Some(own), Some(joint)) = (groups.range(operand), groups.range(result)) else {
                     continue;
                 };
@@ -567,7 +656,9 @@ impl<'a> Analysis<'a> {
         }
         let mut params = BTreeMap::new();
         for (root, values) in &by_root {
-            let shared = if values.iter().any(|&value| (wishes.is_wide)(value)) {
+            let shared = if let Some(&fixed) = groups.fixed.get(root) {
+                fixed
+            } else if values.iter().any(|&value| (wishes.is_wide)(value)) {
                 QuantParams::of_range_in(groups.extreme[root], ElemType::I16)
             } else {
                 QuantParams::of_range(groups.range[root])
@@ -587,19 +678,25 @@ impl<'a> Analysis<'a> {
     }
 }
 
-/// Disjoint sets of values with the union of their ranges and of all that was seen.
+/// The parameters with which a function's result has the integers of its variable, or those within bounds.
+fn same_integers(function: &Function, given: QuantParams) -> Option<QuantParams> {
+    let gained = function.as_gain().map(|gain| QuantParams { scale: given.scale * gain, ..given });
+    gained.or_else(|| function.as_clamp().map(|_| given))
+}
+
+/// Disjoint sets of values, each with the union of their ranges and of all that was seen, or with fixed
+/// parameters.
 #[derive(Default)]
 struct Groups {
     parent: BTreeMap<ValueId, ValueId>,
     range: BTreeMap<ValueId, Range>,
     extreme: BTreeMap<ValueId, Range>,
+    fixed: BTreeMap<ValueId, QuantParams>,
 }
 
 impl Groups {
-    fn add(&mut self, value: ValueId, range: Range, extreme: Range) {
+    fn add(&mut self, value: ValueId) {
         self.parent.insert(value, value);
-        self.range.insert(value, range);
-        self.extreme.insert(value, extreme);
     }
 
     fn root(&mut self, value: ValueId) -> Option<ValueId> {
@@ -616,12 +713,39 @@ impl Groups {
         self.range.get(&root).copied()
     }
 
+    fn params(&mut self, value: ValueId) -> Option<QuantParams> {
+        let root = self.root(value)?;
+        self.fixed.get(&root).copied()
+    }
+
+    /// Widens the ranges of a value's set.
+    fn cover(&mut self, value: ValueId, range: Range, extreme: Range) {
+        let Some(root) = self.root(value) else { return };
+        for (ranges, new) in [(&mut self.range, range), (&mut self.extreme, extreme)] {
+            let joint = ranges.get(&root).map_or(new, |own| own.union(new));
+            ranges.insert(root, joint);
+        }
+    }
+
+    fn fix(&mut self, value: ValueId, params: QuantParams) {
+        if let Some(root) = self.root(value) {
+            self.fixed.insert(root, params);
+        }
+    }
+
+    /// Joins two sets, unless they are fixed in different ways.
     fn unite(&mut self, a: ValueId, b: ValueId) {
         let (Some(a), Some(b)) = (self.root(a), self.root(b)) else { return };
-        let joint = self.range[&a].union(self.range[&b]);
-        let extreme = self.extreme[&a].union(self.extreme[&b]);
+        let (fixed_a, fixed_b) = (self.fixed.get(&a).copied(), self.fixed.get(&b).copied());
+        if a == b || (fixed_a.is_some() && fixed_b.is_some() && fixed_a != fixed_b) {
+            return;
+        }
         self.parent.insert(b, a);
-        self.range.insert(a, joint);
-        self.extreme.insert(a, extreme);
+        if let Some(params) = fixed_b {
+            self.fixed.insert(a, params);
+        }
+        if let Some(range) = self.range.get(&b).copied() {
+            self.cover(a, range, self.extreme[&b]);
+        }
     }
 }

@@ -189,6 +189,11 @@ impl Calibration {
         corrections.filter_map(|(&at, c)| Some((observed.get(at)?.0, c.clone()))).collect()
     }
 
+    /// A calibration for a network that needs none: it has no ranges.
+    pub fn none() -> Self {
+        Self { values: Vec::new(), n_samples: 0, corrections: BTreeMap::new() }
+    }
+
     /// How many samples it saw.
     pub fn n_samples(&self) -> usize {
         self.n_samples
@@ -205,6 +210,9 @@ impl Calibration {
         func: OpId,
         choice: RangeChoice,
     ) -> Result<Ranges<'_>, CalibrationError> {
+        if self.n_samples == 0 {
+            return Ok(Ranges::default());
+        }
         let observed = observed_values(module, module.entry_block(func));
         for index in 0..observed.len().max(self.values.len()) {
             let expected = observed.get(index).map_or("nothing", |(_, op)| op);
@@ -218,27 +226,45 @@ impl Calibration {
             .filter_map(|((value, _), seen)| Some((*value, seen.histogram.as_ref()?)))
             .collect();
         let chosen = seen.par_iter().map(|(&value, histogram)| (value, histogram.range(choice))).collect();
-        Ok(Ranges { chosen, seen, choice })
+        Ok(Ranges { chosen, seen, derived: BTreeMap::new(), choice })
     }
 }
 
 /// The ranges of the values of a function.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ranges<'a> {
     chosen: BTreeMap<ValueId, Range>,
     seen: BTreeMap<ValueId, &'a Histogram>,
+    /// Ranges that follow from others, of values that were not observed.
+    derived: BTreeMap<ValueId, Range>,
     choice: RangeChoice,
 }
 
 impl Ranges<'_> {
     /// The range chosen for a value.
     pub(super) fn chosen(&self, value: ValueId) -> Option<Range> {
-        self.chosen.get(&value).copied()
+        self.chosen.get(&value).or_else(|| self.derived.get(&value)).copied()
     }
 
     /// All that was seen of a value.
     pub(super) fn seen(&self, value: ValueId) -> Option<Range> {
-        self.seen.get(&value).map(|histogram| histogram.seen)
+        let seen = self.seen.get(&value).map(|histogram| histogram.seen);
+        seen.or_else(|| self.derived.get(&value).copied())
+    }
+
+    /// Gives a new value what is known of another, unless something is known of it.
+    pub(super) fn copy(&mut self, from: ValueId, to: ValueId) {
+        if self.chosen(to).is_some() {
+            return;
+        }
+        self.chosen.extend(self.chosen.get(&from).copied().map(|range| (to, range)));
+        self.seen.extend(self.seen.get(&from).copied().map(|histogram| (to, histogram)));
+        self.derived.extend(self.derived.get(&from).copied().map(|range| (to, range)));
+    }
+
+    /// Gives a new value a range that follows from others.
+    pub(super) fn derive(&mut self, value: ValueId, range: Range) {
+        self.derived.insert(value, range);
     }
 
     /// The range of a value of which only a function is used: where the choice is by error, that of the function's
@@ -246,7 +272,8 @@ impl Ranges<'_> {
     pub(super) fn through(&self, value: ValueId, function: impl Fn(f64) -> f64) -> Option<Range> {
         match self.choice {
             RangeChoice::MeanSquareError => {
-                Some(self.seen.get(&value)?.least_error(&|bins, range| error_through(bins, range, &function)))
+                let Some(seen) = self.seen.get(&value) else { return self.chosen(value) };
+                Some(seen.least_error(&|bins, range| error_through(bins, range, &function)))
             }
             _ => self.chosen(value),
         }

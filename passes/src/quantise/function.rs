@@ -195,6 +195,15 @@ impl Function {
 
     /// The function's value at `x` in a channel.
     pub(super) fn at(&self, x: f64, channel: usize) -> f64 {
+        self.steps_at(x, channel, |value| value)
+    }
+
+    /// The function's value at `x`, every step rounded to single precision.
+    pub(super) fn at_single(&self, x: f32) -> f32 {
+        self.steps_at(f64::from(x), 0, |value| f64::from(value as f32)) as f32
+    }
+
+    fn steps_at(&self, x: f64, channel: usize, round: impl Fn(f64) -> f64) -> f64 {
         let mut results: Vec<f64> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let operands: Vec<f64> = (step.operands.iter())
@@ -204,7 +213,7 @@ impl Function {
                     Operand::Constant(values) => values[if values.len() == 1 { 0 } else { channel }],
                 })
                 .collect();
-            results.push(scalar(&step.op, &operands).unwrap_or(f64::NAN));
+            results.push(round(scalar(&step.op, &operands).unwrap_or(f64::NAN)));
         }
         results.last().copied().unwrap_or(x)
     }
@@ -258,6 +267,11 @@ impl Function {
             let (low, high) = one_channel(channel)?;
             Some((bounds.0.max(low), bounds.1.min(high)))
         })
+    }
+
+    /// Whether the function changes nothing.
+    pub(super) fn is_identity(&self) -> bool {
+        self.as_clamp() == Some((f64::NEG_INFINITY, f64::INFINITY))
     }
 
     /// If the function is `k * x` for one positive `k`: that `k`.

@@ -4,15 +4,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use strata_ir::attr::FunctionType;
-use strata_ir::dialect::FuncReturn;
-use strata_ir::{Attribute, Elements, Location, Module, Type, ValueId};
+use strata_ir::attr::{FunctionType, NanMode};
+use strata_ir::dialect::{Add, Cast, Clamp, FuncReturn, Mul, Reciprocal};
+use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, Tensor, Type, ValueId};
 
+use super::QuantParams;
 use super::analyse::Plan;
+use super::fixed::Fixed;
 
 /// Adds `@host`: its arguments are the plan's results as they were before quantisation, its results those that the
 /// function had. Call it while the f32 ops still stand.
-pub(super) fn add_host(module: &mut Module, plan: &Plan, returned: &[ValueId], res_attrs: Option<Attribute>) {
+///
+/// Values that the model rounds are rounded on the host too, in f32 as the model does.
+pub(super) fn add_host(
+    module: &mut Module,
+    plan: &Plan,
+    fixed: &Fixed,
+    returned: &[ValueId],
+    res_attrs: Option<Attribute>,
+) {
     let types = |module: &Module, values: &[ValueId]| -> Vec<Type> {
         values.iter().map(|&value| module.ty(value).clone()).collect()
     };
@@ -39,10 +49,74 @@ pub(super) fn add_host(module: &mut Module, plan: &Plan, returned: &[ValueId], r
         let (kind, loc) = (data.op.clone(), data.loc.clone());
         let (operands, results) = (data.operands().to_vec(), data.results().to_vec());
         let operands: Vec<_> = operands.iter().map(|&v| get(module, &mut known, v)).collect();
+        if let (Some(&params), [result]) = (fixed.params.get(&results[0]), &results[..]) {
+            let value = match fixed.ports.get(result) {
+                Some(&port) => integers(module, block, operands[0], params, port),
+                None => rounded(module, block, operands[0], params),
+            };
+            known.insert(*result, value);
+            continue;
+        }
         let types = types(module, &results);
         let copy = module.append(block, kind, &operands, &types, loc);
         known.extend(results.into_iter().zip(module.op(copy).results().to_vec()));
     }
     let results: Vec<_> = returned.iter().map(|&v| get(module, &mut known, v)).collect();
     module.append(block, FuncReturn {}, &results, &[], Location::unknown());
+}
+
+/// Appends an op whose result has the shape of `like`.
+fn elementwise(
+    module: &mut Module,
+    block: BlockId,
+    op: impl Into<Op>,
+    operands: &[ValueId],
+    elem: ElemType,
+) -> ValueId {
+    let ty = module.tensor_ty(operands[0]).with_elem(elem);
+    let op = module.append(block, op, operands, &[ty.into()], Location::unknown());
+    module.result(op)
+}
+
+/// A constant that broadcasts to `like`.
+fn number(module: &mut Module, block: BlockId, like: ValueId, value: f64) -> ValueId {
+    let shape = vec![1; module.tensor_ty(like).rank()];
+    module.append_const(block, Tensor::f32(shape, vec![value as f32]), Location::unknown())
+}
+
+fn times(module: &mut Module, block: BlockId, x: ValueId, factor: ValueId) -> ValueId {
+    let shift = module.append_const(block, Tensor::i8([1], vec![0]), Location::unknown());
+    elementwise(module, block, Mul {}, &[x, factor, shift], ElemType::F32)
+}
+
+/// `round(x / scale)` within the ends of the type, as a float.
+fn steps(module: &mut Module, block: BlockId, x: ValueId, params: QuantParams) -> ValueId {
+    let scale = number(module, block, x, params.scale);
+    let inverse = elementwise(module, block, Reciprocal {}, &[scale], ElemType::F32);
+    let steps = times(module, block, x, inverse);
+    let bound = |q: i64| Attribute::Float((q - params.zero_point) as f64, Some(ElemType::F32));
+    let clamp = Clamp { min_val: bound(-128), max_val: bound(127), nan_mode: NanMode::Propagate };
+    let bounded = elementwise(module, block, clamp, &[steps], ElemType::F32);
+    let rounded = elementwise(module, block, Cast {}, &[bounded], ElemType::I32);
+    elementwise(module, block, Cast {}, &[rounded], ElemType::F32)
+}
+
+/// The real that is left of `x` after rounding.
+fn rounded(module: &mut Module, block: BlockId, x: ValueId, params: QuantParams) -> ValueId {
+    let steps = steps(module, block, x, params);
+    let scale = number(module, block, x, params.scale);
+    times(module, block, steps, scale)
+}
+
+/// The user's integers of a rounded value, as floats: `port` says how the machine's stand for them.
+fn integers(
+    module: &mut Module,
+    block: BlockId,
+    x: ValueId,
+    params: QuantParams,
+    port: QuantParams,
+) -> ValueId {
+    let steps = steps(module, block, x, params);
+    let term = number(module, block, x, (params.zero_point - port.zero_point) as f64);
+    elementwise(module, block, Add {}, &[steps, term], ElemType::F32)
 }

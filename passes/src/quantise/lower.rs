@@ -19,6 +19,7 @@ use strata_ir::{
 
 use super::analyse::{Lookup, Plan, keeps_scale};
 use super::calibrate::Range;
+use super::integers::QuantConstant;
 use super::params::FixedScale;
 use super::table16::Table16;
 use super::weights::{ChannelAxis, QuantWeights, corrected, quantise_weights};
@@ -223,6 +224,10 @@ impl<'a> Lowering<'a> {
 
     /// A constant with a scale of its own.
     fn constant_in(&mut self, value: ValueId, elem: ElemType) -> Result<Quantised, &'static str> {
+        let given = QuantConstant::of(self.module, value).filter(|_| elem == ElemType::I8);
+        if let Some((tensor, params)) = given.and_then(|q| q.operand()) {
+            return Ok(Quantised { value: self.constant(tensor), params });
+        }
         let tensor = self.plan.constant(value).ok_or(NOT_EXPECTED)?;
         let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
         let low = data.iter().copied().fold(0.0, f32::min);
@@ -360,6 +365,13 @@ impl<'a> Lowering<'a> {
                 let base = self.rescaled(base, params)?;
                 self.clamp(base, low, high)
             }
+            _ if !is_wide && self.plan.rounded.contains(&result) => {
+                self.report.n_tables += 1;
+                self.table_of(base.value, |q| {
+                    let y = function.at_single(base.params.dequantise(q.into()) as f32);
+                    if y.is_nan() { params.zero_point as i8 } else { params.quantise_single(y) }
+                })
+            }
             Some((low, high)) => self.table(base, params, |x| x.max(low).min(high))?,
             None => self.table(base, params, |x| function.at(x, 0))?,
         };
@@ -397,13 +409,18 @@ impl<'a> Lowering<'a> {
             return Ok(self.rescale(value, 0, &[scale], params.elem, params.zero_point));
         }
         // A pole of the function (1/x at 0) saturates towards the end it tends to; an undefined value is 0.
-        let entries = (i8::MIN..=i8::MAX).map(|q| {
+        Ok(self.table_of(input.value, |q| {
             let y = function(input.params.dequantise(q.into()));
             if y.is_nan() { params.zero_point as i8 } else { params.quantise(y) as i8 }
-        });
-        let entries: Vec<i8> = entries.collect();
+        }))
+    }
+
+    /// Looks all 256 values of an `i8` up.
+    fn table_of(&mut self, input: ValueId, entry: impl Fn(i8) -> i8) -> ValueId {
+        let entries: Vec<i8> = (i8::MIN..=i8::MAX).map(entry).collect();
+        let shape = self.new_shape(input);
         let table = self.constant(Tensor::i8([256], entries));
-        Ok(self.append(Table {}, &[input.value, table], &shape, ElemType::I8))
+        self.append(Table {}, &[input, table], &shape, ElemType::I8)
     }
 
     /// An `i8` value as `i16` over all of its range, so that all pieces of a table serve it.
@@ -469,6 +486,7 @@ impl<'a> Lowering<'a> {
         let unit = |gain: f64| if gain == 0.0 { 0 } else { 127 * gain.signum() as i8 };
         let weights = QuantWeights {
             weight: Tensor::i8([1, 1, n, 1], gains.iter().map(|&gain| unit(gain)).collect()),
+            zero_point: 0,
             bias: Tensor::new([n], no_bias),
             scales: gains.iter().map(|&gain| if gain == 0.0 { 1.0 } else { gain.abs() / 127.0 }).collect(),
             bounds: gains.iter().map(|&gain| f64::from(unit(gain).unsigned_abs()) * reach).collect(),
@@ -485,6 +503,32 @@ impl<'a> Lowering<'a> {
         let out = self.accumulate(op.into(), input, weights, &image_shape, params)?;
         let value = if shape.len() == 4 { out.value } else { self.reshape(out.value, &shape) };
         Ok(Quantised { value, params })
+    }
+
+    /// Means of whole windows at a scale of their own: a depthwise convolution with weights of 1, so that there is
+    /// one rounding.
+    fn average(
+        &mut self,
+        kernel: [i64; 2],
+        stride: [i64; 2],
+        input: Quantised,
+        shape: &[usize],
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let n = shape.last().copied().ok_or(NOT_EXPECTED)?;
+        let taps = (kernel[0] * kernel[1]) as usize;
+        let acc_type = accumulator(input.params);
+        let no_bias = TensorData::from_ints(acc_type, vec![0; n]).ok_or(NOT_EXPECTED)?;
+        let weights = QuantWeights {
+            weight: Tensor::i8([kernel[0] as usize, kernel[1] as usize, n, 1], vec![1; taps * n]),
+            zero_point: 0,
+            bias: Tensor::new([n], no_bias),
+            scales: vec![1.0 / taps as f64; n],
+            bounds: vec![input.params.reach() * taps as f64; n],
+        };
+        let local_bound = false;
+        let op = DepthwiseConv2d { pad: [0; 4], stride, dilation: [1, 1], acc_type, local_bound };
+        self.accumulate(op.into(), input, weights, shape, params)
     }
 
     fn reshape(&mut self, input: ValueId, shape: &[usize]) -> ValueId {
@@ -524,7 +568,12 @@ impl<'a> Lowering<'a> {
             Some(correction) => Arc::new(corrected(&bias, correction).ok_or(NOT_EXPECTED)?),
             None => bias,
         };
-        let weights = quantise_weights(&weight, &bias, axis, n_channels, input.params);
+        let given = QuantConstant::of(self.module, operands[1]);
+        let exact = given.as_ref().and_then(|q| q.weights(&bias, axis, n_channels, input.params));
+        if given.is_some() && exact.is_none() {
+            self.report.n_requantised += 1;
+        }
+        let weights = exact.or_else(|| quantise_weights(&weight, &bias, axis, n_channels, input.params));
         let params = self.params(result)?;
         self.accumulate(op, input, weights.ok_or(NOT_EXPECTED)?, shape, params)
     }
@@ -547,7 +596,7 @@ impl<'a> Lowering<'a> {
             self.constant(weights.weight),
             self.constant(weights.bias),
             self.zero_point(input.params),
-            self.scalar(0, ElemType::I8),
+            self.scalar(weights.zero_point, ElemType::I8),
         ];
         self.report.n_convolutions += 1;
         let sums = self.append(op, &operands, shape, accumulator(input.params));
@@ -707,6 +756,12 @@ impl<'a> Lowering<'a> {
         result: ValueId,
     ) -> Result<Quantised, &'static str> {
         let params = self.params(result)?;
+        if let Op::AvgPool2d(pool) = &op {
+            let input = self.operand(operands[0])?;
+            if input.params != params && pool.pad == [0; 4] {
+                return self.average(pool.kernel, pool.stride, input, shape, params);
+            }
+        }
         let input = self.operand_as(operands[0], params)?;
         let mut inputs = vec![input];
         match &mut op {

@@ -90,7 +90,11 @@ pub fn search(
     goal: &Goal,
 ) -> Result<Search, PassError> {
     let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
-    let plan = plan(module, func, calibration, options)?;
+    let (plan, fixed) = plan(&mut module.clone(), func, calibration, options)?;
+    if fixed.is_rewritten {
+        let why = "the model brings its own scales of 8 bits: there is no precision to choose";
+        return Err(PassError::invalid(why));
+    }
     let costs = Costs::new(module, &plan, goal.winograd);
     let is_narrow = |values: &&Vec<ValueId>| {
         let narrow = |value: &ValueId| plan.params.get(value).is_some_and(|p| p.elem == ElemType::I8);

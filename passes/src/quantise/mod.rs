@@ -6,6 +6,9 @@
 //! | [`calibrate`] | which ranges values take on sample inputs |
 //! | `entropy` | one way to choose a range from them |
 //! | [`forward`](mod@forward), `kernels`, `gemm`, `integer` | the fast forward pass behind it, in f32 and in exact integers |
+//! | `fixed` | models that come quantised: their integers as reals with fixed scales |
+//! | `dynamic` | integer products, and scales computed from the data |
+//! | `integers` | weights that the model gives as integers |
 //! | `analyse` | functions of one value, scales, and what stays on the host |
 //! | `bias` | what quantising shifts in means, given back to the biases |
 //! | [`noise`] | what quantising costs, output by output and layer by layer |
@@ -26,6 +29,8 @@
 //! costs little. What has no integer form, and a softmax, stays in f32 in `@host` if nothing that multiplies and
 //! accumulates follows; otherwise it is an error that lists every such op.
 //!
+//! What a model quantises itself keeps its scales, zero points and integers; the rest is calibrated.
+//!
 //! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is `SINGLE_ROUND`, and
 //! `scale32` but for sums of 48 bits, its values within what TOSA allows; accumulators cannot overflow, whatever the input.
 //!
@@ -34,12 +39,15 @@
 mod analyse;
 mod bias;
 pub mod calibrate;
+mod dynamic;
 mod entropy;
+mod fixed;
 pub mod forward;
 mod function;
 mod gemm;
 mod host;
 mod integer;
+mod integers;
 mod kernels;
 mod lower;
 pub mod mixed;
@@ -92,6 +100,10 @@ pub struct QuantReport {
     pub n_rescales: usize,
     /// The layers (or arguments) whose results are `i16`, each once.
     pub i16_layers: Vec<String>,
+    /// Convolutions whose weights the model gives as integers that the machine cannot hold as they are.
+    pub n_requantised: usize,
+    /// Values whose scale and zero point are the model's own.
+    pub n_fixed: usize,
     /// The ops that stay f32 on the host.
     pub host_ops: Vec<UnsupportedOp>,
     /// Every value that has become integers, in the order in which `@main` computes them.
@@ -121,7 +133,7 @@ pub fn quantise(
 ) -> Result<QuantReport, PassError> {
     let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
     let block = module.entry_block(func);
-    let plan = plan(module, func, calibration, options)?;
+    let (plan, fixed) = plan(module, func, calibration, options)?;
     let i16_layers = i16_layers(module, func, &plan);
 
     let old: BTreeSet<OpId> = module.block_ops(block).iter().copied().collect();
@@ -132,17 +144,24 @@ pub fn quantise(
     };
     let needs_host = plan.results != returned;
     if needs_host {
-        host::add_host(module, &plan, &returned, res_attrs.clone());
+        host::add_host(module, &plan, &fixed, &returned, res_attrs.clone());
     }
-    let corrections = calibration.corrections(module, func);
+    // What is given is exact: there is nothing to correct.
+    let corrections =
+        if fixed.is_rewritten { BTreeMap::new() } else { calibration.corrections(module, func) };
     let mut lowering = lower::Lowering::new(module, block, &plan, &corrections);
     lowering.run();
+    let meaning = |value: &ValueId| fixed.ports.get(value).copied();
     let results: Vec<(ValueId, Option<QuantParams>)> = (plan.results.iter())
-        .map(|&value| (lowering.integer(value), lowering.done.get(&value).map(|q| q.params)))
+        .map(|&value| {
+            let params = lowering.done.get(&value).map(|q| q.params);
+            (lowering.integer(value), meaning(&value).or(params))
+        })
         .collect();
     let done = |real: &ValueId| {
         let quantised = lowering.done.get(real)?;
-        Some(QuantisedValue { real: *real, integer: quantised.value, params: quantised.params })
+        let real = if fixed.is_rewritten { *fixed.origins.get(real)? } else { *real };
+        Some(QuantisedValue { real, integer: quantised.value, params: quantised.params })
     };
     let args = lowering.module.args(block).to_vec();
     let computed = plan.ops.iter().map(|&op| lowering.module.result(op));
@@ -153,25 +172,35 @@ pub fn quantise(
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
     }
+    report.n_fixed = fixed.params.len();
     report.host_ops = plan.host_ops.iter().map(|&op| UnsupportedOp::new(module, op, STAYS_ON_HOST)).collect();
     let result_attrs = result_attributes(module, &plan.results, &returned, res_attrs.as_ref(), &results);
     lower::remove(module, block, &old);
-    sign(module, func, &plan.params, &results, result_attrs);
+    let params: BTreeMap<_, _> =
+        plan.params.iter().map(|(value, params)| (*value, meaning(value).unwrap_or(*params))).collect();
+    sign(module, func, &params, &results, result_attrs);
     Phase::Quant.mark(module);
     Ok(report)
 }
 
-/// Decides how a function becomes integers.
+/// Decides how a function becomes integers. A model that comes quantised is first rewritten, see [`fixed`].
 fn plan(
-    module: &Module,
+    module: &mut Module,
     func: OpId,
     calibration: &Calibration,
     options: &QuantiseOptions,
-) -> Result<analyse::Plan, PassError> {
-    let ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
+) -> Result<(analyse::Plan, fixed::Fixed), PassError> {
+    let mut ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
     let wide = options.precision.wide_values(module, func);
-    let wishes = analyse::Wishes { ranges: &ranges, is_wide: &|value| wide.contains(&value) };
-    analyse::analyse(module, module.entry_block(func), &wishes)
+    let fixed = fixed::collapse(module, func, &mut ranges);
+    if fixed.is_rewritten && !wide.is_empty() {
+        let why = "the model brings its own scales of 8 bits: 16-bit activations cannot be chosen for it";
+        return Err(PassError::invalid(why));
+    }
+    let wishes =
+        analyse::Wishes { fixed: &fixed.params, ranges: &ranges, is_wide: &|value| wide.contains(&value) };
+    let plan = analyse::analyse(module, module.entry_block(func), &wishes)?;
+    Ok((plan, fixed))
 }
 
 /// The layers whose results are `i16`, each once, in order.
@@ -187,6 +216,31 @@ fn i16_layers(module: &Module, func: OpId, plan: &analyse::Plan) -> Vec<String> 
         }
     }
     layers
+}
+
+/// What a model says of its own quantisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenScales {
+    /// Values whose scale and zero point the model gives.
+    pub n_fixed: usize,
+    /// Activations whose scale the model computes from the data, and that get a calibrated one here.
+    pub n_dynamic: usize,
+    /// Whether some values need the range of a calibration.
+    pub needs_calibration: bool,
+}
+
+/// Looks for scales that the model itself gives.
+pub fn given_scales(module: &Module) -> GivenScales {
+    let mut module = module.clone();
+    let Some(func) = module.function("main") else {
+        return GivenScales { n_fixed: 0, n_dynamic: 0, needs_calibration: true };
+    };
+    let mut none = calibrate::Ranges::default();
+    let fixed = fixed::collapse(&mut module, func, &mut none);
+    let wishes = analyse::Wishes { fixed: &fixed.params, ranges: &none, is_wide: &|_| false };
+    let needs_calibration =
+        fixed.params.is_empty() || analyse::analyse(&module, module.entry_block(func), &wishes).is_err();
+    GivenScales { n_fixed: fixed.params.len(), n_dynamic: fixed.n_dynamic, needs_calibration }
 }
 
 /// The dictionary of entry `index` of an array of dictionaries.
@@ -342,6 +396,10 @@ impl Pass for Quantise {
         }
         context.count("convolutions", report.n_convolutions as u64);
         context.count("tables", report.n_tables as u64);
+        if report.n_fixed > 0 {
+            context.count("values quantised by the model", report.n_fixed as u64);
+            context.count("weights quantised anew", report.n_requantised as u64);
+        }
         context.count("host ops", report.host_ops.len() as u64);
         context.insert(report);
         Ok(Changed::Yes)

@@ -72,6 +72,13 @@ impl QuantParams {
         }
     }
 
+    /// The nearest `i8` (of two, the even one), saturated, dividing in single precision as a model that comes quantised
+    /// does.
+    pub(super) fn quantise_single(self, real: f32) -> i8 {
+        let steps = f64::from((real / self.scale as f32).round_ties_even());
+        (steps + self.zero_point as f64).clamp(-128.0, 127.0) as i8
+    }
+
     /// The real number an integer stands for.
     pub fn dequantise(self, q: i64) -> f64 {
         self.scale * (q - self.zero_point) as f64

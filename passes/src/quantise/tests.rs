@@ -12,6 +12,8 @@ use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, Type, ValueId
 
 use super::*;
 
+mod given;
+
 /// A network under construction: one f32 argument, seeded weights.
 pub(crate) struct Net {
     pub(crate) module: Module,

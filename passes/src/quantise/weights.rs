@@ -23,6 +23,8 @@ pub(super) enum ChannelAxis {
 /// Weights of one convolution.
 pub(super) struct QuantWeights {
     pub weight: Tensor,
+    /// The integer that stands for a weight of 0.
+    pub zero_point: i64,
     pub bias: Tensor,
     /// The real step of a weight, a channel each.
     pub scales: Vec<f64>,
@@ -88,6 +90,7 @@ pub(super) fn quantise_weights(
     };
     Some(QuantWeights {
         weight: Tensor::i8(weight.shape(), quantised),
+        zero_point: 0,
         bias,
         scales: channels.iter().map(|c| c.2).collect(),
         bounds: channels.iter().map(|c| c.3).collect(),

@@ -23,7 +23,8 @@ pub(super) fn normalise(module: &mut Module, block: BlockId) -> Result<(), PassE
             continue;
         }
         // Sums, and elementwise ops, widen their operands themselves; but a cast cannot be left to both.
-        let users = &users[module.result(op)];
+        let &[result] = module.op(op).results() else { continue };
+        let users = &users[result];
         let are_all =
             |is: fn(&Op) -> bool| !users.is_empty() && users.iter().all(|&user| is(&module.op(user).op));
         if !are_all(select::is_binary) && !are_all(|op| matches!(op, Op::ReduceSum(_))) {

@@ -131,7 +131,7 @@ pub(super) fn check_kernel(node: &Node<'_>, rank: usize, kernel: [i64; 2]) -> Lo
     Ok(())
 }
 
-fn n_groups(node: &Node<'_>, n_in: usize, n_out: usize) -> Lowered<usize> {
+pub(super) fn n_groups(node: &Node<'_>, n_in: usize, n_out: usize) -> Lowered<usize> {
     match usize::try_from(node.int("group", 1)?) {
         Ok(group) if group > 0 && n_in.is_multiple_of(group) && n_out.is_multiple_of(group) => Ok(group),
         _ => invalid!("`group` does not divide {n_in} and {n_out} channels"),
@@ -174,7 +174,7 @@ fn grouped(
     if n_per_group == 1 && group > 1 {
         // [C*M, 1, KH, KW] -> [KH, KW, C, M]
         let weight = weight.reshaped([group, n_out / group, kh, kw]).transposed(&[2, 3, 0, 1]);
-        let weight = lo.em.constant(weight.to_tensor()?);
+        let weight = lo.em.array(&weight)?;
         let bias = lo.em.floats([n_out], bias.to_vec());
         return Ok(lo.em.depthwise(x, weight, bias, window));
     }
@@ -183,7 +183,7 @@ fn grouped(
     for (index, bias) in bias.chunks(n_out / group).enumerate() {
         let part = if group == 1 { x } else { lo.em.slice_axis(x, 3, index * n_per_group, n_per_group) };
         let weight = part_of(&weight, index, group);
-        let weight = lo.em.constant(weight.to_tensor()?);
+        let weight = lo.em.array(&weight)?;
         let bias = lo.em.floats([bias.len()], bias.to_vec());
         parts.push(lo.em.conv2d(part, weight, bias, window));
     }

@@ -42,7 +42,7 @@ impl Lowering {
             _ => vec![n_rows, 1, 1, k],
         };
         let input = self.in_order_as(x, &identity, &ir_shape);
-        let weight = self.em.constant(weight.transposed(&[1, 0]).reshaped([m, 1, 1, k]).to_tensor()?);
+        let weight = self.em.array(&weight.transposed(&[1, 0]).reshaped([m, 1, 1, k]))?;
         let out = self.em.conv2d(input, weight, bias, &POINT);
         Ok(View::plain(out, out_shape, &identity, DataType::Float).into())
     }
@@ -60,12 +60,12 @@ impl Lowering {
         let ir_shape = self.em.shape(x.value).to_vec();
         let out = match ir_shape[..] {
             [1, h, w, c] => {
-                let weight = self.em.constant(weight.reshaped([m, h, w, c]).to_tensor()?);
+                let weight = self.em.array(&weight.reshaped([m, h, w, c]))?;
                 self.em.conv2d(x.value, weight, bias, &Window { kernel: [h as i64, w as i64], ..POINT })
             }
             _ => {
                 let input = self.em.reshape(x.value, &[1, 1, 1, k]);
-                let weight = self.em.constant(weight.reshaped([m, 1, 1, k]).to_tensor()?);
+                let weight = self.em.array(&weight.reshaped([m, 1, 1, k]))?;
                 self.em.conv2d(input, weight, bias, &POINT)
             }
         };

@@ -14,6 +14,7 @@ mod linear;
 mod norm;
 mod order;
 mod pool;
+mod quantised;
 mod reduce;
 mod resample;
 mod resize;
@@ -30,6 +31,7 @@ use super::emit::Emitter;
 use super::error::{Lowered, invalid, unsupported};
 use super::graph::Node;
 use super::layout::{Relayouts, Value, View, channels_last};
+pub(super) use quantised::dequantise;
 
 /// The function that lowers a node of one operator.
 pub(super) type LowerFn = fn(&mut Lowering, &Node<'_>) -> Lowered<Vec<Value>>;
@@ -37,8 +39,10 @@ pub(super) type LowerFn = fn(&mut Lowering, &Node<'_>) -> Lowered<Vec<Value>>;
 /// An ONNX operator that the importer knows.
 #[derive(Clone, Copy)]
 pub struct OpSupport {
-    /// The operator, in ONNX's own domain.
+    /// The operator.
     pub name: &'static str,
+    /// Its domain; empty for ONNX's own.
+    pub domain: &'static str,
     /// The first version of the operator set whose definition is understood.
     pub since_opset: i64,
     /// What is supported of it.
@@ -52,26 +56,42 @@ impl std::fmt::Debug for OpSupport {
     }
 }
 
-/// Every ONNX operator that the importer knows, by name.
-pub fn supported_ops() -> &'static [OpSupport] {
-    OPS
+/// Every operator that the importer knows: those of ONNX's own domain by name, then those of others.
+pub fn supported_ops() -> impl Iterator<Item = &'static OpSupport> {
+    OPS.iter().chain(quantised::MICROSOFT)
 }
 
 /// The row of an operator.
-pub(super) fn find(op_type: &str) -> Option<&'static OpSupport> {
-    OPS.binary_search_by(|op| op.name.cmp(op_type)).ok().map(|at| &OPS[at])
+pub(super) fn find(domain: &str, op_type: &str) -> Option<&'static OpSupport> {
+    let table = match domain {
+        "" | "ai.onnx" => OPS,
+        MICROSOFT_DOMAIN => quantised::MICROSOFT,
+        _ => return None,
+    };
+    table.binary_search_by(|op| op.name.cmp(op_type)).ok().map(|at| &table[at])
 }
+
+/// The domain of onnxruntime's own operators.
+pub(super) const MICROSOFT_DOMAIN: &str = "com.microsoft";
 
 /// The highest version of ONNX's operator set that was considered.
 pub(super) const MAX_OPSET: i64 = 24;
 
 macro_rules! table {
-    ($($name:ident since $since:literal, $lower:path, $notes:literal;)+) => {
-        &[$(OpSupport { name: stringify!($name), since_opset: $since, notes: $notes, lower: $lower }),+]
+    ($domain:expr, $($name:ident since $since:literal, $lower:path, $notes:literal;)+) => {
+        &[$($crate::import::lower::OpSupport {
+            name: stringify!($name),
+            domain: $domain,
+            since_opset: $since,
+            notes: $notes,
+            lower: $lower,
+        }),+]
     };
 }
+use table;
 
 const OPS: &[OpSupport] = table! {
+    "",
     Abs since 1, elementwise::unary, "f32; i8, i16, i32, wrapping";
     Add since 1, elementwise::binary, "f32; integers of up to 32 bits, wrapping";
     And since 1, elementwise::binary, "";
@@ -90,12 +110,15 @@ const OPS: &[OpSupport] = table! {
     Constant since 1, shape::folded, "dense tensors and numbers";
     ConstantOfShape since 9, shape::folded, "constant shape";
     Conv since 1, conv::conv, "1-D to 3-D; grouped, depthwise, dilated; constant weights";
+    ConvInteger since 10, quantised::conv_integer, "1-D and 2-D; constant weights; one zero point a tensor";
     ConvTranspose since 1, conv_transpose::conv_transpose, "1-D to 3-D; grouped, dilated; constant weights";
     Cos since 7, elementwise::unary, "";
     CumSum since 11, index::cumulative_sum, "f32, by a product with a triangle of ones; integers of up to 32 bits along up to 64";
     DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
+    DequantizeLinear since 10, quantised::dequantize_linear, "8, 16 and 32 bits; constant scales";
     Div since 1, elementwise::binary, "f32; integers of up to 32 bits, truncating";
     Dropout since 1, shape::identity, "inference";
+    DynamicQuantizeLinear since 11, quantised::dynamic_quantize_linear, "";
     Einsum since 12, einsum::einsum, "f32; no diagonals; transposes and matrix products";
     Elu since 1, elementwise::unary, "";
     Equal since 1, elementwise::binary, "";
@@ -131,6 +154,7 @@ const OPS: &[OpSupport] = table! {
     LpNormalization since 1, norm::lp, "";
     LpPool since 2, pool::lp, "1-D to 3-D; dilated";
     MatMul since 1, linear::matmul, "a constant right side becomes a 1x1 convolution";
+    MatMulInteger since 10, quantised::matmul_integer, "constant right side; one zero point a tensor";
     Max since 1, elementwise::variadic, "";
     MaxPool since 1, pool::max, "1-D to 3-D; dilated; indices by comparing tap after tap";
     Mean since 1, elementwise::variadic, "";
@@ -146,6 +170,9 @@ const OPS: &[OpSupport] = table! {
     PRelu since 1, elementwise::prelu, "";
     Pad since 1, shape::pad, "constant, reflect, edge, wrap; constant amounts; negative ones crop";
     Pow since 1, elementwise::binary, "f32, to floats and integers";
+    QLinearConv since 10, quantised::conv, "as Conv";
+    QLinearMatMul since 10, quantised::matmul, "as MatMul";
+    QuantizeLinear since 10, quantised::quantize_linear, "8 and 16 bits; constant scales";
     RMSNormalization since 23, norm::rms, "constant scale";
     Range since 11, shape::folded, "constant";
     Reciprocal since 1, elementwise::unary, "";
@@ -264,7 +291,7 @@ impl Lowering {
         if array.len() == 0 {
             unsupported!("an empty constant is used at run time");
         }
-        let id = self.em.constant(array.to_tensor()?);
+        let id = self.em.array(array)?;
         let identity: Vec<_> = (0..array.shape.len()).collect();
         let view = View::plain(id, array.shape.clone(), &identity, array.dtype);
         self.constants.insert(key, (Arc::clone(array), view.clone()));
@@ -275,7 +302,7 @@ impl Lowering {
     pub(super) fn result_view(&mut self, value: &Value) -> Lowered<View> {
         match value {
             Value::Const(array) if array.len() == 0 => {
-                let id = self.em.constant(array.to_tensor()?);
+                let id = self.em.array(array)?;
                 let identity: Vec<_> = (0..array.shape.len()).collect();
                 Ok(View::plain(id, array.shape.clone(), &identity, array.dtype))
             }
@@ -356,9 +383,7 @@ impl Lowering {
                 for operand in operands {
                     values.push(match operand {
                         Value::View(view) => self.em.reshape(view.value, &ir_shape),
-                        Value::Const(array) => {
-                            self.em.constant(array.reshaped(vec![1; ir_shape.len()]).to_tensor()?)
-                        }
+                        Value::Const(array) => self.em.array(&array.reshaped(vec![1; ir_shape.len()]))?,
                     });
                 }
                 return Ok(Aligned { values, shape, axes, like: Some(like) });
@@ -387,7 +412,7 @@ impl Lowering {
                     let ir_shape: Vec<_> = axes.iter().map(|axis| axis.map_or(1, |a| lead[a])).collect();
                     let full_perm: Vec<_> = missing.iter().chain(&perm).copied().collect();
                     let array = array.reshaped(lead).transposed(&full_perm).reshaped(ir_shape);
-                    values.push(self.em.constant(array.to_tensor()?));
+                    values.push(self.em.array(&array)?);
                 }
             }
         }
@@ -427,6 +452,8 @@ mod tests {
     #[test]
     fn the_table_is_sorted_for_lookup() {
         assert!(OPS.is_sorted_by_key(|op| op.name));
-        assert!(find("Conv").is_some() && find("NoSuchOp").is_none());
+        assert!(quantised::MICROSOFT.is_sorted_by_key(|op| op.name));
+        assert!(find("", "Conv").is_some() && find("", "NoSuchOp").is_none());
+        assert!(find(MICROSOFT_DOMAIN, "QGemm").is_some() && find(MICROSOFT_DOMAIN, "Conv").is_none());
     }
 }

@@ -1,0 +1,595 @@
+//! Models that come quantised: turns the integers of the import phase back into reals that have their scale and zero
+//! point fixed.
+//!
+//! The importer writes quantising and dequantising as arithmetic on `i32`. [`collapse`] rewrites the body of `@main`
+//! so that it is f32 throughout again, as if the model had never been quantised, but for a `tosa.identity` where a
+//! value was rounded; [`Fixed`] says which integers the identity's result has. From there on a quantised model is
+//! lowered like any other: an identity that follows a convolution is that convolution's rescale, one between two
+//! scales a table.
+//!
+//! While rewriting, each integer value of the old body is a [`Raw`]: an affine function of a real value of the new
+//! one. A `cast`, a sum with a constant and a product with a constant only change that function, so the usual chain of
+//! dequantising comes out as the real itself; ops that move or select elements are applied to it. An integer that is
+//! used in any other way is computed from the real, and the quantiser says what it thinks of the result.
+//!
+//! A body without integers is left as it is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use strata_ir::attr::{FunctionType, NanMode};
+use strata_ir::dialect::{Add, Cast, Clamp, FuncReturn, Identity, Mul, Sub};
+use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, Type, ValueId};
+
+use super::QuantParams;
+use super::calibrate::{Range, Ranges};
+use super::dynamic::{Product, Scaled};
+
+/// What the model says about integers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fixed {
+    /// Whether the body held integers, so that its values are others now.
+    pub is_rewritten: bool,
+    /// The values of the old body that values of the new one are.
+    pub origins: BTreeMap<ValueId, ValueId>,
+    /// The integers of values that the model quantises.
+    pub params: BTreeMap<ValueId, QuantParams>,
+    /// Activations whose scale the model computes from the data.
+    pub n_dynamic: usize,
+    /// How arguments and results that are integers for the user stand for what he sees.
+    pub ports: BTreeMap<ValueId, QuantParams>,
+}
+
+/// The step of an integer's real.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Step {
+    /// A number.
+    Known(f64),
+    /// Computed from the data: a value of the old body.
+    Dynamic(ValueId),
+}
+
+/// The integer that stands for 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Zero {
+    /// A number.
+    Known(i64),
+    /// Computed from the data: a value of the old body, and what was added.
+    Dynamic(ValueId, i64),
+}
+
+/// An integer value (or the same as a float): `real / step + zero`.
+#[derive(Clone, Debug)]
+pub(super) struct Raw {
+    pub real: Real,
+    pub step: Step,
+    pub zero: Zero,
+}
+
+/// Where the real of a [`Raw`] comes from.
+#[derive(Clone, Debug)]
+pub(super) enum Real {
+    /// It is a value of the new body.
+    Value(ValueId),
+    /// An integer product that is not emitted yet: what it is multiplied with becomes its weights' scale.
+    Product(Product),
+}
+
+/// The body under rewriting.
+pub(super) struct Rewriting<'a, 'r> {
+    pub module: &'a mut Module,
+    block: BlockId,
+    /// Values of the old body in the new one.
+    pub reals: BTreeMap<ValueId, ValueId>,
+    pub raws: BTreeMap<ValueId, Raw>,
+    /// How often a value of the old body is used.
+    pub n_uses: BTreeMap<ValueId, usize>,
+    /// Products as emitted.
+    pub scaled_products: BTreeMap<ValueId, Scaled>,
+    /// Identities by what they round and how.
+    rounded: BTreeMap<(ValueId, u64, i64), ValueId>,
+    pub loc: Location,
+    pub ranges: &'a mut Ranges<'r>,
+    fixed: Fixed,
+}
+
+/// Rewrites the body of `func` without integers. The ranges of old values are carried over to the new.
+pub(super) fn collapse(module: &mut Module, func: OpId, ranges: &mut Ranges<'_>) -> Fixed {
+    let block = module.entry_block(func);
+    if !holds_integers(module, block) {
+        return Fixed::default();
+    }
+    let old: std::collections::BTreeSet<OpId> = module.block_ops(block).iter().copied().collect();
+    let mut n_uses = BTreeMap::new();
+    for &op in &old {
+        for &operand in module.op(op).operands() {
+            *n_uses.entry(operand).or_insert(0) += 1;
+        }
+    }
+    let mut rewriting = Rewriting {
+        module,
+        block,
+        reals: BTreeMap::new(),
+        raws: BTreeMap::new(),
+        n_uses,
+        scaled_products: BTreeMap::new(),
+        rounded: BTreeMap::new(),
+        loc: Location::unknown(),
+        ranges,
+        fixed: Fixed { is_rewritten: true, ..Fixed::default() },
+    };
+    rewriting.arguments(func);
+    for &op in &rewriting.module.block_ops(block).to_vec() {
+        rewriting.loc = rewriting.module.op(op).loc.clone();
+        rewriting.rewrite(op);
+    }
+    let mut fixed = rewriting.fixed;
+    fixed.origins = rewriting.reals.into_iter().map(|(old, new)| (new, old)).collect();
+    module.erase_where(block, |op| old.contains(&op));
+    let results = module.terminator(block).map(|op| module.op(op).operands().to_vec()).unwrap_or_default();
+    let types = |module: &Module, values: &[ValueId]| -> Vec<Type> {
+        values.iter().map(|&value| module.ty(value).clone()).collect()
+    };
+    let inputs = types(module, module.args(block));
+    let results = types(module, &results);
+    if let Op::Func(func) = &mut module.op_mut(func).op {
+        func.function_type = FunctionType { inputs, results };
+    }
+    fixed
+}
+
+/// Whether a body casts to integers or from an argument of 8 bits.
+fn holds_integers(module: &Module, block: BlockId) -> bool {
+    module.block_ops(block).iter().any(|&op| {
+        let data = module.op(op);
+        let is_i32 = |value: ValueId| elem(module, value) == Some(ElemType::I32);
+        match &data.op {
+            Op::Cast(_) => {
+                let constant = module.constant(data.operands()[0]).is_some();
+                !constant && (is_i32(data.operands()[0]) || is_i32(module.result(op)))
+            }
+            _ => false,
+        }
+    })
+}
+
+fn elem(module: &Module, value: ValueId) -> Option<ElemType> {
+    module.ty(value).as_tensor().map(|ty| ty.elem)
+}
+
+/// The only element of a constant, or of one computed from a constant by `reciprocal`, in which case the constant's.
+fn divisor(module: &Module, value: ValueId) -> Option<f64> {
+    if let Some(factor) = scalar(module, value) {
+        return Some(f64::from((1.0 / factor) as f32));
+    }
+    let data = module.op(module.defining_op(value)?);
+    matches!(data.op, Op::Reciprocal(_)).then(|| scalar(module, data.operands()[0]))?
+}
+
+/// The only element of a constant.
+pub(super) fn scalar(module: &Module, value: ValueId) -> Option<f64> {
+    let tensor = &module.constant(value)?.tensor;
+    match (tensor.n_elements(), tensor.as_f32()) {
+        (1, Some(values)) => Some(f64::from(values[0])),
+        (1, None) => tensor.data().int_at(0).map(|q| q as f64),
+        _ => None,
+    }
+}
+
+/// The only element of a constant, if it is a whole number.
+fn whole(module: &Module, value: ValueId) -> Option<i64> {
+    scalar(module, value).filter(|v| v.fract() == 0.0).map(|v| v as i64)
+}
+
+/// Whether an op only moves or selects elements of its first operand, so that it does the same to integers and reals.
+fn moves(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::MaxPool2d(_)
+            | Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::Slice(_)
+            | Op::Tile(_)
+            | Op::Reverse(_)
+            | Op::ReduceMax(_)
+            | Op::ReduceMin(_)
+            | Op::Gather(_)
+            | Op::Identity(_)
+    )
+}
+
+impl Rewriting<'_, '_> {
+    /// The definition of an old value.
+    pub(super) fn def(&self, value: ValueId) -> Option<(&Op, &[ValueId])> {
+        let data = self.module.op(self.module.defining_op(value)?);
+        Some((&data.op, data.operands()))
+    }
+
+    pub(super) fn append(
+        &mut self,
+        op: impl Into<Op>,
+        operands: &[ValueId],
+        shape: &[usize],
+        elem: ElemType,
+    ) -> ValueId {
+        let ty = Type::tensor(shape, elem);
+        let op = self.module.append(self.block, op, operands, &[ty], self.loc.clone());
+        self.module.result(op)
+    }
+
+    pub(super) fn constant(&mut self, tensor: Tensor) -> ValueId {
+        self.module.append_const(self.block, tensor, self.loc.clone())
+    }
+
+    pub(super) fn shape(&self, value: ValueId) -> Vec<usize> {
+        self.module.tensor_ty(value).shape.clone()
+    }
+
+    fn scalar_for(&mut self, value: ValueId, number: f64) -> ValueId {
+        let shape = vec![1; self.shape(value).len()];
+        self.constant(Tensor::f32(shape, vec![number as f32]))
+    }
+
+    /// `x * factor`.
+    fn scaled(&mut self, x: ValueId, factor: f64) -> ValueId {
+        let factor = self.scalar_for(x, factor);
+        let shift = self.constant(Tensor::i8([1], vec![0]));
+        let shape = self.shape(x);
+        self.append(Mul {}, &[x, factor, shift], &shape, ElemType::F32)
+    }
+
+    /// A value rounded to given integers.
+    fn round(&mut self, x: ValueId, params: QuantParams) -> ValueId {
+        let key = (x, params.scale.to_bits(), params.zero_point);
+        if let Some(&value) = self.rounded.get(&key) {
+            return value;
+        }
+        let shape = self.shape(x);
+        let value = self.append(Identity {}, &[x], &shape, ElemType::F32);
+        self.rounded.insert(key, value);
+        self.fixed.params.insert(value, params);
+        value
+    }
+
+    /// Arguments of 8 bits become reals: with the scale that their dequantisation gives them, else 1.
+    fn arguments(&mut self, func: OpId) {
+        let attrs = match &self.module.op(func).op {
+            Op::Func(func) => func.arg_attrs.clone(),
+            _ => None,
+        };
+        for (index, arg) in self.module.args(self.block).to_vec().into_iter().enumerate() {
+            self.reals.insert(arg, arg);
+            let least = match super::dictionary(attrs.as_ref(), index).get("strata.dtype") {
+                Some(Attribute::Str(dtype)) if dtype == "u8" => 0,
+                Some(Attribute::Str(dtype)) if dtype == "i8" => -128,
+                _ => continue,
+            };
+            let (scale, zero) = self.dequantisation(arg).unwrap_or((1.0, 0));
+            let params = QuantParams::i8(scale, zero - least - 128);
+            if !(-128..=127).contains(&params.zero_point) {
+                continue;
+            }
+            let ty = self.module.tensor_ty(arg).with_elem(ElemType::F32);
+            self.module.set_ty(arg, ty);
+            self.fixed.params.insert(arg, params);
+            self.fixed.ports.insert(arg, QuantParams::i8(1.0, -128 - least));
+            let raw = Raw { real: Real::Value(arg), step: Step::Known(scale), zero: Zero::Known(zero) };
+            self.raws.insert(arg, raw);
+        }
+    }
+
+    /// Scale and zero point with which an integer value is dequantised, by the first op that does.
+    fn dequantisation(&self, value: ValueId) -> Option<(f64, i64)> {
+        let users = |value: ValueId| {
+            let ops = self.module.block_ops(self.block).iter().map(|&op| self.module.op(op));
+            ops.filter(move |data| data.operands().contains(&value))
+        };
+        users(value).find_map(|data| {
+            let result = *data.results().first()?;
+            match &data.op {
+                Op::Sub(_) => {
+                    let (scale, zero) = self.dequantisation(result)?;
+                    Some((scale, zero + whole(self.module, data.operands()[1])?))
+                }
+                Op::Add(_) => {
+                    let (scale, zero) = self.dequantisation(result)?;
+                    Some((scale, zero - whole(self.module, data.operands()[1])?))
+                }
+                Op::Cast(_) => users(result).find_map(|data| {
+                    let is_product = matches!(data.op, Op::Mul(_)) && data.operands()[0] == result;
+                    let scale = scalar(self.module, data.operands()[1])?;
+                    (is_product && scale > 0.0).then_some((scale, 0))
+                }),
+                op if moves(op) => self.dequantisation(result),
+                _ => None,
+            }
+        })
+    }
+
+    /// Emits what an op of the old body is in the new one.
+    fn rewrite(&mut self, op: OpId) {
+        let data = self.module.op(op);
+        let (kind, operands, results) = (data.op.clone(), data.operands().to_vec(), data.results().to_vec());
+        if kind.is_terminator() {
+            let results: Vec<_> = operands.iter().map(|&value| self.result(value)).collect();
+            self.module.append(self.block, FuncReturn {}, &results, &[], Location::unknown());
+            return;
+        }
+        let [result] = results[..] else {
+            return self.copy(&kind, &operands, &results);
+        };
+        if let Some(raw) = self.raw(&kind, &operands, result) {
+            self.raws.insert(result, raw);
+        } else if let Some(real) = self.real_result(&kind, &operands, result) {
+            self.take_range(result, real);
+            self.reals.insert(result, real);
+        } else {
+            self.copy(&kind, &operands, &results);
+        }
+    }
+
+    /// Gives a new value, and what it is a reshape of, the range of an old one, unless they have one.
+    fn take_range(&mut self, old: ValueId, new: ValueId) {
+        let mut next = Some(new);
+        while let Some(value) = next {
+            self.ranges.copy(old, value);
+            next = match self.def(value) {
+                Some((Op::Reshape(_), operands)) => Some(operands[0]),
+                _ => None,
+            };
+        }
+    }
+
+    fn copy(&mut self, kind: &Op, operands: &[ValueId], results: &[ValueId]) {
+        if let Some(Elements { tensor, name }) = kind.constant() {
+            let elements = Elements { tensor: Arc::clone(tensor), name: name.clone() };
+            let end = self.module.block_ops(self.block).len();
+            let value = self.module.insert_const_at(self.block, end, elements, self.loc.clone());
+            self.reals.insert(results[0], value);
+            return;
+        }
+        let operands: Vec<_> = operands.iter().map(|&value| self.value(value)).collect();
+        let types: Vec<_> = results.iter().map(|&value| self.module.ty(value).clone()).collect();
+        let op = self.module.append(self.block, kind.clone(), &operands, &types, self.loc.clone());
+        let copies = self.module.op(op).results().to_vec();
+        for (&old, new) in results.iter().zip(copies) {
+            self.ranges.copy(old, new);
+            self.reals.insert(old, new);
+        }
+    }
+
+    /// An old value in the new body, of its own type.
+    fn value(&mut self, old: ValueId) -> ValueId {
+        let Some(raw) = self.raws.get(&old).cloned() else {
+            return self.reals.get(&old).copied().unwrap_or(old);
+        };
+        let mut float = self.number(&raw);
+        if elem(self.module, old) != Some(ElemType::F32) || self.module.args(self.block).contains(&old) {
+            let shape = self.shape(float);
+            float = self.append(Cast {}, &[float], &shape, ElemType::I32);
+        }
+        float
+    }
+
+    /// The integers of a raw value as floats, computed from its real.
+    fn number(&mut self, raw: &Raw) -> ValueId {
+        let real = self.real(raw);
+        let (Step::Known(step), Zero::Known(zero)) = (raw.step, raw.zero) else {
+            // The scale depends on the data: the quantiser reports the cast that this becomes.
+            return real;
+        };
+        let steps = if step == 1.0 { real } else { self.scaled(real, 1.0 / step) };
+        let bounds = self.ends(real).map(|[low, high]| Range {
+            low: (f64::from(low) / step) as f32,
+            high: (f64::from(high) / step) as f32,
+        });
+        if let Some(range) = bounds {
+            self.ranges.derive(steps, range);
+        }
+        if zero == 0 {
+            return steps;
+        }
+        let term = self.scalar_for(steps, zero as f64);
+        let shape = self.shape(steps);
+        let sum = self.append(Add {}, &[steps, term], &shape, ElemType::F32);
+        let bounds = bounds.map(|r| Range { low: r.low + zero as f32, high: r.high + zero as f32 });
+        if let Some(range) = bounds {
+            self.ranges.derive(sum, range);
+        }
+        sum
+    }
+
+    /// The least and the greatest real of a value that is rounded.
+    fn ends(&self, value: ValueId) -> Option<[f32; 2]> {
+        let params = self.fixed.params.get(&value)?;
+        Some([params.dequantise(-128) as f32, params.dequantise(127) as f32])
+    }
+
+    /// The real of a raw value as a value of the new body.
+    pub(super) fn real(&mut self, raw: &Raw) -> ValueId {
+        match &raw.real {
+            Real::Value(value) => *value,
+            Real::Product(product) => self.product(product),
+        }
+    }
+
+    /// What the function returns for an old value.
+    fn result(&mut self, old: ValueId) -> ValueId {
+        let Some(raw) = self.raws.get(&old).cloned() else { return self.value(old) };
+        let (Real::Value(real), Zero::Known(zero)) = (&raw.real, raw.zero) else { return self.value(old) };
+        let Some(&params) = self.fixed.params.get(real) else { return self.value(old) };
+        // A value of its own, since the real itself may be a result too.
+        let shape = self.shape(*real);
+        let value = self.append(Identity {}, &[*real], &shape, ElemType::F32);
+        self.fixed.params.insert(value, params);
+        self.fixed.ports.insert(value, QuantParams::i8(1.0, params.zero_point - zero));
+        value
+    }
+
+    /// The result of an op as a raw value, if it is one.
+    fn raw(&mut self, kind: &Op, operands: &[ValueId], result: ValueId) -> Option<Raw> {
+        let first = operands.first().and_then(|value| self.raws.get(value)).cloned();
+        let Some(raw) = first else { return self.rounding(kind, operands, result) };
+        if let Some(raw) = self.product_of(kind, operands, &raw, result) {
+            return Some(raw);
+        }
+        let shifted = |term: i64| match raw.zero {
+            Zero::Known(zero) => Zero::Known(zero + term),
+            Zero::Dynamic(value, sofar) => Zero::Dynamic(value, sofar + term),
+        };
+        match kind {
+            Op::Cast(_) if elem(self.module, result) != Some(ElemType::I1) => Some(raw),
+            Op::Add(Add {}) => match whole(self.module, operands[1]) {
+                Some(term) => Some(Raw { zero: shifted(term), ..raw }),
+                None => self.dynamic_zero(&raw, operands[1]),
+            },
+            Op::Sub(Sub {}) => {
+                if let Some(term) = whole(self.module, operands[1]) {
+                    return Some(Raw { zero: shifted(-term), ..raw });
+                }
+                self.without_zero(&raw, operands[1])
+            }
+            // Saturation at the ends of the type, which rounding to 256 levels brings anyway.
+            Op::Maximum(_) | Op::Minimum(_) if matches!(raw.zero, Zero::Dynamic(..)) => Some(raw),
+            Op::Maximum(_) | Op::Minimum(_) => {
+                let (Step::Known(step), Zero::Known(zero)) = (raw.step, raw.zero) else { return None };
+                let bound = (scalar(self.module, operands[1])? - zero as f64) * step;
+                let real = self.real(&raw);
+                let bound = self.scalar_for(real, bound);
+                self.moved(kind, &[real, bound], raw)
+            }
+            Op::Pad(_) => {
+                let Zero::Known(zero) = raw.zero else { return None };
+                let value = match (scalar(self.module, operands[2])? - zero as f64, raw.step) {
+                    (0.0, _) => 0.0,
+                    (steps, Step::Known(step)) => steps * step,
+                    _ => return None,
+                };
+                let real = self.real(&raw);
+                let value = self.constant(Tensor::f32([1], vec![value as f32]));
+                let padding = self.value(operands[1]);
+                let shape = self.shape(result);
+                self.moved_to(kind, &[real, padding, value], &shape, raw)
+            }
+            Op::Concat(_) => {
+                let mut reals = Vec::new();
+                for value in operands {
+                    let other = self.raws.get(value)?.clone();
+                    if (other.step, other.zero) != (raw.step, raw.zero) {
+                        return None;
+                    }
+                    reals.push(self.real(&other));
+                }
+                let shape = self.shape(result);
+                self.moved_to(kind, &reals, &shape, raw)
+            }
+            kind if moves(kind) => {
+                let mut inputs = vec![self.real(&raw)];
+                inputs.extend(
+                    operands[1..].iter().map(|&value| self.reals.get(&value).copied().unwrap_or(value)),
+                );
+                let shape = self.shape(result);
+                self.moved_to(kind, &inputs, &shape, raw)
+            }
+            _ => None,
+        }
+    }
+
+    fn moved(&mut self, kind: &Op, operands: &[ValueId], raw: Raw) -> Option<Raw> {
+        let shape = self.shape(operands[0]);
+        self.moved_to(kind, operands, &shape, raw)
+    }
+
+    /// A raw value whose real is `kind` of the reals: it has their integers.
+    fn moved_to(&mut self, kind: &Op, operands: &[ValueId], shape: &[usize], raw: Raw) -> Option<Raw> {
+        let value = self.append(kind.clone(), operands, shape, ElemType::F32);
+        self.same_integers(operands[0], value);
+        Some(Raw { real: Real::Value(value), ..raw })
+    }
+
+    /// Gives a value of the new body the integers and the range of another.
+    pub(super) fn same_integers(&mut self, from: ValueId, to: ValueId) {
+        self.ranges.copy(from, to);
+        if let Some(&params) = self.fixed.params.get(&from) {
+            self.fixed.params.insert(to, params);
+        }
+    }
+
+    /// The dividend of a quotient as the importer writes it, and the reciprocal of its divisor: a product, which may be
+    /// corrected by what it leaves over times the reciprocal.
+    pub(super) fn quotient(&self, value: ValueId) -> Option<(ValueId, ValueId)> {
+        match self.def(value)? {
+            (Op::Mul(_), &[x, inverse, _]) => Some((x, inverse)),
+            (Op::Add(_), &[near, more]) => {
+                let (Op::Clamp(_), &[product]) = self.def(near)? else { return None };
+                let (Op::Mul(_), &[x, inverse, _]) = self.def(product)? else { return None };
+                let (Op::Mul(_), &[mut rest, again, _]) = self.def(more)? else { return None };
+                for _ in 0..4 {
+                    let (Op::Sub(_), &[before, part]) = self.def(rest)? else { return None };
+                    let (Op::Mul(_), _) = self.def(part)? else { return None };
+                    rest = before;
+                }
+                (rest == x && again == inverse).then_some((x, inverse))
+            }
+            _ => None,
+        }
+    }
+
+    /// A cast to integers that rounds a real: quantisation.
+    fn rounding(&mut self, kind: &Op, operands: &[ValueId], result: ValueId) -> Option<Raw> {
+        if !matches!(kind, Op::Cast(_)) || elem(self.module, result) != Some(ElemType::I32) {
+            return None;
+        }
+        if let Some(raw) = self.dynamic_rounding(operands[0]) {
+            self.fixed.n_dynamic += 1;
+            return Some(raw);
+        }
+        let (Op::Clamp(Clamp { min_val, max_val, nan_mode: NanMode::Propagate }), &[steps]) =
+            self.def(operands[0])?
+        else {
+            return None;
+        };
+        let (&Attribute::Float(least, _), &Attribute::Float(greatest, _)) = (min_val, max_val) else {
+            return None;
+        };
+        let (x, inverse) = self.quotient(steps)?;
+        let scale = divisor(self.module, inverse).filter(|scale| *scale > 0.0)?;
+        let zero_point = -128 - least as i64;
+        if greatest - least != 255.0 || !(-128..=127).contains(&zero_point) {
+            return None;
+        }
+        let x = self.value(x);
+        let real = self.round(x, QuantParams::i8(scale, zero_point));
+        Some(Raw { real: Real::Value(real), step: Step::Known(scale), zero: Zero::Known(0) })
+    }
+
+    /// The result of an op on raw values that is no integer: dequantisation, above all.
+    fn real_result(&mut self, kind: &Op, operands: &[ValueId], result: ValueId) -> Option<ValueId> {
+        if let Some(value) = self.folded(kind, operands) {
+            return Some(value);
+        }
+        match kind {
+            Op::Mul(_) => {
+                let (raw, factor) = match (self.raws.get(&operands[0]), self.raws.get(&operands[1])) {
+                    (Some(raw), None) => (raw.clone(), operands[1]),
+                    (None, Some(raw)) => (raw.clone(), operands[0]),
+                    _ => return None,
+                };
+                if let Real::Product(product) = &raw.real {
+                    return self.scaled_product(product, raw.step, factor, result);
+                }
+                let scale = scalar(self.module, factor)?;
+                let is_step = raw.step == Step::Known(scale) && raw.zero == Zero::Known(0);
+                is_step.then(|| self.real(&raw))
+            }
+            // The place of the greatest integer is that of the greatest real.
+            Op::Argmax(_) => {
+                let raw = self.raws.get(&operands[0])?.clone();
+                let real = self.real(&raw);
+                let shape = self.shape(result);
+                Some(self.append(kind.clone(), &[real], &shape, ElemType::I32))
+            }
+            _ => None,
+        }
+    }
+}
