@@ -101,8 +101,9 @@ impl Emitter {
 fn spread(shape: &[usize], groups: &[u32]) -> (Vec<usize>, Vec<u32>) {
     let strides = strides(shape);
     let varies = |axis: usize| {
-        (0..groups.len())
-            .any(|at| (at / strides[axis]) % shape[axis] > 0 && groups[at] != groups[at - strides[axis]])
+        (0..groups.len()).any(|at| {
+            !(at / strides[axis]).is_multiple_of(shape[axis]) && groups[at] != groups[at - strides[axis]]
+        })
     };
     let kept: Vec<bool> = (0..shape.len()).map(varies).collect();
     let reduced: Vec<usize> = shape.iter().zip(&kept).map(|(&e, &kept)| if kept { e } else { 1 }).collect();

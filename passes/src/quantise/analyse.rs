@@ -590,10 +590,10 @@ impl<'a> Analysis<'a> {
             groups.fix(value, params);
         }
         for (&value, lookup) in lookups {
-            if let (None, Some(given)) = (groups.params(value), groups.params(lookup.base)) {
-                if let Some(params) = same_integers(&lookup.function, given) {
-                    groups.fix(value, params);
-                }
+            if let (None, Some(given)) = (groups.params(value), groups.params(lookup.base))
+                && let Some(params) = same_integers(&lookup.function, given)
+            {
+                groups.fix(value, params);
             }
         }
         for &op in ops.iter().filter(|&&op| keeps_scale(self.op(op))) {

@@ -176,7 +176,7 @@ impl Rewriting<'_, '_> {
         let shape = self.shape(result);
         if let (Op::Reshape(_), Real::Product(product)) = (kind, &raw.real) {
             let keeps_channels = shape.last() == product.shape.last();
-            let product = Product { shape, ..product.clone() };
+            let product = Box::new(Product { shape, ..Product::clone(product) });
             return keeps_channels.then(|| Raw { real: Real::Product(product), ..raw.clone() });
         }
         if let (Op::Sub(_), Real::Product(product)) = (kind, &raw.real) {
@@ -217,7 +217,7 @@ impl Rewriting<'_, '_> {
             _ => Product { op: kind.clone(), input, weight, zero_point, conv_shape: shape.clone(), shape },
         };
         let zero = if is_pending { raw.zero } else { Zero::Known(0) };
-        Some(Raw { real: Real::Product(self.with_padding(product)), step: raw.step, zero })
+        Some(Raw { real: Real::Product(Box::new(self.with_padding(product))), step: raw.step, zero })
     }
 
     /// Takes padding with 0 before a convolution into it.

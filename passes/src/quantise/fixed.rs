@@ -72,7 +72,7 @@ pub(super) enum Real {
     /// It is a value of the new body.
     Value(ValueId),
     /// An integer product that is not emitted yet: what it is multiplied with becomes its weights' scale.
-    Product(Product),
+    Product(Box<Product>),
 }
 
 /// The body under rewriting.

@@ -10,6 +10,7 @@ mod einsum;
 mod elementwise;
 mod index;
 mod integer;
+mod integer_product;
 mod linear;
 mod norm;
 mod order;
@@ -110,7 +111,7 @@ const OPS: &[OpSupport] = table! {
     Constant since 1, shape::folded, "dense tensors and numbers";
     ConstantOfShape since 9, shape::folded, "constant shape";
     Conv since 1, conv::conv, "1-D to 3-D; grouped, depthwise, dilated; constant weights";
-    ConvInteger since 10, quantised::conv_integer, "1-D and 2-D; constant weights; one zero point a tensor";
+    ConvInteger since 10, integer_product::conv_integer, "1-D and 2-D; constant weights; one zero point a tensor";
     ConvTranspose since 1, conv_transpose::conv_transpose, "1-D to 3-D; grouped, dilated; constant weights";
     Cos since 7, elementwise::unary, "";
     CumSum since 11, index::cumulative_sum, "f32, by a product with a triangle of ones; integers of up to 32 bits along up to 64";
@@ -154,7 +155,7 @@ const OPS: &[OpSupport] = table! {
     LpNormalization since 1, norm::lp, "";
     LpPool since 2, pool::lp, "1-D to 3-D; dilated";
     MatMul since 1, linear::matmul, "a constant right side becomes a 1x1 convolution";
-    MatMulInteger since 10, quantised::matmul_integer, "constant right side; one zero point a tensor";
+    MatMulInteger since 10, integer_product::matmul_integer, "constant right side; one zero point a tensor";
     Max since 1, elementwise::variadic, "";
     MaxPool since 1, pool::max, "1-D to 3-D; dilated; indices by comparing tap after tap";
     Mean since 1, elementwise::variadic, "";
