@@ -78,7 +78,11 @@ impl Compiler {
         samples: &Samples,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Calibration, Chosen), CompileError> {
-        let ptq = &self.options.ptq;
+        let mut ptq = self.options.ptq.clone();
+        if matches!(self.options.calibration, CalibrationData::Noise { .. }) {
+            // What noise shows of single channels and of means is nothing to fit a network to.
+            (ptq.equalise, ptq.bias_correction) = (false, false);
+        }
         ptq.prepare(modules, samples)?;
         let module = modules.first().ok_or_else(|| missing("a network"))?;
         let mut calibration = Calibration::collect(module, samples)?;
