@@ -26,9 +26,9 @@ use crate::session::{self, RunError};
 pub struct PtqOptions {
     /// How activation ranges are chosen: `min-max`, `percentile`, `mse` or `entropy`.
     pub range: String,
-    /// Whether the f32 network is equalised first.
+    /// Whether the f32 network is equalised first; a compile without calibration data does not.
     pub equalise: bool,
-    /// Whether biases are corrected on the calibration samples.
+    /// Whether biases are corrected on the calibration samples; likewise.
     pub bias_correction: bool,
 }
 

@@ -83,7 +83,7 @@ pub(super) struct PtqArgs {
     /// How the range of an activation is chosen
     #[arg(long, default_value = "mse", value_parser = ["min-max", "percentile", "mse", "entropy"])]
     range: String,
-    /// Equalise the channels of convolutions first, which changes nothing in f32
+    /// Equalise the channels of convolutions first, which changes nothing in f32; needs calibration data
     #[arg(long, value_enum, default_value = "on", value_name = "on|off")]
     equalise: Switch,
     /// Correct biases for the mean shift that quantising makes on the calibration data

@@ -83,7 +83,6 @@ impl Compiler {
         samples: &Samples,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Calibration, Chosen), CompileError> {
-        let ptq = &self.options.ptq;
         let module = modules.first().ok_or_else(|| missing("a network"))?;
         let given = quantise::given_scales(module);
         if given.n_fixed + given.n_dynamic > 0 {
@@ -93,6 +92,11 @@ impl Compiler {
                 if needed { Calibration::collect(module, samples)? } else { Calibration::none() };
             let chosen = self.precision(module, &calibration, samples, observer)?;
             return Ok((calibration, chosen));
+        }
+        let mut ptq = self.options.ptq.clone();
+        if matches!(self.options.calibration, CalibrationData::Noise { .. }) {
+            // What noise shows of single channels and of means is nothing to fit a network to.
+            (ptq.equalise, ptq.bias_correction) = (false, false);
         }
         ptq.prepare(modules, samples)?;
         let module = modules.first().ok_or_else(|| missing("a network"))?;

@@ -5,6 +5,7 @@ import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import accuracy
 import bad_input
 import bits
 import classify
@@ -20,7 +21,7 @@ import tosa_suite
 import vectors
 from harness import Failed, Skipped
 
-MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, quantised, operators, tosa_suite, headline]
+MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, quantised, operators, tosa_suite, accuracy, headline]
 
 
 def outcome(check):
@@ -38,9 +39,12 @@ def outcome(check):
 def main():
     parser = argparse.ArgumentParser(prog="tests/slow/run")
     parser.add_argument("--list", action="store_true", help="only name the checks")
+    parser.add_argument("--accuracy-table", metavar="FILE", help="only write what the accuracy checks measure as a page")
     parser.add_argument("--jobs", type=int, default=2, help="checks that run at once (default: 2)")
     parser.add_argument("names", nargs="*", metavar="NAME", help="only checks whose name begins so")
     options = parser.parse_args()
+    if options.accuracy_table:
+        return 0 if accuracy.table(options.accuracy_table) else 1
 
     checks = [check for module in MODULES for check in module.CHECKS]
     unknown = [name for name in options.names if not any(check.name.startswith(name) for check in checks)]

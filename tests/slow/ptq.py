@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy
 import onnx
 import onnxruntime
+import onnxruntime.quantization.calibrate
 from onnx import version_converter
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -29,6 +30,10 @@ from harness import (
     strata,
     trained,
 )
+
+# The calibrators tell of every tensor on standard output, where the report of the checks goes.
+onnxruntime.quantization.calibrate.print = lambda *_words, **_options: None
+onnxruntime.set_default_logger_severity(4)
 
 CALIBRATION_PICTURES = ["chelsea.png", "coffee.png", "motorcycle_left.png", "camera.png"]
 MEASURED_PICTURES = ["astronaut.png", "rocket.jpg", "coins.png"]
