@@ -108,9 +108,9 @@ impl Search<'_> {
                 consumers.dedup();
                 return Some(Pair { producer, value, consumers, clamps, n_channels });
             }
-            value = match users.as_slice() {
-                &[user] if self.passes_channels(user, value) => self.module.result(user),
-                &[user] if self.is_bounded_relu(user) => {
+            value = match *users.as_slice() {
+                [user] if self.passes_channels(user, value) => self.module.result(user),
+                [user] if self.is_bounded_relu(user) => {
                     clamps.push(user);
                     self.module.result(user)
                 }

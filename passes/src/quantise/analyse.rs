@@ -99,6 +99,9 @@ pub(super) fn keeps_scale(op: &Op) -> bool {
     )
 }
 
+/// The values that share a scale, by one of them.
+type Groupings = BTreeMap<ValueId, Vec<ValueId>>;
+
 struct Analysis<'a> {
     module: &'a Module,
     /// Values whose integers the model itself fixes.
@@ -148,8 +151,7 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
     let wide = analysis.wide_sums(&ops, &results);
     let fused = analysis.fused(&lookups, &anchored);
     let (mut params, groups) = analysis.params(
-        &ops,
-        args_of(module, block),
+        (&ops, args_of(module, block)),
         (&results, &anchored),
         &lookups,
         &fused,
@@ -568,14 +570,13 @@ impl<'a> Analysis<'a> {
     /// which values share one.
     fn params(
         &self,
-        ops: &[OpId],
-        args: &[ValueId],
+        (ops, args): (&[OpId], &[ValueId]),
         (results, anchored): (&[ValueId], &BTreeSet<ValueId>),
         lookups: &BTreeMap<ValueId, Lookup>,
         fused: &BTreeMap<ValueId, Fused>,
         wide: &BTreeSet<ValueId>,
         wishes: &Wishes<'_>,
-    ) -> Result<(BTreeMap<ValueId, QuantParams>, BTreeMap<ValueId, Vec<ValueId>>), PassError> {
+    ) -> Result<(BTreeMap<ValueId, QuantParams>, Groupings), PassError> {
         let is_f32 = |v: ValueId| self.elem(v) == Some(ElemType::F32);
         let computed = ops.iter().map(|&op| self.module.result(op));
         let computed = computed.filter(|v| self.leaf[*v].is_none() || lookups.contains_key(v));
@@ -610,7 +611,7 @@ impl<'a> Analysis<'a> {
                 // Nothing after it makes up for what is clipped of a result.
                 self.ranges.seen(value)
             } else if let Some(function) = self.only_function(value, anchored, lookups) {
-                self.ranges.through(value, |x| function(x))
+                self.ranges.through(value, function)
             } else {
                 self.ranges.chosen(value)
             };

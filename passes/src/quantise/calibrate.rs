@@ -41,6 +41,9 @@ impl Range {
     }
 }
 
+/// The error of rounding to a range, given the middles of bins and how often each was seen.
+type ErrorOf<'a> = dyn Fn(&[(f64, f64)], Range) -> f64 + 'a;
+
 /// How a range is chosen from a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub enum RangeChoice {
@@ -403,7 +406,7 @@ impl Histogram {
     }
 
     /// Tries ranges that cut both ends alike, then each end alone, in steps of 1/64 of what was seen.
-    fn least_error(&self, error_of: &dyn Fn(&[(f64, f64)], Range) -> f64) -> Range {
+    fn least_error(&self, error_of: &ErrorOf<'_>) -> Range {
         const STEPS: u32 = 64;
         const FEWEST: u32 = 8;
         let bins: Vec<(f64, f64)> = (self.counts.iter().enumerate())

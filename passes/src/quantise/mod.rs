@@ -211,7 +211,8 @@ fn i16_layers(module: &Module, func: OpId, plan: &analyse::Plan) -> Vec<String> 
         // What only a function takes is no activation: it never leaves its stage.
         let is_looked_up = plan.lookups.values().any(|lookup| lookup.base == value);
         let name = precision::layer_of(module, func, value).unwrap_or_else(|| "(unnamed)".to_owned());
-        if !(is_looked_up && plan.is_internal(value)) && !layers.contains(&name) {
+        let is_known = layers.contains(&name);
+        if !(is_known || is_looked_up && plan.is_internal(value)) {
             layers.push(name);
         }
     }
