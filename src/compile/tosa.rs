@@ -19,7 +19,7 @@ use crate::session;
 
 impl Compiler {
     /// Compiles a module of plain TOSA whose function `main` is the network, as
-    /// [`entry::prepare`](strata_frontend::tosa::entry::prepare) leaves it. `file_name` names the network.
+    /// [`entry::prepare`] leaves it. `file_name` names the network.
     ///
     /// # Errors
     /// If the function mixes floats with narrow integers, or cannot be quantised, planned or emitted for the target.
