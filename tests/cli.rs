@@ -132,6 +132,34 @@ fn a_network_goes_all_the_way() {
 }
 
 #[test]
+fn what_quantise_measures_is_what_the_program_computes() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    for options in [&[][..], &["--equalise", "off", "--bias-correction", "off", "--range", "entropy"]] {
+        let common = [&["--calibrate", &input][..], options].concat();
+        let reports = ["--report", "noise.html", "--json", "noise.json", "--outputs", "measured"];
+        let (table, _) = scratch.ends(0, &[&["quantise", &model][..], &common, &reports].concat());
+        scratch.ends(0, &[&["compile", &model, "-o", "net.strata", "--quiet"][..], &common].concat());
+        scratch
+            .ends(0, &["run", "net.strata", "--input", &format!("0={input}"), "-o", "computed", "--quiet"]);
+        let (measured, computed) =
+            (load(&scratch.path("measured/in/0.npy")), load(&scratch.path("computed/0.npy")));
+        assert_eq!(measured, computed);
+
+        let json = std::fs::read_to_string(scratch.path("noise.json")).expect("written");
+        let figures: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let db = figures["outputs"][0]["sqnr_db"].as_f64().expect("some noise");
+        assert!(db > 20.0 && table.contains(&format!("{db:.1}")), "{table}");
+        let layers = figures["layers"].as_array().expect("layers");
+        let page = std::fs::read_to_string(scratch.path("noise.html")).expect("written");
+        assert_eq!(page.matches("<rect").count(), layers.len());
+        for layer in layers {
+            assert!(page.contains(layer["name"].as_str().expect("a name")), "{layer}");
+        }
+    }
+}
+
+#[test]
 fn the_same_input_gives_the_same_bytes() {
     let scratch = Scratch::new();
     let (model, _) = scratch.fsrcnn();

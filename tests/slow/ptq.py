@@ -47,7 +47,7 @@ FACES = {
     "astronaut.png": [(0.33, 0.08, 0.56, 0.4), (0.28, 0.02, 0.62, 0.45), (0.36, 0.14, 0.54, 0.38)],
 }
 #: What small networks that say whether a part of a picture is a face look at beside faces.
-TILES = [(x / 4, y / 4, x / 4 + 0.4, y / 4 + 0.4) for y in range(3) for x in range(3)]
+TILES = [(x / 6, y / 6, x / 6 + 1 / 3, y / 6 + 1 / 3) for y in range(5) for x in range(5)]
 
 
 def crop(name, size, view=WHOLE):

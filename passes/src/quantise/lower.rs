@@ -5,13 +5,14 @@
 //! `tosa.table` (with a rescale of its own, if it is of `i16`) or `tosa.clamp` if there is a function; stage selection
 //! relies on that order.
 
+mod slopes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use strata_ir::attr::RoundingMode;
 use strata_ir::dialect::{
-    Add, Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, Rescale, Reshape,
-    ResizeMode, Table,
+    Clamp, Concat, Conv2d, FuncReturn, MatMul, Mul, NanMode, Pad, Rescale, Reshape, ResizeMode, Table,
 };
 use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
@@ -429,80 +430,6 @@ impl<'a> Lowering<'a> {
         let end = |q: i64, params: QuantParams| params.dequantise(q) as f32;
         let range = Range { low: end(least, q.params), high: end(most, q.params) };
         self.rescaled(q, QuantParams::of_range_in(range, ElemType::I16))
-    }
-
-    /// `x < 0 ? below[c] * x : above[c] * x`: a depthwise convolution of each side and their sum, so that slopes may
-    /// be of any sign.
-    fn two_slopes(
-        &mut self,
-        input: Quantised,
-        slopes: &[[f64; 2]],
-        params: QuantParams,
-    ) -> Result<Quantised, &'static str> {
-        if slopes.iter().all(|[below, above]| below == above) {
-            let gains: Vec<f64> = slopes.iter().map(|s| s[0]).collect();
-            return self.channel_gains(input, &gains, params);
-        }
-        let (least, most) = (input.params.limits(), params.limits());
-        let (least, most, lowest, highest) = (least.0, least.1, most.0, most.1);
-        let end = |q| input.params.dequantise(q) as f32;
-        let whole = Range { low: params.dequantise(lowest) as f32, high: params.dequantise(highest) as f32 };
-        let mut side = |below: bool| -> Result<Quantised, &'static str> {
-            let (range, index) = if below { ((end(least), 0.0), 0) } else { ((0.0, end(most)), 1) };
-            // On the input's own scale a side is exact.
-            let value = self.clamp(input, f64::from(range.0), f64::from(range.1));
-            let part = Quantised { value, params: input.params };
-            let gains: Vec<f64> = slopes.iter().map(|s| s[index]).collect();
-            if gains.iter().all(|&gain| gain == 1.0) {
-                return Ok(part);
-            }
-            // Where a side is not 0 it is the whole result, so the result's range bounds it.
-            let ends = gains.iter().flat_map(|&gain| [range.0, range.1].map(|x| x * gain as f32));
-            let reach = ends.fold(Range { low: 0.0, high: 0.0 }, |r, x| r.union(Range { low: x, high: x }));
-            let reach = Range { low: reach.low.max(whole.low), high: reach.high.min(whole.high) };
-            self.channel_gains(part, &gains, QuantParams::of_range_in(reach, params.elem))
-        };
-        let (above, below) = (side(false)?, side(true)?);
-        self.combine(Add {}.into(), above, below, &self.new_shape(input.value), params)
-    }
-
-    /// Multiplies every channel by its own factor, exactly up to the rescale: weights are 0, 127 or -127.
-    fn channel_gains(
-        &mut self,
-        input: Quantised,
-        gains: &[f64],
-        params: QuantParams,
-    ) -> Result<Quantised, &'static str> {
-        let shape = self.new_shape(input.value);
-        let n = gains.len();
-        let pixels = shape.iter().product::<usize>() / n.max(1);
-        let as_image = [1, 1, pixels, n];
-        let image = if shape.len() == 4 { input.value } else { self.reshape(input.value, &as_image) };
-        let reach = input.params.reach();
-        let no_bias = match input.params.elem {
-            ElemType::I16 => TensorData::I48(vec![0; n]),
-            _ => TensorData::I32(vec![0; n]),
-        };
-        let unit = |gain: f64| if gain == 0.0 { 0 } else { 127 * gain.signum() as i8 };
-        let weights = QuantWeights {
-            weight: Tensor::i8([1, 1, n, 1], gains.iter().map(|&gain| unit(gain)).collect()),
-            zero_point: 0,
-            bias: Tensor::new([n], no_bias),
-            scales: gains.iter().map(|&gain| if gain == 0.0 { 1.0 } else { gain.abs() / 127.0 }).collect(),
-            bounds: gains.iter().map(|&gain| f64::from(unit(gain).unsigned_abs()) * reach).collect(),
-        };
-        let op = DepthwiseConv2d {
-            pad: [0; 4],
-            stride: [1, 1],
-            dilation: [1, 1],
-            acc_type: accumulator(input.params),
-            local_bound: false,
-        };
-        let image_shape = self.new_shape(image);
-        let input = Quantised { value: image, params: input.params };
-        let out = self.accumulate(op.into(), input, weights, &image_shape, params)?;
-        let value = if shape.len() == 4 { out.value } else { self.reshape(out.value, &shape) };
-        Ok(Quantised { value, params })
     }
 
     /// Means of whole windows at a scale of their own: a depthwise convolution with weights of 1, so that there is
