@@ -62,6 +62,10 @@ def pictures(names, size, views=None):
     return [crop(name, size, view) for name in names for view in (views or {}).get(name, VIEWS)]
 
 
+def heads(names, size):
+    return pictures(names, size, {name: VIEWS + FACES.get(name, []) for name in names})
+
+
 def faces(names, size):
     return pictures(names, size, {name: FACES.get(name, []) + TILES for name in names})
 
@@ -202,7 +206,7 @@ IMAGENET = {"mean": (123.675, 116.28, 103.53), "factor": (1 / 58.395, 1 / 57.12,
 SUBJECTS = {
     "yolov3_tiny": Subject(factor=1 / 255, agreement=same_objects),
     "centerface": Subject(agreement=same_scores(0, threshold=0.35)),
-    "blazeface_front": Subject(**UNIT, samples=functools.partial(of_pictures, source=faces)),
+    "blazeface_front": Subject(**UNIT, samples=functools.partial(of_pictures, source=heads)),
     "open_nsfw": Subject(mean=(104, 117, 123), order="BGR", agreement=same_top),
     "efficientnet_lite0": Subject(mean=127.0, factor=1 / 128, agreement=same_top),
     "ppocr_cls": Subject(**UNIT, order="BGR", samples=of_text, agreement=same_top),

@@ -493,6 +493,20 @@ impl<'a> Analysis<'a> {
         lookups.iter().filter_map(wider).collect()
     }
 
+    /// Whether others only pick elements of a value, at its scale: what a maximum leaves out may then be clipped before, so
+    /// that the range of what is picked is enough.
+    fn is_only_picked_from(&self, value: ValueId, ops: &[OpId], results: &[ValueId]) -> bool {
+        let picks = |op: &OpId| {
+            let picks = matches!(
+                self.op(*op),
+                Op::MaxPool2d(_) | Op::ReduceMax(_) | Op::ReduceMin(_) | Op::Slice(_) | Op::Reshape(_)
+            );
+            picks && ops.contains(op)
+        };
+        let users = &self.users[value];
+        !results.contains(&value) && !users.is_empty() && users.iter().all(picks)
+    }
+
     /// The function of a value that alone is used of it; of slopes that differ from channel to channel, their quadratic
     /// means, which errors follow.
     fn only_function<'l>(
@@ -604,7 +618,7 @@ impl<'a> Analysis<'a> {
         }
         self.fix_backwards(&members, lookups, &mut groups);
         for &value in &members {
-            if groups.params(value).is_some() {
+            if groups.params(value).is_some() || self.is_only_picked_from(value, ops, results) {
                 continue;
             }
             let range = if results.contains(&value) {

@@ -21,6 +21,9 @@ use super::weights::{ChannelAxis, quantise_weights};
 use super::{QuantParams, QuantisedValue};
 use crate::manager::PassError;
 
+/// Samples on which layers are quantised alone: each costs about as many runs as there are layers.
+const ALONE_SAMPLES: usize = 4;
+
 /// Sums of squares of a signal and of the noise in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Power {
@@ -190,7 +193,7 @@ impl<'a> Networks<'a> {
     }
 
     /// The noise in the network's outputs over all samples, and in every layer: cumulative over all samples, the layer's
-    /// own on the first.
+    /// own on the first few.
     ///
     /// # Errors
     /// As [`run_quantised`](Self::run_quantised).
@@ -212,7 +215,7 @@ impl<'a> Networks<'a> {
             layers.iter().enumerate().map(|(at, layer)| (layer.integer, at)).collect();
         let mut cumulative = vec![Power::default(); layers.len()];
         let mut outputs: Vec<OutputNoise> = Vec::new();
-        let mut alone = Vec::new();
+        let mut alone = vec![(Power::default(), Vec::<Power>::new()); layers.len()];
         for (sample, inputs) in samples.iter().enumerate() {
             let mut kept: SecondaryMap<ValueId, Option<Arc<Tensor>>> = SecondaryMap::new();
             let mut keep = |value: ValueId, tensor: &Tensor| {
@@ -235,23 +238,23 @@ impl<'a> Networks<'a> {
                 }
                 output.tensors.push(Tensor::clone(got));
             }
-            if sample == 0 && with_layers {
+            if with_layers && sample < ALONE_SAMPLES {
                 let alone_of = Alone { real: self.real, block: self.real.entry_block(main), kept, want };
-                alone = layers.iter().map(|layer| alone_of.run(self, layer)).collect::<Result<_, _>>()?;
+                for (layer, (own, at_outputs)) in layers.iter().zip(&mut alone) {
+                    let (power, powers) = alone_of.run(self, layer)?;
+                    own.add(power);
+                    at_outputs.resize(powers.len(), Power::default());
+                    at_outputs.iter_mut().zip(powers).for_each(|(sum, power)| sum.add(power));
+                }
             }
         }
-        let noises =
-            layers.iter().zip(&cumulative).zip(alone).map(|((layer, cumulative), (own, outputs))| {
-                let (name, op) = self.describe(layer);
-                let outputs_db = if outputs == 0.0 { f64::INFINITY } else { -10.0 * outputs.log10() };
-                LayerNoise {
-                    name,
-                    op,
-                    cumulative_db: cumulative.decibels(),
-                    own_db: own.decibels(),
-                    outputs_db,
-                }
-            });
+        let noises = layers.iter().zip(&cumulative).zip(alone).map(|((layer, cumulative), (own, powers))| {
+            let (name, op) = self.describe(layer);
+            let ratios = powers.iter().map(|power| power.noise_to_signal());
+            let outputs = ratios.sum::<f64>() / powers.len().max(1) as f64;
+            let outputs_db = if outputs == 0.0 { f64::INFINITY } else { -10.0 * outputs.log10() };
+            LayerNoise { name, op, cumulative_db: cumulative.decibels(), own_db: own.decibels(), outputs_db }
+        });
         Ok((outputs, noises.collect()))
     }
 
@@ -298,8 +301,8 @@ struct Alone<'a> {
 }
 
 impl Alone<'_> {
-    /// The noise in the layer's value, and the mean over the outputs of noise to signal.
-    fn run(&self, networks: &Networks<'_>, layer: &Layer) -> Result<(Power, f64), PassError> {
+    /// Signal and noise in the layer's value, and in every output.
+    fn run(&self, networks: &Networks<'_>, layer: &Layer) -> Result<(Power, Vec<Power>), PassError> {
         let members: BTreeSet<ValueId> = layer.members.iter().copied().collect();
         let value = layer.value();
         let mut changed: BTreeMap<ValueId, Arc<Tensor>> = BTreeMap::new();
@@ -318,7 +321,7 @@ impl Alone<'_> {
             Some((power, Tensor::f32(tensor.shape(), data)))
         };
         if let Some(input) = self.kept[value].as_deref().filter(|_| self.real.defining_op(value).is_none()) {
-            let Some((power, tensor)) = quantise(input) else { return Ok((own, 0.0)) };
+            let Some((power, tensor)) = quantise(input) else { return Ok((own, Vec::new())) };
             own = power;
             changed.insert(value, Arc::new(tensor));
         }
@@ -352,14 +355,12 @@ impl Alone<'_> {
         }
         let terminator = self.real.terminator(self.block);
         let returned = terminator.map(|op| self.real.op(op).operands().to_vec()).unwrap_or_default();
-        let ratios = self.want.iter().zip(&returned).filter_map(|(want, value)| {
+        let powers = self.want.iter().zip(&returned).filter_map(|(want, value)| {
             let want = want.as_f32()?;
-            let Some(got) = changed.get(value) else { return Some(0.0) };
-            let power = Power::of(want, got.as_f32()?.iter().map(|&x| f64::from(x)));
-            Some(power.noise_to_signal())
+            let got = changed.get(value).map_or(want, |got| got.as_f32().unwrap_or(want));
+            Some(Power::of(want, got.iter().map(|&x| f64::from(x))))
         });
-        let ratios: Vec<f64> = ratios.collect();
-        Ok((own, ratios.iter().sum::<f64>() / ratios.len().max(1) as f64))
+        Ok((own, powers.collect()))
     }
 
     /// The weights and biases of a convolution as its integers have them, if the op is one.

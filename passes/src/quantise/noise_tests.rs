@@ -114,3 +114,32 @@ fn power_in_decibels() {
     assert!((power.decibels() - 20.0).abs() < 1e-9);
     assert_eq!(Power::of(&[1.0], [1.0]).decibels(), f64::INFINITY);
 }
+
+#[test]
+fn what_a_pool_leaves_out_takes_no_part_of_the_range() {
+    let (mut net, x) = Net::new(&[1, 16, 16, 3]);
+    let y = net.conv(x, 8, 3, 1);
+    let y = net.max_pool(y);
+    let y = net.max_pool(y);
+    let z = net.conv(y, 4, 1, 1);
+    let module = net.finish(&[z]);
+    let inputs = samples(&module, 3);
+    let calibration = Calibration::collect(&module, &inputs).expect("the network runs");
+    let (_, report) = quantised(&module, &calibration);
+    let main = module.function("main").expect("it was made");
+    let mut least = std::collections::BTreeMap::new();
+    for inputs in &inputs {
+        let mut observe = |value, tensor: &Tensor| {
+            let low = tensor.as_f32().expect("f32").iter().copied().fold(0.0, f32::min);
+            let entry = least.entry(value).or_insert(0.0_f32);
+            *entry = entry.min(low);
+        };
+        forward(&module, main, inputs, &mut observe).unwrap_or_else(|e| panic!("{e}"));
+    }
+    // The convolution's integers reach as low as the pooled values, not as its own.
+    let [_, conv, _, pooled, _] = report.values.as_slice() else { panic!("five values") };
+    assert_eq!(conv.params, pooled.params);
+    let lowest = conv.params.dequantise(-128);
+    assert!(lowest > f64::from(least[&conv.real]) * 0.8, "{lowest} of {least:?}");
+    assert!(lowest < f64::from(least[&pooled.real]) * 0.5, "{lowest} of {least:?}");
+}
