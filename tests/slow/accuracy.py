@@ -95,7 +95,7 @@ def table(path):
         subject = ptq.case(name)
         ratios, agreement = ptq.ours(subject)
         theirs, their_agreement, failures = best_of_theirs(subject)
-        notes += [f"- {name}: {failure}" for failure in failures]
+        notes += [f"- {name}: {remark}" for remark in [*failures, *sorted(subject.remarks)]]
         variants = {variant: ptq.ours(subject, *flags)[0] for variant, flags in VARIANTS.items()}
         for at, output in enumerate(subject.outputs):
             other = theirs[at] if theirs else None

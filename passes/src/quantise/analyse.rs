@@ -470,7 +470,7 @@ impl<'a> Analysis<'a> {
         n_lookups.into_iter().filter(is_internal).map(|(base, _)| base).collect()
     }
 
-    /// The internal values that a function takes as `i16` because that is closer: it costs no stage, and only the
+    /// The internal values that a function takes as `i16` because that is closer: it costs no stage more, and only the
     /// function's result is rounded to fewer bits.
     fn looked_up_wide(
         &self,
@@ -480,14 +480,14 @@ impl<'a> Analysis<'a> {
     ) -> Vec<(ValueId, QuantParams)> {
         let wider = |(value, lookup): (&ValueId, &Lookup)| {
             let Lookup { base, function } = lookup;
-            let fits = internal.contains(base)
-                && function.n_channels == 1
-                && function.as_clamp().is_none()
-                && function.as_gain().is_none();
+            let fits =
+                internal.contains(base) && function.as_clamp().is_none() && function.as_gain().is_none();
             let (narrow, output) = (*params.get(base).filter(|_| fits)?, *params.get(value)?);
             let wide = QuantParams::of_range_in(self.ranges.seen(*base)?, ElemType::I16);
+            // Slopes of channels have stages of their own, whose sums are as good as exact in 16 bits.
             let is_closer = narrow.elem != ElemType::I16
-                && Table16::is_closer(|x| function.at(x, 0), wide, narrow, output);
+                && (function.n_channels > 1
+                    || Table16::is_closer(|x| function.at(x, 0), wide, narrow, output));
             is_closer.then_some((*base, wide))
         };
         lookups.iter().filter_map(wider).collect()

@@ -208,7 +208,7 @@ fn i16_layers(module: &Module, func: OpId, plan: &analyse::Plan) -> Vec<String> 
     let mut layers = Vec::new();
     let is_wide = |value: &&ValueId| plan.params.get(value).is_some_and(|p| p.elem == ElemType::I16);
     for &value in plan.groups.values().flatten().filter(is_wide) {
-        // What only a function takes is no activation: it never leaves its stage.
+        // What only a function takes is no activation: it is wide because that is closer, whatever the precision.
         let is_looked_up = plan.lookups.values().any(|lookup| lookup.base == value);
         let name = precision::layer_of(module, func, value).unwrap_or_else(|| "(unnamed)".to_owned());
         let is_known = layers.contains(&name);

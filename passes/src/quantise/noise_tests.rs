@@ -140,6 +140,6 @@ fn what_a_pool_leaves_out_takes_no_part_of_the_range() {
     let [_, conv, _, pooled, _] = report.values.as_slice() else { panic!("five values") };
     assert_eq!(conv.params, pooled.params);
     let lowest = conv.params.dequantise(-128);
-    assert!(lowest > f64::from(least[&conv.real]) * 0.8, "{lowest} of {least:?}");
-    assert!(lowest < f64::from(least[&pooled.real]) * 0.5, "{lowest} of {least:?}");
+    assert!(lowest > f64::from(least[&conv.real]) * 0.5, "{lowest} of {least:?}");
+    assert!((lowest - f64::from(least[&pooled.real])).abs() < 0.1, "{lowest} of {least:?}");
 }

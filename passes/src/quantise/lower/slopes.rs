@@ -5,12 +5,8 @@ use strata_ir::{ElemType, Op, Tensor, TensorData};
 
 use super::super::QuantParams;
 use super::super::calibrate::Range;
-use super::super::params::FixedScale;
 use super::super::weights::QuantWeights;
-use super::{Lowering, Quantised, Wide, accumulator};
-
-/// Bits below a step of the input in which the sides of a PReLU are added.
-const SPARE_BITS: u32 = 14;
+use super::{Lowering, Quantised, accumulator};
 
 impl Lowering<'_> {
     /// `x < 0 ? below[c] * x : above[c] * x`: a depthwise convolution of each side and their sum, so that slopes may
@@ -24,9 +20,6 @@ impl Lowering<'_> {
         if slopes.iter().all(|[below, above]| below == above) {
             let gains: Vec<f64> = slopes.iter().map(|s| s[0]).collect();
             return self.channel_gains(input, &gains, params);
-        }
-        if let Some(done) = self.leaky(input, slopes, params)? {
-            return Ok(done);
         }
         let (least, most) = (input.params.limits(), params.limits());
         let (least, most, lowest, highest) = (least.0, least.1, most.0, most.1);
@@ -45,55 +38,10 @@ impl Lowering<'_> {
             let ends = gains.iter().flat_map(|&gain| [range.0, range.1].map(|x| x * gain as f32));
             let reach = ends.fold(Range { low: 0.0, high: 0.0 }, |r, x| r.union(Range { low: x, high: x }));
             let reach = Range { low: reach.low.max(whole.low), high: reach.high.min(whole.high) };
-            self.channel_gains(part, &gains, QuantParams::of_range_in(reach, params.elem))
+            self.channel_gains(part, &gains, QuantParams::of_range_in(reach, input.params.elem))
         };
         let (above, below) = (side(false)?, side(true)?);
         self.combine(Add {}.into(), above, below, &self.new_shape(input.value), params)
-    }
-
-    /// A PReLU of an image of `i8`: one side as it is, the other's sums brought to its scale with bits to spare, so that
-    /// only the result is rounded. `None` if it is none, or factors are too great for that.
-    fn leaky(
-        &mut self,
-        input: Quantised,
-        slopes: &[[f64; 2]],
-        params: QuantParams,
-    ) -> Result<Option<Quantised>, &'static str> {
-        let shape = self.new_shape(input.value);
-        let is_narrow = input.params.elem == ElemType::I8 && params.elem == ElemType::I8;
-        if shape.len() != 4 || !is_narrow || slopes.iter().any(|[_, above]| *above != 1.0) {
-            return Ok(None);
-        }
-        let common = input.params.scale / f64::from(1 << SPARE_BITS);
-        let gains: Vec<f64> = slopes.iter().map(|[below, _]| *below).collect();
-        let (op, weights) = gain_weights(input.params, &gains);
-        let steps = weights.scales.iter().map(|scale| input.params.scale * scale);
-        let scales = steps.zip(&weights.bounds).map(|(step, bound)| FixedScale::new(step / common, *bound));
-        let Some(scales) = scales.collect::<Option<Vec<_>>>() else { return Ok(None) };
-        let greatest = gains.iter().fold(1.0_f64, |most, gain| most.max(gain.abs()));
-        let bound = 2.0 * input.params.reach() * greatest * f64::from(1 << SPARE_BITS);
-        if FixedScale::new(common / params.scale, bound).is_none() || bound >= 2_f64.powi(30) {
-            return Ok(None);
-        }
-        let side = |this: &mut Self, low, high| Quantised {
-            value: this.clamp(input, low, high),
-            params: input.params,
-        };
-        let above = side(self, 0.0, f64::INFINITY);
-        let below = side(self, f64::NEG_INFINITY, 0.0);
-        let above = self.widen(above, common)?;
-        let operands = [
-            below.value,
-            self.constant(weights.weight),
-            self.constant(weights.bias),
-            self.zero_point(input.params),
-            self.scalar(0, ElemType::I8),
-        ];
-        self.report.n_convolutions += 1;
-        let sums = self.append(op, &operands, &shape, ElemType::I32);
-        let below = self.rescale(sums, 0, &scales, ElemType::I32, 0);
-        let value = self.append(Add {}, &[above.value, below], &shape, ElemType::I32);
-        self.narrow(Wide { value, scale: common, bound }, params).map(Some)
     }
 
     /// Multiplies every channel by its own factor, exactly up to the rescale: weights are 0, 127 or -127.
