@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use strata_ir::attr::RoundingMode;
 use strata_ir::dialect::{
-    Clamp, Concat, Conv2d, FuncReturn, MatMul, Mul, NanMode, Pad, Rescale, Reshape, ResizeMode, Table,
+    Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, Rescale, Reshape,
+    ResizeMode, Table,
 };
 use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
