@@ -316,16 +316,18 @@ fn run_ir(part: &Part, module: &Module, arrays: &[Array]) -> Result<Vec<Array>, 
 
 /// Runs a host part of ONNX.
 fn run_onnx(model: &HostModel, arrays: Vec<Array>) -> Result<Vec<Array>, RunError> {
-    let tensor = |array: Array| HostTensor {
-        shape: array.shape,
-        dtype: array.dtype.name().to_owned(),
-        values: array.values,
-    };
-    let outputs = model.run(&arrays.into_iter().map(tensor).collect::<Vec<_>>())?;
-    let array = |tensor: HostTensor| {
-        Ok(Array { shape: tensor.shape, dtype: dtype_of(&tensor.dtype)?, values: tensor.values })
-    };
-    outputs.into_iter().map(array).collect()
+    let outputs = model.run(&arrays.into_iter().map(to_host).collect::<Vec<_>>())?;
+    outputs.into_iter().map(from_host).collect()
+}
+
+/// An array as the host's engine takes it.
+pub(crate) fn to_host(Array { shape, dtype, values }: Array) -> HostTensor {
+    HostTensor { shape, dtype: dtype.name().to_owned(), values }
+}
+
+/// What the host's engine gives, as an array.
+pub(crate) fn from_host(HostTensor { shape, dtype, values }: HostTensor) -> Result<Array, RunError> {
+    Ok(Array { shape, dtype: dtype_of(&dtype)?, values })
 }
 
 /// That every part takes what is there, in the shape in which it is, and that the network's outputs are given.

@@ -2,7 +2,7 @@
 //!
 //! A model is prepared once if its inputs declare all their extents, else anew for every run, with the shapes that it
 //! is given. It stays what it is in the file: nothing here interprets a node. tract looks operators up without their
-//! domain and accepts some that it cannot run, so [`knows`] says beforehand which it has.
+//! domain and accepts some that it cannot run, so [`operators`] says beforehand which it has.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -51,10 +51,10 @@ pub struct HostTensor {
     pub values: Vec<f64>,
 }
 
-/// Whether tract has an operator of this name and domain.
-pub fn knows(node: &NodeProto) -> bool {
-    let onnx = tract_onnx::onnx();
-    DOMAINS.contains(&node.domain.as_str()) && onnx.op_register.0.contains_key(&node.op_type)
+/// A test of whether tract has an operator of a node's name and domain.
+pub fn operators() -> impl Fn(&NodeProto) -> bool {
+    let register = tract_onnx::onnx().op_register;
+    move |node| DOMAINS.contains(&node.domain.as_str()) && register.0.contains_key(&node.op_type)
 }
 
 /// A model that is ready to run.

@@ -20,7 +20,7 @@ use strata_passes::manager::{PassError, Phase, UnsupportedOp};
 use strata_passes::quantise;
 
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing, noise};
-use crate::io::array::{Array, DType};
+use crate::io::array::Array;
 use crate::ptq::Samples;
 use crate::session::{self, RunError};
 use crate::stats::{HostNode, HostStats, PrecisionStats};
@@ -100,6 +100,7 @@ impl Compiler {
             Err(Obstacle::Nodes(blocked)) => blocked,
         };
         blocked.extend(model.survey()?.blocked.clone());
+        let mut samples = None;
         loop {
             let host: BTreeSet<usize> = blocked.keys().copied().collect();
             let cut = partition(model.proto, model.survey()?, &host);
@@ -107,7 +108,11 @@ impl Compiler {
                 return Err(model.unsupported(&blocked));
             }
             model.demand_runner(&cut, &blocked)?;
-            match self.cut(&model, &cut, &mut blocked, clock, observer) {
+            let samples = match &samples {
+                Some(samples) => samples,
+                None => samples.insert(self.samples(&model, observer)?),
+            };
+            match self.cut((&model, samples.clone()), &cut, &mut blocked, clock, observer) {
                 Ok(parts) if self.options.host => return Ok(parts),
                 Ok(_) => return Err(model.unsupported(&blocked)),
                 Err(Obstacle::Error(error)) => return Err(error),
@@ -132,9 +137,8 @@ impl Compiler {
     ) -> Result<PreparedParts, Obstacle> {
         let mut imported = match model.import(&BTreeMap::new()) {
             Ok(imported) => imported,
-            Err(ImportError::Unsupported(_)) if model.may_be_cut() => {
-                return Err(Obstacle::Nodes(BTreeMap::new()));
-            }
+            // Which nodes, and whether it is nodes at all, the survey says.
+            Err(ImportError::Unsupported(_)) => return Err(Obstacle::Nodes(BTreeMap::new())),
             Err(error) => return Err(CompileError::from(error).into()),
         };
         observer(Event::Reached(Phase::Import, &imported.module));
@@ -170,17 +174,16 @@ impl Compiler {
         Ok(prepared)
     }
 
-    /// The parts of a cut. Nodes that turn out to be of an f32 tail are added to those that are blocked.
+    /// The parts of a cut, calibrated on `samples` of the model's inputs. Nodes that turn out to be of an f32 tail are added to those that are blocked.
     fn cut(
         &self,
-        model: &Model<'_>,
+        (model, mut samples): (&Model<'_>, Vec<Tensors>),
         cut: &[GraphPart],
         blocked: &mut BTreeMap<usize, String>,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, Obstacle> {
         clock.begin("calibrate", observer);
-        let mut samples = self.samples(model, observer)?;
         let mut prepared = model.no_parts()?;
         let mut tails = BTreeMap::new();
         let mut new = BTreeMap::new();
@@ -296,8 +299,7 @@ fn host_part(part: &GraphPart, samples: &mut [Tensors]) -> Result<PreparedPart, 
     for sample in samples.iter_mut() {
         let tensor = |name: &&str| {
             let array = sample.get(*name).ok_or_else(|| missing(name))?;
-            let dtype = array.dtype.name().to_owned();
-            Ok(HostTensor { shape: array.shape.clone(), dtype, values: array.values.clone() })
+            Ok(session::to_host(array.clone()))
         };
         let inputs = takes.iter().map(tensor).collect::<Result<Vec<_>, CompileError>>()?;
         let outputs = model.run(&inputs).map_err(|e| CompileError::CalibrationData(RunError::Host(e)))?;
@@ -314,8 +316,7 @@ fn host_part(part: &GraphPart, samples: &mut [Tensors]) -> Result<PreparedPart, 
             (port(&takes, &inputs, false), port(&gives, &outputs, true))
         });
         for (name, tensor) in gives.iter().zip(outputs) {
-            let dtype: DType = tensor.dtype.parse().map_err(|_| missing(name))?;
-            let array = Array { shape: tensor.shape, dtype, values: tensor.values };
+            let array = session::from_host(tensor).map_err(CompileError::CalibrationData)?;
             sample.insert((*name).to_owned(), array);
         }
     }
@@ -339,11 +340,6 @@ impl<'a> Model<'a> {
             ..ImportOptions::default()
         };
         Self { proto, file_name, options, survey: OnceCell::new() }
-    }
-
-    /// Whether its inputs and initialisers are such that a survey gets to its nodes.
-    fn may_be_cut(&self) -> bool {
-        import::inputs(self.proto, &self.options).is_ok()
     }
 
     /// Its survey, made when it is first asked for: most models need none.
@@ -377,7 +373,8 @@ impl<'a> Model<'a> {
         blocked: &BTreeMap<usize, String>,
     ) -> Result<(), CompileError> {
         let on_host = cut.iter().filter(|part| part.on_host).flat_map(|part| &part.nodes);
-        let homeless = on_host.filter(|&&index| self.node(index).is_some_and(|node| !host::knows(node)));
+        let knows = host::operators();
+        let homeless = on_host.filter(|&&index| self.node(index).is_some_and(|node| !knows(node)));
         let why = |index: usize| {
             blocked.get(&index).cloned().unwrap_or_else(|| "it is between host nodes".to_owned())
         };

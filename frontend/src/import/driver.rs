@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
             let why = "sparse tensors".to_owned();
             problems.lowering(name, "initialiser", "", LowerError::Unsupported(why));
         }
-        let inputs = settle_inputs(graph, &values, options, &mut problems);
+        let inputs = settle_inputs(graph, options, &mut problems);
         let order = topological_order(graph, &values, &inputs, &mut problems);
         problems.check()?;
 
@@ -272,9 +272,12 @@ impl<'a> Walk<'a> {
 /// The inputs of a model with their shapes settled, in ONNX's layout.
 ///
 /// # Errors
-/// If the graph contradicts itself, an input has no shape, or a tensor is of a kind that is not supported.
+/// If an input has no shape, or is of a kind that is not supported.
 pub(super) fn inputs(model: &ModelProto, options: &ImportOptions) -> Result<Vec<Port>, ImportError> {
-    Ok(Walk::begin(model, options)?.inputs.iter().map(Input::port).collect())
+    let mut problems = Problems::default();
+    let inputs = settle_inputs(model.graph.as_ref().unwrap_or(&EMPTY), options, &mut problems);
+    problems.check()?;
+    Ok(inputs.iter().map(Input::port).collect())
 }
 
 pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
@@ -400,12 +403,12 @@ fn declared(info: &ValueInfoProto) -> Option<(DataType, Option<Vec<Extent>>)> {
 
 fn settle_inputs<'a>(
     graph: &'a GraphProto,
-    values: &BTreeMap<&str, Value>,
     options: &ImportOptions,
     problems: &mut Problems,
 ) -> Vec<Input<'a>> {
+    let filled: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let mut inputs: Vec<Input<'_>> = Vec::new();
-    let free = |info: &&ValueInfoProto| !values.contains_key(info.name.as_str());
+    let free = |info: &&ValueInfoProto| !filled.contains(info.name.as_str());
     for info in graph.input.iter().filter(free) {
         let name = &info.name;
         if let Some(code) = unknown_type(info) {

@@ -1,7 +1,7 @@
 //! What an import can and cannot take of a graph, for cutting it into parts: the walk goes on past nodes that are not
 //! supported, with tract's word for the shapes of what they give.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strata_ir::Type;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -79,11 +79,13 @@ pub fn survey(model: &ModelProto, options: &ImportOptions) -> Result<Survey, Imp
     if !malformed.is_empty() {
         return Err(ImportError::Malformed(malformed));
     }
+    let initialisers: BTreeSet<&str> =
+        walk.graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     for (&name, value) in &walk.values {
         let (shape, dtype) = match value {
             Value::View(view) => (view.shape.clone(), view.dtype),
             Value::Const(array) => {
-                if !walk.graph.initializer.iter().any(|tensor| tensor.name == name) {
+                if !initialisers.contains(name) {
                     survey.constants.insert(name.to_owned(), array.encode(name));
                 }
                 (array.shape.clone(), array.dtype)

@@ -158,24 +158,32 @@ impl<'a> Cutter<'a> {
             by_level.entry(levels[&index]).or_default().push(index);
         }
         let results: BTreeSet<&str> = self.graph.output.iter().map(|info| info.name.as_str()).collect();
+        let initialisers: BTreeSet<&str> =
+            self.graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+        // The levels of the nodes that read a tensor.
+        let mut read_at: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for &index in &self.live {
+            for &name in &self.reads[index] {
+                read_at.entry(name).or_default().insert(levels[&index]);
+            }
+        }
         // Results that are constant have no part of their own.
         let mut constant_results: Vec<&str> =
             results.iter().copied().filter(|name| self.survey.constants.contains_key(*name)).collect();
         let mut parts = Vec::new();
         for (level, nodes) in by_level {
-            let is_here = |name: &str| self.producer.get(name).is_some_and(|index| nodes.contains(index));
-            let leaves = |name: &str| {
-                results.contains(name)
-                    || self.live.iter().any(|i| levels[i] != level && self.reads[*i].contains(&name))
-            };
+            let is_here =
+                |name: &str| self.producer.get(name).is_some_and(|index| levels.get(index) == Some(&level));
+            let is_read_elsewhere = |at: &BTreeSet<usize>| at.iter().any(|&other| other != level);
+            let leaves =
+                |name: &str| results.contains(name) || read_at.get(name).is_some_and(is_read_elsewhere);
             let mut takes = Vec::new();
             let mut constants = BTreeSet::new();
             let mut gives = std::mem::take(&mut constant_results);
             constants.extend(gives.iter().copied());
             for &index in &nodes {
                 for &name in &self.reads[index] {
-                    let is_initialiser = self.graph.initializer.iter().any(|t| t.name == name);
-                    if is_initialiser || self.survey.constants.contains_key(name) {
+                    if initialisers.contains(name) || self.survey.constants.contains_key(name) {
                         constants.insert(name);
                     } else if !is_here(name) && !takes.contains(&name) {
                         takes.push(name);
