@@ -359,7 +359,7 @@ impl Search<'_> {
             buffer,
             boundary: None,
             before: Some(place),
-            keeping_is_free: true,
+            keeping_is_free: place == Place::Both,
             options: if place == Place::Both { vec![Place::Both, Place::Dram] } else { vec![place] },
             whole_bytes: self.context.whole_bytes(buffer),
             ring_bytes: 0,

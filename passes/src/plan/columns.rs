@@ -193,9 +193,14 @@ impl Column {
                 variants.push(variant);
             }
         };
+        let bytes = |v: &Variant| v.private_bytes + v.ring_bytes.iter().sum::<u64>();
         if let Some(division) = spatial(&profiles, context.target) {
-            offer(self.variant(context, private, dma, division.clone(), Slack::Overlap));
-            if self.stages.len() > 1 {
+            let overlapping = self.variant(context, private, dma, division.clone(), Slack::Overlap);
+            // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
+            let wants_lockstep =
+                self.stages.len() > 1 || bytes(&overlapping) > context.target.memory.activation;
+            offer(overlapping);
+            if wants_lockstep {
                 offer(self.variant(context, private, dma, division, Slack::Lockstep));
             }
         }
@@ -203,7 +208,6 @@ impl Column {
             let division = shared(self.stages.len(), context.target);
             offer(self.variant(context, private, dma, division, Slack::Lockstep));
         }
-        let bytes = |v: &Variant| v.private_bytes + v.ring_bytes.iter().sum::<u64>();
         let dominated = |v: &Variant, at: usize, all: &[Variant]| {
             all.iter().enumerate().any(|(other, w)| {
                 let no_worse = w.cycles <= v.cycles && bytes(w) <= bytes(v);

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use strata_ir::attr::RoundingMode;
 use strata_ir::dialect::{
-    Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, Rescale, Reshape,
-    ResizeMode, Table,
+    Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, ReduceSum, Rescale,
+    Reshape, ResizeMode, Table,
 };
 use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
@@ -433,8 +433,8 @@ impl<'a> Lowering<'a> {
         self.rescaled(q, QuantParams::of_range_in(range, ElemType::I16))
     }
 
-    /// Means of whole windows at a scale of their own: a depthwise convolution with weights of 1, so that there is
-    /// one rounding.
+    /// Means of whole windows at a scale of their own, with one rounding: sums over columns and rows if the window is the
+    /// image, else a depthwise convolution with weights of 1.
     fn average(
         &mut self,
         kernel: [i64; 2],
@@ -445,6 +445,17 @@ impl<'a> Lowering<'a> {
     ) -> Result<Quantised, &'static str> {
         let n = shape.last().copied().ok_or(NOT_EXPECTED)?;
         let taps = (kernel[0] * kernel[1]) as usize;
+        let image = self.new_shape(input.value);
+        let is_global = image.len() == 4 && image[1..3] == [kernel[0] as usize, kernel[1] as usize];
+        let bound = input.params.reach() * taps as f64;
+        if is_global && bound < 2_f64.powi(30) {
+            let mut sum = self.widen(input, input.params.scale)?.value;
+            for (axis, shape) in [(2, [1, image[1], 1, n]), (1, [1, 1, 1, n])] {
+                sum = self.append(ReduceSum { axis }, &[sum], &shape, ElemType::I32);
+            }
+            let scale = input.params.scale / taps as f64;
+            return self.narrow(Wide { value: sum, scale, bound }, params);
+        }
         let acc_type = accumulator(input.params);
         let no_bias = TensorData::from_ints(acc_type, vec![0; n]).ok_or(NOT_EXPECTED)?;
         let weights = QuantWeights {

@@ -1,5 +1,5 @@
 // RUN: form-stages,fuse-layers,schedule
-// TARGET: micro memory.activation=320B
+// TARGET: micro memory.activation=128B
 // EXPECT-ERROR: 1 stage(s) do not fit the target
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x2x2x3xi8>, sym_name = "main"}> ({
