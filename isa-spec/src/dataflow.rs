@@ -7,9 +7,13 @@
 //! A step is ready when the rows that it reads have been written by every writer of this phase whose view meets the
 //! read one, and when the slots that it writes have been passed by every reader. Rows that no stage of this phase
 //! writes were written by an earlier phase; that this is so is for the verifier to show.
+//!
+//! A stream may *grow into* another: its slots share bytes with rows of a stream that the phase reads for the last time. A
+//! slot is then free when the readers of that stream have passed the rows that stand there, the step that writes the
+//! slot included.
 
 use crate::inst::View;
-use crate::program::{Phase, Program};
+use crate::program::{Phase, Program, Stream};
 
 /// Why a stage cannot take its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,35 @@ struct StageFlow {
     out: Option<(u32, u32)>,
     /// Readers of the output stream: stage and which of its reads.
     readers: Vec<(usize, usize)>,
+    /// Streams that the output stream grows into.
+    over: Vec<GrowsInto>,
+}
+
+/// A stream that another one's slots share bytes with.
+#[derive(Clone, Debug)]
+struct GrowsInto {
+    /// For each slot of the growing stream, how many rows of the other begin before its last byte.
+    rows: Vec<u32>,
+    /// Readers of the other stream: stage and which of its reads.
+    readers: Vec<(usize, usize)>,
+}
+
+impl GrowsInto {
+    /// What a stream that is written shares with one that is read, if anything.
+    fn new(written: &Stream, read: &Stream, readers: Vec<(usize, usize)>) -> Option<Self> {
+        let end = |s: &Stream| u64::from(s.base) + s.size_bytes();
+        let shares = u64::from(written.base) < end(read) && u64::from(read.base) < end(written);
+        if !shares || readers.is_empty() {
+            return None;
+        }
+        let rows = (1..=u64::from(written.slots)).map(|slots| {
+            let reach = u64::from(written.base) + slots * u64::from(written.pitch_bytes);
+            let rows =
+                reach.saturating_sub(u64::from(read.base)).div_ceil(u64::from(read.pitch_bytes.max(1)));
+            rows.min(u64::from(read.rows)) as u32
+        });
+        Some(Self { rows: rows.collect(), readers })
+    }
 }
 
 /// The state of a phase that is running: how many rows each stage has produced.
@@ -75,6 +108,17 @@ impl Flow {
         let outs: Vec<Option<View>> =
             phase.stages.iter().map(|s| (s.code.out.rows > 0).then_some(s.code.out)).collect();
         let reads: Vec<Vec<View>> = phase.stages.iter().map(|s| s.code.reads()).collect();
+        let readers_of = |stream: u32| -> Vec<(usize, usize)> {
+            let views = reads.iter().enumerate();
+            let of = views.flat_map(|(reader, views)| {
+                let own = views.iter().enumerate().filter(move |(_, view)| view.stream == stream);
+                own.map(move |(which, _)| (reader, which))
+            });
+            of.collect()
+        };
+        let mut read_streams: Vec<u32> = reads.iter().flatten().map(|view| view.stream).collect();
+        read_streams.sort_unstable();
+        read_streams.dedup();
         let stages = phase.stages.iter().enumerate().map(|(index, stage)| {
             let n_rows = stage.code.n_rows();
             let demands: Vec<_> = (0..n_rows).map(|row| stage.code.demand(row)).collect();
@@ -96,13 +140,12 @@ impl Flow {
             });
             let out = outs[index]
                 .and_then(|out| program.streams.get(out.stream as usize).map(|s| (out.row0, s.slots)));
-            let readers = outs[index].iter().flat_map(|out| {
-                reads.iter().enumerate().flat_map(|(reader, views)| {
-                    views
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, view)| view.stream == out.stream)
-                        .map(move |(which, _)| (reader, which))
+            let over = outs[index].iter().flat_map(|out| {
+                let others = read_streams.iter().filter(|&&stream| stream != out.stream);
+                others.filter_map(|&stream| {
+                    let written = program.streams.get(out.stream as usize)?;
+                    let read = program.streams.get(stream as usize)?;
+                    GrowsInto::new(written, read, readers_of(stream))
                 })
             });
             StageFlow {
@@ -110,7 +153,8 @@ impl Flow {
                 rows_per_step: stage.code.rows_per_step(),
                 reads: stage_reads.collect(),
                 out,
-                readers: readers.collect(),
+                readers: outs[index].map_or_else(Vec::new, |out| readers_of(out.stream)),
+                over: over.collect(),
             }
         });
         let stages: Vec<_> = stages.collect();
@@ -159,6 +203,15 @@ impl Flow {
                     return Some(Blocked::Output { reader });
                 }
             }
+            for other in &flow.over {
+                let overwritten = other.rows[last.min(slots - 1) as usize];
+                for &(reader, which) in &other.readers {
+                    let still_needed = self.stages[reader].reads[which].first[self.done[reader] as usize];
+                    if still_needed < overwritten {
+                        return Some(Blocked::Output { reader });
+                    }
+                }
+            }
         }
         None
     }
@@ -169,15 +222,17 @@ impl Flow {
     }
 
     /// Stages whose readiness a step of `stage` can change: those that read what it writes, and those that write what it
-    /// reads.
+    /// reads or grow into it.
     pub fn neighbours(&self, stage: usize) -> Vec<usize> {
         let flow = &self.stages[stage];
         let mut near: Vec<usize> = flow.readers.iter().map(|&(reader, _)| reader).collect();
         near.extend(flow.reads.iter().flat_map(|read| read.writers.iter().map(|&(writer, _)| writer)));
         // Writers of a stream wait for its readers even where their views do not meet.
-        near.extend(
-            (0..self.stages.len()).filter(|&w| self.stages[w].readers.iter().any(|&(r, _)| r == stage)),
-        );
+        let waits_for = |writer: &StageFlow| {
+            let over = writer.over.iter().flat_map(|other| &other.readers);
+            writer.readers.iter().chain(over).any(|&(reader, _)| reader == stage)
+        };
+        near.extend((0..self.stages.len()).filter(|&w| waits_for(&self.stages[w])));
         near.sort_unstable();
         near.dedup();
         near

@@ -1,9 +1,10 @@
 //! The verifier: what must hold of a program before anything runs it. It shares no code with the compiler.
 //!
 //! Checked: limits of the target; streams, views, tables and transfers in bounds of their memories; shapes, types and
-//! channel ranges of every head and tail; no two streams that live at once overlap; every element is written once,
-//! before it is read; every table byte is loaded before its stage starts, and no load in flight touches it; every phase
-//! reaches its last row (token simulation); every output byte is written. All violations are returned.
+//! channel ranges of every head and tail; no two streams that live at once overlap, but for one that grows into another
+//! as that is read for the last time; every element is written once, before it is read; every table byte is loaded
+//! before its stage starts, and no load in flight touches it; every phase reaches its last row (token simulation);
+//! every output byte is written. All violations are returned.
 //!
 //! Not checked: that the weights are the right ones, which no verifier can know.
 
@@ -338,7 +339,8 @@ impl Check<'_> {
                 let (x, y) = (&streams[a], &streams[b]);
                 let (x0, x1) = (u64::from(x.base), u64::from(x.base) + x.size_bytes());
                 let (y0, y1) = (u64::from(y.base), u64::from(y.base) + y.size_bytes());
-                if from <= to_b && from_b <= to && x0 < y1 && y0 < x1 {
+                let shares = from <= to_b && from_b <= to && x0 < y1 && y0 < x1;
+                if shares && !self.grows_into((from, to, a), (from_b, to_b, b)) {
                     self.fail(
                         Rule::Overlap,
                         format!(
@@ -349,6 +351,20 @@ impl Check<'_> {
                 }
             }
         }
+    }
+
+    /// Whether one of two streams, each with its first and last phase, may grow into the other: it begins in the phase in
+    /// which the other, whole and written before, is read for the last time. That it waits for those reads is the flow's
+    /// rule, and that the wait ends is shown by [`progress`](Self::progress).
+    fn grows_into(&self, a: (usize, usize, usize), b: (usize, usize, usize)) -> bool {
+        let (dying, growing) = if a.1 == b.0 { (a, b) } else { (b, a) };
+        let (born, phase, stream) = dying;
+        let is_written = |stage: &Stage| stage.code.out.rows > 0 && stage.code.out.stream as usize == stream;
+        let declared = &self.program.streams[stream];
+        growing.0 == phase
+            && born < phase
+            && declared.slots == declared.rows
+            && !self.program.phases[phase].stages.iter().any(is_written)
     }
 
     /// Every element is written once, and before or while it is read.

@@ -1,0 +1,75 @@
+//! Streams that grow into another: the rows of a tensor that is read for the last time make room for those of a new one.
+
+use strata_isa_spec::verify::{Rule, verify};
+use strata_isa_spec::{Program, Target, asm, interp, timed};
+
+/// A 6x1x64 input stays whole in SRAM; the second phase adds each two rows of it and keeps the sums where the input stands,
+/// `{gap}` bytes before its first row; the third stores them.
+const SUMS: &str = "
+segment segment=0 kind=input bytes=384
+segment segment=1 kind=output bytes=320
+stream stream=0 elem=i8 rows=6 cols=1 chs=64 base=128 pitch_bytes=64 slots=6
+stream stream=1 elem=i8 rows=5 cols=1 chs=64 base={base} pitch_bytes=64 slots=5
+phase phase=0
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+6,0+1,0+64] source=0
+    dma_in segment=0 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
+end_phase
+phase phase=1
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s1[0+5,0+1,0+64] source=1
+    max_pool2d src=s0[0+6,0+1,0+64] window=(kernel_h:2 kernel_w:1 stride_h:1 stride_w:1 dilation_h:1 dilation_w:1 pad_top:0 pad_bottom:0 pad_left:0 pad_right:0)
+end_phase
+phase phase=2
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+0,0+0,0+0] source=2
+    dma_out src=s1[0+5,0+1,0+64] segment=1 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
+end_phase
+halt
+";
+
+fn program(base: u32) -> Program {
+    asm::parse(&SUMS.replace("{base}", &base.to_string())).expect("the program assembles")
+}
+
+fn target() -> Target {
+    Target::preset("micro", &[("memory.activation".to_owned(), "512B".to_owned())]).expect("a preset")
+}
+
+fn rules(program: &Program) -> Vec<Rule> {
+    verify(program, &target()).into_iter().map(|e| e.rule).collect()
+}
+
+#[test]
+fn a_result_takes_the_place_of_rows_that_are_passed() {
+    // 384 and 320 bytes side by side are more than the 512 there are.
+    let program = program(64);
+    assert_eq!(rules(&program), []);
+    let input: Vec<u8> = (0..384u32).map(|i| (i * 7 % 251) as u8).collect();
+    let outputs = interp::run(&program, &target(), &[], std::slice::from_ref(&input)).expect("it is valid");
+    let most = |a: u8, b: u8| (a as i8).max(b as i8) as u8;
+    let expected: Vec<u8> = (0..320).map(|i| most(input[i], input[i + 64])).collect();
+    assert_eq!(outputs[0], expected);
+    let timing = timed::simulate(&program, &target());
+    assert_eq!(timing.phases[1].stages[0].busy, 5 * 2);
+}
+
+#[test]
+fn a_row_is_not_written_where_the_step_that_makes_it_still_reads() {
+    // Row r would stand where row r of the input does, which its own step reads.
+    assert_eq!(rules(&program(128)), [Rule::Deadlock]);
+    assert_eq!(rules(&program(127)), [Rule::Deadlock]);
+}
+
+#[test]
+fn what_is_read_again_is_not_grown_into() {
+    let mut program = program(64);
+    let again = program.phases[1].clone();
+    let mut other = program.streams[1];
+    other.base = 0;
+    other.slots = 1;
+    program.streams.push(other);
+    program.phases.insert(2, again);
+    program.phases[2].stages[0].code.out.stream = 2;
+    assert!(rules(&program).contains(&Rule::Overlap), "{:?}", rules(&program));
+}
