@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use strata_isa_spec::{Target, View};
 
 use super::cost::{may_winograd, with_winograd};
-use super::rings::{Actor, ring_slots};
+use super::rings::{Actor, Watch, ring_slots_watching};
 use super::{Buffer, BufferId, BufferRole, Plan, StageGraph, StageId};
 
 /// What is wrong with a plan.
@@ -66,6 +66,18 @@ pub enum PlanFault {
         phase: usize,
         /// The tensor.
         buffer: String,
+    },
+    /// A tensor is to take the space of another that it cannot have.
+    #[error("phase {phase}: `{growing}` cannot take the space of `{dying}`: {problem}")]
+    Growth {
+        /// The phase.
+        phase: usize,
+        /// The tensor that is written.
+        growing: String,
+        /// The tensor whose space it takes.
+        dying: String,
+        /// Why not.
+        problem: String,
     },
     /// An output is never stored.
     #[error("output `{0}` is not stored")]
@@ -266,7 +278,16 @@ impl Judge<'_> {
                 actors.push(Actor::new(&with_winograd(&node.code, placed.winograd)));
             }
             actors.extend(stores);
-            let slots = ring_slots(&actors, planned.slack);
+            let growths = self.growths(index, &mut faults);
+            let watches: Vec<Watch> = growths.iter().map(|(watch, ..)| *watch).collect();
+            let (slots, gaps) = ring_slots_watching(&actors, planned.slack, &watches);
+            for ((watch, saved, stated), gap) in growths.iter().zip(gaps) {
+                sram -= saved;
+                if gap > *stated {
+                    let problem = format!("it begins {stated} bytes before, {gap} are needed");
+                    faults.push(self.no_growth(index, watch.growing, watch.dying, problem));
+                }
+            }
             for id in rings {
                 let buffer = &self.graph.buffers[id];
                 let n = slots.get(&id.as_u32()).copied().unwrap_or(buffer.rows).min(buffer.rows);
@@ -311,6 +332,56 @@ impl Judge<'_> {
                 implied: cycles,
             });
         }
+    }
+
+    /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the stated gap.
+    fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(Watch, u64, u64)> {
+        let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
+        let phases = |uses: Vec<(StageId, View)>| -> Vec<usize> {
+            uses.iter().map(|(stage, _)| self.phase_of[stage]).collect()
+        };
+        let mut growths: Vec<(Watch, u64, u64)> = Vec::new();
+        for (id, buffer) in &self.graph.buffers {
+            let residency = self.plan.residency[id.as_u32() as usize];
+            let Some(into) = residency.grows_into else { continue };
+            let Some(dying) = self.graph.buffers.get(into.buffer) else { continue };
+            let (own, other) = (self.uses(id), self.uses(into.buffer));
+            if phases(own.writers).into_iter().min() != Some(phase) {
+                continue;
+            }
+            let other_until = self.plan.residency[into.buffer.as_u32() as usize].kept_until;
+            let is_born_before = (phases(other.writers.clone()).into_iter().chain(
+                matches!(dying.role, BufferRole::Input(_))
+                    .then(|| phases(other.readers.clone()))
+                    .into_iter()
+                    .flatten(),
+            ))
+            .min()
+            .is_some_and(|first| first < phase);
+            let dies_here = phases(other.readers).into_iter().all(|reader| reader <= phase)
+                && phases(other.writers).into_iter().all(|writer| writer < phase)
+                && other_until == Some(phase as u32);
+            let is_kept = residency.kept_until.is_some_and(|until| until as usize > phase);
+            let is_alone = growths.iter().all(|(watch, ..)| watch.dying != into.buffer.as_u32());
+            if !(is_born_before && dies_here && is_kept && is_alone) {
+                let problem = "it is not whole here for the last time".to_owned();
+                faults.push(self.no_growth(phase, id.as_u32(), into.buffer.as_u32(), problem));
+                continue;
+            }
+            let (dying_pitch, growing_pitch) = (align(dying.row_bytes()), align(buffer.row_bytes()));
+            let (before, after) =
+                (u64::from(dying.rows) * dying_pitch, u64::from(buffer.rows) * growing_pitch);
+            let together = (before + into.gap_bytes).max(after);
+            let watch =
+                Watch { dying: into.buffer.as_u32(), dying_pitch, growing: id.as_u32(), growing_pitch };
+            growths.push((watch, (before + after).saturating_sub(together), into.gap_bytes));
+        }
+        growths
+    }
+
+    fn no_growth(&self, phase: usize, growing: u32, dying: u32, problem: String) -> PlanFault {
+        let name = |id: u32| self.graph.buffers[BufferId::from_u32(id)].name.clone();
+        PlanFault::Growth { phase, growing: name(growing), dying: name(dying), problem }
     }
 
     fn uses(&self, buffer: BufferId) -> Uses {

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use super::columns::{Boundary, Column, Context, Movement, Variant, stands_in_dram};
+use super::columns::{Boundary, Column, Context, Growth, Movement, Variant, stands_in_dram};
 use super::cost::{Weights, dram_bound};
 use super::graph::StageSet;
 use super::{BufferId, BufferRole};
@@ -49,6 +49,8 @@ pub struct ChosenPhase {
     pub variant: usize,
     /// Places of tensors during the phase.
     pub places: Places,
+    /// Tensors that take the space of others.
+    pub growths: Vec<Growth>,
     /// Predicted cycles.
     pub cycles: u64,
     /// Bytes of activation SRAM.
@@ -96,6 +98,8 @@ pub struct SearchLimits {
     pub placings: usize,
     /// Placings, whole or in part, labels and cuts made before the search becomes narrow.
     pub work: usize,
+    /// Whether tensors may take the space of others that die.
+    pub growths: bool,
 }
 
 impl SearchLimits {
@@ -204,6 +208,7 @@ struct Placing {
     load: Movement,
     store: Movement,
     dma_stages: u32,
+    growths: Vec<Growth>,
 }
 
 /// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
@@ -296,16 +301,20 @@ impl Search<'_> {
             load: Movement::default(),
             store: Movement::default(),
             dma_stages: 0,
+            growths: Vec::new(),
         }];
+        // Growing into others comes last, when all places are known: till then there is room for what it may save.
+        let growths = self.growths(variant, &slots, live);
         let beam = self.widths().placings;
         for (at, slot) in slots.iter().enumerate() {
             let mut next = Vec::new();
             for way in &ways {
                 for &option in &slot.options {
+                    let room = self.capacity + may_save(&growths, way, slot.buffer, option);
                     let all_fit = way.sram_bytes + slot.whole_bytes + most[at + 1] <= self.capacity;
                     let is_worse = option == Place::Dram && slot.keeping_is_free && all_fit;
                     let sram_bytes = way.sram_bytes + slot.sram_bytes(option);
-                    if !is_worse && sram_bytes + least[at + 1] <= self.capacity {
+                    if !is_worse && sram_bytes + least[at + 1] <= room {
                         next.push(self.placed(way, slot, option));
                     }
                 }
@@ -326,8 +335,35 @@ impl Search<'_> {
         }
         for way in &mut ways {
             way.places.sort_unstable();
+            grow(way, &growths);
         }
+        ways.retain(|way| way.sram_bytes <= self.capacity);
         ways
+    }
+
+    /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
+    /// the last time, the other is written here first and used later.
+    fn growths(&self, variant: &Variant, slots: &[Slot<'_>], live: &[bool]) -> Vec<Growth> {
+        let is_live = |buffer: BufferId| live[buffer.as_u32() as usize];
+        let before = |buffer: BufferId| slots.iter().find(|s| s.buffer == buffer).and_then(|s| s.before);
+        let may = |growth: &&Growth| {
+            self.limits.growths
+                && before(growth.into.buffer).is_some_and(Place::in_sram)
+                && !is_live(growth.into.buffer)
+                && before(growth.growing).is_none()
+                && is_live(growth.growing)
+        };
+        let mut possible: Vec<Growth> = variant.growths.iter().filter(may).copied().collect();
+        possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
+        let mut growths: Vec<Growth> = Vec::new();
+        for growth in possible {
+            let is_taken =
+                |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
+            if !growths.iter().any(is_taken) {
+                growths.push(growth);
+            }
+        }
+        growths
     }
 
     /// The tensors that have a place during a phase of this column.
@@ -437,6 +473,7 @@ impl Search<'_> {
                 column,
                 variant,
                 places: placing.places.clone(),
+                growths: placing.growths.clone(),
                 cycles,
                 sram_bytes: placing.sram_bytes,
                 moved_bytes: moved,
@@ -514,6 +551,27 @@ impl Search<'_> {
         }
         phases.reverse();
         Choice { phases, cycles, bytes, proven: self.proven }
+    }
+}
+
+/// Bytes that growths may yet save of a placing in which `buffer` is placed next: those of tensors that are whole, or may be.
+fn may_save(growths: &[Growth], way: &Placing, buffer: BufferId, place: Place) -> u64 {
+    let may_be_whole = |b: BufferId| {
+        let mut placed = way.places.iter().copied().chain([(buffer, place)]);
+        placed.find(|(other, _)| *other == b).is_none_or(|(_, place)| place.in_sram())
+    };
+    let may = |growth: &&Growth| may_be_whole(growth.growing) && may_be_whole(growth.into.buffer);
+    growths.iter().filter(may).map(|growth| growth.saved_bytes).sum()
+}
+
+/// Lets tensors of a placing that is complete take the space of others.
+fn grow(way: &mut Placing, growths: &[Growth]) {
+    for growth in growths {
+        let is_whole = |buffer: BufferId| way.places.iter().any(|&(b, place)| b == buffer && place.in_sram());
+        if is_whole(growth.growing) && is_whole(growth.into.buffer) {
+            way.sram_bytes -= growth.saved_bytes;
+            way.growths.push(*growth);
+        }
     }
 }
 

@@ -11,9 +11,9 @@ use strata_isa_spec::Target;
 use super::cost::{Implementation, Running, StageProfile, align, pipeline};
 use super::graph::{StageSet, Topology};
 use super::partition::{Division, shared, spatial};
-use super::rings::{Actor, Slack, ring_slots};
+use super::rings::{Actor, Slack, Watch, ring_slots_watching};
 use super::transfers::{Transfer, loads, stores};
-use super::{BufferId, BufferRole, StageGraph, StageId};
+use super::{BufferId, BufferRole, GrowsInto, StageGraph, StageId};
 
 /// The problem, with everything that is asked of it often computed once.
 #[derive(Debug)]
@@ -62,6 +62,19 @@ pub struct Variant {
     pub private_bytes: u64,
     /// Bytes of each boundary buffer's ring.
     pub ring_bytes: Vec<u64>,
+    /// Boundary buffers that may take the space of others, if those are read here for the last time.
+    pub growths: Vec<Growth>,
+}
+
+/// A boundary buffer that a column writes, and one that it only reads whose space it may take. Both must be whole in SRAM.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth {
+    /// The one that is written.
+    pub growing: BufferId,
+    /// The one that is read, and how far before it the other begins.
+    pub into: GrowsInto,
+    /// Bytes that it saves.
+    pub saved_bytes: u64,
 }
 
 /// A buffer that a column shares with other columns or with the outside.
@@ -240,7 +253,8 @@ impl Column {
         let mut actors: Vec<Actor> = dma.iter().filter(|actor| actor.out().is_some()).cloned().collect();
         actors.extend(running.iter().map(|r| r.actor.clone()));
         actors.extend(dma.iter().filter(|actor| actor.out().is_none()).cloned());
-        let slots = ring_slots(&actors, slack);
+        let watches = self.watches(context);
+        let (slots, gaps) = ring_slots_watching(&actors, slack, &watches);
         let (starts, cycles) = if division.partitions.len() == 1 && self.stages.len() > 1 {
             shared_time(context.target, &running)
         } else {
@@ -256,8 +270,44 @@ impl Column {
             cycles,
             private_bytes: private.iter().map(|&b| ring(b)).sum(),
             ring_bytes: self.boundary.iter().map(|b| ring(b.buffer)).collect(),
+            growths: watches.iter().zip(gaps).filter_map(|(w, gap)| growth(context, w, gap)).collect(),
         }
     }
+
+    /// Pairs of boundary buffers of which one may take the space of the other.
+    fn watches(&self, context: &Context<'_>) -> Vec<Watch> {
+        let is_large = |b: &&Boundary| b.whole_bytes >= context.target.memory.activation / LEAST_SHARE;
+        let uses = |b: &Boundary| &context.topology.uses[b.buffer.as_u32() as usize];
+        let is_written = |b: &Boundary| uses(b).writers.iter().any(|(stage, _)| self.set.contains(*stage));
+        let is_read = |b: &Boundary| uses(b).readers.iter().any(|(stage, _)| self.set.contains(*stage));
+        let pitch = |b: &Boundary| context.ring_bytes(b.buffer, 1);
+        let dying = self.boundary.iter().filter(is_large).filter(|b| is_read(b) && !is_written(b));
+        dying
+            .flat_map(|dying| {
+                let growing = self.boundary.iter().filter(is_large).filter(|b| is_written(b));
+                growing.map(|growing| Watch {
+                    dying: dying.buffer.as_u32(),
+                    dying_pitch: pitch(dying),
+                    growing: growing.buffer.as_u32(),
+                    growing_pitch: pitch(growing),
+                })
+            })
+            .collect()
+    }
+}
+
+/// A tensor of less than this part of SRAM is not worth growing into, nor letting grow.
+const LEAST_SHARE: u64 = 64;
+
+/// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole tensor does without;
+/// a row more of each makes up for what that changes.
+fn growth(context: &Context<'_>, watch: &Watch, gap: u64) -> Option<Growth> {
+    let (growing, dying) = (BufferId::from_u32(watch.growing), BufferId::from_u32(watch.dying));
+    let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
+    let into = GrowsInto { buffer: dying, gap_bytes };
+    let (before, after) = (context.whole_bytes(dying), context.whole_bytes(growing));
+    let saved_bytes = (before + after).saturating_sub(into.union_bytes(before, after));
+    (saved_bytes > 0).then_some(Growth { growing, into, saved_bytes })
 }
 
 fn ring_of(context: &Context<'_>, slots: &BTreeMap<u32, u32>, buffer: BufferId) -> u64 {

@@ -189,6 +189,26 @@ pub struct Residency {
     pub kept_until: Option<u32>,
     /// Whether it is stored to DRAM as it is written (always so for outputs; inputs stand there already).
     pub stored: bool,
+    /// The tensor whose space it takes as that is read for the last time, in the phase that first writes this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grows_into: Option<GrowsInto>,
+}
+
+/// How a tensor shares bytes with one that dies in the phase in which it is born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowsInto {
+    /// The one that dies.
+    pub buffer: BufferId,
+    /// How many bytes before it the new one begins: far enough that no row is written before those that stand there are
+    /// passed.
+    pub gap_bytes: u64,
+}
+
+impl GrowsInto {
+    /// Bytes that both take together, for their own sizes.
+    pub fn union_bytes(&self, dying: u64, growing: u64) -> u64 {
+        (dying + self.gap_bytes).max(growing)
+    }
 }
 
 /// DRAM bytes of one inference.

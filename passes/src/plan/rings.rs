@@ -10,7 +10,9 @@
 //! so a stage always finds its next rows ready while its producer works: the pipeline runs at the rate of its slowest stage.
 //! A skip path grows by the slack of the longer path that it runs beside.
 //!
-//! Deliberately not here: addresses, pitches and bytes, and whether the sizes fit.
+//! The same run tells how close behind a tensor that is read for the last time a new one may be written: see [`Watch`].
+//!
+//! Deliberately not here: addresses, and whether the sizes fit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,15 +152,60 @@ pub struct Edge {
 /// all stages of the phase, DMA stages included, in an order in which writers stand before their readers. Rows that no
 /// actor writes count as written before.
 pub fn ring_slots(actors: &[Actor], slack: Slack) -> BTreeMap<u32, u32> {
+    ring_slots_watching(actors, slack, &[]).0
+}
+
+/// A tensor that a phase reads for the last time and one that it writes, both whole, that are to share bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The stream that is read.
+    pub dying: u32,
+    /// Bytes from one of its rows to the next.
+    pub dying_pitch: u64,
+    /// The stream that is written.
+    pub growing: u32,
+    /// Bytes from one of its rows to the next.
+    pub growing_pitch: u64,
+}
+
+/// As [`ring_slots`]; and for each watch the least number of bytes by which the growing stream must begin before the dying
+/// one, so that no row is written before the rows that stand there are passed.
+pub fn ring_slots_watching(
+    actors: &[Actor],
+    slack: Slack,
+    watches: &[Watch],
+) -> (BTreeMap<u32, u32>, Vec<u64>) {
     let mut simulation = Simulation::new(actors, slack);
+    simulation.watches = (watches.iter())
+        .map(|&watch| Watching { watch, readers: readers_of(actors, watch.dying), gap: 0 })
+        .collect();
     simulation.run();
-    simulation.slots
+    let gaps = simulation.watches.iter().map(|watching| watching.gap).collect();
+    (simulation.slots, gaps)
+}
+
+/// The actors, and which of their ports, that read a stream.
+fn readers_of(actors: &[Actor], stream: u32) -> Vec<(usize, usize)> {
+    let reads = actors.iter().enumerate().flat_map(|(reader, actor)| {
+        let ports = actor.ports.iter().enumerate();
+        ports.filter(move |(_, p)| p.view.stream == stream).map(move |(port, _)| (reader, port))
+    });
+    reads.collect()
 }
 
 /// Slots of the phase's streams from its stages' codes. See [`ring_slots`].
 pub fn size_rings(codes: &[StageCode], slack: Slack) -> BTreeMap<u32, u32> {
     let actors: Vec<Actor> = codes.iter().map(Actor::new).collect();
     ring_slots(&actors, slack)
+}
+
+/// A watch, and what was seen so far.
+struct Watching {
+    watch: Watch,
+    /// Who reads the dying stream.
+    readers: Vec<(usize, usize)>,
+    /// Bytes by which the growing stream must begin before it.
+    gap: u64,
 }
 
 struct Simulation<'a> {
@@ -172,6 +219,7 @@ struct Simulation<'a> {
     readers: Vec<Vec<(usize, usize)>>,
     slots: BTreeMap<u32, u32>,
     peak: Vec<u32>,
+    watches: Vec<Watching>,
 }
 
 impl<'a> Simulation<'a> {
@@ -183,15 +231,8 @@ impl<'a> Simulation<'a> {
             };
             actor.ports.iter().map(of).collect()
         });
-        let readers = actors.iter().map(|actor| {
-            let reads = |stream: u32| {
-                actors.iter().enumerate().flat_map(move |(reader, other)| {
-                    let ports = other.ports.iter().enumerate();
-                    ports.filter(move |(_, p)| p.view.stream == stream).map(move |(port, _)| (reader, port))
-                })
-            };
-            actor.out.map(|out| reads(out.stream).collect()).unwrap_or_default()
-        });
+        let readers =
+            actors.iter().map(|a| a.out.map_or_else(Vec::new, |out| readers_of(actors, out.stream)));
         Self {
             actors,
             slack,
@@ -200,6 +241,7 @@ impl<'a> Simulation<'a> {
             readers: readers.collect(),
             slots: BTreeMap::new(),
             peak: vec![0; actors.len()],
+            watches: Vec::new(),
         }
     }
 
@@ -262,6 +304,18 @@ impl<'a> Simulation<'a> {
                 .min()
                 .unwrap_or(begin);
             self.peak[actor] = self.peak[actor].max(end - oldest.min(begin));
+            for watching in self.watches.iter_mut().filter(|w| w.watch.growing == out.stream) {
+                // The actor's own step counts as not taken: it still reads while it writes.
+                let needed = (watching.readers.iter())
+                    .map(|&(reader, port)| actors[reader].ports[port].first[self.steps[reader] as usize])
+                    .min()
+                    .filter(|&row| row != u32::MAX);
+                if let Some(row) = needed {
+                    let written = u64::from(end) * watching.watch.growing_pitch;
+                    let passed = u64::from(row) * watching.watch.dying_pitch;
+                    watching.gap = watching.gap.max(written.saturating_sub(passed));
+                }
+            }
         }
         self.steps[actor] += 1;
     }

@@ -11,6 +11,8 @@ use super::cost::{StageProfile, Weights, on_chip_energy};
 use super::egraph::{self, Offer};
 use super::graph::{GraphError, StageSet, Topology, views_meet};
 use super::transfers::stores;
+use crate::schedule::growth_gaps;
+
 use super::{
     BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency, StageGraph,
     StageId,
@@ -39,6 +41,8 @@ pub struct PlanOptions {
     pub placings: usize,
     /// Placings, labels and cuts that it makes before it becomes narrow.
     pub work: usize,
+    /// Whether a tensor may take the space of another as that is read for the last time.
+    pub growths: bool,
     /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes interlock.
     pub capacity_percent: u32,
 }
@@ -55,6 +59,7 @@ impl Default for PlanOptions {
             cuts: 256,
             placings: 64,
             work: 100_000,
+            growths: true,
             capacity_percent: 100,
         }
     }
@@ -115,9 +120,21 @@ pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Resul
     let capacity = percent_of(target.memory.activation, options.capacity_percent);
     let choice = search(&context, &columns, options, capacity)?;
     let mut plan = write_down(&context, &columns, &choice, options);
+    // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
+    for (buffer, gap_bytes) in growth_gaps(graph, &plan, target)? {
+        if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
+            into.gap_bytes = into.gap_bytes.min(gap_bytes);
+        }
+    }
     plan.certificate.proven_optimal &= options.capacity_percent >= 100;
-    check(graph, target, &plan).map_err(PlanError::Unsound)?;
-    Ok(plan)
+    match check(graph, target, &plan) {
+        Ok(()) => Ok(plan),
+        // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
+        Err(faults) if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) => {
+            self::plan(graph, target, &PlanOptions { growths: false, ..*options })
+        }
+        Err(faults) => Err(PlanError::Unsound(faults)),
+    }
 }
 
 fn percent_of(bytes: u64, percent: u32) -> u64 {
@@ -177,6 +194,7 @@ fn search(
         cuts: options.cuts,
         placings: options.placings,
         work: options.work,
+        growths: options.growths,
     };
     let solve = |weights: Weights| {
         choose(context, columns, weights, capacity, limits).map_err(|stuck| PlanError::Stuck {
@@ -254,6 +272,9 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         let column = &columns[chosen.column];
         let variant = &column.variants[chosen.variant];
         dram.weights += column.table_bytes;
+        for growth in &chosen.growths {
+            residency[growth.growing.as_u32() as usize].grows_into = Some(growth.into);
+        }
         for &(buffer, place) in &chosen.places {
             let slot = &mut residency[buffer.as_u32() as usize];
             let was_kept = slot.kept_until.is_some();

@@ -19,15 +19,43 @@ fn planned(graph: &StageGraph, target: &Target, mode: Mode, objective: Objective
     plan(graph, target, &PlanOptions { mode, objective, ..PlanOptions::default() }).expect("it fits")
 }
 
-/// `shared/reference/traffic.md`: layer by layer 926.4 MB, fused 121.1 MB; compulsory 79.2 MB, to which tables are added.
+/// An independent model's least traffic is 926.4 MB layer by layer and 121.1 MB fused, without tensors that grow into others;
+/// 79.2 MB are compulsory, to which tables are added.
 #[test]
 fn yolov3_moves_as_little_as_the_reference() {
     let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
     let single = planned(&graph, &target, Mode::Single, Objective::Traffic);
     let multi = planned(&graph, &target, Mode::Multi, Objective::Traffic);
-    assert!((900..=950).contains(&(single.dram_bytes.total / 1_000_000)), "{:?}", single.dram_bytes);
-    assert!(multi.dram_bytes.total <= 122_000_000, "{:?}", multi.dram_bytes);
+    assert!(single.dram_bytes.total <= 950_000_000, "{:?}", single.dram_bytes);
+    assert!(multi.dram_bytes.total <= 113_000_000, "{:?}", multi.dram_bytes);
     assert_eq!(multi.phases[0].stages.len(), 26);
+}
+
+/// Border tensors of which the one dies as the other is born take the larger's bytes, not both.
+#[test]
+fn tensors_grow_into_those_that_die() {
+    let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
+    let least = |growths: bool| {
+        let options = PlanOptions { objective: Objective::Traffic, growths, ..PlanOptions::default() };
+        plan(&graph, &target, &options).expect("it fits")
+    };
+    let (with, without) = (least(true), least(false));
+    let growing: Vec<usize> =
+        (0..graph.buffers.len()).filter(|&b| with.residency[b].grows_into.is_some()).collect();
+    assert!(growing.len() > 4, "{} grow", growing.len());
+    assert!(without.residency.iter().all(|r| r.grows_into.is_none()));
+    assert!(with.dram_bytes.total + 8_000_000 < without.dram_bytes.total);
+    // The judge refuses a tensor that comes closer than its rows allow, and one that grows into what is still read.
+    let mut closer = with.clone();
+    for residency in &mut closer.residency {
+        residency.grows_into = residency.grows_into.map(|into| super::GrowsInto { gap_bytes: 0, ..into });
+    }
+    assert!(check(&graph, &target, &closer).is_err());
+    let mut early = with.clone();
+    let first = early.residency[growing[0]].grows_into.expect("it grows").buffer;
+    early.residency[first.as_u32() as usize].kept_until =
+        early.residency[first.as_u32() as usize].kept_until.map(|p| p + 1);
+    assert!(check(&graph, &target, &early).is_err());
 }
 
 /// 17 frames a second at 1,067 MHz, and a quarter more than layer by layer.

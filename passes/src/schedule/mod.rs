@@ -2,6 +2,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
+//! | `blocks` | addresses of resident tensors of which some take the space of others |
 //! | `streams` | rings and resident tensors of every phase, their DMA stages, and their addresses |
 //! | `weights` | where each stage's tables stand in weight SRAM, when they are loaded, what is prefetched |
 //! | `check` | an independent count of what the result moves and holds |
@@ -10,6 +11,7 @@
 //! structures in the attributes that [`strata_isa_spec::record`] declares. It changes no op, and decides neither what
 //! runs together nor where a tensor lives: that is the plan's.
 
+mod blocks;
 mod check;
 mod streams;
 #[cfg(test)]
@@ -171,6 +173,28 @@ pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Sche
     let program = Program { segments, streams: streams.streams, phases: machine_phases };
     check::check(&program, plan).map_err(ScheduleError::Unsound)?;
     Ok(Scheduled { program, tables: weights.tables, names })
+}
+
+/// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the row tokens of
+/// its phase as it will be scheduled.
+///
+/// # Errors
+/// If the graph makes no sense.
+pub(crate) fn growth_gaps(
+    graph: &StageGraph,
+    plan: &Plan,
+    target: &Target,
+) -> Result<Vec<(BufferId, u64)>, GraphError> {
+    let phases: Vec<Vec<StageId>> =
+        plan.phases.iter().map(|phase| phase.stages.iter().map(|placed| placed.stage).collect()).collect();
+    let mut phase_of = vec![0; graph.stages.len()];
+    for (index, stages) in phases.iter().enumerate() {
+        for stage in stages {
+            phase_of[stage.as_u32() as usize] = index;
+        }
+    }
+    let problem = Problem { graph, topology: Topology::new(graph)?, plan, target, phases, phase_of };
+    Ok((0..problem.phases.len()).flat_map(|phase| streams::growth_gaps(&problem, phase)).collect())
 }
 
 /// Appends DMA stages to a phase. They take no clusters, so their partition does not matter.

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use strata_isa_spec::inst::{DmaIn, DmaOut};
 use strata_isa_spec::{Segment, SegmentKind, StageCode, Stream, View};
 
+use super::blocks::{self, Behind};
 use super::{Problem, ScheduleError, views_mut};
 use crate::allocate::{self, Limits, Outcome};
 use crate::plan::graph::StageSet;
-use crate::plan::rings::size_rings;
+use crate::plan::rings::{Actor, Watch, ring_slots_watching, size_rings};
 use crate::plan::transfers::{self, Transfer};
 use crate::plan::{BufferId, BufferRole};
 
@@ -47,11 +48,28 @@ impl Streams {
 }
 
 /// A stream before it has an address.
-struct Live {
-    buffer: BufferId,
-    slots: u32,
-    first: usize,
-    last: usize,
+pub(super) struct Live {
+    pub(super) buffer: BufferId,
+    pub(super) slots: u32,
+    pub(super) first: usize,
+    pub(super) last: usize,
+}
+
+impl Live {
+    /// Bytes from one row to the next.
+    pub(super) fn pitch(&self, problem: &Problem<'_>) -> u64 {
+        problem.align(problem.graph.buffers[self.buffer].row_bytes())
+    }
+
+    /// Bytes of all slots.
+    pub(super) fn bytes(&self, problem: &Problem<'_>) -> u64 {
+        u64::from(self.slots) * self.pitch(problem)
+    }
+
+    /// Whether every row has a slot.
+    pub(super) fn is_whole(&self, problem: &Problem<'_>) -> bool {
+        self.slots == problem.graph.buffers[self.buffer].rows
+    }
 }
 
 pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Result<Streams, ScheduleError> {
@@ -102,7 +120,8 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
             }
         }
     }
-    let streams = addresses(problem, &lives)?;
+    let behind = blocks::growths(problem, &lives, &numbers);
+    let streams = addresses(problem, &lives, &behind)?;
     let piece = |transfers: Vec<(Transfer, u32)>, phase: usize, into: bool| -> Vec<Piece> {
         let one = |(transfer, segment): (Transfer, u32)| {
             let number = numbers.get(&(transfer.buffer, phase)).copied().unwrap_or(u32::MAX);
@@ -116,6 +135,45 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     let loads = loads.into_iter().enumerate().map(|(phase, t)| piece(t, phase, true)).collect();
     let stores = stores.into_iter().enumerate().map(|(phase, t)| piece(t, phase, false)).collect();
     Ok(Streams { streams, loads, stores, numbers })
+}
+
+/// The gaps of tensors that a phase writes first and that grow into others.
+pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId, u64)> {
+    let set: StageSet = problem.phases[phase].iter().copied().collect();
+    let touched = problem.topology.touched(&set);
+    let pitch = |buffer: BufferId| problem.align(problem.graph.buffers[buffer].row_bytes());
+    let is_born = |buffer: &BufferId| {
+        let writers = problem.topology.uses[buffer.as_u32() as usize].writers.iter();
+        writers.map(|(stage, _)| problem.phase_of[stage.as_u32() as usize]).min() == Some(phase)
+    };
+    let growing = touched.iter().copied().filter(is_born).filter_map(|buffer| {
+        let into = problem.plan.residency.get(buffer.as_u32() as usize)?.grows_into?;
+        Some((buffer, into.buffer))
+    });
+    let (growing, watches): (Vec<BufferId>, Vec<Watch>) = growing
+        .map(|(buffer, dying)| {
+            let watch = Watch {
+                dying: dying.as_u32(),
+                dying_pitch: pitch(dying),
+                growing: buffer.as_u32(),
+                growing_pitch: pitch(buffer),
+            };
+            (buffer, watch)
+        })
+        .unzip();
+    if watches.is_empty() {
+        return Vec::new();
+    }
+    let (mut loads, mut stores) = (Vec::new(), Vec::new());
+    for &buffer in &touched {
+        let is_whole = problem.is_whole(buffer, phase);
+        let resident = is_whole && phase > 0 && problem.is_whole(buffer, phase - 1);
+        loads.extend(moved_in(problem, &set, buffer, is_whole, resident).into_iter().map(|t| (t, 0)));
+        stores.extend(moved_out(problem, &set, buffer, phase).into_iter().map(|t| (t, 0)));
+    }
+    let actors: Vec<Actor> = phase_codes(problem, phase, &loads, &stores).iter().map(Actor::new).collect();
+    let (_, gaps) = ring_slots_watching(&actors, problem.plan.phases[phase].slack, &watches);
+    growing.into_iter().zip(gaps).collect()
 }
 
 /// What a phase loads of a buffer.
@@ -214,21 +272,13 @@ fn phase_codes(
     loads.iter().map(dma(true)).chain(stages).chain(stores.iter().map(dma(false))).collect()
 }
 
-fn addresses(problem: &Problem<'_>, lives: &[Live]) -> Result<Vec<Stream>, ScheduleError> {
+fn addresses(
+    problem: &Problem<'_>,
+    lives: &[Live],
+    behind: &[Option<Behind>],
+) -> Result<Vec<Stream>, ScheduleError> {
     let graph = problem.graph;
-    let pitch = |live: &Live| problem.align(graph.buffers[live.buffer].row_bytes());
-    let buffers = lives.iter().enumerate().map(|(id, live)| allocate::Buffer {
-        id: id as u32,
-        lower: live.first as i64,
-        upper: live.last as i64 + 1,
-        size: u64::from(live.slots) * pitch(live),
-        alignment: u64::from(problem.target.memory.alignment.max(1)),
-        fixed: None,
-    });
-    let to_place =
-        allocate::Problem { buffers: buffers.collect(), capacity: problem.target.memory.activation };
-    let offsets =
-        fit(&to_place, "activation SRAM", |id| graph.buffers[lives[id as usize].buffer].name.clone())?;
+    let offsets = blocks::offsets(problem, lives, behind)?;
     let streams = lives.iter().zip(offsets).map(|(live, base)| {
         let buffer = &graph.buffers[live.buffer];
         Stream {
@@ -237,7 +287,7 @@ fn addresses(problem: &Problem<'_>, lives: &[Live]) -> Result<Vec<Stream>, Sched
             cols: buffer.cols,
             chs: buffer.chs,
             base: base as u32,
-            pitch_bytes: pitch(live) as u32,
+            pitch_bytes: live.pitch(problem) as u32,
             slots: live.slots,
         }
     });

@@ -76,6 +76,7 @@ pub(crate) fn difference(
         }
     }
     let (program, weights) = gather(module);
+    GROWN.with(|grown| grown.set(grown.get() + n_grown(&program)));
     let errors = verify::verify(&program, target);
     if !errors.is_empty() {
         return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
@@ -84,6 +85,29 @@ pub(crate) fn difference(
         Ok(found) => (found != bytes(&expected)).then(|| "the results differ".to_owned()),
         Err(error) => Some(error.to_string()),
     }
+}
+
+thread_local! {
+    /// Streams that grow into others, of all programs of a test.
+    static GROWN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Pairs of streams of a program that share bytes in a phase.
+fn n_grown(program: &Program) -> usize {
+    let shared = |phase: &Phase| {
+        let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
+        let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        let range = |stream: u32| {
+            let s = &program.streams[stream as usize];
+            u64::from(s.base)..u64::from(s.base) + s.size_bytes()
+        };
+        let pairs =
+            streams.iter().flat_map(|a| streams.iter().filter(move |b| a < *b).map(move |b| (*a, *b)));
+        pairs.filter(|&(a, b)| range(a).start < range(b).end && range(b).start < range(a).end).count()
+    };
+    program.phases.iter().map(shared).sum()
 }
 
 fn hold(preset: &str, overrides: &[(String, String)], mode: &str, seeds: std::ops::Range<u64>) {
@@ -114,4 +138,5 @@ fn small_memories_spill_and_still_compute_the_same() {
     hold("micro", &small("4KiB"), "multi", 100..160);
     hold("micro", &small("12KiB"), "multi", 160..200);
     hold("micro", &small("4KiB"), "single", 100..160);
+    assert!(GROWN.with(std::cell::Cell::get) > 20, "tensors grew into others in too few programs");
 }

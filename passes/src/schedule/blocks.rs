@@ -1,0 +1,206 @@
+//! Addresses of streams of which some grow into others.
+//!
+//! Streams that grow into one another stand at fixed distances: they are a *block*, which takes from phase to phase the bytes
+//! of those of its streams that live then. Blocks go to the ends of activation SRAM, by turns and as near to the end as
+//! earlier ones let them, and the allocator places everything else around them. Ends are tried in a fixed order; where no
+//! choice of ends leaves room for the rest, there are no addresses.
+
+use std::collections::BTreeMap;
+
+use super::streams::{Live, fit};
+use super::{Problem, ScheduleError};
+use crate::allocate;
+use crate::plan::BufferId;
+
+/// What a stream grows into.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Behind {
+    /// The other stream.
+    other: usize,
+    /// Bytes by which the stream begins before it.
+    gap: i64,
+}
+
+/// What each stream grows into, if anything. It stands earlier in the list.
+pub(super) fn growths(
+    problem: &Problem<'_>,
+    lives: &[Live],
+    numbers: &BTreeMap<(BufferId, usize), u32>,
+) -> Vec<Option<Behind>> {
+    let of = |live: &Live| {
+        let into = problem.plan.residency.get(live.buffer.as_u32() as usize)?.grows_into?;
+        let other = *numbers.get(&(into.buffer, live.first))? as usize;
+        let dies = lives[other].last == live.first && lives[other].first < live.first;
+        let are_whole = live.is_whole(problem) && lives[other].is_whole(problem);
+        (dies && are_whole).then_some(Behind { other, gap: into.gap_bytes as i64 })
+    };
+    lives.iter().map(of).collect()
+}
+
+/// Streams at fixed distances.
+#[derive(Clone, Debug, Default)]
+struct Block {
+    /// Each stream and where it begins, counted from the first's beginning.
+    streams: Vec<(usize, i64)>,
+}
+
+/// The bytes that a block takes during some phases.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    lower: usize,
+    upper: usize,
+    from: i64,
+    to: i64,
+}
+
+impl Block {
+    /// What the block takes over time.
+    fn extents(&self, problem: &Problem<'_>, lives: &[Live]) -> Vec<Extent> {
+        let first = self.streams.iter().map(|&(stream, _)| lives[stream].first).min().unwrap_or(0);
+        let last = self.streams.iter().map(|&(stream, _)| lives[stream].last).max().unwrap_or(0);
+        let mut extents: Vec<Extent> = Vec::new();
+        for phase in first..=last {
+            let live =
+                self.streams.iter().filter(|&&(s, _)| (lives[s].first..=lives[s].last).contains(&phase));
+            let (mut from, mut to) = (i64::MAX, i64::MIN);
+            for &(stream, at) in live {
+                from = from.min(at);
+                to = to.max(at + lives[stream].bytes(problem) as i64);
+            }
+            match extents.last_mut() {
+                Some(extent) if (extent.from, extent.to) == (from, to) => extent.upper = phase + 1,
+                _ => extents.push(Extent { lower: phase, upper: phase + 1, from, to }),
+            }
+        }
+        extents
+    }
+}
+
+/// The offset of each stream.
+///
+/// # Errors
+/// If there are no addresses.
+pub(super) fn offsets(
+    problem: &Problem<'_>,
+    lives: &[Live],
+    behind: &[Option<Behind>],
+) -> Result<Vec<u64>, ScheduleError> {
+    let mut block_of: Vec<usize> = Vec::with_capacity(lives.len());
+    let mut at_of: Vec<i64> = Vec::with_capacity(lives.len());
+    let mut blocks: Vec<Block> = Vec::new();
+    for (stream, behind) in behind.iter().enumerate() {
+        let (block, at) = match behind {
+            Some(behind) => (block_of[behind.other], at_of[behind.other] - behind.gap),
+            None => {
+                blocks.push(Block::default());
+                (blocks.len() - 1, 0)
+            }
+        };
+        blocks[block].streams.push((stream, at));
+        block_of.push(block);
+        at_of.push(at);
+    }
+    let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| blocks[b].streams.len() > 1).collect();
+    let mut failure = None;
+    for ends in 0..1_u32 << rigid.len().min(MOST_CHOICES) {
+        let Some(bases) = place_blocks(problem, lives, &blocks, &rigid, ends) else { continue };
+        match place_all(problem, lives, &blocks, &bases) {
+            Ok(offsets) => return Ok(offsets),
+            Err(error) => failure = Some(error),
+        }
+    }
+    // No choice of ends was possible at all: the allocator says what is missing if every stream stood alone.
+    failure.map_or_else(|| place_all(problem, lives, &alone(lives), &BTreeMap::new()), Err)
+}
+
+/// Blocks whose ends are tried both ways, at most.
+const MOST_CHOICES: usize = 3;
+
+fn alone(lives: &[Live]) -> Vec<Block> {
+    (0..lives.len()).map(|stream| Block { streams: vec![(stream, 0)] }).collect()
+}
+
+/// Where each block of several streams begins. Bit `i` of `ends` is the end to which block `i` goes, modulo
+/// [`MOST_CHOICES`]; `None` if they do not fit.
+fn place_blocks(
+    problem: &Problem<'_>,
+    lives: &[Live],
+    blocks: &[Block],
+    rigid: &[usize],
+    ends: u32,
+) -> Option<BTreeMap<usize, i64>> {
+    let capacity = problem.target.memory.activation as i64;
+    let mut taken: Vec<Extent> = Vec::new();
+    let mut bases = BTreeMap::new();
+    for (turn, &block) in rigid.iter().enumerate() {
+        let extents = blocks[block].extents(problem, lives);
+        let to_top = ends >> (turn % MOST_CHOICES) & 1 == 0;
+        // As near to its end as it can be: there it touches the end itself, or something that is placed.
+        let meet = |e: &Extent, t: &Extent| e.lower < t.upper && t.lower < e.upper;
+        let mut bases_at: Vec<i64> = Vec::new();
+        for extent in &extents {
+            bases_at.push(if to_top { capacity - extent.to } else { -extent.from });
+            for other in taken.iter().filter(|other| meet(extent, other)) {
+                bases_at.push(if to_top { other.from - extent.to } else { other.to - extent.from });
+            }
+        }
+        bases_at.sort_unstable();
+        if to_top {
+            bases_at.reverse();
+        }
+        let fits = |base: &i64| {
+            extents.iter().all(|e| {
+                let (from, to) = (e.from + base, e.to + base);
+                let is_free = |t: &Extent| !meet(e, t) || to <= t.from || t.to <= from;
+                from >= 0 && to <= capacity && taken.iter().all(is_free)
+            })
+        };
+        let base = bases_at.into_iter().find(fits)?;
+        taken.extend(extents.iter().map(|e| Extent { from: e.from + base, to: e.to + base, ..*e }));
+        bases.insert(block, base);
+    }
+    Some(bases)
+}
+
+/// Offsets of all streams around the blocks that have places.
+fn place_all(
+    problem: &Problem<'_>,
+    lives: &[Live],
+    blocks: &[Block],
+    bases: &BTreeMap<usize, i64>,
+) -> Result<Vec<u64>, ScheduleError> {
+    let alignment = u64::from(problem.target.memory.alignment.max(1));
+    let mut buffers: Vec<allocate::Buffer> = Vec::new();
+    let mut oldest: Vec<usize> = Vec::new();
+    let mut free: Vec<(usize, usize)> = Vec::new();
+    for (number, block) in blocks.iter().enumerate() {
+        let base = bases.get(&number).copied();
+        if base.is_none() {
+            free.push((block.streams[0].0, buffers.len()));
+        }
+        for extent in block.extents(problem, lives) {
+            buffers.push(allocate::Buffer {
+                id: buffers.len() as u32,
+                lower: extent.lower as i64,
+                upper: extent.upper as i64,
+                size: (extent.to - extent.from) as u64,
+                alignment,
+                fixed: base.map(|base| (base + extent.from) as u64),
+            });
+            oldest.push(block.streams[0].0);
+        }
+    }
+    let to_place = allocate::Problem { buffers, capacity: problem.target.memory.activation };
+    let name = |id: u32| problem.graph.buffers[lives[oldest[id as usize]].buffer].name.clone();
+    let placed = fit(&to_place, "activation SRAM", name)?;
+    let mut offsets = vec![0; lives.len()];
+    for (stream, buffer) in free {
+        offsets[stream] = placed[buffer];
+    }
+    for (&block, &base) in bases {
+        for &(stream, at) in &blocks[block].streams {
+            offsets[stream] = (base + at) as u64;
+        }
+    }
+    Ok(offsets)
+}
