@@ -122,7 +122,7 @@ pub struct ModelStats {
 pub struct PlanStats {
     /// `multi` or `single`.
     pub mode: String,
-    /// `latency`, `energy`, `traffic` or `edp`.
+    /// `latency`, `energy`, `traffic`, `edp` or `sram`.
     pub objective: String,
     /// Phases.
     pub phases: u64,

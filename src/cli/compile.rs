@@ -123,6 +123,8 @@ enum ObjectiveArg {
     Traffic,
     /// Energy times delay
     Edp,
+    /// Bytes of activation SRAM at the peak
+    Sram,
 }
 
 /// Runs the command.
@@ -218,6 +220,7 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
             ObjectiveArg::Energy => Objective::Energy,
             ObjectiveArg::Traffic => Objective::Traffic,
             ObjectiveArg::Edp => Objective::Edp,
+            ObjectiveArg::Sram => Objective::Sram,
         },
         ptq: args.ptq.options(),
         precision: precision(args)?,

@@ -92,7 +92,10 @@ pub(super) fn plan_lines(
         ("  compulsory (no plan has less)", dram(&|d| d.compulsory)),
         ("predicted cycles", of(&|p| count(p.cycles))),
         ("  lower bound", of(&|p| count(p.lower_bound_cycles))),
-        ("gap to the bound of the objective", of(&|p| percent(p.gap))),
+        (
+            "gap to the bound of the objective",
+            of(&|p| if p.objective == "sram" { "no bound known".to_owned() } else { percent(p.gap) }),
+        ),
         ("proven optimal among its groups", of(&|p| if p.proven_optimal { "yes" } else { "no" }.to_owned())),
         ("peak activation SRAM", of(&|p| human_bytes(p.peak_activation_sram_bytes))),
         ("peak weight SRAM", of(&|p| human_bytes(p.peak_weight_sram_bytes))),

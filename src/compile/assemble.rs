@@ -154,7 +154,7 @@ impl Compiler {
         inputs: &[(String, Array)],
         reference: &BTreeMap<String, Array>,
     ) -> Result<BTreeMap<String, f64>, CompileError> {
-        let layer_by_layer = (Mode::Single, self.options.objective);
+        let layer_by_layer = (Mode::Single, Objective::default());
         let compiled =
             self.assemble(prepared, "measured", layer_by_layer, &mut Clock::default(), &mut |_| {})?;
         let session = Session::new(compiled.bundle).map_err(CompileError::Measure)?;

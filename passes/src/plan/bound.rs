@@ -35,6 +35,7 @@ impl Bounds {
             Objective::Traffic => self.bytes as f64,
             Objective::Energy => self.energy_pj,
             Objective::Edp => self.energy_pj * self.cycles as f64,
+            Objective::Sram => 0.0,
         }
     }
 }

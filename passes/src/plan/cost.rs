@@ -244,7 +244,7 @@ impl Weights {
         const UNIT: u128 = 1 << 40;
         match objective {
             Objective::Latency => Self { per_cycle: UNIT, per_byte: 1 },
-            Objective::Traffic | Objective::Energy => Self { per_cycle: 1, per_byte: UNIT },
+            Objective::Traffic | Objective::Energy | Objective::Sram => Self { per_cycle: 1, per_byte: UNIT },
             Objective::Edp => {
                 let (energy, delay) = (around.0.max(1.0), around.1.max(1.0));
                 // d(E*D) = E dD + D dE, in units that keep both integers large.

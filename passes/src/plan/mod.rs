@@ -142,6 +142,8 @@ pub enum Objective {
     Traffic,
     /// Energy times delay.
     Edp,
+    /// Bytes of activation SRAM at the peak; among equals, DRAM bytes.
+    Sram,
 }
 
 /// Whether phases may hold more than one stage.
@@ -235,7 +237,7 @@ pub struct DramBytes {
 pub struct Certificate {
     /// Predicted cost under the objective, in its unit (cycles, picojoules, bytes, picojoule-cycles).
     pub cost: f64,
-    /// No plan costs less.
+    /// No plan costs less; 0 where no bound is known, as for [`Objective::Sram`].
     pub lower_bound: f64,
     /// No plan takes fewer cycles.
     pub lower_bound_cycles: u64,
@@ -256,8 +258,13 @@ pub struct Plan {
     pub phases: Vec<PhasePlan>,
     /// Where each buffer lives, by buffer index.
     pub residency: Vec<Residency>,
-    /// Predicted cycles.
+    /// Bytes of activation SRAM in which it was planned; the scheduler uses no more.
+    pub activation_bytes: u64,
+    /// Predicted cycles: those of its phases.
     pub cycles: u64,
+    /// Cycles by the closed form with which the search compared plans. Once a plan has addresses, `cycles` and those of its
+    /// phases are the timed simulation's of what was scheduled.
+    pub search_cycles: u64,
     /// Predicted traffic.
     pub dram_bytes: DramBytes,
     /// Bounds.

@@ -5,12 +5,14 @@
 //! go into the first phase that uses them; constants stand before all phases, what only the results use after them.
 //!
 //! A plan counts bytes; whether they have addresses only the scheduler can tell. The pass asks it, and plans again for less
-//! SRAM until they have.
+//! SRAM until they have. The cycles of the plan that is returned are those of the machine's timed simulation of what was
+//! scheduled, so that what is predicted is what runs; the search itself compares plans by the closed form of
+//! [`super::cost`], which is kept beside.
 
 use std::collections::BTreeMap;
 
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
-use strata_isa_spec::Target;
+use strata_isa_spec::{Target, timed};
 
 use super::egraph::Offer;
 use super::solve::{PlanOptions, plan};
@@ -32,9 +34,9 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
     options: &[
         OptionInfo {
             name: "objective",
-            kind: OptionKind::Choice(&["latency", "energy", "traffic", "edp"]),
+            kind: OptionKind::Choice(&["latency", "energy", "traffic", "edp", "sram"]),
             default: "latency",
-            doc: "What is least: cycles, energy, DRAM bytes, or energy times delay.",
+            doc: "What is least: cycles, energy, DRAM bytes, energy times delay, or the peak of activation SRAM.",
         },
         OptionInfo {
             name: "mode",
@@ -45,7 +47,7 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
         OptionInfo {
             name: "tolerance-percent",
             kind: OptionKind::Integer(0, 100),
-            default: "5",
+            default: "1",
             doc: "For `latency`: how much slower than the fastest a plan may be and count as equally fast; among equals, the one \
                   that moves the fewest DRAM bytes is taken.",
         },
@@ -79,6 +81,7 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             "energy" => Objective::Energy,
             "traffic" => Objective::Traffic,
             "edp" => Objective::Edp,
+            "sram" => Objective::Sram,
             _ => Objective::Latency,
         };
         let mode = if options.text("mode") == "single" { Mode::Single } else { Mode::Multi };
@@ -112,7 +115,10 @@ impl Pass for FuseLayers {
         let target = context.require::<Target>("a target")?;
         let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function @main"))?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
-        let mut plan = plan_with_addresses(&graph, target, &self.options)?;
+        let mut plan = match self.options.objective {
+            Objective::Sram => plan_in_least_sram(&graph, target, &self.options)?,
+            _ => plan_with_addresses(&graph, target, &self.options)?,
+        };
         wrap(module, func, &graph, &mut plan)?;
         Phase::Phases.mark(module);
         let largest = plan.phases.iter().map(|phase| phase.stages.len()).max().unwrap_or(0);
@@ -136,19 +142,73 @@ fn plan_with_addresses(
     let mut failure = None;
     for share in SHARES {
         let capacity_percent = options.capacity_percent * share / 100;
-        let found = match plan(graph, target, &PlanOptions { capacity_percent, ..*options }) {
+        let mut found = match plan(graph, target, &PlanOptions { capacity_percent, ..*options }) {
             Ok(found) => found,
             // Less SRAM than this is too little for any plan; what the larger share lacked is what there is to say.
             Err(error) => return Err(failure.unwrap_or_else(|| PassError::other(error))),
         };
         let (ordered, renumbered) = in_plan_order(graph, &found);
         match schedule::schedule(&ordered, &renumbered, target) {
-            Ok(_) => return Ok(found),
+            Ok(scheduled) => {
+                let timing = timed::simulate(&scheduled.program, target);
+                found.take_times(&timing);
+                return Ok(found);
+            }
             Err(error @ ScheduleError::DoesNotFit { .. }) => failure = Some(PassError::other(error)),
             Err(error) => return Err(PassError::other(error)),
         }
     }
     Err(failure.expect("the loop above ran"))
+}
+
+/// Steps by which the least SRAM is searched, in bytes.
+const SRAM_STEP: u64 = 1024;
+
+/// The plan of least DRAM traffic in the least activation SRAM for which one is found, to a step of [`SRAM_STEP`]. More SRAM
+/// than one plan needs is always enough for another, but what the chooser finds need not be monotone: the search bisects, and what
+/// it returns is a plan that stands.
+pub(super) fn plan_in_least_sram(
+    graph: &StageGraph,
+    target: &Target,
+    options: &PlanOptions,
+) -> Result<Plan, PassError> {
+    let within = |bytes: u64| {
+        let mut smaller = target.clone();
+        smaller.memory.activation = bytes;
+        plan_with_addresses(graph, &smaller, options)
+    };
+    let mut best = within(target.memory.activation)?;
+    let (mut too_little, mut enough) = (0, (best.certificate.cost as u64).div_ceil(SRAM_STEP));
+    while too_little + 1 < enough {
+        let middle = u64::midpoint(too_little, enough);
+        match within(middle * SRAM_STEP) {
+            Ok(plan) => {
+                enough = middle.min((plan.certificate.cost as u64).div_ceil(SRAM_STEP)).max(too_little + 1);
+                best = plan;
+            }
+            Err(_) => too_little = middle,
+        }
+    }
+    Ok(best)
+}
+
+impl Plan {
+    /// Takes the cycles of its phases, and its cost if that is of time, from a simulation of its program.
+    fn take_times(&mut self, timing: &timed::Timing) {
+        for (phase, time) in self.phases.iter_mut().zip(&timing.phases) {
+            phase.predicted_cycles = time.cycles;
+        }
+        self.cycles = timing.cycles;
+        let certificate = &mut self.certificate;
+        certificate.cost = match self.objective {
+            Objective::Latency => timing.cycles as f64,
+            Objective::Edp => timing.energy_pj.total * timing.cycles as f64,
+            Objective::Traffic | Objective::Energy | Objective::Sram => certificate.cost,
+        };
+        if certificate.lower_bound > 0.0 {
+            certificate.gap = certificate.cost / certificate.lower_bound - 1.0;
+        }
+    }
 }
 
 /// The graph with its stages in the order of a plan, and the plan renumbered: as the pass leaves them.

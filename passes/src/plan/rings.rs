@@ -305,9 +305,12 @@ impl<'a> Simulation<'a> {
                 .unwrap_or(begin);
             self.peak[actor] = self.peak[actor].max(end - oldest.min(begin));
             for watching in self.watches.iter_mut().filter(|w| w.watch.growing == out.stream) {
-                // The actor's own step counts as not taken: it still reads while it writes.
+                // The actor's own step counts as not taken: it still reads while it writes. Where stages overlap, so does
+                // the last step of every reader, which then is still under way.
+                let under_way = |reader: usize| u32::from(self.slack == Slack::Overlap && reader != actor);
+                let taken = |reader: usize| self.steps[reader].saturating_sub(under_way(reader)) as usize;
                 let needed = (watching.readers.iter())
-                    .map(|&(reader, port)| actors[reader].ports[port].first[self.steps[reader] as usize])
+                    .map(|&(reader, port)| actors[reader].ports[port].first[taken(reader)])
                     .min()
                     .filter(|&row| row != u32::MAX);
                 if let Some(row) = needed {

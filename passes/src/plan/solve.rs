@@ -26,7 +26,7 @@ pub struct PlanOptions {
     /// Multi-layer or layer by layer.
     pub mode: Mode,
     /// For [`Objective::Latency`]: by how many percent a plan may be slower than the fastest and count as equally fast.
-    /// Among equals the one that moves the fewest DRAM bytes is taken. The default is the error that the cost model is held
+    /// Among equals the one that moves the fewest DRAM bytes is taken. The default is within what the cost model is held
     /// to against the timed interpreter.
     pub tolerance_percent: u32,
     /// What the e-graph offers.
@@ -52,7 +52,7 @@ impl Default for PlanOptions {
         Self {
             objective: Objective::Latency,
             mode: Mode::Multi,
-            tolerance_percent: 5,
+            tolerance_percent: 1,
             offer: Offer::default(),
             labels_per_state: 16,
             labels_per_cut: 256,
@@ -321,6 +321,7 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         Objective::Traffic => dram.total as f64,
         Objective::Energy => energy(context, columns, choice),
         Objective::Edp => energy(context, columns, choice) * choice.cycles as f64,
+        Objective::Sram => choice.phases.iter().map(|phase| phase.sram_bytes).max().unwrap_or(0) as f64,
     };
     let lower_bound = bounds.of(options.objective);
     Plan {
@@ -328,7 +329,9 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         mode: options.mode,
         phases,
         residency,
+        activation_bytes: context.target.memory.activation,
         cycles: choice.cycles,
+        search_cycles: choice.cycles,
         dram_bytes: dram,
         certificate: Certificate {
             cost,

@@ -129,12 +129,12 @@ fn place_blocks(
     rigid: &[usize],
     ends: u32,
 ) -> Option<BTreeMap<usize, i64>> {
-    let capacity = problem.target.memory.activation as i64;
+    let capacity = problem.activation_bytes() as i64;
     let mut taken: Vec<Extent> = Vec::new();
     let mut bases = BTreeMap::new();
     for (turn, &block) in rigid.iter().enumerate() {
         let extents = blocks[block].extents(problem, lives);
-        let to_top = ends >> (turn % MOST_CHOICES) & 1 == 0;
+        let to_top = ends >> (turn % MOST_CHOICES) & 1 == 1;
         // As near to its end as it can be: there it touches the end itself, or something that is placed.
         let meet = |e: &Extent, t: &Extent| e.lower < t.upper && t.lower < e.upper;
         let mut bases_at: Vec<i64> = Vec::new();
@@ -190,7 +190,7 @@ fn place_all(
             oldest.push(block.streams[0].0);
         }
     }
-    let to_place = allocate::Problem { buffers, capacity: problem.target.memory.activation };
+    let to_place = allocate::Problem { buffers, capacity: problem.activation_bytes() };
     let name = |id: u32| problem.graph.buffers[lives[oldest[id as usize]].buffer].name.clone();
     let placed = fit(&to_place, "activation SRAM", name)?;
     let mut offsets = vec![0; lives.len()];

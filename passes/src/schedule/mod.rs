@@ -113,6 +113,11 @@ impl Problem<'_> {
         until.is_some_and(|until| phase <= until as usize) && first.is_some_and(|first| first <= phase)
     }
 
+    /// Bytes of activation SRAM that streams may take.
+    fn activation_bytes(&self) -> u64 {
+        self.target.memory.activation.min(self.plan.activation_bytes)
+    }
+
     /// Rounds up to the target's alignment.
     fn align(&self, bytes: u64) -> u64 {
         bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)))
