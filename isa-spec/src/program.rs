@@ -12,7 +12,7 @@ pub enum SegmentKind {
     Weights,
     /// A network input; read-only.
     Input,
-    /// A network output; every byte is written.
+    /// A network output; every byte is written, and may be read back by later phases.
     Output,
     /// Spilled activations.
     Scratch,

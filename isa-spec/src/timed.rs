@@ -131,7 +131,7 @@ pub fn traffic(program: &Program) -> Traffic {
                     traffic.inputs += first;
                     traffic.spill_read += bytes - first;
                 }
-                (SegmentKind::Output, _) => traffic.outputs += bytes,
+                (SegmentKind::Output, Head::DmaOut(_)) => traffic.outputs += bytes,
                 (_, Head::DmaOut(_)) => traffic.spill_write += bytes,
                 _ => traffic.spill_read += bytes,
             }

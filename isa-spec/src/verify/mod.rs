@@ -457,8 +457,7 @@ impl Check<'_> {
                 let allowed = match declared.kind {
                     SegmentKind::Weights => false,
                     SegmentKind::Input => !out,
-                    SegmentKind::Output => out,
-                    SegmentKind::Scratch => true,
+                    SegmentKind::Output | SegmentKind::Scratch => true,
                 };
                 let kind = declared.kind;
                 self.need(allowed, Rule::Rewrite, || {
@@ -483,7 +482,8 @@ impl Check<'_> {
             }
         }
         for read in all.iter().filter(|t| !t.out) {
-            if self.program.segments[read.segment].kind != SegmentKind::Scratch {
+            let kind = self.program.segments[read.segment].kind;
+            if !matches!(kind, SegmentKind::Output | SegmentKind::Scratch) {
                 continue;
             }
             let earlier = all.iter().filter(|w| w.out && w.segment == read.segment && w.phase < read.phase);
@@ -493,7 +493,8 @@ impl Check<'_> {
             (self.phase, self.stage) = (Some(read.phase), Some(read.stage));
             let want = read.volume();
             self.need(written >= want, Rule::Unwritten, || {
-                format!("reads {want} bytes of scratch, of which {written} were stored by earlier phases")
+                let kind = segment_name(kind);
+                format!("reads {want} bytes of {kind}, of which {written} were stored by earlier phases")
             });
         }
         (self.phase, self.stage) = (None, None);
