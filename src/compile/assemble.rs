@@ -109,6 +109,10 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Emitted, CompileError> {
         let target = &self.options.target;
+        let func = module.function("main").ok_or_else(|| missing("main"))?;
+        // The network's own stages: in a plan, those that run in strips are several.
+        let graph = StageGraph::from_module(&module, func)
+            .map_err(|e| CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(e) })?;
         let mut context = PassContext::new();
         context.insert(target.clone());
         let pipeline = format!("fuse-layers{{objective={},mode={}}},schedule", word(&objective), word(&mode));
@@ -122,9 +126,6 @@ impl Compiler {
         }
         clock.begin("simulate", observer);
         let timing = timed::simulate(&lowered.program, target);
-        let func = module.function("main").ok_or_else(|| missing("main"))?;
-        let graph = StageGraph::from_module(&module, func)
-            .map_err(|e| CompileError::Pass { pass: "emit".to_owned(), error: PassError::other(e) })?;
         let plan = context.take::<Plan>().ok_or_else(|| missing("a plan"))?;
         let mut stats = Stats {
             model: model_stats(&graph),

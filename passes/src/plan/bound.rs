@@ -13,6 +13,7 @@ use strata_isa_spec::timing::dram_cycles;
 
 use super::cost::{may_winograd, on_chip_energy};
 use super::graph::Topology;
+use super::tables::first_uses;
 use super::transfers::loads;
 use super::{BufferRole, Objective, StageGraph};
 
@@ -43,7 +44,10 @@ impl Bounds {
 /// Bytes that every plan moves: tables, the parts of inputs that are read, and outputs, once.
 pub fn compulsory_bytes(graph: &StageGraph, topology: &Topology) -> u64 {
     let all = graph.stages.keys().collect();
-    let tables: u64 = graph.stages.values().map(super::StageNode::weight_bytes).sum();
+    let stages: Vec<super::StageId> = graph.stages.keys().collect();
+    let firsts = first_uses(graph, &stages, &[]);
+    let loaded = graph.stages.values().zip(firsts).filter(|(_, first)| first.is_first);
+    let tables: u64 = loaded.map(|(node, _)| node.weight_bytes()).sum();
     let outside = graph.buffers.iter().map(|(id, buffer)| match buffer.role {
         BufferRole::Internal => 0,
         BufferRole::Input(_) => loads(graph, topology, &all, id).iter().map(|load| load.bytes(graph)).sum(),

@@ -4,13 +4,13 @@
 //!
 //! Checked: every stage runs exactly once, after those that it reads from; partitions exist and fit the array, mappings fit
 //! their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings and whole tensors fit activation
-//! SRAM in each phase; a tensor that is read in a later phase is in SRAM or was stored; outputs are stored; the
+//! SRAM in each phase, shared tables once; a tensor that is read in a later phase is in SRAM or was stored; outputs are stored; the
 //! traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and not below the bound.
 //!
 //! Not checked: addresses (the allocator's judge), values (the program's verifier), and whether predicted cycles are true (the
 //! timed interpreter's to say).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use strata_isa_spec::{Target, View};
 
@@ -128,6 +128,28 @@ fn share(a: &View, b: &View) -> bool {
     a.stream == b.stream && !disjoint
 }
 
+/// What two boxes of one tensor share.
+fn common(a: &View, b: &View) -> Option<View> {
+    let to = |first: u32, extent: u32| first + extent;
+    let (row0, col0, ch0) = (a.row0.max(b.row0), a.col0.max(b.col0), a.ch0.max(b.ch0));
+    share(a, b).then(|| View {
+        stream: a.stream,
+        row0,
+        rows: to(a.row0, a.rows).min(to(b.row0, b.rows)) - row0,
+        col0,
+        cols: to(a.col0, a.cols).min(to(b.col0, b.cols)) - col0,
+        ch0,
+        chs: to(a.ch0, a.chs).min(to(b.ch0, b.chs)) - ch0,
+    })
+}
+
+/// Whose tables they are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TableOwner {
+    Set(u32),
+    Stage(StageId),
+}
+
 impl Judge<'_> {
     fn name(&self, stage: StageId) -> String {
         self.graph.stages.get(stage).map_or_else(|| stage.to_string(), |node| node.name.clone())
@@ -203,17 +225,27 @@ impl Judge<'_> {
         let mut implied = super::DramBytes::default();
         let mut input_seen: BTreeMap<BufferId, u64> = BTreeMap::new();
         let mut faults = Vec::new();
+        let mut tables_before: BTreeSet<TableOwner> = BTreeSet::new();
         for (index, planned) in self.plan.phases.iter().enumerate() {
             let mut actors = Vec::new();
             let mut stores = Vec::new();
             let (mut weights, mut n_dma) = (0, 0);
             let mut sram = 0;
-            let mut rings: Vec<BufferId> = Vec::new();
+            let mut rings: Vec<(BufferId, View)> = Vec::new();
+            // Tables that stages share stand once in weight SRAM, and stay there from a phase to the next.
+            let mut tables: BTreeSet<TableOwner> = BTreeSet::new();
             for placed in &planned.stages {
                 let node = &self.graph.stages[placed.stage];
-                weights += node.table_bytes.iter().map(|&b| align(u64::from(b))).sum::<u64>();
-                implied.weights += node.weight_bytes();
+                let owner = match node.table_set {
+                    Some(set) => TableOwner::Set(set),
+                    None => TableOwner::Stage(placed.stage),
+                };
+                if tables.insert(owner) {
+                    weights += node.table_bytes.iter().map(|&b| align(u64::from(b))).sum::<u64>();
+                    implied.weights += if tables_before.contains(&owner) { 0 } else { node.weight_bytes() };
+                }
             }
+            tables_before = tables;
             for (id, buffer) in &self.graph.buffers {
                 let uses = self.uses(id);
                 let here = |stage: &StageId| self.phase_of[stage] == index;
@@ -223,12 +255,13 @@ impl Judge<'_> {
                 let Some(first) = first else { continue };
                 let kept_until = residency.kept_until.map(|until| until as usize);
                 let is_whole = first <= index && kept_until.is_some_and(|until| index <= until);
-                let touched = uses.writers.iter().chain(&uses.readers).any(|(stage, _)| here(stage));
+                let touched = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| here(stage));
+                let touched: Vec<View> = touched.map(|(_, view)| *view).collect();
                 let size = u64::from(buffer.rows) * align(buffer.row_bytes());
                 if is_whole {
                     sram += size;
-                } else if touched {
-                    rings.push(id);
+                } else if !touched.is_empty() {
+                    rings.push((id, hull(&touched)));
                 }
                 let bytes = |view: &View| view.n_elements() * u64::from(buffer.elem.size_bytes());
                 let reads: Vec<View> =
@@ -245,10 +278,10 @@ impl Judge<'_> {
                     n_dma += 1;
                 }
                 for (writer, piece) in &uses.writers {
-                    let is_read = reads.iter().any(|read| share(read, piece));
-                    if self.phase_of[writer] < index && is_read && !is_whole {
-                        implied.spill_read += bytes(piece);
-                        actors.push(Actor::dma_in(*piece));
+                    let wanted: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
+                    if self.phase_of[writer] < index && !wanted.is_empty() && !is_whole && !is_input {
+                        implied.spill_read += bytes(&hull(&wanted));
+                        actors.push(Actor::dma_in(hull(&wanted)));
                         n_dma += 1;
                         if !residency.stored {
                             faults.push(PlanFault::Lost { phase: index, buffer: buffer.name.clone() });
@@ -258,14 +291,16 @@ impl Judge<'_> {
                 // What is stored.
                 let is_output = matches!(buffer.role, BufferRole::Output(_));
                 for (_, piece) in uses.writers.iter().filter(|(writer, _)| here(writer)) {
-                    let read_later = uses.readers.iter().any(|(reader, read)| {
+                    let read_later = uses.readers.iter().filter_map(|(reader, read)| {
                         let gone = kept_until.is_none_or(|until| self.phase_of[reader] > until);
-                        self.phase_of[reader] > index && gone && share(read, piece)
+                        (self.phase_of[reader] > index && gone).then(|| common(read, piece)).flatten()
                     });
-                    if is_output || (residency.stored && read_later) {
+                    let read_later: Vec<View> = read_later.collect();
+                    if is_output || (residency.stored && !read_later.is_empty()) {
+                        let part = if is_output { *piece } else { hull(&read_later) };
                         let counter = if is_output { &mut implied.outputs } else { &mut implied.spill_write };
-                        *counter += bytes(piece);
-                        stores.push(Actor::dma_out(*piece));
+                        *counter += bytes(&part);
+                        stores.push(Actor::dma_out(part));
                         n_dma += 1;
                     }
                 }
@@ -288,10 +323,11 @@ impl Judge<'_> {
                     faults.push(self.no_growth(index, watch.growing, watch.dying, problem));
                 }
             }
-            for id in rings {
+            for (id, part) in rings {
                 let buffer = &self.graph.buffers[id];
                 let n = slots.get(&id.as_u32()).copied().unwrap_or(buffer.rows).min(buffer.rows);
-                sram += u64::from(n) * align(buffer.row_bytes());
+                let row = u64::from(part.cols) * u64::from(part.chs) * u64::from(buffer.elem.size_bytes());
+                sram += u64::from(n) * align(row);
             }
             let mut within = |name: &'static str, needed: u64, limit: u64| {
                 if needed > limit {

@@ -10,12 +10,17 @@
 //!
 //! Limits count work, never time; nothing depends on hash order.
 
+mod replay;
+
 use std::collections::BTreeMap;
 
-use super::columns::{Boundary, Column, Context, Growth, Movement, Variant, stands_in_dram};
+use super::columns::{Boundary, Column, Context, Growth, Movement, Ring, Variant, stands_in_dram};
 use super::cost::{Weights, dram_bound};
 use super::graph::StageSet;
 use super::{BufferId, BufferRole};
+use crate::schedule::FARTHEST_PREFETCH;
+
+pub use replay::replay;
 
 /// Where a tensor that is still needed lives between phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,7 +40,7 @@ impl Place {
 }
 
 /// Places of the tensors that are alive, by buffer.
-type Places = Vec<(BufferId, Place)>;
+pub type Places = Vec<(BufferId, Place)>;
 
 /// Labels of a cut, by where the tensors are.
 type States = BTreeMap<Places, Vec<usize>>;
@@ -68,7 +73,8 @@ pub struct Choice {
     pub cycles: u64,
     /// DRAM bytes of all.
     pub bytes: u64,
-    /// Whether no plan over these columns scores less, under the planner's cost model.
+    /// Whether no plan over these columns scores less, under the planner's cost model, in which all strips of a column cost
+    /// what the widest does.
     pub proven: bool,
 }
 
@@ -83,6 +89,13 @@ struct Label {
     spare_bytes: u64,
     previous: Option<usize>,
     phase: Option<ChosenPhase>,
+}
+
+impl Label {
+    /// Nothing has run.
+    fn start() -> Self {
+        Self { score: 0, cycles: 0, bytes: 0, free_weights: 0, spare_bytes: 0, previous: None, phase: None }
+    }
 }
 
 /// Limits of the search.
@@ -135,15 +148,7 @@ pub fn choose(
     let all: StageSet = context.graph.stages.keys().collect();
     let mut search =
         Search { context, columns, weights, capacity, limits, labels: Vec::new(), work: 0, proven: true };
-    search.labels.push(Label {
-        score: 0,
-        cycles: 0,
-        bytes: 0,
-        free_weights: 0,
-        spare_bytes: 0,
-        previous: None,
-        phase: None,
-    });
+    search.labels.push(Label::start());
     let mut open: BTreeMap<(usize, StageSet), States> = BTreeMap::new();
     open.insert((0, StageSet::default()), BTreeMap::from([(Places::new(), vec![0])]));
     let mut reached = StageSet::default();
@@ -211,12 +216,21 @@ struct Placing {
     growths: Vec<Growth>,
 }
 
+impl Placing {
+    /// No boundary tensor has a place yet.
+    fn of(variant: &Variant) -> Self {
+        let Ring { bytes, load, store } = variant.private;
+        let dma_stages = load.stages + store.stages;
+        Self { places: Vec::new(), sram_bytes: bytes, load, store, dma_stages, growths: Vec::new() }
+    }
+}
+
 /// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
 #[derive(Clone, Debug)]
 struct Slot<'a> {
     buffer: BufferId,
     /// What the phase does with it, if anything.
-    boundary: Option<&'a Boundary>,
+    ring: Option<&'a Ring>,
     before: Option<Place>,
     /// Where it can be.
     options: Vec<Place>,
@@ -295,14 +309,7 @@ impl Search<'_> {
             least[at] = least[at + 1] + bytes().min().unwrap_or(0);
             most[at] = most[at + 1] + bytes().max().unwrap_or(0);
         }
-        let mut ways = vec![Placing {
-            places: Vec::new(),
-            sram_bytes: variant.private_bytes,
-            load: Movement::default(),
-            store: Movement::default(),
-            dma_stages: 0,
-            growths: Vec::new(),
-        }];
+        let mut ways = vec![Placing::of(variant)];
         // Growing into others comes last, when all places are known: till then there is room for what it may save.
         let growths = self.growths(variant, &slots, live);
         let beam = self.widths().placings;
@@ -370,30 +377,29 @@ impl Search<'_> {
     fn slots<'c>(
         &self,
         column: &'c Column,
-        variant: &Variant,
+        variant: &'c Variant,
         before: &Places,
         live: &[bool],
     ) -> Vec<Slot<'c>> {
-        let touched = column.boundary.iter().zip(&variant.ring_bytes).map(|(boundary, &ring)| {
+        let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
             let place = before.iter().find(|(b, _)| *b == boundary.buffer).map(|(_, place)| *place);
             let options = self.options(boundary, place, live[boundary.buffer.as_u32() as usize]);
             let size = self.context.graph.buffers[boundary.buffer].size_bytes();
             let first_load = place.is_none() && stands_in_dram(self.context.graph, boundary.buffer);
             Slot {
                 buffer: boundary.buffer,
-                boundary: Some(boundary),
+                ring: Some(ring),
                 before: place,
-                keeping_is_free: options.contains(&Place::Both)
-                    && (!first_load || boundary.load.bytes == size),
+                keeping_is_free: options.contains(&Place::Both) && (!first_load || ring.load.bytes >= size),
                 options,
                 whole_bytes: boundary.whole_bytes,
-                ring_bytes: ring.min(boundary.whole_bytes),
+                ring_bytes: ring.bytes.min(boundary.whole_bytes),
             }
         });
         let is_touched = |buffer: BufferId| column.boundary.iter().any(|b| b.buffer == buffer);
         let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| Slot {
             buffer,
-            boundary: None,
+            ring: None,
             before: Some(place),
             keeping_is_free: place == Place::Both,
             options: if place == Place::Both { vec![Place::Both, Place::Dram] } else { vec![place] },
@@ -421,19 +427,19 @@ impl Search<'_> {
         let mut way = way.clone();
         way.places.push((slot.buffer, now));
         way.sram_bytes += slot.sram_bytes(now);
-        let Some(boundary) = slot.boundary else { return way };
+        let Some(ring) = slot.ring else { return way };
         let first_load = slot.before.is_none() && stands_in_dram(self.context.graph, slot.buffer);
         if now == Place::Dram || first_load {
-            let mut load = boundary.load;
+            let mut load = ring.load;
             if now.in_sram() {
                 load.bytes = self.context.graph.buffers[slot.buffer].size_bytes();
             }
-            add(&mut way.load, load);
+            way.load.add(load);
             way.dma_stages += load.stages;
         }
         if now != Place::Sram {
-            add(&mut way.store, boundary.store);
-            way.dma_stages += boundary.store.stages;
+            way.store.add(ring.store);
+            way.dma_stages += ring.store.stages;
         }
         way
     }
@@ -444,30 +450,39 @@ impl Search<'_> {
         let target = self.context.target;
         let (col, var) = (&self.columns[column], &self.columns[column].variants[variant]);
         // What was prefetched is the front of the weights, in order of stages.
-        let weight_bytes = col.weight_bytes();
-        let prefetched = weight_bytes.min(before.free_weights).min(before.spare_bytes);
+        let to_load = col.loads_up_to.last().copied().unwrap_or(0);
+        let prefetched = to_load.min(before.free_weights).min(before.spare_bytes);
         let rate = u64::from(target.dram.bytes_per_cycle.max(1));
         let latency = u64::from(target.dram.latency_cycles);
         let phase_cycles = u64::from(target.switch.phase_cycles);
-        let late = (col.weights_up_to.iter().zip(&var.starts)).filter(|(up_to, _)| **up_to > prefetched).map(
+        let late = (col.loads_up_to.iter().zip(&var.starts)).filter(|(up_to, _)| **up_to > prefetched).map(
             |(up_to, start)| {
                 ((up_to - prefetched).div_ceil(rate) + latency).saturating_sub(start + phase_cycles)
             },
         );
         let delay = late.max().unwrap_or(0);
         let moved = placing.load.bytes + placing.store.bytes;
-        let pipeline = var.cycles + placing.load.row_cycles + placing.store.row_cycles + delay;
+        let n_phases = var.n_phases();
+        let pipeline = var.cycles + placing.load.row_cycles + placing.store.row_cycles;
         let dma = placing.load.cycles.max(placing.store.cycles) + placing.store.row_cycles;
-        let channel = dram_bound(target, moved + weight_bytes - prefetched);
-        let cycles = phase_cycles + pipeline.max(dma).max(channel);
-        let busy = moved + weight_bytes - prefetched;
+        let channel = |weights: u64| dram_bound(target, moved / n_phases + weights);
+        let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
+        // Strips after the first find the weights loaded.
+        let next = phase_cycles + pipeline.max(dma).max(channel(0));
+        let cycles = first + (n_phases - 1) * next;
         let bytes = moved + col.table_bytes;
+        let ahead = n_phases.min(FARTHEST_PREFETCH as u64);
+        let (spare_cycles, busy) = if n_phases > ahead {
+            (ahead * next, ahead * (moved / n_phases))
+        } else {
+            (cycles, moved + to_load - prefetched)
+        };
         Label {
             score: before.score + self.weights.score(cycles, bytes),
             cycles: before.cycles + cycles,
             bytes: before.bytes + bytes,
-            free_weights: target.memory.weight.saturating_sub(weight_bytes),
-            spare_bytes: (cycles * rate).saturating_sub(busy),
+            free_weights: target.memory.weight.saturating_sub(col.weight_bytes),
+            spare_bytes: (spare_cycles * rate).saturating_sub(busy),
             previous: Some(previous),
             phase: Some(ChosenPhase {
                 column,
@@ -573,11 +588,4 @@ fn grow(way: &mut Placing, growths: &[Growth]) {
             way.growths.push(*growth);
         }
     }
-}
-
-fn add(total: &mut Movement, more: Movement) {
-    total.stages += more.stages;
-    total.bytes += more.bytes;
-    total.cycles = total.cycles.max(more.cycles);
-    total.row_cycles = total.row_cycles.max(more.row_cycles);
 }

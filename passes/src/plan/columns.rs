@@ -3,16 +3,21 @@
 //! What a set costs as a phase is split into what depends on the set alone (ring sizes, division of the array, pipeline
 //! time, weights), which stands here, and what depends on where its boundary tensors live, which the chooser adds. Ring
 //! sizes are taken with every boundary tensor streamed to or from DRAM; a tensor that is whole in SRAM only relaxes them.
+//! A set whose rows are too wide is also offered in [`strips`]: several phases, one column all the same.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use strata_isa_spec::Target;
+use strata_isa_spec::{StageCode, Target, View};
 
 use super::cost::{Implementation, Running, StageProfile, align, pipeline};
-use super::graph::{StageSet, Topology};
+use super::graph::{GraphError, StageSet, Topology};
 use super::partition::{Division, shared, spatial};
 use super::rings::{Actor, Slack, Watch, ring_slots_watching};
-use super::transfers::{Transfer, loads, stores};
+use super::strips::{self, Strips};
+use super::tables::first_uses;
+use super::transfers::{Transfer, loads, stores, window};
 use super::{BufferId, BufferRole, GrowsInto, StageGraph, StageId};
 
 /// The problem, with everything that is asked of it often computed once.
@@ -26,28 +31,54 @@ pub struct Context<'a> {
     pub topology: Topology,
     /// Each stage's costs, by index.
     pub profiles: Vec<StageProfile>,
+    /// Costs of parts of stages, by the columns of their outputs.
+    narrow: RefCell<BTreeMap<(StageId, u32), Arc<StageProfile>>>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// Tabulates a graph.
+    ///
+    /// # Errors
+    /// If the graph makes no sense.
+    pub fn new(graph: &'a StageGraph, target: &'a Target) -> Result<Self, GraphError> {
+        let topology = Topology::new(graph)?;
+        let profiles = graph.stages.values().map(|node| StageProfile::new(node, target)).collect();
+        Ok(Self { graph, target, topology, profiles, narrow: RefCell::default() })
+    }
+
+    /// Costs of a part of a stage's columns.
+    pub fn narrow_profile(&self, stage: StageId, code: &StageCode) -> Arc<StageProfile> {
+        let mut narrow = self.narrow.borrow_mut();
+        let profile = narrow
+            .entry((stage, code.out.cols))
+            .or_insert_with(|| Arc::new(self.profile(stage).of_columns(code, self.target)));
+        Arc::clone(profile)
+    }
+
     /// Costs of a stage.
     pub fn profile(&self, stage: StageId) -> &StageProfile {
         &self.profiles[stage.as_u32() as usize]
     }
 
-    /// Bytes of activation SRAM that so many rows of a buffer take.
-    pub fn ring_bytes(&self, buffer: BufferId, slots: u32) -> u64 {
-        u64::from(slots) * align(self.target, self.graph.buffers[buffer].row_bytes())
+    /// Bytes of activation SRAM that so many rows of a window of a buffer take.
+    pub fn ring_bytes(&self, window: &View, slots: u32) -> u64 {
+        let elem = self.graph.buffers[BufferId::from_u32(window.stream)].elem;
+        let row = u64::from(window.cols) * u64::from(window.chs) * u64::from(elem.size_bytes());
+        u64::from(slots) * align(self.target, row)
     }
 
     /// Bytes of activation SRAM that the whole of a buffer takes.
     pub fn whole_bytes(&self, buffer: BufferId) -> u64 {
-        self.ring_bytes(buffer, self.graph.buffers[buffer].rows)
+        let buffer = &self.graph.buffers[buffer];
+        u64::from(buffer.rows) * align(self.target, buffer.row_bytes())
     }
 }
 
 /// One way to run a column.
 #[derive(Clone, Debug)]
 pub struct Variant {
+    /// How it runs in strips, if it does. Everything else is then of the widest strip, or the most of any.
+    pub strips: Option<Arc<Strips>>,
     /// How the array is divided.
     pub division: Division,
     /// How each stage runs.
@@ -58,10 +89,10 @@ pub struct Variant {
     pub starts: Vec<u64>,
     /// Cycles of the pipeline, without DRAM.
     pub cycles: u64,
-    /// Bytes of the rings that only this column uses.
-    pub private_bytes: u64,
-    /// Bytes of each boundary buffer's ring.
-    pub ring_bytes: Vec<u64>,
+    /// Rings that only this column uses, with what strips leave each other through DRAM.
+    pub private: Ring,
+    /// Each boundary buffer's ring.
+    pub rings: Vec<Ring>,
     /// Boundary buffers that may take the space of others, if those are read here for the last time.
     pub growths: Vec<Growth>,
 }
@@ -77,6 +108,35 @@ pub struct Growth {
     pub saved_bytes: u64,
 }
 
+impl Variant {
+    /// Phases that it takes.
+    pub fn n_phases(&self) -> u64 {
+        self.strips.as_ref().map_or(1, |strips| strips.n() as u64)
+    }
+
+    /// Bytes of activation SRAM with every boundary tensor streamed.
+    pub fn sram_bytes(&self) -> u64 {
+        self.private.bytes + self.rings.iter().map(|ring| ring.bytes).sum::<u64>()
+    }
+
+    /// Bytes loaded and stored with every boundary tensor streamed.
+    pub fn moved_bytes(&self) -> u64 {
+        let moved = self.rings.iter().chain([&self.private]).map(|ring| ring.load.bytes + ring.store.bytes);
+        moved.sum()
+    }
+}
+
+/// A buffer that is streamed to or from DRAM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// Bytes of SRAM.
+    pub bytes: u64,
+    /// What is loaded.
+    pub load: Movement,
+    /// What is stored.
+    pub store: Movement,
+}
+
 /// A buffer that a column shares with other columns or with the outside.
 #[derive(Clone, Debug)]
 pub struct Boundary {
@@ -84,10 +144,6 @@ pub struct Boundary {
     pub buffer: BufferId,
     /// Bytes of SRAM if it is whole.
     pub whole_bytes: u64,
-    /// What is loaded if it is streamed from DRAM.
-    pub load: Movement,
-    /// What is stored if it goes to DRAM.
-    pub store: Movement,
 }
 
 /// Transfers of one buffer in one direction.
@@ -113,12 +169,25 @@ impl Movement {
             let dram = &context.target.dram;
             let row = (bytes / rows).div_ceil(u64::from(dram.bytes_per_cycle.max(1)))
                 + u64::from(dram.latency_cycles);
-            movement.stages += 1;
-            movement.bytes += bytes;
-            movement.cycles = movement.cycles.max(rows * row);
-            movement.row_cycles = movement.row_cycles.max(row);
+            movement.add(Self { stages: 1, bytes, cycles: rows * row, row_cycles: row });
         }
         movement
+    }
+
+    /// Adds what is moved at the same time.
+    pub fn add(&mut self, more: Self) {
+        self.stages += more.stages;
+        self.bytes += more.bytes;
+        self.cycles = self.cycles.max(more.cycles);
+        self.row_cycles = self.row_cycles.max(more.row_cycles);
+    }
+
+    /// Adds what is moved in another phase of the same column.
+    pub fn then(&mut self, next: Self) {
+        self.stages = self.stages.max(next.stages);
+        self.bytes += next.bytes;
+        self.cycles = self.cycles.max(next.cycles);
+        self.row_cycles = self.row_cycles.max(next.row_cycles);
     }
 }
 
@@ -131,147 +200,169 @@ pub struct Column {
     pub stages: Vec<StageId>,
     /// Stages that must have run before.
     pub needs: StageSet,
-    /// Aligned bytes of weight SRAM up to and including each stage.
-    pub weights_up_to: Vec<u64>,
+    /// Aligned bytes of tables that are loaded up to and including each stage.
+    pub loads_up_to: Vec<u64>,
+    /// Bytes of weight SRAM.
+    pub weight_bytes: u64,
     /// Bytes of tables loaded.
     pub table_bytes: u64,
     /// Buffers that others use too.
     pub boundary: Vec<Boundary>,
-    /// Ways to run it: none costs both more cycles and more SRAM than another.
+    /// Ways to run it, those at full width first: none costs more cycles, SRAM and traffic than another.
     pub variants: Vec<Variant>,
 }
 
+/// How a phase of a choice runs.
+#[derive(Clone, Copy, Debug)]
+pub struct How<'a> {
+    /// How the array is divided.
+    pub division: &'a Division,
+    /// How rings are sized.
+    pub slack: Slack,
+}
+
+/// A column's buffers and the transfers that its full-width phase makes.
+struct Parts {
+    private: Vec<BufferId>,
+    dma: Vec<Actor>,
+    rings: Vec<Ring>,
+}
+
 impl Column {
-    /// Bytes of weight SRAM.
-    pub fn weight_bytes(&self) -> u64 {
-        self.weights_up_to.last().copied().unwrap_or(0)
+    /// Evaluates a set; `None` if no variant can fit the target whatever stands in SRAM beside it.
+    pub fn new(context: &Context<'_>, set: &StageSet, with_strips: bool) -> Option<Self> {
+        let (mut column, parts) = Self::bare(context, set, &[], &|_, _| true)?;
+        column.variants = column.all_variants(context, &parts);
+        let full_bytes = column.variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
+        let fits = column.variants.iter().map(|v| column.least_bytes(v) <= context.target.memory.activation);
+        let mut fits = fits.collect::<Vec<_>>().into_iter();
+        column.variants.retain(|_| fits.next().unwrap_or(false));
+        if with_strips {
+            column.variants.extend(strips::evaluate::variants(context, &column, full_bytes));
+        }
+        column.drop_dominated();
+        (!column.variants.is_empty()).then_some(column)
     }
 
-    /// Evaluates a set; `None` if no variant can fit the target whatever stands in SRAM beside it.
-    pub fn new(context: &Context<'_>, set: &StageSet) -> Option<Self> {
+    /// Evaluates a phase of a choice as it is to run. `previous` are the stages of the phase before; `is_loaded` tells
+    /// whether a stage reads a buffer from DRAM. `None` if it does not fit the target whatever stands in SRAM beside it.
+    pub fn chosen(
+        context: &Context<'_>,
+        stages: &[StageId],
+        previous: &[StageId],
+        how: How<'_>,
+        is_loaded: &dyn Fn(BufferId, StageId) -> bool,
+    ) -> Option<Self> {
+        let set: StageSet = stages.iter().copied().collect();
+        let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
+        column.variants = vec![column.variant(context, &parts, how.division.clone(), how.slack)];
+        Some(column)
+    }
+
+    /// A set without variants.
+    fn bare(
+        context: &Context<'_>,
+        set: &StageSet,
+        previous: &[StageId],
+        is_loaded: &dyn Fn(BufferId, StageId) -> bool,
+    ) -> Option<(Self, Parts)> {
         let Context { graph, target, topology, .. } = context;
         let stages: Vec<StageId> = set.iter().collect();
         if stages.len() > target.limits.stages as usize {
             return None;
         }
-        let mut weights_up_to = Vec::with_capacity(stages.len());
-        let mut weights = 0;
-        for &stage in &stages {
-            weights += context.profile(stage).weight_bytes;
-            weights_up_to.push(weights);
+        let mut loads_up_to = Vec::with_capacity(stages.len());
+        let (mut loaded, mut weight_bytes, mut table_bytes) = (0, 0, 0);
+        for (&stage, first) in stages.iter().zip(first_uses(graph, &stages, previous)) {
+            let profile = context.profile(stage);
+            if first.is_first {
+                weight_bytes += profile.weight_bytes;
+            }
+            if first.is_loaded {
+                loaded += profile.weight_bytes;
+                table_bytes += profile.table_bytes;
+            }
+            loads_up_to.push(loaded);
         }
-        if weights > target.memory.weight {
+        if weight_bytes > target.memory.weight {
             return None;
         }
         let touched = topology.touched(set);
         let (private, shared_buffers): (Vec<BufferId>, Vec<BufferId>) =
             touched.into_iter().partition(|&buffer| topology.is_private(graph, set, buffer));
-        let mut dma = Vec::new();
-        let boundary: Vec<Boundary> = (shared_buffers.into_iter())
-            .map(|buffer| {
-                let ins = loads(graph, topology, set, buffer);
-                let outs = stores(graph, topology, set, buffer);
-                dma.extend(ins.iter().map(|t| Actor::dma_in(t.view)));
-                dma.extend(outs.iter().map(|t| Actor::dma_out(t.view)));
-                Boundary {
-                    buffer,
-                    whole_bytes: context.whole_bytes(buffer),
-                    load: Movement::of(context, &ins),
-                    store: Movement::of(context, &outs),
-                }
-            })
-            .collect();
-        let mut column = Self {
+        let mut parts = Parts { private, dma: Vec::new(), rings: Vec::new() };
+        for &buffer in &shared_buffers {
+            let ins = loads(graph, topology, set, buffer);
+            let outs = stores(graph, topology, set, buffer, |reader| is_loaded(buffer, reader));
+            parts.dma.extend(ins.iter().map(|t| Actor::dma_in(t.view)));
+            parts.dma.extend(outs.iter().map(|t| Actor::dma_out(t.view)));
+            let (load, store) = (Movement::of(context, &ins), Movement::of(context, &outs));
+            parts.rings.push(Ring { bytes: 0, load, store });
+        }
+        let boundary = shared_buffers
+            .into_iter()
+            .map(|buffer| Boundary { buffer, whole_bytes: context.whole_bytes(buffer) });
+        let column = Self {
             set: set.clone(),
             needs: topology.needs(set),
-            weights_up_to,
-            table_bytes: stages.iter().map(|&s| context.profile(s).table_bytes).sum(),
+            loads_up_to,
+            weight_bytes,
+            table_bytes,
+            boundary: boundary.collect(),
             stages,
-            boundary,
             variants: Vec::new(),
         };
-        column.variants = column.all_variants(context, &private, &dma);
-        (!column.variants.is_empty()).then_some(column)
+        Some((column, parts))
     }
 
-    fn all_variants(&self, context: &Context<'_>, private: &[BufferId], dma: &[Actor]) -> Vec<Variant> {
+    fn all_variants(&self, context: &Context<'_>, parts: &Parts) -> Vec<Variant> {
         let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
-        let mut variants: Vec<Variant> = Vec::new();
-        let mut offer = |variant: Variant| {
-            let least = variant.private_bytes
-                + (variant.ring_bytes.iter().zip(&self.boundary))
-                    .map(|(ring, b)| *ring.min(&b.whole_bytes))
-                    .sum::<u64>();
-            if least <= context.target.memory.activation {
-                variants.push(variant);
-            }
-        };
-        let bytes = |v: &Variant| v.private_bytes + v.ring_bytes.iter().sum::<u64>();
-        if let Some(division) = spatial(&profiles, context.target) {
-            let overlapping = self.variant(context, private, dma, division.clone(), Slack::Overlap);
-            // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
-            let wants_lockstep =
-                self.stages.len() > 1 || bytes(&overlapping) > context.target.memory.activation;
-            offer(overlapping);
-            if wants_lockstep {
-                offer(self.variant(context, private, dma, division, Slack::Lockstep));
-            }
-        }
-        if self.stages.len() > 1 {
-            let division = shared(self.stages.len(), context.target);
-            offer(self.variant(context, private, dma, division, Slack::Lockstep));
-        }
-        let dominated = |v: &Variant, at: usize, all: &[Variant]| {
-            all.iter().enumerate().any(|(other, w)| {
-                let no_worse = w.cycles <= v.cycles && bytes(w) <= bytes(v);
-                no_worse && other != at && ((w.cycles, bytes(w)) != (v.cycles, bytes(v)) || other < at)
-            })
-        };
-        (variants.iter().enumerate())
-            .filter(|(at, variant)| !dominated(variant, *at, &variants))
-            .map(|(_, variant)| variant.clone())
-            .collect()
+        ways(&profiles, context.target, |division, slack| self.variant(context, parts, division, slack))
     }
 
-    fn variant(
-        &self,
-        context: &Context<'_>,
-        private: &[BufferId],
-        dma: &[Actor],
-        division: Division,
-        slack: Slack,
-    ) -> Variant {
-        let implementations: Vec<Implementation> = (self.stages.iter().zip(&division.of_stage))
-            .map(|(&stage, &p)| *context.profile(stage).on(division.partitions[p as usize]))
+    /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
+    pub fn least_bytes(&self, variant: &Variant) -> u64 {
+        let rings = variant.rings.iter().zip(&self.boundary).map(|(ring, b)| ring.bytes.min(b.whole_bytes));
+        variant.private.bytes + rings.sum::<u64>()
+    }
+
+    fn drop_dominated(&mut self) {
+        let costs: Vec<[u64; 3]> = (self.variants.iter())
+            .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes()])
             .collect();
-        let running: Vec<Running<'_>> = (self.stages.iter().zip(&implementations))
-            .map(|(&stage, i)| Running {
-                actor: context.profile(stage).actor(i.winograd),
-                step_cycles: i.step_cycles,
+        let dominated = |at: usize| {
+            costs.iter().enumerate().any(|(other, cost)| {
+                let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
+                no_worse && other != at && (*cost != costs[at] || other < at)
             })
-            .collect();
-        let mut actors: Vec<Actor> = dma.iter().filter(|actor| actor.out().is_some()).cloned().collect();
-        actors.extend(running.iter().map(|r| r.actor.clone()));
-        actors.extend(dma.iter().filter(|actor| actor.out().is_none()).cloned());
-        let watches = self.watches(context);
-        let (slots, gaps) = ring_slots_watching(&actors, slack, &watches);
-        let (starts, cycles) = if division.partitions.len() == 1 && self.stages.len() > 1 {
-            shared_time(context.target, &running)
-        } else {
-            let time = pipeline(&running, slack == Slack::Lockstep);
-            (time.starts, time.end)
         };
-        let ring = |buffer: BufferId| ring_of(context, &slots, buffer);
-        Variant {
-            division,
-            implementations,
-            slack,
-            starts,
-            cycles,
-            private_bytes: private.iter().map(|&b| ring(b)).sum(),
-            ring_bytes: self.boundary.iter().map(|b| ring(b.buffer)).collect(),
-            growths: watches.iter().zip(gaps).filter_map(|(w, gap)| growth(context, w, gap)).collect(),
-        }
+        let keep: Vec<bool> = (0..costs.len()).map(|at| !dominated(at)).collect();
+        let mut keep = keep.into_iter();
+        self.variants.retain(|_| keep.next().unwrap_or(true));
+    }
+
+    fn variant(&self, context: &Context<'_>, parts: &Parts, division: Division, slack: Slack) -> Variant {
+        let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
+        let implementations = implementations(&profiles, &division);
+        let running = running(&profiles, &implementations);
+        let watches = self.watches(context);
+        let (slots, gaps) = slots(&running, &parts.dma, slack, &watches);
+        let (starts, cycles) = time(context.target, &running, &division, slack);
+        let ring = |buffer: BufferId| {
+            let rows = context.graph.buffers[buffer].rows;
+            // A buffer that is read only, and not loaded, is whole; it has no ring.
+            let slots = slots.get(&buffer.as_u32()).map(|&slots| slots.min(rows));
+            let window = window(&context.topology, &self.set, buffer);
+            match (slots, window) {
+                (Some(slots), Some(window)) => context.ring_bytes(&window, slots),
+                _ => context.whole_bytes(buffer),
+            }
+        };
+        let private = Ring { bytes: parts.private.iter().map(|&b| ring(b)).sum(), ..Ring::default() };
+        let rings = self.boundary.iter().zip(&parts.rings);
+        let rings = rings.map(|(b, moved)| Ring { bytes: ring(b.buffer), ..*moved }).collect();
+        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| growth(context, w, gap)).collect();
+        Variant { strips: None, division, implementations, slack, starts, cycles, private, rings, growths }
     }
 
     /// Pairs of boundary buffers of which one may take the space of the other.
@@ -280,7 +371,7 @@ impl Column {
         let uses = |b: &Boundary| &context.topology.uses[b.buffer.as_u32() as usize];
         let is_written = |b: &Boundary| uses(b).writers.iter().any(|(stage, _)| self.set.contains(*stage));
         let is_read = |b: &Boundary| uses(b).readers.iter().any(|(stage, _)| self.set.contains(*stage));
-        let pitch = |b: &Boundary| context.ring_bytes(b.buffer, 1);
+        let pitch = |b: &Boundary| align(context.target, context.graph.buffers[b.buffer].row_bytes());
         let dying = self.boundary.iter().filter(is_large).filter(|b| is_read(b) && !is_written(b));
         dying
             .flat_map(|dying| {
@@ -310,12 +401,60 @@ fn growth(context: &Context<'_>, watch: &Watch, gap: u64) -> Option<Growth> {
     (saved_bytes > 0).then_some(Growth { growing, into, saved_bytes })
 }
 
-fn ring_of(context: &Context<'_>, slots: &BTreeMap<u32, u32>, buffer: BufferId) -> u64 {
-    // A buffer that is read only, and not loaded, is whole; it has no ring.
-    let rows = context.graph.buffers[buffer].rows;
-    slots
-        .get(&buffer.as_u32())
-        .map_or(context.whole_bytes(buffer), |&s| context.ring_bytes(buffer, s.min(rows)))
+/// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates.
+pub fn ways(
+    profiles: &[&StageProfile],
+    target: &Target,
+    mut make: impl FnMut(Division, Slack) -> Variant,
+) -> Vec<Variant> {
+    let mut ways = Vec::new();
+    if let Some(division) = spatial(profiles, target) {
+        let overlapping = make(division.clone(), Slack::Overlap);
+        // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
+        let wants_lockstep = profiles.len() > 1 || overlapping.sram_bytes() > target.memory.activation;
+        ways.push(overlapping);
+        if wants_lockstep {
+            ways.push(make(division, Slack::Lockstep));
+        }
+    }
+    if profiles.len() > 1 {
+        ways.push(make(shared(profiles.len(), target), Slack::Lockstep));
+    }
+    ways
+}
+
+/// How each stage runs in a division of the array.
+pub fn implementations(profiles: &[&StageProfile], division: &Division) -> Vec<Implementation> {
+    let of_stage = profiles.iter().zip(&division.of_stage);
+    of_stage.map(|(profile, &p)| *profile.on(division.partitions[p as usize])).collect()
+}
+
+/// The stages as they run.
+pub fn running<'a>(profiles: &[&'a StageProfile], implementations: &[Implementation]) -> Vec<Running<'a>> {
+    let of_stage = profiles.iter().zip(implementations);
+    of_stage.map(|(p, i)| Running { actor: p.actor(i.winograd), step_cycles: i.step_cycles }).collect()
+}
+
+/// Row slots of the rings of stages and transfers, and how far watched tensors must stand apart.
+pub fn slots(
+    running: &[Running<'_>],
+    dma: &[Actor],
+    slack: Slack,
+    watches: &[Watch],
+) -> (BTreeMap<u32, u32>, Vec<u64>) {
+    let mut actors: Vec<Actor> = dma.iter().filter(|actor| actor.out().is_some()).cloned().collect();
+    actors.extend(running.iter().map(|r| r.actor.clone()));
+    actors.extend(dma.iter().filter(|actor| actor.out().is_none()).cloned());
+    ring_slots_watching(&actors, slack, watches)
+}
+
+/// Starts of stages, and the time of all.
+pub fn time(target: &Target, running: &[Running<'_>], division: &Division, slack: Slack) -> (Vec<u64>, u64) {
+    if division.partitions.len() == 1 && running.len() > 1 {
+        return shared_time(target, running);
+    }
+    let time = pipeline(running, slack == Slack::Lockstep);
+    (time.starts, time.end)
 }
 
 /// Time of stages that take turns on one partition: their work, and a switch a step, since a stage's next step mostly waits

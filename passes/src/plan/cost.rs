@@ -6,12 +6,16 @@
 //! it reads from. That is exact for a pipeline whose rings never run full before they run dry, which is what
 //! [`Slack::Overlap`](super::rings::Slack) buys; DRAM is a bound beside it, weights a delay before it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use strata_isa_spec::inst::Head;
 use strata_isa_spec::timing::{Work, best_mapping, dram_cycles, step_cycles, winograd_eligible};
 use strata_isa_spec::{Mapping, StageCode, Target};
 
 use super::graph::views_meet;
 use super::rings::{Actor, Edge};
+use super::tables::table_key;
 use super::{Objective, StageGraph, StageId, StageNode};
 
 /// The best way to run a stage on a number of clusters.
@@ -46,7 +50,7 @@ pub fn may_winograd(code: &StageCode, target: &Target) -> bool {
 #[derive(Clone, Debug)]
 pub struct StageProfile {
     /// Best implementation by clusters, from one cluster on; more clusters never cost more.
-    by_clusters: Vec<Implementation>,
+    by_clusters: Arc<[Implementation]>,
     direct: Actor,
     winograd: Option<Actor>,
     /// Bytes of its tables in weight SRAM, each aligned.
@@ -67,21 +71,36 @@ impl StageProfile {
     pub fn new(node: &StageNode, target: &Target) -> Self {
         let direct = with_winograd(&node.code, false);
         let winograd = may_winograd(&node.code, target).then(|| with_winograd(&node.code, true));
-        let mut by_clusters = implementations(&direct, target, false);
-        if let Some(code) = &winograd {
-            for (best, other) in by_clusters.iter_mut().zip(implementations(code, target, true)) {
-                if other.cycles < best.cycles {
-                    *best = other;
-                }
-            }
-        }
         Self {
-            by_clusters,
+            by_clusters: best_implementations(&node.code, winograd.is_some(), target),
             direct: Actor::new(&direct),
             winograd: winograd.as_ref().map(Actor::new),
             weight_bytes: node.table_bytes.iter().map(|&b| align(target, u64::from(b))).sum(),
             table_bytes: node.weight_bytes(),
             least_macs: node.code.array_macs(may_winograd(&node.code, target)),
+        }
+    }
+
+    /// The profile of a part of the columns of this one's stage.
+    pub fn of_columns(&self, code: &StageCode, target: &Target) -> Self {
+        let winograd = self.winograd.is_some();
+        Self {
+            by_clusters: best_implementations(code, winograd, target),
+            direct: self.direct.of_columns(code),
+            winograd: self.winograd.as_ref().map(|actor| actor.of_columns(code)),
+            weight_bytes: self.weight_bytes,
+            table_bytes: self.table_bytes,
+            least_macs: code.array_macs(winograd),
+        }
+    }
+
+    /// This profile for another part of as many columns.
+    pub fn moved_to(&self, code: &StageCode) -> Self {
+        Self {
+            by_clusters: Arc::clone(&self.by_clusters),
+            direct: self.direct.of_columns(code),
+            winograd: self.winograd.as_ref().map(|actor| actor.of_columns(code)),
+            ..*self
         }
     }
 
@@ -106,6 +125,20 @@ impl StageProfile {
     pub fn actor(&self, winograd: bool) -> &Actor {
         if winograd { self.winograd.as_ref().unwrap_or(&self.direct) } else { &self.direct }
     }
+}
+
+/// The best implementation, by either method, for every number of clusters of the target.
+fn best_implementations(code: &StageCode, may_winograd: bool, target: &Target) -> Arc<[Implementation]> {
+    let mut by_clusters = implementations(&with_winograd(code, false), target, false);
+    if may_winograd {
+        let code = with_winograd(code, true);
+        for (best, other) in by_clusters.iter_mut().zip(implementations(&code, target, true)) {
+            if other.cycles < best.cycles {
+                *best = other;
+            }
+        }
+    }
+    by_clusters.into()
 }
 
 /// The best implementation for every number of clusters of the target.
@@ -211,6 +244,7 @@ pub fn on_chip_energy(
     stages: impl Iterator<Item = (StageId, bool)>,
 ) -> f64 {
     let (mut macs, mut activation, mut weight) = (0u64, 0u64, 0u64);
+    let mut loaded = BTreeSet::new();
     for (stage, winograd) in stages {
         let node = &graph.stages[stage];
         let code = with_winograd(&node.code, winograd);
@@ -219,7 +253,8 @@ pub fn on_chip_energy(
             let elem = graph.buffers.values().nth(view.stream as usize).map_or(1, |b| b.elem.size_bytes());
             activation += view.n_elements() * u64::from(elem);
         }
-        weight += node.weight_bytes() * (u64::from(code.n_steps()) + 1);
+        let n_loads = u64::from(loaded.insert(table_key(graph, stage)));
+        weight += node.weight_bytes() * (u64::from(code.n_steps()) + n_loads);
     }
     let energy = &target.energy;
     macs as f64 * energy.mac_pj

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::columns::Context;
 use super::cost::align;
 use super::graph::StageSet;
+use super::strips::evaluate::MOST_STRIPS;
 use super::{BufferId, StageId};
 
 define_language! {
@@ -64,8 +65,10 @@ impl Default for Offer {
 }
 
 /// The groups that the e-graph offers, each once, in order.
-pub fn offer(context: &Context<'_>, options: &Offer) -> Vec<StageSet> {
-    let limits = Arc::new(Limits::new(context, options.longest));
+///
+/// `with_strips` lets sets in that fit only in strips.
+pub fn offer(context: &Context<'_>, options: &Offer, with_strips: bool) -> Vec<StageSet> {
+    let limits = Arc::new(Limits::new(context, options, with_strips));
     let mut egraph: EGraph<Order, ()> = EGraph::default();
     let mut rest = egraph.add(Order::End);
     for stage in context.graph.stages.keys().rev() {
@@ -109,6 +112,9 @@ struct Limits {
     weights: Vec<u64>,
     /// For each stage, the buffers that it touches with the bytes of the rows that it holds at once.
     rows: Vec<Vec<(BufferId, u64)>>,
+    /// For each stage, whether it may be run in strips: rows of a set of such stages can be as much narrower as strips are
+    /// many.
+    in_strips: Vec<bool>,
     preds: Vec<StageSet>,
     ancestors: Vec<StageSet>,
     descendants: Vec<StageSet>,
@@ -118,8 +124,8 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(context: &Context<'_>, longest: usize) -> Self {
-        let Context { graph, target, topology, profiles } = context;
+    fn new(context: &Context<'_>, options: &Offer, with_strips: bool) -> Self {
+        let Context { graph, target, topology, profiles, .. } = context;
         let rows = graph.stages.values().zip(profiles).map(|(node, profile)| {
             let mut rows: Vec<(BufferId, u64)> = Vec::new();
             let mut hold = |stream: u32, n: u32| {
@@ -152,11 +158,12 @@ impl Limits {
         });
         let diamonds = diamonds.collect();
         Self {
-            longest: longest.min(target.limits.stages as usize).min(n.max(1)),
+            longest: options.longest.min(target.limits.stages as usize).min(n.max(1)),
             weight: target.memory.weight,
             activation: target.memory.activation,
             weights: profiles.iter().map(|profile| profile.weight_bytes).collect(),
             rows: rows.collect(),
+            in_strips: graph.stages.values().map(|node| with_strips && node.by_columns).collect(),
             preds: topology.preds.clone(),
             ancestors: topology.ancestors.clone(),
             descendants: topology.descendants.clone(),
@@ -198,7 +205,8 @@ impl Limits {
             let most = held.entry(buffer).or_default();
             *most = bytes.max(*most);
         }
-        if held.values().sum::<u64>() > self.activation {
+        let narrowing = if set.iter().all(|s| self.in_strips[s.as_u32() as usize]) { MOST_STRIPS } else { 1 };
+        if held.values().sum::<u64>() / u64::from(narrowing) > self.activation {
             return false;
         }
         let (mut above, mut below) = (StageSet::default(), StageSet::default());

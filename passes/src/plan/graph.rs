@@ -130,6 +130,20 @@ pub fn bounding(a: &View, b: &View) -> View {
     View { stream: a.stream, row0, rows, col0, cols, ch0, chs }
 }
 
+/// The box that two views of one buffer share.
+pub fn intersection(a: &View, b: &View) -> Option<View> {
+    let span = |a0: u32, an: u32, b0: u32, bn: u32| {
+        let first = a0.max(b0);
+        (first, (a0 + an).min(b0 + bn) - first)
+    };
+    views_meet(a, b).then(|| {
+        let (row0, rows) = span(a.row0, a.rows, b.row0, b.rows);
+        let (col0, cols) = span(a.col0, a.cols, b.col0, b.cols);
+        let (ch0, chs) = span(a.ch0, a.chs, b.ch0, b.chs);
+        View { stream: a.stream, row0, rows, col0, cols, ch0, chs }
+    })
+}
+
 /// Who uses a buffer.
 #[derive(Clone, Debug, Default)]
 pub struct BufferUses {

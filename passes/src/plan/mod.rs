@@ -12,6 +12,8 @@
 //! | [`cost`] | a stage's cycles by clusters, a pipeline's time, weights of objectives |
 //! | [`partition`] | division of the array among stages |
 //! | [`egraph`] | the e-graph that offers sets of stages |
+//! | [`strips`] | sets of stages run a window of columns at a time |
+//! | [`tables`] | which tables a phase holds and loads |
 //! | [`columns`] | sets of stages evaluated as phases |
 //! | [`choose`] | exact choice among columns by dynamic programming over cuts |
 //! | [`solve`] | [`solve::plan`]: all of it, in order |
@@ -31,7 +33,9 @@ pub mod partition;
 pub mod pass;
 pub mod rings;
 pub mod solve;
+pub mod strips;
 pub mod summary;
+pub mod tables;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -39,7 +43,7 @@ mod tests;
 pub mod transfers;
 
 pub use pass::{FUSE_LAYERS, FuseLayers};
-pub use solve::{PlanError, PlanOptions, plan};
+pub use solve::{PlanError, PlanOptions, Planned, plan};
 
 use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
@@ -111,6 +115,10 @@ pub struct StageNode {
     pub code: StageCode,
     /// Sizes of its weights, biases and tables.
     pub table_bytes: Vec<u32>,
+    /// Stages of one number have the same tables, which stand once in DRAM and once in weight SRAM.
+    pub table_set: Option<u32>,
+    /// Whether its TOSA ops can compute a window of columns, if its code can.
+    pub by_columns: bool,
 }
 
 impl StageNode {

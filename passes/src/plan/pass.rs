@@ -4,6 +4,8 @@
 //! numbered in the order in which they stand in the module afterwards. Ops that move nothing (concat, slice, reshape)
 //! go into the first phase that uses them; constants stand before all phases, what only the results use after them.
 //!
+//! What the plan runs in column strips becomes a stage a strip first, by [`split_columns`], and is then like any other.
+//!
 //! A plan counts bytes; whether they have addresses only the scheduler can tell. The pass asks it, and plans again for less
 //! SRAM until they have. The cycles of the plan that is returned are those of the machine's timed simulation of what was
 //! scheduled, so that what is predicted is what runs; the search itself compares plans by the closed form of
@@ -15,12 +17,13 @@ use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
 use strata_isa_spec::{Target, timed};
 
 use super::egraph::Offer;
-use super::solve::{PlanOptions, plan};
+use super::solve::{PlanOptions, Planned, plan};
 use super::{Mode, Objective, Plan, StageGraph, StageId};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
 };
 use crate::schedule::{self, ScheduleError};
+use crate::stages::split_columns::split_columns;
 
 /// The function's plan, on `func.func`.
 pub const PLAN: &str = "strata.plan";
@@ -70,6 +73,13 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             doc: "E-graph: take in a later stage past an independent one.",
         },
         OptionInfo {
+            name: "strips",
+            kind: OptionKind::Bool,
+            default: "true",
+            doc: "Whether stages whose rows are too wide may run in column strips; in mode `single` only those do whose rows do \
+                  not fit at all.",
+        },
+        OptionInfo {
             name: "longest-phase",
             kind: OptionKind::Integer(1, 4096),
             default: "64",
@@ -93,8 +103,16 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             ..Offer::default()
         };
         let tolerance_percent = u32::try_from(options.integer("tolerance-percent")).unwrap_or(0);
+        let strips = options.flag("strips");
         Box::new(FuseLayers {
-            options: PlanOptions { objective, mode, tolerance_percent, offer, ..PlanOptions::default() },
+            options: PlanOptions {
+                objective,
+                mode,
+                tolerance_percent,
+                offer,
+                strips,
+                ..PlanOptions::default()
+            },
         })
     },
 };
@@ -115,15 +133,26 @@ impl Pass for FuseLayers {
         let target = context.require::<Target>("a target")?;
         let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function @main"))?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
-        let mut plan = match self.options.objective {
+        let planned = match self.options.objective {
             Objective::Sram => plan_in_least_sram(&graph, target, &self.options)?,
             _ => plan_with_addresses(&graph, target, &self.options)?,
         };
-        wrap(module, func, &graph, &mut plan)?;
+        let Planned { mut plan, realised } = planned;
+        let n_strips = realised.parts.iter().filter(|part| part.strip.is_some()).count();
+        if n_strips > 0 {
+            split_columns(module, func, &graph, &realised)?;
+            let split = StageGraph::from_module(module, func).map_err(PassError::other)?;
+            wrap(module, func, &split, &mut plan)?;
+        } else {
+            wrap(module, func, &realised.graph, &mut plan)?;
+        }
         Phase::Phases.mark(module);
         let largest = plan.phases.iter().map(|phase| phase.stages.len()).max().unwrap_or(0);
         context.count("phases", plan.phases.len() as u64);
         context.count("largest phase", largest as u64);
+        if n_strips > 0 {
+            context.count("stages of strips", n_strips as u64);
+        }
         context.insert(plan);
         Ok(Changed::Yes)
     }
@@ -138,7 +167,7 @@ fn plan_with_addresses(
     graph: &StageGraph,
     target: &Target,
     options: &PlanOptions,
-) -> Result<Plan, PassError> {
+) -> Result<Planned, PassError> {
     let mut failure = None;
     for share in SHARES {
         let capacity_percent = options.capacity_percent * share / 100;
@@ -147,11 +176,10 @@ fn plan_with_addresses(
             // Less SRAM than this is too little for any plan; what the larger share lacked is what there is to say.
             Err(error) => return Err(failure.unwrap_or_else(|| PassError::other(error))),
         };
-        let (ordered, renumbered) = in_plan_order(graph, &found);
-        match schedule::schedule(&ordered, &renumbered, target) {
+        match schedule::schedule(&found.realised.graph, &found.plan, target) {
             Ok(scheduled) => {
                 let timing = timed::simulate(&scheduled.program, target);
-                found.take_times(&timing);
+                found.plan.take_times(&timing);
                 return Ok(found);
             }
             Err(error @ ScheduleError::DoesNotFit { .. }) => failure = Some(PassError::other(error)),
@@ -171,20 +199,21 @@ pub(super) fn plan_in_least_sram(
     graph: &StageGraph,
     target: &Target,
     options: &PlanOptions,
-) -> Result<Plan, PassError> {
+) -> Result<Planned, PassError> {
     let within = |bytes: u64| {
         let mut smaller = target.clone();
         smaller.memory.activation = bytes;
         plan_with_addresses(graph, &smaller, options)
     };
     let mut best = within(target.memory.activation)?;
-    let (mut too_little, mut enough) = (0, (best.certificate.cost as u64).div_ceil(SRAM_STEP));
+    let (mut too_little, mut enough) = (0, (best.plan.certificate.cost as u64).div_ceil(SRAM_STEP));
     while too_little + 1 < enough {
         let middle = u64::midpoint(too_little, enough);
         match within(middle * SRAM_STEP) {
-            Ok(plan) => {
-                enough = middle.min((plan.certificate.cost as u64).div_ceil(SRAM_STEP)).max(too_little + 1);
-                best = plan;
+            Ok(found) => {
+                let bytes = found.plan.certificate.cost as u64;
+                enough = middle.min(bytes.div_ceil(SRAM_STEP)).max(too_little + 1);
+                best = found;
             }
             Err(_) => too_little = middle,
         }
@@ -209,16 +238,6 @@ impl Plan {
             certificate.gap = certificate.cost / certificate.lower_bound - 1.0;
         }
     }
-}
-
-/// The graph with its stages in the order of a plan, and the plan renumbered: as the pass leaves them.
-pub(crate) fn in_plan_order(graph: &StageGraph, plan: &Plan) -> (StageGraph, Plan) {
-    let mut ordered = StageGraph { buffers: graph.buffers.clone(), ..StageGraph::default() };
-    let mut plan = plan.clone();
-    for placed in plan.phases.iter_mut().flat_map(|phase| &mut phase.stages) {
-        placed.stage = ordered.stages.push(graph.stages[placed.stage].clone());
-    }
-    (ordered, plan)
 }
 
 /// Moves the ops of a function's block into phases, and renumbers the plan's stages to the order that results.

@@ -84,6 +84,12 @@ impl Actor {
         Self { n_rows, rows_per_step, ports, out: (code.out.rows > 0).then_some(code.out) }
     }
 
+    /// The actor of a part of the columns of this one's stage: rows are demanded as by the whole.
+    pub fn of_columns(&self, code: &StageCode) -> Self {
+        let ports = (self.ports.iter().zip(code.reads())).map(|(port, view)| Port { view, ..port.clone() });
+        Self { ports: ports.collect(), out: (code.out.rows > 0).then_some(code.out), ..self.clone() }
+    }
+
     /// A transfer of rows from DRAM into a view.
     pub fn dma_in(view: View) -> Self {
         Self { n_rows: view.rows, rows_per_step: 1, ports: Vec::new(), out: Some(view) }

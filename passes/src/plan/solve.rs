@@ -1,22 +1,21 @@
-//! The planner: tabulate stages, offer columns, choose among them, and write the plan down.
+//! The planner: tabulate stages, offer columns, choose among them, make stages of strips, and write the plan down.
 
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::Target;
 
-use super::bound::bounds;
+use super::bound::{Bounds, bounds};
 use super::check::{PlanFault, check};
-use super::choose::{Choice, Place, SearchLimits, choose};
-use super::columns::{Column, Context};
-use super::cost::{StageProfile, Weights, on_chip_energy};
+use super::choose::{Choice, Place, Places, SearchLimits, choose, replay};
+use super::columns::{Column, Context, How};
+use super::cost::{Weights, on_chip_energy};
 use super::egraph::{self, Offer};
-use super::graph::{GraphError, StageSet, Topology, views_meet};
-use super::transfers::stores;
-use crate::schedule::growth_gaps;
-
+use super::graph::{GraphError, StageSet};
+use super::strips::realise::{Chosen, Realised, realise};
 use super::{
-    BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency, StageGraph,
-    StageId,
+    BufferId, BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency,
+    StageGraph, StageId,
 };
+use crate::schedule::growth_gaps;
 
 /// What is asked of the planner. Limits count work, never time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +40,8 @@ pub struct PlanOptions {
     pub placings: usize,
     /// Placings, labels and cuts that it makes before it becomes narrow.
     pub work: usize,
+    /// Whether sets of stages may run in column strips. Layer by layer, only stages do whose rows do not fit.
+    pub strips: bool,
     /// Whether a tensor may take the space of another as that is read for the last time.
     pub growths: bool,
     /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes interlock.
@@ -58,9 +59,23 @@ impl Default for PlanOptions {
             labels_per_cut: 256,
             cuts: 256,
             placings: 64,
-            work: 100_000,
+            work: 200_000,
+            strips: true,
             growths: true,
             capacity_percent: 100,
+        }
+    }
+}
+
+impl PlanOptions {
+    fn limits(&self) -> SearchLimits {
+        SearchLimits {
+            labels_per_state: self.labels_per_state,
+            labels_per_cut: self.labels_per_cut,
+            cuts: self.cuts,
+            placings: self.placings,
+            work: self.work,
+            growths: self.growths,
         }
     }
 }
@@ -108,33 +123,142 @@ pub struct TooLarge {
 /// Prices of a DRAM byte in 1024ths of a cycle, between what it costs the channel's time and nothing.
 const BYTE_PRICES: [u128; 7] = [2, 5, 10, 20, 50, 100, 400];
 
+/// A plan, and the graph whose stages it places: that which was asked about, or one made of it by splitting stages
+/// into strips.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The plan.
+    pub plan: Plan,
+    /// The graph, and what its stages are of the one that was asked about.
+    pub realised: Realised,
+}
+
 /// Plans a graph for a target.
 ///
 /// # Errors
 /// If a stage does not fit the target, or the graph makes no sense.
-pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let topology = Topology::new(graph)?;
-    let profiles = graph.stages.values().map(|node| StageProfile::new(node, target)).collect();
-    let context = Context { graph, target, topology, profiles };
-    let columns = offer(&context, options)?;
+pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Result<Planned, PlanError> {
+    let context = Context::new(graph, target)?;
+    let mut columns = offer(&context, options)?;
     let capacity = percent_of(target.memory.activation, options.capacity_percent);
-    let choice = search(&context, &columns, options, capacity)?;
-    let mut plan = write_down(&context, &columns, &choice, options);
-    // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
-    for (buffer, gap_bytes) in growth_gaps(graph, &plan, target)? {
-        if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
-            into.gap_bytes = into.gap_bytes.min(gap_bytes);
+    loop {
+        let choice = search(&context, &columns, options, capacity)?;
+        let realised = realised(graph, &columns, &choice);
+        let made = Context::new(&realised.graph, target)?;
+        let weights = Weights::of(options.objective, target, (0.0, 0.0));
+        let replayed = match phases(&made, &realised, &columns, &choice) {
+            Ok((phases, places)) => {
+                let choice =
+                    replay(&made, &phases, &places, weights, capacity, options.limits(), choice.proven);
+                choice.map(|choice| (phases, choice))
+            }
+            Err(at) => Err(at),
+        };
+        // What strips were thought to take and what they take can differ where several of them feed one load.
+        let (phases, choice) = match replayed {
+            Ok(found) => found,
+            Err(at) => {
+                forbid(&mut columns, &choice, realised.chosen[at]);
+                continue;
+            }
+        };
+        let mut plan = write_down(&made, &phases, &choice, options);
+        let bounds = bounds(graph, &context.topology, target);
+        certify(&mut plan, bounds, choice.proven && options.capacity_percent >= 100);
+        // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
+        for (buffer, gap_bytes) in growth_gaps(&realised.graph, &plan, target)? {
+            if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
+                into.gap_bytes = into.gap_bytes.min(gap_bytes);
+            }
+        }
+        return match check(&realised.graph, target, &plan) {
+            Ok(()) => Ok(Planned { plan, realised }),
+            // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
+            Err(faults)
+                if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) =>
+            {
+                self::plan(graph, target, &PlanOptions { growths: false, ..*options })
+            }
+            Err(faults) => Err(PlanError::Unsound(faults)),
+        };
+    }
+}
+
+/// The graph of a choice.
+fn realised(graph: &StageGraph, columns: &[Column], choice: &Choice) -> Realised {
+    let chosen: Vec<Chosen<'_>> = (choice.phases.iter())
+        .map(|phase| {
+            let column = &columns[phase.column];
+            let strips = column.variants[phase.variant].strips.as_deref();
+            Chosen { stages: &column.stages, strips }
+        })
+        .collect();
+    realise(graph, &chosen)
+}
+
+/// The phases of a choice as columns of the graph that was made of it, and the places of tensors in each; the first phase
+/// that does not fit if there is one.
+fn phases(
+    context: &Context<'_>,
+    realised: &Realised,
+    columns: &[Column],
+    choice: &Choice,
+) -> Result<(Vec<Column>, Vec<Places>), usize> {
+    let mut phase_of = vec![0; context.graph.stages.len()];
+    for (phase, stages) in realised.phases.iter().enumerate() {
+        for stage in stages {
+            phase_of[stage.as_u32() as usize] = phase;
         }
     }
-    plan.certificate.proven_optimal &= options.capacity_percent >= 100;
-    match check(graph, target, &plan) {
-        Ok(()) => Ok(plan),
-        // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
-        Err(faults) if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) => {
-            self::plan(graph, target, &PlanOptions { growths: false, ..*options })
-        }
-        Err(faults) => Err(PlanError::Unsound(faults)),
+    let places: Vec<Places> =
+        realised.chosen.iter().map(|&chosen| choice.phases[chosen].places.clone()).collect();
+    let is_loaded = |buffer: BufferId, reader: StageId| {
+        let places = &places[phase_of[reader.as_u32() as usize]];
+        places.iter().all(|&(other, place)| other != buffer || place == Place::Dram)
+    };
+    let mut made = Vec::with_capacity(realised.phases.len());
+    for (phase, stages) in realised.phases.iter().enumerate() {
+        let chosen = &choice.phases[realised.chosen[phase]];
+        let variant = &columns[chosen.column].variants[chosen.variant];
+        let how = How { division: &variant.division, slack: variant.slack };
+        let previous = phase.checked_sub(1).map_or(&[][..], |before| &realised.phases[before]);
+        made.push(Column::chosen(context, stages, previous, how, &is_loaded).ok_or(phase)?);
     }
+    Ok((made, places))
+}
+
+/// Takes a chosen phase's way to run out of the offer; if it has no strips but others do, theirs, since what they hand it is
+/// what was misjudged.
+fn forbid(columns: &mut [Column], choice: &Choice, at: usize) {
+    let has_strips = |columns: &[Column], phase: usize| {
+        let chosen = &choice.phases[phase];
+        columns[chosen.column].variants[chosen.variant].strips.is_some()
+    };
+    let mut forbidden: Vec<usize> = if has_strips(columns, at) { vec![at] } else { Vec::new() };
+    if forbidden.is_empty() {
+        forbidden = (0..choice.phases.len()).filter(|&phase| has_strips(columns, phase)).collect();
+    }
+    if forbidden.is_empty() {
+        forbidden.push(at);
+    }
+    for phase in forbidden {
+        let chosen = &choice.phases[phase];
+        columns[chosen.column].variants.remove(chosen.variant);
+    }
+}
+
+/// Enters the bounds of a plan.
+fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
+    plan.dram_bytes.compulsory = bounds.bytes;
+    let cost = plan.certificate.cost;
+    let lower_bound = bounds.of(plan.objective);
+    plan.certificate = Certificate {
+        cost,
+        lower_bound,
+        lower_bound_cycles: bounds.cycles,
+        gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
+        proven_optimal,
+    };
 }
 
 fn percent_of(bytes: u64, percent: u32) -> u64 {
@@ -145,12 +269,15 @@ fn percent_of(bytes: u64, percent: u32) -> u64 {
 fn offer(context: &Context<'_>, options: &PlanOptions) -> Result<Vec<Column>, PlanError> {
     let sets = match options.mode {
         Mode::Single => context.graph.stages.keys().map(StageSet::of).collect(),
-        Mode::Multi => egraph::offer(context, &options.offer),
+        Mode::Multi => egraph::offer(context, &options.offer, options.strips),
     };
     let mut columns = Vec::new();
     let mut too_large = Vec::new();
     for set in sets {
-        let column = Column::new(context, &set);
+        let mut column = Column::new(context, &set, options.strips && options.mode == Mode::Multi);
+        if column.is_none() && options.strips && options.mode == Mode::Single {
+            column = Column::new(context, &set, true);
+        }
         if column.is_none() && set.len() == 1 {
             too_large.extend(set.iter().map(|stage| too_large_why(context, stage)));
         }
@@ -168,15 +295,10 @@ fn too_large_why(context: &Context<'_>, stage: StageId) -> TooLarge {
     }
     let mut roomy = context.target.clone();
     roomy.memory.activation = u64::MAX;
-    let roomy = Context {
-        graph: context.graph,
-        target: &roomy,
-        topology: context.topology.clone(),
-        profiles: context.profiles.clone(),
-    };
-    let needed = Column::new(&roomy, &StageSet::of(stage)).and_then(|column| {
-        let bytes = |v: &super::columns::Variant| v.private_bytes + v.ring_bytes.iter().sum::<u64>();
-        column.variants.iter().map(bytes).min()
+    let roomy = Context::new(context.graph, &roomy).ok();
+    let needed = roomy.and_then(|roomy| {
+        let column = Column::new(&roomy, &StageSet::of(stage), false)?;
+        column.variants.iter().map(super::columns::Variant::sram_bytes).min()
     });
     let needed = needed.unwrap_or(memory.activation + 1);
     TooLarge { stage: name, memory: "activation SRAM", limit: memory.activation, needed }
@@ -188,22 +310,33 @@ fn search(
     options: &PlanOptions,
     capacity: u64,
 ) -> Result<Choice, PlanError> {
-    let limits = SearchLimits {
-        labels_per_state: options.labels_per_state,
-        labels_per_cut: options.labels_per_cut,
-        cuts: options.cuts,
-        placings: options.placings,
-        work: options.work,
-        growths: options.growths,
-    };
+    let limits = options.limits();
+    // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
+    let at_full_width = columns.iter().map(|column| {
+        let full = column.variants.iter().filter(|variant| variant.strips.is_none());
+        Column { variants: full.cloned().collect(), ..column.clone() }
+    });
+    let at_full_width: Vec<Column> = at_full_width.collect();
+    let has_strips =
+        columns.iter().zip(&at_full_width).any(|(c, full)| c.variants.len() > full.variants.len());
     let solve = |weights: Weights| {
-        choose(context, columns, weights, capacity, limits).map_err(|stuck| PlanError::Stuck {
-            stages: stuck.reached.len(),
-            all: context.graph.stages.len(),
-            stuck: (context.graph.stages.iter())
-                .find(|(stage, _)| !stuck.reached.contains(*stage))
-                .map_or_else(String::new, |(_, node)| node.name.clone()),
-        })
+        let found = choose(context, columns, weights, capacity, limits);
+        let full = has_strips.then(|| choose(context, &at_full_width, weights, capacity, limits));
+        let score = |choice: &Choice| weights.score(choice.cycles, choice.bytes);
+        match (found, full) {
+            (Ok(found), Some(Ok(full))) if score(&full) < score(&found) => {
+                Ok(Choice { proven: false, ..full })
+            }
+            (Err(_), Some(Ok(full))) => Ok(Choice { proven: false, ..full }),
+            (Ok(found), _) => Ok(found),
+            (Err(stuck), _) => Err(PlanError::Stuck {
+                stages: stuck.reached.len(),
+                all: context.graph.stages.len(),
+                stuck: (context.graph.stages.iter())
+                    .find(|(stage, _)| !stuck.reached.contains(*stage))
+                    .map_or_else(String::new, |(_, node)| node.name.clone()),
+            }),
+        }
     };
     if options.objective != Objective::Edp {
         let best = solve(Weights::of(options.objective, context.target, (0.0, 0.0)))?;
@@ -281,21 +414,27 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
             if place != Place::Dram {
                 slot.kept_until = Some(index as u32);
             }
-            if let Some(boundary) = column.boundary.iter().find(|b| b.buffer == buffer) {
-                let in_dram = place == Place::Dram;
-                let size = graph.buffers[buffer].size_bytes();
-                match graph.buffers[buffer].role {
-                    BufferRole::Input(_) if in_dram || !was_kept => {
-                        let bytes = if in_dram { boundary.load.bytes } else { size };
-                        let seen = &mut seen_inputs[buffer.as_u32() as usize];
-                        let first = bytes.min(size - *seen);
-                        *seen += first;
-                        dram.inputs += first;
-                        dram.spill_read += bytes - first;
-                    }
-                    _ if in_dram => dram.spill_read += boundary.load.bytes,
-                    _ => {}
+            let Some(at) = column.boundary.iter().position(|b| b.buffer == buffer) else { continue };
+            let ring = &variant.rings[at];
+            let in_dram = place == Place::Dram;
+            let size = graph.buffers[buffer].size_bytes();
+            let role = graph.buffers[buffer].role;
+            match role {
+                BufferRole::Input(_) if in_dram || !was_kept => {
+                    let bytes = if in_dram { ring.load.bytes } else { size };
+                    let seen = &mut seen_inputs[buffer.as_u32() as usize];
+                    let first = bytes.min(size - *seen);
+                    *seen += first;
+                    dram.inputs += first;
+                    dram.spill_read += bytes - first;
                 }
+                _ if in_dram => dram.spill_read += ring.load.bytes,
+                _ => {}
+            }
+            if place != Place::Sram {
+                let is_output = matches!(role, BufferRole::Output(_));
+                *if is_output { &mut dram.outputs } else { &mut dram.spill_write } += ring.store.bytes;
+                slot.stored |= ring.store.stages > 0;
             }
         }
         phases.push(PhasePlan {
@@ -312,10 +451,7 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
             predicted_cycles: chosen.cycles,
         });
     }
-    count_stores(context, columns, choice, &mut residency, &mut dram);
     dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
-    let bounds = bounds(graph, &context.topology, context.target);
-    dram.compulsory = bounds.bytes;
     let cost = match options.objective {
         Objective::Latency => choice.cycles as f64,
         Objective::Traffic => dram.total as f64,
@@ -323,7 +459,6 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         Objective::Edp => energy(context, columns, choice) * choice.cycles as f64,
         Objective::Sram => choice.phases.iter().map(|phase| phase.sram_bytes).max().unwrap_or(0) as f64,
     };
-    let lower_bound = bounds.of(options.objective);
     Plan {
         objective: options.objective,
         mode: options.mode,
@@ -333,51 +468,6 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         cycles: choice.cycles,
         search_cycles: choice.cycles,
         dram_bytes: dram,
-        certificate: Certificate {
-            cost,
-            lower_bound,
-            lower_bound_cycles: bounds.cycles,
-            gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
-            proven_optimal: choice.proven,
-        },
-    }
-}
-
-/// Marks what is stored and counts it: pieces of outputs, and pieces that a phase reads after their buffer has left SRAM.
-fn count_stores(
-    context: &Context<'_>,
-    columns: &[Column],
-    choice: &Choice,
-    residency: &mut [Residency],
-    dram: &mut DramBytes,
-) {
-    let graph = context.graph;
-    let mut phase_of = vec![0; graph.stages.len()];
-    for (index, chosen) in choice.phases.iter().enumerate() {
-        for stage in &columns[chosen.column].stages {
-            phase_of[stage.as_u32() as usize] = index;
-        }
-    }
-    for chosen in &choice.phases {
-        let column = &columns[chosen.column];
-        for boundary in &column.boundary {
-            let buffer = boundary.buffer;
-            let slot = &mut residency[buffer.as_u32() as usize];
-            let is_output = matches!(graph.buffers[buffer].role, BufferRole::Output(_));
-            let uses = &context.topology.uses[buffer.as_u32() as usize];
-            for piece in stores(graph, &context.topology, &column.set, buffer) {
-                let reloaded = uses.readers.iter().any(|(reader, read)| {
-                    let at = phase_of[reader.as_u32() as usize];
-                    let is_gone = slot.kept_until.is_none_or(|until| at > until as usize);
-                    !column.set.contains(*reader) && is_gone && views_meet(read, &piece.view)
-                });
-                if is_output {
-                    dram.outputs += piece.bytes(graph);
-                } else if reloaded {
-                    dram.spill_write += piece.bytes(graph);
-                }
-                slot.stored |= is_output || reloaded;
-            }
-        }
+        certificate: Certificate { cost, ..Certificate::default() },
     }
 }

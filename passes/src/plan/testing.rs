@@ -34,7 +34,14 @@ impl Net {
 
     fn stage(&mut self, name: String, head: Head, tail: Vec<Tail>, out: View, table_bytes: Vec<u32>) -> View {
         let code = StageCode { head, tail, out };
-        self.graph.stages.push(StageNode { name, op: OpId::new(0), code, table_bytes });
+        self.graph.stages.push(StageNode {
+            name,
+            op: OpId::new(0),
+            code,
+            table_bytes,
+            table_set: None,
+            by_columns: true,
+        });
         out
     }
 

@@ -1,17 +1,19 @@
-//! What a phase moves between DRAM and activation SRAM, given where buffers live.
+//! What a phase moves between DRAM and activation SRAM, given where buffers live, and how much of a buffer its rings hold.
 //!
 //! The one definition that planner and scheduler share: the scheduler makes a DMA stage of each [`Transfer`]. (The checker
 //! counts traffic on its own.)
 //!
-//! - A *piece* of a buffer is what one stage writes of it. A piece is stored in the phase that writes it if its buffer is
-//!   an output, or if it is marked `stored` and a later phase reads the piece when the buffer is no longer whole in SRAM.
+//! - A *piece* of a buffer is what one stage writes of it. Of a piece, a phase stores all if the buffer is an output; else
+//!   the smallest box that holds what later phases read of it when the buffer is no longer whole in SRAM, if it is marked
+//!   `stored`.
 //! - A buffer that a phase reads and that is not whole in SRAM is loaded: of an input, the smallest box that holds what is
-//!   read; of any other, each piece written by an earlier phase that what is read meets.
+//!   read; of any other, of each piece written by an earlier phase, the smallest box that holds what is read of it.
 //! - An input with `kept_until` is loaded whole in the first phase that reads it.
+//! - A buffer that is not whole in SRAM is a ring as wide as the [`window`] of columns and channels that the phase uses.
 
 use strata_isa_spec::View;
 
-use super::graph::{StageSet, Topology, bounding, views_meet};
+use super::graph::{StageSet, Topology, bounding, intersection};
 use super::{BufferId, BufferRole, StageGraph};
 
 /// Rows of a buffer that a phase moves; `view.stream` is the buffer's index.
@@ -30,31 +32,54 @@ impl Transfer {
     }
 }
 
+/// The smallest box that holds what some reads share with a piece; `None` if that is nothing.
+pub fn part_read(reads: impl Iterator<Item = View>, piece: &View) -> Option<View> {
+    reads.filter_map(|read| intersection(&read, piece)).reduce(|a, b| bounding(&a, &b))
+}
+
+/// What is loaded of a buffer of which a phase reads `reads`, and of which earlier phases wrote `pieces`.
+pub fn loaded(role: BufferRole, reads: &[View], pieces: impl Iterator<Item = View>) -> Vec<View> {
+    if matches!(role, BufferRole::Input(_)) {
+        return reads.iter().copied().reduce(|a, b| bounding(&a, &b)).into_iter().collect();
+    }
+    pieces.filter_map(|piece| part_read(reads.iter().copied(), &piece)).collect()
+}
+
 /// What the stages of `set` load of a buffer that is not whole in SRAM.
 pub fn loads(graph: &StageGraph, topology: &Topology, set: &StageSet, buffer: BufferId) -> Vec<Transfer> {
     let uses = &topology.uses[buffer.as_u32() as usize];
     let reads: Vec<View> =
         uses.readers.iter().filter(|(s, _)| set.contains(*s)).map(|(_, view)| *view).collect();
-    if matches!(graph.buffers[buffer].role, BufferRole::Input(_)) {
-        let hull = reads.into_iter().reduce(|a, b| bounding(&a, &b));
-        return hull.map(|view| Transfer { buffer, view }).into_iter().collect();
-    }
-    (uses.writers.iter())
-        .filter(|(writer, piece)| !set.contains(*writer) && reads.iter().any(|read| views_meet(read, piece)))
-        .map(|(_, view)| Transfer { buffer, view: *view })
-        .collect()
+    let earlier = uses.writers.iter().filter(|(writer, _)| !set.contains(*writer)).map(|(_, piece)| *piece);
+    let views = loaded(graph.buffers[buffer].role, &reads, earlier);
+    views.into_iter().map(|view| Transfer { buffer, view }).collect()
 }
 
-/// What the stages of `set` store of a buffer, if it is to be stored: pieces that stages outside of the set read, and
-/// every piece of an output.
-pub fn stores(graph: &StageGraph, topology: &Topology, set: &StageSet, buffer: BufferId) -> Vec<Transfer> {
+/// What the stages of `set` store of a buffer, if it is to be stored: every piece of an output, and of other pieces what
+/// `is_loaded` readers outside of the set read.
+pub fn stores(
+    graph: &StageGraph,
+    topology: &Topology,
+    set: &StageSet,
+    buffer: BufferId,
+    is_loaded: impl Fn(super::StageId) -> bool,
+) -> Vec<Transfer> {
     let uses = &topology.uses[buffer.as_u32() as usize];
     let is_output = matches!(graph.buffers[buffer].role, BufferRole::Output(_));
     (uses.writers.iter())
-        .filter(|(writer, piece)| {
-            let read_later = |(reader, read): &(_, View)| !set.contains(*reader) && views_meet(read, piece);
-            set.contains(*writer) && (is_output || uses.readers.iter().any(read_later))
+        .filter(|(writer, _)| set.contains(*writer))
+        .filter_map(|(_, piece)| {
+            let later =
+                uses.readers.iter().filter(|(reader, _)| !set.contains(*reader) && is_loaded(*reader));
+            let part = if is_output { Some(*piece) } else { part_read(later.map(|(_, read)| *read), piece) };
+            part.map(|view| Transfer { buffer, view })
         })
-        .map(|(_, view)| Transfer { buffer, view: *view })
         .collect()
+}
+
+/// The smallest box that holds what the stages of `set` read and write of a buffer; `None` if they do not touch it.
+pub fn window(topology: &Topology, set: &StageSet, buffer: BufferId) -> Option<View> {
+    let uses = &topology.uses[buffer.as_u32() as usize];
+    let here = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| set.contains(*stage));
+    here.map(|(_, view)| *view).reduce(|a, b| bounding(&a, &b))
 }

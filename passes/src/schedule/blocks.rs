@@ -7,10 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use super::streams::{Live, fit};
+use super::streams::{Live, Numbers, fit};
 use super::{Problem, ScheduleError};
 use crate::allocate;
-use crate::plan::BufferId;
 
 /// What a stream grows into.
 #[derive(Clone, Copy, Debug)]
@@ -22,14 +21,10 @@ pub(super) struct Behind {
 }
 
 /// What each stream grows into, if anything. It stands earlier in the list.
-pub(super) fn growths(
-    problem: &Problem<'_>,
-    lives: &[Live],
-    numbers: &BTreeMap<(BufferId, usize), u32>,
-) -> Vec<Option<Behind>> {
+pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) -> Vec<Option<Behind>> {
     let of = |live: &Live| {
         let into = problem.plan.residency.get(live.buffer.as_u32() as usize)?.grows_into?;
-        let other = *numbers.get(&(into.buffer, live.first))? as usize;
+        let other = numbers.get(&(into.buffer, live.first))?.0 as usize;
         let dies = lives[other].last == live.first && lives[other].first < live.first;
         let are_whole = live.is_whole(problem) && lives[other].is_whole(problem);
         (dies && are_whole).then_some(Behind { other, gap: into.gap_bytes as i64 })

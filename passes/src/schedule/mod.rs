@@ -30,6 +30,7 @@ use crate::plan::graph::{GraphError, Topology};
 use crate::plan::{BufferId, BufferRole, Plan, StageGraph, StageId};
 use crate::stages::{self, main_function};
 use streams::Piece;
+pub(crate) use weights::FARTHEST_PREFETCH;
 
 /// The row of [`Schedule`].
 pub static SCHEDULE: PassInfo = PassInfo {

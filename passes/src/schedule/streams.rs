@@ -2,7 +2,8 @@
 //! DRAM.
 //!
 //! A buffer that is whole in SRAM is one stream over the phases that it is kept; a buffer that is not is a ring of its
-//! own in every phase that touches it, filled and drained by DMA stages as [`crate::plan::transfers`] says.
+//! own in every phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
+//! as [`crate::plan::transfers`] says.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::allocate::{self, Limits, Outcome};
 use crate::plan::graph::StageSet;
 use crate::plan::rings::{Actor, Watch, ring_slots_watching, size_rings};
 use crate::plan::transfers::{self, Transfer};
-use crate::plan::{BufferId, BufferRole};
+use crate::plan::{Buffer, BufferId, BufferRole, StageId};
 
 /// Nodes that the search for addresses may visit.
 const ADDRESS_NODES: u64 = 400_000;
@@ -34,22 +35,36 @@ pub(super) struct Streams {
     /// DMA-out stages of each phase.
     pub(super) stores: Vec<Vec<Piece>>,
     /// The stream of each buffer in each phase.
-    numbers: BTreeMap<(BufferId, usize), u32>,
+    numbers: Numbers,
 }
+
+/// The stream of each buffer in each phase, and what of the buffer it holds.
+pub(super) type Numbers = BTreeMap<(BufferId, usize), (u32, View)>;
 
 impl Streams {
     /// Makes the views of a stage of a phase name streams instead of buffers.
     pub(super) fn address(&self, phase: usize, code: &mut StageCode) {
         for view in views_mut(code) {
-            let key = (BufferId::from_u32(view.stream), phase);
-            view.stream = self.numbers.get(&key).copied().unwrap_or(u32::MAX);
+            *view = in_stream(&self.numbers, phase, view);
         }
+    }
+}
+
+/// A view of a buffer as one of the stream that holds it in a phase.
+fn in_stream(numbers: &Numbers, phase: usize, view: &View) -> View {
+    match numbers.get(&(BufferId::from_u32(view.stream), phase)) {
+        Some(&(stream, held)) => {
+            View { stream, col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..*view }
+        }
+        None => View { stream: u32::MAX, ..*view },
     }
 }
 
 /// A stream before it has an address.
 pub(super) struct Live {
     pub(super) buffer: BufferId,
+    /// Columns and channels of the buffer that it holds; its rows are the buffer's.
+    pub(super) held: View,
     pub(super) slots: u32,
     pub(super) first: usize,
     pub(super) last: usize,
@@ -58,7 +73,8 @@ pub(super) struct Live {
 impl Live {
     /// Bytes from one row to the next.
     pub(super) fn pitch(&self, problem: &Problem<'_>) -> u64 {
-        problem.align(problem.graph.buffers[self.buffer].row_bytes())
+        let elem_bytes = problem.graph.buffers[self.buffer].elem.size_bytes();
+        problem.align(u64::from(self.held.cols) * u64::from(self.held.chs) * u64::from(elem_bytes))
     }
 
     /// Bytes of all slots.
@@ -76,7 +92,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     let graph = problem.graph;
     let n_phases = problem.phases.len();
     let mut lives: Vec<Live> = Vec::new();
-    let mut numbers: BTreeMap<(BufferId, usize), u32> = BTreeMap::new();
+    let mut numbers = Numbers::new();
     let mut scratch: BTreeMap<BufferId, u32> = BTreeMap::new();
     let mut loads: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
     let mut stores: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
@@ -85,7 +101,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
         let mut whole: Vec<BufferId> = Vec::new();
         for buffer in problem.topology.touched(&set) {
             let is_whole = problem.is_whole(buffer, phase);
-            let earlier = (0..phase).rev().find_map(|p| numbers.get(&(buffer, p)).map(|&n| (p, n)));
+            let earlier = (0..phase).rev().find_map(|p| numbers.get(&(buffer, p)).map(|&(n, _)| (p, n)));
             let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
             for transfer in moved_in(problem, &set, buffer, is_whole, resident.is_some()) {
                 let segment = segment_of(problem, buffer, segments, &mut scratch);
@@ -101,11 +117,15 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
                     number
                 }
                 None => {
-                    lives.push(Live { buffer, slots: graph.buffers[buffer].rows, first: phase, last: phase });
+                    let Buffer { rows, cols, chs, .. } = graph.buffers[buffer];
+                    let window = transfers::window(&problem.topology, &set, buffer);
+                    let held = window.filter(|_| !is_whole);
+                    let held = held.unwrap_or_else(|| View::whole(buffer.as_u32(), rows, cols, chs));
+                    lives.push(Live { buffer, held, slots: rows, first: phase, last: phase });
                     lives.len() as u32 - 1
                 }
             };
-            numbers.insert((buffer, phase), number);
+            numbers.insert((buffer, phase), (number, lives[number as usize].held));
             if is_whole {
                 whole.push(buffer);
             }
@@ -114,7 +134,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
         let codes = phase_codes(problem, phase, &loads[phase], &stores[phase]);
         for (buffer, slots) in size_rings(&codes, problem.plan.phases[phase].slack) {
             let buffer = BufferId::from_u32(buffer);
-            if let (false, Some(&number)) = (whole.contains(&buffer), numbers.get(&(buffer, phase))) {
+            if let (false, Some(&(number, _))) = (whole.contains(&buffer), numbers.get(&(buffer, phase))) {
                 let rows = graph.buffers[buffer].rows;
                 lives[number as usize].slots = slots.clamp(1, rows);
             }
@@ -124,8 +144,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     let streams = addresses(problem, &lives, &behind)?;
     let piece = |transfers: Vec<(Transfer, u32)>, phase: usize, into: bool| -> Vec<Piece> {
         let one = |(transfer, segment): (Transfer, u32)| {
-            let number = numbers.get(&(transfer.buffer, phase)).copied().unwrap_or(u32::MAX);
-            let view = View { stream: number, ..transfer.view };
+            let view = in_stream(&numbers, phase, &transfer.view);
             let code = dma_code(problem, &transfer, view, segment, into);
             let name = &graph.buffers[transfer.buffer].name;
             Piece { code, name: format!("{name} ({})", if into { "load" } else { "store" }) }
@@ -203,17 +222,11 @@ fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usi
     if !is_output && (!stored || matches!(role, BufferRole::Input(_))) {
         return Vec::new();
     }
-    let pieces = transfers::stores(problem.graph, &problem.topology, set, buffer);
-    let loaded_later = |piece: &Transfer| {
-        (phase + 1..problem.phases.len()).any(|later| {
-            let readers: StageSet = problem.phases[later].iter().copied().collect();
-            !problem.is_whole(buffer, later)
-                && transfers::loads(problem.graph, &problem.topology, &readers, buffer)
-                    .iter()
-                    .any(|load| load.view == piece.view)
-        })
+    let is_loaded = |reader: StageId| {
+        let later = problem.phase_of[reader.as_u32() as usize];
+        later > phase && !problem.is_whole(buffer, later)
     };
-    pieces.into_iter().filter(|piece| is_output || loaded_later(piece)).collect()
+    transfers::stores(problem.graph, &problem.topology, set, buffer, is_loaded)
 }
 
 /// The DRAM segment of a buffer; spilled ones get one of their own.
@@ -235,14 +248,15 @@ fn segment_of(
     }
 }
 
-/// A DMA stage's code; segments hold tensors dense, row-major.
+/// A DMA stage's code, `view` being where in SRAM the transfer's rows stand; segments hold tensors dense, row-major.
 fn dma_code(problem: &Problem<'_>, transfer: &Transfer, view: View, segment: u32, into: bool) -> StageCode {
     let declared = &problem.graph.buffers[transfer.buffer];
     let pixel = u64::from(declared.chs) * u64::from(declared.elem.size_bytes());
     let row = u64::from(declared.cols) * pixel;
-    let offset = u64::from(view.row0) * row
-        + u64::from(view.col0) * pixel
-        + u64::from(view.ch0) * u64::from(declared.elem.size_bytes());
+    let moved = &transfer.view;
+    let offset = u64::from(moved.row0) * row
+        + u64::from(moved.col0) * pixel
+        + u64::from(moved.ch0) * u64::from(declared.elem.size_bytes());
     if into {
         let head = DmaIn { segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: pixel as u32 };
         StageCode { head: head.into(), tail: Vec::new(), out: view }
@@ -284,8 +298,8 @@ fn addresses(
         Stream {
             elem: buffer.elem,
             rows: buffer.rows,
-            cols: buffer.cols,
-            chs: buffer.chs,
+            cols: live.held.cols,
+            chs: live.held.chs,
             base: base as u32,
             pitch_bytes: live.pitch(problem) as u32,
             slots: live.slots,

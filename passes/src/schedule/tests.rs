@@ -3,11 +3,14 @@
 
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, random_inputs, random_network};
+use strata_ir::verify::verify as verify_module;
 use strata_ir::{Module, Op, OpId, Tensor};
 use strata_isa_spec::record::{self, TablePlacement};
 use strata_isa_spec::{Phase, Program, SegmentKind, Target, interp, verify};
 
-use crate::manager::{PassContext, Pipeline};
+use crate::manager::{Pass, PassContext, Pipeline};
+use crate::stages::erase::EraseWrappers;
+use crate::stages::graph::TABLE_SET;
 use crate::stages::stage_tables;
 
 /// The program of a scheduled module and its weight segment, as the backend gathers them.
@@ -41,13 +44,16 @@ fn bytes(tensors: &[Tensor]) -> Vec<Vec<u8>> {
     tensors.iter().map(|tensor| tensor.data().to_bytes()).collect()
 }
 
+/// The network of a seed. Half are of i8 alone, a third mixed, and the rest of i16 alone.
+fn network(seed: u64, max_extent: usize) -> Module {
+    let n_layers = 3 + seed as usize % 8;
+    let i16_percent = [0, 0, 30, 60, 0, 100][seed as usize % 6];
+    random_network(seed, &RandomOptions { n_layers, i16_percent, max_extent, ..RandomOptions::default() })
+}
+
 /// What is wrong with a seed's program, if anything is.
 fn fault(seed: u64, target: &Target, mode: &str) -> Option<String> {
-    let n_layers = 3 + seed as usize % 8;
-    // Half of the networks are of i8 alone, a third mixed, and the rest of i16 alone.
-    let i16_percent = [0, 0, 30, 60, 0, 100][seed as usize % 6];
-    let mut module =
-        random_network(seed, &RandomOptions { n_layers, i16_percent, ..RandomOptions::default() });
+    let mut module = network(seed, RandomOptions::default().max_extent);
     let func = module.function("main").expect("random networks have a @main");
     let inputs = random_inputs(&module, func, seed);
     difference(&mut module, &inputs, target, mode)
@@ -125,6 +131,46 @@ fn layer_by_layer_computes_what_the_evaluator_does() {
 #[test]
 fn multi_layer_computes_what_the_evaluator_does() {
     hold("x1", &[], "multi", 0..80);
+}
+
+/// Memories so small that rows of a dozen columns do not fit: much runs in strips, with halos recomputed and kept, and the
+/// results are the evaluator's. Networks with a stage that fits in no way are left out, and are few.
+#[test]
+fn strips_compute_what_the_evaluator_does() {
+    for (activation, weight, mode, least) in
+        [("1KiB", "12KiB", "multi", 150), ("2KiB", "12KiB", "multi", 50), ("1KiB", "12KiB", "single", 20)]
+    {
+        let overrides = [("memory.activation", activation), ("memory.weight", weight)];
+        let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let target = Target::preset("micro", &overrides).expect("a preset");
+        let (mut n_strips, mut n_unfit, mut faults) = (0, 0, Vec::new());
+        for seed in 200..260 {
+            let mut module = network(seed, 24);
+            let func = module.function("main").expect("random networks have a @main");
+            let inputs = random_inputs(&module, func, seed);
+            match difference(&mut module, &inputs, &target, mode) {
+                Some(fault) if fault.contains("do not fit the target") => n_unfit += 1,
+                Some(fault) => faults.push(format!("seed {seed}: {fault}")),
+                None => {}
+            }
+            let ops = module.walk(module.entry_block(func));
+            // What strips make of the ops is still TOSA, and the same function.
+            if let Err(error) = verify_module(&module) {
+                faults.push(format!("seed {seed}: {error}"));
+            }
+            let mut plain = module.clone();
+            EraseWrappers.run(&mut plain, &mut PassContext::new()).expect("any phase can be erased");
+            let results = |module: &Module| eval_function(module, func, inputs.clone()).expect("it is valid");
+            let original = results(&network(seed, 24));
+            if results(&module) != original || results(&plain) != original {
+                faults.push(format!("seed {seed}: the module computes something else"));
+            }
+            n_strips += ops.iter().filter(|&&op| module.op(op).extra.contains_key(TABLE_SET)).count();
+        }
+        assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+        assert!(n_unfit < 30, "{n_unfit} networks do not fit");
+        assert!(n_strips >= least, "{n_strips} stages of strips in {activation}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Tables in weight SRAM: where each stage's stand, when they are loaded, and what is prefetched.
 //!
 //! The tables of a stage stand together, each aligned. A stage's block lives from the phase in which its load is queued
-//! to the phase that runs it. Loads are queued as many phases ahead as fit, so that they run in the background; if the
+//! to the phase that runs it; stages that share their tables share the block, which lives to the last of consecutive
+//! phases that use it. Loads are queued as many phases ahead as fit, so that they run in the background; if the
 //! blocks then have no addresses, all are queued one phase later, and so on down to no prefetch at all.
 
 use std::collections::BTreeMap;
@@ -14,9 +15,10 @@ use super::streams::fit;
 use super::{Problem, ScheduleError};
 use crate::allocate;
 use crate::plan::StageId;
+use crate::plan::tables::{TableKey, table_key};
 
 /// Phases ahead of its use that a load is queued, at most.
-const FARTHEST_PREFETCH: usize = 4;
+pub(crate) const FARTHEST_PREFETCH: usize = 4;
 
 /// What [`place`] decides.
 pub(super) struct Weights {
@@ -74,10 +76,14 @@ fn tables_mut(code: &mut StageCode) -> Vec<&mut WeightAddr> {
     tables
 }
 
-/// The tables of one stage.
+/// The tables of a stage, or of several that share theirs.
 struct Block {
-    stage: StageId,
+    key: TableKey,
+    /// Stages that use it, in order.
+    stages: Vec<StageId>,
+    /// First and last phase that uses it.
     phase: usize,
+    last: usize,
     queued: usize,
     bytes: u64,
 }
@@ -98,15 +104,27 @@ pub(super) fn place(problem: &Problem<'_>) -> Result<Weights, ScheduleError> {
 fn queue(problem: &Problem<'_>, ahead: usize) -> Vec<Block> {
     let capacity = problem.target.memory.weight;
     let mut live = vec![0u64; problem.phases.len()];
-    let mut blocks = Vec::new();
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut block_of: BTreeMap<TableKey, usize> = BTreeMap::new();
     for (phase, stages) in problem.phases.iter().enumerate() {
         for &stage in stages {
             let tables = &problem.graph.stages[stage].table_bytes;
             let bytes = tables.iter().map(|&b| problem.align(u64::from(b))).sum();
-            if bytes > 0 {
-                live[phase] += bytes;
-                blocks.push(Block { stage, phase, queued: phase, bytes });
+            if bytes == 0 {
+                continue;
             }
+            let key = table_key(problem.graph, stage);
+            let held = block_of.get(&key).copied();
+            if let Some(at) = held.filter(|&at: &usize| blocks[at].last + 1 >= phase) {
+                let block: &mut Block = &mut blocks[at];
+                live[phase] += if block.last < phase { bytes } else { 0 };
+                block.last = phase;
+                block.stages.push(stage);
+                continue;
+            }
+            live[phase] += bytes;
+            block_of.insert(key, blocks.len());
+            blocks.push(Block { key, stages: vec![stage], phase, last: phase, queued: phase, bytes });
         }
     }
     // Loads run in the order in which they are queued, so one that is needed later is never queued earlier.
@@ -128,13 +146,13 @@ fn addresses(problem: &Problem<'_>, blocks: &[Block]) -> Result<Vec<u64>, Schedu
     let buffers = blocks.iter().enumerate().map(|(id, block)| allocate::Buffer {
         id: id as u32,
         lower: block.queued as i64,
-        upper: block.phase as i64 + 1,
+        upper: block.last as i64 + 1,
         size: block.bytes,
         alignment: u64::from(problem.target.memory.alignment.max(1)),
         fixed: None,
     });
     let to_place = allocate::Problem { buffers: buffers.collect(), capacity: problem.target.memory.weight };
-    fit(&to_place, "weight SRAM", |id| problem.graph.stages[blocks[id as usize].stage].name.clone())
+    fit(&to_place, "weight SRAM", |id| problem.graph.stages[blocks[id as usize].stages[0]].name.clone())
 }
 
 fn write_down(problem: &Problem<'_>, blocks: &[Block], bases: &[u64]) -> Weights {
@@ -146,28 +164,34 @@ fn write_down(problem: &Problem<'_>, blocks: &[Block], bases: &[u64]) -> Weights
         addresses: BTreeMap::new(),
     };
     let mut n_loads = 0;
+    let mut offsets: BTreeMap<TableKey, u64> = BTreeMap::new();
     for (block, &base) in blocks.iter().zip(bases) {
         let mut at = base;
         let mut addresses = Vec::new();
-        for (table, &bytes) in problem.graph.stages[block.stage].table_bytes.iter().enumerate() {
-            weights.loads[block.queued].push(WeightLoad {
-                dst: WeightAddr(at as u32),
-                src: weights.segment_bytes,
-                bytes,
-            });
-            weights.tables.push(TablePlacement {
-                stage: block.stage.as_u32(),
-                table: table as u32,
-                constant: 0,
-                offset: weights.segment_bytes,
-            });
+        let first = block.stages[0];
+        // Tables that are loaded more than once stand once in the segment.
+        let is_new = !offsets.contains_key(&block.key);
+        let mut src = *offsets.entry(block.key).or_insert(weights.segment_bytes);
+        for (table, &bytes) in problem.graph.stages[first].table_bytes.iter().enumerate() {
+            weights.loads[block.queued].push(WeightLoad { dst: WeightAddr(at as u32), src, bytes });
+            if is_new {
+                weights.tables.push(TablePlacement {
+                    stage: first.as_u32(),
+                    table: table as u32,
+                    constant: 0,
+                    offset: src,
+                });
+                weights.segment_bytes += u64::from(bytes);
+            }
             addresses.push(at as u32);
             at += problem.align(u64::from(bytes));
-            weights.segment_bytes += u64::from(bytes);
+            src += u64::from(bytes);
             n_loads += 1;
         }
-        weights.addresses.insert(block.stage, addresses);
-        weights.waits[block.stage.as_u32() as usize] = n_loads;
+        for &stage in &block.stages {
+            weights.addresses.insert(stage, addresses.clone());
+            weights.waits[stage.as_u32() as usize] = n_loads;
+        }
     }
     weights
 }

@@ -5,6 +5,7 @@
 //! - every view lies in its buffer, and every table of a code exists and is as long as the code reads;
 //! - an element that a stage reads lies where the stage or argument that makes it has put it (the corners and the
 //!   middle of every view are followed through concatenations, slices and reshapes);
+//! - stages of one set of tables have equal tables;
 //! - a buffer's elements are written once each, inputs not at all, and result `i` of the function is output buffer `i`.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use strata_ir::{Module, Op, OpId, ValueDef, ValueId};
 use strata_isa_spec::inst::{Elem, WeightAddr};
 use strata_isa_spec::{Head, StageCode, Tail, View};
 
-use super::graph::GraphError;
+use super::graph::{GraphError, stage_tables};
 use crate::plan::{Buffer, BufferId, BufferRole, StageGraph};
 
 /// What is wrong with formed stages; always the compiler's fault.
@@ -66,6 +67,7 @@ pub fn check(module: &Module, func: OpId) -> Result<(), Vec<StageFault>> {
         let named = |problem| StageFault::Stage { stage: stage.name.clone(), problem };
         judge.faults.extend(problems.into_iter().map(named));
     }
+    judge.table_sets();
     judge.buffers();
     judge.results();
     if judge.faults.is_empty() { Ok(()) } else { Err(judge.faults) }
@@ -189,6 +191,22 @@ impl Judge<'_> {
                     flat = ravel(shape(value), &index);
                 }
                 _ => return None,
+            }
+        }
+    }
+
+    fn table_sets(&mut self) {
+        let mut first_of: BTreeMap<u32, OpId> = BTreeMap::new();
+        for stage in self.graph.stages.values() {
+            let Some(set) = stage.table_set else { continue };
+            let first = *first_of.entry(set).or_insert(stage.op);
+            let tables = |op| {
+                let ops = stage_tables(self.module, op).unwrap_or_default();
+                ops.into_iter().map(|op| self.module.op(op).op.constant()).collect::<Vec<_>>()
+            };
+            if first != stage.op && tables(first) != tables(stage.op) {
+                let problem = format!("it has not the tables of the others of set {set}");
+                self.faults.push(StageFault::Stage { stage: stage.name.clone(), problem });
             }
         }
     }

@@ -4,12 +4,16 @@ use cranelift_entity::PrimaryMap;
 use strata_ir::{Attribute, Module, Op, OpId};
 use strata_isa_spec::StageCode;
 
+use super::split_columns;
 use crate::plan::{Buffer, StageGraph, StageNode};
 
 /// The function's buffers, on `func.func`.
 pub(crate) const BUFFERS: &str = "strata.buffers";
 /// Which `tosa.const` of a stage's region, counted from 0, each table of its code is; on `strata.stage`.
 pub(crate) const TABLES: &str = "strata.tables";
+
+/// Stages with the same number have the same tables; on `strata.stage`.
+pub(crate) const TABLE_SET: &str = "strata.table_set";
 
 /// Why a module has no stage graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +93,23 @@ impl StageGraph {
                 u32::try_from(size).map_err(|_| problem("a table is larger than 4 GiB".to_owned()))
             };
             let table_bytes = stage_tables(module, op)?.iter().map(bytes).collect::<Result<_, _>>()?;
-            graph.stages.push(StageNode { name: row.name.clone(), op, code, table_bytes });
+            let table_set = match module.op(op).extra.get(TABLE_SET) {
+                None => None,
+                Some(Attribute::Int(set, _)) => {
+                    let set = u32::try_from(*set).map_err(|_| problem(format!("bad `{TABLE_SET}`")))?;
+                    Some(set)
+                }
+                Some(_) => return Err(problem(format!("bad `{TABLE_SET}`"))),
+            };
+            let by_columns = split_columns::is_by_columns(module, op, &code);
+            graph.stages.push(StageNode {
+                name: row.name.clone(),
+                op,
+                code,
+                table_bytes,
+                table_set,
+                by_columns,
+            });
         }
         Ok(graph)
     }

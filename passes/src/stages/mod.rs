@@ -8,6 +8,7 @@
 //! | [`graph`] | the [`StageGraph`](crate::plan::StageGraph) read back from a module |
 //! | [`check`] | an independent judge of the result |
 //! | [`split`] | `split-channels`: stages whose tables are too large become several |
+//! | [`split_columns`] | stages of a plan that run in strips become several, by columns |
 //! | [`erase`] | `erase-wrappers`: any phase as plain TOSA |
 //!
 //! After the pass, `@main` holds `strata.stage` ops and, between them, ops that move nothing: `tosa.concat` and
@@ -25,6 +26,7 @@ mod permute;
 mod select;
 mod shape;
 pub mod split;
+pub mod split_columns;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,171 @@
+//! Which columns each stage of a set computes in each strip.
+//!
+//! Ranges go backwards from what the strip has to give: a stage computes the hull of what its readers in the strip need. The
+//! strips of a tensor that others use too are disjoint and go from left to right; of one that only the set uses they
+//! overlap by the halo.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use strata_isa_spec::View;
+
+use super::window::{Windowed, windowed};
+use crate::plan::graph::{StageSet, Topology, views_meet};
+use crate::plan::{BufferId, StageGraph, StageId};
+
+/// A set of stages in strips.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strips {
+    /// The stages, in order.
+    pub stages: Vec<StageId>,
+    /// For each strip and stage, the columns of the stage's output that it computes.
+    pub outs: Vec<Vec<Range<u32>>>,
+    /// For each strip and stage, its code; views name the buffers of the whole.
+    pub codes: Vec<Vec<Windowed>>,
+    /// Buffers that each strip has one of, with the columns of each strip's.
+    pub own: BTreeMap<BufferId, Vec<Range<u32>>>,
+    /// Buffers that only the set uses, of which there is one for all strips all the same: their writers compute different
+    /// columns in a strip.
+    pub kept: BTreeSet<BufferId>,
+}
+
+impl Strips {
+    /// Divides a set into `n` strips; `None` if it cannot be.
+    pub fn new(graph: &StageGraph, topology: &Topology, set: &StageSet, n: u32) -> Option<Self> {
+        let stages: Vec<StageId> = set.iter().collect();
+        if n < 2 || !stages.iter().all(|&stage| may_split(graph, stage, n)) {
+            return None;
+        }
+        let private: BTreeSet<BufferId> = (topology.touched(set).into_iter())
+            .filter(|&buffer| topology.is_private(graph, set, buffer))
+            .collect();
+        let mut kept = BTreeSet::new();
+        loop {
+            let division =
+                Division { graph, topology, set, stages: &stages, n, private: &private, kept: &kept };
+            match division.divide()? {
+                Ok(strips) => return Some(strips),
+                Err(buffer) => drop(kept.insert(buffer)),
+            }
+        }
+    }
+
+    /// How many strips.
+    pub fn n(&self) -> usize {
+        self.outs.len()
+    }
+}
+
+/// Whether a stage of a set can be one of `n` strips, as far as that does not depend on the others.
+fn may_split(graph: &StageGraph, stage: StageId, n: u32) -> bool {
+    let node = &graph.stages[stage];
+    let out = node.code.out;
+    let buffer = BufferId::from_u32(out.stream);
+    node.by_columns
+        && node.table_set.is_none()
+        && out.col0 == 0
+        && out.cols == graph.buffers[buffer].cols
+        && out.cols >= n
+        && windowed(&node.code, &(0..out.cols)).is_some()
+}
+
+struct Division<'a> {
+    graph: &'a StageGraph,
+    topology: &'a Topology,
+    set: &'a StageSet,
+    stages: &'a [StageId],
+    n: u32,
+    private: &'a BTreeSet<BufferId>,
+    kept: &'a BTreeSet<BufferId>,
+}
+
+impl Division<'_> {
+    /// Whether each strip has its own of a buffer.
+    fn is_own(&self, buffer: BufferId) -> bool {
+        self.private.contains(&buffer) && !self.kept.contains(&buffer)
+    }
+
+    /// The strips; the buffer that must be one for all strips if there is such; `None` if the set cannot be divided.
+    fn divide(&self) -> Option<Result<Strips, BufferId>> {
+        let mut strips = Strips {
+            stages: self.stages.to_vec(),
+            outs: Vec::new(),
+            codes: Vec::new(),
+            own: BTreeMap::new(),
+            kept: self.kept.clone(),
+        };
+        let mut done: BTreeMap<StageId, u32> = BTreeMap::new();
+        for strip in 0..self.n {
+            let mut needs: BTreeMap<StageId, Range<u32>> = BTreeMap::new();
+            let mut outs = Vec::new();
+            let mut codes = Vec::new();
+            for &stage in self.stages.iter().rev() {
+                let code = &self.graph.stages[stage].code;
+                let buffer = BufferId::from_u32(code.out.stream);
+                let need = needs.get(&stage).cloned();
+                let out = if self.is_own(buffer) {
+                    need.unwrap_or_else(|| self.cut(strip, code.out.cols)..self.cut(strip + 1, code.out.cols))
+                } else {
+                    let start = done.get(&stage).copied().unwrap_or(0);
+                    let end = self.cut(strip + 1, code.out.cols).max(need.map_or(0, |need| need.end));
+                    done.insert(stage, end);
+                    start..end
+                };
+                let windowed = windowed(code, &out)?;
+                for (view, read) in code.reads().iter().zip(&windowed.reads) {
+                    let cols = read.clone().map_or(view.col0..view.col0 + view.cols, |read| {
+                        view.col0 + read.start..view.col0 + read.end
+                    });
+                    self.want(&mut needs, view, &cols);
+                }
+                outs.push(out);
+                codes.push(windowed);
+            }
+            outs.reverse();
+            codes.reverse();
+            if let Err(buffer) = self.note_own(&mut strips, &outs) {
+                return Some(Err(buffer));
+            }
+            strips.outs.push(outs);
+            strips.codes.push(codes);
+        }
+        Some(Ok(strips))
+    }
+
+    /// Where strip `strip` of a tensor begins if nothing else says: at the same place in tensors of all scales.
+    fn cut(&self, strip: u32, cols: u32) -> u32 {
+        let coarsest =
+            self.stages.iter().map(|&stage| self.graph.stages[stage].code.out.cols).min().unwrap_or(1);
+        let unit = u64::from(strip) * u64::from(coarsest) / u64::from(self.n);
+        (unit * u64::from(cols) / u64::from(coarsest)) as u32
+    }
+
+    /// Adds columns of a view to what its writers in the set have to give.
+    fn want(&self, needs: &mut BTreeMap<StageId, Range<u32>>, view: &View, cols: &Range<u32>) {
+        let writers = &self.topology.uses[view.stream as usize].writers;
+        for (writer, piece) in writers.iter().filter(|(writer, _)| self.set.contains(*writer)) {
+            if views_meet(piece, view) {
+                let need = needs.entry(*writer).or_insert_with(|| cols.clone());
+                *need = need.start.min(cols.start)..need.end.max(cols.end);
+            }
+        }
+    }
+
+    /// Enters the columns of a strip's own buffers; the buffer whose writers compute different columns if there is one.
+    fn note_own(&self, strips: &mut Strips, outs: &[Range<u32>]) -> Result<(), BufferId> {
+        let strip = strips.outs.len();
+        for (&stage, out) in self.stages.iter().zip(outs) {
+            let buffer = BufferId::from_u32(self.graph.stages[stage].code.out.stream);
+            if !self.is_own(buffer) {
+                continue;
+            }
+            let ranges = strips.own.entry(buffer).or_default();
+            match ranges.get(strip) {
+                None => ranges.push(out.clone()),
+                Some(range) if range == out => {}
+                Some(_) => return Err(buffer),
+            }
+        }
+        Ok(())
+    }
+}
