@@ -27,6 +27,7 @@ use strata_isa_spec::bundle::Bundle;
 use strata_isa_spec::verify::VerifyError;
 use strata_passes::manager::{PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp};
 use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
+use strata_passes::rewrite::{Families, Tier};
 use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
 
 use self::parts::{PreparedPart, PreparedParts};
@@ -80,6 +81,8 @@ pub struct CompileOptions {
     pub measure_sqnr: bool,
     /// Whether the host may run what the machine has no form of; else that is an error.
     pub host: bool,
+    /// Which families of rewrites are on.
+    pub families: Families,
 }
 
 impl CompileOptions {
@@ -95,6 +98,7 @@ impl CompileOptions {
             input_shapes: BTreeMap::new(),
             measure_sqnr: true,
             host: true,
+            families: Families::default(),
         }
     }
 }
@@ -300,7 +304,14 @@ impl Compiler {
         Ok(())
     }
 
-    /// From the import phase to stages: quantises, selects, splits. Gives the ops at the end that stay on the host.
+    /// The passes from integers to stages.
+    fn stage_steps(&self) -> String {
+        let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
+        let on = if on.is_empty() { "none".to_owned() } else { on.join("+") };
+        format!("rewrite-tosa{{families={on}}},form-stages,split-channels")
+    }
+
+    /// From the import phase to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host.
     fn to_stages(
         &self,
         module: &mut Module,
@@ -312,7 +323,7 @@ impl Compiler {
         context.insert(self.options.target.clone());
         context.insert(calibration);
         context.insert(precision);
-        let pipeline = format!("{},form-stages,split-channels", self.quantise_step());
+        let pipeline = format!("{},{}", self.quantise_step(), self.stage_steps());
         self.run_passes(&pipeline, module, &mut context, clock, observer)?;
         Ok(context.take::<QuantReport>().map(|report| report.host_ops).unwrap_or_default())
     }

@@ -6,6 +6,7 @@
 //! | [`canonicalise`] | constants folded, what changes nothing removed | import, quant |
 //! | [`equalise`] | channels scaled so that they quantise better | import |
 //! | [`quantise`] | calibration and exact integer arithmetic | import → quant |
+//! | [`rewrite`] | integer-exact rewrites by equality saturation | quant |
 //! | [`stages`] | what one hardware stage runs; splitting; erasing wrappers again | quant → stages |
 //! | [`plan`] | which stages run together, on which clusters, what stays on chip | stages → phases |
 //! | [`schedule`] | rings, addresses, DMA stages, weight loads | phases → sched |
@@ -20,5 +21,6 @@ pub mod equalise;
 pub mod manager;
 pub mod plan;
 pub mod quantise;
+pub mod rewrite;
 pub mod schedule;
 pub mod stages;

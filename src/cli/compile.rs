@@ -6,6 +6,7 @@ use strata_ir::Module;
 use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
 use strata_ir::text::resources;
 use strata_passes::manager::Phase;
+use strata_passes::rewrite::{Families, UnknownFamily};
 
 use super::args::{ImageArgs, PtqArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// Several layers at once, or layer by layer
     #[arg(long, value_enum, default_value = "multi")]
     mode: ModeArg,
+    /// Families of rewrites that are on, or with `-` before them off, such as `all` or `-upsample,-sibling`; docs/generated/rewrites.md lists them
+    #[arg(long, value_name = "FAMILIES", default_value = "default", value_parser = parse_families, allow_hyphen_values = true)]
+    egraph_rules: Families,
     /// What the plan minimises
     #[arg(long, value_enum, default_value = "latency")]
     objective: ObjectiveArg,
@@ -99,6 +103,11 @@ enum PrecisionArg {
     Mixed,
     /// 16 bits
     Int16,
+}
+
+/// A list of families of rewrites.
+fn parse_families(text: &str) -> Result<Families, UnknownFamily> {
+    Families::parse(text, ',')
 }
 
 /// A share of at least nothing, in per cent.
@@ -227,6 +236,7 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
         input_shapes: args.input_shapes.iter().cloned().collect(),
         measure_sqnr: !args.no_measure,
         host: !args.no_host,
+        families: args.egraph_rules.clone(),
         ..CompileOptions::new(args.target.target()?)
     })
 }

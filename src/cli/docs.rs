@@ -61,6 +61,7 @@ fn pages() -> Vec<(&'static str, String)> {
         ("onnx.md", onnx()),
         ("ops.md", strata_ir::dialect::doc::markdown()),
         ("passes.md", manager::registry::markdown()),
+        ("rewrites.md", strata_passes::rewrite::families::markdown()),
         ("targets.md", targets()),
         ("zoo.md", zoo()),
     ]

@@ -115,7 +115,15 @@ impl Compiler {
             .map_err(|e| CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(e) })?;
         let mut context = PassContext::new();
         context.insert(target.clone());
-        let pipeline = format!("fuse-layers{{objective={},mode={}}},schedule", word(&objective), word(&mode));
+        let has = |family: &str| self.options.families.has(family);
+        let groups = format!(
+            "merge={},diamond={},sibling={}",
+            has("group-merge"),
+            has("group-diamond"),
+            has("group-sibling")
+        );
+        let (objective_word, mode_word) = (word(&objective), word(&mode));
+        let pipeline = format!("fuse-layers{{objective={objective_word},mode={mode_word},{groups}}},schedule");
         self.run_passes(&pipeline, &mut module, &mut context, clock, observer)?;
         clock.begin("emit", observer);
         let lowered = strata_backend::lower(&module)?;

@@ -69,8 +69,8 @@ impl Compiler {
                 observer(Event::Reached(Phase::Quant, &module));
                 let mut context = PassContext::new();
                 context.insert(self.options.target.clone());
-                let pipeline = "form-stages,split-channels";
-                self.run_passes(pipeline, &mut module, &mut context, &mut clock, observer)?;
+                let pipeline = self.stage_steps();
+                self.run_passes(&pipeline, &mut module, &mut context, &mut clock, observer)?;
             }
             Entry::Float => {
                 observer(Event::Reached(Phase::Import, &module));

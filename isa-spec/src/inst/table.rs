@@ -255,7 +255,7 @@ define_instructions! {
             /// Zero point of the output.
             imm output_zp: i32,
         }
-        /// TOSA RESIZE; bilinear, it makes `i32` of `i8` and `i48` of `i16`.
+        /// TOSA RESIZE; bilinear, it makes `i32` of `i8` and `i48` of `i16`. Nearest, it takes `i32` too.
         0x0120 "resize" Resize {
             /// Input.
             read src: View,

@@ -197,7 +197,10 @@ impl Check<'_> {
                 ([rows, cols, i128::from(h.src.chs)], elem.into())
             }
             Head::Resize(h) => {
-                let elem = self.input("the input", &h.src, &[Elem::I8, Elem::I16]);
+                let nearest = h.mode == ResizeMode::Nearest;
+                let elems: &[Elem] =
+                    if nearest { &[Elem::I8, Elem::I16, Elem::I32] } else { &[Elem::I8, Elem::I16] };
+                let elem = self.input("the input", &h.src, elems);
                 let scales = [h.scale_y_n, h.scale_y_d, h.scale_x_n, h.scale_x_d];
                 let sane = scales.iter().all(|s| (1..=2048).contains(s))
                     && [h.offset_y, h.offset_x].iter().all(|o| (-(1 << 20)..=1 << 20).contains(o));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{Pass, Phase};
+use crate::rewrite::Families;
 
 /// What a pass declares of itself.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub enum OptionKind {
     Number(f64, f64),
     /// One of a few words.
     Choice(&'static [&'static str]),
+    /// Names of [families](crate::rewrite::FAMILIES) of rewrites, joined by `+`.
+    Families,
 }
 
 impl OptionKind {
@@ -64,6 +67,7 @@ impl OptionKind {
                 text.parse().is_ok_and(|value: f64| (least..=greatest).contains(&value))
             }
             Self::Choice(words) => words.contains(&text),
+            Self::Families => Families::parse(text, '+').is_ok(),
         };
         if fits { Ok(()) } else { Err(self.describe()) }
     }
@@ -75,6 +79,9 @@ impl OptionKind {
             Self::Integer(least, greatest) => format!("a whole number from {least} to {greatest}"),
             Self::Number(least, greatest) => format!("a number from {least} to {greatest}"),
             Self::Choice(words) => words.join(" | "),
+            Self::Families => {
+                "families joined by `+`, with `-` before those to leave out; `all`, `none` or `default`".to_owned()
+            }
         }
     }
 }
@@ -144,6 +151,7 @@ pub static REGISTRY: &[&PassInfo] = &[
     &crate::canonicalise::CANONICALISE,
     &crate::equalise::EQUALISE,
     &crate::quantise::QUANTISE,
+    &crate::rewrite::REWRITE_TOSA,
     &crate::stages::FORM_STAGES,
     &crate::stages::split::SPLIT_CHANNELS,
     &crate::plan::FUSE_LAYERS,

@@ -5,6 +5,7 @@
 //! | `select` | op sequences to heads and tails |
 //! | `buffers` | which values share storage; views; copies where aliasing is impossible |
 //! | `shape`, `permute` | tensors of any rank as rows, columns and channels; chains of transposes |
+//! | `upsample` | upsamples of sums, which TOSA has no resize for |
 //! | [`graph`] | the [`StageGraph`](crate::plan::StageGraph) read back from a module |
 //! | [`check`] | an independent judge of the result |
 //! | [`split`] | `split-channels`: stages whose tables are too large become several |
@@ -27,6 +28,7 @@ mod select;
 mod shape;
 pub mod split;
 pub mod split_columns;
+mod upsample;
 #[cfg(test)]
 mod tests;
 

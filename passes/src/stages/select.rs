@@ -19,6 +19,7 @@ use strata_isa_spec::{Head, Tail, View};
 
 use super::permute::Chain;
 use super::shape::{self, Dims};
+use super::upsample::Upsample;
 use crate::manager::UnsupportedOp;
 
 /// Where an op of a stage takes an operand from.
@@ -123,6 +124,9 @@ struct Selector<'a> {
 impl Selector<'_> {
     fn visit(&mut self, op: OpId) -> Result<(), Refusal> {
         let data = self.module.op(op);
+        if let Some(upsample) = Upsample::of(self.module, &self.users, op) {
+            return if upsample.ops[2] == op { self.upsample(&upsample) } else { Ok(()) };
+        }
         match &data.op {
             Op::Const(_) | Op::ConstShape(_) => Ok(()),
             Op::FuncReturn(_) => data.operands().iter().try_for_each(|&value| self.read(value).map(drop)),
@@ -525,6 +529,27 @@ impl Selector<'_> {
         let src = View::default();
         let head = Resize { src, mode, scale_y_n, scale_y_d, scale_x_n, scale_x_d, offset_y, offset_x };
         self.open_head(op, |_, _| Ok(head.into()), &[0])
+    }
+
+    /// An upsample by ops that move data, as one stage.
+    fn upsample(&mut self, upsample: &Upsample) -> Result<(), Refusal> {
+        let [first, tile, last] = upsample.ops;
+        let read = self.read(self.operand(first, 0))?;
+        let result = self.module.result(last);
+        self.elem_of(result)?;
+        let after = |at: usize, op: OpId| Step {
+            op,
+            operands: vec![Source::Step(at), Source::Const(self.operand(op, 1))],
+        };
+        let steps = vec![
+            Step { op: first, operands: self.sources(first, &[0], 0) },
+            after(0, tile),
+            after(1, last),
+        ];
+        let (head, dims) = (upsample.head().into(), self.collapsed(result)?);
+        let (tail, tables) = (Vec::new(), Vec::new());
+        self.push(Draft { head, tail, reads: vec![read], tables, steps, result, dims, chain: None });
+        Ok(())
     }
 
     fn pad(&mut self, op: OpId) -> Result<(), Refusal> {

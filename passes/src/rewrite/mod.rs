@@ -1,0 +1,162 @@
+//! `rewrite-tosa`: integer-exact rewrites of the quantised function, found by equality saturation.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`families`] | the table of families, and which are on |
+//! | `language` | ops as terms of `egg`, and what is known of their classes |
+//! | `constants` | weights by recipe, made only if they are taken |
+//! | `make`, `rules` | making terms; the rewrites, one file a family |
+//! | `cost` | what a selection of terms costs on the target |
+//! | `extract` | which terms to take |
+//! | `convert` | from a function and back |
+//!
+//! The pass stands between `quantise` and `form-stages`. It is the first tier of the e-graph: what the ops are; the second,
+//! [`plan::egraph`](crate::plan::egraph), says which stages may run together. They are two e-graphs because stages are not terms
+//! of TOSA, and the choice of groups needs addresses and time, which no cost of terms has.
+//!
+//! Every rewrite is an equation of integer tensors, whatever they hold; the pass relies on that and on its types, and does not
+//! prove it: `verify` checks the types of the result, and tests and the pass manager evaluate both sides.
+//! Limits count nodes and iterations, never time.
+
+mod constants;
+mod convert;
+mod cost;
+mod extract;
+pub mod families;
+mod language;
+mod make;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use egg::{Runner, SimpleScheduler};
+use strata_ir::{BlockId, Module};
+use strata_isa_spec::Target;
+
+use self::convert::Function;
+use self::extract::{Choice, Problem};
+pub use self::families::{FAMILIES, Families, FamilyInfo, Tier, UnknownFamily};
+use crate::manager::{
+    Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
+};
+
+/// Nodes of the e-graph beyond those of the function, at most.
+const NODES: usize = 20_000;
+/// Rounds of rewriting, at most.
+const ITERATIONS: usize = 24;
+
+/// The row of [`RewriteTosa`].
+pub static REWRITE_TOSA: PassInfo = PassInfo {
+    name: "rewrite-tosa",
+    doc: "Rewrites ops to others that compute the same bits in less time on the target, by the families of \
+          [rewrites](rewrites.md) that are on.",
+    takes: &[Phase::Quant],
+    gives: None,
+    options: &[
+        OptionInfo {
+            name: "families",
+            kind: OptionKind::Families,
+            default: "default",
+            doc: "Which families are on.",
+        },
+        OptionInfo {
+            name: "take",
+            kind: OptionKind::Choice(&["cheapest", "every"]),
+            default: "cheapest",
+            doc: "Take what costs least, or every rewrite that the machine can run.",
+        },
+    ],
+    build: |options: &PassOptions| {
+        // The option's kind has been checked.
+        let families = Families::parse(options.text("families"), '+').unwrap_or_default();
+        let choice = if options.text("take") == "every" { Choice::Every } else { Choice::Cost };
+        Box::new(RewriteTosa { families, choice })
+    },
+};
+
+/// Rewrites `@main`.
+#[derive(Clone, Debug)]
+pub struct RewriteTosa {
+    families: Families,
+    choice: Choice,
+}
+
+impl Pass for RewriteTosa {
+    fn info(&self) -> &'static PassInfo {
+        &REWRITE_TOSA
+    }
+
+    fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
+        let target = context.require::<Target>("a target, to judge what is cheaper")?.clone();
+        let Some(func) = module.function("main") else { return Ok(Changed::No) };
+        let block = module.entry_block(func);
+        let outcome = rewrite(module, block, &target, &self.families, self.choice)?;
+        for (counter, n) in outcome.counts {
+            context.count(counter, n);
+        }
+        Ok(outcome.changed.into())
+    }
+}
+
+/// What was done to a block.
+struct Outcome {
+    changed: bool,
+    counts: Vec<(&'static str, u64)>,
+}
+
+/// Saturates the e-graph of a block.
+fn saturate(function: Function, families: &Families) -> Function {
+    let Function { egraph, ops, roots } = function;
+    let nodes = egraph.total_size() + NODES;
+    let runner = Runner::default()
+        .with_egraph(egraph)
+        .with_scheduler(SimpleScheduler)
+        .with_node_limit(nodes)
+        .with_iter_limit(ITERATIONS)
+        .with_time_limit(Duration::from_secs(1 << 32))
+        .run(&rules::rewrites(families));
+    Function { egraph: runner.egraph, ops, roots }
+}
+
+fn rewrite(
+    module: &mut Module,
+    block: BlockId,
+    target: &Target,
+    families: &Families,
+    choice: Choice,
+) -> Result<Outcome, PassError> {
+    let nothing = Outcome { changed: false, counts: Vec::new() };
+    let Some(function) = Function::new(module, block) else { return Ok(nothing) };
+    let function = saturate(function, families);
+    if !function.egraph.analysis.conflicts.is_empty() {
+        return Err(PassError::Invalid(function.egraph.analysis.conflicts));
+    }
+    let problem = Problem::new(&function, target);
+    let found = problem.solve(choice);
+    let stays = |(_, class, term): &(_, _, _)| {
+        let class = function.egraph.find(*class);
+        !found.selection.is_used(class)
+            || *found.selection.term(class) == convert::canonical(&function.egraph, term)
+    };
+    if found.selection == problem.initial() && function.ops.iter().all(stays) {
+        return Ok(nothing);
+    }
+    let mut counts: Vec<(&'static str, u64)> = Vec::new();
+    let initial = problem.initial();
+    for (class, term) in found.selection.terms() {
+        let was = initial.is_used(class) && initial.term(class) == term;
+        if let Some(&rule) = function.egraph.analysis.origins.get(&term.spec).filter(|_| !was) {
+            match counts.iter_mut().find(|(name, _)| *name == rule) {
+                Some((_, n)) => *n += 1,
+                None => counts.push((rule, 1)),
+            }
+        }
+    }
+    counts.sort_unstable();
+    counts.push(("cycles before", found.before));
+    counts.push(("cycles after", found.after));
+    convert::write_back(module, block, &function, &found.selection);
+    Ok(Outcome { changed: true, counts })
+}
