@@ -24,7 +24,7 @@ use super::language::{Action, Graph, Move, Spec, Term};
 use crate::plan::cost::{may_winograd, with_winograd};
 
 /// Of so many bytes that stages hand on, one is taken to cross DRAM in a plan of several layers a phase.
-const SPILLED: u64 = 16;
+const SPILLED: u64 = 64;
 
 /// More than any selection costs.
 pub(crate) const INFINITE: u64 = u64::MAX / 4;

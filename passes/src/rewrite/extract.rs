@@ -138,6 +138,16 @@ impl Problem {
         problem
     }
 
+    pub(crate) fn debug(&self) -> String {
+        let mut s = format!("{:?} {} exchanges", self.prices, self.exchanges.len());
+        for e in &self.exchanges {
+            let mut c = self.first.clone();
+            Self::apply(&mut c, e);
+            s += &format!("\n  {} {:?} {}", self.terms[e[0].1].kind, e, self.cost(&c) as i64 - self.cost(&self.first) as i64);
+        }
+        s
+    }
+
     fn number(&self, class: Id) -> Option<usize> {
         self.classes.binary_search(&class).ok()
     }

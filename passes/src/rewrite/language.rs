@@ -121,8 +121,8 @@ pub(crate) struct Knowledge {
     pub(crate) constants: Constants,
     /// Choices that are made together.
     pub(crate) joints: Vec<Joint>,
-    /// The rule that first made a spec, of those that stand for another term.
-    pub(crate) origins: BTreeMap<u32, &'static str>,
+    /// The terms that stand for others, with the rules that made them.
+    pub(crate) origins: Vec<(Term, &'static str)>,
     /// Classes of different types that a rewrite has merged: a defect of the rewrite.
     pub(crate) conflicts: Vec<String>,
 }
@@ -137,11 +137,6 @@ impl Knowledge {
             specs.push(spec);
             specs.len() as u32 - 1
         })
-    }
-
-    /// How many specs there are.
-    pub(crate) fn n_specs(&self) -> usize {
-        self.specs.len()
     }
 
     /// A term's spec; `None` for a constant.

@@ -29,18 +29,20 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use egg::{Runner, SimpleScheduler};
+use egg::{Id, Runner, SimpleScheduler};
 use strata_ir::{BlockId, Module};
 use strata_isa_spec::Target;
 
-use self::convert::Function;
-use self::extract::{Choice, Problem};
+use self::convert::{Function, canonical};
+use self::extract::{Choice, Problem, Selection};
 pub use self::families::{FAMILIES, Families, FamilyInfo, Tier, UnknownFamily};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
 };
+use self::language::Term;
 
 /// Nodes of the e-graph beyond those of the function, at most.
 const NODES: usize = 20_000;
@@ -120,6 +122,24 @@ fn saturate(function: Function, families: &Families) -> Function {
     Function { egraph: runner.egraph, ops, roots }
 }
 
+/// How often each rule's terms were taken.
+fn taken(function: &Function, problem: &Problem, selection: &Selection) -> Vec<(&'static str, u64)> {
+    let egraph = &function.egraph;
+    let mut origins: BTreeMap<Term, &'static str> = BTreeMap::new();
+    for (term, rule) in &egraph.analysis.origins {
+        origins.entry(canonical(egraph, term)).or_insert(rule);
+    }
+    let initial = problem.initial();
+    let is_new = |class: Id, term: &Term| !initial.is_used(class) || initial.term(class) != term;
+    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for (_, term) in selection.terms().filter(|&(class, term)| is_new(class, term)) {
+        if let Some(rule) = origins.get(term) {
+            *counts.entry(rule).or_default() += 1;
+        }
+    }
+    counts.into_iter().collect()
+}
+
 fn rewrite(
     module: &mut Module,
     block: BlockId,
@@ -135,26 +155,16 @@ fn rewrite(
     }
     let problem = Problem::new(&function, target);
     let found = problem.solve(choice);
+    eprintln!("DBG {} {} {:?} {}", found.before, found.after, taken(&function,&problem,&found.selection), problem.debug());
     let stays = |(_, class, term): &(_, _, _)| {
         let class = function.egraph.find(*class);
         !found.selection.is_used(class)
-            || *found.selection.term(class) == convert::canonical(&function.egraph, term)
+            || *found.selection.term(class) == canonical(&function.egraph, term)
     };
     if found.selection == problem.initial() && function.ops.iter().all(stays) {
         return Ok(nothing);
     }
-    let mut counts: Vec<(&'static str, u64)> = Vec::new();
-    let initial = problem.initial();
-    for (class, term) in found.selection.terms() {
-        let was = initial.is_used(class) && initial.term(class) == term;
-        if let Some(&rule) = function.egraph.analysis.origins.get(&term.spec).filter(|_| !was) {
-            match counts.iter_mut().find(|(name, _)| *name == rule) {
-                Some((_, n)) => *n += 1,
-                None => counts.push((rule, 1)),
-            }
-        }
-    }
-    counts.sort_unstable();
+    let mut counts = taken(&function, &problem, &found.selection);
     counts.push(("cycles before", found.before));
     counts.push(("cycles after", found.after));
     convert::write_back(module, block, &function, &found.selection);

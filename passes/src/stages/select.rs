@@ -670,7 +670,9 @@ impl Selector<'_> {
             self.users[result].iter().all(|&user| matches!(self.module.op(user).op, Op::FuncReturn(_)));
         let free = alone.is_identity() && (self.dims(value)? == dims || only_returned);
         let extendable = self.extendable(value);
-        if free {
+        // A stage that moves data may as well make the extents that are asked for.
+        let moves = extendable.is_some_and(|at| self.out.drafts[at].chain.is_some() && self.out.drafts[at].dims != dims);
+        if free && !moves {
             // The bytes stay where they are; a draft just changes what it calls its result.
             match extendable.filter(|&at| self.out.drafts[at].dims == dims) {
                 Some(at) => {

@@ -18,7 +18,7 @@ use strata_ir::{Location, TensorType};
 
 use super::constants::{ConstId, Recipe};
 use super::families::Families;
-use super::language::{self, Action, CONST, Graph, Kind, Knowledge, Term};
+use super::language::{self, Action, Graph, Kind, Knowledge, Term};
 use super::make::Maker;
 
 /// A rewrite.
@@ -80,14 +80,11 @@ impl Applier<Term, Knowledge> for Roots {
         _: Option<&PatternAst<Term>>,
         name: Symbol,
     ) -> Vec<Id> {
-        let n_known = egraph.analysis.n_specs();
         let equal = (self.0.apply)(egraph, eclass);
-        for &(_, new) in &equal {
-            // A class that was there already is no work of this rule.
-            let specs: Vec<u32> = 
-                egraph[new].nodes.iter().filter(|term| term.kind != CONST).map(|term| term.spec).collect();
-            for spec in specs.into_iter().filter(|&spec| spec as usize >= n_known) {
-                egraph.analysis.origins.entry(spec).or_insert(self.0.name);
+        for &(class, new) in &equal {
+            if egraph.find(class) != egraph.find(new) {
+                let made: Vec<_> = egraph[new].nodes.iter().map(|term| (term.clone(), self.0.name)).collect();
+                egraph.analysis.origins.extend(made);
             }
         }
         equal.into_iter().filter(|&(a, b)| egraph.union_trusted(a, b, name)).map(|(a, _)| a).collect()
