@@ -78,17 +78,39 @@ fn permute_rows(permute: &Permute, row: u32, out: &View) -> Range<u32> {
     let strides = permute.perm.map(|p| strides[usize::from(p)]);
     let per_row = u64::from(out.cols) * u64::from(out.chs);
     let source_row = (u64::from(permute.src.cols) * u64::from(permute.src.chs)).max(1);
-    let (mut least, mut most) = (u64::MAX, 0);
-    for flat in u64::from(row) * per_row..(u64::from(row) + 1) * per_row {
-        let (mut rest, mut source) = (flat, 0);
-        for axis in (0..6).rev() {
-            source += rest % extents[axis].max(1) * strides[axis];
-            rest /= extents[axis].max(1);
-        }
-        least = least.min(source / source_row);
-        most = most.max(source / source_row);
+    let (first, last) = (u64::from(row) * per_row, (u64::from(row) + 1) * per_row);
+    if first == last {
+        return 0..0;
     }
-    if least > most { 0..0 } else { clamp_rows(least as i64, most as i64 + 1, permute.src.rows) }
+    let (least, most) = digit_sums(&extents.map(|extent| extent.max(1)), &strides, first, last - 1);
+    clamp_rows((least / source_row) as i64, (most / source_row) as i64 + 1, permute.src.rows)
+}
+
+/// The least and the greatest sum of digits times `strides` over the numbers from `first` to `last`, written with a digit for each
+/// of `extents`.
+fn digit_sums(extents: &[u64], strides: &[u64], first: u64, last: u64) -> (u64, u64) {
+    if first == 0 && last + 1 == extents.iter().product() {
+        return (0, extents.iter().zip(strides).map(|(extent, stride)| (extent - 1) * stride).sum());
+    }
+    let ([_, extents @ ..], [stride, strides @ ..]) = (extents, strides) else { return (0, 0) };
+    let below: u64 = extents.iter().product();
+    let (low, high) = (first / below, last / below);
+    let with = |digit: u64, from: u64, to: u64| {
+        let (least, most) = digit_sums(extents, strides, from, to);
+        (digit * stride + least, digit * stride + most)
+    };
+    if low == high {
+        return with(low, first % below, last % below);
+    }
+    // The first and the last digit may be cut short; of those between, all that is below occurs.
+    let (mut least, mut most) = with(low, first % below, below - 1);
+    let end = with(high, 0, last % below);
+    (least, most) = (least.min(end.0), most.max(end.1));
+    if high - low > 1 {
+        least = least.min(with(low + 1, 0, below - 1).0);
+        most = most.max(with(high - 1, 0, below - 1).1);
+    }
+    (least, most)
 }
 
 impl Head {
@@ -194,6 +216,31 @@ impl Tail {
             | Self::Table(_)
             | Self::TableI16(_)
             | Self::BinaryConst(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::digit_sums;
+
+    #[test]
+    fn sums_of_digits_are_those_of_a_walk() {
+        let (extents, strides) = ([3, 2, 4, 2], [5, 7, 1, 20]);
+        let sum = |mut number: u64| {
+            (0..4).rev().fold(0, |sum, axis| {
+                let digit = number % extents[axis];
+                number /= extents[axis];
+                sum + digit * strides[axis]
+            })
+        };
+        for first in 0..48 {
+            for last in first..48 {
+                let walked = (first..=last).map(sum);
+                let want = (walked.clone().min(), walked.max());
+                let (least, most) = digit_sums(&extents, &strides, first, last);
+                assert_eq!((Some(least), Some(most)), want, "{first} to {last}");
+            }
         }
     }
 }
