@@ -89,7 +89,7 @@ fn permute_rows(permute: &Permute, row: u32, out: &View) -> Range<u32> {
 /// The least and the greatest sum of digits times `strides` over the numbers from `first` to `last`, written with a digit for each
 /// of `extents`.
 fn digit_sums(extents: &[u64], strides: &[u64], first: u64, last: u64) -> (u64, u64) {
-    if first == 0 && last + 1 == extents.iter().product() {
+    if first == 0 && last + 1 == extents.iter().product::<u64>() {
         return (0, extents.iter().zip(strides).map(|(extent, stride)| (extent - 1) * stride).sum());
     }
     let ([_, extents @ ..], [stride, strides @ ..]) = (extents, strides) else { return (0, 0) };
