@@ -79,6 +79,8 @@ pub(crate) struct Problem {
     classes: Vec<Id>,
     terms: Vec<Term>,
     parts: Vec<Part>,
+    /// When rules made each term, from 1; 0 for the function's own.
+    ages: Vec<usize>,
     /// The terms of each class.
     candidates: Vec<Vec<usize>>,
     /// The term of each class to begin with.
@@ -116,7 +118,15 @@ impl Problem {
             terms.extend(own);
             candidates.push((from..terms.len()).collect::<Vec<usize>>());
         }
+        let mut made: BTreeMap<Term, usize> = BTreeMap::new();
+        for (age, (term, _)) in egraph.analysis.origins.iter().enumerate() {
+            made.entry(canonical(egraph, term)).or_insert(age + 1);
+        }
+        for (_, _, term) in &function.ops {
+            made.remove(&canonical(egraph, term));
+        }
         let mut problem = Self {
+            ages: terms.iter().map(|term| made.get(term).copied().unwrap_or(0)).collect(),
             roots: roots.iter().filter(|&&id| !is_const(id)).map(|&id| number(id)).collect(),
             first: Vec::new(),
             exchanges: Vec::new(),
@@ -136,16 +146,6 @@ impl Problem {
         problem.prices = Prices::new(target, cycles, weight_bytes);
         problem.collect_exchanges(function);
         problem
-    }
-
-    pub(crate) fn debug(&self) -> String {
-        let mut s = format!("{:?} {} exchanges", self.prices, self.exchanges.len());
-        for e in &self.exchanges {
-            let mut c = self.first.clone();
-            Self::apply(&mut c, e);
-            s += &format!("\n  {} {:?} {}", self.terms[e[0].1].kind, e, self.cost(&c) as i64 - self.cost(&self.first) as i64);
-        }
-        s
     }
 
     fn number(&self, class: Id) -> Option<usize> {
@@ -344,11 +344,13 @@ impl Problem {
     /// Chooses.
     pub(crate) fn solve(&self, how: Choice) -> Found {
         let n = self.exchanges.len();
-        let is_new = |&at: &usize| self.exchanges[at].iter().any(|&(class, to)| self.first[class] != to);
+        // The latest terms are what is left when no rule has more to say.
+        let age = |at: usize| self.exchanges[at].iter().map(|&(_, to)| self.ages[to]).max().unwrap_or(0);
+        let mut by_age: Vec<usize> = (0..n).filter(|&at| age(at) > 0).collect();
+        by_age.sort_by_key(|&at| age(at));
         let choice = match how {
             Choice::Cost => self.cheapest(),
-            // Twice, because what an exchange brings in stands anywhere among the classes.
-            Choice::Every => self.whatever((0..2).flat_map(|_| (0..n).filter(is_new)).collect::<Vec<_>>()),
+            Choice::Every => self.whatever(by_age),
             Choice::Random(seed) => {
                 let mut rng = Rng::new(seed);
                 self.whatever((0..4 * n).map(|_| rng.count(0, n - 1)).collect::<Vec<_>>())

@@ -121,7 +121,9 @@ pub(crate) struct Knowledge {
     pub(crate) constants: Constants,
     /// Choices that are made together.
     pub(crate) joints: Vec<Joint>,
-    /// The terms that stand for others, with the rules that made them.
+    /// The rule that is applied now.
+    pub(crate) rule: &'static str,
+    /// The terms that rules have made, with the first rule of each.
     pub(crate) origins: Vec<(Term, &'static str)>,
     /// Classes of different types that a rewrite has merged: a defect of the rewrite.
     pub(crate) conflicts: Vec<String>,

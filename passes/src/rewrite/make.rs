@@ -20,7 +20,12 @@ impl Maker<'_> {
         let kind = action.kind();
         let spec = Spec { action, ty: ty.into(), loc: self.loc.clone() };
         let spec = self.egraph.analysis.intern(spec);
-        self.egraph.add(Term { kind, spec, children })
+        let term = Term { kind, spec, children };
+        if self.egraph.lookup(term.clone()).is_none() {
+            let rule = self.egraph.analysis.rule;
+            self.egraph.analysis.origins.push((term.clone(), rule));
+        }
+        self.egraph.add(term)
     }
 
     /// An op, whose result is of type `ty`.

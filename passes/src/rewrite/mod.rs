@@ -122,7 +122,7 @@ fn saturate(function: Function, families: &Families) -> Function {
     Function { egraph: runner.egraph, ops, roots }
 }
 
-/// How often each rule's terms were taken.
+/// How many terms of each rule were taken.
 fn taken(function: &Function, problem: &Problem, selection: &Selection) -> Vec<(&'static str, u64)> {
     let egraph = &function.egraph;
     let mut origins: BTreeMap<Term, &'static str> = BTreeMap::new();
@@ -155,7 +155,6 @@ fn rewrite(
     }
     let problem = Problem::new(&function, target);
     let found = problem.solve(choice);
-    eprintln!("DBG {} {} {:?} {}", found.before, found.after, taken(&function,&problem,&found.selection), problem.debug());
     let stays = |(_, class, term): &(_, _, _)| {
         let class = function.egraph.find(*class);
         !found.selection.is_used(class)

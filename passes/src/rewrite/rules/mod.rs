@@ -80,13 +80,8 @@ impl Applier<Term, Knowledge> for Roots {
         _: Option<&PatternAst<Term>>,
         name: Symbol,
     ) -> Vec<Id> {
+        egraph.analysis.rule = self.0.name;
         let equal = (self.0.apply)(egraph, eclass);
-        for &(class, new) in &equal {
-            if egraph.find(class) != egraph.find(new) {
-                let made: Vec<_> = egraph[new].nodes.iter().map(|term| (term.clone(), self.0.name)).collect();
-                egraph.analysis.origins.extend(made);
-            }
-        }
         equal.into_iter().filter(|&(a, b)| egraph.union_trusted(a, b, name)).map(|(a, _)| a).collect()
     }
 }

@@ -1,0 +1,19 @@
+// RUN: rewrite-tosa
+// TARGET: x1
+// What no family is about stays as it is.
+"builtin.module"() ({
+  "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x4x4x3xi8>, sym_name = "main"}> ({
+  ^bb0(%x0: tensor<1x4x4x2xi8>):
+    %zx = "tosa.const"() <{values = dense<3> : tensor<1xi8>}> : () -> tensor<1xi8>
+    %zw = "tosa.const"() <{values = dense<0> : tensor<1xi8>}> : () -> tensor<1xi8>
+    %z32 = "tosa.const"() <{values = dense<0> : tensor<1xi32>}> : () -> tensor<1xi32>
+    %zo = "tosa.const"() <{values = dense<-5> : tensor<1xi8>}> : () -> tensor<1xi8>
+    %m = "tosa.const"() <{values = dense<1073741824> : tensor<1xi32>}> : () -> tensor<1xi32>
+    %s = "tosa.const"() <{values = dense<36> : tensor<1xi8>}> : () -> tensor<1xi8>
+    %w = "tosa.const"() <{values = dense<[[[[2, -1]]], [[[0, 3]]], [[[1, 1]]]]> : tensor<3x1x1x2xi8>}> : () -> tensor<3x1x1x2xi8>
+    %b = "tosa.const"() <{values = dense<[10, -20, 0]> : tensor<3xi32>}> : () -> tensor<3xi32>
+    %acc = "tosa.conv2d"(%x0, %w, %b, %zx, %zw) <{acc_type = i32, dilation = array<i64: 1, 1>, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 1, 1>}> : (tensor<1x4x4x2xi8>, tensor<3x1x1x2xi8>, tensor<3xi32>, tensor<1xi8>, tensor<1xi8>) -> tensor<1x4x4x3xi32>
+    %r = "tosa.rescale"(%acc, %m, %s, %z32, %zo) <{input_unsigned = false, output_unsigned = false, per_channel = false, rounding_mode = #tosa.rounding_mode<SINGLE_ROUND>, scale32 = true}> : (tensor<1x4x4x3xi32>, tensor<1xi32>, tensor<1xi8>, tensor<1xi32>, tensor<1xi8>) -> tensor<1x4x4x3xi8>
+    "func.return"(%r) : (tensor<1x4x4x3xi8>) -> ()
+  }) : () -> ()
+}) : () -> ()
