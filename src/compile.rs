@@ -27,8 +27,8 @@ use strata_isa_spec::bundle::Bundle;
 use strata_isa_spec::verify::VerifyError;
 use strata_passes::manager::{PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp};
 use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
-use strata_passes::rewrite::{Families, Tier};
 use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
+use strata_passes::rewrite::{Families, Tier};
 
 use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};

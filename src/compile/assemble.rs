@@ -123,7 +123,8 @@ impl Compiler {
             has("group-sibling")
         );
         let (objective_word, mode_word) = (word(&objective), word(&mode));
-        let pipeline = format!("fuse-layers{{objective={objective_word},mode={mode_word},{groups}}},schedule");
+        let pipeline =
+            format!("fuse-layers{{objective={objective_word},mode={mode_word},{groups}}},schedule");
         self.run_passes(&pipeline, &mut module, &mut context, clock, observer)?;
         clock.begin("emit", observer);
         let lowered = strata_backend::lower(&module)?;

@@ -80,7 +80,8 @@ impl OptionKind {
             Self::Number(least, greatest) => format!("a number from {least} to {greatest}"),
             Self::Choice(words) => words.join(" | "),
             Self::Families => {
-                "families joined by `+`, with `-` before those to leave out; `all`, `none` or `default`".to_owned()
+                "families joined by `+`, with `-` before those to leave out; `all`, `none` or `default`"
+                    .to_owned()
             }
         }
     }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use egg::Id;
 use strata_ir::attr::ResizeMode;
 use strata_ir::dialect::{Reshape, Resize, Tile, Transpose};
-use strata_ir::{BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, TensorType, Type, ValueId};
+use strata_ir::{
+    BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, TensorType, Type, ValueId,
+};
 
 use super::constants::ConstId;
 use super::extract::Selection;
@@ -32,7 +34,8 @@ impl Function {
         let mut classes: BTreeMap<ValueId, Id> = BTreeMap::new();
         let mut ops = Vec::new();
         for (index, &arg) in module.args(block).iter().enumerate() {
-            let spec = Spec { action: Action::Arg(index), ty: module.ty(arg).clone(), loc: Location::unknown() };
+            let spec =
+                Spec { action: Action::Arg(index), ty: module.ty(arg).clone(), loc: Location::unknown() };
             let (kind, spec) = (spec.action.kind(), egraph.analysis.intern(spec));
             classes.insert(arg, egraph.add(Term { kind, spec, children: Vec::new() }));
         }
@@ -159,7 +162,13 @@ impl Writer<'_> {
         }
     }
 
-    fn append(&mut self, op: impl Into<Op>, operands: &[ValueId], ty: impl Into<Type>, loc: &Location) -> ValueId {
+    fn append(
+        &mut self,
+        op: impl Into<Op>,
+        operands: &[ValueId],
+        ty: impl Into<Type>,
+        loc: &Location,
+    ) -> ValueId {
         let op = self.module.append(self.block, op, operands, &[ty.into()], loc.clone());
         self.order.push(op);
         self.module.result(op)

@@ -53,6 +53,8 @@ pub(crate) struct Part {
     pub(crate) streamed: Vec<usize>,
     /// Array cycles, of a stage of its own.
     pub(crate) cycles: u64,
+    /// Array cycles to copy its result.
+    pub(crate) copy: u64,
     /// Cycles to load its constants from DRAM.
     pub(crate) weights: u64,
     /// Bytes of its result.
@@ -78,7 +80,13 @@ impl<'a> Pricer<'a> {
     }
 
     /// The part that a term is; `number` gives the number of a class.
-    pub(crate) fn part(&mut self, egraph: &Graph, class: Id, term: &Term, number: impl Fn(Id) -> usize) -> Part {
+    pub(crate) fn part(
+        &mut self,
+        egraph: &Graph,
+        class: Id,
+        term: &Term,
+        number: impl Fn(Id) -> usize,
+    ) -> Part {
         let is_const = |id: &&Id| egraph[**id].data.constant.is_some();
         let constants = term.children.iter().filter(is_const);
         let bytes = |id: Id| egraph[id].data.ty.as_tensor().map_or(0, |ty| ty.size_bytes() as u64);
@@ -88,6 +96,7 @@ impl<'a> Pricer<'a> {
             role: Role::Given,
             streamed: term.children.iter().filter(|id| !is_const(id)).map(|&id| number(id)).collect(),
             cycles: 0,
+            copy: 0,
             weights: dram_cycles(self.target, weight_bytes),
             bytes: bytes(class),
             is_wide: ty.is_some_and(|ty| ty.elem == ElemType::I48),
@@ -98,9 +107,9 @@ impl<'a> Pricer<'a> {
             part.role = role(spec);
             part.cycles = match self.head(egraph, term, spec, ty) {
                 Some(head) => self.array_cycles(head, ty),
-                None if part.role == Role::Given || part.role == Role::View => self.copy(ty),
                 None => self.vector(ty, window_taps(spec)),
             };
+            part.copy = self.vector(ty, 1);
         }
         part
     }
@@ -117,11 +126,6 @@ impl<'a> Pricer<'a> {
             let direct = on_all(&with_winograd(&code, false));
             if may_winograd(&code, target) { direct.min(on_all(&with_winograd(&code, true))) } else { direct }
         })
-    }
-
-    /// The cycles of a stage that only copies.
-    fn copy(&mut self, ty: &TensorType) -> u64 {
-        self.vector(ty, 1)
     }
 
     /// The cycles of a stage on the vector lanes, `taps` elements for one of its result.
@@ -216,7 +220,11 @@ fn role(spec: &Spec) -> Role {
     match &spec.action {
         Action::Arg(_) => Role::Given,
         Action::Move(Move::Upsample(_) | Move::SpaceToDepth(_) | Move::DepthToSpace(_)) => {
-            if is_wide { Role::None } else { Role::Head }
+            if is_wide {
+                Role::None
+            } else {
+                Role::Head
+            }
         }
         Action::Op(op) => match op {
             Op::Concat(_) | Op::Slice(_) | Op::Reshape(_) | Op::Identity(_) => Role::View,
@@ -259,7 +267,14 @@ impl Prices {
     }
 
     /// The cost of parts in topological order, of which `uses` are the numbers of uses and `roots` the results.
-    pub(crate) fn cost(&self, order: &[usize], part_of: impl Fn(usize) -> usize, parts: &[Part], n: usize, roots: &[usize]) -> u64 {
+    pub(crate) fn cost(
+        &self,
+        order: &[usize],
+        part_of: impl Fn(usize) -> usize,
+        parts: &[Part],
+        n: usize,
+        roots: &[usize],
+    ) -> u64 {
         let part = |class: usize| &parts[part_of(class)];
         let mut uses = vec![0u32; n];
         for &class in order {
@@ -270,6 +285,16 @@ impl Prices {
         for &root in roots {
             uses[root] += 1;
         }
+        // Whether a class is an argument or a part of a tensor, which has a place of its own already.
+        let is_part = |mut class: usize| loop {
+            let it = part(class);
+            match (it.role, it.streamed.as_slice()) {
+                (Role::Given, _) => break true,
+                (Role::View, &[source]) if it.bytes < part(source).bytes => break true,
+                (Role::View, &[source]) => class = source,
+                _ => break false,
+            }
+        };
         // Whether a class is made by a stage that something may still join.
         let mut is_open = vec![false; n];
         let mut total = 0u64;
@@ -285,10 +310,9 @@ impl Prices {
                     // What others hold already, or hold a part of, is copied to be joined.
                     let is_join = it.streamed.len() > 1;
                     for &operand in it.streamed.iter().filter(|_| is_join) {
-                        let from = part(operand);
-                        if matches!(from.role, Role::Given) || from.role == Role::View && from.streamed.len() == 1 {
-                            total += stage(from.cycles);
-                            handed_on += from.bytes * 2;
+                        if is_part(operand) {
+                            total += stage(part(operand).copy);
+                            handed_on += part(operand).bytes * 2;
                         }
                     }
                 }
@@ -297,7 +321,8 @@ impl Prices {
                         return INFINITE;
                     }
                     total += stage(it.cycles);
-                    handed_on += it.bytes + it.streamed.iter().map(|&operand| part(operand).bytes).sum::<u64>();
+                    handed_on +=
+                        it.bytes + it.streamed.iter().map(|&operand| part(operand).bytes).sum::<u64>();
                     is_open[class] = true;
                 }
                 Role::Elementwise => {
@@ -335,8 +360,8 @@ impl Prices {
                 return INFINITE;
             }
             // A result is a tensor of its own.
-            if it.role == Role::View && it.streamed.len() == 1 && it.bytes < part(it.streamed[0]).bytes {
-                total += stage(it.cycles);
+            if it.role == Role::View && is_part(root) {
+                total += stage(it.copy);
                 handed_on += it.bytes * 2;
             }
         }

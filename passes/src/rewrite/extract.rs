@@ -15,7 +15,7 @@ use strata_isa_spec::Target;
 
 use super::convert::{Function, canonical};
 use super::cost::{INFINITE, Part, Pricer, Prices, Role};
-use super::language::{CONST, Term};
+use super::language::{ARG, CONST, Term};
 
 /// Evaluations of whole selections, at most.
 const EVALUATIONS: usize = 100_000;
@@ -160,7 +160,8 @@ impl Problem {
     fn begin(&mut self, function: &Function) {
         let n = self.classes.len();
         let mut cost = vec![INFINITE; n];
-        let mut first: Vec<usize> = self.candidates.iter().map(|own| own.first().copied().unwrap_or(0)).collect();
+        let mut first: Vec<usize> =
+            self.candidates.iter().map(|own| own.first().copied().unwrap_or(0)).collect();
         let mut changed = true;
         while changed {
             changed = false;
@@ -185,6 +186,12 @@ impl Problem {
             if let Some(class) = self.number(egraph.find(*class))
                 && let Some(at) = self.term_number(class, &canonical(egraph, term))
             {
+                first[class] = at;
+            }
+        }
+        // An argument is there already, whatever else is equal to it.
+        for (class, own) in self.candidates.iter().enumerate() {
+            if let Some(&at) = own.iter().find(|&&at| self.terms[at].kind == ARG) {
                 first[class] = at;
             }
         }
@@ -317,7 +324,8 @@ impl Problem {
                 Self::apply(&mut trial, exchange);
                 // What was just exchanged stays, or nothing would be seen beyond it.
                 let near: Vec<&Exchange> = self.near(exchange);
-                let fixed = |it: &&Exchange| it.iter().all(|(class, _)| exchange.iter().all(|(c, _)| c != class));
+                let fixed =
+                    |it: &&Exchange| it.iter().all(|(class, _)| exchange.iter().all(|(c, _)| c != class));
                 let near: Vec<&Exchange> = near.into_iter().filter(fixed).collect();
                 if self.descend(&mut trial, &near, &mut left) < best {
                     best = self.descend(&mut trial, &all, &mut left);
@@ -377,7 +385,8 @@ impl Problem {
     /// The least cost of all choices, if there are at most so many.
     #[cfg(test)]
     pub(crate) fn least(&self, at_most: usize) -> Option<u64> {
-        let free: Vec<usize> = (0..self.classes.len()).filter(|&class| self.candidates[class].len() > 1).collect();
+        let free: Vec<usize> =
+            (0..self.classes.len()).filter(|&class| self.candidates[class].len() > 1).collect();
         let n = free.iter().try_fold(1usize, |n, &class| n.checked_mul(self.candidates[class].len()))?;
         (n <= at_most).then_some(())?;
         let choice = |mut number: usize| {

@@ -213,7 +213,8 @@ impl Families {
 impl fmt::Display for Families {
     /// As [`parse`](Self::parse) reads it with `,`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let on: Vec<&str> = [Tier::Semantic, Tier::Group].into_iter().flat_map(|tier| self.of(tier)).collect();
+        let on: Vec<&str> =
+            [Tier::Semantic, Tier::Group].into_iter().flat_map(|tier| self.of(tier)).collect();
         if on.is_empty() { f.write_str("none") } else { f.write_str(&on.join(",")) }
     }
 }
@@ -228,7 +229,12 @@ pub fn markdown() -> String {
     for family in FAMILIES {
         let on = if family.default { "yes" } else { "no" };
         let equation = family.equation.replace('|', "\\|");
-        page += &format!("| `{}` | {} | {on} | `{equation}` | {} |\n", family.name, family.tier.name(), family.doc);
+        page += &format!(
+            "| `{}` | {} | {on} | `{equation}` | {} |\n",
+            family.name,
+            family.tier.name(),
+            family.doc
+        );
     }
     page
 }
@@ -242,7 +248,10 @@ mod tests {
         let parse = |text: &str| Families::parse(text, ',').map(|families| families.to_string());
         assert_eq!(parse("none").as_deref(), Ok("none"));
         assert_eq!(parse("upsample, tidy").as_deref(), Ok("upsample,tidy"));
-        assert_eq!(parse("all,-tidy,-group-merge").map(|s| s.contains("tidy") || s.contains("merge")), Ok(false));
+        assert_eq!(
+            parse("all,-tidy,-group-merge").map(|s| s.contains("tidy") || s.contains("merge")),
+            Ok(false)
+        );
         assert_eq!(parse("").as_deref(), Ok(Families::default().to_string().as_str()));
         assert!(parse("-sibling").is_ok_and(|s| s.contains("upsample") && !s.contains(",sibling,")));
         assert_eq!(parse("banana"), Err(UnknownFamily("banana".to_owned())));

@@ -162,7 +162,8 @@ impl Analysis<Term> for Knowledge {
         if a.ty != b.ty {
             self.conflicts.push(format!("{} and {} were merged", a.ty, b.ty));
         }
-        let gained = (a.constant.is_none() && b.constant.is_some(), a.constant.is_some() && b.constant.is_none());
+        let gained =
+            (a.constant.is_none() && b.constant.is_some(), a.constant.is_some() && b.constant.is_none());
         a.constant = a.constant.or(b.constant);
         DidMerge(gained.0, gained.1)
     }
@@ -197,7 +198,7 @@ pub(crate) fn scalar(egraph: &Graph, class: Id) -> Option<i64> {
 }
 
 /// The terms of a class of a kind, with their ops.
-pub(crate) fn ops<'a>(egraph: &'a Graph, class: Id, kind: Kind) -> impl Iterator<Item = (&'a Term, &'a Spec)> {
+pub(crate) fn ops(egraph: &Graph, class: Id, kind: Kind) -> impl Iterator<Item = (&Term, &Spec)> {
     let terms = egraph[class].nodes.iter().filter(move |term| term.kind == kind);
     terms.filter_map(|term| Some((term, egraph.analysis.spec(term)?)))
 }

@@ -39,10 +39,10 @@ use strata_isa_spec::Target;
 use self::convert::{Function, canonical};
 use self::extract::{Choice, Problem, Selection};
 pub use self::families::{FAMILIES, Families, FamilyInfo, Tier, UnknownFamily};
+use self::language::Term;
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
 };
-use self::language::Term;
 
 /// Nodes of the e-graph beyond those of the function, at most.
 const NODES: usize = 20_000;
@@ -157,8 +157,7 @@ fn rewrite(
     let found = problem.solve(choice);
     let stays = |(_, class, term): &(_, _, _)| {
         let class = function.egraph.find(*class);
-        !found.selection.is_used(class)
-            || *found.selection.term(class) == canonical(&function.egraph, term)
+        !found.selection.is_used(class) || *found.selection.term(class) == canonical(&function.egraph, term)
     };
     if found.selection == problem.initial() && function.ops.iter().all(stays) {
         return Ok(nothing);

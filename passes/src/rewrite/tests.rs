@@ -45,7 +45,12 @@ fn results(module: &Module, inputs: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// Rewrites a copy of a module, and holds that it verifies and gives the same results. Gives the rules that were taken.
-fn holds(module: &Module, families: &Families, choice: Choice, what: &str) -> (Module, BTreeSet<&'static str>) {
+fn holds(
+    module: &Module,
+    families: &Families,
+    choice: Choice,
+    what: &str,
+) -> (Module, BTreeSet<&'static str>) {
     let mut after = module.clone();
     let outcome = take(&mut after, families, choice);
     if let Err(problems) = verify(&after) {
@@ -55,7 +60,10 @@ fn holds(module: &Module, families: &Families, choice: Choice, what: &str) -> (M
         let inputs = random_inputs(module, main_of(module), seed);
         assert_eq!(results(module, &inputs), results(&after, &inputs), "{what}, inputs {seed}");
     }
-    (after, outcome.counts.into_iter().map(|(rule, _)| rule).filter(|rule| !rule.starts_with("cycles")).collect())
+    (
+        after,
+        outcome.counts.into_iter().map(|(rule, _)| rule).filter(|rule| !rule.starts_with("cycles")).collect(),
+    )
 }
 
 /// The machine's results.

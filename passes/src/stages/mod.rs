@@ -28,9 +28,9 @@ mod select;
 mod shape;
 pub mod split;
 pub mod split_columns;
-mod upsample;
 #[cfg(test)]
 mod tests;
+mod upsample;
 
 use std::collections::BTreeMap;
 

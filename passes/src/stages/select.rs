@@ -541,11 +541,8 @@ impl Selector<'_> {
             op,
             operands: vec![Source::Step(at), Source::Const(self.operand(op, 1))],
         };
-        let steps = vec![
-            Step { op: first, operands: self.sources(first, &[0], 0) },
-            after(0, tile),
-            after(1, last),
-        ];
+        let steps =
+            vec![Step { op: first, operands: self.sources(first, &[0], 0) }, after(0, tile), after(1, last)];
         let (head, dims) = (upsample.head().into(), self.collapsed(result)?);
         let (tail, tables) = (Vec::new(), Vec::new());
         self.push(Draft { head, tail, reads: vec![read], tables, steps, result, dims, chain: None });
@@ -671,7 +668,8 @@ impl Selector<'_> {
         let free = alone.is_identity() && (self.dims(value)? == dims || only_returned);
         let extendable = self.extendable(value);
         // A stage that moves data may as well make the extents that are asked for.
-        let moves = extendable.is_some_and(|at| self.out.drafts[at].chain.is_some() && self.out.drafts[at].dims != dims);
+        let moves = extendable
+            .is_some_and(|at| self.out.drafts[at].chain.is_some() && self.out.drafts[at].dims != dims);
         if free && !moves {
             // The bytes stay where they are; a draft just changes what it calls its result.
             match extendable.filter(|&at| self.out.drafts[at].dims == dims) {

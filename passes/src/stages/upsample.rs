@@ -32,7 +32,11 @@ impl Upsample {
         if !is_tile(&op) && !is_reshape(&op) {
             return None;
         }
-        let tile = if is_tile(&op) { Some(op) } else { before(op).filter(is_tile).or_else(|| only_user(op).filter(is_tile)) }?;
+        let tile = if is_tile(&op) {
+            Some(op)
+        } else {
+            before(op).filter(is_tile).or_else(|| only_user(op).filter(is_tile))
+        }?;
         let first = before(tile).filter(is_reshape).filter(|&first| only_user(first) == Some(tile))?;
         let last = only_user(tile).filter(is_reshape)?;
         let shape = |value: ValueId| module.ty(value).as_tensor().map(|ty| ty.shape.as_slice());

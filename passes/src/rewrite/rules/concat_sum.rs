@@ -45,8 +45,7 @@ fn apply(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
 fn split(egraph: &mut Graph, conv: &Conv, parts: &[Id], apart: usize) -> Option<Id> {
     let widths: Option<Vec<usize>> = parts.iter().map(|&id| Some(language::nhwc(egraph, id)?[3])).collect();
     let widths = widths?;
-    let starts: Vec<usize> =
-        widths.iter().scan(0, |at, n| Some(std::mem::replace(at, *at + n))).collect();
+    let starts: Vec<usize> = widths.iter().scan(0, |at, n| Some(std::mem::replace(at, *at + n))).collect();
     let mut make = Maker { egraph, loc: conv.loc.clone() };
     let weights = |make: &mut Maker<'_>, part: usize| {
         let slice = Recipe::Slice { of: conv.weights, axis: 3, at: starts[part], n: widths[part] };
@@ -72,7 +71,8 @@ fn split(egraph: &mut Graph, conv: &Conv, parts: &[Id], apart: usize) -> Option<
     };
     let no_bias = make.fill(conv.kernel[0], ElemType::I32, 0)?;
     let [_, _, bias, input_zp, weight_zp] = conv.operands;
-    let first = make.op(conv.op.clone(), vec![parts[apart], lone, no_bias, input_zp, weight_zp], conv.ty.clone());
+    let first =
+        make.op(conv.op.clone(), vec![parts[apart], lone, no_bias, input_zp, weight_zp], conv.ty.clone());
     let second = make.op(conv.op.clone(), vec![input, others, bias, input_zp, weight_zp], conv.ty.clone());
     // The sum goes on from the convolution that is made last.
     Some(make.op(Add {}, vec![first, second], conv.ty.clone()))

@@ -61,9 +61,18 @@ pub(crate) fn rewrites(families: &Families) -> Vec<Rewrite<Term, Knowledge>> {
 struct Roots(&'static Rule);
 
 impl Searcher<Term, Knowledge> for Roots {
-    fn search_eclass_with_limit(&self, egraph: &Graph, eclass: Id, _: usize) -> Option<SearchMatches<'_, Term>> {
+    fn search_eclass_with_limit(
+        &self,
+        egraph: &Graph,
+        eclass: Id,
+        _: usize,
+    ) -> Option<SearchMatches<'_, Term>> {
         let holds = egraph[eclass].nodes.iter().any(|term| self.0.kinds.contains(&term.kind));
-        holds.then(|| SearchMatches { eclass: egraph.find(eclass), substs: vec![Subst::default()], ast: None })
+        holds.then(|| SearchMatches {
+            eclass: egraph.find(eclass),
+            substs: vec![Subst::default()],
+            ast: None,
+        })
     }
 
     fn vars(&self) -> Vec<Var> {
@@ -127,7 +136,11 @@ impl Pointwise {
                 loc: spec.loc.clone(),
                 operands: term.children.clone(),
                 at,
-                ty: spec.ty.as_tensor().cloned().unwrap_or_else(|| TensorType::new([], strata_ir::ElemType::I8)),
+                ty: spec
+                    .ty
+                    .as_tensor()
+                    .cloned()
+                    .unwrap_or_else(|| TensorType::new([], strata_ir::ElemType::I8)),
             })
         });
         found.collect()

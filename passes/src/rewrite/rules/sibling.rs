@@ -20,7 +20,8 @@ use super::super::make::{Conv, Maker};
 use super::{Rule, scales};
 
 /// The rule.
-pub(super) static RULE: Rule = Rule { families: &["sibling"], name: "sibling", kinds: &["tosa.conv2d"], apply };
+pub(super) static RULE: Rule =
+    Rule { families: &["sibling"], name: "sibling", kinds: &["tosa.conv2d"], apply };
 
 /// A convolution with what follows it.
 #[derive(Clone, Debug)]
@@ -87,7 +88,8 @@ impl Branch {
     fn key(&self, egraph: &Graph) -> Option<String> {
         let Self { conv, rescale, .. } = self;
         let [_, kh, kw, _] = conv.kernel;
-        let zero_points = [language::scalar(egraph, conv.operands[3])?, language::scalar(egraph, conv.operands[4])?];
+        let zero_points =
+            [language::scalar(egraph, conv.operands[3])?, language::scalar(egraph, conv.operands[4])?];
         let input_zp = language::scalar(egraph, self.scale[2])?;
         let how = (rescale.scale32, rescale.rounding_mode, input_zp, self.ty.elem);
         Some(format!("{:?} {kh}x{kw} {zero_points:?} {how:?}", conv.op))
@@ -153,7 +155,8 @@ fn merge(egraph: &mut Graph, branches: &[Branch]) -> Option<Vec<(Id, Id)>> {
 
     let mut parts: [Vec<ConstId>; 2] = [Vec::new(), Vec::new()];
     for branch in branches {
-        let found = scales(&mut make, &branch.rescale, [branch.scale[0], branch.scale[1]], branch.conv.kernel[0])?;
+        let found =
+            scales(&mut make, &branch.rescale, [branch.scale[0], branch.scale[1]], branch.conv.kernel[0])?;
         for (list, id) in parts.iter_mut().zip(found) {
             list.push(id);
         }

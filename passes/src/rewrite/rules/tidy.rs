@@ -54,7 +54,9 @@ fn absorb_pad(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
     for term in &egraph[class].nodes {
         let Some(spec) = egraph.analysis.spec(term) else { continue };
         let Action::Op(op) = &spec.action else { continue };
-        let Some((by, value, source)) = term.children.first().and_then(|&id| padded(egraph, id)) else { continue };
+        let Some((by, value, source)) = term.children.first().and_then(|&id| padded(egraph, id)) else {
+            continue;
+        };
         if language::scalar(egraph, term.children[3]) != Some(value) {
             continue;
         }

@@ -27,7 +27,7 @@ struct Axis {
 
 /// Output pixel `s * y + r` is the sum over `d` of input pixel `y + d` times tap `r - front - s * d`.
 fn in_phases(kernel: usize, stride: i64, front: i64, input: usize, output: usize) -> Option<Axis> {
-    let phases = usize::try_from(stride).ok().filter(|phases| output % phases == 0)?;
+    let phases = usize::try_from(stride).ok().filter(|&phases| output.is_multiple_of(phases))?;
     // The least tap distance is that of phase 0 and the last tap, the greatest that of the last phase and tap 0.
     let first = -(kernel as i64 - 1 + front).div_euclid(stride);
     let last = (stride - 1 - front).div_euclid(stride);

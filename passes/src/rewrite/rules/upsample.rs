@@ -47,23 +47,26 @@ pub(super) fn upsampled(egraph: &Graph, class: Id) -> Option<([usize; 2], Id)> {
         Move::Upsample(factors) => Some(factors),
         _ => None,
     });
-    by_move.or_else(|| language::ops(egraph, class, "tosa.resize").find_map(|(term, spec)| {
-        let Action::Op(Op::Resize(resize)) = &spec.action else { return None };
-        if resize.mode != ResizeMode::NearestNeighbor {
-            return None;
-        }
-        let [_, in_h, in_w, _] = language::nhwc(egraph, term.children[0])?;
-        let [_, out_h, out_w, _] = language::nhwc(egraph, class)?;
-        let (scale, offset) = (language::ints(egraph, term.children[1])?, language::ints(egraph, term.children[2])?);
-        let y = repeats(in_h, out_h, [*scale.first()?, *scale.get(1)?], *offset.first()?)?;
-        let x = repeats(in_w, out_w, [*scale.get(2)?, *scale.get(3)?], *offset.get(1)?)?;
-        Some(([y, x], term.children[0]))
-    }))
+    by_move.or_else(|| {
+        language::ops(egraph, class, "tosa.resize").find_map(|(term, spec)| {
+            let Action::Op(Op::Resize(resize)) = &spec.action else { return None };
+            if resize.mode != ResizeMode::NearestNeighbor {
+                return None;
+            }
+            let [_, in_h, in_w, _] = language::nhwc(egraph, term.children[0])?;
+            let [_, out_h, out_w, _] = language::nhwc(egraph, class)?;
+            let (scale, offset) =
+                (language::ints(egraph, term.children[1])?, language::ints(egraph, term.children[2])?);
+            let y = repeats(in_h, out_h, [*scale.first()?, *scale.get(1)?], *offset.first()?)?;
+            let x = repeats(in_w, out_w, [*scale.get(2)?, *scale.get(3)?], *offset.get(1)?)?;
+            Some(([y, x], term.children[0]))
+        })
+    })
 }
 
 /// How often a nearest resize repeats every position of an axis, if each as often.
 fn repeats(from: usize, to: usize, [unit, step]: [i64; 2], offset: i64) -> Option<usize> {
-    if from == 0 || to % from != 0 || unit <= 0 {
+    if from == 0 || !to.is_multiple_of(from) || unit <= 0 {
         return None;
     }
     let factor = to / from;
@@ -78,7 +81,9 @@ fn repeats(from: usize, to: usize, [unit, step]: [i64; 2], offset: i64) -> Optio
 /// The class, upsampled.
 fn after(egraph: &mut Graph, factors: [usize; 2], moved: Id, class: Id) -> Option<(Id, Id)> {
     // The upsample is called like the op that it now follows, which says where in the network it is.
-    let loc = language::ops(egraph, moved, egraph[moved].nodes.first()?.kind).next().map(|(_, spec)| spec.loc.clone());
+    let loc = language::ops(egraph, moved, egraph[moved].nodes.first()?.kind)
+        .next()
+        .map(|(_, spec)| spec.loc.clone());
     let up = Maker { egraph, loc: loc.unwrap_or_default() }.moved(Move::Upsample(factors), moved)?;
     Some((class, up))
 }
@@ -87,7 +92,9 @@ fn apply_one(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
     let mut equal = Vec::new();
     for conv in Conv::all(egraph, class) {
         let Some((factors, source)) = upsampled(egraph, conv.operands[0]) else { continue };
-        let Some([n, h, w, _]) = language::nhwc(egraph, source).filter(|_| conv.is_pointwise()) else { continue };
+        let Some([n, h, w, _]) = language::nhwc(egraph, source).filter(|_| conv.is_pointwise()) else {
+            continue;
+        };
         let ty = TensorType::new([n, h, w, conv.kernel[0]], conv.ty.elem);
         let mut operands = conv.operands.to_vec();
         operands[0] = source;
@@ -122,7 +129,8 @@ fn apply_joined(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
         let Some([n, h, w, _]) = language::nhwc(egraph, first) else { continue };
         let Some([.., c]) = language::nhwc(egraph, class) else { continue };
         // A broadcast along rows or columns is of a single pixel, which is no upsample by as much.
-        let same = streamed.iter().all(|&(_, id)| language::nhwc(egraph, id).map(|s| [s[1], s[2]]) == Some([h, w]));
+        let same =
+            streamed.iter().all(|&(_, id)| language::nhwc(egraph, id).map(|s| [s[1], s[2]]) == Some([h, w]));
         if !same {
             continue;
         }
