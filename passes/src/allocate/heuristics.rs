@@ -29,29 +29,34 @@ pub(super) enum Fit {
 }
 
 /// The static orders, each a permutation of the block indices: combinations of the load around a buffer (T), its area
-/// (A), its duration in sections (W) and its size (S), from large to small, and the order of time.
+/// (A), its duration in sections (W) and its size (S), from large to small, and the order of time. The last three count
+/// durations and areas in the problem's own time.
 pub(super) fn orders(instance: &Instance) -> Vec<Vec<u32>> {
     let loads = instance.loads();
     let sparse = Sparse::new(&loads);
     let total = |block: &Block| sparse.max(block.first as usize, block.end as usize);
     let width = |block: &Block| u64::from(block.end - block.first);
     let area = |block: &Block| u128::from(width(block)) * u128::from(block.size);
-    type Key<'a> = Box<dyn Fn(&Block) -> [u128; 3] + 'a>;
-    let keys: [Key<'_>; 7] = [
-        Box::new(|b| [total(b).into(), area(b), width(b).into()]),
-        Box::new(|b| [width(b).into(), area(b), total(b).into()]),
-        Box::new(|b| [total(b).into(), width(b).into(), area(b)]),
-        Box::new(|b| [b.size.into(), width(b).into(), total(b).into()]),
-        Box::new(|b| [area(b), total(b).into(), b.size.into()]),
-        Box::new(|b| [total(b).into(), b.size.into(), width(b).into()]),
-        Box::new(|b| [Reverse(b.first).0.abs_diff(u32::MAX).into(), width(b).into(), b.size.into()]),
+    type Key<'a> = Box<dyn Fn(&Block, u128) -> [u128; 3] + 'a>;
+    let keys: [Key<'_>; 10] = [
+        Box::new(|b, _| [total(b).into(), area(b), width(b).into()]),
+        Box::new(|b, _| [width(b).into(), area(b), total(b).into()]),
+        Box::new(|b, _| [total(b).into(), width(b).into(), area(b)]),
+        Box::new(|b, _| [b.size.into(), width(b).into(), total(b).into()]),
+        Box::new(|b, _| [area(b), total(b).into(), b.size.into()]),
+        Box::new(|b, _| [total(b).into(), b.size.into(), width(b).into()]),
+        Box::new(|b, _| [Reverse(b.first).0.abs_diff(u32::MAX).into(), width(b).into(), b.size.into()]),
+        Box::new(|b, duration| [total(b).into(), duration, duration * u128::from(b.size)]),
+        Box::new(|b, duration| [duration, duration * u128::from(b.size), total(b).into()]),
+        Box::new(|b, duration| [total(b).into(), duration * u128::from(b.size), duration]),
     ];
     keys.iter()
         .map(|key| {
             let mut order: Vec<u32> = (0..).take(instance.blocks.len()).collect();
             order.sort_by_cached_key(|&index| {
                 let block = &instance.blocks[index as usize];
-                (block.fixed.is_none(), Reverse(key(block)), index)
+                let duration = u128::from(instance.durations[index as usize]);
+                (block.fixed.is_none(), Reverse(key(block, duration)), index)
             });
             order
         })

@@ -8,8 +8,9 @@
 //! - every buffer of an instance spans at least one section, and the spans of two buffers intersect exactly when
 //!   their live intervals do (pairwise overlapping intervals share a point, so keeping the maximal sets loses no pair);
 //! - no section's live set contains another's, so none of the load bounds is computed twice;
-//! - the instance depends neither on the numbering of the buffers, nor on the scale or direction of time. Only
-//!   buffers that agree in everything keep their given order, and those are interchangeable.
+//! - the instance depends neither on the numbering of the buffers, nor on the direction of time, nor, but for the
+//!   durations, on its scale. Only buffers that agree in everything keep their given order, and those are
+//!   interchangeable.
 //!
 //! Empty buffers take no space and are left out.
 
@@ -51,6 +52,8 @@ pub(super) struct Instance {
     pub(super) blocks: Vec<Block>,
     /// For each block, the index of its buffer in the problem.
     pub(super) origin: Vec<usize>,
+    /// How long each block is live, in the problem's time.
+    pub(super) durations: Vec<u64>,
     /// A point in time inside each section.
     pub(super) times: Vec<i64>,
     /// What the busiest section needs: the pitches of all that is live there, but for the padding of one on top.
@@ -137,7 +140,7 @@ fn canonicalise(buffers: &[Buffer], component: &[usize]) -> Instance {
     let n_sections = u32::try_from(times.len()).expect("no more sections than buffers");
     let shared_alignment = component.iter().fold(0, |shared, &index| gcd(shared, buffers[index].alignment));
     let oriented = |reversed: bool| {
-        let mut rows: Vec<(Block, usize)> = component
+        let mut rows: Vec<(Block, u64, usize)> = component
             .iter()
             .zip(&spans)
             .map(|(&index, &(first, end))| {
@@ -152,18 +155,29 @@ fn canonicalise(buffers: &[Buffer], component: &[usize]) -> Instance {
                     alignment: buffer.alignment,
                     fixed: buffer.fixed,
                 };
-                (block, index)
+                (block, buffer.upper.abs_diff(buffer.lower), index)
             })
             .collect();
         rows.sort_unstable();
         rows
     };
     let (forward, backward) = (oriented(false), oriented(true));
-    let shapes = |rows: &[(Block, usize)]| rows.iter().map(|row| row.0).collect::<Vec<_>>();
+    let shapes = |rows: &[(Block, u64, usize)]| {
+        rows.iter().map(|&(block, duration, _)| (block, duration)).collect::<Vec<_>>()
+    };
     let reversed = shapes(&backward) < shapes(&forward);
     let (rows, times) =
         if reversed { (backward, times.into_iter().rev().collect()) } else { (forward, times) };
-    let (blocks, origin): (Vec<Block>, Vec<usize>) = rows.into_iter().unzip();
+    let mut instance = Instance {
+        blocks: rows.iter().map(|row| row.0).collect(),
+        durations: rows.iter().map(|row| row.1).collect(),
+        origin: rows.iter().map(|row| row.2).collect(),
+        times,
+        load: 0,
+        grain: 0,
+        residues: Vec::new(),
+    };
+    let blocks = &instance.blocks;
     let grain = blocks.iter().fold(0, |grain, block| {
         // An alignment of 1 rounds nothing up, so it does not spoil a coarser grain.
         let alignment = if block.alignment == 1 { 0 } else { block.alignment };
@@ -172,7 +186,7 @@ fn canonicalise(buffers: &[Buffer], component: &[usize]) -> Instance {
     let mut residues: Vec<u64> = blocks.iter().map(|block| block.size % grain).collect();
     residues.sort_unstable();
     residues.dedup();
-    let mut instance = Instance { blocks, origin, times, load: 0, grain, residues };
+    (instance.grain, instance.residues) = (grain, residues);
     let load = instance.loads().into_iter().max().unwrap_or(0);
     instance.load = instance.peak_above(load.saturating_sub(1));
     instance

@@ -8,6 +8,9 @@ use super::{Buffer, Limits, Outcome, Plan, Problem, Proof, Shortfall};
 /// Instances beyond this many buffers are left to the heuristics: a node of the search costs too much there.
 const MAX_EXACT_BLOCKS: usize = 4_000;
 
+/// What is tried under each order.
+const FOCI: [Focus; 3] = [Focus::Lowest, Focus::Tightest, Focus::Buffer];
+
 /// Nodes of the first run under each order; doubled when all orders have had their turn.
 const FIRST_RUN_NODES: u64 = 500;
 
@@ -56,7 +59,8 @@ impl<'a> Effort<'a> {
         let stop = self.search.nodes.saturating_add(max_nodes);
         let mut run_nodes = FIRST_RUN_NODES.max(2 * self.instance.blocks.len() as u64);
         while is_small && self.search.nodes < stop {
-            for (ranks, focus) in self.ranks.iter().flat_map(|r| [(r, Focus::Lowest), (r, Focus::Tightest)]) {
+            let turns = self.ranks.iter().flat_map(|ranks| FOCI.map(|focus| (ranks, focus)));
+            for (ranks, focus) in turns {
                 let nodes = run_nodes.min(stop.saturating_sub(self.search.nodes));
                 match self.search.run(target, ranks, focus, nodes) {
                     Verdict::Exhausted => {}

@@ -10,7 +10,8 @@
 //!
 //! **Branching.** Take a section, and the buffers that stand at its lowest floor, nothing that they meet having a
 //! lower one. Either one of them is placed there, or none ever is, and all of them hover. The last is tried last.
-//! Placing a buffer may cut the piece; the parts are solved on their own. [`Focus`] says which section is taken.
+//! Placing a buffer may cut the piece; the parts are solved on their own. [`Focus`] says which section is taken, or
+//! that the choice is of one buffer at the lowest floor: it is placed there, or it alone hovers.
 //!
 //! **Bounds.** In each section, buffers whose floor is at least `f` need `f` plus all their sizes: the bound of
 //! one machine with release times. A hovering buffer rests at least as high as the lowest top any unplaced neighbour
@@ -78,8 +79,8 @@ struct Frame {
 
 /// Where the next placement is to be made.
 struct Branch {
-    /// The section in question.
-    section: u32,
+    /// The section in question, if it is one of a section rather than of a buffer.
+    section: Option<u32>,
     /// The floor of all options, and the lowest on the section.
     level: u64,
     /// Blocks that may stand at `level` on `section`, the best first.
@@ -88,13 +89,15 @@ struct Branch {
     forced: bool,
 }
 
-/// Which section the search prefers to branch on.
+/// What the search prefers to branch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Focus {
     /// The tightest under the best buffer at the lowest floor: the plan grows evenly from below.
     Lowest,
     /// The tightest of all: the plan grows where there is least to spare.
     Tightest,
+    /// None: the best buffer at the lowest floor is placed there or hovers, whatever else could stand under it.
+    Buffer,
 }
 
 /// What the search does next.
@@ -251,9 +254,13 @@ impl<'a> Search<'a> {
             }
             // Nothing stands at this level on this section: what could have will rest on something else.
             self.nodes += 1;
-            let Branch { section, level, .. } = frame.branch;
+            let Branch { section, level, ref options, .. } = frame.branch;
             for cell in &mut frame.cells {
-                if cell.floor == level && cell.covers(section) && !cell.hovers() {
+                let concerned = match section {
+                    Some(section) => cell.covers(section),
+                    None => options.contains(&cell.block),
+                };
+                if cell.floor == level && concerned && !cell.hovers() {
                     cell.floor = self.blocks[cell.block as usize].align(level + 1);
                 }
             }
@@ -442,6 +449,15 @@ impl<'a> Search<'a> {
         let level = match self.focus {
             Focus::Lowest => cells[0].floor,
             Focus::Tightest => u64::MAX,
+            Focus::Buffer => {
+                let first =
+                    cells.iter().take_while(|cell| cell.floor == cells[0].floor).find(|cell| !cell.hovers());
+                if let Some(first) = first {
+                    let forced = self.blocks[first.block as usize].fixed.is_some();
+                    return Branch { section: None, level: first.floor, options: vec![first.block], forced };
+                }
+                cells[0].floor
+            }
         };
         let low = cells.iter().map(|cell| cell.first).min().unwrap_or(0);
         let high = cells.iter().map(|cell| cell.end).max().unwrap_or(0);
@@ -473,7 +489,7 @@ impl<'a> Search<'a> {
                     best = Some((bound, section, cell));
                 }
             }
-            if self.focus == Focus::Lowest {
+            if self.focus != Focus::Tightest {
                 break;
             }
         }
@@ -494,6 +510,6 @@ impl<'a> Search<'a> {
                 options.push(cell.block);
             }
         }
-        Branch { section, level, options, forced }
+        Branch { section: Some(section), level, options, forced }
     }
 }
