@@ -313,10 +313,19 @@ pub fn frames_per_second(clock_hz: u64, cycles: u64) -> f64 {
 
 /// Largest resident set of this process in bytes, as the kernel tells it; 0 elsewhere than on Linux.
 pub fn peak_rss_bytes() -> u64 {
+    status_bytes("VmHWM:")
+}
+
+/// Resident set of this process in bytes, as the kernel tells it; 0 elsewhere than on Linux.
+pub fn rss_bytes() -> u64 {
+    status_bytes("VmRSS:")
+}
+
+fn status_bytes(field: &str) -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
-            let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+            let line = status.lines().find(|l| l.starts_with(field))?;
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
         .map_or(0, |kib| kib * 1024)

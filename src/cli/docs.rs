@@ -81,6 +81,9 @@ fn command_line() -> String {
     push("strata", all.clone());
     for command in all.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
         push(&format!("strata {}", command.get_name()), fixed(command.clone()));
+        for nested in command.get_subcommands().filter(|c| c.get_name() != "help") {
+            push(&format!("strata {} {}", command.get_name(), nested.get_name()), fixed(nested.clone()));
+        }
     }
     page
 }

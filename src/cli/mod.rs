@@ -13,6 +13,7 @@
 
 mod alloc;
 mod args;
+mod bench;
 mod compile;
 mod completions;
 mod console;
@@ -67,6 +68,7 @@ enum Command {
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
     Alloc(alloc::Args),
+    Bench(bench::Args),
     Completions(completions::Args),
     #[command(hide = true)]
     Docs(docs::Args),
@@ -105,6 +107,7 @@ fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),
         Command::Alloc(args) => alloc::run(&args, console),
+        Command::Bench(args) => bench::run(&args, console),
         Command::Completions(args) => completions::run(&args, console),
         Command::Docs(args) => docs::run(&args, console),
     }

@@ -13,7 +13,7 @@ use strata_passes::manager::{PassContext, PassError, Phase};
 use super::parts::{PreparedPart, PreparedParts, demand_known};
 use super::{
     Clock, CompileError, Compiled, Compiler, Event, PrecisionOptions, Prepared, SQNR_MACS, main_ports,
-    missing, network_name,
+    missing, network_name, stages_pipeline,
 };
 use crate::session;
 
@@ -69,7 +69,7 @@ impl Compiler {
                 observer(Event::Reached(Phase::Quant, &module));
                 let mut context = PassContext::new();
                 context.insert(self.options.target.clone());
-                let pipeline = self.stage_steps();
+                let pipeline = stages_pipeline(&self.options.families);
                 self.run_passes(&pipeline, &mut module, &mut context, &mut clock, observer)?;
             }
             Entry::Float => {
