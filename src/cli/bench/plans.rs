@@ -47,7 +47,8 @@ pub(super) struct Args {
 struct Line {
     network: String,
     activation_mib: f64,
-    ours: Ours,
+    /// The plans, or why one of them could not be made.
+    ours: Result<Ours, String>,
     reference: Figures,
     verdict: String,
     misses: bool,
@@ -137,8 +138,11 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             Some(subject) => subject,
             None => subject.insert(Subject::zoo(&row.network, row.size, &progress)?),
         };
-        let ours = ours(subject, row, &progress)?;
-        let verdict = verdict(&ours, row);
+        let ours = ours(subject, row, &progress).map_err(|failure| failure.to_string());
+        let verdict = match &ours {
+            Ok(ours) => verdict(ours, row),
+            Err(_) => Verdict { text: "**no plan**".to_owned(), misses: true },
+        };
         found.reference.push(Line {
             network: name,
             activation_mib: row.activation_mib,
@@ -254,26 +258,32 @@ fn beside_reference(lines: &[Line]) -> String {
         "gap",
         "verdict",
     ]);
+    let mut refused = String::new();
     for line in lines {
         let Line { ours, reference, .. } = line;
-        let spilled = ours.multi_bytes.saturating_sub(ours.compulsory_bytes);
+        let shown = |show: &dyn Fn(&Ours) -> String| ours.as_ref().map_or_else(|_| "-".to_owned(), show);
+        let one = |value: f64| format!("{value:.1}");
         table.row(&[
             line.network.clone(),
             line.activation_mib.to_string(),
-            mb(ours.single_bytes),
-            mb(ours.multi_bytes),
-            format!("{:.1}", reference.best_known_mb),
-            format!("{:.1}", reference.bound_mb),
-            mb(spilled),
-            format!("{:.1}", reference.best_known_mb - reference.compulsory_mb),
-            format!("{:.1}", ours.single_fps),
-            format!("{:.1}", ours.multi_fps),
-            format!("{:.1}", reference.single_fps),
-            format!("{:.1}", reference.multi_fps),
-            format!("{:.1}", reference.roofline_fps),
-            format!("{:.1} %", ours.latency_gap * 100.0),
+            shown(&|ours| mb(ours.single_bytes)),
+            shown(&|ours| mb(ours.multi_bytes)),
+            one(reference.best_known_mb),
+            one(reference.bound_mb),
+            shown(&|ours| mb(ours.multi_bytes.saturating_sub(ours.compulsory_bytes))),
+            one(reference.best_known_mb - reference.compulsory_mb),
+            shown(&|ours| one(ours.single_fps)),
+            shown(&|ours| one(ours.multi_fps)),
+            one(reference.single_fps),
+            one(reference.multi_fps),
+            one(reference.roofline_fps),
+            shown(&|ours| format!("{:.1} %", ours.latency_gap * 100.0)),
             line.verdict.clone(),
         ]);
+        if let Err(why) = ours {
+            let why: Vec<&str> = why.lines().map(str::trim).collect();
+            refused += &format!("\n{} with {} MiB: {}.\n", line.network, line.activation_mib, why.join(" "));
+        }
     }
     let missed = lines.iter().filter(|line| line.misses).count();
     format!(
@@ -284,7 +294,7 @@ fn beside_reference(lines: &[Line]) -> String {
          `best known`, `bound` (without recompute) and the reference's frame rates are those of `benches/reference/traffic.csv`.\n\
          `spilled` is traffic above what no plan can avoid, ours and the reference's best known; it leaves out what the two \
          models count differently: the reference has no biases and no tables of multipliers, and another shape of heads.\n\
-         Of {} rows, {missed} miss the best known traffic or the frame rate.\n\n{}",
+         Of {} rows, {missed} miss the best known traffic or the frame rate.\n\n{}{refused}",
         lines.len(),
         table.markdown()
     )
