@@ -482,3 +482,65 @@ fn a_quantised_dump_is_a_front_door_too() {
     same_arrays(&scratch, "a", "b", &["0"]);
     same_arrays(&scratch, "a", "c", &["0"]);
 }
+
+#[test]
+fn plans_are_held_against_the_reference() {
+    let scratch = Scratch::new();
+    let only = ["bench", "plans", "--only", "mobilenetv2@224x224", "--sram", "8"];
+    let (out, _) = scratch.ends(0, &[&only[..], &["--json", "plans.json"]].concat());
+    let found = json(&scratch.path("plans.json"));
+    let [line] = &found["reference"].as_array().expect("lines")[..] else { panic!("one line: {found}") };
+    let ours = &line["ours"]["Ok"];
+    let bytes = |key: &str| ours[key].as_u64().expect("bytes");
+    assert!(
+        bytes("compulsory_bytes") <= bytes("multi_bytes") && bytes("multi_bytes") <= bytes("single_bytes")
+    );
+    let fps = |key: &str| ours[key].as_f64().expect("frames a second");
+    assert!(0.0 < fps("single_fps") && fps("single_fps") < fps("multi_fps"), "{ours}");
+    assert_eq!(line["reference"]["best_known_mb"], 3.6);
+    assert!(out.contains("| mobilenetv2@224x224 | 8 |"), "{out}");
+    scratch.ends(0, &[&only[..], &["--write", "plans.md"]].concat());
+    let page = std::fs::read_to_string(scratch.path("plans.md")).expect("a page");
+    assert!(page.starts_with("# Plans\n") && page.ends_with(&out), "{page}");
+
+    let (_, err) = scratch.ends(2, &["bench", "plans", "--only", "lenet"]);
+    assert!(err.contains("mobilenetv2"), "{err}");
+}
+
+#[test]
+fn planning_is_measured_and_ablated() {
+    let scratch = Scratch::new();
+    let cases = ["bench", "planner", "--case", "chain:6", "--case", "random:9"];
+    let (out, _) = scratch
+        .ends(0, &[&cases[..], &["--runs", "2", "--json", "cost.json", "--plot", "growth.svg"]].concat());
+    let cost = json(&scratch.path("cost.json"));
+    for (at, stages) in [6, 9].into_iter().enumerate() {
+        assert_eq!(cost[at]["stages"], stages);
+        assert_eq!(cost[at]["runs"].as_array().expect("runs").len(), 2);
+        assert!(cost[at]["median"]["wall"].as_f64().is_some_and(|seconds| seconds > 0.0));
+    }
+    assert!(out.contains("| chain:6 | 6 |"), "{out}");
+    let drawing = std::fs::read_to_string(scratch.path("growth.svg")).expect("a drawing");
+    assert!(drawing.starts_with("<svg") && drawing.contains("chains"), "{drawing}");
+
+    scratch.ends(0, &[&cases[..4], &["--ablate", "--json", "ablation.json"]].concat());
+    let lines = json(&scratch.path("ablation.json"));
+    let settings = lines[0]["settings"].as_array().expect("settings");
+    let bytes = |name: &str| {
+        let setting = settings.iter().find(|setting| setting["setting"] == name).expect("the setting");
+        setting["bytes"].as_u64().expect("bytes")
+    };
+    // Five tensors of a chain are 5 MiB, which fit; what no fusion costs is time.
+    assert!(bytes("default") <= bytes("none"), "{lines}");
+    let cycles = |at: usize| settings[at]["simulated_cycles"].as_u64().expect("cycles");
+    assert!(cycles(0) < cycles(settings.len() - 1), "{lines}");
+
+    let (_, err) = scratch.ends(2, &["bench", "planner", "--case", "tree:5"]);
+    assert!(err.contains("chain:N"), "{err}");
+    let (_, err) = scratch.ends(1, &["bench", "planner", "--case", "lenet@8x8"]);
+    assert!(err.contains("lenet"), "{err}");
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&std::fs::read_to_string(path).expect("the file is there")).expect("it is JSON")
+}

@@ -12,7 +12,12 @@
 //!
 //! The same run tells how close behind a tensor that is read for the last time a new one may be written: see [`Watch`].
 //!
+//! The middle of a tensor, where a phase repeats itself, is skipped (`steady`), so a simulation takes time by the depth of a phase
+//! rather than by its rows.
+//!
 //! Deliberately not here: addresses, and whether the sizes fit.
+
+mod steady;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +25,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::{StageCode, View};
 
+use self::steady::{Anchor, Stretch};
 use super::graph::views_meet;
 
 /// How far a producer may run ahead.
@@ -41,6 +47,14 @@ struct Port {
     first: Arc<[u32]>,
     /// One past the last row that this or any earlier step needs.
     end: Arc<[u32]>,
+    /// Where its demand repeats.
+    stretch: Stretch,
+}
+
+impl Port {
+    fn new(view: View, first: Arc<[u32]>, end: Arc<[u32]>) -> Self {
+        Self { view, stretch: Stretch::new(&first, &end), first, end }
+    }
 }
 
 /// A stage as the token simulation sees it. Making one costs a look at every row; it is cheap to clone.
@@ -79,7 +93,7 @@ impl Actor {
             }
         }
         let ports = (views.into_iter().zip(firsts).zip(ends))
-            .map(|((view, first), end)| Port { view, first: first.into(), end: end.into() })
+            .map(|((view, first), end)| Port::new(view, first.into(), end.into()))
             .collect();
         Self { n_rows, rows_per_step, ports, out: (code.out.rows > 0).then_some(code.out) }
     }
@@ -99,7 +113,7 @@ impl Actor {
     pub fn dma_out(view: View) -> Self {
         let first = (0..view.rows).map(|row| view.row0 + row).chain([u32::MAX]).collect();
         let end = (0..view.rows).map(|row| view.row0 + row + 1).collect();
-        Self { n_rows: view.rows, rows_per_step: 1, ports: vec![Port { view, first, end }], out: None }
+        Self { n_rows: view.rows, rows_per_step: 1, ports: vec![Port::new(view, first, end)], out: None }
     }
 
     /// Steps in all.
@@ -181,10 +195,7 @@ pub fn ring_slots_watching(
     slack: Slack,
     watches: &[Watch],
 ) -> (BTreeMap<u32, u32>, Vec<u64>) {
-    let mut simulation = Simulation::new(actors, slack);
-    simulation.watches = (watches.iter())
-        .map(|&watch| Watching { watch, readers: readers_of(actors, watch.dying), gap: 0 })
-        .collect();
+    let mut simulation = Simulation::watching(actors, slack, watches);
     simulation.run();
     let gaps = simulation.watches.iter().map(|watching| watching.gap).collect();
     (simulation.slots, gaps)
@@ -226,6 +237,11 @@ struct Simulation<'a> {
     slots: BTreeMap<u32, u32>,
     peak: Vec<u32>,
     watches: Vec<Watching>,
+    /// Whether repetitions may be skipped.
+    skips: bool,
+    /// Steps that were simulated, those skipped not counted.
+    #[cfg(test)]
+    taken: u64,
 }
 
 impl<'a> Simulation<'a> {
@@ -248,12 +264,24 @@ impl<'a> Simulation<'a> {
             slots: BTreeMap::new(),
             peak: vec![0; actors.len()],
             watches: Vec::new(),
+            skips: true,
+            #[cfg(test)]
+            taken: 0,
         }
+    }
+
+    /// A simulation that looks at the gaps of these watches.
+    fn watching(actors: &'a [Actor], slack: Slack, watches: &[Watch]) -> Self {
+        let watches = (watches.iter())
+            .map(|&watch| Watching { watch, readers: readers_of(actors, watch.dying), gap: 0 })
+            .collect();
+        Self { watches, ..Self::new(actors, slack) }
     }
 
     fn run(&mut self) {
         // What nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
         let sinks: Vec<usize> = (0..self.actors.len()).filter(|&a| self.readers[a].is_empty()).collect();
+        let mut anchor = Anchor::new(self);
         loop {
             let lag = |&a: &usize| {
                 let (done, all) = (u64::from(self.steps[a]), u64::from(self.actors[a].n_steps().max(1)));
@@ -262,6 +290,9 @@ impl<'a> Simulation<'a> {
             let open = sinks.iter().copied().filter(|&a| self.steps[a] < self.actors[a].n_steps());
             let Some(next) = open.min_by_key(lag) else { break };
             self.step(next);
+            if self.skips && Some(&next) == sinks.first() {
+                anchor.turn(self, &sinks);
+            }
         }
         // Rows that no sink asked for, such as those that a stride skips.
         for actor in 0..self.actors.len() {
@@ -327,5 +358,9 @@ impl<'a> Simulation<'a> {
             }
         }
         self.steps[actor] += 1;
+        #[cfg(test)]
+        {
+            self.taken += 1;
+        }
     }
 }
