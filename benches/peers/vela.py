@@ -50,7 +50,9 @@ def call(arguments, folder):
     seconds = time.monotonic() - since
     if done.returncode != 0:
         said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        raise Failed(said[0] if said else f"exit {done.returncode}")
+        # A traceback says what went wrong at its end, an error message at its beginning.
+        errors = [line for line in said if line.startswith("error")] or said[-1:]
+        raise Failed(errors[0] if errors else f"exit {done.returncode}")
     return seconds
 
 
