@@ -97,11 +97,6 @@ def attempt(what, run, *arguments):
         return {"failed": str(reason)}
 
 
-def has_objective(name):
-    done = subprocess.run([STRATA, "compile", "--help"], capture_output=True, text=True, check=True)
-    return any(word.strip(",:[]-") == name for line in done.stdout.splitlines() if "objective" in line for word in line.split())
-
-
 def prepare(network, folder):
     """The network as ONNX, as int8 TFLite, and as Strata's integers."""
     name, _, size = network.partition("@")
@@ -131,13 +126,11 @@ def rows(network, sizes, folder):
         }
 
 
-def least(network, folder, has_sram):
+def least(network, folder):
     """The smallest peak SRAM."""
     tries = [attempt(f"{network}, Vela Size on {a}", vela, folder, a, ["--optimise", "Size"]) for a in SMALL]
     found = {a: one["peak"] for a, one in zip(SMALL, tries, strict=True) if "peak" in one}
-    ours = {}
-    if has_sram:
-        ours = attempt(f"{network}, Strata for least SRAM", strata, folder, ["--objective", "sram"])
+    ours = attempt(f"{network}, Strata for least SRAM", strata, folder, ["--objective", "sram"])
     return {"network": network, "vela": found, "strata": ours.get("peak")}
 
 
@@ -193,7 +186,6 @@ def main():
     parser.add_argument("--json", type=pathlib.Path, help="write the figures here")
     arguments = parser.parse_args()
     version = subprocess.run([BIN / "vela", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    has_sram = has_objective("sram")
     found, peaks = [], []
     for network in arguments.network or NETWORKS:
         with tempfile.TemporaryDirectory() as name:
@@ -206,7 +198,7 @@ def main():
             for row in rows(network, arguments.sram or SRAM, folder):
                 found.append(row)
                 print(f"{network} {row['sram_mib']:g} MiB done", file=sys.stderr)
-            peaks.append(least(network, folder, has_sram))
+            peaks.append(least(network, folder))
     text = page(found, peaks, version)
     if arguments.json:
         arguments.json.write_text(json.dumps({"vela": version, "rows": found, "peaks": peaks}, indent=1) + "\n")

@@ -129,7 +129,8 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
             }
             let Port { stretch, end, .. } = port;
             let moved = stretch.moved(taken(actor))?;
-            if anchor[actor] < stretch.from {
+            // A watch looks back at the step before.
+            if anchor[actor] < stretch.from + u32::from(is_watched) {
                 return None;
             }
             times = times.min(stretch.to.checked_sub(reached)? / taken(actor));
