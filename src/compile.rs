@@ -40,25 +40,6 @@ use crate::stats::{self, CompileStats, Stats};
 /// Multiply-accumulates up to which outputs are measured against f32.
 const SQNR_MACS: u64 = 24_000_000_000;
 
-/// From integers to stages: the passes between quantisation and planning.
-pub(crate) fn stages_pipeline(families: &Families) -> String {
-    let on: Vec<&str> = families.of(Tier::Semantic).collect();
-    let on = if on.is_empty() { "none".to_owned() } else { on.join("+") };
-    format!("rewrite-tosa{{families={on}}},form-stages,split-channels")
-}
-
-/// From stages to a program's schedule.
-pub(crate) fn planning_pipeline(mode: Mode, objective: Objective, families: &Families) -> String {
-    let groups = format!(
-        "merge={},diamond={},sibling={}",
-        families.has("group-merge"),
-        families.has("group-diamond"),
-        families.has("group-sibling")
-    );
-    let (objective, mode) = (word(&objective), word(&mode));
-    format!("fuse-layers{{objective={objective},mode={mode},{groups}}},schedule")
-}
-
 /// What activations are calibrated on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CalibrationData {
@@ -323,6 +304,13 @@ impl Compiler {
         Ok(())
     }
 
+    /// The passes from integers to stages, as a pipeline.
+    pub fn stage_steps(&self) -> String {
+        let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
+        let on = if on.is_empty() { "none".to_owned() } else { on.join("+") };
+        format!("rewrite-tosa{{families={on}}},form-stages,split-channels")
+    }
+
     /// From the import phase to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host.
     fn to_stages(
         &self,
@@ -335,7 +323,7 @@ impl Compiler {
         context.insert(self.options.target.clone());
         context.insert(calibration);
         context.insert(precision);
-        let pipeline = format!("{},{}", self.quantise_step(), stages_pipeline(&self.options.families));
+        let pipeline = format!("{},{}", self.quantise_step(), self.stage_steps());
         self.run_passes(&pipeline, module, &mut context, clock, observer)?;
         Ok(context.take::<QuantReport>().map(|report| report.host_ops).unwrap_or_default())
     }

@@ -14,7 +14,7 @@ use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
 use strata_passes::quantise;
 
 use super::parts::{PreparedPart, PreparedParts};
-use super::{Clock, CompileError, Compiled, Compiler, Event, missing, planning_pipeline, word};
+use super::{Clock, CompileError, Compiled, Compiler, Event, missing, word};
 use crate::io::array::{Array, DType};
 use crate::session::{self, Session};
 use crate::stats::{self, EnergyStats, ModelStats, PlanStats, SimulatedStats, Stats};
@@ -115,7 +115,16 @@ impl Compiler {
             .map_err(|e| CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(e) })?;
         let mut context = PassContext::new();
         context.insert(target.clone());
-        let pipeline = planning_pipeline(mode, objective, &self.options.families);
+        let has = |family: &str| self.options.families.has(family);
+        let groups = format!(
+            "merge={},diamond={},sibling={}",
+            has("group-merge"),
+            has("group-diamond"),
+            has("group-sibling")
+        );
+        let (objective_word, mode_word) = (word(&objective), word(&mode));
+        let pipeline =
+            format!("fuse-layers{{objective={objective_word},mode={mode_word},{groups}}},schedule");
         self.run_passes(&pipeline, &mut module, &mut context, clock, observer)?;
         clock.begin("emit", observer);
         let lowered = strata_backend::lower(&module)?;

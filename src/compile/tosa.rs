@@ -13,7 +13,7 @@ use strata_passes::manager::{PassContext, PassError, Phase};
 use super::parts::{PreparedPart, PreparedParts, demand_known};
 use super::{
     Clock, CompileError, Compiled, Compiler, Event, PrecisionOptions, Prepared, SQNR_MACS, main_ports,
-    missing, network_name, stages_pipeline,
+    missing, network_name,
 };
 use crate::session;
 
@@ -69,7 +69,7 @@ impl Compiler {
                 observer(Event::Reached(Phase::Quant, &module));
                 let mut context = PassContext::new();
                 context.insert(self.options.target.clone());
-                let pipeline = stages_pipeline(&self.options.families);
+                let pipeline = self.stage_steps();
                 self.run_passes(&pipeline, &mut module, &mut context, &mut clock, observer)?;
             }
             Entry::Float => {

@@ -1,11 +1,11 @@
-//! What each family of rewrites buys: plans with one of them switched the other way, and with none.
+//! What each family of rewrites buys: plans with one of them switched the other way, with one tier off, and with none.
 //!
 //! The families are those of the compiler's table, so that a new one is measured without a change here.
 
 use serde::Serialize;
 use strata_isa_spec::Target;
-use strata_passes::plan::Objective;
-use strata_passes::rewrite::{FAMILIES, Families, FamilyInfo, Tier};
+use strata_passes::rewrite::Families;
+use strata_passes::rewrite::families::{FAMILIES, Tier};
 
 use super::page::{Table, change};
 use super::planner::{Case, subject};
@@ -13,6 +13,7 @@ use super::subject::Subject;
 use crate::cli::console::Progress;
 use crate::cli::failure::Failure;
 use crate::cli::tables::count;
+use crate::{Mode, Objective};
 
 /// One way to switch the families.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,24 +41,28 @@ struct Outcome {
     bytes: u64,
 }
 
-/// The default, each family that can be switched the other way, runs of the file's order alone, and none.
-fn settings() -> Vec<Setting> {
-    let default = Families::default;
-    let switchable = FAMILIES.iter().filter(|family| family.tier != Tier::Stage);
-    let mut settings = vec![Setting { name: "default".to_owned(), families: default() }];
-    settings.extend(switchable.clone().map(|family| Setting {
-        name: format!("{} {}", if family.default { "without" } else { "with" }, family.name),
-        families: default().with(family, !family.default),
-    }));
-    let only = |tier: Tier, of: &[&'static FamilyInfo]| {
-        let kept = |family: &FamilyInfo| family.tier == tier && family.default;
-        of.iter().fold(Families::none(), |families, family| families.with(family, kept(family)))
+/// The default; each family switched the other way; the planner with runs of the file's order only; a tier off; none.
+fn settings() -> Result<Vec<Setting>, Failure> {
+    let switchable = || FAMILIES.iter().filter(|family| family.tier != Tier::Stage);
+    let without = |tier: Tier| -> String {
+        let names =
+            switchable().filter(|family| family.tier == tier).map(|family| format!(",-{}", family.name));
+        names.fold("default".to_owned(), |list, name| list + &name)
     };
-    let all: Vec<&'static FamilyInfo> = switchable.collect();
-    settings.push(Setting { name: "groups only".to_owned(), families: only(Tier::Group, &all) });
-    settings.push(Setting { name: "semantic only".to_owned(), families: only(Tier::Semantic, &all) });
-    settings.push(Setting { name: "none".to_owned(), families: Families::none() });
-    settings
+    let mut lists = vec![("default".to_owned(), "default".to_owned())];
+    for family in switchable() {
+        let (word, sign) = if family.default { ("without", "-") } else { ("with", "") };
+        lists.push((format!("{word} {}", family.name), format!("default,{sign}{}", family.name)));
+    }
+    lists.push(("runs only".to_owned(), without(Tier::Group) + ",group-merge"));
+    lists.push(("no semantic".to_owned(), without(Tier::Semantic)));
+    lists.push(("no group".to_owned(), without(Tier::Group)));
+    lists.push(("none".to_owned(), "none".to_owned()));
+    let setting = |(name, list): (String, String)| {
+        let families = Families::parse(&list, ',').map_err(Failure::failed)?;
+        Ok(Setting { name, families })
+    };
+    lists.into_iter().map(setting).collect()
 }
 
 /// Plans every case under every setting.
@@ -65,7 +70,7 @@ fn settings() -> Vec<Setting> {
 /// # Errors
 /// If a network cannot be made or planned.
 pub(super) fn lines(cases: &[Case], progress: &Progress<'_>) -> Result<Vec<Line>, Failure> {
-    let settings = settings();
+    let settings = settings()?;
     let target = Target::preset("x1", &[])?;
     let line = |case: &Case| {
         let subject = subject(case, progress)?;
@@ -79,29 +84,27 @@ pub(super) fn lines(cases: &[Case], progress: &Progress<'_>) -> Result<Vec<Line>
 }
 
 fn outcome(subject: &Subject, target: &Target, setting: &Setting) -> Result<Outcome, Failure> {
-    let plan = |objective: Objective| subject.plan(target, objective, &setting.families);
-    let (latency, traffic) = (plan(Objective::Latency)?, plan(Objective::Traffic)?);
+    let plan = |objective| subject.compile(target, (Mode::Multi, objective), &setting.families);
+    let (latency, traffic) = (plan(Objective::Latency)?.stats, plan(Objective::Traffic)?.stats);
     Ok(Outcome {
         setting: setting.name.clone(),
         cycles: latency.plan.cycles,
-        simulated_cycles: latency.simulated_cycles,
+        simulated_cycles: latency.simulated.map_or(0, |simulated| simulated.cycles),
         bytes: traffic.plan.dram_bytes.total,
     })
 }
 
-/// The section of the page.
+/// The section of the page: a row a setting, a column a network.
 pub(super) fn section(lines: &[Line]) -> String {
-    let Some(first) = lines.first() else { return String::new() };
-    let names = first.settings.iter().map(|outcome| outcome.setting.clone());
-    let header: Vec<String> = std::iter::once("network".to_owned()).chain(names).collect();
+    let names = lines.iter().map(|line| line.network.clone());
+    let header: Vec<String> = std::iter::once("rewrites".to_owned()).chain(names).collect();
     let table = |value: &dyn Fn(&Outcome) -> u64| {
         let mut table = Table::new(&header);
-        for line in lines {
-            let mut cells = vec![line.network.clone()];
-            let base = line.settings.first().map_or(0, value);
-            for (at, outcome) in line.settings.iter().enumerate() {
-                let value = value(outcome);
-                cells.push(if at == 0 { count(value) } else { change(base as f64, value as f64) });
+        for at in 0..lines.iter().map(|line| line.settings.len()).min().unwrap_or(0) {
+            let mut cells = vec![lines[0].settings[at].setting.clone()];
+            for line in lines {
+                let (base, this) = (value(&line.settings[0]), value(&line.settings[at]));
+                cells.push(if at == 0 { count(this) } else { change(base as f64, this as f64) });
             }
             table.row(&cells);
         }
@@ -109,7 +112,9 @@ pub(super) fn section(lines: &[Line]) -> String {
     };
     format!(
         "On `x1`; what a setting costs or saves beside the default.\n\
-         `none` leaves the same chooser single stages; `groups only` leaves the ops as they were imported.\n\n\
+         The families are those of [rewrites](generated/rewrites.md).\n\
+         `runs only` lets the planner group what is consecutive in the file and nothing else, `no group` gives the same chooser single \
+         stages.\n\n\
          Simulated cycles of plans for least latency:\n\n{}\n\
          DRAM bytes of plans for least traffic:\n\n{}",
         table(&|outcome| outcome.simulated_cycles),
@@ -122,18 +127,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_switch_one_family_at_a_time() {
-        let settings = settings();
+    fn every_family_is_switched_alone() {
+        let settings = settings().expect("every list parses");
         let default = Families::default();
-        for family in FAMILIES.iter().filter(|family| family.tier != Tier::Stage) {
-            let switched = settings.iter().find(|s| s.name.ends_with(&format!(" {}", family.name)));
-            let switched = &switched.expect("each family has a setting").families;
-            let differ = FAMILIES.iter().filter(|f| switched.has(f.name) != default.has(f.name));
-            assert_eq!(differ.map(|f| f.name).collect::<Vec<_>>(), [family.name]);
+        assert_eq!(settings[0].families, default);
+        let switchable: Vec<_> = FAMILIES.iter().filter(|family| family.tier != Tier::Stage).collect();
+        for (family, setting) in switchable.iter().zip(&settings[1..]) {
+            for other in FAMILIES {
+                let differs = setting.families.has(other.name) != default.has(other.name);
+                assert_eq!(differs, other.name == family.name, "{}: {}", setting.name, other.name);
+            }
         }
-        let of = |name: &str| &settings.iter().find(|s| s.name == name).expect("it is there").families;
-        assert_eq!(*of("none"), Families::none());
-        assert!(of("groups only").has("group-merge") && !of("groups only").has("upsample"));
-        assert!(of("semantic only").has("upsample") && !of("semantic only").has("group-merge"));
+        let named =
+            |name: &str| &settings.iter().find(|setting| setting.name == name).expect("there").families;
+        assert!(named("runs only").has("group-merge") && !named("runs only").has("group-diamond"));
+        assert!(!named("no group").has("group-merge") && named("no group").has("upsample"));
+        assert!(!named("no semantic").has("upsample") && named("no semantic").has("group-merge"));
+        assert_eq!(*named("none"), Families::none());
     }
 }

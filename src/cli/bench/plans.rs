@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use strata_isa_spec::Target;
+use strata_passes::rewrite::Families;
 
 use super::page::{Table, mb};
 use super::reference::{self, Row};
@@ -177,7 +178,7 @@ fn ours(subject: &Subject, row: &Row, progress: &Progress<'_>) -> Result<Ours, F
     let plan = |mode, objective| -> Result<Stats, Failure> {
         progress
             .step(&format!("{} with {} MiB: {mode:?} for {objective:?}", subject.name, row.activation_mib));
-        Ok(subject.compile(&target, mode, objective)?.stats)
+        Ok(subject.compile(&target, (mode, objective), &Families::default())?.stats)
     };
     let fps = |stats: &Stats| stats.simulated.as_ref().map_or(0.0, |simulated| simulated.frames_per_second);
     let traffic = plan(Mode::Multi, Objective::Traffic)?;

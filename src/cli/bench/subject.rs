@@ -8,8 +8,8 @@ use std::time::Instant;
 use strata_frontend::proto::encode;
 use strata_frontend::zoo::{ZooOptions, build};
 use strata_ir::Module;
+use strata_isa_spec::Target;
 use strata_isa_spec::verify::verify;
-use strata_isa_spec::{Target, timed};
 use strata_passes::manager::{PassContext, Phase, Pipeline};
 use strata_passes::plan::Plan;
 use strata_passes::rewrite::Families;
@@ -17,7 +17,7 @@ use strata_passes::rewrite::Families;
 use crate::cli::console::Progress;
 use crate::cli::failure::Failure;
 use crate::cli::model::{self, Content};
-use crate::compile::{CompileOptions, Compiled, Compiler, Event, planning_pipeline, stages_pipeline};
+use crate::compile::{CompileOptions, Compiled, Compiler, Event};
 use crate::{Mode, Objective, io, stats};
 
 /// Width and height.
@@ -41,8 +41,6 @@ pub(super) struct Planned {
     pub(super) stages: usize,
     /// What planning and address assignment took.
     pub(super) cost: Cost,
-    /// What the timed interpreter found, in cycles.
-    pub(super) simulated_cycles: u64,
 }
 
 /// What work took.
@@ -96,11 +94,7 @@ impl Subject {
         progress: &Progress<'_>,
         prepare: impl FnOnce(&Compiler, &mut dyn FnMut(Event<'_>)) -> Result<(), crate::CompileError>,
     ) -> Result<Self, Failure> {
-        let options = CompileOptions {
-            measure_sqnr: false,
-            host: false,
-            ..CompileOptions::new(Target::preset("x1", &[])?)
-        };
+        let options = CompileOptions { host: false, ..options(&Target::preset("x1", &[])?) };
         let mut reached = None;
         prepare(&Compiler::new(options), &mut |event| match event {
             Event::Step(step) => progress.step(&format!("{name}: {step}")),
@@ -115,40 +109,37 @@ impl Subject {
     pub(super) fn compile(
         &self,
         target: &Target,
-        mode: Mode,
-        objective: Objective,
+        aim: (Mode, Objective),
+        families: &Families,
     ) -> Result<Compiled, Failure> {
-        let options =
-            CompileOptions { measure_sqnr: false, mode, objective, ..CompileOptions::new(target.clone()) };
+        let (mode, objective) = aim;
+        let families = families.clone();
+        let options = CompileOptions { mode, objective, families, ..options(target) };
         Ok(Compiler::new(options).compile_module(self.module.clone(), "main.mlir", &mut |_| {})?)
     }
 
-    /// Runs the passes of a compile with other families of rewrites.
-    pub(super) fn plan(
-        &self,
-        target: &Target,
-        objective: Objective,
-        families: &Families,
-    ) -> Result<Planned, Failure> {
+    /// Runs the passes of a compile for least latency, and takes their time from stages on. Ops are not rewritten before, so that
+    /// a graph has the size that it was made with.
+    pub(super) fn plan(&self, target: &Target) -> Result<Planned, Failure> {
         let mut module = self.module.clone();
         let mut context = PassContext::new();
         context.insert(target.clone());
-        run(&stages_pipeline(families), &mut module, &mut context)?;
+        let options = CompileOptions { families: Families::none(), ..options(target) };
+        run(&Compiler::new(options).stage_steps(), &mut module, &mut context)?;
         let watch = Stopwatch::start();
-        run(&planning_pipeline(Mode::Multi, objective, families), &mut module, &mut context)?;
+        run("fuse-layers,schedule", &mut module, &mut context)?;
         let cost = watch.stop();
         let plan = context.take::<Plan>().ok_or_else(|| Failure::failed("no plan was left"))?;
         let program = strata_backend::lower(&module).map_err(Failure::failed)?.program;
         if let Some(error) = verify(&program, target).first() {
             return Err(Failure::failed(format!("the compiler made an invalid program: {error}")));
         }
-        Ok(Planned {
-            stages: plan.phases.iter().map(|phase| phase.stages.len()).sum(),
-            plan,
-            cost,
-            simulated_cycles: timed::simulate(&program, target).cycles,
-        })
+        Ok(Planned { stages: plan.phases.iter().map(|phase| phase.stages.len()).sum(), plan, cost })
     }
+}
+
+fn options(target: &Target) -> CompileOptions {
+    CompileOptions { measure_sqnr: false, ..CompileOptions::new(target.clone()) }
 }
 
 fn run(pipeline: &str, module: &mut Module, context: &mut PassContext) -> Result<(), Failure> {

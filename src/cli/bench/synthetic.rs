@@ -145,9 +145,6 @@ const RESCALE: &str = "<{input_unsigned = false, output_unsigned = false, per_ch
 
 #[cfg(test)]
 mod tests {
-    use strata_passes::plan::Objective;
-    use strata_passes::rewrite::Families;
-
     use super::*;
     use crate::cli::bench::subject::Subject;
     use crate::cli::console::{Console, MessageFormat};
@@ -158,7 +155,7 @@ mod tests {
         let subject =
             Subject::module("synthetic".to_owned(), module, &console.progress(None)).expect("integers");
         let target = Target::preset("x1", &[]).expect("a preset");
-        subject.plan(&target, Objective::Traffic, &Families::default()).expect("it can be planned").stages
+        subject.plan(&target).expect("it can be planned").stages
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use strata_frontend::zoo::ZooModel;
 use strata_isa_spec::Target;
+use strata_passes::rewrite::Families;
 
 use super::page::{Table, change, mb};
 use super::subject::Subject;
@@ -71,7 +72,7 @@ pub(super) fn lines(networks: &[ZooModel], progress: &Progress<'_>) -> Result<Ve
 
 fn both(subject: &Subject, target: &Target) -> Result<(Plan, Plan), Failure> {
     let plan = |objective| -> Result<Plan, Failure> {
-        let stats = subject.compile(target, Mode::Multi, objective)?.stats;
+        let stats = subject.compile(target, (Mode::Multi, objective), &Families::default())?.stats;
         Ok(Plan {
             phases: stats.plan.phases,
             predicted_cycles: stats.plan.cycles,
