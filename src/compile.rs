@@ -10,6 +10,7 @@
 
 mod assemble;
 mod calibrate;
+mod forms;
 mod noise;
 mod parts;
 mod precision;
@@ -30,6 +31,7 @@ use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
 use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
 use strata_passes::rewrite::{Families, Tier};
 
+use self::forms::Forms;
 use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
@@ -215,10 +217,10 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The modules that the machine runs, at the stages phase.
+    /// The modules that the machine runs, at the stages phase, before any rewrite.
     pub fn modules(&self) -> impl Iterator<Item = &Module> {
         self.parts.parts.iter().filter_map(|part| match part {
-            PreparedPart::Machine(module) => Some(&**module),
+            PreparedPart::Machine(forms) => Some(&forms.as_imported),
             PreparedPart::Host { .. } => None,
         })
     }
@@ -304,28 +306,28 @@ impl Compiler {
         Ok(())
     }
 
-    /// The passes from integers to stages, as a pipeline.
+    /// The passes from integers to stages with rewrites, as a pipeline.
     pub fn stage_steps(&self) -> String {
         let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
         let on = if on.is_empty() { "none".to_owned() } else { on.join("+") };
         format!("rewrite-tosa{{families={on}}},form-stages,split-channels")
     }
 
-    /// From the import phase to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host.
+    /// From the import phase to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host too.
     fn to_stages(
         &self,
-        module: &mut Module,
+        mut module: Module,
         (calibration, precision): (Calibration, Precision),
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Vec<UnsupportedOp>, CompileError> {
+    ) -> Result<(Forms, Vec<UnsupportedOp>), CompileError> {
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
         context.insert(calibration);
         context.insert(precision);
-        let pipeline = format!("{},{}", self.quantise_step(), self.stage_steps());
-        self.run_passes(&pipeline, module, &mut context, clock, observer)?;
-        Ok(context.take::<QuantReport>().map(|report| report.host_ops).unwrap_or_default())
+        self.run_passes(&self.quantise_step(), &mut module, &mut context, clock, observer)?;
+        let host = context.take::<QuantReport>().map(|report| report.host_ops).unwrap_or_default();
+        Ok((self.forms(module, clock, observer)?, host))
     }
 }
 

@@ -8,11 +8,12 @@ use strata_ir::text::to_string;
 use strata_isa_spec::bundle::{Bundle, Code, FORMAT_VERSION, Machine, Manifest, Part, Port};
 use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Program, Target, timed};
-use strata_passes::manager::{PassContext, PassError};
+use strata_passes::manager::PassError;
 use strata_passes::plan::summary::activation_table;
 use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
 use strata_passes::quantise;
 
+use super::forms::{Forms, Planned};
 use super::parts::{PreparedPart, PreparedParts};
 use super::{Clock, CompileError, Compiled, Compiler, Event, missing, word};
 use crate::io::array::{Array, DType};
@@ -45,8 +46,8 @@ impl Compiler {
         let mut stats: Option<Stats> = None;
         let of = prepared.parts.len();
         for (index, part) in prepared.parts.iter().enumerate() {
-            let module = match part {
-                PreparedPart::Machine(module) => module,
+            let forms = match part {
+                PreparedPart::Machine(forms) => forms,
                 PreparedPart::Host { onnx, inputs, outputs } => {
                     let (inputs, outputs) = (inputs.clone(), outputs.clone());
                     parts.push(Part { inputs, outputs, code: Code::Onnx(onnx.clone()) });
@@ -56,7 +57,7 @@ impl Compiler {
             if of > 1 {
                 observer(Event::Part { index, of, on_host: false });
             }
-            let mut emitted = self.emit((**module).clone(), aim, clock, observer)?;
+            let mut emitted = self.emit(forms, aim, clock, observer)?;
             stats = Some(match stats {
                 None => emitted.stats,
                 Some(stats) => stats.and_then(&emitted.stats, self.options.target.array.clock_hz),
@@ -103,29 +104,17 @@ impl Compiler {
     /// From stages to a verified program.
     fn emit(
         &self,
-        mut module: Module,
+        forms: &Forms,
         (mode, objective): (Mode, Objective),
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Emitted, CompileError> {
         let target = &self.options.target;
-        let func = module.function("main").ok_or_else(|| missing("main"))?;
-        // The network's own stages: in a plan, those that run in strips are several.
-        let graph = StageGraph::from_module(&module, func)
+        // The network's own stages: rewrites make others of them, and in a plan those that run in strips are several.
+        let func = forms.as_imported.function("main").ok_or_else(|| missing("main"))?;
+        let graph = StageGraph::from_module(&forms.as_imported, func)
             .map_err(|e| CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(e) })?;
-        let mut context = PassContext::new();
-        context.insert(target.clone());
-        let has = |family: &str| self.options.families.has(family);
-        let groups = format!(
-            "merge={},diamond={},sibling={}",
-            has("group-merge"),
-            has("group-diamond"),
-            has("group-sibling")
-        );
-        let (objective_word, mode_word) = (word(&objective), word(&mode));
-        let pipeline =
-            format!("fuse-layers{{objective={objective_word},mode={mode_word},{groups}}},schedule");
-        self.run_passes(&pipeline, &mut module, &mut context, clock, observer)?;
+        let Planned { module, plan, .. } = self.plan_forms(forms, (mode, objective), clock, observer)?;
         clock.begin("emit", observer);
         let lowered = strata_backend::lower(&module)?;
         clock.begin("verify", observer);
@@ -135,7 +124,6 @@ impl Compiler {
         }
         clock.begin("simulate", observer);
         let timing = timed::simulate(&lowered.program, target);
-        let plan = context.take::<Plan>().ok_or_else(|| missing("a plan"))?;
         let mut stats = Stats {
             model: model_stats(&graph),
             plan: plan_stats(&plan, timing.macs, target, objective, mode),

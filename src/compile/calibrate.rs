@@ -141,7 +141,7 @@ impl Compiler {
         calibrated: Calibrated,
         whole: &PreparedParts,
     ) -> Result<BTreeMap<String, f64>, CompileError> {
-        let Calibrated { calibration, chosen, mut module, sample, .. } = calibrated;
+        let Calibrated { calibration, chosen, module, sample, .. } = calibrated;
         let func = module.function("main").ok_or_else(|| missing("main"))?;
         let arguments = session::to_arguments(&module, &sample).map_err(CompileError::Measure)?;
         let arguments: Vec<_> = arguments.into_iter().map(Arc::new).collect();
@@ -155,8 +155,8 @@ impl Compiler {
             .collect::<Result<_, _>>()
             .map_err(CompileError::Measure)?;
         let ranges = (calibration, chosen.precision);
-        self.to_stages(&mut module, ranges, &mut Clock::default(), &mut |_| {})?;
-        let parts = vec![PreparedPart::Machine(Box::new(module))];
+        let (forms, _) = self.to_stages(module, ranges, &mut Clock::default(), &mut |_| {})?;
+        let parts = vec![PreparedPart::Machine(Box::new(forms))];
         let inputs: Vec<_> = sample.into_iter().enumerate().map(|(at, a)| (at.to_string(), a)).collect();
         self.measure(&PreparedParts { parts, ..whole.clone() }, &inputs, &reference)
     }

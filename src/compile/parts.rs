@@ -19,6 +19,7 @@ use strata_isa_spec::bundle::Port;
 use strata_passes::manager::{PassError, Phase, UnsupportedOp};
 use strata_passes::quantise;
 
+use super::forms::Forms;
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing, noise};
 use crate::io::array::Array;
 use crate::ptq::Samples;
@@ -29,7 +30,7 @@ use crate::stats::{HostNode, HostStats, PrecisionStats};
 #[derive(Clone, Debug)]
 pub(super) enum PreparedPart {
     /// A module at the stages phase.
-    Machine(Box<Module>),
+    Machine(Box<Forms>),
     /// An ONNX model.
     Host {
         /// The file's bytes.
@@ -145,18 +146,18 @@ impl Compiler {
         clock.begin("calibrate", observer);
         let calibrated = self.calibrate(model, &mut imported, observer)?;
         let chosen = calibrated.chosen.clone();
-        let Imported { mut module, n_parameters, n_nodes, .. } = imported;
+        let Imported { module, n_parameters, n_nodes, .. } = imported;
         let nodes: Vec<usize> = (0..n_nodes).collect();
         let ranges = (calibrated.calibration.clone(), chosen.precision);
-        let tail = self.to_stages(&mut module, ranges, clock, observer);
-        let tail = tail.map_err(|error| obstacle(error, &nodes))?;
+        let staged = self.to_stages(module, ranges, clock, observer);
+        let (forms, tail) = staged.map_err(|error| obstacle(error, &nodes))?;
         demand_known(chosen.unknown)?;
         let tail = origins(&tail, &nodes).unwrap_or_default();
         if !self.options.host && !tail.is_empty() {
             return Err(Obstacle::Error(model.unsupported(&tail)));
         }
         let mut prepared = PreparedParts {
-            parts: vec![PreparedPart::Machine(Box::new(module))],
+            parts: vec![PreparedPart::Machine(Box::new(forms))],
             host: None,
             n_parameters,
             precision: chosen.stats.into_iter().collect(),
@@ -205,15 +206,17 @@ impl Compiler {
             let ranges = (calibration, chosen.precision);
             prepared.n_parameters += n_parameters;
             macs += f32_macs(&module);
-            match self.to_stages(&mut module, ranges, clock, observer) {
-                Ok(tail) => tails.extend(origins(&tail, &part.nodes).unwrap_or_default()),
+            match self.to_stages(module, ranges, clock, observer) {
+                Ok((forms, tail)) => {
+                    tails.extend(origins(&tail, &part.nodes).unwrap_or_default());
+                    prepared.parts.push(PreparedPart::Machine(Box::new(forms)));
+                }
                 // Other parts may have more to say.
                 Err(error) => match obstacle(error, &part.nodes) {
                     Obstacle::Nodes(nodes) => new.extend(nodes),
                     error @ Obstacle::Error(_) => return Err(error),
                 },
             }
-            prepared.parts.push(PreparedPart::Machine(Box::new(module)));
         }
         if !new.is_empty() {
             return Err(Obstacle::Nodes(new));

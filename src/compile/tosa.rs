@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use strata_frontend::tosa::entry::{self, Entry};
 use strata_ir::Module;
-use strata_passes::manager::{PassContext, PassError, Phase};
+use strata_passes::manager::{PassError, Phase};
 
 use super::parts::{PreparedPart, PreparedParts, demand_known};
 use super::{
@@ -58,7 +58,7 @@ impl Compiler {
             precision: Vec::new(),
         };
         let mut calibrated = None;
-        match entry {
+        let forms = match entry {
             Entry::Integer => {
                 if self.options.precision != PrecisionOptions::default() {
                     observer(Event::Note(
@@ -67,17 +67,14 @@ impl Compiler {
                 }
                 Phase::Quant.mark(&mut module);
                 observer(Event::Reached(Phase::Quant, &module));
-                let mut context = PassContext::new();
-                context.insert(self.options.target.clone());
-                let pipeline = self.stage_steps();
-                self.run_passes(&pipeline, &mut module, &mut context, &mut clock, observer)?;
+                self.forms(module, &mut clock, observer)?
             }
             Entry::Float => {
                 observer(Event::Reached(Phase::Import, &module));
                 clock.begin("calibrate", observer);
                 let found = self.calibrate_on(module.clone(), &mut module, observer)?;
                 let ranges = (found.calibration.clone(), found.chosen.precision.clone());
-                let tail = self.to_stages(&mut module, ranges, &mut clock, observer)?;
+                let (forms, tail) = self.to_stages(module, ranges, &mut clock, observer)?;
                 demand_known(found.chosen.unknown.clone())?;
                 parts.precision.extend(found.chosen.stats.clone());
                 if !self.options.host && !tail.is_empty() {
@@ -85,9 +82,10 @@ impl Compiler {
                     return Err(CompileError::Pass { pass: "quantise".to_owned(), error });
                 }
                 calibrated = Some(found);
+                forms
             }
-        }
-        parts.parts.push(PreparedPart::Machine(Box::new(module)));
+        };
+        parts.parts.push(PreparedPart::Machine(Box::new(forms)));
         match calibrated {
             Some(calibrated) if self.options.measure_sqnr && calibrated.macs <= SQNR_MACS => {
                 clock.begin("measure", observer);
