@@ -130,17 +130,31 @@ impl Pass for FuseLayers {
     }
 
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
-        let target = context.require::<Target>("a target")?;
+        let target = &context.require::<Target>("a target")?.clone();
         let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function @main"))?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
-        let planned = match self.options.objective {
-            Objective::Sram => plan_in_least_sram(&graph, target, &self.options)?,
-            _ => plan_with_addresses(&graph, target, &self.options)?,
+        let with = |options: PlanOptions| match options.objective {
+            Objective::Sram => plan_in_least_sram(&graph, target, &options),
+            _ => plan_with_addresses(&graph, target, &options),
         };
-        let Planned { mut plan, realised } = planned;
-        let n_strips = realised.parts.iter().filter(|part| part.strip.is_some()).count();
+        let mut planned = with(self.options)?;
+        let mut n_strips = planned.realised.parts.iter().filter(|part| part.strip.is_some()).count();
         if n_strips > 0 {
-            split_columns(module, func, &graph, &realised)?;
+            let mut split = module.clone();
+            match split_columns(&mut split, func, &graph, &planned.realised) {
+                Ok(()) => *module = split,
+                // Channels that several stages make are joined by a concat that its readers stand behind, whichever of them
+                // they read. Where a plan runs a strip before a stage whose part it does not read, the IR has no such order.
+                Err(why) => {
+                    let without = with(PlanOptions { strips: false, ..self.options });
+                    planned = without.map_err(|_| why)?;
+                    context.count("stages of strips given up", n_strips as u64);
+                    n_strips = 0;
+                }
+            }
+        }
+        let Planned { mut plan, realised } = planned;
+        if n_strips > 0 {
             let split = StageGraph::from_module(module, func).map_err(PassError::other)?;
             wrap(module, func, &split, &mut plan)?;
         } else {
