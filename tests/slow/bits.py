@@ -130,6 +130,10 @@ def interpreted(folder, bundle, inputs):
     return [array.transpose(numpy.argsort(port["perm"])) for port, array in zip(ports, outputs)]
 
 
+# Networks with PReLU, whose sums are of 16 bits where a slope divides them, whatever the precision of the rest.
+SLOPED = {"fsrcnn", "mtcnn_pnet", "mtcnn_rnet", "mtcnn_onet"}
+
+
 def check(name, precision):
     source, starved = NETWORKS[name]
     if precision != "int8":
@@ -142,6 +146,8 @@ def check(name, precision):
     # Layers may be called after ops: only an op has an accumulator.
     sums = set(re.findall(r'conv2d"\([^)]*\) <\{acc_type = (\w+)', quant.read_text(encoding="utf-8")))
     wanted = {"int8": {"i32"}, "mixed": {"i32", "i48"}, "int16": {"i48"}}[precision]
+    if name in SLOPED:
+        wanted = wanted | {"i48"}
     demand(sums == wanted, f"convolutions sum in {sums}, not {wanted}")
     inputs, wants = judged(quant, manifest(bundle)["inputs"])
     runs = [("multi, generous", folder, bundle)]
