@@ -46,6 +46,17 @@ impl<'a> Context<'a> {
         Ok(Self { graph, target, topology, profiles, narrow: RefCell::default() })
     }
 
+    /// The same on a machine that differs in its memories only: what stages cost stays.
+    pub fn with_memory(&self, target: &'a Target) -> Self {
+        Self {
+            graph: self.graph,
+            target,
+            topology: self.topology.clone(),
+            profiles: self.profiles.clone(),
+            narrow: RefCell::default(),
+        }
+    }
+
     /// Costs of a part of a stage's columns.
     pub fn narrow_profile(&self, stage: StageId, code: &StageCode) -> Arc<StageProfile> {
         let mut narrow = self.narrow.borrow_mut();

@@ -108,15 +108,17 @@ pub enum PlanError {
 
 /// A stage that does not fit the target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{stage}` needs {needed} bytes of {memory}, {} more than the {limit} there are", .needed - .limit)]
+#[error("`{stage}` needs {needed} bytes of {memory}, {} more than the {limit} there are: {field}={needed}B would do", .needed - .limit)]
 pub struct TooLarge {
     /// The stage's name.
     pub stage: String,
     /// The memory that is too small.
     pub memory: &'static str,
+    /// The field of the target that is its size.
+    pub field: &'static str,
     /// Bytes of it.
     pub limit: u64,
-    /// Bytes needed.
+    /// The least bytes of it in which the stage runs.
     pub needed: u64,
 }
 
@@ -279,30 +281,43 @@ fn offer(context: &Context<'_>, options: &PlanOptions) -> Result<Vec<Column>, Pl
             column = Column::new(context, &set, true);
         }
         if column.is_none() && set.len() == 1 {
-            too_large.extend(set.iter().map(|stage| too_large_why(context, stage)));
+            too_large.extend(set.iter().map(|stage| too_large_why(context, stage, options.strips)));
         }
         columns.extend(column);
     }
     if too_large.is_empty() { Ok(columns) } else { Err(PlanError::StageTooLarge(too_large)) }
 }
 
-fn too_large_why(context: &Context<'_>, stage: StageId) -> TooLarge {
+/// Which memory a stage is too large for, and the least of it in which the stage would run.
+fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> TooLarge {
     let memory = &context.target.memory;
     let weights = context.profile(stage).weight_bytes;
     let name = context.graph.stages[stage].name.clone();
     if weights > memory.weight {
-        return TooLarge { stage: name, memory: "weight SRAM", limit: memory.weight, needed: weights };
+        let (limit, needed) = (memory.weight, weights);
+        return TooLarge { stage: name, memory: "weight SRAM", field: "memory.weight", limit, needed };
     }
-    let mut roomy = context.target.clone();
-    roomy.memory.activation = u64::MAX;
-    let roomy = Context::new(context.graph, &roomy).ok();
-    let needed = roomy.and_then(|roomy| {
-        let column = Column::new(&roomy, &StageSet::of(stage), false)?;
-        column.variants.iter().map(super::columns::Variant::sram_bytes).min()
-    });
-    let needed = needed.unwrap_or(memory.activation + 1);
-    TooLarge { stage: name, memory: "activation SRAM", limit: memory.activation, needed }
+    let fits = |bytes: u64| {
+        let mut roomy = context.target.clone();
+        roomy.memory.activation = bytes;
+        Column::new(&context.with_memory(&roomy), &StageSet::of(stage), with_strips).is_some()
+    };
+    let (mut too_little, mut needed) = (memory.activation, memory.activation.max(1) * 2);
+    while !fits(needed) && needed < MOST_SRAM {
+        (too_little, needed) = (needed, needed * 2);
+    }
+    // Rings are of aligned rows, so the least is a multiple of the alignment.
+    let step = u64::from(memory.alignment.max(1));
+    while too_little + step < needed {
+        let middle = u64::midpoint(too_little, needed).next_multiple_of(step).min(needed - 1);
+        if fits(middle) { needed = middle } else { too_little = middle }
+    }
+    let limit = memory.activation;
+    TooLarge { stage: name, memory: "activation SRAM", field: "memory.activation", limit, needed }
 }
+
+/// Bytes of SRAM beyond which no stage is looked at.
+const MOST_SRAM: u64 = 1 << 40;
 
 fn search(
     context: &Context<'_>,
