@@ -26,12 +26,15 @@ use strata_ir::dialect::Op;
 use strata_isa_spec::Target;
 use strata_isa_spec::bundle::Bundle;
 use strata_isa_spec::verify::VerifyError;
-use strata_passes::manager::{PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp};
+use strata_passes::manager::{
+    Changed, PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp,
+};
 use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
 use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
-use strata_passes::rewrite::{Families, Tier};
+use strata_passes::rewrite::Families;
 
 use self::forms::Forms;
+pub(crate) use self::forms::SELECT;
 use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
@@ -282,7 +285,7 @@ impl Compiler {
         Ok(Prepared { compiler: self.clone(), network: network_name(file_name), parts, clock })
     }
 
-    /// Runs a pipeline, telling the observer of each phase that it reaches.
+    /// Runs a pipeline, telling the observer of each phase that it reaches. Whether anything changed.
     fn run_passes(
         &self,
         pipeline: &str,
@@ -290,27 +293,22 @@ impl Compiler {
         context: &mut PassContext,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(), CompileError> {
+    ) -> Result<Changed, CompileError> {
         let mut phase = Phase::of(module);
+        let mut changed = Changed::No;
         for step in Pipeline::parse(pipeline)?.steps() {
             let pass = step.build();
             clock.begin(pass.name(), observer);
-            pass.run(module, context)
-                .map_err(|error| CompileError::Pass { pass: pass.name().to_owned(), error })?;
+            let ran = pass.run(module, context);
+            changed =
+                changed | ran.map_err(|error| CompileError::Pass { pass: pass.name().to_owned(), error })?;
             let reached = Phase::of(module);
             if reached != phase {
                 phase = reached;
                 observer(Event::Reached(phase, module));
             }
         }
-        Ok(())
-    }
-
-    /// The passes from integers to stages with rewrites, as a pipeline.
-    pub fn stage_steps(&self) -> String {
-        let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
-        let on = if on.is_empty() { "none".to_owned() } else { on.join("+") };
-        format!("rewrite-tosa{{families={on}}},form-stages,split-channels")
+        Ok(changed)
     }
 
     /// From the import phase to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host too.

@@ -5,14 +5,14 @@
 //! is taken.
 
 use strata_ir::Module;
-use strata_passes::manager::{Changed, PassContext, Phase, Pipeline};
+use strata_passes::manager::{Changed, PassContext, Phase};
 use strata_passes::plan::{Mode, Objective, Plan};
 use strata_passes::rewrite::Tier;
 
 use super::{Clock, CompileError, Compiler, Event, missing, word};
 
 /// From integers to stages.
-const SELECT: &str = "form-stages,split-channels";
+pub(crate) const SELECT: &str = "form-stages,split-channels";
 
 /// Families that change how much lives at once: taken wherever they apply too, not only where ops cost less for it.
 const OF_TRAFFIC: [&str; 2] = ["upsample", "concat-sum"];
@@ -85,15 +85,11 @@ impl Compiler {
     ) -> Result<Changed, CompileError> {
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
-        let mut changed = Changed::No;
-        for step in Pipeline::parse(pipeline)?.steps() {
-            let pass = step.build();
-            clock.begin(pass.name(), observer);
-            let ran = pass.run(module, &mut context);
-            changed =
-                changed | ran.map_err(|error| CompileError::Pass { pass: pass.name().to_owned(), error })?;
-        }
-        Ok(changed)
+        self.run_passes(pipeline, module, &mut context, clock, &mut |event| {
+            if !matches!(event, Event::Reached(..)) {
+                observer(event);
+            }
+        })
     }
 
     /// Plans and schedules each form, and takes the one that costs least; of equals, the one nearest to the import.

@@ -101,7 +101,26 @@ struct Problem<'a> {
     phase_of: Vec<usize>,
 }
 
-impl Problem<'_> {
+impl<'a> Problem<'a> {
+    /// The problem of a plan whose phases hold these stages.
+    ///
+    /// # Errors
+    /// If the graph makes no sense.
+    fn new(
+        graph: &'a StageGraph,
+        plan: &'a Plan,
+        target: &'a Target,
+        phases: Vec<Vec<StageId>>,
+    ) -> Result<Self, GraphError> {
+        let mut phase_of = vec![0; graph.stages.len()];
+        for (phase, stages) in phases.iter().enumerate() {
+            for stage in stages {
+                phase_of[stage.as_u32() as usize] = phase;
+            }
+        }
+        Ok(Self { graph, topology: Topology::new(graph)?, plan, target, phases, phase_of })
+    }
+
     /// Whether a buffer is whole in activation SRAM during a phase.
     fn is_whole(&self, buffer: BufferId, phase: usize) -> bool {
         let until = self.plan.residency.get(buffer.as_u32() as usize).and_then(|r| r.kept_until);
@@ -138,13 +157,7 @@ pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Sche
     let mut stages = graph.stages.keys();
     let phases: Vec<Vec<StageId>> =
         plan.phases.iter().map(|phase| stages.by_ref().take(phase.stages.len()).collect()).collect();
-    let mut phase_of = vec![0; graph.stages.len()];
-    for (phase, stages) in phases.iter().enumerate() {
-        for stage in stages {
-            phase_of[stage.as_u32() as usize] = phase;
-        }
-    }
-    let problem = Problem { graph, topology: Topology::new(graph)?, plan, target, phases, phase_of };
+    let problem = Problem::new(graph, plan, target, phases)?;
     let mut segments = outside_segments(graph);
     let streams = streams::place(&problem, &mut segments)?;
     let weights = weights::place(&problem)?;
@@ -193,13 +206,7 @@ pub(crate) fn growth_gaps(
 ) -> Result<Vec<(BufferId, u64)>, GraphError> {
     let phases: Vec<Vec<StageId>> =
         plan.phases.iter().map(|phase| phase.stages.iter().map(|placed| placed.stage).collect()).collect();
-    let mut phase_of = vec![0; graph.stages.len()];
-    for (index, stages) in phases.iter().enumerate() {
-        for stage in stages {
-            phase_of[stage.as_u32() as usize] = index;
-        }
-    }
-    let problem = Problem { graph, topology: Topology::new(graph)?, plan, target, phases, phase_of };
+    let problem = Problem::new(graph, plan, target, phases)?;
     Ok((0..problem.phases.len()).flat_map(|phase| streams::growth_gaps(&problem, phase)).collect())
 }
 

@@ -17,7 +17,7 @@ use strata_passes::rewrite::Families;
 use crate::cli::console::Progress;
 use crate::cli::failure::Failure;
 use crate::cli::model::{self, Content};
-use crate::compile::{CompileOptions, Compiled, Compiler, Event};
+use crate::compile::{CompileOptions, Compiled, Compiler, Event, SELECT};
 use crate::{Mode, Objective, io, stats};
 
 /// Width and height.
@@ -124,8 +124,7 @@ impl Subject {
         let mut module = self.module.clone();
         let mut context = PassContext::new();
         context.insert(target.clone());
-        let options = CompileOptions { families: Families::none(), ..options(target) };
-        run(&Compiler::new(options).stage_steps(), &mut module, &mut context)?;
+        run(SELECT, &mut module, &mut context)?;
         let watch = Stopwatch::start();
         run("fuse-layers,schedule", &mut module, &mut context)?;
         let cost = watch.stop();
