@@ -10,10 +10,11 @@
 //!
 //! A stream may *grow into* another: its slots share bytes with rows of a stream that the phase reads for the last time. A
 //! slot is then free when the readers of that stream have passed the rows that stand there, the step that writes the
-//! slot included.
+//! slot included. Where each element stands in the very bytes of its like, only reads of those elements count, and not those
+//! by the step that writes there, if they are [in place](StageCode::in_place_reads).
 
 use crate::inst::View;
-use crate::program::{Phase, Program, Stream};
+use crate::program::{Phase, Program, StageCode, Stream};
 
 /// Why a stage cannot take its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,10 @@ fn meet(a: &View, b: &View) -> bool {
         && overlap(a.row0, a.rows, b.row0, b.rows)
 }
 
+fn in_place(code: &StageCode, which: usize) -> bool {
+    code.in_place_reads().contains(&which)
+}
+
 impl Flow {
     /// The flow of a phase at its start. Views must name streams that exist.
     pub fn new(program: &Program, phase: &Phase) -> Self {
@@ -145,7 +150,15 @@ impl Flow {
                 others.filter_map(|&stream| {
                     let written = program.streams.get(out.stream as usize)?;
                     let read = program.streams.get(stream as usize)?;
-                    GrowsInto::new(written, read, readers_of(stream))
+                    let mut readers = readers_of(stream);
+                    if written.is_congruent(read) {
+                        readers.retain(|&(reader, which)| {
+                            let like = View { stream: out.stream, ..reads[reader][which] };
+                            let is_in_place = reader == index && in_place(&stage.code, which);
+                            meet(out, &like) && !is_in_place
+                        });
+                    }
+                    GrowsInto::new(written, read, readers)
                 })
             });
             StageFlow {

@@ -34,6 +34,16 @@ impl StageCode {
         needs.extend(self.tail.iter().filter_map(Tail::read).map(|view| same_row(&view, row)));
         needs
     }
+
+    /// Which of its [`reads`](Self::reads) are *in place*: an element of the output needs of them the one at its own position
+    /// only, which a step reads before it writes. So they may stand where the output is written.
+    pub fn in_place_reads(&self) -> Vec<usize> {
+        let views = self.reads();
+        let n_head = self.head.reads().len();
+        let is_elementwise = |which: usize| which >= n_head || matches!(self.head, Head::Load(_));
+        let covers = |view: &View| View { stream: self.out.stream, ..*view } == self.out;
+        (0..views.len()).filter(|&which| is_elementwise(which) && covers(&views[which])).collect()
+    }
 }
 
 /// The row itself, or the only one of a broadcast operand.

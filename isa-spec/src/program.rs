@@ -28,7 +28,8 @@ pub struct Segment {
 }
 
 /// A ring of rows in activation SRAM. It lives from the first to the last phase that names it; one that lives in more
-/// than one phase holds the whole tensor (`slots == rows`).
+/// than one phase holds the whole tensor (`slots == rows`). Streams that live at once share no bytes, but for one that grows
+/// into another or stands in its place, as [`dataflow`](crate::dataflow) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stream {
     /// Element type.
@@ -56,6 +57,12 @@ impl Stream {
     /// Bytes of activation SRAM that the ring takes.
     pub fn size_bytes(&self) -> u64 {
         u64::from(self.slots) * u64::from(self.pitch_bytes)
+    }
+
+    /// Whether both hold whole tensors, the element at a position of the one in the very bytes of that of the other.
+    pub fn is_congruent(&self, other: &Self) -> bool {
+        let place = |s: &Self| (s.base, s.pitch_bytes, s.rows, s.slots, s.cols, s.chs, s.elem.size_bytes());
+        place(self) == place(other) && self.slots == self.rows
     }
 }
 

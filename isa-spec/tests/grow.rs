@@ -73,3 +73,67 @@ fn what_is_read_again_is_not_grown_into() {
     program.phases[2].stages[0].code.out.stream = 2;
     assert!(rules(&program).contains(&Rule::Overlap), "{:?}", rules(&program));
 }
+
+/// A 6x1x64 input stays whole in SRAM; two phases make each half of the channels of a result in its very place; the last
+/// stores that.
+const HALVES: &str = "
+segment segment=0 kind=input bytes=384
+segment segment=1 kind=output bytes=384
+stream stream=0 elem=i8 rows=6 cols=1 chs=64 base=64 pitch_bytes=64 slots=6
+stream stream=1 elem=i8 rows=6 cols=1 chs=64 base={base} pitch_bytes=64 slots=6
+phase phase=0
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+6,0+1,0+64] source=0
+    dma_in segment=0 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
+end_phase
+phase phase=1
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s1[0+6,0+1,0+32] source=1
+    load src=s0[0+6,0+1,0+32]
+    clamp min=-5 max=5
+end_phase
+phase phase=2
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s1[0+6,0+1,32+32] source=2
+    load src=s0[0+6,0+1,{second}+32]
+    clamp min=-5 max=5
+end_phase
+phase phase=3
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+0,0+0,0+0] source=3
+    dma_out src=s1[0+6,0+1,0+64] segment=1 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
+end_phase
+halt
+";
+
+fn halves(base: u32, second: u32) -> Program {
+    let text = HALVES.replace("{base}", &base.to_string()).replace("{second}", &second.to_string());
+    asm::parse(&text).expect("the program assembles")
+}
+
+#[test]
+fn a_result_is_written_in_place_phase_by_phase() {
+    let program = halves(64, 32);
+    assert_eq!(rules(&program), []);
+    let input: Vec<u8> = (0..384u32).map(|i| (i * 7 % 251) as u8).collect();
+    let outputs = interp::run(&program, &target(), &[], std::slice::from_ref(&input)).expect("it is valid");
+    let expected: Vec<u8> = input.iter().map(|&byte| (byte as i8).clamp(-5, 5) as u8).collect();
+    assert_eq!(outputs[0], expected);
+    let timing = timed::simulate(&program, &target());
+    let stage = &timing.phases[1].stages[0];
+    assert_eq!((stage.stalled_input, stage.stalled_output), (0, 0));
+}
+
+#[test]
+fn what_was_overwritten_in_place_is_not_read_again() {
+    assert_eq!(rules(&halves(64, 0)), [Rule::Overlap]);
+    assert_eq!(rules(&halves(64, 16)), [Rule::Overlap]);
+}
+
+#[test]
+fn only_what_is_laid_out_alike_stands_in_place() {
+    assert_eq!(rules(&halves(0, 32)), [Rule::Overlap]);
+    let mut program = halves(64, 32);
+    (program.streams[0].pitch_bytes, program.streams[0].base) = (72, 0);
+    assert_eq!(rules(&program), [Rule::Overlap]);
+}

@@ -2,7 +2,7 @@
 //!
 //! Checked: limits of the target; streams, views, tables and transfers in bounds of their memories; shapes, types and
 //! channel ranges of every head and tail; no two streams that live at once overlap, but for one that grows into another
-//! as that is read for the last time; every element is written once, before it is read; every table byte is loaded
+//! as that is read for the last time, or that is written in place of another, element by element; every element is written once, before it is read; every table byte is loaded
 //! before its stage starts, and no load in flight touches it; every phase reaches its last row (token simulation);
 //! every output byte is written. All violations are returned.
 //!
@@ -340,7 +340,8 @@ impl Check<'_> {
                 let (x0, x1) = (u64::from(x.base), u64::from(x.base) + x.size_bytes());
                 let (y0, y1) = (u64::from(y.base), u64::from(y.base) + y.size_bytes());
                 let shares = from <= to_b && from_b <= to && x0 < y1 && y0 < x1;
-                if shares && !self.grows_into((from, to, a), (from_b, to_b, b)) {
+                let (one, other) = ((from, to, a), (from_b, to_b, b));
+                if shares && !self.grows_into(one, other) && !self.stands_in_place(one, other) {
                     self.fail(
                         Rule::Overlap,
                         format!(
@@ -365,6 +366,41 @@ impl Check<'_> {
             && born < phase
             && declared.slots == declared.rows
             && !self.program.phases[phase].stages.iter().any(is_written)
+    }
+
+    /// Whether one of two streams, each with its first and last phase, stands in place of the other: both are whole and laid out
+    /// alike, it begins later, and of what it has overwritten nothing is written or read from then on, but in place by the
+    /// stage that overwrites it.
+    fn stands_in_place(&self, a: (usize, usize, usize), b: (usize, usize, usize)) -> bool {
+        let (old, new) = if a.0 < b.0 { (a, b) } else { (b, a) };
+        let streams = &self.program.streams;
+        if old.0 == new.0 || !streams[old.2].is_congruent(&streams[new.2]) {
+            return false;
+        }
+        let mut overwritten: Vec<View> = Vec::new();
+        for phase in &self.program.phases[new.0..=old.1] {
+            let writes = phase.stages.iter().enumerate().filter(|(_, s)| s.code.out.stream as usize == new.2);
+            let writes: Vec<(usize, View)> =
+                writes.map(|(number, s)| (number, s.code.out)).filter(|(_, out)| out.rows > 0).collect();
+            let meets = |a: &View, b: &View| shared_volume(a, &View { stream: a.stream, ..*b }) > 0;
+            for (number, stage) in phase.stages.iter().enumerate() {
+                let in_place = stage.code.in_place_reads();
+                let reads =
+                    stage.code.reads().into_iter().enumerate().map(|(which, view)| (Some(which), view));
+                let uses = reads.chain([(None, stage.code.out)]);
+                for (which, view) in uses.filter(|(_, view)| view.stream as usize == old.2 && view.rows > 0) {
+                    let spares = |&(writer, out): &(usize, View)| {
+                        let is_own = writer == number && which.is_some_and(|which| in_place.contains(&which));
+                        is_own || !meets(&view, &out)
+                    };
+                    if overwritten.iter().any(|out| meets(&view, out)) || !writes.iter().all(spares) {
+                        return false;
+                    }
+                }
+            }
+            overwritten.extend(writes.into_iter().map(|(_, out)| out));
+        }
+        true
     }
 
     /// Every element is written once, and before or while it is read.

@@ -313,6 +313,7 @@ impl Judge<'_> {
                 actors.push(Actor::new(&with_winograd(&node.code, placed.winograd)));
             }
             actors.extend(stores);
+            sram -= self.in_place_bytes(index, &mut faults);
             let growths = self.growths(index, &mut faults);
             let watches: Vec<Watch> = growths.iter().map(|(watch, ..)| *watch).collect();
             let (slots, gaps) = ring_slots_watching(&actors, planned.slack, &watches);
@@ -368,6 +369,58 @@ impl Judge<'_> {
                 implied: cycles,
             });
         }
+    }
+
+    /// Whether a buffer is whole in SRAM in a phase: the plan says until when, its first use since when.
+    fn is_whole(&self, buffer: BufferId, phase: usize) -> bool {
+        let uses = self.uses(buffer);
+        let first = uses.writers.iter().chain(&uses.readers).map(|(stage, _)| self.phase_of[stage]).min();
+        let until = self.plan.residency[buffer.as_u32() as usize].kept_until;
+        first.is_some_and(|first| first <= phase) && until.is_some_and(|until| phase <= until as usize)
+    }
+
+    /// Bytes that tensors share in a phase which are written in place of others. What is wrong with a pair is said in the phase
+    /// in which the one is first written.
+    fn in_place_bytes(&self, phase: usize, faults: &mut Vec<PlanFault>) -> u64 {
+        let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
+        let mut shared = 0;
+        let mut hosts: BTreeSet<BufferId> = BTreeSet::new();
+        for (id, buffer) in &self.graph.buffers {
+            let residency = self.plan.residency[id.as_u32() as usize];
+            let Some(host) = residency.in_place_of else { continue };
+            let Some(declared) = self.graph.buffers.get(host) else { continue };
+            if self.is_whole(id, phase) && self.is_whole(host, phase) {
+                shared += u64::from(buffer.rows) * align(buffer.row_bytes());
+            }
+            let (own, other) = (self.uses(id), self.uses(host));
+            let Some(birth) = own.writers.iter().map(|(stage, _)| self.phase_of[stage]).min() else {
+                continue;
+            };
+            let shape = |b: &Buffer| (b.rows, b.cols, b.chs, b.elem.size_bytes());
+            let is_alone = hosts.insert(host) && residency.grows_into.is_none();
+            let are_whole = birth > 0
+                && self.is_whole(id, birth)
+                && self.is_whole(host, birth)
+                && self.is_whole(host, birth - 1);
+            let is_writer = |stage: &StageId| own.writers.iter().any(|(writer, _)| writer == stage);
+            // Whoever else has to do with the host has done it before, and who writes reads there only what it overwrites.
+            let mut others =
+                other.writers.iter().chain(&other.readers).filter(|(stage, _)| !is_writer(stage));
+            let are_done = others.all(|(stage, _)| self.phase_of[stage] < birth);
+            let overwrite = own.writers.iter().all(|(writer, _)| {
+                let code = &self.graph.stages[*writer].code;
+                let in_place = code.in_place_reads();
+                let reads = code.reads();
+                (0..reads.len()).all(|n| reads[n].stream != host.as_u32() || in_place.contains(&n))
+            });
+            if birth == phase
+                && !(is_alone && are_whole && are_done && overwrite && shape(buffer) == shape(declared))
+            {
+                let problem = "it does not overwrite, element by element, what is read there last".to_owned();
+                faults.push(self.no_growth(phase, id.as_u32(), host.as_u32(), problem));
+            }
+        }
+        shared
     }
 
     /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the stated gap.

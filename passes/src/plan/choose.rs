@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use super::columns::{Boundary, Column, Context, Growth, Movement, Ring, Variant, stands_in_dram};
 use super::cost::{Weights, dram_bound};
 use super::graph::StageSet;
-use super::{BufferId, BufferRole};
+use super::{BufferId, BufferRole, StageId};
 use crate::schedule::FARTHEST_PREFETCH;
 
 pub use replay::replay;
@@ -31,11 +31,19 @@ pub enum Place {
     Sram,
     /// In both.
     Both,
+    /// Whole in SRAM only, in the bytes of its [host](super::in_place), which still stands there too.
+    InPlace,
 }
 
 impl Place {
-    fn in_sram(self) -> bool {
+    /// Whether it is whole in SRAM.
+    pub fn in_sram(self) -> bool {
         self != Self::Dram
+    }
+
+    /// Whether it is in DRAM.
+    pub fn in_dram(self) -> bool {
+        matches!(self, Self::Dram | Self::Both)
     }
 }
 
@@ -243,7 +251,11 @@ struct Slot<'a> {
 
 impl Slot<'_> {
     fn sram_bytes(&self, place: Place) -> u64 {
-        if place.in_sram() { self.whole_bytes } else { self.ring_bytes }
+        match place {
+            Place::Dram => self.ring_bytes,
+            Place::Sram | Place::Both => self.whole_bytes,
+            Place::InPlace => 0,
+        }
     }
 }
 
@@ -265,6 +277,17 @@ impl Search<'_> {
         uses.map(|u| u.readers.iter().chain(&u.writers).any(|(stage, _)| !done.contains(*stage))).collect()
     }
 
+    /// Places after a phase: of the tensors that are needed on, and none in place of one that is not.
+    fn places_after(&self, places: &Places, live: &[bool]) -> Places {
+        let is_live = |buffer: BufferId| live[buffer.as_u32() as usize];
+        let alone = |buffer: BufferId, place: Place| {
+            let has_host = self.context.hosts[buffer.as_u32() as usize].is_some_and(is_live);
+            if place == Place::InPlace && !has_host { Place::Sram } else { place }
+        };
+        let living = places.iter().filter(|(buffer, _)| is_live(*buffer));
+        living.map(|&(buffer, place)| (buffer, alone(buffer, place))).collect()
+    }
+
     /// Extends labels that share their places by a column.
     fn extend(
         &mut self,
@@ -282,8 +305,7 @@ impl Search<'_> {
                 if placing.sram_bytes > self.capacity || stages > self.context.target.limits.stages {
                     continue;
                 }
-                let after: Places =
-                    placing.places.iter().copied().filter(|(b, _)| live[b.as_u32() as usize]).collect();
+                let after = self.places_after(&placing.places, live);
                 for &previous in labels {
                     let label = self.run(previous, at, which, &placing);
                     found.push((after.clone(), label));
@@ -342,7 +364,7 @@ impl Search<'_> {
         }
         for way in &mut ways {
             way.places.sort_unstable();
-            grow(way, &growths);
+            self.grow(way, &growths);
         }
         ways.retain(|way| way.sram_bytes <= self.capacity);
         ways
@@ -373,6 +395,25 @@ impl Search<'_> {
         growths
     }
 
+    /// Lets tensors of a placing that is complete take the space of others.
+    fn grow(&self, way: &mut Placing, growths: &[Growth]) {
+        for growth in growths {
+            let place = |buffer: BufferId| way.places.iter().find(|(b, _)| *b == buffer).map(|(_, p)| *p);
+            let is_whole = |buffer: BufferId| {
+                place(buffer).is_some_and(|place| place.in_sram() && place != Place::InPlace)
+            };
+            let is_in_its_place = |&(other, place): &(BufferId, Place)| {
+                place == Place::InPlace
+                    && self.context.hosts[other.as_u32() as usize] == Some(growth.into.buffer)
+            };
+            let is_free = !way.places.iter().any(is_in_its_place);
+            if is_whole(growth.growing) && is_whole(growth.into.buffer) && is_free {
+                way.sram_bytes -= growth.saved_bytes;
+                way.growths.push(*growth);
+            }
+        }
+    }
+
     /// The tensors that have a place during a phase of this column.
     fn slots<'c>(
         &self,
@@ -383,7 +424,12 @@ impl Search<'_> {
     ) -> Vec<Slot<'c>> {
         let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
             let place = before.iter().find(|(b, _)| *b == boundary.buffer).map(|(_, place)| *place);
-            let options = self.options(boundary, place, live[boundary.buffer.as_u32() as usize]);
+            let is_live = live[boundary.buffer.as_u32() as usize];
+            let mut options = self.options(boundary, place, is_live);
+            if self.may_be_in_place(column, before, boundary.buffer, is_live) {
+                // Its host stands in SRAM whatever is chosen here, so this is Sram without the bytes.
+                options = vec![Place::Dram, Place::InPlace, Place::Both];
+            }
             let size = self.context.graph.buffers[boundary.buffer].size_bytes();
             let first_load = place.is_none() && stands_in_dram(self.context.graph, boundary.buffer);
             Slot {
@@ -409,12 +455,27 @@ impl Search<'_> {
         touched.chain(others).collect()
     }
 
+    /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands nowhere else, and
+    /// the phase does nothing with it but to write the tensor.
+    fn may_be_in_place(&self, column: &Column, before: &Places, buffer: BufferId, stays: bool) -> bool {
+        let Some(host) = self.context.hosts[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
+            return false;
+        };
+        let place = |buffer: BufferId| before.iter().find(|(b, _)| *b == buffer).map(|(_, place)| *place);
+        let uses = |buffer: BufferId| &self.context.topology.uses[buffer.as_u32() as usize];
+        let is_written_by = |stage: StageId| uses(buffer).writers.iter().any(|(writer, _)| *writer == stage);
+        let mut of_host = uses(host).writers.iter().chain(&uses(host).readers).map(|(stage, _)| *stage);
+        stays
+            && place(buffer).is_none()
+            && place(host) == Some(Place::Sram)
+            && of_host.all(|stage| is_written_by(stage) || !column.set.contains(stage))
+    }
+
     /// Places that a tensor can have during and after a phase that touches it.
     fn options(&self, boundary: &Boundary, before: Option<Place>, stays: bool) -> Vec<Place> {
         let role = self.context.graph.buffers[boundary.buffer].role;
         match (before, role) {
-            (Some(Place::Sram), _) => vec![Place::Sram],
-            (Some(Place::Dram), _) => vec![Place::Dram],
+            (Some(place @ (Place::Sram | Place::Dram | Place::InPlace)), _) => vec![place],
             // What stands in both may give its SRAM up at any time, even for its last use.
             (Some(Place::Both), _) => vec![Place::Dram, Place::Both],
             (None, BufferRole::Input(_) | BufferRole::Output(_)) if stays => vec![Place::Dram, Place::Both],
@@ -437,7 +498,7 @@ impl Search<'_> {
             way.load.add(load);
             way.dma_stages += load.stages;
         }
-        if now != Place::Sram {
+        if now.in_dram() {
             way.store.add(ring.store);
             way.dma_stages += ring.store.stages;
         }
@@ -577,15 +638,4 @@ fn may_save(growths: &[Growth], way: &Placing, buffer: BufferId, place: Place) -
     };
     let may = |growth: &&Growth| may_be_whole(growth.growing) && may_be_whole(growth.into.buffer);
     growths.iter().filter(may).map(|growth| growth.saved_bytes).sum()
-}
-
-/// Lets tensors of a placing that is complete take the space of others.
-fn grow(way: &mut Placing, growths: &[Growth]) {
-    for growth in growths {
-        let is_whole = |buffer: BufferId| way.places.iter().any(|&(b, place)| b == buffer && place.in_sram());
-        if is_whole(growth.growing) && is_whole(growth.into.buffer) {
-            way.sram_bytes -= growth.saved_bytes;
-            way.growths.push(*growth);
-        }
-    }
 }

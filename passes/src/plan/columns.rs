@@ -13,6 +13,7 @@ use strata_isa_spec::{StageCode, Target, View};
 
 use super::cost::{Implementation, Running, StageProfile, align, pipeline};
 use super::graph::{GraphError, StageSet, Topology};
+use super::in_place::hosts;
 use super::partition::{Division, shared, spatial};
 use super::rings::{Actor, Slack, Watch, ring_slots_watching};
 use super::strips::{self, Strips};
@@ -31,6 +32,8 @@ pub struct Context<'a> {
     pub topology: Topology,
     /// Each stage's costs, by index.
     pub profiles: Vec<StageProfile>,
+    /// The buffer in whose bytes each buffer may be written, by index.
+    pub hosts: Vec<Option<BufferId>>,
     /// Costs of parts of stages, by the columns of their outputs.
     narrow: RefCell<BTreeMap<(StageId, u32), Arc<StageProfile>>>,
 }
@@ -43,7 +46,8 @@ impl<'a> Context<'a> {
     pub fn new(graph: &'a StageGraph, target: &'a Target) -> Result<Self, GraphError> {
         let topology = Topology::new(graph)?;
         let profiles = graph.stages.values().map(|node| StageProfile::new(node, target)).collect();
-        Ok(Self { graph, target, topology, profiles, narrow: RefCell::default() })
+        let hosts = hosts(graph, &topology);
+        Ok(Self { graph, target, topology, profiles, hosts, narrow: RefCell::default() })
     }
 
     /// The same on a machine that differs in its memories only: what stages cost stays.
@@ -53,6 +57,7 @@ impl<'a> Context<'a> {
             target,
             topology: self.topology.clone(),
             profiles: self.profiles.clone(),
+            hosts: self.hosts.clone(),
             narrow: RefCell::default(),
         }
     }

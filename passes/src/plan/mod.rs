@@ -12,6 +12,7 @@
 //! | [`cost`] | a stage's cycles by clusters, a pipeline's time, weights of objectives |
 //! | [`partition`] | division of the array among stages |
 //! | [`egraph`] | the e-graph that offers sets of stages |
+//! | [`in_place`] | which tensors may be written in the very bytes of others |
 //! | [`strips`] | sets of stages run a window of columns at a time |
 //! | [`tables`] | which tables a phase holds and loads |
 //! | [`columns`] | sets of stages evaluated as phases |
@@ -29,6 +30,7 @@ pub mod columns;
 pub mod cost;
 pub mod egraph;
 pub mod graph;
+pub mod in_place;
 pub mod partition;
 pub mod pass;
 pub mod rings;
@@ -202,6 +204,9 @@ pub struct Residency {
     /// The tensor whose space it takes as that is read for the last time, in the phase that first writes this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grows_into: Option<GrowsInto>,
+    /// The tensor in whose very bytes it is written, element by element, as that is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place_of: Option<BufferId>,
 }
 
 /// How a tensor shares bytes with one that dies in the phase in which it is born.

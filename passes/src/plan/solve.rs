@@ -426,8 +426,11 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         for &(buffer, place) in &chosen.places {
             let slot = &mut residency[buffer.as_u32() as usize];
             let was_kept = slot.kept_until.is_some();
-            if place != Place::Dram {
+            if place.in_sram() {
                 slot.kept_until = Some(index as u32);
+            }
+            if place == Place::InPlace {
+                slot.in_place_of = context.hosts[buffer.as_u32() as usize];
             }
             let Some(at) = column.boundary.iter().position(|b| b.buffer == buffer) else { continue };
             let ring = &variant.rings[at];
@@ -446,7 +449,7 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
                 _ if in_dram => dram.spill_read += ring.load.bytes,
                 _ => {}
             }
-            if place != Place::Sram {
+            if place.in_dram() {
                 let is_output = matches!(role, BufferRole::Output(_));
                 *if is_output { &mut dram.outputs } else { &mut dram.spill_write } += ring.store.bytes;
                 slot.stored |= ring.store.stages > 0;

@@ -9,7 +9,7 @@ use super::egraph::{Offer, offer};
 use super::graph::StageSet;
 use super::pass::plan_in_least_sram;
 use super::testing::{mobilenetv2, resnet50, unet, vgg16, yolov3};
-use super::{Mode, Objective, Plan, PlanOptions, Planned, StageGraph, StageId, StageNode, plan};
+use super::{BufferId, Mode, Objective, Plan, PlanOptions, Planned, StageGraph, StageId, StageNode, plan};
 use crate::schedule::schedule;
 
 fn x1(activation: &str) -> Target {
@@ -69,6 +69,34 @@ fn tensors_grow_into_those_that_die() {
     early.residency[first.as_u32() as usize].kept_until =
         early.residency[first.as_u32() as usize].kept_until.map(|p| p + 1);
     assert!(check(&graph, &target, &early).is_err());
+}
+
+/// A layer that was split by output channels writes its sums with the shortcut in the shortcut's own bytes, part by part.
+#[test]
+fn split_sums_are_written_in_place() {
+    let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
+    let (graph, plan) = planned_with_graph(&graph, &target, Mode::Multi, Objective::Traffic);
+    let births = |buffer: usize| {
+        let is_written = |stage: &StageNode| stage.code.out.stream as usize == buffer;
+        let phases = plan.phases.iter().enumerate();
+        let writes =
+            phases.filter(|(_, phase)| phase.stages.iter().any(|s| is_written(&graph.stages[s.stage])));
+        writes.map(|(phase, _)| phase as u32).collect::<Vec<u32>>()
+    };
+    let in_place: Vec<usize> =
+        (0..plan.residency.len()).filter(|&b| plan.residency[b].in_place_of.is_some()).collect();
+    assert!(in_place.iter().any(|&buffer| births(buffer).len() > 1), "{in_place:?}");
+    // The judge refuses a host that something else reads as it is overwritten, and one of another shape.
+    let refuses = |buffer: usize, host: u32| {
+        let mut wrong = plan.clone();
+        wrong.residency[buffer].in_place_of = Some(BufferId::from_u32(host));
+        assert!(check(&graph, &target, &wrong).is_err(), "{buffer} in place of {host}");
+    };
+    for &buffer in &in_place {
+        let host = plan.residency[buffer].in_place_of.expect("it was looked for");
+        refuses(host.as_u32() as usize, buffer as u32);
+        refuses(buffer, buffer as u32 - 1);
+    }
 }
 
 /// A production cascader's smallest peak for MobileNetV2 at 224x224 is 354 KiB.

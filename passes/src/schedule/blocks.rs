@@ -1,9 +1,11 @@
 //! Addresses of streams of which some grow into others.
 //!
 //! Streams that grow into one another stand at fixed distances: they are a *block*, which takes from phase to phase the bytes
-//! of those of its streams that live then. Blocks go to the ends of activation SRAM, by turns and as near to the end as
-//! earlier ones let them, and the allocator places everything else around them. Ends are tried in a fixed order; where no
-//! choice of ends leaves room for the rest, there are no addresses.
+//! of those of its streams that live then. Blocks that move go to the ends of activation SRAM, by turns and as near to the end
+//! as earlier ones let them, and the allocator places everything else around them; streams that only stand in place of each
+//! other move nothing, and are as one stream to it. Ends are tried in a fixed order; where no choice of ends leaves room for
+//! the rest, there are no addresses. What may grow need not: where a phase has room without it, a stream is its own, and only
+//! if that leaves no addresses is more of them bound together.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +13,35 @@ use super::streams::{Live, Numbers, fit};
 use super::{Problem, ScheduleError};
 use crate::allocate;
 
-/// What a stream grows into.
-#[derive(Clone, Copy, Debug)]
+/// What a stream grows into, or stands in place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Behind {
     /// The other stream.
     other: usize,
     /// Bytes by which the stream begins before it.
     gap: i64,
+    /// Whether it stands in its place.
+    in_place: bool,
 }
 
 /// What each stream grows into, if anything. It stands earlier in the list.
 pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) -> Vec<Option<Behind>> {
     let of = |live: &Live| {
-        let into = problem.plan.residency.get(live.buffer.as_u32() as usize)?.grows_into?;
+        let residency = problem.plan.residency.get(live.buffer.as_u32() as usize)?;
+        if let Some(host) = residency.in_place_of {
+            let other = numbers.get(&(host, live.first))?.0 as usize;
+            let are_whole = live.is_whole(problem) && lives[other].is_whole(problem);
+            return (are_whole && lives[other].first < live.first).then_some(Behind {
+                other,
+                gap: 0,
+                in_place: true,
+            });
+        }
+        let into = residency.grows_into?;
         let other = numbers.get(&(into.buffer, live.first))?.0 as usize;
         let dies = lives[other].last == live.first && lives[other].first < live.first;
         let are_whole = live.is_whole(problem) && lives[other].is_whole(problem);
-        (dies && are_whole).then_some(Behind { other, gap: into.gap_bytes as i64 })
+        (dies && are_whole).then_some(Behind { other, gap: into.gap_bytes as i64, in_place: false })
     };
     lives.iter().map(of).collect()
 }
@@ -71,11 +85,50 @@ impl Block {
     }
 }
 
+/// Percents of activation SRAM: where the streams of a phase take more than this, those that may grow into others do. Tried in
+/// this order.
+const FULL_PERCENTS: [u64; 4] = [100, 90, 75, 0];
+
 /// The offset of each stream.
 ///
 /// # Errors
 /// If there are no addresses.
 pub(super) fn offsets(
+    problem: &Problem<'_>,
+    lives: &[Live],
+    behind: &[Option<Behind>],
+) -> Result<Vec<u64>, ScheduleError> {
+    let loads: Vec<u64> =
+        (0..problem.phases.len()).map(|phase| load(problem, lives, behind, phase)).collect();
+    let mut tried: Vec<Vec<Option<Behind>>> = Vec::new();
+    let mut failure = None;
+    for percent in FULL_PERCENTS {
+        let is_full = |phase: usize| loads[phase] * 100 > problem.activation_bytes() * percent;
+        let bound =
+            |(live, behind): (&Live, &Option<Behind>)| behind.filter(|b| b.in_place || is_full(live.first));
+        let bound: Vec<Option<Behind>> = lives.iter().zip(behind).map(bound).collect();
+        if tried.contains(&bound) {
+            continue;
+        }
+        match offsets_of(problem, lives, &bound) {
+            Ok(offsets) => return Ok(offsets),
+            Err(error) => failure = Some(error),
+        }
+        tried.push(bound);
+    }
+    Err(failure.expect("the loop above ran"))
+}
+
+/// Bytes that the streams of a phase take if none grows into another.
+fn load(problem: &Problem<'_>, lives: &[Live], behind: &[Option<Behind>], phase: usize) -> u64 {
+    let is_live = |live: &Live| (live.first..=live.last).contains(&phase);
+    let is_alone = |behind: &Option<Behind>| !behind.is_some_and(|b| b.in_place && is_live(&lives[b.other]));
+    let alone = lives.iter().zip(behind).filter(|(live, behind)| is_live(live) && is_alone(behind));
+    alone.map(|(live, _)| live.bytes(problem)).sum()
+}
+
+/// The offset of each stream, if what is behind another stands there.
+fn offsets_of(
     problem: &Problem<'_>,
     lives: &[Live],
     behind: &[Option<Behind>],
@@ -95,7 +148,8 @@ pub(super) fn offsets(
         block_of.push(block);
         at_of.push(at);
     }
-    let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| blocks[b].streams.len() > 1).collect();
+    let moves = |block: &Block| block.extents(problem, lives).len() > 1;
+    let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| moves(&blocks[b])).collect();
     let mut failure = None;
     for ends in 0..1_u32 << rigid.len().min(MOST_CHOICES) {
         let Some(bases) = place_blocks(problem, lives, &blocks, &rigid, ends) else { continue };
@@ -167,13 +221,13 @@ fn place_all(
     let alignment = u64::from(problem.target.memory.alignment.max(1));
     let mut buffers: Vec<allocate::Buffer> = Vec::new();
     let mut oldest: Vec<usize> = Vec::new();
-    let mut free: Vec<(usize, usize)> = Vec::new();
+    let mut free: Vec<(usize, usize, i64)> = Vec::new();
     for (number, block) in blocks.iter().enumerate() {
         let base = bases.get(&number).copied();
-        if base.is_none() {
-            free.push((block.streams[0].0, buffers.len()));
-        }
         for extent in block.extents(problem, lives) {
+            if base.is_none() {
+                free.push((number, buffers.len(), extent.from));
+            }
             buffers.push(allocate::Buffer {
                 id: buffers.len() as u32,
                 lower: extent.lower as i64,
@@ -189,10 +243,8 @@ fn place_all(
     let name = |id: u32| problem.graph.buffers[lives[oldest[id as usize]].buffer].name.clone();
     let placed = fit(&to_place, "activation SRAM", name)?;
     let mut offsets = vec![0; lives.len()];
-    for (stream, buffer) in free {
-        offsets[stream] = placed[buffer];
-    }
-    for (&block, &base) in bases {
+    let free = free.into_iter().map(|(block, buffer, from)| (block, placed[buffer] as i64 - from));
+    for (block, base) in bases.iter().map(|(&block, &base)| (block, base)).chain(free) {
         for &(stream, at) in &blocks[block].streams {
             offsets[stream] = (base + at) as u64;
         }

@@ -181,8 +181,11 @@ fn small_memories_spill_and_still_compute_the_same() {
             ("memory.weight".to_owned(), "12KiB".to_owned()),
         ]
     };
-    hold("micro", &small("4KiB"), "multi", 100..160);
+    for activation in ["4KiB", "5KiB", "6KiB", "8KiB"] {
+        hold("micro", &small(activation), "multi", 100..160);
+    }
     hold("micro", &small("12KiB"), "multi", 160..200);
     hold("micro", &small("4KiB"), "single", 100..160);
-    assert!(GROWN.with(std::cell::Cell::get) > 20, "tensors grew into others in too few programs");
+    let grown = GROWN.with(std::cell::Cell::get);
+    assert!(grown > 20, "tensors share bytes in {grown} phases only");
 }

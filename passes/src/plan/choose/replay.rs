@@ -3,7 +3,7 @@
 //! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every phase is costed
 //! for itself, by the same rules and in the same order, with the tensors where the choice put them.
 
-use super::{Label, Place, Places, Placing, Search, SearchLimits, grow};
+use super::{Label, Place, Places, Placing, Search, SearchLimits};
 use crate::plan::columns::{Column, Context};
 use crate::plan::cost::Weights;
 use crate::plan::graph::StageSet;
@@ -38,14 +38,14 @@ pub fn replay(
             way = search.placed(&way, slot, place.map_or(Place::Dram, |(_, place)| *place));
         }
         way.places.sort_unstable();
-        grow(&mut way, &search.growths(variant, &slots, &live));
+        search.grow(&mut way, &search.growths(variant, &slots, &live));
         let stages = column.stages.len() as u32 + way.dma_stages;
         if way.sram_bytes > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
         let label = search.run(at, at, 0, &way);
         search.labels.push(label);
-        before = way.places.iter().copied().filter(|(b, _)| live[b.as_u32() as usize]).collect();
+        before = search.places_after(&way.places, &live);
     }
     Ok(search.answer(phases.len()))
 }
