@@ -277,16 +277,20 @@ impl Judge<'_> {
                     actors.push(Actor::dma_in(view));
                     n_dma += 1;
                 }
+                let mut loads = Vec::new();
                 for (writer, piece) in &uses.writers {
                     let wanted: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
                     if self.phase_of[writer] < index && !wanted.is_empty() && !is_whole && !is_input {
-                        implied.spill_read += bytes(&hull(&wanted));
-                        actors.push(Actor::dma_in(hull(&wanted)));
-                        n_dma += 1;
+                        loads.push(hull(&wanted));
                         if !residency.stored {
                             faults.push(PlanFault::Lost { phase: index, buffer: buffer.name.clone() });
                         }
                     }
+                }
+                for load in tiles(loads) {
+                    implied.spill_read += bytes(&load);
+                    actors.push(Actor::dma_in(load));
+                    n_dma += 1;
                 }
                 // What is stored.
                 let is_output = matches!(buffer.role, BufferRole::Output(_));
@@ -494,6 +498,35 @@ struct Uses {
 
 fn whole(id: BufferId, buffer: &Buffer) -> View {
     View::whole(id.as_u32(), buffer.rows, buffer.cols, buffer.chs)
+}
+
+/// Boxes of which none makes a larger one with the next, by columns and then by channels, or the other way round: a box of
+/// two that do not meet has their elements and no others if it has as many.
+fn tiles(mut boxes: Vec<View>) -> Vec<View> {
+    let mut n = 0;
+    while n != boxes.len() {
+        n = boxes.len();
+        for by_columns in [false, true] {
+            boxes.sort_by_key(|b| if by_columns { (b.row0, b.ch0, b.col0) } else { (b.row0, b.col0, b.ch0) });
+            let mut kept: Vec<View> = Vec::with_capacity(n);
+            for next in boxes {
+                let together = kept.last().map(|last| (hull(&[*last, next]), last));
+                match together {
+                    Some((both, last))
+                        if last.rows == next.rows
+                            && !share(last, &next)
+                            && both.n_elements() == last.n_elements() + next.n_elements() =>
+                    {
+                        kept.pop();
+                        kept.push(both);
+                    }
+                    _ => kept.push(next),
+                }
+            }
+            boxes = kept;
+        }
+    }
+    boxes
 }
 
 /// The smallest box that holds all views, of which there is at least one.

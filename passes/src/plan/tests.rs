@@ -1,14 +1,14 @@
 //! The figures that the planner is held against, on published networks.
 
-use strata_isa_spec::Target;
 use strata_isa_spec::timed::traffic;
+use strata_isa_spec::{Head, Target};
 
 use super::check::check;
 use super::columns::Context;
 use super::egraph::{Offer, offer};
 use super::graph::StageSet;
 use super::pass::plan_in_least_sram;
-use super::testing::{mobilenetv2, resnet50, unet, vgg16, yolov3};
+use super::testing::{Net, mobilenetv2, resnet50, unet, vgg16, yolov3};
 use super::{BufferId, Mode, Objective, Plan, PlanOptions, Planned, StageGraph, StageId, StageNode, plan};
 use crate::schedule::schedule;
 
@@ -139,6 +139,27 @@ fn other_networks_move_as_little_as_the_reference() {
         let moved = plan.dram_bytes.total as f64 / 1e6;
         assert!(moved <= reference * 1.06, "{name} {sram}: {moved:.1} against {reference}");
     }
+}
+
+/// A tensor that is read back from DRAM takes one load, though more stages wrote it than a phase may have.
+#[test]
+fn pieces_of_a_tensor_are_loaded_as_one() {
+    let mut net = Net::default();
+    let input = net.input([8, 8, 1024]);
+    let wide = net.conv(input, 2048, 3, 1);
+    let out = net.conv(wide, 64, 3, 1);
+    net.output(out, 0);
+    let graph = net.finish();
+    let stages = ("limits.stages".to_owned(), "6".to_owned());
+    let target = Target::preset("x1", &[("memory.activation".to_owned(), "104KiB".to_owned()), stages]);
+    let target = target.expect("a preset");
+    let planned = plan(&graph, &target, &PlanOptions::default()).expect("it fits");
+    let pieces = graph.stages.values().filter(|stage| stage.code.out.stream == wide.stream).count();
+    assert!(pieces > 6, "{pieces} pieces");
+    let scheduled = schedule(&planned.realised.graph, &planned.plan, &target).expect("it has addresses");
+    let last = scheduled.program.phases.last().expect("there are phases");
+    let loads = last.stages.iter().filter(|stage| matches!(stage.code.head, Head::DmaIn(_))).count();
+    assert_eq!(loads, 1);
 }
 
 /// Plans of a network, scheduled and simulated row by row: predicted cycles within 5 % of simulated ones.

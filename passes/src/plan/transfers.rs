@@ -7,7 +7,8 @@
 //!   the smallest box that holds what later phases read of it when the buffer is no longer whole in SRAM, if it is marked
 //!   `stored`.
 //! - A buffer that a phase reads and that is not whole in SRAM is loaded: of an input, the smallest box that holds what is
-//!   read; of any other, of each piece written by an earlier phase, the smallest box that holds what is read of it.
+//!   read; of any other, of each piece written by an earlier phase, the smallest box that holds what is read of it. Boxes
+//!   that adjoin are loaded as one: a layer whose weights were split may have made its tensor in hundreds of pieces.
 //! - An input with `kept_until` is loaded whole in the first phase that reads it.
 //! - A buffer that is not whole in SRAM is a ring as wide as the [`window`] of columns and channels that the phase uses.
 
@@ -42,7 +43,32 @@ pub fn loaded(role: BufferRole, reads: &[View], pieces: impl Iterator<Item = Vie
     if matches!(role, BufferRole::Input(_)) {
         return reads.iter().copied().reduce(|a, b| bounding(&a, &b)).into_iter().collect();
     }
-    pieces.filter_map(|piece| part_read(reads.iter().copied(), &piece)).collect()
+    joined(pieces.filter_map(|piece| part_read(reads.iter().copied(), &piece)).collect())
+}
+
+/// The fewest boxes of the same rows that hold just what `boxes` hold: those that lie side by side in channels or in columns
+/// become one.
+fn joined(mut boxes: Vec<View>) -> Vec<View> {
+    loop {
+        let before = boxes.len();
+        boxes.sort_unstable_by_key(|b| (b.row0, b.rows, b.col0, b.cols, b.ch0));
+        boxes.dedup_by(|next, last| {
+            let is_next = (last.row0, last.rows, last.col0, last.cols, last.ch0 + last.chs)
+                == (next.row0, next.rows, next.col0, next.cols, next.ch0);
+            last.chs += if is_next { next.chs } else { 0 };
+            is_next
+        });
+        boxes.sort_unstable_by_key(|b| (b.row0, b.rows, b.ch0, b.chs, b.col0));
+        boxes.dedup_by(|next, last| {
+            let is_next = (last.row0, last.rows, last.ch0, last.chs, last.col0 + last.cols)
+                == (next.row0, next.rows, next.ch0, next.chs, next.col0);
+            last.cols += if is_next { next.cols } else { 0 };
+            is_next
+        });
+        if boxes.len() == before {
+            return boxes;
+        }
+    }
 }
 
 /// What the stages of `set` load of a buffer that is not whole in SRAM.
@@ -82,4 +108,42 @@ pub fn window(topology: &Topology, set: &StageSet, buffer: BufferId) -> Option<V
     let uses = &topology.uses[buffer.as_u32() as usize];
     let here = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| set.contains(*stage));
     here.map(|(_, view)| *view).reduce(|a, b| bounding(&a, &b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view((row0, rows): (u32, u32), (col0, cols): (u32, u32), (ch0, chs): (u32, u32)) -> View {
+        View { stream: 0, row0, rows, col0, cols, ch0, chs }
+    }
+
+    #[test]
+    fn boxes_side_by_side_are_one() {
+        let rows = (2, 5);
+        let channels: Vec<View> = [(12, 4), (0, 7), (7, 5)].map(|chs| view(rows, (0, 9), chs)).to_vec();
+        assert_eq!(joined(channels), [view(rows, (0, 9), (0, 16))]);
+        // Strips that are split by channels, each at other channels.
+        let grid = [((0, 3), (0, 8)), ((0, 3), (8, 8)), ((3, 6), (0, 4)), ((3, 6), (4, 12))];
+        assert_eq!(
+            joined(grid.map(|(cols, chs)| view(rows, cols, chs)).to_vec()),
+            [view(rows, (0, 9), (0, 16))]
+        );
+    }
+
+    #[test]
+    fn other_boxes_stay_what_they_are() {
+        let apart = [
+            // Neither of as many columns as the next, nor of the same rows, nor without a gap, nor without a common part.
+            vec![view((0, 4), (0, 9), (0, 8)), view((0, 4), (0, 8), (8, 8))],
+            vec![view((0, 4), (0, 9), (0, 8)), view((1, 4), (0, 9), (8, 8))],
+            vec![view((0, 4), (0, 9), (0, 8)), view((0, 4), (0, 9), (9, 8))],
+            vec![view((0, 4), (0, 9), (0, 8)), view((0, 4), (0, 9), (7, 8))],
+        ];
+        for boxes in apart {
+            let mut kept = joined(boxes.clone());
+            kept.sort_unstable_by_key(|b| b.ch0);
+            assert_eq!(kept, boxes);
+        }
+    }
 }
