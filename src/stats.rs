@@ -1,11 +1,15 @@
 //! The statistics that `--stats` writes: stable keys, documented here and in the README.
 
+mod phases;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use strata_isa_spec::timed::{EnergyUse, Timing};
+use strata_isa_spec::timed::{DmaTime, EnergyUse, TimeUse, Timing};
 use strata_passes::plan::DramBytes;
+
+pub use self::phases::{PartitionStats, PhaseStats, StageStats};
 
 /// Everything known of one compile, and of one simulated run if there was one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -179,6 +183,15 @@ pub struct SimulatedStats {
     pub dram_bytes: DramBytes,
     /// Energy.
     pub energy_pj: EnergyStats,
+    /// What the array spends its time on, in cycles of a cluster.
+    #[serde(default)]
+    pub array: TimeUse,
+    /// What the queues of the DMA engine spend their time on, in cycles.
+    #[serde(default)]
+    pub dma: DmaTime,
+    /// Each phase, where it was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseStats>,
 }
 
 /// What compiling took.
@@ -283,6 +296,9 @@ impl SimulatedStats {
         self.frames_per_second = frames_per_second(clock_hz, self.cycles);
         add_bytes(&mut self.dram_bytes, &next.dram_bytes);
         self.energy_pj.add(&next.energy_pj);
+        self.array.add(&next.array, 1);
+        self.dma.add(&next.dma);
+        self.phases.extend_from_slice(&next.phases);
     }
 
     /// The figures of a simulation. `compulsory` is what no plan can avoid.
@@ -302,6 +318,9 @@ impl SimulatedStats {
                 compulsory,
             },
             energy_pj: EnergyStats::from(timing.energy_pj),
+            array: timing.array,
+            dma: timing.dma,
+            phases: Vec::new(),
         }
     }
 }

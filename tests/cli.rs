@@ -203,6 +203,59 @@ fn statistics_have_the_documented_keys() {
     assert!(compile["compile"]["seconds_by_pass"].is_object());
     assert!(run["simulated"]["cycles"].as_u64().is_some_and(|cycles| cycles > 0));
     assert!(run["simulated"]["mac_utilisation"].is_number());
+    assert!(compile["simulated"]["array"].is_object() && compile["simulated"]["phases"].is_null());
+    times_add_up(&run["simulated"]);
+}
+
+/// The times of the array and the queues add up to the whole, and those of each phase to its cycles.
+fn times_add_up(simulated: &serde_json::Value) {
+    const KEYS: [&str; 8] = [
+        "configuring",
+        "busy",
+        "switching",
+        "stalled_input",
+        "stalled_output",
+        "stalled_weights",
+        "waiting_turn",
+        "idle",
+    ];
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let sum = |times: &serde_json::Value| KEYS.map(|key| number(&times[key])).into_iter().sum::<u64>();
+    let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
+    let cycles = number(&simulated["cycles"]);
+    assert_eq!(sum(&simulated["array"]), 64 * cycles);
+    let mut all = 0;
+    for phase in list(&simulated["phases"]) {
+        for times in [list(&phase["stages"]), list(&phase["partitions"])].concat() {
+            assert_eq!(sum(&times), number(&phase["cycles"]), "{times}");
+        }
+        let named =
+            list(&phase["stages"]).iter().all(|stage| stage["name"] != "" && stage["head"].is_string());
+        assert!(named && list(&phase["partitions"]).iter().all(|part| number(&part["clusters"]) > 0));
+        all += number(&phase["cycles"]);
+    }
+    assert_eq!(all, cycles);
+    for queue in ["load", "store", "weights"] {
+        assert_eq!(sum(&simulated["dma"][queue]), cycles, "{queue}");
+    }
+}
+
+#[test]
+fn timing_says_what_array_and_queues_wait_for() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--quiet"]);
+    let (text, _) = scratch.ends(0, &["run", "net.strata", "--timing"]);
+    for row in ["array, by clusters", "DMA loads", "DMA stores", "DMA weights"] {
+        let line = text.lines().find(|line| line.starts_with(row)).unwrap_or_else(|| panic!("{row}: {text}"));
+        let shares = line[row.len()..].split('%').filter_map(|share| share.trim().parse::<f64>().ok());
+        let shares: Vec<f64> = shares.collect();
+        assert_eq!(shares.len(), 8, "{line}");
+        assert!((shares.iter().sum::<f64>() - 100.0).abs() < 0.5, "{line}");
+    }
+    scratch.ends(0, &["report", "net.strata", "-o", "page.html"]);
+    let page = std::fs::read_to_string(scratch.path("page.html")).expect("the page is there");
+    assert!(page.contains("partition 0, clusters:") && page.contains("DMA stores"), "{page}");
 }
 
 #[test]

@@ -8,53 +8,42 @@
 //! have not begun, so that prefetching does not stall the phase that runs. A weight load is served in bursts of
 //! [`BURST_BYTES`], so that it does not block the channel.
 //!
+//! The time of every stage, partition and DMA queue is accounted for to the cycle; see [`TimeUse`].
+//!
 //! Not modelled: bank conflicts, refresh, and the row-buffer state of DRAM.
 
+mod account;
+
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::account::{DmaTime, TimeUse};
+use self::account::{Meter, Queue, State};
 use crate::dataflow::{Blocked, Flow};
 use crate::inst::Head;
 use crate::interp::tables;
-use crate::program::{Program, SegmentKind};
+use crate::program::{Program, SegmentKind, Stage};
 use crate::target::Target;
 use crate::timing::{Work, dram_cycles, step_cycles};
 
 /// Bytes of a weight load that the DRAM channel serves before it looks for rows again.
 pub const BURST_BYTES: u64 = 4096;
 
-/// What a stage spent its phase on, in cycles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StageTime {
-    /// Computing or transferring.
-    pub busy: u64,
-    /// Waiting for input rows.
-    pub stalled_input: u64,
-    /// Waiting for room in the output ring.
-    pub stalled_output: u64,
-    /// Waiting for weights.
-    pub stalled_weights: u64,
-    /// Waiting for its turn on the partition or on DRAM.
-    pub waiting_turn: u64,
-    /// Changing over to this stage.
-    pub switching: u64,
-    /// After its last row.
-    pub idle: u64,
-}
-
-/// A phase's times.
+/// A phase's times. What is said of each stage, partition and queue adds up to the phase's cycles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhaseTime {
     /// Cycle at which the phase begins.
     pub start: u64,
     /// Cycles from begin to the last row, reconfiguration included.
     pub cycles: u64,
-    /// Cycles that DRAM was busy during the phase.
-    pub dram_busy: u64,
     /// Each stage.
-    pub stages: Vec<StageTime>,
+    pub stages: Vec<TimeUse>,
+    /// Each partition of the array.
+    pub partitions: Vec<TimeUse>,
+    /// The queues of the DMA engine.
+    pub dma: DmaTime,
 }
 
 /// DRAM bytes by purpose.
@@ -105,6 +94,11 @@ pub struct Timing {
     pub dram_bytes: Traffic,
     /// Energy.
     pub energy_pj: EnergyUse,
+    /// The whole array, in cycles of a cluster: partitions by their clusters, clusters of none as idle. Adds up to `cycles`
+    /// times the target's clusters.
+    pub array: TimeUse,
+    /// The queues of the DMA engine, of all phases. Each adds up to `cycles`.
+    pub dma: DmaTime,
     /// Each phase.
     pub phases: Vec<PhaseTime>,
 }
@@ -195,6 +189,16 @@ pub fn simulate(program: &Program, target: &Target) -> Timing {
         now = phase.start + phase.cycles;
         phases.push(phase);
     }
+    let clusters = u64::from(target.array.clusters);
+    let (mut array, mut dma) = (TimeUse::default(), DmaTime::default());
+    for (phase, time) in program.phases.iter().zip(&phases) {
+        for (&owned, spent) in phase.partitions.iter().zip(&time.partitions) {
+            array.add(spent, u64::from(owned));
+        }
+        let owned: u64 = phase.partitions.iter().map(|&owned| u64::from(owned)).sum();
+        array.idle += clusters.saturating_sub(owned) * time.cycles;
+        dma.add(&time.dma);
+    }
     let macs = performed_macs(program);
     let room = now as f64 * target.macs() as f64;
     Timing {
@@ -203,6 +207,8 @@ pub fn simulate(program: &Program, target: &Target) -> Timing {
         mac_utilisation: if now == 0 { 0.0 } else { macs as f64 / room },
         dram_bytes: traffic(program),
         energy_pj: energy(program, target),
+        array,
+        dma,
         phases,
     }
 }
@@ -211,7 +217,7 @@ pub fn simulate(program: &Program, target: &Target) -> Timing {
 #[derive(Default)]
 struct LoadQueue {
     /// Bytes of each queued load that are still to be requested, in order.
-    requested: std::collections::VecDeque<u64>,
+    requested: VecDeque<u64>,
     /// Loads whose last byte has arrived.
     complete: u32,
     /// Cycle from which the DRAM channel is free.
@@ -233,32 +239,39 @@ struct Simulation<'a> {
     /// Stages that are in a step.
     running: Vec<bool>,
     /// DMA rows that wait for the channel, in request order.
-    rows: std::collections::VecDeque<usize>,
+    rows: VecDeque<usize>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
     cycles: Vec<u64>,
     row_bytes: Vec<u64>,
-    time: Vec<StageTime>,
-    since: Vec<u64>,
-    why: Vec<Wait>,
-    dram_busy: u64,
-    dram_serving: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    None,
-    Input,
-    Output,
-    Weights,
-    Turn,
+    /// Each stage, partition and queue.
+    stages: Vec<Meter>,
+    partitions: Vec<Meter>,
+    queues: [Meter; 3],
+    /// The stages that each partition and each queue runs.
+    of_partition: Vec<Vec<usize>>,
+    of_queue: [Vec<usize>; 3],
+    /// Rows and bursts of each queue that were asked for and have not arrived.
+    under_way: [usize; 3],
+    /// The queue that the DRAM channel serves; it is busy without one while a transfer of the phase before ends.
+    serving: Option<Queue>,
+    dram_busy: bool,
 }
 
 impl<'a> Simulation<'a> {
     fn new(program: &'a Program, target: &'a Target, index: usize, now: u64) -> Self {
         let phase = &program.phases[index];
         let n = phase.stages.len();
-        let begin = now + u64::from(target.switch.phase_cycles);
+        let configuring = u64::from(target.switch.phase_cycles);
+        let queue_of = |stage: &Stage| Queue::of(&stage.code.head);
+        let of_partition = (0..phase.partitions.len()).map(|partition| {
+            let owned = |&s: &usize| {
+                queue_of(&phase.stages[s]).is_none() && phase.stages[s].partition as usize == partition
+            };
+            (0..n).filter(owned).collect()
+        });
+        let of_queue =
+            |queue| (0..n).filter(|&s| queue_of(&phase.stages[s]) == Some(queue)).collect::<Vec<_>>();
         let cycles = phase.stages.iter().map(|s| step_cycles(target, &s.code.work(), &s.mapping)).collect();
         let row_bytes = phase.stages.iter().map(|s| {
             let stream = match &s.code.head {
@@ -273,21 +286,26 @@ impl<'a> Simulation<'a> {
             target,
             index,
             flow: Flow::new(program, phase),
-            now: begin,
+            now,
             start: now,
             turned_to: vec![None; phase.partitions.len()],
             partition_busy: vec![false; phase.partitions.len()],
             running: vec![false; n],
-            rows: std::collections::VecDeque::new(),
+            rows: VecDeque::new(),
             events: BinaryHeap::new(),
             order: 0,
             cycles,
             row_bytes: row_bytes.collect(),
-            time: vec![StageTime::default(); n],
-            since: vec![begin; n],
-            why: vec![Wait::None; n],
-            dram_busy: 0,
-            dram_serving: false,
+            stages: vec![Meter::new(now, configuring); n],
+            partitions: vec![Meter::new(now, configuring); phase.partitions.len()],
+            // Reconfiguration does not stop the DMA engine: what was queued goes on in it.
+            queues: Queue::ALL
+                .map(|queue| Meter::new(now, if queue == Queue::Weights { 0 } else { configuring })),
+            of_partition: of_partition.collect(),
+            of_queue: Queue::ALL.map(of_queue),
+            under_way: [0; 3],
+            serving: None,
+            dram_busy: false,
         }
     }
 
@@ -298,21 +316,24 @@ impl<'a> Simulation<'a> {
 
     fn run(mut self, queue: &mut LoadQueue) -> PhaseTime {
         let phase = &self.program.phases[self.index];
-        // Reconfiguration does not stop the DMA engine: what was queued goes on in it.
         queue.requested.extend(phase.loads.iter().map(|l| u64::from(l.bytes)));
         for (cycle, last) in std::mem::take(&mut queue.in_flight) {
             self.at(cycle.max(self.start), Event::Burst(u64::from(last)));
+            self.under_way[Queue::Weights as usize] += 1;
         }
+        // Only a burst can still be in transfer: all rows of a phase arrive in it.
         let free = queue.dram_free.max(self.start);
-        self.dram_serving = true;
+        self.serving = (free > self.start).then_some(Queue::Weights);
+        self.dram_busy = true;
         self.at(free, Event::DramFree);
-        let begin = self.now;
+        let begin = self.start + u64::from(self.target.switch.phase_cycles);
         let mut dirty: Vec<usize> = (0..phase.stages.len()).collect();
         let mut began = false;
         loop {
             if began {
                 self.wake(&mut dirty, queue);
             }
+            self.observe(queue);
             if self.flow.finished() && !self.running.iter().any(|&r| r) {
                 break;
             }
@@ -322,26 +343,28 @@ impl<'a> Simulation<'a> {
                 began = true;
                 self.now = begin;
                 self.wake(&mut dirty, queue);
+                self.observe(queue);
             }
             self.now = cycle;
             match event {
                 Event::Step(stage) | Event::Row(stage) => {
                     self.running[stage] = false;
-                    if matches!(event, Event::Step(_)) {
-                        self.partition_busy[phase.stages[stage].partition as usize] = false;
+                    match Queue::of(&phase.stages[stage].code.head) {
+                        Some(queue) => self.under_way[queue as usize] -= 1,
+                        None => self.partition_busy[phase.stages[stage].partition as usize] = false,
                     }
                     self.flow.advance(stage);
-                    self.since[stage] = self.now;
                     dirty.push(stage);
                     dirty.extend(self.flow.neighbours(stage));
                     let partition = phase.stages[stage].partition;
                     dirty.extend((0..phase.stages.len()).filter(|&s| phase.stages[s].partition == partition));
                 }
                 Event::DramFree => {
-                    self.dram_serving = false;
+                    (self.dram_busy, self.serving) = (false, None);
                     self.serve(queue);
                 }
                 Event::Burst(last) => {
+                    self.under_way[Queue::Weights as usize] -= 1;
                     if last == 1 {
                         queue.complete += 1;
                         dirty.extend(0..phase.stages.len());
@@ -349,14 +372,12 @@ impl<'a> Simulation<'a> {
                 }
             }
             if !began && self.events.is_empty() {
+                self.observe(queue);
                 began = true;
                 self.now = self.now.max(begin);
             }
         }
         let end = self.now.max(begin);
-        for (stage, time) in self.time.iter_mut().enumerate() {
-            time.idle = end - self.since[stage];
-        }
         // Bursts under way go on in the next phase.
         while let Some(Reverse((cycle, _, event))) = self.events.pop() {
             match event {
@@ -365,11 +386,14 @@ impl<'a> Simulation<'a> {
                 Event::Step(_) | Event::Row(_) => {}
             }
         }
+        let until = |meters: Vec<Meter>| meters.into_iter().map(|meter| meter.until(end)).collect();
+        let [load, store, weights] = self.queues.map(|meter| meter.until(end));
         PhaseTime {
             start: self.start,
             cycles: end - self.start,
-            dram_busy: self.dram_busy,
-            stages: self.time,
+            stages: until(self.stages),
+            partitions: until(self.partitions),
+            dma: DmaTime { load, store, weights },
         }
     }
 
@@ -389,69 +413,77 @@ impl<'a> Simulation<'a> {
         for stage in ready {
             let blocked = self.flow.blocked(stage);
             let weights = phase.stages[stage].wait_loads > queue.complete;
-            let is_dma = matches!(phase.stages[stage].code.head, Head::DmaIn(_) | Head::DmaOut(_));
+            let dma = Queue::of(&phase.stages[stage].code.head);
             let partition = phase.stages[stage].partition as usize;
-            let wait = match blocked {
-                Some(Blocked::Finished) => continue,
-                Some(Blocked::Input { .. }) => Wait::Input,
-                Some(Blocked::Output { .. }) => Wait::Output,
-                None if weights => Wait::Weights,
-                None if !is_dma && self.partition_busy[partition] => Wait::Turn,
-                None => Wait::None,
+            let waits_for = match blocked {
+                Some(Blocked::Finished) => Some(State::Idle),
+                Some(Blocked::Input { .. }) => Some(State::Input),
+                Some(Blocked::Output { .. }) => Some(State::Output),
+                None if weights => Some(State::Weights),
+                None if dma.is_none() && self.partition_busy[partition] => Some(State::Turn),
+                None => None,
             };
-            self.account(stage);
-            self.why[stage] = wait;
-            if wait != Wait::None {
+            if let Some(state) = waits_for {
+                self.stages[stage].turn_to(self.now, state);
                 continue;
             }
             self.running[stage] = true;
-            if is_dma {
-                self.why[stage] = Wait::Turn;
+            if let Some(dma) = dma {
+                self.stages[stage].turn_to(self.now, State::Turn);
+                self.under_way[dma as usize] += 1;
                 self.rows.push_back(stage);
                 self.serve(queue);
                 continue;
             }
-            let switch = match self.turned_to[partition] {
+            let switching = match self.turned_to[partition] {
                 Some(last) if last != stage => u64::from(self.target.switch.stage_cycles),
                 _ => 0,
             };
             self.turned_to[partition] = Some(stage);
             self.partition_busy[partition] = true;
-            self.time[stage].switching += switch;
-            self.time[stage].busy += self.cycles[stage];
-            self.at(self.now + switch + self.cycles[stage], Event::Step(stage));
+            let step = TimeUse { busy: self.cycles[stage], switching, ..TimeUse::default() };
+            self.stages[stage].spend(self.now, &step);
+            self.partitions[partition].spend(self.now, &step);
+            self.at(self.now + step.total(), Event::Step(stage));
         }
     }
 
-    /// Books the time since the last change of a stage that is not in a step.
-    fn account(&mut self, stage: usize) {
-        let spent = self.now - self.since[stage];
-        self.since[stage] = self.now;
-        let time = &mut self.time[stage];
-        match self.why[stage] {
-            Wait::None => {}
-            Wait::Input => time.stalled_input += spent,
-            Wait::Output => time.stalled_output += spent,
-            Wait::Weights => time.stalled_weights += spent,
-            Wait::Turn => time.waiting_turn += spent,
+    /// Tells partitions and queues what they do now.
+    fn observe(&mut self, queue: &LoadQueue) {
+        for (partition, stages) in self.of_partition.iter().enumerate() {
+            if !self.partition_busy[partition] {
+                let state = waits_for(&self.stages, stages);
+                self.partitions[partition].turn_to(self.now, state);
+            }
+        }
+        for kind in Queue::ALL {
+            let asked = kind == Queue::Weights && !queue.requested.is_empty();
+            let state = if self.serving == Some(kind) {
+                State::Busy
+            } else if asked || self.under_way[kind as usize] > 0 {
+                State::Turn
+            } else {
+                waits_for(&self.stages, &self.of_queue[kind as usize])
+            };
+            self.queues[kind as usize].turn_to(self.now, state);
         }
     }
 
     /// Gives the free DRAM channel its next transfer: a row if one waits, else a burst of weights.
     fn serve(&mut self, queue: &mut LoadQueue) {
-        if self.dram_serving {
+        if self.dram_busy {
             return;
         }
         let latency = u64::from(self.target.dram.latency_cycles);
         let took = if let Some(stage) = self.rows.pop_front() {
-            self.account(stage);
-            let took = dram_cycles(self.target, self.row_bytes[stage]);
-            self.time[stage].busy += took;
-            self.why[stage] = Wait::None;
+            let busy = dram_cycles(self.target, self.row_bytes[stage]);
             // The engine asks for a stream's rows ahead, so that the latency is paid once a stage.
-            let first = self.flow.done(stage) == 0;
-            self.at(self.now + took + if first { latency } else { 0 }, Event::Row(stage));
-            took
+            let waiting_turn = if self.flow.done(stage) == 0 { latency } else { 0 };
+            let row = TimeUse { busy, waiting_turn, ..TimeUse::default() };
+            self.stages[stage].spend(self.now, &row);
+            self.serving = Queue::of(&self.program.phases[self.index].stages[stage].code.head);
+            self.at(self.now + row.total(), Event::Row(stage));
+            busy
         } else if let Some(left) = queue.requested.front_mut() {
             let bytes = (*left).min(BURST_BYTES);
             *left -= bytes;
@@ -460,13 +492,23 @@ impl<'a> Simulation<'a> {
                 queue.requested.pop_front();
             }
             let took = dram_cycles(self.target, bytes);
+            self.serving = Some(Queue::Weights);
+            self.under_way[Queue::Weights as usize] += 1;
             self.at(self.now + took + latency, Event::Burst(u64::from(last)));
             took
         } else {
             return;
         };
-        self.dram_serving = true;
-        self.dram_busy += took;
+        self.dram_busy = true;
         self.at(self.now + took, Event::DramFree);
     }
+}
+
+/// What stages none of which is in a step wait for together; see [`TimeUse`].
+fn waits_for(meters: &[Meter], stages: &[usize]) -> State {
+    let states = || stages.iter().map(|&stage| meters[stage].state());
+    if states().any(|state| state == State::Weights) {
+        return State::Weights;
+    }
+    states().rev().find(|state| *state != State::Idle).unwrap_or(State::Idle)
 }

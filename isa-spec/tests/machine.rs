@@ -1,6 +1,7 @@
 //! The machine from outside: codec, assembler, bundle, verifier and both interpreters on a small hand-written program.
 
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part};
+use strata_isa_spec::timed::TimeUse;
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, codec, interp, timed};
 
@@ -81,6 +82,36 @@ fn time_and_traffic_are_those_of_the_formulas() {
     // The convolution: 4 rows of 4 pixels, one channel block, one reduction step.
     assert_eq!(stages[1].busy, 4 * 4);
     assert_eq!(timing.phases.iter().map(|p| p.cycles).sum::<u64>(), timing.cycles);
+}
+
+/// The phase takes 1067 cycles of configuration and 227 of work: a row arrives after a cycle of transfer and 107 of latency.
+#[test]
+fn every_cycle_is_accounted_for() {
+    let timing = timed::simulate(&program(), &target());
+    let [phase] = &timing.phases[..] else { panic!("there is one phase") };
+    let configured = TimeUse { configuring: 1067, ..TimeUse::default() };
+    let convolution = TimeUse { busy: 16, stalled_input: 108, stalled_output: 1, idle: 102, ..configured };
+    let pool = TimeUse { busy: 2, stalled_input: 124, stalled_output: 100, idle: 1, ..configured };
+    assert_eq!(phase.partitions, [convolution, pool]);
+    assert_eq!((phase.stages[1], phase.stages[2]), (convolution, pool));
+    let load = TimeUse { busy: 4, stalled_output: 6, waiting_turn: 107, idle: 110, ..configured };
+    let store = TimeUse { busy: 2, stalled_input: 118, waiting_turn: 107, ..configured };
+    assert_eq!((phase.dma.load, phase.dma.store), (load, store));
+    assert_eq!((phase.stages[0], phase.stages[3]), (load, store));
+    // The weights come while the machine is configured.
+    let weights = TimeUse { busy: 4, waiting_turn: 107, idle: 1294 - 111, ..TimeUse::default() };
+    assert_eq!(phase.dma.weights, weights);
+    assert_eq!((phase.cycles, timing.dma, phase.dma.dram_busy()), (1294, phase.dma, 4 + 2 + 4));
+    // Two of 64 clusters are in use.
+    let array = TimeUse {
+        configuring: 2 * 1067,
+        busy: 16 + 2,
+        stalled_input: 108 + 124,
+        stalled_output: 1 + 100,
+        idle: 102 + 1 + 62 * 1294,
+        ..TimeUse::default()
+    };
+    assert_eq!(timing.array, array);
 }
 
 fn broken(edit: impl FnOnce(&mut Program)) -> Vec<Rule> {

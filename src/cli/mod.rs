@@ -29,6 +29,7 @@ mod quantise;
 mod report;
 mod run;
 mod tables;
+mod times;
 mod zoo;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use maud::{DOCTYPE, html};
 use strata_isa_spec::bundle::Bundle;
+use strata_isa_spec::timed::TimeUse;
 use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Head, timed};
 
@@ -11,6 +12,7 @@ use super::console::Console;
 use super::failure::Failure;
 use super::model;
 use super::tables::{count, host_text, megabytes, percent, plan_lines, row, show, table};
+use super::times::{parts, queues};
 use crate::io::write_atomic;
 use crate::stats::{SimulatedStats, Stats};
 
@@ -119,37 +121,48 @@ fn phases(subject: &Subject) -> maud::Markup {
         h2 { (title) }
         @if let Some(host) = &subject.stats.host { pre { (host_text(host)) } }
         p.key {
-            "What stages spend a phase on:"
+            "What stages, partitions and queues spend a phase on:"
             span.busy {} "busy" span.input {} "waiting for input" span.output {} "for room" span.weights {} "for weights"
-            span.turn {} "for their turn, and changing over"
+            span.turn {} "for their turn, changing over and being configured"
         }
         @for (at, (names, phase, time)) in phases.enumerate() {
             h3 { "Phase " (at) ": " (count(time.cycles)) " cycles, "
                 (percent(time.cycles as f64 / cycles.max(1) as f64)) " of the inference" }
             @let loaded: u64 = phase.loads.iter().map(|load| u64::from(load.bytes)).sum();
             p { "Loads " (megabytes(loaded)) " of weights; DRAM is busy for "
-                (percent(time.dram_busy as f64 / time.cycles.max(1) as f64)) " of the phase." }
+                (percent(time.dma.dram_busy() as f64 / time.cycles.max(1) as f64)) " of the phase." }
+            table {
+                tr { th { "of the machine" } th { "time" } th { "busy" } }
+                @for (at, (clusters, spent)) in phase.partitions.iter().zip(&time.partitions).enumerate() {
+                    tr { td { "partition " (at) ", clusters: " (clusters) } (spent_on(spent)) }
+                }
+                @for (what, spent) in queues(&time.dma) {
+                    tr { td { (what) } (spent_on(spent)) }
+                }
+            }
             table {
                 tr { th { "stage" } th { "what" } th { "rows" } th { "MACs" } th { "time" } th { "busy" } }
                 @for (stage, spent) in phase.stages.iter().zip(&time.stages) {
-                    @let share = |cycles: u64| format!("width:{:.1}%", 100.0 * cycles as f64 / time.cycles.max(1) as f64);
                     @let is_dma = matches!(stage.code.head, Head::DmaIn(_) | Head::DmaOut(_));
                     tr {
                         td { (names.get(stage.source as usize).map_or("", String::as_str)) }
                         td { (stage.code.head.mnemonic()) }
                         td { @if !is_dma { (stage.code.out.rows) } }
                         td { @if !is_dma { (count(stage.code.macs_direct())) } }
-                        td { div.bar {
-                            div.busy style=(share(spent.busy)) {}
-                            div.input style=(share(spent.stalled_input)) {}
-                            div.output style=(share(spent.stalled_output)) {}
-                            div.weights style=(share(spent.stalled_weights)) {}
-                            div.turn style=(share(spent.waiting_turn + spent.switching)) {}
-                        } }
-                        td { (percent(spent.busy as f64 / time.cycles.max(1) as f64)) }
+                        (spent_on(spent))
                     }
                 }
             }
         }
+    }
+}
+
+/// Two cells: a bar of what something spends a phase on, and how much of it it is busy.
+fn spent_on(spent: &TimeUse) -> maud::Markup {
+    html! {
+        td { div.bar {
+            @for (class, share) in parts(spent) { div class=(class) style=(format!("width:{share:.1}%")) {} }
+        } }
+        td { (percent(spent.busy as f64 / spent.total().max(1) as f64)) }
     }
 }

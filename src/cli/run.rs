@@ -12,10 +12,11 @@ use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::tables::{count, megabytes, millijoules, percent, row, show, table, words};
+use super::times::show_times;
 use crate::evaluate;
 use crate::io::{Array, file_stem, write_atomic};
 use crate::session::{self, Session};
-use crate::stats::SimulatedStats;
+use crate::stats::{PhaseStats, SimulatedStats};
 
 /// Run a bundle on the interpreter, or a model on the evaluator
 ///
@@ -96,14 +97,17 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
     if args.timing {
         let progress = console.progress(None);
         progress.step("simulating");
-        let programs = session.bundle().machines().map(|machine| &machine.program);
-        let timings: Vec<_> = programs.map(|program| timed::simulate(program, &manifest.target)).collect();
+        let machines = || session.bundle().machines();
+        let timings: Vec<_> =
+            machines().map(|machine| timed::simulate(&machine.program, &manifest.target)).collect();
         drop(progress);
         let compulsory = written.get("plan").and_then(|p| p.pointer("/dram_bytes/compulsory")?.as_u64());
         let clock = manifest.target.array.clock_hz;
         let simulated = SimulatedStats::of_all(&timings, clock, compulsory.unwrap_or_default());
-        let simulated = simulated.ok_or_else(|| Failure::failed("the bundle holds no program"))?;
-        console.summary(&show_timing(&simulated))?;
+        let mut simulated = simulated.ok_or_else(|| Failure::failed("the bundle holds no program"))?;
+        simulated.phases =
+            machines().zip(&timings).flat_map(|(machine, timing)| PhaseStats::of(machine, timing)).collect();
+        console.summary(&format!("{}\n{}", show_timing(&simulated), show_times(&simulated)))?;
         written.insert("simulated".to_owned(), serde_json::to_value(&simulated).map_err(Failure::failed)?);
     }
     if let Some(path) = &args.stats {

@@ -17,11 +17,28 @@ import natural
 import ocr
 import operators
 import quantised
+import targets
 import tosa_suite
 import vectors
 from harness import Failed, Skipped
 
-MODULES = [dumps, bits, natural, floats, detect, classify, ocr, bad_input, vectors, quantised, operators, tosa_suite, accuracy, headline]
+MODULES = [
+    dumps,
+    bits,
+    natural,
+    targets,
+    floats,
+    detect,
+    classify,
+    ocr,
+    bad_input,
+    vectors,
+    quantised,
+    operators,
+    tosa_suite,
+    accuracy,
+    headline,
+]
 
 
 def outcome(check):

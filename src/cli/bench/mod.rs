@@ -5,7 +5,7 @@
 //! | [`subject`] | networks, quantised once and planned many times |
 //! | [`reference`] | figures of an independent model |
 //! | [`plans`] | `strata bench plans`: networks at many sizes of SRAM beside those figures |
-//! | [`targets`] | the zoo on every preset |
+//! | [`targets`] | `strata bench targets`: the zoo on every preset |
 //! | [`planner`] | `strata bench planner`: time and memory of planning as graphs grow |
 //! | [`synthetic`] | graphs of any size |
 //! | [`plot`] | drawings of growth |
@@ -37,6 +37,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Plans(plans::Args),
+    Targets(targets::Args),
     Planner(planner::Args),
 }
 
@@ -44,6 +45,7 @@ enum What {
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match &args.what {
         What::Plans(args) => plans::run(args, console),
+        What::Targets(args) => targets::run(args, console),
         What::Planner(args) => planner::run(args, console),
     }
 }

@@ -9,7 +9,6 @@ use strata_passes::rewrite::Families;
 use super::page::{Table, mb};
 use super::reference::{self, Row};
 use super::subject::Subject;
-use super::targets;
 use crate::cli::console::{Console, Progress};
 use crate::cli::failure::Failure;
 use crate::io::write_atomic;
@@ -29,12 +28,6 @@ pub(super) struct Args {
     /// Only this size of activation SRAM; may be repeated
     #[arg(long, value_name = "MIB")]
     sram: Vec<f64>,
-    /// Plan the zoo on every preset target too, at the networks' usual sizes
-    #[arg(long)]
-    targets: bool,
-    /// Leave the reference out
-    #[arg(long, requires = "targets")]
-    no_reference: bool,
     /// Write all figures as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -98,10 +91,7 @@ impl From<&Row> for Figures {
 /// All that the command found.
 #[derive(Debug, Default, Serialize)]
 struct Found {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     reference: Vec<Line>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    targets: Vec<targets::Line>,
 }
 
 /// Runs the command.
@@ -115,10 +105,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         .iter()
         .filter(|row| is_wanted(&row.network, &format!("{}x{}", row.size.0, row.size.1)))
         .filter(|row| args.sram.is_empty() || args.sram.contains(&row.activation_mib))
-        .filter(|_| !args.no_reference)
         .collect();
-    let networks = if args.targets { targets::networks(&is_wanted) } else { Vec::new() };
-    if rows.is_empty() && networks.is_empty() {
+    if rows.is_empty() {
         let known: std::collections::BTreeSet<&str> = all.iter().map(|row| &*row.network).collect();
         let known: Vec<&str> = known.into_iter().collect();
         return Err(Failure::Usage(format!(
@@ -154,10 +142,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         });
     }
     drop(subject);
-    found.targets = targets::lines(&networks, &progress)?;
     drop(progress);
 
-    let text = sections(&found);
+    let text = beside_reference(&found.reference);
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&found).map_err(Failure::failed)?;
         write_atomic(path, format!("{json}\n").as_bytes())?;
@@ -228,18 +215,7 @@ fn verdict(ours: &Ours, row: &Row) -> Verdict {
 }
 
 const PREFACE: &str = "# Plans\n\n\
-    Made by `strata bench plans --targets --write docs/plans.md`; do not edit.\n\n";
-
-fn sections(found: &Found) -> String {
-    let mut parts = Vec::new();
-    if !found.reference.is_empty() {
-        parts.push(beside_reference(&found.reference));
-    }
-    if !found.targets.is_empty() {
-        parts.push(targets::section(&found.targets));
-    }
-    parts.join("\n")
-}
+    Made by `strata bench plans --write docs/plans.md`; do not edit.\n\n";
 
 fn beside_reference(lines: &[Line]) -> String {
     let mut table = Table::new(&[

@@ -1,4 +1,7 @@
-//! The zoo on every preset: how far plans are from their bounds, and predictions from the timed interpreter.
+//! `strata bench targets`: the zoo on every preset, how far plans are from their bounds, and predictions from the timed
+//! interpreter.
+
+use std::path::PathBuf;
 
 use serde::Serialize;
 use strata_frontend::zoo::ZooModel;
@@ -7,14 +10,36 @@ use strata_passes::rewrite::Families;
 
 use super::page::{Table, change, mb};
 use super::subject::Subject;
-use crate::cli::console::Progress;
+use crate::cli::console::{Console, Progress};
 use crate::cli::failure::Failure;
 use crate::cli::tables::count;
+use crate::io::write_atomic;
 use crate::{Mode, Objective};
+
+/// Plan the zoo on every preset target, at the networks' usual sizes
+///
+/// For each network and target: a plan for least latency and one for least traffic, their gaps to their bounds, and how far
+/// predicted cycles are from the timed interpreter's. A network that has no plan on a target is a row that says why. Files are
+/// written anew after each row, so that what was found stays when the command is stopped.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only this network, such as unet; may be repeated
+    #[arg(long, value_name = "NET")]
+    only: Vec<String>,
+    /// Only this target; may be repeated
+    #[arg(long, value_name = "NAME")]
+    target: Vec<String>,
+    /// Write all figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the table as a page of Markdown
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+}
 
 /// A network on a target.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Line {
+struct Line {
     target: String,
     network: String,
     /// The plans, or why there are none.
@@ -33,50 +58,81 @@ struct Plan {
     phases: u64,
     predicted_cycles: u64,
     simulated_cycles: u64,
+    /// What the search went by.
+    estimated_cycles: u64,
+    frames_per_second: f64,
     dram_bytes: u64,
     gap: f64,
     proven_optimal: bool,
 }
 
-/// The networks of the zoo that are wanted.
-pub(super) fn networks(is_wanted: &dyn Fn(&str, &str) -> bool) -> Vec<ZooModel> {
-    let wanted = |model: &ZooModel| {
-        let (width, height) = model.default_size();
-        is_wanted(model.name(), &format!("{width}x{height}"))
-    };
-    ZooModel::ALL.into_iter().filter(wanted).collect()
-}
-
-/// Plans networks on all presets, for latency and for traffic; target by target.
-///
-/// # Errors
-/// If a network cannot be made. One that does not fit a target is a line that says so.
-pub(super) fn lines(networks: &[ZooModel], progress: &Progress<'_>) -> Result<Vec<Line>, Failure> {
-    let names: Vec<&str> = Target::presets().collect();
+/// Runs the command.
+pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    let networks = wanted(&args.only, &ZooModel::names()).map_err(Failure::Usage)?;
+    let targets = wanted(&args.target, &Target::presets().collect::<Vec<_>>()).map_err(Failure::Usage)?;
+    let progress = console.progress(None);
     let mut lines = Vec::new();
-    for model in networks {
-        let subject = Subject::zoo(model.name(), model.default_size(), progress)?;
-        for name in &names {
-            progress.step(&format!("{} on {name}", subject.name));
-            let target = Target::preset(name, &[])?;
-            let outcome = match both(&subject, &target) {
-                Ok((latency, traffic)) => Outcome::Planned { latency, traffic },
-                Err(failure) => Outcome::Refused(failure.to_string()),
-            };
-            lines.push(Line { target: (*name).to_owned(), network: subject.name.clone(), outcome });
+    for network in networks {
+        let model = ZooModel::ALL.into_iter().find(|model| model.name() == network);
+        let size = model.expect("the name is one of the zoo's").default_size();
+        let subject = Subject::zoo(network, size, &progress)?;
+        for &name in &targets {
+            lines.push(line(&subject, name, &progress)?);
+            lines.sort_by_key(|line: &Line| targets.iter().position(|target| *target == line.target));
+            write(args, &lines)?;
         }
     }
-    lines.sort_by_key(|line| names.iter().position(|name| *name == line.target));
-    Ok(lines)
+    drop(progress);
+    match &args.write {
+        Some(path) => console.summary(&format!("wrote {}\n", path.display())),
+        None => console.print(&section(&lines)),
+    }
+}
+
+/// Those of some names that were asked for, in their own order; all if none was.
+fn wanted<'a>(asked: &[String], known: &[&'a str]) -> Result<Vec<&'a str>, String> {
+    let unknown: Vec<&str> = asked.iter().map(String::as_str).filter(|name| !known.contains(name)).collect();
+    if !unknown.is_empty() {
+        return Err(format!("there is no {}; there are {}", unknown.join(", "), known.join(", ")));
+    }
+    let is_asked = |name: &&&str| asked.is_empty() || asked.iter().any(|other| other == **name);
+    Ok(known.iter().filter(is_asked).copied().collect())
+}
+
+/// Plans a network on a preset.
+fn line(subject: &Subject, name: &str, progress: &Progress<'_>) -> Result<Line, Failure> {
+    progress.step(&format!("{} on {name}", subject.name));
+    let target = Target::preset(name, &[])?;
+    let outcome = match both(subject, &target) {
+        Ok((latency, traffic)) => Outcome::Planned { latency, traffic },
+        Err(failure) => Outcome::Refused(failure.to_string()),
+    };
+    Ok(Line { target: name.to_owned(), network: subject.name.clone(), outcome })
+}
+
+fn write(args: &Args, lines: &[Line]) -> Result<(), Failure> {
+    if let Some(path) = &args.json {
+        let json = serde_json::to_string_pretty(lines).map_err(Failure::failed)?;
+        write_atomic(path, format!("{json}\n").as_bytes())?;
+    }
+    if let Some(path) = &args.write {
+        write_atomic(path, format!("{PREFACE}{}", section(lines)).as_bytes())?;
+    }
+    Ok(())
 }
 
 fn both(subject: &Subject, target: &Target) -> Result<(Plan, Plan), Failure> {
     let plan = |objective| -> Result<Plan, Failure> {
-        let stats = subject.compile(target, (Mode::Multi, objective), &Families::default())?.stats;
+        let compiled = subject.compile(target, (Mode::Multi, objective), &Families::default())?;
+        let estimated_cycles = compiled.plans.iter().map(|(plan, _)| plan.search_cycles).sum();
+        let stats = compiled.stats;
+        let simulated = stats.simulated.unwrap_or_default();
         Ok(Plan {
             phases: stats.plan.phases,
             predicted_cycles: stats.plan.cycles,
-            simulated_cycles: stats.simulated.map_or(0, |simulated| simulated.cycles),
+            simulated_cycles: simulated.cycles,
+            estimated_cycles,
+            frames_per_second: simulated.frames_per_second,
             dram_bytes: stats.plan.dram_bytes.total,
             gap: stats.plan.gap,
             proven_optimal: stats.plan.proven_optimal,
@@ -85,8 +141,11 @@ fn both(subject: &Subject, target: &Target) -> Result<(Plan, Plan), Failure> {
     Ok((plan(Objective::Latency)?, plan(Objective::Traffic)?))
 }
 
-/// The section of the page.
-pub(super) fn section(lines: &[Line]) -> String {
+const PREFACE: &str = "# The zoo on every target\n\n\
+    Made by `strata bench targets --write docs/targets.md`; do not edit.\n\n";
+
+/// The page below its title.
+fn section(lines: &[Line]) -> String {
     let mut table = Table::new(&[
         "network",
         "target",
@@ -94,6 +153,8 @@ pub(super) fn section(lines: &[Line]) -> String {
         "predicted cycles",
         "simulated cycles",
         "off by",
+        "search off by",
+        "frames/s",
         "gap, latency",
         "traffic, MB",
         "gap, traffic",
@@ -113,12 +174,14 @@ pub(super) fn section(lines: &[Line]) -> String {
                 count(latency.predicted_cycles),
                 count(latency.simulated_cycles),
                 change(latency.simulated_cycles as f64, latency.predicted_cycles as f64),
+                change(latency.simulated_cycles as f64, latency.estimated_cycles as f64),
+                format!("{:.2}", latency.frames_per_second),
                 percent(latency),
                 mb(traffic.dram_bytes),
                 percent(traffic),
             ]),
             Outcome::Refused(why) => {
-                let none = std::iter::repeat_n("-".to_owned(), 7);
+                let none = std::iter::repeat_n("-".to_owned(), 9);
                 table.row(&[network.clone(), target.clone()].into_iter().chain(none).collect::<Vec<_>>());
                 let why: Vec<&str> = why.lines().map(str::trim).collect();
                 refused += &format!("\n{network} on `{target}`: {}.\n", why.join(" "));
@@ -126,9 +189,49 @@ pub(super) fn section(lines: &[Line]) -> String {
         }
     }
     format!(
-        "## The zoo on every target\n\n\
-         Phases, cycles and the first gap are of plans for least latency, traffic and the second gap of plans for least traffic.\n\
+        "Phases, cycles and the first gap are of plans for least latency, traffic and the second gap of plans for least traffic.\n\
+         Predicted are the cycles that a plan states; the search goes by an estimate in closed form, whose error stands beside.\n\
          `proven` says that no choice among the groups offered is better.\n\n{}{refused}",
         table.markdown()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(cycles: u64) -> Plan {
+        Plan {
+            phases: 3,
+            predicted_cycles: cycles,
+            simulated_cycles: 1000,
+            estimated_cycles: 1100,
+            frames_per_second: 12.5,
+            dram_bytes: 2_000_000,
+            gap: 0.25,
+            proven_optimal: false,
+        }
+    }
+
+    #[test]
+    fn a_network_without_a_plan_is_a_row_that_says_why() {
+        let line = |outcome| Line { target: "micro".to_owned(), network: "net@8x8".to_owned(), outcome };
+        let lines = [
+            line(Outcome::Planned { latency: plan(1010), traffic: plan(900) }),
+            line(Outcome::Refused("no plan:\n  too wide".to_owned())),
+        ];
+        let text = section(&lines);
+        let wanted = "| net@8x8 | micro | 3 | 1,010 | 1,000 | +1.0 % | +10.0 % | 12.50 | 25.0 % | 2.0 | 25.0 % |\n\
+                      | net@8x8 | micro | - | - | - | - | - | - | - | - | - |\n\n\
+                      net@8x8 on `micro`: no plan: too wide.\n";
+        assert!(text.ends_with(wanted), "{text}");
+    }
+
+    #[test]
+    fn names_that_do_not_exist_are_told() {
+        let known = ["a", "b"];
+        assert_eq!(wanted(&[], &known), Ok(vec!["a", "b"]));
+        assert_eq!(wanted(&["b".to_owned()], &known), Ok(vec!["b"]));
+        assert_eq!(wanted(&["c".to_owned()], &known), Err("there is no c; there are a, b".to_owned()));
+    }
 }

@@ -1,0 +1,168 @@
+//! What a plan says that it costs is what its program takes: networks of the zoo, on every preset target.
+//!
+//! Sizes are small, but the layers and their weights are those of the networks; `tests/slow/run targets` does the same at the usual
+//! sizes. What is simulated is decoded from the bundle's bytes, so it has passed everything that a program passes.
+
+use strata::{Bundle, CompileOptions, Compiled, Compiler, Event, Mode, Objective, Target};
+use strata_frontend::proto::encode;
+use strata_frontend::zoo::{ZooModel, ZooOptions, build};
+use strata_ir::Module;
+use strata_isa_spec::timed::{TimeUse, Timing, simulate};
+use strata_isa_spec::{Head, Program};
+use strata_passes::manager::Phase;
+
+/// By how much cycles and DRAM bytes may differ.
+const TOLERANCE: f64 = 0.02;
+
+/// Width and height.
+fn small_size(model: ZooModel) -> (usize, usize) {
+    match model {
+        ZooModel::ResNet50 | ZooModel::Vgg16 => (32, 32),
+        ZooModel::Fsrcnn => (96, 54),
+        ZooModel::YoloV3 | ZooModel::YoloV3Tiny | ZooModel::MobileNetV2 | ZooModel::UNet => (64, 64),
+    }
+}
+
+fn options(target: &Target) -> CompileOptions {
+    CompileOptions { measure_sqnr: false, ..CompileOptions::new(target.clone()) }
+}
+
+/// A network in integers, and what it is called.
+fn quantised(model: ZooModel) -> Module {
+    let options_of_zoo = ZooOptions { size: Some(small_size(model)), ..ZooOptions::default() };
+    let onnx = encode(&build(model.name(), &options_of_zoo).expect("a network of the zoo"));
+    let compiler = Compiler::new(options(&Target::preset("x1", &[]).expect("a preset")));
+    let mut reached = None;
+    let observer = &mut |event: Event<'_>| {
+        if let Event::Reached(Phase::Quant, module) = event {
+            reached = Some(module.clone());
+        }
+    };
+    compiler.prepare(&onnx, "net.onnx", observer).expect("it is quantised");
+    reached.expect("the phase is reached")
+}
+
+/// Compiles for every preset, for least time and least traffic, and holds what the plans say against the simulation.
+fn is_predicted(model: ZooModel) {
+    let module = quantised(model);
+    for preset in Target::presets() {
+        let target = Target::preset(preset, &[]).expect("a preset");
+        for objective in [Objective::Latency, Objective::Traffic] {
+            let what = format!("{} on {preset} for {objective:?}", model.name());
+            let options = CompileOptions { mode: Mode::Multi, objective, ..options(&target) };
+            let compiled = Compiler::new(options).compile_module(module.clone(), "net.mlir", &mut |_| {});
+            let compiled = compiled.unwrap_or_else(|error| panic!("{what}: {error}"));
+            let bytes = compiled.bundle.to_bytes().expect("a bundle has bytes");
+            let bundle = Bundle::from_bytes(&bytes).expect("it is a bundle");
+            let timings: Vec<Timing> = bundle
+                .machines()
+                .map(|machine| {
+                    let timing = simulate(&machine.program, &target);
+                    adds_up(&machine.program, &timing, &target, &what);
+                    timing
+                })
+                .collect();
+            holds(&compiled, &timings, &what);
+        }
+    }
+}
+
+/// The plan's cycles and bytes are those of the simulation.
+fn holds(compiled: &Compiled, timings: &[Timing], what: &str) {
+    let plan = &compiled.stats.plan;
+    let near = |what: &str, predicted: u64, simulated: u64| {
+        let error = (predicted as f64 - simulated as f64).abs() / simulated as f64;
+        assert!(simulated > 0 && error <= TOLERANCE, "{what}: {predicted} predicted, {simulated} simulated");
+    };
+    near(&format!("{what}, cycles"), plan.cycles, timings.iter().map(|t| t.cycles).sum());
+    near(
+        &format!("{what}, bytes"),
+        plan.dram_bytes.total,
+        timings.iter().map(|t| t.dram_bytes.total()).sum(),
+    );
+}
+
+/// The times of every stage, partition and queue add up to the cycles of their phase, and those of the phases to the whole.
+fn adds_up(program: &Program, timing: &Timing, target: &Target, what: &str) {
+    let mut dma_busy = 0;
+    for (at, (phase, time)) in program.phases.iter().zip(&timing.phases).enumerate() {
+        assert_eq!(time.stages.len(), phase.stages.len());
+        assert_eq!(time.partitions.len(), phase.partitions.len());
+        let queues = [time.dma.load, time.dma.store, time.dma.weights];
+        for (kind, times) in
+            [("stage", &time.stages[..]), ("partition", &time.partitions), ("queue", &queues)]
+        {
+            for (which, spent) in times.iter().enumerate() {
+                assert_eq!(spent.total(), time.cycles, "{what}, phase {at}, {kind} {which}: {spent:?}");
+            }
+        }
+        // A partition, and a queue, work when one of their stages does.
+        let sum = |is_its: &dyn Fn(usize) -> bool| {
+            let mut all = TimeUse::default();
+            (0..phase.stages.len()).filter(|&s| is_its(s)).for_each(|s| all.add(&time.stages[s], 1));
+            (all.busy, all.switching)
+        };
+        let head = |s: usize| &phase.stages[s].code.head;
+        let is_dma = |s: usize| matches!(head(s), Head::DmaIn(_) | Head::DmaOut(_));
+        for (which, spent) in time.partitions.iter().enumerate() {
+            let of_stages = sum(&|s| !is_dma(s) && phase.stages[s].partition as usize == which);
+            assert_eq!((spent.busy, spent.switching), of_stages, "{what}, phase {at}, partition {which}");
+        }
+        assert_eq!((queues[0].busy, 0), sum(&|s| matches!(head(s), Head::DmaIn(_))), "{what}, phase {at}");
+        assert_eq!((queues[1].busy, 0), sum(&|s| matches!(head(s), Head::DmaOut(_))), "{what}, phase {at}");
+        dma_busy += time.dma.dram_busy();
+        assert!(time.dma.dram_busy() <= time.cycles, "{what}, phase {at}: one channel serves all queues");
+    }
+    for spent in [timing.dma.load, timing.dma.store, timing.dma.weights] {
+        assert_eq!(spent.total(), timing.cycles, "{what}: {spent:?}");
+    }
+    assert_eq!(timing.dma.dram_busy(), dma_busy, "{what}");
+    assert!(dma_busy * u64::from(target.dram.bytes_per_cycle) >= timing.dram_bytes.total(), "{what}");
+    let clusters = u64::from(target.array.clusters);
+    assert_eq!(timing.array.total(), clusters * timing.cycles, "{what}: {:?}", timing.array);
+}
+
+#[test]
+fn yolov3() {
+    is_predicted(ZooModel::YoloV3);
+}
+
+#[test]
+fn yolov3_tiny() {
+    is_predicted(ZooModel::YoloV3Tiny);
+}
+
+#[test]
+fn resnet50() {
+    is_predicted(ZooModel::ResNet50);
+}
+
+#[test]
+fn mobilenetv2() {
+    is_predicted(ZooModel::MobileNetV2);
+}
+
+#[test]
+fn vgg16() {
+    is_predicted(ZooModel::Vgg16);
+}
+
+#[test]
+fn unet() {
+    is_predicted(ZooModel::UNet);
+}
+
+#[test]
+fn fsrcnn() {
+    is_predicted(ZooModel::Fsrcnn);
+}
+
+/// A network that is added to the zoo gets a test above.
+#[test]
+fn every_network_is_predicted() {
+    let this = include_str!("predictions.rs");
+    for model in ZooModel::ALL {
+        let call = format!("is_predicted(ZooModel::{model:?});");
+        assert!(this.contains(&call), "there is no {call}");
+    }
+}
