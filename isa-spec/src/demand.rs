@@ -212,6 +212,7 @@ impl Tail {
             | Self::Clamp(_)
             | Self::Table(_)
             | Self::TableI16(_)
+            | Self::RescaleSides(_)
             | Self::BinaryConst(_) => None,
         }
     }
@@ -225,6 +226,7 @@ impl Tail {
             | Self::Clamp(_)
             | Self::Table(_)
             | Self::TableI16(_)
+            | Self::RescaleSides(_)
             | Self::BinaryConst(_) => None,
         }
     }

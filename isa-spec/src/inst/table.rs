@@ -395,6 +395,27 @@ define_instructions! {
             /// 513 entries of `i16`.
             read table: WeightAddr,
         }
+        /// TOSA SELECT of two RESCALEs with 32-bit multipliers, by GREATER_EQUAL to 0, as PReLU is computed: of `acc >= 0` with
+        /// `multipliers` and `shifts`, of the rest with those below:
+        /// `acc = saturate((acc * multiplier + 2^(shift-1)) >> shift + output_zp)`.
+        0x0205 "rescale_sides" RescaleSides {
+            /// `i32` multipliers from 0 on: one, or one an output channel.
+            read multipliers: WeightAddr,
+            /// `i8` shifts: as many.
+            read shifts: WeightAddr,
+            /// `i32` multipliers below 0: as many.
+            read multipliers_below: WeightAddr,
+            /// `i8` shifts: as many.
+            read shifts_below: WeightAddr,
+            /// Whether there is one an output channel.
+            imm per_channel: bool,
+            /// Zero point of the output.
+            imm output_zp: i32,
+            /// Type of the result.
+            imm to: Elem,
+            /// Whether to round twice, as TOSA's DOUBLE_ROUND.
+            imm double_round: bool,
+        }
         /// `acc = kind(acc, rescale(operand))` with a streamed operand, whose extents of 1 broadcast.
         0x0210 "binary" Binary {
             /// What is computed.

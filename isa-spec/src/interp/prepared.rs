@@ -28,6 +28,8 @@ pub(super) enum TailTables {
     None,
     Rescale(Vec<i32>, Vec<u8>),
     Rescale16(Vec<i16>, Vec<u8>),
+    /// Those from 0 on, and those below.
+    RescaleSides([(Vec<i32>, Vec<u8>); 2]),
     Table(Vec<i8>),
     TableI16(Vec<i16>),
     Operand(Vec<i32>),
@@ -66,6 +68,11 @@ pub fn tables(code: &StageCode) -> Vec<(WeightAddr, u64)> {
             Tail::Rescale16(t) => {
                 let n = if t.per_channel { chs } else { 1 };
                 all.extend([(t.multipliers, n * 2), (t.shifts, n)]);
+            }
+            Tail::RescaleSides(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
+                all.extend([(t.multipliers_below, n * 4), (t.shifts_below, n)]);
             }
             Tail::Table(t) => all.push((t.table, 256)),
             Tail::TableI16(t) => all.push((t.table, 513 * 2)),
@@ -146,6 +153,14 @@ impl Prepared {
             Tail::Rescale16(t) => {
                 let n = if t.per_channel { chs } else { 1 };
                 TailTables::Rescale16(sram.i16s(t.multipliers, n), shifts(t.shifts, n))
+            }
+            Tail::RescaleSides(t) => {
+                let n = if t.per_channel { chs } else { 1 };
+                let side = |multipliers, at| (sram.i32s(multipliers, n), shifts(at, n));
+                TailTables::RescaleSides([
+                    side(t.multipliers, t.shifts),
+                    side(t.multipliers_below, t.shifts_below),
+                ])
             }
             Tail::Table(t) => TailTables::Table(sram.i8s(t.table, 256)),
             Tail::TableI16(t) => TailTables::TableI16(sram.i16s(t.table, 513)),

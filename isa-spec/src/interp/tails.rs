@@ -53,6 +53,15 @@ pub(super) fn apply(
                 *v = wide::rescale16(t, i64::from(*v), multipliers[at], shifts[at]);
             }
         }
+        (Tail::RescaleSides(t), TailTables::RescaleSides(sides)) => {
+            let (least, most) = limits(t.to);
+            for (index, v) in acc.iter_mut().enumerate() {
+                let (multipliers, shifts) = &sides[usize::from(*v < 0)];
+                let at = if t.per_channel { index % chs } else { 0 };
+                let scaled = apply_scale_32(i64::from(*v), multipliers[at], shifts[at], t.double_round);
+                *v = (scaled + i64::from(t.output_zp)).clamp(least, most) as i32;
+            }
+        }
         (Tail::TableI16(_), TailTables::TableI16(table)) => {
             for v in acc {
                 let x = (*v).clamp(i16::MIN.into(), i16::MAX.into());
@@ -92,7 +101,12 @@ pub(super) fn apply(
             }
         }
         (
-            Tail::Rescale(_) | Tail::Rescale16(_) | Tail::Table(_) | Tail::TableI16(_) | Tail::BinaryConst(_),
+            Tail::Rescale(_)
+            | Tail::Rescale16(_)
+            | Tail::RescaleSides(_)
+            | Tail::Table(_)
+            | Tail::TableI16(_)
+            | Tail::BinaryConst(_),
             _,
         ) => {}
     }

@@ -274,6 +274,10 @@ impl Check<'_> {
             match tail {
                 Tail::Rescale(t) => acc = t.to.into(),
                 Tail::Rescale16(t) => acc = t.to.into(),
+                Tail::RescaleSides(t) => {
+                    self.need(acc == Acc::I32, Rule::Shape, || format!("sides of {acc:?}, not of I32"));
+                    acc = t.to.into();
+                }
                 Tail::Clamp(t) => {
                     self.need(t.min <= t.max, Rule::Shape, || format!("clamp to {}..{}", t.min, t.max));
                 }

@@ -134,6 +134,11 @@ impl FixedScale {
         fits.then(|| Self { multiplier: scaled(exponent) as i32, shift: exponent as i8 })
     }
 
+    /// As [`new`](Self::new), of a factor that may be 0.
+    pub(super) fn of_slope(factor: f64, bound: f64) -> Option<Self> {
+        if factor == 0.0 { Some(Self { multiplier: 0, shift: 32 }) } else { Self::new(factor, bound) }
+    }
+
     /// The nearest fixed-point factor of 15 bits, as RESCALE takes it for `i48`, if it may be applied to integers of
     /// magnitude up to `bound`: TOSA wants products to fit 32 bits once they are shifted.
     pub(super) fn of_15_bits(factor: f64, bound: f64) -> Option<Self> {

@@ -237,7 +237,9 @@ fn role(spec: &Spec) -> Role {
             | Op::Sub(_)
             | Op::Mul(_)
             | Op::Maximum(_)
-            | Op::Minimum(_) => Role::Elementwise,
+            | Op::Minimum(_)
+            | Op::GreaterEqual(_)
+            | Op::Select(_) => Role::Elementwise,
             _ => Role::Head,
         },
     }

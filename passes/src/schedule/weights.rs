@@ -67,6 +67,12 @@ fn tables_mut(code: &mut StageCode) -> Vec<&mut WeightAddr> {
         match tail {
             Tail::Rescale(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
             Tail::Rescale16(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
+            Tail::RescaleSides(t) => tables.extend([
+                &mut t.multipliers,
+                &mut t.shifts,
+                &mut t.multipliers_below,
+                &mut t.shifts_below,
+            ]),
             Tail::Table(t) => tables.push(&mut t.table),
             Tail::TableI16(t) => tables.push(&mut t.table),
             Tail::BinaryConst(t) => tables.push(&mut t.table),

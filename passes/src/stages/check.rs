@@ -338,6 +338,11 @@ fn tables_of(code: &StageCode) -> Vec<(WeightAddr, u64)> {
                 let n = entries(t.per_channel);
                 tables.extend([(t.multipliers, 2 * n), (t.shifts, n)]);
             }
+            Tail::RescaleSides(t) => {
+                let n = entries(t.per_channel);
+                tables.extend([(t.multipliers, 4 * n), (t.shifts, n)]);
+                tables.extend([(t.multipliers_below, 4 * n), (t.shifts_below, n)]);
+            }
             Tail::Table(t) => tables.push((t.table, 256)),
             Tail::TableI16(t) => tables.push((t.table, 2 * 513)),
             Tail::BinaryConst(t) => {

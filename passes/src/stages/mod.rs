@@ -26,6 +26,7 @@ mod normalise;
 mod permute;
 mod select;
 mod shape;
+mod sides;
 pub mod split;
 pub mod split_columns;
 #[cfg(test)]

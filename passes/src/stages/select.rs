@@ -29,6 +29,7 @@ use strata_isa_spec::{Head, Tail, View};
 use self::heads::pool_window;
 use super::permute::Chain;
 use super::shape::Dims;
+use super::sides::Sides;
 use super::upsample::Upsample;
 use crate::manager::UnsupportedOp;
 
@@ -136,6 +137,9 @@ impl Selector<'_> {
         let data = self.module.op(op);
         if let Some(upsample) = Upsample::of(self.module, &self.users, op) {
             return if upsample.ops[2] == op { self.upsample(&upsample) } else { Ok(()) };
+        }
+        if let Some(sides) = Sides::of(self.module, &self.users, op) {
+            return if sides.select == op { self.rescale_sides(&sides) } else { Ok(()) };
         }
         match &data.op {
             Op::Const(_) | Op::ConstShape(_) => Ok(()),

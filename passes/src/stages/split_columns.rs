@@ -66,6 +66,8 @@ fn is_windowed_op(module: &Module, op: OpId) -> bool {
             | Op::Mul(_)
             | Op::Maximum(_)
             | Op::Minimum(_)
+            | Op::GreaterEqual(_)
+            | Op::Select(_)
             | Op::Identity(_)
     );
     let is_image = |&value: &ValueId| module.ty(value).as_tensor().is_some_and(|ty| ty.rank() == 4);

@@ -1,16 +1,17 @@
 //! Functions of one slope below 0 and one above, a channel each: PReLU, and multiplication by a constant a channel.
 
-use strata_ir::dialect::{Add, DepthwiseConv2d};
+use strata_ir::dialect::{Add, DepthwiseConv2d, GreaterEqual, Select};
 use strata_ir::{ElemType, Op, Tensor, TensorData};
 
 use super::super::QuantParams;
 use super::super::calibrate::Range;
+use super::super::params::FixedScale;
 use super::super::weights::QuantWeights;
-use super::{Lowering, Quantised, accumulator};
+use super::{Lowering, OUT_OF_RANGE, Quantised, accumulator};
 
 impl Lowering<'_> {
-    /// `x < 0 ? below[c] * x : above[c] * x`: a depthwise convolution of each side and their sum, so that slopes may
-    /// be of any sign.
+    /// `x < 0 ? below[c] * x : above[c] * x`: two rescales, of which the sign of `x` selects; with slopes of any sign, which
+    /// RESCALE does not have, a depthwise convolution of each side and their sum.
     pub(super) fn two_slopes(
         &mut self,
         input: Quantised,
@@ -20,6 +21,9 @@ impl Lowering<'_> {
         if slopes.iter().all(|[below, above]| below == above) {
             let gains: Vec<f64> = slopes.iter().map(|s| s[0]).collect();
             return self.channel_gains(input, &gains, params);
+        }
+        if slopes.iter().flatten().all(|&slope| slope >= 0.0) {
+            return self.rescaled_sides(input, slopes, params);
         }
         let (least, most) = (input.params.limits(), params.limits());
         let (least, most, lowest, highest) = (least.0, least.1, most.0, most.1);
@@ -42,6 +46,27 @@ impl Lowering<'_> {
         };
         let (above, below) = (side(false)?, side(true)?);
         self.combine(Add {}.into(), above, below, &self.new_shape(input.value), params)
+    }
+
+    fn rescaled_sides(
+        &mut self,
+        input: Quantised,
+        slopes: &[[f64; 2]],
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let wide = self.widen(input, input.params.scale)?;
+        let scales = |side: usize| -> Option<Vec<FixedScale>> {
+            let factors = slopes.iter().map(|slopes| slopes[side] * wide.scale / params.scale);
+            factors.map(|factor| FixedScale::of_slope(factor, wide.bound)).collect()
+        };
+        let (below, above) = (scales(0).ok_or(OUT_OF_RANGE)?, scales(1).ok_or(OUT_OF_RANGE)?);
+        let shape = self.new_shape(wide.value);
+        let zero = self.constant(Tensor::new(vec![1; shape.len()], TensorData::I32(vec![0])));
+        let is_above = self.append(GreaterEqual {}, &[wide.value, zero], &shape, ElemType::I1);
+        let above = self.rescale(wide.value, 0, &above, params.elem, params.zero_point);
+        let below = self.rescale(wide.value, 0, &below, params.elem, params.zero_point);
+        let value = self.append(Select {}, &[is_above, above, below], &shape, params.elem);
+        Ok(Quantised { value, params })
     }
 
     /// Multiplies every channel by its own factor, exactly up to the rescale: weights are 0, 127 or -127.

@@ -2,12 +2,15 @@
 
 use strata_ir::attr::RoundingMode;
 use strata_ir::{ElemType, Op, OpId, ValueId, dialect};
-use strata_isa_spec::inst::{Binary, BinaryConst, BinaryKind, OperandRescale, Rescale, Rescale16};
+use strata_isa_spec::inst::{
+    Binary, BinaryConst, BinaryKind, OperandRescale, Rescale, Rescale16, RescaleSides,
+};
 use strata_isa_spec::{Head, View};
 
 use super::drafts::no_stretch;
 use super::{Refusal, Selector, Source, Step, is_binary};
 use crate::stages::shape;
+use crate::stages::sides::Sides;
 
 impl Selector<'_> {
     fn is_supported_rescale(rescale: &dialect::Rescale) -> Result<(), Refusal> {
@@ -39,6 +42,40 @@ impl Selector<'_> {
             Rescale16 { multipliers, shifts, per_channel, input_zp, output_zp, to }.into()
         });
         Ok(at)
+    }
+
+    /// Two rescales, by the sign of what they rescale.
+    pub(super) fn rescale_sides(&mut self, sides: &Sides) -> Result<(), Refusal> {
+        let &Sides { compare, above, below, select } = sides;
+        let Op::Rescale(row) = &self.module.op(above).op else { unreachable!("sides are rescales") };
+        let double_round = row.rounding_mode == RoundingMode::DoubleRound;
+        let scales = |op: OpId| Ok::<_, Refusal>((self.constant(op, 1)?, self.constant(op, 2)?));
+        let ((multipliers, shifts), (multipliers_below, shifts_below)) = (scales(above)?, scales(below)?);
+        let per_channel = self.constant_tensor(above, 1)?.n_elements() > 1;
+        let output_zp = self.scalar(above, 4)?;
+        let to = self.elem_of(self.module.result(select))?;
+        let at = self.follow(select, self.operand(compare, 0), true)?;
+        let draft = &mut self.out.drafts[at];
+        let value = draft.last();
+        let made = [compare, above, below].map(|op| {
+            let constants = self.module.op(op).operands()[1..].iter().map(|&value| Source::Const(value));
+            let operands = std::iter::once(value).chain(constants).collect();
+            draft.steps.push(Step { op, operands });
+            draft.last()
+        });
+        draft.steps.push(Step { op: select, operands: made.to_vec() });
+        let tail = RescaleSides {
+            multipliers: draft.table(multipliers),
+            shifts: draft.table(shifts),
+            multipliers_below: draft.table(multipliers_below),
+            shifts_below: draft.table(shifts_below),
+            per_channel,
+            output_zp,
+            to,
+            double_round,
+        };
+        draft.tail.push(tail.into());
+        Ok(())
     }
 
     /// The draft in which elementwise `op` goes on from one of its operands, doing first the rescale that was left to it;

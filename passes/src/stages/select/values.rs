@@ -5,6 +5,7 @@ use strata_isa_spec::inst::Elem;
 
 use super::{Read, Refusal, Selector};
 use crate::stages::shape::{self, Dims};
+use crate::stages::sides::Sides;
 
 impl Selector<'_> {
     pub(super) fn operand(&self, op: OpId, index: usize) -> ValueId {
@@ -73,8 +74,16 @@ impl Selector<'_> {
         values.try_into().map_err(|_| format!("operand {index} must be {N} 32-bit integers"))
     }
 
+    /// Whether one stage may take a value over: one op uses it, or the ops of one choice by its sign do.
     pub(super) fn single_use(&self, value: ValueId) -> bool {
-        self.users[value].len() == 1
+        match self.users[value].as_slice() {
+            [_] => true,
+            users => {
+                let mut sides = users.iter().map(|&user| Sides::of(self.module, &self.users, user));
+                let first = sides.next().flatten();
+                first.is_some() && sides.all(|other| other == first)
+            }
+        }
     }
 
     /// Windowed heads see one image: the machine's rows are of one.
