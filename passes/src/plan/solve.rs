@@ -1,11 +1,13 @@
 //! The planner: tabulate stages, offer columns, choose among them, make stages of strips, and write the plan down.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::Target;
 
 use super::bound::{Bounds, bounds};
 use super::check::{PlanFault, check};
-use super::choose::{Choice, Place, Places, SearchLimits, choose, replay};
+use super::choose::{Choice, ChosenPhase, Forbidden, Place, Places, SearchLimits, Stuck, choose, replay};
 use super::columns::{Column, Context, How};
 use super::cost::{Weights, on_chip_energy};
 use super::egraph::{self, Offer};
@@ -76,6 +78,7 @@ impl PlanOptions {
             placings: self.placings,
             work: self.work,
             growths: self.growths,
+            strips: self.strips,
         }
     }
 }
@@ -140,49 +143,191 @@ pub struct Planned {
 /// # Errors
 /// If a stage does not fit the target, or the graph makes no sense.
 pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Result<Planned, PlanError> {
-    let context = Context::new(graph, target)?;
-    let mut columns = offer(&context, options)?;
-    let capacity = percent_of(target.memory.activation, options.capacity_percent);
-    loop {
-        let choice = search(&context, &columns, options, capacity)?;
-        let realised = realised(graph, &columns, &choice);
-        let made = Context::new(&realised.graph, target)?;
-        let weights = Weights::of(options.objective, target, (0.0, 0.0));
-        let replayed = match phases(&made, &realised, &columns, &choice) {
-            Ok((phases, places)) => {
-                let choice =
-                    replay(&made, &phases, &places, weights, capacity, options.limits(), choice.proven);
-                choice.map(|choice| (phases, choice))
-            }
-            Err(at) => Err(at),
-        };
-        // What strips were thought to take and what they take can differ where several of them feed one load.
-        let (phases, choice) = match replayed {
-            Ok(found) => found,
-            Err(at) => {
-                forbid(&mut columns, &choice, realised.chosen[at]);
-                continue;
-            }
-        };
-        let mut plan = write_down(&made, &phases, &choice, options);
+    Planner::new(graph, target, options)?.plan(options)
+}
+
+/// A graph on a target with the columns that it was offered, to be planned more than once. What the chooser answered to a question
+/// is remembered.
+#[derive(Debug)]
+pub struct Planner<'a> {
+    context: Context<'a>,
+    columns: Vec<Column>,
+    bounds: Bounds,
+    answers: BTreeMap<Question, Result<Choice, Stuck>>,
+}
+
+/// What the chooser is asked about all columns.
+type Question = (Weights, u64, SearchLimits);
+
+impl<'a> Planner<'a> {
+    /// Offers columns as the options tell: their mode, their offer, and whether sets may run in strips.
+    ///
+    /// # Errors
+    /// If a stage does not fit the target, or the graph makes no sense.
+    pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
+        let context = Context::new(graph, target)?;
+        let columns = offer(&context, options)?;
         let bounds = bounds(graph, &context.topology, target);
-        certify(&mut plan, bounds, choice.proven && options.capacity_percent >= 100);
-        // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
-        for (buffer, gap_bytes) in growth_gaps(&realised.graph, &plan, target)? {
-            if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
-                into.gap_bytes = into.gap_bytes.min(gap_bytes);
+        Ok(Self { context, columns, bounds, answers: BTreeMap::new() })
+    }
+
+    /// A plan of the columns that were offered. The options may differ from those in anything that only narrows them or is the
+    /// chooser's: no strips, no growths, another objective, less SRAM.
+    ///
+    /// # Errors
+    /// If no sequence of columns fits.
+    pub fn plan(&mut self, options: &PlanOptions) -> Result<Planned, PlanError> {
+        let target = self.context.target;
+        let capacity = percent_of(target.memory.activation, options.capacity_percent);
+        let mut forbidden = Vec::new();
+        loop {
+            let choice = self.search(options, capacity, &forbidden)?;
+            let realised = realised(self.context.graph, &self.columns, &choice);
+            let made = Context::new(&realised.graph, target)?;
+            let weights = Weights::of(options.objective, target, (0.0, 0.0));
+            let replayed = match phases(&made, &realised, &self.columns, &choice) {
+                Ok((phases, places)) => {
+                    let choice =
+                        replay(&made, &phases, &places, weights, capacity, options.limits(), choice.proven);
+                    choice.map(|choice| (phases, choice))
+                }
+                Err(at) => Err(at),
+            };
+            // What strips were thought to take and what they take can differ where several of them feed one load.
+            let (phases, choice) = match replayed {
+                Ok(found) => found,
+                Err(at) => {
+                    forbidden.extend(to_forbid(&self.columns, &choice, realised.chosen[at]));
+                    continue;
+                }
+            };
+            let mut plan = write_down(&made, &phases, &choice, options);
+            certify(&mut plan, self.bounds, choice.proven && options.capacity_percent >= 100);
+            // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
+            for (buffer, gap_bytes) in growth_gaps(&realised.graph, &plan, target)? {
+                if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
+                    into.gap_bytes = into.gap_bytes.min(gap_bytes);
+                }
+            }
+            return match check(&realised.graph, target, &plan) {
+                Ok(()) => Ok(Planned { plan, realised }),
+                // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
+                Err(faults)
+                    if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) =>
+                {
+                    self.plan(&PlanOptions { growths: false, ..*options })
+                }
+                Err(faults) => Err(PlanError::Unsound(faults)),
+            };
+        }
+    }
+
+    /// What the chooser answers to a question, without the variants that are forbidden.
+    fn answer(&mut self, question: Question, forbidden: &[Forbidden]) -> Result<Choice, Stuck> {
+        let (weights, capacity, limits) = question;
+        if !forbidden.is_empty() {
+            return choose(&self.context, &self.columns, forbidden, weights, capacity, limits);
+        }
+        if let Some(answer) = self.answers.get(&question) {
+            return answer.clone();
+        }
+        let answer = choose(&self.context, &self.columns, &[], weights, capacity, limits);
+        self.answers.insert(question, answer.clone());
+        answer
+    }
+
+    /// The choice that scores least, as far as the chooser finds it.
+    fn solve(
+        &mut self,
+        weights: Weights,
+        options: &PlanOptions,
+        capacity: u64,
+        forbidden: &[Forbidden],
+    ) -> Result<Choice, PlanError> {
+        let limits = options.limits();
+        let found = self.answer((weights, capacity, limits), forbidden);
+        // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
+        let is_limited = found.as_ref().map_or(true, |choice| !choice.proven);
+        let has_strips = || (self.columns.iter()).any(|c| c.variants.iter().any(|v| v.strips.is_some()));
+        let searches_full = limits.strips && is_limited && has_strips();
+        let full = searches_full
+            .then(|| self.answer((weights, capacity, SearchLimits { strips: false, ..limits }), forbidden));
+        let score = |choice: &Choice| weights.score(choice.cycles, choice.bytes);
+        match (found, full) {
+            (Ok(found), Some(Ok(full))) if score(&full) < score(&found) => {
+                Ok(Choice { proven: false, ..full })
+            }
+            (Err(_), Some(Ok(full))) => Ok(Choice { proven: false, ..full }),
+            (Ok(found), _) => Ok(found),
+            (Err(stuck), _) => Err(PlanError::Stuck {
+                stages: stuck.reached.len(),
+                all: self.context.graph.stages.len(),
+                stuck: (self.context.graph.stages.iter())
+                    .find(|(stage, _)| !stuck.reached.contains(*stage))
+                    .map_or_else(String::new, |(_, node)| node.name.clone()),
+            }),
+        }
+    }
+
+    /// The choice that the objective asks for.
+    fn search(
+        &mut self,
+        options: &PlanOptions,
+        capacity: u64,
+        forbidden: &[Forbidden],
+    ) -> Result<Choice, PlanError> {
+        let target = self.context.target;
+        if options.objective != Objective::Edp {
+            let weights = Weights::of(options.objective, target, (0.0, 0.0));
+            let best = self.solve(weights, options, capacity, forbidden)?;
+            if options.objective != Objective::Latency || options.tolerance_percent == 0 {
+                return Ok(best);
+            }
+            // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is still equally fast.
+            let slowest = best.cycles + best.cycles * u64::from(options.tolerance_percent) / 100;
+            let mut within = best;
+            let (mut low, mut high) = (0, BYTE_PRICES.len());
+            while low < high && within.bytes > self.bounds.bytes {
+                let middle = usize::midpoint(low, high);
+                let next = self.solve(Weights::priced(BYTE_PRICES[middle]), options, capacity, forbidden)?;
+                if next.cycles > slowest {
+                    high = middle;
+                    continue;
+                }
+                low = middle + 1;
+                if next.bytes < within.bytes {
+                    within = next;
+                }
+            }
+            return Ok(within);
+        }
+        // Follow the product's gradient from both ends until it stops falling.
+        let mut best: Option<(f64, Choice)> = None;
+        for from in [Objective::Latency, Objective::Energy] {
+            let mut at =
+                self.solve(Weights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
+            let mut product = self.product(&at);
+            for _ in 0..4 {
+                let around = (energy(&self.context, &self.columns, &at), at.cycles as f64);
+                let weights = Weights::of(Objective::Edp, target, around);
+                let next = self.solve(weights, options, capacity, forbidden)?;
+                let next_product = self.product(&next);
+                if next_product >= product {
+                    break;
+                }
+                (product, at) = (next_product, next);
+            }
+            if best.as_ref().is_none_or(|(least, _)| product < *least) {
+                best = Some((product, at));
             }
         }
-        return match check(&realised.graph, target, &plan) {
-            Ok(()) => Ok(Planned { plan, realised }),
-            // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
-            Err(faults)
-                if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) =>
-            {
-                self::plan(graph, target, &PlanOptions { growths: false, ..*options })
-            }
-            Err(faults) => Err(PlanError::Unsound(faults)),
-        };
+        let (_, best) = best.expect("the loop above ran");
+        Ok(Choice { proven: false, ..best })
+    }
+
+    /// Energy times delay of a choice.
+    fn product(&self, choice: &Choice) -> f64 {
+        energy(&self.context, &self.columns, choice) * choice.cycles as f64
     }
 }
 
@@ -229,24 +374,17 @@ fn phases(
     Ok((made, places))
 }
 
-/// Takes a chosen phase's way to run out of the offer; if it has no strips but others do, theirs, since what they hand it is
-/// what was misjudged.
-fn forbid(columns: &mut [Column], choice: &Choice, at: usize) {
-    let has_strips = |columns: &[Column], phase: usize| {
-        let chosen = &choice.phases[phase];
-        columns[chosen.column].variants[chosen.variant].strips.is_some()
-    };
-    let mut forbidden: Vec<usize> = if has_strips(columns, at) { vec![at] } else { Vec::new() };
-    if forbidden.is_empty() {
-        forbidden = (0..choice.phases.len()).filter(|&phase| has_strips(columns, phase)).collect();
+/// Ways to run columns that are out of the offer when a chosen phase does not fit: the phase's own; if it has no strips but others
+/// do, theirs, since what they hand it is what was misjudged.
+fn to_forbid(columns: &[Column], choice: &Choice, at: usize) -> Vec<Forbidden> {
+    let has_strips = |phase: &ChosenPhase| columns[phase.column].variants[phase.variant].strips.is_some();
+    let way = |phase: &ChosenPhase| (phase.column, phase.variant);
+    if has_strips(&choice.phases[at]) {
+        return vec![way(&choice.phases[at])];
     }
-    if forbidden.is_empty() {
-        forbidden.push(at);
-    }
-    for phase in forbidden {
-        let chosen = &choice.phases[phase];
-        columns[chosen.column].variants.remove(chosen.variant);
-    }
+    let in_strips: Vec<Forbidden> =
+        choice.phases.iter().filter(|phase| has_strips(phase)).map(way).collect();
+    if in_strips.is_empty() { vec![way(&choice.phases[at])] } else { in_strips }
 }
 
 /// Enters the bounds of a plan.
@@ -318,85 +456,6 @@ fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> To
 
 /// Bytes of SRAM beyond which no stage is looked at.
 const MOST_SRAM: u64 = 1 << 40;
-
-fn search(
-    context: &Context<'_>,
-    columns: &[Column],
-    options: &PlanOptions,
-    capacity: u64,
-) -> Result<Choice, PlanError> {
-    let limits = options.limits();
-    // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
-    let at_full_width = columns.iter().map(|column| {
-        let full = column.variants.iter().filter(|variant| variant.strips.is_none());
-        Column { variants: full.cloned().collect(), ..column.clone() }
-    });
-    let at_full_width: Vec<Column> = at_full_width.collect();
-    let has_strips =
-        columns.iter().zip(&at_full_width).any(|(c, full)| c.variants.len() > full.variants.len());
-    let solve = |weights: Weights| {
-        let found = choose(context, columns, weights, capacity, limits);
-        let full = has_strips.then(|| choose(context, &at_full_width, weights, capacity, limits));
-        let score = |choice: &Choice| weights.score(choice.cycles, choice.bytes);
-        match (found, full) {
-            (Ok(found), Some(Ok(full))) if score(&full) < score(&found) => {
-                Ok(Choice { proven: false, ..full })
-            }
-            (Err(_), Some(Ok(full))) => Ok(Choice { proven: false, ..full }),
-            (Ok(found), _) => Ok(found),
-            (Err(stuck), _) => Err(PlanError::Stuck {
-                stages: stuck.reached.len(),
-                all: context.graph.stages.len(),
-                stuck: (context.graph.stages.iter())
-                    .find(|(stage, _)| !stuck.reached.contains(*stage))
-                    .map_or_else(String::new, |(_, node)| node.name.clone()),
-            }),
-        }
-    };
-    if options.objective != Objective::Edp {
-        let best = solve(Weights::of(options.objective, context.target, (0.0, 0.0)))?;
-        if options.objective != Objective::Latency || options.tolerance_percent == 0 {
-            return Ok(best);
-        }
-        // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is still equally fast.
-        let slowest = best.cycles + best.cycles * u64::from(options.tolerance_percent) / 100;
-        let mut within = best;
-        let (mut low, mut high) = (0, BYTE_PRICES.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            let next = solve(Weights::priced(BYTE_PRICES[middle]))?;
-            if next.cycles > slowest {
-                high = middle;
-                continue;
-            }
-            low = middle + 1;
-            if next.bytes < within.bytes {
-                within = next;
-            }
-        }
-        return Ok(within);
-    }
-    // Follow the product's gradient from both ends until it stops falling.
-    let product = |choice: &Choice| energy(context, columns, choice) * choice.cycles as f64;
-    let mut best: Option<Choice> = None;
-    for from in [Objective::Latency, Objective::Energy] {
-        let mut at = solve(Weights::of(from, context.target, (0.0, 0.0)))?;
-        for _ in 0..4 {
-            let around = (energy(context, columns, &at), at.cycles as f64);
-            let next = solve(Weights::of(Objective::Edp, context.target, around))?;
-            if product(&next) >= product(&at) {
-                break;
-            }
-            at = next;
-        }
-        if best.as_ref().is_none_or(|best| product(&at) < product(best)) {
-            best = Some(at);
-        }
-    }
-    let mut best = best.expect("the loop above ran");
-    best.proven = false;
-    Ok(best)
-}
 
 /// Energy of a choice in picojoules.
 fn energy(context: &Context<'_>, columns: &[Column], choice: &Choice) -> f64 {

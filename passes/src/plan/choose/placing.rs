@@ -1,0 +1,297 @@
+//! Where the tensors of one phase can be: all ways to place them that are not plainly worse than another.
+//!
+//! Tensors are placed one after another. A way that is under way is a node of a tree, a few numbers and its parent, so that many can
+//! be made and few written out.
+
+use super::{Place, Places, Search};
+use crate::plan::columns::{Boundary, Column, Growth, Movement, Ring, Variant, stands_in_dram};
+use crate::plan::graph::StageSet;
+use crate::plan::{BufferId, BufferRole};
+
+/// A way to place the boundary tensors of a column.
+#[derive(Clone, Debug)]
+pub(super) struct Placing {
+    pub(super) places: Places,
+    pub(super) sram_bytes: u64,
+    pub(super) load: Movement,
+    pub(super) store: Movement,
+    pub(super) dma_stages: u32,
+    pub(super) growths: Vec<Growth>,
+}
+
+/// A way to place the first so many slots.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// The way to place all slots but the last, among those of one slot less.
+    parent: usize,
+    /// Where the last slot's tensor is.
+    place: Place,
+    sram_bytes: u64,
+    /// Bytes of SRAM that tensors take which stand nowhere else, and so must stay until they are dead.
+    bound_bytes: u64,
+    load: Movement,
+    store: Movement,
+    dma_stages: u32,
+}
+
+impl Way {
+    /// No tensor of the boundary has a place yet.
+    fn of(variant: &Variant) -> Self {
+        let Ring { bytes, load, store } = variant.private;
+        let dma_stages = load.stages + store.stages;
+        Self { parent: 0, place: Place::Dram, sram_bytes: bytes, bound_bytes: 0, load, store, dma_stages }
+    }
+
+    /// The next slot's tensor placed too.
+    fn then(mut self, slot: &Slot<'_>, now: Place) -> Self {
+        self.place = now;
+        self.sram_bytes += slot.sram_bytes(now);
+        if now == Place::Sram {
+            self.bound_bytes += slot.whole_bytes;
+        }
+        let Some(ring) = slot.ring else { return self };
+        if now == Place::Dram || slot.is_first_load {
+            let mut load = ring.load;
+            if now.in_sram() {
+                load.bytes = slot.size_bytes;
+            }
+            self.load.add(load);
+            self.dma_stages += load.stages;
+        }
+        if now != Place::Sram {
+            self.store.add(ring.store);
+            self.dma_stages += ring.store.stages;
+        }
+        self
+    }
+}
+
+/// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot<'a> {
+    pub(super) buffer: BufferId,
+    /// What the phase does with it, if anything.
+    ring: Option<&'a Ring>,
+    before: Option<Place>,
+    /// Where it can be.
+    options: &'static [Place],
+    /// Whether [`Place::Both`] is no worse than [`Place::Dram`] but for its bytes of SRAM: it moves no more now, and can
+    /// still be dropped later.
+    keeping_is_free: bool,
+    /// Whether it stands in DRAM and was never read.
+    is_first_load: bool,
+    /// Whether it is used later.
+    pub(super) stays: bool,
+    size_bytes: u64,
+    whole_bytes: u64,
+    ring_bytes: u64,
+}
+
+impl Slot<'_> {
+    fn sram_bytes(&self, place: Place) -> u64 {
+        if place.in_sram() { self.whole_bytes } else { self.ring_bytes }
+    }
+}
+
+impl Search<'_> {
+    /// Whether stages outside of `done` still use a buffer.
+    fn is_live(&self, buffer: BufferId, done: &StageSet) -> bool {
+        let uses = &self.context.topology.uses[buffer.as_u32() as usize];
+        uses.readers.iter().chain(&uses.writers).any(|(stage, _)| !done.contains(*stage))
+    }
+
+    /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them if they are
+    /// more than the beam.
+    pub(super) fn placings(&mut self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Placing> {
+        // What the slots from here on take at the least and at the most.
+        let (mut least, mut most) = (vec![0; slots.len() + 1], vec![0; slots.len() + 1]);
+        for (at, slot) in slots.iter().enumerate().rev() {
+            let bytes = || slot.options.iter().map(|&option| slot.sram_bytes(option));
+            least[at] = least[at + 1] + bytes().min().unwrap_or(0);
+            most[at] = most[at + 1] + bytes().max().unwrap_or(0);
+        }
+        // Growing into others comes last, when all places are known: till then there is room for what it may save.
+        let growths = self.growths(variant, slots);
+        let beam = self.widths().placings;
+        let mut tree: Vec<Vec<Way>> = vec![vec![Way::of(variant)]];
+        for (at, slot) in slots.iter().enumerate() {
+            let mut next = Vec::new();
+            for (parent, way) in tree[at].iter().enumerate() {
+                for &option in slot.options {
+                    let room = self.capacity + may_save(&growths, slots, &tree, parent, option);
+                    let all_fit = way.sram_bytes + slot.whole_bytes + most[at + 1] <= self.capacity;
+                    let is_worse = option == Place::Dram && slot.keeping_is_free && all_fit;
+                    let sram_bytes = way.sram_bytes + slot.sram_bytes(option);
+                    if !is_worse && sram_bytes + least[at + 1] <= room {
+                        next.push(Way { parent, ..way.then(slot, option) });
+                    }
+                }
+            }
+            self.work += next.len();
+            if next.len() > beam {
+                self.proven = false;
+                // What binds the least SRAM for later phases stays: it is what still fits when nothing else does.
+                next.sort_by_key(|way| (way.load.bytes + way.store.bytes, way.sram_bytes));
+                let lightest =
+                    (0..next.len()).min_by_key(|&at| (next[at].bound_bytes, next[at].sram_bytes));
+                if let Some(at) = lightest.filter(|&at| at >= beam) {
+                    next.swap(at, beam - 1);
+                }
+                next.truncate(beam);
+            }
+            tree.push(next);
+        }
+        let n_ways = tree.last().map_or(0, Vec::len);
+        let written = (0..n_ways).map(|way| written(&tree, slots, way, &growths));
+        written.filter(|way| way.sram_bytes <= self.capacity).collect()
+    }
+
+    /// The way to place the tensors of a phase that puts each where `place` says.
+    pub(super) fn placed(
+        &self,
+        variant: &Variant,
+        slots: &[Slot<'_>],
+        place: impl Fn(BufferId) -> Place,
+    ) -> Placing {
+        let mut tree = vec![vec![Way::of(variant)]];
+        for (at, slot) in slots.iter().enumerate() {
+            let way = tree[at][0].then(slot, place(slot.buffer));
+            tree.push(vec![way]);
+        }
+        written(&tree, slots, 0, &self.growths(variant, slots))
+    }
+
+    /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
+    /// the last time, the other is written here first and used later.
+    fn growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
+        if !self.limits.growths || variant.growths.is_empty() {
+            return Vec::new();
+        }
+        let slot = |buffer: BufferId| slots.iter().find(|slot| slot.buffer == buffer);
+        let may = |growth: &&Growth| {
+            let dies = |slot: &Slot<'_>| slot.before.is_some_and(Place::in_sram) && !slot.stays;
+            let is_born = |slot: &Slot<'_>| slot.before.is_none() && slot.stays;
+            slot(growth.into.buffer).is_some_and(dies) && slot(growth.growing).is_some_and(is_born)
+        };
+        let mut possible: Vec<Growth> = variant.growths.iter().filter(may).copied().collect();
+        possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
+        let mut growths: Vec<Growth> = Vec::new();
+        for growth in possible {
+            let is_taken =
+                |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
+            if !growths.iter().any(is_taken) {
+                growths.push(growth);
+            }
+        }
+        growths
+    }
+
+    /// The tensors that have a place during a phase of this column, after which the stages of `done` have run.
+    pub(super) fn slots<'c>(
+        &self,
+        column: &'c Column,
+        variant: &'c Variant,
+        before: &Places,
+        done: &StageSet,
+    ) -> Vec<Slot<'c>> {
+        let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
+            let buffer = boundary.buffer;
+            let place = before.iter().find(|(b, _)| *b == buffer).map(|(_, place)| *place);
+            let stays = self.is_live(buffer, done);
+            let options = self.options(boundary, place, stays);
+            let size_bytes = self.context.graph.buffers[buffer].size_bytes();
+            let is_first_load = place.is_none() && stands_in_dram(self.context.graph, buffer);
+            let moves_no_more = !is_first_load || ring.load.bytes >= size_bytes;
+            Slot {
+                buffer,
+                ring: Some(ring),
+                before: place,
+                keeping_is_free: options.contains(&Place::Both) && moves_no_more,
+                options,
+                is_first_load,
+                stays,
+                size_bytes,
+                whole_bytes: boundary.whole_bytes,
+                ring_bytes: ring.bytes.min(boundary.whole_bytes),
+            }
+        });
+        let is_touched = |buffer: BufferId| column.boundary.iter().any(|b| b.buffer == buffer);
+        let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| Slot {
+            buffer,
+            ring: None,
+            before: Some(place),
+            keeping_is_free: place == Place::Both,
+            options: match place {
+                Place::Dram => &[Place::Dram],
+                Place::Sram => &[Place::Sram],
+                Place::Both => &[Place::Both, Place::Dram],
+            },
+            is_first_load: false,
+            stays: self.is_live(buffer, done),
+            size_bytes: self.context.graph.buffers[buffer].size_bytes(),
+            whole_bytes: self.context.whole_bytes(buffer),
+            ring_bytes: 0,
+        });
+        touched.chain(others).collect()
+    }
+
+    /// Places that a tensor can have during and after a phase that touches it.
+    fn options(&self, boundary: &Boundary, before: Option<Place>, stays: bool) -> &'static [Place] {
+        let role = self.context.graph.buffers[boundary.buffer].role;
+        match (before, role) {
+            (Some(Place::Sram), _) => &[Place::Sram],
+            (Some(Place::Dram), _) => &[Place::Dram],
+            // What stands in both may give its SRAM up at any time, even for its last use.
+            (Some(Place::Both), _) => &[Place::Dram, Place::Both],
+            (None, BufferRole::Input(_) | BufferRole::Output(_)) if stays => &[Place::Dram, Place::Both],
+            (None, BufferRole::Input(_) | BufferRole::Output(_)) => &[Place::Dram],
+            (None, BufferRole::Internal) => &[Place::Dram, Place::Sram, Place::Both],
+        }
+    }
+}
+
+/// The places that a way of a tree gives the first slots, the last of them first.
+fn placed_by(tree: &[Vec<Way>], way: usize) -> impl Iterator<Item = Place> + '_ {
+    let mut at = way;
+    tree[1..].iter().rev().map(move |ways| {
+        let way = &ways[at];
+        at = way.parent;
+        way.place
+    })
+}
+
+/// A way to place all slots, written out, with tensors grown into others.
+fn written(tree: &[Vec<Way>], slots: &[Slot<'_>], way: usize, growths: &[Growth]) -> Placing {
+    let Way { sram_bytes, load, store, dma_stages, .. } = tree[slots.len()][way];
+    let placed = placed_by(tree, way);
+    let mut places: Places = slots.iter().rev().map(|slot| slot.buffer).zip(placed).collect();
+    places.sort_unstable();
+    let mut placing = Placing { places, sram_bytes, load, store, dma_stages, growths: Vec::new() };
+    grow(&mut placing, growths);
+    placing
+}
+
+/// Bytes that growths may yet save of a way whose next tensor goes to `place`: those of tensors that are whole, or may be.
+fn may_save(growths: &[Growth], slots: &[Slot<'_>], tree: &[Vec<Way>], way: usize, place: Place) -> u64 {
+    if growths.is_empty() {
+        return 0;
+    }
+    let n_placed = tree.len();
+    let may_be_whole = |buffer: BufferId| {
+        let mut placed = slots[..n_placed].iter().rev().zip(std::iter::once(place).chain(placed_by(tree, way)));
+        placed.find(|(slot, _)| slot.buffer == buffer).is_none_or(|(_, place)| place.in_sram())
+    };
+    let may = |growth: &&Growth| may_be_whole(growth.growing) && may_be_whole(growth.into.buffer);
+    growths.iter().filter(may).map(|growth| growth.saved_bytes).sum()
+}
+
+/// Lets tensors of a placing that is complete take the space of others.
+fn grow(way: &mut Placing, growths: &[Growth]) {
+    for growth in growths {
+        let is_whole = |buffer: BufferId| way.places.iter().any(|&(b, place)| b == buffer && place.in_sram());
+        if is_whole(growth.growing) && is_whole(growth.into.buffer) {
+            way.sram_bytes -= growth.saved_bytes;
+            way.growths.push(*growth);
+        }
+    }
+}
