@@ -119,6 +119,13 @@ pub struct Growth {
     pub saved_bytes: u64,
 }
 
+impl Growth {
+    /// Whether it is about a buffer.
+    pub fn uses(&self, buffer: BufferId) -> bool {
+        self.growing == buffer || self.into.buffer == buffer
+    }
+}
+
 impl Variant {
     /// Phases that it takes.
     pub fn n_phases(&self) -> u64 {
@@ -232,6 +239,9 @@ pub struct How<'a> {
     pub slack: Slack,
 }
 
+/// What a token simulation found, by what it depends on beside the stages: which run as Winograd, and how rings are sized.
+type SlotMemo = BTreeMap<(Vec<bool>, Slack), (BTreeMap<u32, u32>, Vec<u64>)>;
+
 /// A column's buffers and the transfers that its full-width phase makes.
 struct Parts {
     private: Vec<BufferId>,
@@ -266,7 +276,8 @@ impl Column {
     ) -> Option<Self> {
         let set: StageSet = stages.iter().copied().collect();
         let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
-        column.variants = vec![column.variant(context, &parts, how.division.clone(), how.slack)];
+        let (watches, way) = (column.watches(context), (how.division.clone(), how.slack));
+        column.variants = vec![column.variant(context, &parts, way, &watches, &mut SlotMemo::new())];
         Some(column)
     }
 
@@ -328,7 +339,10 @@ impl Column {
 
     fn all_variants(&self, context: &Context<'_>, parts: &Parts) -> Vec<Variant> {
         let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
-        ways(&profiles, context.target, |division, slack| self.variant(context, parts, division, slack))
+        let (watches, mut memo) = (self.watches(context), SlotMemo::new());
+        ways(&profiles, context.target, |division, slack| {
+            self.variant(context, parts, (division, slack), &watches, &mut memo)
+        })
     }
 
     /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
@@ -352,12 +366,19 @@ impl Column {
         self.variants.retain(|_| keep.next().unwrap_or(true));
     }
 
-    fn variant(&self, context: &Context<'_>, parts: &Parts, division: Division, slack: Slack) -> Variant {
+    fn variant(
+        &self,
+        context: &Context<'_>,
+        parts: &Parts,
+        (division, slack): (Division, Slack),
+        watches: &[Watch],
+        memo: &mut SlotMemo,
+    ) -> Variant {
         let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
         let implementations = implementations(&profiles, &division);
         let running = running(&profiles, &implementations);
-        let watches = self.watches(context);
-        let (slots, gaps) = slots(&running, &parts.dma, slack, &watches);
+        let how = (implementations.iter().map(|i| i.winograd).collect(), slack);
+        let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, watches));
         let (starts, cycles) = time(context.target, &running, &division, slack);
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
@@ -372,7 +393,7 @@ impl Column {
         let private = Ring { bytes: parts.private.iter().map(|&b| ring(b)).sum(), ..Ring::default() };
         let rings = self.boundary.iter().zip(&parts.rings);
         let rings = rings.map(|(b, moved)| Ring { bytes: ring(b.buffer), ..*moved }).collect();
-        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| growth(context, w, gap)).collect();
+        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| growth(context, w, *gap)).collect();
         Variant { strips: None, division, implementations, slack, starts, cycles, private, rings, growths }
     }
 

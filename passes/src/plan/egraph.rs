@@ -17,7 +17,7 @@
 //!
 //! Limits count nodes and iterations, never time; groups come out in the order of their sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -102,6 +102,10 @@ pub fn offer(context: &Context<'_>, options: &Offer, with_strips: bool) -> Vec<S
 struct Interner {
     sets: Vec<StageSet>,
     numbers: BTreeMap<StageSet, u32>,
+    /// What became of two groups that were to be one: rules meet the same pair again and again. Never iterated.
+    merged: HashMap<(u32, u32), Option<u32>>,
+    /// Bytes of rows by buffer; zero but while a set is looked at.
+    held: Vec<u64>,
 }
 
 /// What decides whether a group may be made, without borrowing the problem: rules must own their data.
@@ -168,7 +172,7 @@ impl Limits {
             ancestors: topology.ancestors.clone(),
             descendants: topology.descendants.clone(),
             diamonds,
-            interner: Mutex::default(),
+            interner: Mutex::new(Interner { held: vec![0; graph.buffers.len()], ..Interner::default() }),
         }
     }
 
@@ -200,13 +204,8 @@ impl Limits {
         if weights > self.weight {
             return false;
         }
-        let mut held: BTreeMap<BufferId, u64> = BTreeMap::new();
-        for &(buffer, bytes) in set.iter().flat_map(|stage| &self.rows[stage.as_u32() as usize]) {
-            let most = held.entry(buffer).or_default();
-            *most = bytes.max(*most);
-        }
         let narrowing = if set.iter().all(|s| self.in_strips[s.as_u32() as usize]) { MOST_STRIPS } else { 1 };
-        if held.values().sum::<u64>() / u64::from(narrowing) > self.activation {
+        if self.held_bytes(set) / u64::from(narrowing) > self.activation {
             return false;
         }
         let (mut above, mut below) = (StageSet::default(), StageSet::default());
@@ -215,6 +214,33 @@ impl Limits {
             below.extend(&self.descendants[stage.as_u32() as usize]);
         }
         !above.without(set).meets(&below.without(set))
+    }
+
+    /// Bytes of the rows that the stages of a set hold at once, each buffer's counted where it is most.
+    fn held_bytes(&self, set: &StageSet) -> u64 {
+        let held = &mut self.lock().held;
+        let rows = || set.iter().flat_map(|stage| &self.rows[stage.as_u32() as usize]);
+        let mut total = 0;
+        for &(buffer, bytes) in rows() {
+            let most = &mut held[buffer.as_u32() as usize];
+            total += bytes.saturating_sub(*most);
+            *most = bytes.max(*most);
+        }
+        for (buffer, _) in rows() {
+            held[buffer.as_u32() as usize] = 0;
+        }
+        total
+    }
+
+    /// The group of two groups' stages, if it may be made.
+    fn merged(&self, first: u32, second: u32) -> Option<u32> {
+        if let Some(&merged) = self.lock().merged.get(&(first, second)) {
+            return merged;
+        }
+        let set = self.set(first).union(&self.set(second));
+        let merged = self.admits(&set).then(|| self.intern(set));
+        self.lock().merged.insert((first, second), merged);
+        merged
     }
 
     fn reads_from(&self, later: &StageSet, earlier: &StageSet) -> bool {
@@ -240,11 +266,15 @@ fn variable(name: &str) -> Option<Var> {
 }
 
 impl Grow {
-    fn group(&self, egraph: &EGraph<Order, ()>, class: Id) -> Option<StageSet> {
+    fn number(egraph: &EGraph<Order, ()>, class: Id) -> Option<u32> {
         egraph[class].nodes.iter().find_map(|node| match node {
-            Order::Group(number) => Some(self.limits.set(*number)),
+            Order::Group(number) => Some(*number),
             _ => None,
         })
+    }
+
+    fn group(&self, egraph: &EGraph<Order, ()>, class: Id) -> Option<StageSet> {
+        Self::number(egraph, class).map(|number| self.limits.set(number))
     }
 
     /// The rest after running `wanted` one stage at a time, if the e-graph holds that order.
@@ -265,39 +295,36 @@ impl Grow {
     fn grown(&self, egraph: &mut EGraph<Order, ()>, subst: &Subst) -> Option<Id> {
         let class = |name: &str| variable(name).and_then(|var| subst.get(var).copied());
         let (a, rest) = (class("?a")?, class("?rest")?);
-        let first = self.group(egraph, a)?;
-        let (set, rest) = match self.family {
+        let number = Self::number(egraph, a)?;
+        let (group, rest) = match self.family {
             Family::Merge => {
-                let second = self.group(egraph, class("?b")?)?;
-                (first.union(&second), rest)
+                let second = Self::number(egraph, class("?b")?)?;
+                (self.limits.merged(number, second)?, rest)
             }
             Family::Sibling => {
                 let b = class("?b")?;
-                let (second, third) = (self.group(egraph, b)?, self.group(egraph, class("?c")?)?);
+                let (second, c) = (self.group(egraph, b)?, Self::number(egraph, class("?c")?)?);
+                let third = self.limits.set(c);
                 // Only single stages move past others; larger groups come of merging. It keeps orders few.
                 if third.len() > 1 || self.limits.reads_from(&third, &second) {
                     return None;
                 }
-                let set = first.union(&third);
-                if !self.limits.admits(&set) {
-                    return None;
-                }
-                (set, egraph.add(Order::Then([b, rest])))
+                let group = self.limits.merged(number, c)?;
+                (group, egraph.add(Order::Then([b, rest])))
             }
             Family::Diamond => {
+                let first = self.limits.set(number);
                 let last = first.iter().last()?;
                 let diamond = self.limits.diamonds[last.as_u32() as usize].as_ref()?.without(&first);
                 let set = first.union(&diamond);
                 if !self.limits.admits(&set) {
                     return None;
                 }
-                (set, self.after(egraph, rest, diamond)?)
+                let rest = self.after(egraph, rest, diamond)?;
+                (self.limits.intern(set), rest)
             }
         };
-        if !self.limits.admits(&set) {
-            return None;
-        }
-        let group = egraph.add(Order::Group(self.limits.intern(set)));
+        let group = egraph.add(Order::Group(group));
         Some(egraph.add(Order::Then([group, rest])))
     }
 }

@@ -32,19 +32,42 @@ struct Way {
     load: Movement,
     store: Movement,
     dma_stages: u32,
+    /// Growths that cannot be made any more, a bit each.
+    lost: u64,
+    /// Bytes that the others may save.
+    may_save: u64,
 }
 
 impl Way {
     /// No tensor of the boundary has a place yet.
-    fn of(variant: &Variant) -> Self {
+    fn of(variant: &Variant, growths: &[Growth]) -> Self {
+        let may_save = growths.iter().map(|growth| growth.saved_bytes).sum();
         let Ring { bytes, load, store } = variant.private;
         let dma_stages = load.stages + store.stages;
-        Self { parent: 0, place: Place::Dram, sram_bytes: bytes, bound_bytes: 0, load, store, dma_stages }
+        Self {
+            parent: 0,
+            place: Place::Dram,
+            sram_bytes: bytes,
+            bound_bytes: 0,
+            load,
+            store,
+            dma_stages,
+            lost: 0,
+            may_save,
+        }
     }
 
     /// The next slot's tensor placed too.
-    fn then(mut self, slot: &Slot<'_>, now: Place) -> Self {
+    fn then(mut self, slot: &Slot<'_>, now: Place, growths: &[Growth]) -> Self {
         self.place = now;
+        if !now.in_sram() {
+            for (at, growth) in growths.iter().enumerate().filter(|(_, growth)| growth.uses(slot.buffer)) {
+                if self.lost >> at & 1 == 0 {
+                    self.lost |= 1 << at;
+                    self.may_save -= growth.saved_bytes;
+                }
+            }
+        }
         self.sram_bytes += slot.sram_bytes(now);
         if now == Place::Sram {
             self.bound_bytes += slot.whole_bytes;
@@ -113,17 +136,19 @@ impl Search<'_> {
         // Growing into others comes last, when all places are known: till then there is room for what it may save.
         let growths = self.growths(variant, slots);
         let beam = self.widths().placings;
-        let mut tree: Vec<Vec<Way>> = vec![vec![Way::of(variant)]];
+        let mut tree: Vec<Vec<Way>> = vec![vec![Way::of(variant, &growths)]];
         for (at, slot) in slots.iter().enumerate() {
             let mut next = Vec::new();
             for (parent, way) in tree[at].iter().enumerate() {
                 for &option in slot.options {
-                    let room = self.capacity + may_save(&growths, slots, &tree, parent, option);
                     let all_fit = way.sram_bytes + slot.whole_bytes + most[at + 1] <= self.capacity;
                     let is_worse = option == Place::Dram && slot.keeping_is_free && all_fit;
-                    let sram_bytes = way.sram_bytes + slot.sram_bytes(option);
-                    if !is_worse && sram_bytes + least[at + 1] <= room {
-                        next.push(Way { parent, ..way.then(slot, option) });
+                    if is_worse {
+                        continue;
+                    }
+                    let next_way = way.then(slot, option, &growths);
+                    if next_way.sram_bytes + least[at + 1] <= self.capacity + next_way.may_save {
+                        next.push(Way { parent, ..next_way });
                     }
                 }
             }
@@ -153,12 +178,13 @@ impl Search<'_> {
         slots: &[Slot<'_>],
         place: impl Fn(BufferId) -> Place,
     ) -> Placing {
-        let mut tree = vec![vec![Way::of(variant)]];
+        let growths = self.growths(variant, slots);
+        let mut tree = vec![vec![Way::of(variant, &growths)]];
         for (at, slot) in slots.iter().enumerate() {
-            let way = tree[at][0].then(slot, place(slot.buffer));
+            let way = tree[at][0].then(slot, place(slot.buffer), &growths);
             tree.push(vec![way]);
         }
-        written(&tree, slots, 0, &self.growths(variant, slots))
+        written(&tree, slots, 0, &growths)
     }
 
     /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
@@ -179,7 +205,7 @@ impl Search<'_> {
         for growth in possible {
             let is_taken =
                 |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
-            if !growths.iter().any(is_taken) {
+            if growths.len() < u64::BITS as usize && !growths.iter().any(is_taken) {
                 growths.push(growth);
             }
         }
@@ -269,20 +295,6 @@ fn written(tree: &[Vec<Way>], slots: &[Slot<'_>], way: usize, growths: &[Growth]
     let mut placing = Placing { places, sram_bytes, load, store, dma_stages, growths: Vec::new() };
     grow(&mut placing, growths);
     placing
-}
-
-/// Bytes that growths may yet save of a way whose next tensor goes to `place`: those of tensors that are whole, or may be.
-fn may_save(growths: &[Growth], slots: &[Slot<'_>], tree: &[Vec<Way>], way: usize, place: Place) -> u64 {
-    if growths.is_empty() {
-        return 0;
-    }
-    let n_placed = tree.len();
-    let may_be_whole = |buffer: BufferId| {
-        let mut placed = slots[..n_placed].iter().rev().zip(std::iter::once(place).chain(placed_by(tree, way)));
-        placed.find(|(slot, _)| slot.buffer == buffer).is_none_or(|(_, place)| place.in_sram())
-    };
-    let may = |growth: &&Growth| may_be_whole(growth.growing) && may_be_whole(growth.into.buffer);
-    growths.iter().filter(may).map(|growth| growth.saved_bytes).sum()
 }
 
 /// Lets tensors of a placing that is complete take the space of others.
