@@ -16,8 +16,9 @@ mod replay;
 use std::collections::BTreeMap;
 
 use self::placing::Placing;
-use super::{BufferId, StageId};
+use super::BufferId;
 use super::columns::{Column, Context, Growth};
+use super::offered::Offered;
 use super::cost::{Weights, dram_bound};
 use super::graph::StageSet;
 use crate::schedule::FARTHEST_PREFETCH;
@@ -156,19 +157,17 @@ pub struct Stuck {
 /// # Errors
 /// If no order of the columns runs every stage.
 pub fn choose(
-    context: &Context<'_>,
-    columns: &[Column],
+    offered: &Offered<'_>,
     forbidden: &[Forbidden],
     weights: Weights,
     capacity: u64,
     limits: SearchLimits,
 ) -> Result<Choice, Stuck> {
+    let context = offered.context();
     let all: StageSet = context.graph.stages.keys().collect();
-    let mut search = Search::new(context, columns, weights, capacity, limits);
-    search.forbidden = forbidden;
+    let mut search = Search::new(context, weights, capacity, limits);
     let mut open: BTreeMap<(usize, StageSet), States> = BTreeMap::new();
     open.insert((0, StageSet::default()), BTreeMap::from([(Places::new(), vec![0])]));
-    let by_first = ByFirst::new(context, columns);
     let mut reached = StageSet::default();
     let mut level = 0;
     while let Some(((size, done), mut states)) = open.pop_first() {
@@ -183,12 +182,12 @@ pub fn choose(
         }
         reached.clone_from(&done);
         search.limit(&mut states);
-        for at in by_first.next(context, columns, &done) {
-            let column = &columns[at];
+        for at in offered.next(&done) {
+            let Some(column) = offered.column(at) else { continue };
             let after = done.union(&column.set);
             let mut found = Vec::new();
             for (places, labels) in &states {
-                search.extend(at, places, labels, &after, &mut found);
+                search.extend((at, column), forbidden, (places, labels), &after, &mut found);
             }
             search.work += 1 + found.iter().map(|found| found.labels.len()).sum::<usize>();
             if found.is_empty() {
@@ -209,8 +208,6 @@ pub fn choose(
 
 struct Search<'a> {
     context: &'a Context<'a>,
-    columns: &'a [Column],
-    forbidden: &'a [Forbidden],
     weights: Weights,
     capacity: u64,
     limits: SearchLimits,
@@ -230,38 +227,9 @@ struct Found {
     labels: Vec<Label>,
 }
 
-/// Columns by the first of their stages: where this has what it reads from, they may be next.
-struct ByFirst(Vec<Vec<usize>>);
-
-impl ByFirst {
-    fn new(context: &Context<'_>, columns: &[Column]) -> Self {
-        let mut by_first = vec![Vec::new(); context.graph.stages.len()];
-        for (at, column) in columns.iter().enumerate() {
-            if let Some(first) = column.stages.first() {
-                by_first[first.as_u32() as usize].push(at);
-            }
-        }
-        Self(by_first)
-    }
-
-    /// Columns that can run when the stages of `done` have, in order.
-    fn next(&self, context: &Context<'_>, columns: &[Column], done: &StageSet) -> Vec<usize> {
-        let preds = &context.topology.preds;
-        let is_ready =
-            |stage: &StageId| !done.contains(*stage) && preds[stage.as_u32() as usize].is_subset(done);
-        let ready = context.graph.stages.keys().filter(is_ready);
-        let firsts = ready.flat_map(|stage| &self.0[stage.as_u32() as usize]).copied();
-        let may_run = |&at: &usize| !columns[at].set.meets(done) && columns[at].needs.is_subset(done);
-        let mut next: Vec<usize> = firsts.filter(may_run).collect();
-        next.sort_unstable();
-        next
-    }
-}
-
 impl<'a> Search<'a> {
     fn new(
         context: &'a Context<'a>,
-        columns: &'a [Column],
         weights: Weights,
         capacity: u64,
         limits: SearchLimits,
@@ -269,8 +237,6 @@ impl<'a> Search<'a> {
         let labels = vec![Label::start()];
         Self {
             context,
-            columns,
-            forbidden: &[],
             weights,
             capacity,
             limits,
@@ -295,17 +261,15 @@ impl<'a> Search<'a> {
     /// Extends labels that share their places by a column, after which the stages of `done` have run.
     fn extend(
         &mut self,
-        at: usize,
-        places: &Places,
-        labels: &[usize],
+        (at, column): (usize, &Column),
+        forbidden: &[Forbidden],
+        (places, labels): (&Places, &[usize]),
         done: &StageSet,
         found: &mut Vec<Found>,
     ) {
-        let columns = self.columns;
-        let column = &columns[at];
         for (which, variant) in column.variants.iter().enumerate() {
             let is_out = !self.limits.strips && variant.strips.is_some();
-            if is_out || self.forbidden.contains(&(at, which)) {
+            if is_out || forbidden.contains(&(at, which)) {
                 continue;
             }
             let slots = self.slots(column, variant, places, done);
@@ -316,7 +280,7 @@ impl<'a> Search<'a> {
                 }
                 let stays = |buffer: BufferId| slots.iter().any(|slot| slot.buffer == buffer && slot.stays);
                 let after = placing.places.iter().copied().filter(|&(buffer, _)| stays(buffer)).collect();
-                let labels = labels.iter().map(|&previous| self.run(previous, at, which, &placing));
+                let labels = labels.iter().map(|&previous| self.run(previous, (at, column), which, &placing));
                 let labels = labels.collect();
                 found.push(Found { after, placing, labels });
             }
@@ -324,10 +288,16 @@ impl<'a> Search<'a> {
     }
 
     /// The label after a phase.
-    fn run(&self, previous: usize, column: usize, variant: usize, placing: &Placing) -> Label {
+    fn run(
+        &self,
+        previous: usize,
+        (at, col): (usize, &Column),
+        variant: usize,
+        placing: &Placing,
+    ) -> Label {
         let before = &self.labels[previous];
         let target = self.context.target;
-        let (col, var) = (&self.columns[column], &self.columns[column].variants[variant]);
+        let var = &col.variants[variant];
         // What was prefetched is the front of the weights, in order of stages.
         let to_load = col.loads_up_to.last().copied().unwrap_or(0);
         let prefetched = to_load.min(before.free_weights).min(before.spare_bytes);
@@ -363,7 +333,7 @@ impl<'a> Search<'a> {
             free_weights: target.memory.weight.saturating_sub(col.weight_bytes),
             spare_bytes: (spare_cycles * rate).saturating_sub(busy),
             previous: Some(previous),
-            step: Some(Step { column, variant, placing: self.placings.len(), cycles }),
+            step: Some(Step { column: at, variant, placing: self.placings.len(), cycles }),
         }
     }
 

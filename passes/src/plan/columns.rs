@@ -15,7 +15,7 @@ use super::cost::{Implementation, Running, StageProfile, align, pipeline};
 use super::graph::{GraphError, StageSet, Topology};
 use super::partition::{Division, shared, spatial};
 use super::rings::{Actor, Slack, Watch, ring_slots_watching};
-use super::strips::{self, Strips};
+use super::strips;
 use super::tables::first_uses;
 use super::transfers::{Transfer, loads, stores, window};
 use super::{BufferId, BufferRole, GrowsInto, StageGraph, StageId};
@@ -88,8 +88,8 @@ impl<'a> Context<'a> {
 /// One way to run a column.
 #[derive(Clone, Debug)]
 pub struct Variant {
-    /// How it runs in strips, if it does. Everything else is then of the widest strip, or the most of any.
-    pub strips: Option<Arc<Strips>>,
+    /// In how many strips it runs, if it does. Everything else is then of the widest strip, or the most of any.
+    pub strips: Option<u32>,
     /// How the array is divided.
     pub division: Division,
     /// How each stage runs.
@@ -105,10 +105,24 @@ pub struct Variant {
     /// Each boundary buffer's ring.
     pub rings: Vec<Ring>,
     /// Boundary buffers that may take the space of others, if those are read here for the last time.
-    pub growths: Vec<Growth>,
+    pub growths: Vec<MayGrow>,
 }
 
-/// A boundary buffer that a column writes, and one that it only reads whose space it may take. Both must be whole in SRAM.
+/// A boundary buffer that a column writes, and one that it only reads whose space it may take, by their places in
+/// [`Column::boundary`]. Both must be whole in SRAM.
+#[derive(Clone, Copy, Debug)]
+pub struct MayGrow {
+    /// The one that is written.
+    pub growing: usize,
+    /// The one that is read.
+    pub dying: usize,
+    /// How far before it the other begins.
+    pub gap_bytes: u64,
+    /// Bytes that it saves.
+    pub saved_bytes: u64,
+}
+
+/// A tensor that takes the space of another.
 #[derive(Clone, Copy, Debug)]
 pub struct Growth {
     /// The one that is written.
@@ -129,7 +143,7 @@ impl Growth {
 impl Variant {
     /// Phases that it takes.
     pub fn n_phases(&self) -> u64 {
-        self.strips.as_ref().map_or(1, |strips| strips.n() as u64)
+        self.strips.map_or(1, u64::from)
     }
 
     /// Bytes of activation SRAM with every boundary tensor streamed.
@@ -219,7 +233,7 @@ pub struct Column {
     /// Stages that must have run before.
     pub needs: StageSet,
     /// Aligned bytes of tables that are loaded up to and including each stage.
-    pub loads_up_to: Vec<u64>,
+    pub loads_up_to: Arc<[u64]>,
     /// Bytes of weight SRAM.
     pub weight_bytes: u64,
     /// Bytes of tables loaded.
@@ -227,7 +241,7 @@ pub struct Column {
     /// Buffers that others use too.
     pub boundary: Vec<Boundary>,
     /// Ways to run it, those at full width first: none costs more cycles, SRAM and traffic than another.
-    pub variants: Vec<Variant>,
+    pub variants: Arc<[Variant]>,
 }
 
 /// How a phase of a choice runs.
@@ -253,16 +267,32 @@ impl Column {
     /// Evaluates a set; `None` if no variant can fit the target whatever stands in SRAM beside it.
     pub fn new(context: &Context<'_>, set: &StageSet, with_strips: bool) -> Option<Self> {
         let (mut column, parts) = Self::bare(context, set, &[], &|_, _| true)?;
-        column.variants = column.all_variants(context, &parts);
-        let full_bytes = column.variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
-        let fits = column.variants.iter().map(|v| column.least_bytes(v) <= context.target.memory.activation);
-        let mut fits = fits.collect::<Vec<_>>().into_iter();
-        column.variants.retain(|_| fits.next().unwrap_or(false));
+        let mut variants = column.all_variants(context, &parts);
+        let full_bytes = variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
+        variants.retain(|variant| column.least_bytes(variant) <= context.target.memory.activation);
         if with_strips {
-            column.variants.extend(strips::evaluate::variants(context, &column, full_bytes));
+            variants.extend(strips::evaluate::variants(context, &column, full_bytes));
         }
-        column.drop_dominated();
+        drop_dominated(&mut variants);
+        column.variants = variants.into();
         (!column.variants.is_empty()).then_some(column)
+    }
+
+    /// The column of a set of the same [`shape`](super::shapes), which costs the same.
+    pub fn of_shape(&self, context: &Context<'_>, set: &StageSet) -> Self {
+        let Context { graph, topology, .. } = context;
+        let touched = topology.touched(set).into_iter();
+        let shared = touched.filter(|&buffer| !topology.is_private(graph, set, buffer));
+        let boundary = shared.map(|buffer| Boundary { buffer, whole_bytes: context.whole_bytes(buffer) });
+        Self {
+            set: set.clone(),
+            stages: set.iter().collect(),
+            needs: topology.needs(set),
+            boundary: boundary.collect(),
+            loads_up_to: Arc::clone(&self.loads_up_to),
+            variants: Arc::clone(&self.variants),
+            ..*self
+        }
     }
 
     /// Evaluates a phase of a choice as it is to run. `previous` are the stages of the phase before; `is_loaded` tells
@@ -277,7 +307,8 @@ impl Column {
         let set: StageSet = stages.iter().copied().collect();
         let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
         let (watches, way) = (column.watches(context), (how.division.clone(), how.slack));
-        column.variants = vec![column.variant(context, &parts, way, &watches, &mut SlotMemo::new())];
+        column.variants =
+            Arc::new([column.variant(context, &parts, way, &watches, &mut SlotMemo::new())]);
         Some(column)
     }
 
@@ -327,12 +358,12 @@ impl Column {
         let column = Self {
             set: set.clone(),
             needs: topology.needs(set),
-            loads_up_to,
+            loads_up_to: loads_up_to.into(),
             weight_bytes,
             table_bytes,
             boundary: boundary.collect(),
             stages,
-            variants: Vec::new(),
+            variants: Arc::new([]),
         };
         Some((column, parts))
     }
@@ -349,21 +380,6 @@ impl Column {
     pub fn least_bytes(&self, variant: &Variant) -> u64 {
         let rings = variant.rings.iter().zip(&self.boundary).map(|(ring, b)| ring.bytes.min(b.whole_bytes));
         variant.private.bytes + rings.sum::<u64>()
-    }
-
-    fn drop_dominated(&mut self) {
-        let costs: Vec<[u64; 3]> = (self.variants.iter())
-            .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes()])
-            .collect();
-        let dominated = |at: usize| {
-            costs.iter().enumerate().any(|(other, cost)| {
-                let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
-                no_worse && other != at && (*cost != costs[at] || other < at)
-            })
-        };
-        let keep: Vec<bool> = (0..costs.len()).map(|at| !dominated(at)).collect();
-        let mut keep = keep.into_iter();
-        self.variants.retain(|_| keep.next().unwrap_or(true));
     }
 
     fn variant(
@@ -393,7 +409,7 @@ impl Column {
         let private = Ring { bytes: parts.private.iter().map(|&b| ring(b)).sum(), ..Ring::default() };
         let rings = self.boundary.iter().zip(&parts.rings);
         let rings = rings.map(|(b, moved)| Ring { bytes: ring(b.buffer), ..*moved }).collect();
-        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| growth(context, w, *gap)).collect();
+        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| self.may_grow(w, *gap)).collect();
         Variant { strips: None, division, implementations, slack, starts, cycles, private, rings, growths }
     }
 
@@ -417,21 +433,37 @@ impl Column {
             })
             .collect()
     }
+
+    /// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole tensor does without;
+    /// a row more of each makes up for what that changes.
+    fn may_grow(&self, watch: &Watch, gap: u64) -> Option<MayGrow> {
+        let at = |stream: u32| self.boundary.iter().position(|b| b.buffer.as_u32() == stream);
+        let (growing, dying) = (at(watch.growing)?, at(watch.dying)?);
+        let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
+        let into = GrowsInto { buffer: self.boundary[dying].buffer, gap_bytes };
+        let (before, after) = (self.boundary[dying].whole_bytes, self.boundary[growing].whole_bytes);
+        let saved_bytes = (before + after).saturating_sub(into.union_bytes(before, after));
+        (saved_bytes > 0).then_some(MayGrow { growing, dying, gap_bytes, saved_bytes })
+    }
+}
+
+/// Drops ways of which another costs no more of anything.
+fn drop_dominated(variants: &mut Vec<Variant>) {
+    let costs: Vec<[u64; 3]> =
+        variants.iter().map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes()]).collect();
+    let dominated = |at: usize| {
+        costs.iter().enumerate().any(|(other, cost)| {
+            let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
+            no_worse && other != at && (*cost != costs[at] || other < at)
+        })
+    };
+    let keep: Vec<bool> = (0..costs.len()).map(|at| !dominated(at)).collect();
+    let mut keep = keep.into_iter();
+    variants.retain(|_| keep.next().unwrap_or(true));
 }
 
 /// A tensor of less than this part of SRAM is not worth growing into, nor letting grow.
 const LEAST_SHARE: u64 = 64;
-
-/// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole tensor does without;
-/// a row more of each makes up for what that changes.
-fn growth(context: &Context<'_>, watch: &Watch, gap: u64) -> Option<Growth> {
-    let (growing, dying) = (BufferId::from_u32(watch.growing), BufferId::from_u32(watch.dying));
-    let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
-    let into = GrowsInto { buffer: dying, gap_bytes };
-    let (before, after) = (context.whole_bytes(dying), context.whole_bytes(growing));
-    let saved_bytes = (before + after).saturating_sub(into.union_bytes(before, after));
-    (saved_bytes > 0).then_some(Growth { growing, into, saved_bytes })
-}
 
 /// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates.
 pub fn ways(

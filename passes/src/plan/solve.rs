@@ -12,6 +12,8 @@ use super::columns::{Column, Context, How};
 use super::cost::{Weights, on_chip_energy};
 use super::egraph::{self, Offer};
 use super::graph::{GraphError, StageSet};
+use super::offered::{Offered, WithStrips};
+use super::strips::Strips;
 use super::strips::realise::{Chosen, Realised, realise};
 use super::{
     BufferId, BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency,
@@ -150,8 +152,7 @@ pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Resul
 /// is remembered.
 #[derive(Debug)]
 pub struct Planner<'a> {
-    context: Context<'a>,
-    columns: Vec<Column>,
+    offered: Offered<'a>,
     bounds: Bounds,
     answers: BTreeMap<Question, Result<Choice, Stuck>>,
 }
@@ -165,10 +166,9 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// If a stage does not fit the target, or the graph makes no sense.
     pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
-        let context = Context::new(graph, target)?;
-        let columns = offer(&context, options)?;
-        let bounds = bounds(graph, &context.topology, target);
-        Ok(Self { context, columns, bounds, answers: BTreeMap::new() })
+        let offered = offer(Context::new(graph, target)?, options)?;
+        let bounds = bounds(graph, &offered.context().topology, target);
+        Ok(Self { offered, bounds, answers: BTreeMap::new() })
     }
 
     /// A plan of the columns that were offered. The options may differ from those in anything that only narrows them or is the
@@ -177,15 +177,15 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// If no sequence of columns fits.
     pub fn plan(&mut self, options: &PlanOptions) -> Result<Planned, PlanError> {
-        let target = self.context.target;
+        let target = self.offered.context().target;
         let capacity = percent_of(target.memory.activation, options.capacity_percent);
         let mut forbidden = Vec::new();
         loop {
             let choice = self.search(options, capacity, &forbidden)?;
-            let realised = realised(self.context.graph, &self.columns, &choice);
+            let realised = realised(&self.offered, &choice);
             let made = Context::new(&realised.graph, target)?;
             let weights = Weights::of(options.objective, target, (0.0, 0.0));
-            let replayed = match phases(&made, &realised, &self.columns, &choice) {
+            let replayed = match phases(&made, &realised, &self.offered, &choice) {
                 Ok((phases, places)) => {
                     let choice =
                         replay(&made, &phases, &places, weights, capacity, options.limits(), choice.proven);
@@ -197,7 +197,7 @@ impl<'a> Planner<'a> {
             let (phases, choice) = match replayed {
                 Ok(found) => found,
                 Err(at) => {
-                    forbidden.extend(to_forbid(&self.columns, &choice, realised.chosen[at]));
+                    forbidden.extend(to_forbid(&self.offered, &choice, realised.chosen[at]));
                     continue;
                 }
             };
@@ -226,12 +226,12 @@ impl<'a> Planner<'a> {
     fn answer(&mut self, question: Question, forbidden: &[Forbidden]) -> Result<Choice, Stuck> {
         let (weights, capacity, limits) = question;
         if !forbidden.is_empty() {
-            return choose(&self.context, &self.columns, forbidden, weights, capacity, limits);
+            return choose(&self.offered, forbidden, weights, capacity, limits);
         }
         if let Some(answer) = self.answers.get(&question) {
             return answer.clone();
         }
-        let answer = choose(&self.context, &self.columns, &[], weights, capacity, limits);
+        let answer = choose(&self.offered, &[], weights, capacity, limits);
         self.answers.insert(question, answer.clone());
         answer
     }
@@ -248,9 +248,7 @@ impl<'a> Planner<'a> {
         let found = self.answer((weights, capacity, limits), forbidden);
         // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
         let is_limited = found.as_ref().map_or(true, |choice| !choice.proven);
-        let has_strips = || (self.columns.iter()).any(|c| c.variants.iter().any(|v| v.strips.is_some()));
-        let searches_full = limits.strips && is_limited && has_strips();
-        let full = searches_full
+        let full = (limits.strips && is_limited && self.offered.has_strips())
             .then(|| self.answer((weights, capacity, SearchLimits { strips: false, ..limits }), forbidden));
         let score = |choice: &Choice| weights.score(choice.cycles, choice.bytes);
         match (found, full) {
@@ -261,8 +259,8 @@ impl<'a> Planner<'a> {
             (Ok(found), _) => Ok(found),
             (Err(stuck), _) => Err(PlanError::Stuck {
                 stages: stuck.reached.len(),
-                all: self.context.graph.stages.len(),
-                stuck: (self.context.graph.stages.iter())
+                all: self.graph().stages.len(),
+                stuck: (self.graph().stages.iter())
                     .find(|(stage, _)| !stuck.reached.contains(*stage))
                     .map_or_else(String::new, |(_, node)| node.name.clone()),
             }),
@@ -276,7 +274,7 @@ impl<'a> Planner<'a> {
         capacity: u64,
         forbidden: &[Forbidden],
     ) -> Result<Choice, PlanError> {
-        let target = self.context.target;
+        let target = self.offered.context().target;
         if options.objective != Objective::Edp {
             let weights = Weights::of(options.objective, target, (0.0, 0.0));
             let best = self.solve(weights, options, capacity, forbidden)?;
@@ -308,7 +306,7 @@ impl<'a> Planner<'a> {
                 self.solve(Weights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
             let mut product = self.product(&at);
             for _ in 0..4 {
-                let around = (energy(&self.context, &self.columns, &at), at.cycles as f64);
+                let around = (self.energy(&at), at.cycles as f64);
                 let weights = Weights::of(Objective::Edp, target, around);
                 let next = self.solve(weights, options, capacity, forbidden)?;
                 let next_product = self.product(&next);
@@ -325,20 +323,31 @@ impl<'a> Planner<'a> {
         Ok(Choice { proven: false, ..best })
     }
 
+    fn graph(&self) -> &'a StageGraph {
+        self.offered.context().graph
+    }
+
+    /// Energy of a choice in picojoules.
+    fn energy(&self, choice: &Choice) -> f64 {
+        let columns = choice.phases.iter().map(|phase| (self.offered.chosen(phase.column), phase.variant));
+        energy(self.offered.context(), columns, choice.bytes)
+    }
+
     /// Energy times delay of a choice.
     fn product(&self, choice: &Choice) -> f64 {
-        energy(&self.context, &self.columns, choice) * choice.cycles as f64
+        self.energy(choice) * choice.cycles as f64
     }
 }
 
 /// The graph of a choice.
-fn realised(graph: &StageGraph, columns: &[Column], choice: &Choice) -> Realised {
-    let chosen: Vec<Chosen<'_>> = (choice.phases.iter())
-        .map(|phase| {
-            let column = &columns[phase.column];
-            let strips = column.variants[phase.variant].strips.as_deref();
-            Chosen { stages: &column.stages, strips }
-        })
+fn realised(offered: &Offered<'_>, choice: &Choice) -> Realised {
+    let Context { graph, ref topology, .. } = *offered.context();
+    let columns = choice.phases.iter().map(|phase| (offered.chosen(phase.column), phase.variant));
+    let strips: Vec<Option<Strips>> = (columns.clone())
+        .map(|(column, variant)| Strips::new(graph, topology, &column.set, column.variants[variant].strips?))
+        .collect();
+    let chosen: Vec<Chosen<'_>> = (columns.zip(&strips))
+        .map(|((column, _), strips)| Chosen { stages: &column.stages, strips: strips.as_ref() })
         .collect();
     realise(graph, &chosen)
 }
@@ -348,7 +357,7 @@ fn realised(graph: &StageGraph, columns: &[Column], choice: &Choice) -> Realised
 fn phases(
     context: &Context<'_>,
     realised: &Realised,
-    columns: &[Column],
+    offered: &Offered<'_>,
     choice: &Choice,
 ) -> Result<(Vec<Column>, Vec<Places>), usize> {
     let mut phase_of = vec![0; context.graph.stages.len()];
@@ -366,7 +375,7 @@ fn phases(
     let mut made = Vec::with_capacity(realised.phases.len());
     for (phase, stages) in realised.phases.iter().enumerate() {
         let chosen = &choice.phases[realised.chosen[phase]];
-        let variant = &columns[chosen.column].variants[chosen.variant];
+        let variant = &offered.chosen(chosen.column).variants[chosen.variant];
         let how = How { division: &variant.division, slack: variant.slack };
         let previous = phase.checked_sub(1).map_or(&[][..], |before| &realised.phases[before]);
         made.push(Column::chosen(context, stages, previous, how, &is_loaded).ok_or(phase)?);
@@ -376,8 +385,9 @@ fn phases(
 
 /// Ways to run columns that are out of the offer when a chosen phase does not fit: the phase's own; if it has no strips but others
 /// do, theirs, since what they hand it is what was misjudged.
-fn to_forbid(columns: &[Column], choice: &Choice, at: usize) -> Vec<Forbidden> {
-    let has_strips = |phase: &ChosenPhase| columns[phase.column].variants[phase.variant].strips.is_some();
+fn to_forbid(offered: &Offered<'_>, choice: &Choice, at: usize) -> Vec<Forbidden> {
+    let has_strips =
+        |phase: &ChosenPhase| offered.chosen(phase.column).variants[phase.variant].strips.is_some();
     let way = |phase: &ChosenPhase| (phase.column, phase.variant);
     if has_strips(&choice.phases[at]) {
         return vec![way(&choice.phases[at])];
@@ -405,25 +415,25 @@ fn percent_of(bytes: u64, percent: u32) -> u64 {
     (u128::from(bytes) * u128::from(percent.min(100)) / 100) as u64
 }
 
-/// The columns of a mode.
-fn offer(context: &Context<'_>, options: &PlanOptions) -> Result<Vec<Column>, PlanError> {
+/// What a mode offers.
+fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>, PlanError> {
     let sets = match options.mode {
         Mode::Single => context.graph.stages.keys().map(StageSet::of).collect(),
-        Mode::Multi => egraph::offer(context, &options.offer, options.strips),
+        Mode::Multi => egraph::offer(&context, &options.offer, options.strips),
     };
-    let mut columns = Vec::new();
-    let mut too_large = Vec::new();
-    for set in sets {
-        let mut column = Column::new(context, &set, options.strips && options.mode == Mode::Multi);
-        if column.is_none() && options.strips && options.mode == Mode::Single {
-            column = Column::new(context, &set, true);
-        }
-        if column.is_none() && set.len() == 1 {
-            too_large.extend(set.iter().map(|stage| too_large_why(context, stage, options.strips)));
-        }
-        columns.extend(column);
-    }
-    if too_large.is_empty() { Ok(columns) } else { Err(PlanError::StageTooLarge(too_large)) }
+    let strips = match options.mode {
+        _ if !options.strips => WithStrips::Never,
+        Mode::Single => WithStrips::Needed,
+        Mode::Multi => WithStrips::Always,
+    };
+    let offered = Offered::new(context, sets, strips);
+    let alone = offered.sets().filter(|(_, set)| set.len() == 1);
+    let too_large = alone.filter(|&(at, _)| offered.column(at).is_none());
+    let too_large: Vec<TooLarge> = too_large
+        .flat_map(|(_, set)| set.iter())
+        .map(|stage| too_large_why(offered.context(), stage, options.strips))
+        .collect();
+    if too_large.is_empty() { Ok(offered) } else { Err(PlanError::StageTooLarge(too_large)) }
 }
 
 /// Which memory a stage is too large for, and the least of it in which the stage would run.
@@ -457,15 +467,18 @@ fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> To
 /// Bytes of SRAM beyond which no stage is looked at.
 const MOST_SRAM: u64 = 1 << 40;
 
-/// Energy of a choice in picojoules.
-fn energy(context: &Context<'_>, columns: &[Column], choice: &Choice) -> f64 {
-    let stages = choice.phases.iter().flat_map(|phase| {
-        let column = &columns[phase.column];
-        let options = column.variants[phase.variant].implementations.iter();
+/// Energy in picojoules of columns, each run as one of its variants, that move so many bytes.
+fn energy<'a>(
+    context: &Context<'_>,
+    columns: impl Iterator<Item = (&'a Column, usize)>,
+    dram_bytes: u64,
+) -> f64 {
+    let stages = columns.flat_map(|(column, variant)| {
+        let options = column.variants[variant].implementations.iter();
         column.stages.iter().copied().zip(options.map(|i| i.winograd))
     });
     on_chip_energy(context.graph, context.target, stages)
-        + choice.bytes as f64 * context.target.energy.dram_byte_pj
+        + dram_bytes as f64 * context.target.energy.dram_byte_pj
 }
 
 /// The plan of a choice.
@@ -526,11 +539,13 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         });
     }
     dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
+    let run = choice.phases.iter().map(|chosen| (&columns[chosen.column], chosen.variant));
+    let energy_pj = energy(context, run, choice.bytes);
     let cost = match options.objective {
         Objective::Latency => choice.cycles as f64,
         Objective::Traffic => dram.total as f64,
-        Objective::Energy => energy(context, columns, choice),
-        Objective::Edp => energy(context, columns, choice) * choice.cycles as f64,
+        Objective::Energy => energy_pj,
+        Objective::Edp => energy_pj * choice.cycles as f64,
         Objective::Sram => choice.phases.iter().map(|phase| phase.sram_bytes).max().unwrap_or(0) as f64,
     };
     Plan {

@@ -6,7 +6,7 @@
 use super::{Place, Places, Search};
 use crate::plan::columns::{Boundary, Column, Growth, Movement, Ring, Variant, stands_in_dram};
 use crate::plan::graph::StageSet;
-use crate::plan::{BufferId, BufferRole};
+use crate::plan::{BufferId, BufferRole, GrowsInto};
 
 /// A way to place the boundary tensors of a column.
 #[derive(Clone, Debug)]
@@ -193,13 +193,16 @@ impl Search<'_> {
         if !self.limits.growths || variant.growths.is_empty() {
             return Vec::new();
         }
-        let slot = |buffer: BufferId| slots.iter().find(|slot| slot.buffer == buffer);
-        let may = |growth: &&Growth| {
-            let dies = |slot: &Slot<'_>| slot.before.is_some_and(Place::in_sram) && !slot.stays;
-            let is_born = |slot: &Slot<'_>| slot.before.is_none() && slot.stays;
-            slot(growth.into.buffer).is_some_and(dies) && slot(growth.growing).is_some_and(is_born)
-        };
-        let mut possible: Vec<Growth> = variant.growths.iter().filter(may).copied().collect();
+        // The boundary's slots come first, in its order.
+        let possible = variant.growths.iter().filter_map(|may| {
+            let (growing, dying) = (&slots[may.growing], &slots[may.dying]);
+            let dies = dying.before.is_some_and(Place::in_sram) && !dying.stays;
+            let is_born = growing.before.is_none() && growing.stays;
+            let into = GrowsInto { buffer: dying.buffer, gap_bytes: may.gap_bytes };
+            let growth = Growth { growing: growing.buffer, into, saved_bytes: may.saved_bytes };
+            (dies && is_born).then_some(growth)
+        });
+        let mut possible: Vec<Growth> = possible.collect();
         possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
         let mut growths: Vec<Growth> = Vec::new();
         for growth in possible {

@@ -23,7 +23,7 @@ pub fn replay(
     limits: SearchLimits,
     proven: bool,
 ) -> Result<super::Choice, usize> {
-    let mut search = Search::new(context, phases, weights, capacity, limits);
+    let mut search = Search::new(context, weights, capacity, limits);
     search.proven = proven;
     let mut done = StageSet::default();
     let mut before = Places::new();
@@ -40,7 +40,7 @@ pub fn replay(
         if way.sram_bytes > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
-        let label = search.run(at, at, 0, &way);
+        let label = search.run(at, (at, column), 0, &way);
         search.labels.push(label);
         let stays = |buffer: BufferId| slots.iter().any(|slot| slot.buffer == buffer && slot.stays);
         before = way.places.iter().copied().filter(|&(buffer, _)| stays(buffer)).collect();

@@ -51,7 +51,7 @@ pub fn variants(context: &Context<'_>, column: &Column, full_bytes: u64) -> Vec<
     // With its halo, a strip takes more than its share of the whole.
     for n in STRIPS.into_iter().filter(|&n| full_bytes / u64::from(n) <= capacity) {
         let Some(strips) = Strips::new(context.graph, &context.topology, &column.set, n) else { continue };
-        let mut ways = in_strips(context, column, strips, &mut memo);
+        let mut ways = in_strips(context, column, &strips, &mut memo);
         let Some(bytes) = ways.iter().map(|variant| column.least_bytes(variant)).min() else { continue };
         if bytes > before - before / LEAST_GAIN {
             break;
@@ -73,8 +73,7 @@ pub fn variants(context: &Context<'_>, column: &Column, full_bytes: u64) -> Vec<
 type SlotMemo = BTreeMap<(Vec<bool>, Slack), BTreeMap<u32, u32>>;
 
 /// Ways to run a column in given strips.
-fn in_strips(context: &Context<'_>, column: &Column, strips: Strips, memo: &mut SlotMemo) -> Vec<Variant> {
-    let strips = Arc::new(strips);
+fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut SlotMemo) -> Vec<Variant> {
     let widest = |at: usize| {
         let width = |outs: &Vec<Range<u32>>| outs[at].end - outs[at].start;
         (0..strips.n())
@@ -90,7 +89,7 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: Strips, memo: &mut 
         .map(|(profile, windowed)| profile.moved_to(&windowed.code))
         .collect();
     let actors: Vec<&StageProfile> = actors.iter().collect();
-    let traffic = Traffic::new(context, column, &strips);
+    let traffic = Traffic::new(context, column, strips);
     let dma = traffic.actors(1);
     ways(&profiles, context.target, |division, slack| {
         let how = implementations(&profiles, &division);
@@ -99,7 +98,7 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: Strips, memo: &mut 
         let (starts, cycles) = time(context.target, &running(&actors, &how), &division, slack);
         let (private, rings) = traffic.rings(n_slots);
         Variant {
-            strips: Some(Arc::clone(&strips)),
+            strips: Some(strips.n() as u32),
             division,
             implementations: how,
             slack,
