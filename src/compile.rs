@@ -29,7 +29,7 @@ use strata_isa_spec::verify::VerifyError;
 use strata_passes::manager::{
     Changed, PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp,
 };
-use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
+use strata_passes::plan::{Mode, Objective, Plan, PlanOptions, StageGraph};
 use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
 use strata_passes::rewrite::Families;
 
@@ -72,6 +72,9 @@ pub struct CompileOptions {
     pub target: Target,
     /// What the plan minimises.
     pub objective: Objective,
+    /// For [`Objective::Latency`]: by how many percent a plan may be slower than the fastest and count as equally fast; among
+    /// equals the one that moves the fewest DRAM bytes is taken.
+    pub tolerance_percent: u32,
     /// Multi-layer or layer by layer.
     pub mode: Mode,
     /// What activations are calibrated on.
@@ -96,6 +99,7 @@ impl CompileOptions {
         Self {
             target,
             objective: Objective::default(),
+            tolerance_percent: PlanOptions::default().tolerance_percent,
             mode: Mode::default(),
             calibration: CalibrationData::default(),
             ptq: PtqOptions::default(),

@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// What the plan minimises
     #[arg(long, value_enum, default_value = "latency")]
     objective: ObjectiveArg,
+    /// For least latency: by how many percent a plan may be slower than the fastest and count as equally fast; the one of those that moves the fewest DRAM bytes is taken
+    #[arg(long, value_name = "PERCENT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
+    tolerance: u32,
     /// Pictures or arrays that activation ranges are gathered on: a file or a folder [default: seeded noise]
     #[arg(long, value_name = "PATH")]
     calibrate: Option<PathBuf>,
@@ -231,6 +234,7 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
             ObjectiveArg::Edp => Objective::Edp,
             ObjectiveArg::Sram => Objective::Sram,
         },
+        tolerance_percent: args.tolerance,
         ptq: args.ptq.options(),
         precision: precision(args)?,
         input_shapes: args.input_shapes.iter().cloned().collect(),

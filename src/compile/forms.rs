@@ -136,8 +136,9 @@ impl Compiler {
         context.insert(self.options.target.clone());
         let has = |family: &str| self.options.families.has(family);
         let pipeline = format!(
-            "fuse-layers{{objective={},mode={},merge={},diamond={},sibling={}}},schedule",
+            "fuse-layers{{objective={},tolerance-percent={},mode={},merge={},diamond={},sibling={}}},schedule",
             word(&objective),
+            self.options.tolerance_percent,
             word(&mode),
             has("group-merge"),
             has("group-diamond"),

@@ -10,14 +10,17 @@
 //!
 //! Limits count work, never time; nothing depends on hash order.
 
+mod placing;
 mod replay;
 
 use std::collections::BTreeMap;
 
-use super::columns::{Boundary, Column, Context, Growth, Movement, Ring, Variant, stands_in_dram};
+use self::placing::Placing;
+use super::BufferId;
+use super::columns::{Column, Context, Growth};
 use super::cost::{Weights, dram_bound};
 use super::graph::StageSet;
-use super::{BufferId, BufferRole, StageId};
+use super::offered::Offered;
 use crate::schedule::FARTHEST_PREFETCH;
 
 pub use replay::replay;
@@ -96,18 +99,28 @@ struct Label {
     /// Bytes that DRAM could still have moved during it.
     spare_bytes: u64,
     previous: Option<usize>,
-    phase: Option<ChosenPhase>,
+    step: Option<Step>,
+}
+
+/// The phase that led to a label.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    column: usize,
+    variant: usize,
+    /// Index into the placings of the search.
+    placing: usize,
+    cycles: u64,
 }
 
 impl Label {
     /// Nothing has run.
     fn start() -> Self {
-        Self { score: 0, cycles: 0, bytes: 0, free_weights: 0, spare_bytes: 0, previous: None, phase: None }
+        Self { score: 0, cycles: 0, bytes: 0, free_weights: 0, spare_bytes: 0, previous: None, step: None }
     }
 }
 
 /// Limits of the search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SearchLimits {
     /// Labels kept for one cut and one set of places.
     pub labels_per_state: usize,
@@ -121,6 +134,8 @@ pub struct SearchLimits {
     pub work: usize,
     /// Whether tensors may take the space of others that die.
     pub growths: bool,
+    /// Whether columns may run in strips.
+    pub strips: bool,
 }
 
 impl SearchLimits {
@@ -135,6 +150,9 @@ impl SearchLimits {
     }
 }
 
+/// A variant of a column that is not to be chosen.
+pub type Forbidden = (usize, usize);
+
 /// What came of a search without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
@@ -147,16 +165,15 @@ pub struct Stuck {
 /// # Errors
 /// If no order of the columns runs every stage.
 pub fn choose(
-    context: &Context<'_>,
-    columns: &[Column],
+    offered: &Offered<'_>,
+    forbidden: &[Forbidden],
     weights: Weights,
     capacity: u64,
     limits: SearchLimits,
 ) -> Result<Choice, Stuck> {
+    let context = offered.context();
     let all: StageSet = context.graph.stages.keys().collect();
-    let mut search =
-        Search { context, columns, weights, capacity, limits, labels: Vec::new(), work: 0, proven: true };
-    search.labels.push(Label::start());
+    let mut search = Search::new(context, weights, capacity, limits);
     let mut open: BTreeMap<(usize, StageSet), States> = BTreeMap::new();
     open.insert((0, StageSet::default()), BTreeMap::from([(Places::new(), vec![0])]));
     let mut reached = StageSet::default();
@@ -173,24 +190,20 @@ pub fn choose(
         }
         reached.clone_from(&done);
         search.limit(&mut states);
-        for (at, column) in columns.iter().enumerate() {
-            if column.set.meets(&done) || !column.needs.is_subset(&done) {
-                continue;
-            }
+        for at in offered.next(&done) {
+            let Some(column) = offered.column(at) else { continue };
             let after = done.union(&column.set);
-            let key = (after.len(), after);
-            let live = search.live_after(&key.1);
             let mut found = Vec::new();
             for (places, labels) in &states {
-                search.extend(at, places, labels, &live, &mut found);
+                search.extend((at, column), forbidden, (places, labels), &after, &mut found);
             }
-            search.work += 1 + found.len();
+            search.work += 1 + found.iter().map(|found| found.labels.len()).sum::<usize>();
             if found.is_empty() {
                 continue;
             }
-            let target = open.entry(key).or_default();
-            for (places, label) in found {
-                search.keep(target.entry(places).or_default(), label);
+            let target = open.entry((after.len(), after)).or_default();
+            for found in found {
+                search.keep_all(target, found);
             }
             // Long before it is visited, a cut has more labels than it will keep.
             if target.len() > 4 * limits.labels_per_cut {
@@ -203,63 +216,31 @@ pub fn choose(
 
 struct Search<'a> {
     context: &'a Context<'a>,
-    columns: &'a [Column],
     weights: Weights,
     capacity: u64,
     limits: SearchLimits,
     labels: Vec<Label>,
+    /// Placings of the labels' phases.
+    placings: Vec<Placing>,
     /// Placings, labels and cuts made.
     work: usize,
     proven: bool,
 }
 
-/// A way to place the boundary tensors of a column.
-#[derive(Clone, Debug)]
-struct Placing {
-    places: Places,
-    sram_bytes: u64,
-    load: Movement,
-    store: Movement,
-    dma_stages: u32,
-    growths: Vec<Growth>,
+/// Labels of one placing of one phase.
+struct Found {
+    /// Where what is used later is then.
+    after: Places,
+    placing: Placing,
+    labels: Vec<Label>,
 }
 
-impl Placing {
-    /// No boundary tensor has a place yet.
-    fn of(variant: &Variant) -> Self {
-        let Ring { bytes, load, store } = variant.private;
-        let dma_stages = load.stages + store.stages;
-        Self { places: Vec::new(), sram_bytes: bytes, load, store, dma_stages, growths: Vec::new() }
+impl<'a> Search<'a> {
+    fn new(context: &'a Context<'a>, weights: Weights, capacity: u64, limits: SearchLimits) -> Self {
+        let labels = vec![Label::start()];
+        Self { context, weights, capacity, limits, labels, placings: Vec::new(), work: 0, proven: true }
     }
-}
 
-/// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
-#[derive(Clone, Debug)]
-struct Slot<'a> {
-    buffer: BufferId,
-    /// What the phase does with it, if anything.
-    ring: Option<&'a Ring>,
-    before: Option<Place>,
-    /// Where it can be.
-    options: Vec<Place>,
-    /// Whether [`Place::Both`] is no worse than [`Place::Dram`] but for its bytes of SRAM: it moves no more now, and can
-    /// still be dropped later.
-    keeping_is_free: bool,
-    whole_bytes: u64,
-    ring_bytes: u64,
-}
-
-impl Slot<'_> {
-    fn sram_bytes(&self, place: Place) -> u64 {
-        match place {
-            Place::Dram => self.ring_bytes,
-            Place::Sram | Place::Both => self.whole_bytes,
-            Place::InPlace => 0,
-        }
-    }
-}
-
-impl Search<'_> {
     /// The widths in force.
     fn widths(&self) -> SearchLimits {
         if self.work < self.limits.work { self.limits } else { self.limits.narrow() }
@@ -271,245 +252,39 @@ impl Search<'_> {
         only_sram.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// For each buffer, whether stages outside of `done` still use it.
-    fn live_after(&self, done: &StageSet) -> Vec<bool> {
-        let uses = self.context.topology.uses.iter();
-        uses.map(|u| u.readers.iter().chain(&u.writers).any(|(stage, _)| !done.contains(*stage))).collect()
-    }
-
-    /// Places after a phase: of the tensors that are needed on, and none in place of one that is not.
-    fn places_after(&self, places: &Places, live: &[bool]) -> Places {
-        let is_live = |buffer: BufferId| live[buffer.as_u32() as usize];
-        let alone = |buffer: BufferId, place: Place| {
-            let has_host = self.context.hosts[buffer.as_u32() as usize].is_some_and(is_live);
-            if place == Place::InPlace && !has_host { Place::Sram } else { place }
-        };
-        let living = places.iter().filter(|(buffer, _)| is_live(*buffer));
-        living.map(|&(buffer, place)| (buffer, alone(buffer, place))).collect()
-    }
-
-    /// Extends labels that share their places by a column.
+    /// Extends labels that share their places by a column, after which the stages of `done` have run.
     fn extend(
         &mut self,
-        at: usize,
-        places: &Places,
-        labels: &[usize],
-        live: &[bool],
-        found: &mut Vec<(Places, Label)>,
+        (at, column): (usize, &Column),
+        forbidden: &[Forbidden],
+        (places, labels): (&Places, &[usize]),
+        done: &StageSet,
+        found: &mut Vec<Found>,
     ) {
-        let columns = self.columns;
-        let column = &columns[at];
         for (which, variant) in column.variants.iter().enumerate() {
-            for placing in self.placings(column, variant, places, live) {
+            let is_out = !self.limits.strips && variant.strips.is_some();
+            if is_out || forbidden.contains(&(at, which)) {
+                continue;
+            }
+            let slots = self.slots(column, variant, places, done);
+            for placing in self.placings(variant, &slots) {
                 let stages = column.stages.len() as u32 + placing.dma_stages;
                 if placing.sram_bytes > self.capacity || stages > self.context.target.limits.stages {
                     continue;
                 }
-                let after = self.places_after(&placing.places, live);
-                for &previous in labels {
-                    let label = self.run(previous, at, which, &placing);
-                    found.push((after.clone(), label));
-                }
+                let after = self.places_after(&placing.places, &slots);
+                let labels = labels.iter().map(|&previous| self.run(previous, (at, column), which, &placing));
+                let labels = labels.collect();
+                found.push(Found { after, placing, labels });
             }
         }
-    }
-
-    /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them if they are
-    /// more than the beam.
-    fn placings(
-        &mut self,
-        column: &Column,
-        variant: &Variant,
-        before: &Places,
-        live: &[bool],
-    ) -> Vec<Placing> {
-        let slots = self.slots(column, variant, before, live);
-        // What the slots from here on take at the least and at the most.
-        let (mut least, mut most) = (vec![0; slots.len() + 1], vec![0; slots.len() + 1]);
-        for (at, slot) in slots.iter().enumerate().rev() {
-            let bytes = || slot.options.iter().map(|&option| slot.sram_bytes(option));
-            least[at] = least[at + 1] + bytes().min().unwrap_or(0);
-            most[at] = most[at + 1] + bytes().max().unwrap_or(0);
-        }
-        let mut ways = vec![Placing::of(variant)];
-        // Growing into others comes last, when all places are known: till then there is room for what it may save.
-        let growths = self.growths(variant, &slots, live);
-        let beam = self.widths().placings;
-        for (at, slot) in slots.iter().enumerate() {
-            let mut next = Vec::new();
-            for way in &ways {
-                for &option in &slot.options {
-                    let room = self.capacity + may_save(&growths, way, slot.buffer, option);
-                    let all_fit = way.sram_bytes + slot.whole_bytes + most[at + 1] <= self.capacity;
-                    let is_worse = option == Place::Dram && slot.keeping_is_free && all_fit;
-                    let sram_bytes = way.sram_bytes + slot.sram_bytes(option);
-                    if !is_worse && sram_bytes + least[at + 1] <= room {
-                        next.push(self.placed(way, slot, option));
-                    }
-                }
-            }
-            self.work += next.len();
-            if next.len() > beam {
-                self.proven = false;
-                // What binds the least SRAM for later phases stays: it is what still fits when nothing else does.
-                next.sort_by_key(|way| (way.load.bytes + way.store.bytes, way.sram_bytes));
-                let binds = |way: &Placing| (self.bound_bytes(&way.places), way.sram_bytes);
-                let lightest = (0..next.len()).min_by_key(|&at| binds(&next[at]));
-                if let Some(at) = lightest.filter(|&at| at >= beam) {
-                    next.swap(at, beam - 1);
-                }
-                next.truncate(beam);
-            }
-            ways = next;
-        }
-        for way in &mut ways {
-            way.places.sort_unstable();
-            self.grow(way, &growths);
-        }
-        ways.retain(|way| way.sram_bytes <= self.capacity);
-        ways
-    }
-
-    /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
-    /// the last time, the other is written here first and used later.
-    fn growths(&self, variant: &Variant, slots: &[Slot<'_>], live: &[bool]) -> Vec<Growth> {
-        let is_live = |buffer: BufferId| live[buffer.as_u32() as usize];
-        let before = |buffer: BufferId| slots.iter().find(|s| s.buffer == buffer).and_then(|s| s.before);
-        let may = |growth: &&Growth| {
-            self.limits.growths
-                && before(growth.into.buffer).is_some_and(Place::in_sram)
-                && !is_live(growth.into.buffer)
-                && before(growth.growing).is_none()
-                && is_live(growth.growing)
-        };
-        let mut possible: Vec<Growth> = variant.growths.iter().filter(may).copied().collect();
-        possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
-        let mut growths: Vec<Growth> = Vec::new();
-        for growth in possible {
-            let is_taken =
-                |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
-            if !growths.iter().any(is_taken) {
-                growths.push(growth);
-            }
-        }
-        growths
-    }
-
-    /// Lets tensors of a placing that is complete take the space of others.
-    fn grow(&self, way: &mut Placing, growths: &[Growth]) {
-        for growth in growths {
-            let place = |buffer: BufferId| way.places.iter().find(|(b, _)| *b == buffer).map(|(_, p)| *p);
-            let is_whole = |buffer: BufferId| {
-                place(buffer).is_some_and(|place| place.in_sram() && place != Place::InPlace)
-            };
-            let is_in_its_place = |&(other, place): &(BufferId, Place)| {
-                place == Place::InPlace
-                    && self.context.hosts[other.as_u32() as usize] == Some(growth.into.buffer)
-            };
-            let is_free = !way.places.iter().any(is_in_its_place);
-            if is_whole(growth.growing) && is_whole(growth.into.buffer) && is_free {
-                way.sram_bytes -= growth.saved_bytes;
-                way.growths.push(*growth);
-            }
-        }
-    }
-
-    /// The tensors that have a place during a phase of this column.
-    fn slots<'c>(
-        &self,
-        column: &'c Column,
-        variant: &'c Variant,
-        before: &Places,
-        live: &[bool],
-    ) -> Vec<Slot<'c>> {
-        let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
-            let place = before.iter().find(|(b, _)| *b == boundary.buffer).map(|(_, place)| *place);
-            let is_live = live[boundary.buffer.as_u32() as usize];
-            let mut options = self.options(boundary, place, is_live);
-            if self.may_be_in_place(column, before, boundary.buffer, is_live) {
-                // Its host stands in SRAM whatever is chosen here, so this is Sram without the bytes.
-                options = vec![Place::Dram, Place::InPlace, Place::Both];
-            }
-            let size = self.context.graph.buffers[boundary.buffer].size_bytes();
-            let first_load = place.is_none() && stands_in_dram(self.context.graph, boundary.buffer);
-            Slot {
-                buffer: boundary.buffer,
-                ring: Some(ring),
-                before: place,
-                keeping_is_free: options.contains(&Place::Both) && (!first_load || ring.load.bytes >= size),
-                options,
-                whole_bytes: boundary.whole_bytes,
-                ring_bytes: ring.bytes.min(boundary.whole_bytes),
-            }
-        });
-        let is_touched = |buffer: BufferId| column.boundary.iter().any(|b| b.buffer == buffer);
-        let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| Slot {
-            buffer,
-            ring: None,
-            before: Some(place),
-            keeping_is_free: place == Place::Both,
-            options: if place == Place::Both { vec![Place::Both, Place::Dram] } else { vec![place] },
-            whole_bytes: self.context.whole_bytes(buffer),
-            ring_bytes: 0,
-        });
-        touched.chain(others).collect()
-    }
-
-    /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands nowhere else, and
-    /// the phase does nothing with it but to write the tensor.
-    fn may_be_in_place(&self, column: &Column, before: &Places, buffer: BufferId, stays: bool) -> bool {
-        let Some(host) = self.context.hosts[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
-            return false;
-        };
-        let place = |buffer: BufferId| before.iter().find(|(b, _)| *b == buffer).map(|(_, place)| *place);
-        let uses = |buffer: BufferId| &self.context.topology.uses[buffer.as_u32() as usize];
-        let is_written_by = |stage: StageId| uses(buffer).writers.iter().any(|(writer, _)| *writer == stage);
-        let mut of_host = uses(host).writers.iter().chain(&uses(host).readers).map(|(stage, _)| *stage);
-        stays
-            && place(buffer).is_none()
-            && place(host) == Some(Place::Sram)
-            && of_host.all(|stage| is_written_by(stage) || !column.set.contains(stage))
-    }
-
-    /// Places that a tensor can have during and after a phase that touches it.
-    fn options(&self, boundary: &Boundary, before: Option<Place>, stays: bool) -> Vec<Place> {
-        let role = self.context.graph.buffers[boundary.buffer].role;
-        match (before, role) {
-            (Some(place @ (Place::Sram | Place::Dram | Place::InPlace)), _) => vec![place],
-            // What stands in both may give its SRAM up at any time, even for its last use.
-            (Some(Place::Both), _) => vec![Place::Dram, Place::Both],
-            (None, BufferRole::Input(_) | BufferRole::Output(_)) if stays => vec![Place::Dram, Place::Both],
-            (None, BufferRole::Input(_) | BufferRole::Output(_)) => vec![Place::Dram],
-            (None, BufferRole::Internal) => vec![Place::Dram, Place::Sram, Place::Both],
-        }
-    }
-
-    fn placed(&self, way: &Placing, slot: &Slot<'_>, now: Place) -> Placing {
-        let mut way = way.clone();
-        way.places.push((slot.buffer, now));
-        way.sram_bytes += slot.sram_bytes(now);
-        let Some(ring) = slot.ring else { return way };
-        let first_load = slot.before.is_none() && stands_in_dram(self.context.graph, slot.buffer);
-        if now == Place::Dram || first_load {
-            let mut load = ring.load;
-            if now.in_sram() {
-                load.bytes = self.context.graph.buffers[slot.buffer].size_bytes();
-            }
-            way.load.add(load);
-            way.dma_stages += load.stages;
-        }
-        if now.in_dram() {
-            way.store.add(ring.store);
-            way.dma_stages += ring.store.stages;
-        }
-        way
     }
 
     /// The label after a phase.
-    fn run(&self, previous: usize, column: usize, variant: usize, placing: &Placing) -> Label {
+    fn run(&self, previous: usize, (at, col): (usize, &Column), variant: usize, placing: &Placing) -> Label {
         let before = &self.labels[previous];
         let target = self.context.target;
-        let (col, var) = (&self.columns[column], &self.columns[column].variants[variant]);
+        let var = &col.variants[variant];
         // What was prefetched is the front of the weights, in order of stages.
         let to_load = col.loads_up_to.last().copied().unwrap_or(0);
         let prefetched = to_load.min(before.free_weights).min(before.spare_bytes);
@@ -524,7 +299,11 @@ impl Search<'_> {
         let delay = late.max().unwrap_or(0);
         let moved = placing.load.bytes + placing.store.bytes;
         let n_phases = var.n_phases();
-        let pipeline = var.cycles + placing.load.row_cycles + placing.store.row_cycles;
+        let by_turns = match placing.turn_cycles {
+            0 => 0,
+            cycles => cycles + placing.load.cycles + placing.store.cycles,
+        };
+        let pipeline = (var.cycles + placing.load.row_cycles + placing.store.row_cycles).max(by_turns);
         let dma = placing.load.cycles.max(placing.store.cycles) + placing.store.row_cycles;
         let channel = |weights: u64| dram_bound(target, moved / n_phases + weights);
         let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
@@ -545,25 +324,33 @@ impl Search<'_> {
             free_weights: target.memory.weight.saturating_sub(col.weight_bytes),
             spare_bytes: (spare_cycles * rate).saturating_sub(busy),
             previous: Some(previous),
-            phase: Some(ChosenPhase {
-                column,
-                variant,
-                places: placing.places.clone(),
-                growths: placing.growths.clone(),
-                cycles,
-                sram_bytes: placing.sram_bytes,
-                moved_bytes: moved,
-            }),
+            step: Some(Step { column: at, variant, placing: self.placings.len(), cycles }),
         }
     }
 
-    /// Adds a label to those of a state, unless one of them is no worse in everything.
-    fn keep(&mut self, state: &mut Vec<usize>, label: Label) {
+    /// Adds labels of one placing to those of a cut.
+    fn keep_all(&mut self, states: &mut States, found: Found) {
+        let state = states.entry(found.after).or_default();
+        let placing = self.placings.len();
+        let mut is_kept = false;
+        for mut label in found.labels {
+            if let Some(step) = &mut label.step {
+                step.placing = placing;
+            }
+            is_kept |= self.keep(state, label);
+        }
+        if is_kept {
+            self.placings.push(found.placing);
+        }
+    }
+
+    /// Adds a label to those of a state, unless one of them is no worse in everything; whether it did.
+    fn keep(&mut self, state: &mut Vec<usize>, label: Label) -> bool {
         let no_worse = |a: &Label, b: &Label| {
             a.score <= b.score && a.free_weights >= b.free_weights && a.spare_bytes >= b.spare_bytes
         };
         if state.iter().any(|&other| no_worse(&self.labels[other], &label)) {
-            return;
+            return false;
         }
         state.retain(|&other| !no_worse(&label, &self.labels[other]));
         state.push(self.labels.len());
@@ -575,6 +362,7 @@ impl Search<'_> {
                 state.remove(worst);
             }
         }
+        true
     }
 
     /// Keeps the best labels of a cut, and the best of those that bind the least SRAM.
@@ -622,20 +410,23 @@ impl Search<'_> {
         let mut phases = Vec::new();
         let mut at = Some(last);
         while let Some(label) = at {
-            phases.extend(self.labels[label].phase.clone());
+            phases.extend(self.labels[label].step.map(|step| self.phase(step)));
             at = self.labels[label].previous;
         }
         phases.reverse();
         Choice { phases, cycles, bytes, proven: self.proven }
     }
-}
 
-/// Bytes that growths may yet save of a placing in which `buffer` is placed next: those of tensors that are whole, or may be.
-fn may_save(growths: &[Growth], way: &Placing, buffer: BufferId, place: Place) -> u64 {
-    let may_be_whole = |b: BufferId| {
-        let mut placed = way.places.iter().copied().chain([(buffer, place)]);
-        placed.find(|(other, _)| *other == b).is_none_or(|(_, place)| place.in_sram())
-    };
-    let may = |growth: &&Growth| may_be_whole(growth.growing) && may_be_whole(growth.into.buffer);
-    growths.iter().filter(may).map(|growth| growth.saved_bytes).sum()
+    fn phase(&self, step: Step) -> ChosenPhase {
+        let placing = &self.placings[step.placing];
+        ChosenPhase {
+            column: step.column,
+            variant: step.variant,
+            places: placing.places.clone(),
+            growths: placing.growths.clone(),
+            cycles: step.cycles,
+            sram_bytes: placing.sram_bytes,
+            moved_bytes: placing.load.bytes + placing.store.bytes,
+        }
+    }
 }

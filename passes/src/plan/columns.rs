@@ -16,7 +16,7 @@ use super::graph::{GraphError, StageSet, Topology};
 use super::in_place::hosts;
 use super::partition::{Division, shared, spatial};
 use super::rings::{Actor, Slack, Watch, ring_slots_watching};
-use super::strips::{self, Strips};
+use super::strips;
 use super::tables::first_uses;
 use super::transfers::{Transfer, loads, stores, window};
 use super::{BufferId, BufferRole, GrowsInto, StageGraph, StageId};
@@ -93,8 +93,8 @@ impl<'a> Context<'a> {
 /// One way to run a column.
 #[derive(Clone, Debug)]
 pub struct Variant {
-    /// How it runs in strips, if it does. Everything else is then of the widest strip, or the most of any.
-    pub strips: Option<Arc<Strips>>,
+    /// In how many strips it runs, if it does. Everything else is then of the widest strip, or the most of any.
+    pub strips: Option<u32>,
     /// How the array is divided.
     pub division: Division,
     /// How each stage runs.
@@ -110,10 +110,24 @@ pub struct Variant {
     /// Each boundary buffer's ring.
     pub rings: Vec<Ring>,
     /// Boundary buffers that may take the space of others, if those are read here for the last time.
-    pub growths: Vec<Growth>,
+    pub growths: Vec<MayGrow>,
 }
 
-/// A boundary buffer that a column writes, and one that it only reads whose space it may take. Both must be whole in SRAM.
+/// A boundary buffer that a column writes, and one that it only reads whose space it may take, by their places in
+/// [`Column::boundary`]. Both must be whole in SRAM.
+#[derive(Clone, Copy, Debug)]
+pub struct MayGrow {
+    /// The one that is written.
+    pub growing: usize,
+    /// The one that is read.
+    pub dying: usize,
+    /// How far before it the other begins.
+    pub gap_bytes: u64,
+    /// Bytes that it saves.
+    pub saved_bytes: u64,
+}
+
+/// A tensor that takes the space of another.
 #[derive(Clone, Copy, Debug)]
 pub struct Growth {
     /// The one that is written.
@@ -124,10 +138,17 @@ pub struct Growth {
     pub saved_bytes: u64,
 }
 
+impl Growth {
+    /// Whether it is about a buffer.
+    pub fn uses(&self, buffer: BufferId) -> bool {
+        self.growing == buffer || self.into.buffer == buffer
+    }
+}
+
 impl Variant {
     /// Phases that it takes.
     pub fn n_phases(&self) -> u64 {
-        self.strips.as_ref().map_or(1, |strips| strips.n() as u64)
+        self.strips.map_or(1, u64::from)
     }
 
     /// Bytes of activation SRAM with every boundary tensor streamed.
@@ -151,6 +172,8 @@ pub struct Ring {
     pub load: Movement,
     /// What is stored.
     pub store: Movement,
+    /// Cycles of the busiest stage that works by turns with the transfers, if one does.
+    pub turn_cycles: u64,
 }
 
 /// A buffer that a column shares with other columns or with the outside.
@@ -217,7 +240,7 @@ pub struct Column {
     /// Stages that must have run before.
     pub needs: StageSet,
     /// Aligned bytes of tables that are loaded up to and including each stage.
-    pub loads_up_to: Vec<u64>,
+    pub loads_up_to: Arc<[u64]>,
     /// Bytes of weight SRAM.
     pub weight_bytes: u64,
     /// Bytes of tables loaded.
@@ -225,7 +248,7 @@ pub struct Column {
     /// Buffers that others use too.
     pub boundary: Vec<Boundary>,
     /// Ways to run it, those at full width first: none costs more cycles, SRAM and traffic than another.
-    pub variants: Vec<Variant>,
+    pub variants: Arc<[Variant]>,
 }
 
 /// How a phase of a choice runs.
@@ -236,6 +259,9 @@ pub struct How<'a> {
     /// How rings are sized.
     pub slack: Slack,
 }
+
+/// What a token simulation found, by what it depends on beside the stages: which run as Winograd, and how rings are sized.
+type SlotMemo = BTreeMap<(Vec<bool>, Slack), (BTreeMap<u32, u32>, Vec<u64>)>;
 
 /// A column's buffers and the transfers that its full-width phase makes.
 struct Parts {
@@ -248,16 +274,32 @@ impl Column {
     /// Evaluates a set; `None` if no variant can fit the target whatever stands in SRAM beside it.
     pub fn new(context: &Context<'_>, set: &StageSet, with_strips: bool) -> Option<Self> {
         let (mut column, parts) = Self::bare(context, set, &[], &|_, _| true)?;
-        column.variants = column.all_variants(context, &parts);
-        let full_bytes = column.variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
-        let fits = column.variants.iter().map(|v| column.least_bytes(v) <= context.target.memory.activation);
-        let mut fits = fits.collect::<Vec<_>>().into_iter();
-        column.variants.retain(|_| fits.next().unwrap_or(false));
+        let mut variants = column.all_variants(context, &parts);
+        let full_bytes = variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
+        variants.retain(|variant| column.least_bytes(variant) <= context.target.memory.activation);
         if with_strips {
-            column.variants.extend(strips::evaluate::variants(context, &column, full_bytes));
+            variants.extend(strips::evaluate::variants(context, &column, full_bytes));
         }
-        column.drop_dominated();
+        drop_dominated(&mut variants);
+        column.variants = variants.into();
         (!column.variants.is_empty()).then_some(column)
+    }
+
+    /// The column of a set of the same [`shape`](super::shapes), which costs the same.
+    pub fn of_shape(&self, context: &Context<'_>, set: &StageSet) -> Self {
+        let Context { graph, topology, .. } = context;
+        let touched = topology.touched(set).into_iter();
+        let shared = touched.filter(|&buffer| !topology.is_private(graph, set, buffer));
+        let boundary = shared.map(|buffer| Boundary { buffer, whole_bytes: context.whole_bytes(buffer) });
+        Self {
+            set: set.clone(),
+            stages: set.iter().collect(),
+            needs: topology.needs(set),
+            boundary: boundary.collect(),
+            loads_up_to: Arc::clone(&self.loads_up_to),
+            variants: Arc::clone(&self.variants),
+            ..*self
+        }
     }
 
     /// Evaluates a phase of a choice as it is to run. `previous` are the stages of the phase before; `is_loaded` tells
@@ -271,7 +313,8 @@ impl Column {
     ) -> Option<Self> {
         let set: StageSet = stages.iter().copied().collect();
         let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
-        column.variants = vec![column.variant(context, &parts, how.division.clone(), how.slack)];
+        let (watches, way) = (column.watches(context), (how.division.clone(), how.slack));
+        column.variants = Arc::new([column.variant(context, &parts, way, &watches, &mut SlotMemo::new())]);
         Some(column)
     }
 
@@ -313,7 +356,7 @@ impl Column {
             parts.dma.extend(ins.iter().map(|t| Actor::dma_in(t.view)));
             parts.dma.extend(outs.iter().map(|t| Actor::dma_out(t.view)));
             let (load, store) = (Movement::of(context, &ins), Movement::of(context, &outs));
-            parts.rings.push(Ring { bytes: 0, load, store });
+            parts.rings.push(Ring { load, store, ..Ring::default() });
         }
         let boundary = shared_buffers
             .into_iter()
@@ -321,19 +364,22 @@ impl Column {
         let column = Self {
             set: set.clone(),
             needs: topology.needs(set),
-            loads_up_to,
+            loads_up_to: loads_up_to.into(),
             weight_bytes,
             table_bytes,
             boundary: boundary.collect(),
             stages,
-            variants: Vec::new(),
+            variants: Arc::new([]),
         };
         Some((column, parts))
     }
 
     fn all_variants(&self, context: &Context<'_>, parts: &Parts) -> Vec<Variant> {
         let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
-        ways(&profiles, context.target, |division, slack| self.variant(context, parts, division, slack))
+        let (watches, mut memo) = (self.watches(context), SlotMemo::new());
+        ways(&profiles, context.target, |division, slack| {
+            self.variant(context, parts, (division, slack), &watches, &mut memo)
+        })
     }
 
     /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
@@ -342,27 +388,19 @@ impl Column {
         variant.private.bytes + rings.sum::<u64>()
     }
 
-    fn drop_dominated(&mut self) {
-        let costs: Vec<[u64; 3]> = (self.variants.iter())
-            .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes()])
-            .collect();
-        let dominated = |at: usize| {
-            costs.iter().enumerate().any(|(other, cost)| {
-                let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
-                no_worse && other != at && (*cost != costs[at] || other < at)
-            })
-        };
-        let keep: Vec<bool> = (0..costs.len()).map(|at| !dominated(at)).collect();
-        let mut keep = keep.into_iter();
-        self.variants.retain(|_| keep.next().unwrap_or(true));
-    }
-
-    fn variant(&self, context: &Context<'_>, parts: &Parts, division: Division, slack: Slack) -> Variant {
+    fn variant(
+        &self,
+        context: &Context<'_>,
+        parts: &Parts,
+        (division, slack): (Division, Slack),
+        watches: &[Watch],
+        memo: &mut SlotMemo,
+    ) -> Variant {
         let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
         let implementations = implementations(&profiles, &division);
         let running = running(&profiles, &implementations);
-        let watches = self.watches(context);
-        let (slots, gaps) = slots(&running, &parts.dma, slack, &watches);
+        let how = (implementations.iter().map(|i| i.winograd).collect(), slack);
+        let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, watches));
         let (starts, cycles) = time(context.target, &running, &division, slack);
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
@@ -376,8 +414,13 @@ impl Column {
         };
         let private = Ring { bytes: parts.private.iter().map(|&b| ring(b)).sum(), ..Ring::default() };
         let rings = self.boundary.iter().zip(&parts.rings);
-        let rings = rings.map(|(b, moved)| Ring { bytes: ring(b.buffer), ..*moved }).collect();
-        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| growth(context, w, gap)).collect();
+        let rings = rings.map(|(b, moved)| Ring {
+            bytes: ring(b.buffer),
+            turn_cycles: turn_cycles(&running, &division, slack, b.buffer),
+            ..*moved
+        });
+        let rings = rings.collect();
+        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| self.may_grow(w, *gap)).collect();
         Variant { strips: None, division, implementations, slack, starts, cycles, private, rings, growths }
     }
 
@@ -401,21 +444,37 @@ impl Column {
             })
             .collect()
     }
+
+    /// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole tensor does without;
+    /// a row more of each makes up for what that changes.
+    fn may_grow(&self, watch: &Watch, gap: u64) -> Option<MayGrow> {
+        let at = |stream: u32| self.boundary.iter().position(|b| b.buffer.as_u32() == stream);
+        let (growing, dying) = (at(watch.growing)?, at(watch.dying)?);
+        let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
+        let into = GrowsInto { buffer: self.boundary[dying].buffer, gap_bytes };
+        let (before, after) = (self.boundary[dying].whole_bytes, self.boundary[growing].whole_bytes);
+        let saved_bytes = (before + after).saturating_sub(into.union_bytes(before, after));
+        (saved_bytes > 0).then_some(MayGrow { growing, dying, gap_bytes, saved_bytes })
+    }
+}
+
+/// Drops ways of which another costs no more of anything.
+fn drop_dominated(variants: &mut Vec<Variant>) {
+    let costs: Vec<[u64; 3]> =
+        variants.iter().map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes()]).collect();
+    let dominated = |at: usize| {
+        costs.iter().enumerate().any(|(other, cost)| {
+            let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
+            no_worse && other != at && (*cost != costs[at] || other < at)
+        })
+    };
+    let keep: Vec<bool> = (0..costs.len()).map(|at| !dominated(at)).collect();
+    let mut keep = keep.into_iter();
+    variants.retain(|_| keep.next().unwrap_or(true));
 }
 
 /// A tensor of less than this part of SRAM is not worth growing into, nor letting grow.
 const LEAST_SHARE: u64 = 64;
-
-/// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole tensor does without;
-/// a row more of each makes up for what that changes.
-fn growth(context: &Context<'_>, watch: &Watch, gap: u64) -> Option<Growth> {
-    let (growing, dying) = (BufferId::from_u32(watch.growing), BufferId::from_u32(watch.dying));
-    let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
-    let into = GrowsInto { buffer: dying, gap_bytes };
-    let (before, after) = (context.whole_bytes(dying), context.whole_bytes(growing));
-    let saved_bytes = (before + after).saturating_sub(into.union_bytes(before, after));
-    (saved_bytes > 0).then_some(Growth { growing, into, saved_bytes })
-}
 
 /// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates.
 pub fn ways(
@@ -471,6 +530,22 @@ pub fn time(target: &Target, running: &[Running<'_>], division: &Division, slack
     }
     let time = pipeline(running, slack == Slack::Lockstep);
     (time.starts, time.end)
+}
+
+/// Cycles of the busiest stage that has to do with a buffer and works by turns with its transfers: in lockstep a ring has no
+/// room for a row that is loaded or stored while a step is under way. Stages that share a partition wait for each other, and
+/// transfers go on meanwhile.
+pub fn turn_cycles(running: &[Running<'_>], division: &Division, slack: Slack, buffer: BufferId) -> u64 {
+    let is_shared = division.partitions.len() == 1 && running.len() > 1;
+    if slack != Slack::Lockstep || is_shared {
+        return 0;
+    }
+    let uses = |stage: &&Running<'_>| {
+        let mut views = stage.actor.edges().map(|edge| edge.view).chain(stage.actor.out());
+        views.any(|view| view.stream == buffer.as_u32())
+    };
+    let work = |stage: &Running<'_>| u64::from(stage.actor.n_steps()) * stage.step_cycles;
+    running.iter().filter(uses).map(work).max().unwrap_or(0)
 }
 
 /// Time of stages that take turns on one partition: their work, and a switch a step, since a stage's next step mostly waits

@@ -263,7 +263,7 @@ pub fn on_chip_energy(
 }
 
 /// A cost of two parts, cycles and DRAM bytes, as one number: least score is least cost, and ties go to the other part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weights {
     /// Score of a cycle.
     pub per_cycle: u128,

@@ -17,12 +17,13 @@
 //!
 //! Limits count nodes and iterations, never time; groups come out in the order of their sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use egg::{
-    Applier, EGraph, Id, PatternAst, Rewrite, Runner, SimpleScheduler, Subst, Symbol, Var, define_language,
+    Applier, EGraph, Id, PatternAst, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, Subst,
+    Symbol, Var, define_language,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +61,7 @@ pub struct Offer {
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { merge: true, sibling: false, diamond: true, nodes: 100_000, iterations: 64, longest: 64 }
+        Self { merge: true, sibling: false, diamond: true, nodes: 100_000, iterations: 256, longest: 64 }
     }
 }
 
@@ -77,15 +78,21 @@ pub fn offer(context: &Context<'_>, options: &Offer, with_strips: bool) -> Vec<S
         rest = egraph.add(Order::Then([group, rest]));
     }
     let mut rules: Vec<Rewrite<Order, ()>> = Vec::new();
-    let mut rule = |on: bool, name: &str, pattern: &str, family: Family| {
-        if on && let Ok(searcher) = pattern.parse::<egg::Pattern<Order>>() {
-            let applier = Grow { limits: Arc::clone(&limits), family };
-            rules.extend(Rewrite::new(name, searcher, applier));
-        }
-    };
-    rule(options.merge, "merge", "(then ?a (then ?b ?rest))", Family::Merge);
-    rule(options.sibling, "sibling", "(then ?a (then ?b (then ?c ?rest)))", Family::Sibling);
-    rule(options.diamond, "diamond", "(then ?a ?rest)", Family::Diamond);
+    let variables = Variables::new();
+    let applier = |family: Family| Grow { limits: Arc::clone(&limits), variables, family };
+    let fresh =
+        |family: Family| Fresh { limits: Arc::clone(&limits), variables, family, by_one: !options.sibling };
+    if options.merge {
+        rules.extend(Rewrite::new("merge", fresh(Family::Merge), applier(Family::Merge)));
+    }
+    if options.sibling
+        && let Ok(searcher) = "(then ?a (then ?b (then ?c ?rest)))".parse::<egg::Pattern<Order>>()
+    {
+        rules.extend(Rewrite::new("sibling", searcher, applier(Family::Sibling)));
+    }
+    if options.diamond {
+        rules.extend(Rewrite::new("diamond", fresh(Family::Diamond), applier(Family::Diamond)));
+    }
     Runner::<Order, ()>::default()
         .with_egraph(egraph)
         .with_scheduler(SimpleScheduler)
@@ -102,6 +109,10 @@ pub fn offer(context: &Context<'_>, options: &Offer, with_strips: bool) -> Vec<S
 struct Interner {
     sets: Vec<StageSet>,
     numbers: BTreeMap<StageSet, u32>,
+    /// Matches that need not be looked at again. Never iterated.
+    settled: HashSet<Match>,
+    /// Bytes of rows by buffer; zero but while a set is looked at.
+    held: Vec<u64>,
 }
 
 /// What decides whether a group may be made, without borrowing the problem: rules must own their data.
@@ -168,7 +179,7 @@ impl Limits {
             ancestors: topology.ancestors.clone(),
             descendants: topology.descendants.clone(),
             diamonds,
-            interner: Mutex::default(),
+            interner: Mutex::new(Interner { held: vec![0; graph.buffers.len()], ..Interner::default() }),
         }
     }
 
@@ -200,13 +211,8 @@ impl Limits {
         if weights > self.weight {
             return false;
         }
-        let mut held: BTreeMap<BufferId, u64> = BTreeMap::new();
-        for &(buffer, bytes) in set.iter().flat_map(|stage| &self.rows[stage.as_u32() as usize]) {
-            let most = held.entry(buffer).or_default();
-            *most = bytes.max(*most);
-        }
         let narrowing = if set.iter().all(|s| self.in_strips[s.as_u32() as usize]) { MOST_STRIPS } else { 1 };
-        if held.values().sum::<u64>() / u64::from(narrowing) > self.activation {
+        if self.held_bytes(set) / u64::from(narrowing) > self.activation {
             return false;
         }
         let (mut above, mut below) = (StageSet::default(), StageSet::default());
@@ -217,12 +223,111 @@ impl Limits {
         !above.without(set).meets(&below.without(set))
     }
 
+    /// Bytes of the rows that the stages of a set hold at once, each buffer's counted where it is most.
+    fn held_bytes(&self, set: &StageSet) -> u64 {
+        let held = &mut self.lock().held;
+        let rows = || set.iter().flat_map(|stage| &self.rows[stage.as_u32() as usize]);
+        let mut total = 0;
+        for &(buffer, bytes) in rows() {
+            let most = &mut held[buffer.as_u32() as usize];
+            total += bytes.saturating_sub(*most);
+            *most = bytes.max(*most);
+        }
+        for (buffer, _) in rows() {
+            held[buffer.as_u32() as usize] = 0;
+        }
+        total
+    }
+
+    /// The group of a set, if it may be made.
+    fn group(&self, set: StageSet) -> Option<u32> {
+        if let Some(&number) = self.lock().numbers.get(&set) {
+            return Some(number);
+        }
+        self.admits(&set).then(|| self.intern(set))
+    }
+
+    fn is_single(&self, number: u32) -> bool {
+        self.lock().sets.get(number as usize).is_some_and(|set| set.len() == 1)
+    }
+
+    fn is_settled(&self, found: &Match) -> bool {
+        self.lock().settled.contains(found)
+    }
+
     fn reads_from(&self, later: &StageSet, earlier: &StageSet) -> bool {
         later.iter().any(|stage| self.preds[stage.as_u32() as usize].meets(earlier))
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Where a family's rewrite applies: groups that stand in a row, by number, and the class of what comes after them.
+type Match = (Family, u32, Option<u32>, Id);
+
+/// The number of the group that a class stands for.
+fn number(egraph: &EGraph<Order, ()>, class: Id) -> Option<u32> {
+    egraph[class].nodes.iter().find_map(|node| match node {
+        Order::Group(number) => Some(*number),
+        _ => None,
+    })
+}
+
+/// The groups with which the orders of a class begin, each with the class of the rest.
+fn beginnings(egraph: &EGraph<Order, ()>, class: Id) -> impl Iterator<Item = (Id, u32, Id)> + '_ {
+    egraph[class].nodes.iter().filter_map(move |node| match *node {
+        Order::Then([group, rest]) => Some((group, number(egraph, group)?, egraph.find(rest))),
+        _ => None,
+    })
+}
+
+/// Finds where merging or a diamond applies, in places that are not settled: patterns would find all places in every iteration.
+struct Fresh {
+    limits: Arc<Limits>,
+    variables: Variables,
+    family: Family,
+    /// Whether groups are merged with single stages only. What can be made of longer neighbours is made of their stages one by
+    /// one, as long as the e-graph holds these in a row.
+    by_one: bool,
+}
+
+impl Searcher<Order, ()> for Fresh {
+    fn search_eclass_with_limit(
+        &self,
+        egraph: &EGraph<Order, ()>,
+        eclass: Id,
+        limit: usize,
+    ) -> Option<SearchMatches<'_, Order>> {
+        let mut substs = Vec::new();
+        let mut add = |found: Match, classes: &[(Var, Id)]| {
+            if substs.len() < limit && !self.limits.is_settled(&found) {
+                let mut subst = Subst::with_capacity(classes.len());
+                for &(variable, class) in classes {
+                    subst.insert(variable, class);
+                }
+                substs.push(subst);
+            }
+        };
+        let variables = self.variables;
+        for (a, first, next) in beginnings(egraph, eclass) {
+            if let Family::Diamond = self.family {
+                add((self.family, first, None, next), &[(variables.a, a), (variables.rest, next)]);
+                continue;
+            }
+            for (b, second, rest) in beginnings(egraph, next) {
+                if !self.by_one || self.limits.is_single(second) {
+                    let found = (self.family, first, Some(second), rest);
+                    add(found, &[(variables.a, a), (variables.b, b), (variables.rest, rest)]);
+                }
+            }
+        }
+        (!substs.is_empty()).then_some(SearchMatches { eclass, substs, ast: None })
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        self.variables.of(self.family)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Family {
     Merge,
     Sibling,
@@ -232,27 +337,42 @@ enum Family {
 /// Makes the larger group of a family's rewrite.
 struct Grow {
     limits: Arc<Limits>,
+    variables: Variables,
     family: Family,
 }
 
-fn variable(name: &str) -> Option<Var> {
-    name.parse().ok()
+/// The variables of matches.
+#[derive(Clone, Copy)]
+struct Variables {
+    a: Var,
+    b: Var,
+    c: Var,
+    rest: Var,
+}
+
+impl Variables {
+    fn new() -> Self {
+        let variable = |name: &str| name.parse().expect("a question mark and a name is a variable");
+        Self { a: variable("?a"), b: variable("?b"), c: variable("?c"), rest: variable("?rest") }
+    }
+
+    fn of(self, family: Family) -> Vec<Var> {
+        let Self { a, b, c, rest } = self;
+        match family {
+            Family::Merge => vec![a, b, rest],
+            Family::Sibling => vec![a, b, c, rest],
+            Family::Diamond => vec![a, rest],
+        }
+    }
 }
 
 impl Grow {
-    fn group(&self, egraph: &EGraph<Order, ()>, class: Id) -> Option<StageSet> {
-        egraph[class].nodes.iter().find_map(|node| match node {
-            Order::Group(number) => Some(self.limits.set(*number)),
-            _ => None,
-        })
-    }
-
     /// The rest after running `wanted` one stage at a time, if the e-graph holds that order.
     fn after(&self, egraph: &EGraph<Order, ()>, mut rest: Id, mut wanted: StageSet) -> Option<Id> {
         while !wanted.is_empty() {
             let next = egraph[rest].nodes.iter().find_map(|node| {
                 let Order::Then([group, after]) = *node else { return None };
-                let set = self.group(egraph, group)?;
+                let set = self.limits.set(number(egraph, group)?);
                 (set.len() == 1 && set.is_subset(&wanted)).then_some((set, after))
             });
             let (set, after) = next?;
@@ -263,41 +383,47 @@ impl Grow {
     }
 
     fn grown(&self, egraph: &mut EGraph<Order, ()>, subst: &Subst) -> Option<Id> {
-        let class = |name: &str| variable(name).and_then(|var| subst.get(var).copied());
-        let (a, rest) = (class("?a")?, class("?rest")?);
-        let first = self.group(egraph, a)?;
-        let (set, rest) = match self.family {
+        let class = |variable: Var| subst.get(variable).copied();
+        let (a, rest) = (class(self.variables.a)?, class(self.variables.rest)?);
+        let first = number(egraph, a)?;
+        let settle = |second: Option<u32>| {
+            self.limits.lock().settled.insert((self.family, first, second, egraph.find(rest)));
+        };
+        let set = self.limits.set(first);
+        let (group, rest) = match self.family {
             Family::Merge => {
-                let second = self.group(egraph, class("?b")?)?;
-                (first.union(&second), rest)
+                let second = number(egraph, class(self.variables.b)?)?;
+                settle(Some(second));
+                (self.limits.group(set.union(&self.limits.set(second)))?, rest)
             }
             Family::Sibling => {
-                let b = class("?b")?;
-                let (second, third) = (self.group(egraph, b)?, self.group(egraph, class("?c")?)?);
+                let b = class(self.variables.b)?;
+                let second = self.limits.set(number(egraph, b)?);
+                let third = self.limits.set(number(egraph, class(self.variables.c)?)?);
                 // Only single stages move past others; larger groups come of merging. It keeps orders few.
                 if third.len() > 1 || self.limits.reads_from(&third, &second) {
                     return None;
                 }
-                let set = first.union(&third);
-                if !self.limits.admits(&set) {
-                    return None;
-                }
-                (set, egraph.add(Order::Then([b, rest])))
+                (self.limits.group(set.union(&third))?, egraph.add(Order::Then([b, rest])))
             }
             Family::Diamond => {
-                let last = first.iter().last()?;
-                let diamond = self.limits.diamonds[last.as_u32() as usize].as_ref()?.without(&first);
-                let set = first.union(&diamond);
-                if !self.limits.admits(&set) {
+                let last = set.iter().last()?;
+                let diamond = self.limits.diamonds[last.as_u32() as usize].as_ref();
+                let Some(diamond) = diamond.map(|diamond| diamond.without(&set)) else {
+                    settle(None);
                     return None;
-                }
-                (set, self.after(egraph, rest, diamond)?)
+                };
+                let Some(group) = self.limits.group(set.union(&diamond)) else {
+                    settle(None);
+                    return None;
+                };
+                // Stages that do not follow yet may do so later.
+                let after = self.after(egraph, rest, diamond)?;
+                settle(None);
+                (group, after)
             }
         };
-        if !self.limits.admits(&set) {
-            return None;
-        }
-        let group = egraph.add(Order::Group(self.limits.intern(set)));
+        let group = egraph.add(Order::Group(group));
         Some(egraph.add(Order::Then([group, rest])))
     }
 }
@@ -316,11 +442,6 @@ impl Applier<Order, ()> for Grow {
     }
 
     fn vars(&self) -> Vec<Var> {
-        let names: &[&str] = match self.family {
-            Family::Merge => &["?a", "?b", "?rest"],
-            Family::Sibling => &["?a", "?b", "?c", "?rest"],
-            Family::Diamond => &["?a", "?rest"],
-        };
-        names.iter().filter_map(|name| variable(name)).collect()
+        self.variables.of(self.family)
     }
 }

@@ -16,6 +16,8 @@
 //! | [`strips`] | sets of stages run a window of columns at a time |
 //! | [`tables`] | which tables a phase holds and loads |
 //! | [`columns`] | sets of stages evaluated as phases |
+//! | [`shapes`] | sets that cost the same |
+//! | [`offered`] | sets as columns, evaluated when they are asked for |
 //! | [`choose`] | exact choice among columns by dynamic programming over cuts |
 //! | [`solve`] | [`solve::plan`]: all of it, in order |
 //! | [`bound`] | what no plan can beat |
@@ -31,9 +33,11 @@ pub mod cost;
 pub mod egraph;
 pub mod graph;
 pub mod in_place;
+pub mod offered;
 pub mod partition;
 pub mod pass;
 pub mod rings;
+pub mod shapes;
 pub mod solve;
 pub mod strips;
 pub mod summary;

@@ -17,7 +17,7 @@ use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
 use strata_isa_spec::{Target, timed};
 
 use super::egraph::Offer;
-use super::solve::{PlanOptions, Planned, plan};
+use super::solve::{PlanOptions, Planned, Planner};
 use super::{Mode, Objective, Plan, StageGraph, StageId};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
@@ -179,12 +179,13 @@ const SHARES: [u32; 9] = [100, 97, 94, 90, 85, 80, 70, 60, 50];
 /// The best plan whose streams have addresses. What the search cannot see is judged after it: where tensors that grow into
 /// others left no addresses in all of SRAM, a plan without them is made too; where strips were taken for the sake of time,
 /// one without strips; and the one is returned that costs less, its time by simulation.
-fn plan_with_addresses(
+pub(super) fn plan_with_addresses(
     graph: &StageGraph,
     target: &Target,
     options: &PlanOptions,
 ) -> Result<Planned, PassError> {
-    let (best, share) = plan_in_a_share(graph, target, options)?;
+    let mut planner = Planner::new(graph, target, options).map_err(PassError::other)?;
+    let (best, share) = plan_in_a_share(&mut planner, target, options)?;
     let grows = best.plan.residency.iter().any(|residency| residency.grows_into.is_some());
     let has_strips = best.realised.parts.iter().any(|part| part.strip.is_some());
     let is_of_time = matches!(options.objective, Objective::Latency | Objective::Edp);
@@ -196,7 +197,7 @@ fn plan_with_addresses(
         others.push(PlanOptions { strips: false, ..*options });
     }
     // An alternative that does not exist is none: there is a plan already.
-    let others = others.iter().filter_map(|other| plan_in_a_share(graph, target, other).ok());
+    let others = others.iter().filter_map(|other| plan_in_a_share(&mut planner, target, other).ok());
     let price = |planned: &Planned| (planned.plan.certificate.cost, planned.plan.dram_bytes.total);
     Ok(others
         .map(|(other, _)| other)
@@ -205,14 +206,14 @@ fn plan_with_addresses(
 
 /// The plan of the largest share of SRAM in which it has addresses, and that share.
 fn plan_in_a_share(
-    graph: &StageGraph,
+    planner: &mut Planner<'_>,
     target: &Target,
     options: &PlanOptions,
 ) -> Result<(Planned, u32), PassError> {
     let mut failure = None;
     for share in SHARES {
         let capacity_percent = options.capacity_percent * share / 100;
-        let mut found = match plan(graph, target, &PlanOptions { capacity_percent, ..*options }) {
+        let mut found = match planner.plan(&PlanOptions { capacity_percent, ..*options }) {
             Ok(found) => found,
             // Less SRAM than this is too little for any plan; what the larger share lacked is what there is to say.
             Err(error) => return Err(failure.unwrap_or_else(|| PassError::other(error))),

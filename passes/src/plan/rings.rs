@@ -225,11 +225,40 @@ struct Watching {
     gap: u64,
 }
 
+/// Rows that an actor reads of what another writes.
+struct Input<'a> {
+    writer: usize,
+    /// The first row of the stream that the writer makes.
+    row0: u32,
+    /// Rows that the writer makes in all.
+    rows: u32,
+    /// How much further than a step's rows the writer is to be, if the next step does not need more: its own step if stages overlap.
+    ahead: u32,
+    /// One past the last row that each step of the reader needs.
+    end: &'a [u32],
+}
+
+impl Input<'_> {
+    /// Rows of the writer that must be there before a step.
+    fn wanted(&self, step: usize, slack: Slack) -> u32 {
+        let mut wanted = self.end[step];
+        if slack == Slack::Overlap {
+            let next = self.end.get(step + 1).copied().unwrap_or(wanted);
+            wanted = next.max(wanted + self.ahead);
+        }
+        wanted.saturating_sub(self.row0).min(self.rows)
+    }
+}
+
 struct Simulation<'a> {
     actors: &'a [Actor],
     slack: Slack,
     /// Steps taken by each actor.
     steps: Vec<u32>,
+    /// Rows that each actor has made.
+    rows_done: Vec<u32>,
+    /// For each actor, all that it reads of others' rows, port by port.
+    inputs: Vec<Vec<Input<'a>>>,
     /// For each actor and port, the actors that write what it reads.
     writers: Vec<Vec<Vec<usize>>>,
     /// For each actor, the ports on the stream that it writes.
@@ -246,21 +275,49 @@ struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     fn new(actors: &'a [Actor], slack: Slack) -> Self {
-        let writers = actors.iter().map(|actor| {
-            let of = |port: &Port| {
-                let meets = |w: &usize| actors[*w].out.is_some_and(|out| views_meet(&out, &port.view));
-                (0..actors.len()).filter(meets).collect()
+        // Actors by the stream that they write, and ports by the stream that they read.
+        let mut by_out: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        let mut by_port: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
+        for (index, actor) in actors.iter().enumerate() {
+            if let Some(out) = actor.out {
+                by_out.entry(out.stream).or_default().push(index);
+            }
+            for (port, read) in actor.ports.iter().enumerate() {
+                by_port.entry(read.view.stream).or_default().push((index, port));
+            }
+        }
+        let of_port = |port: &Port| -> Vec<usize> {
+            let writers = by_out.get(&port.view.stream).into_iter().flatten().copied();
+            let meets = |w: &usize| actors[*w].out.is_some_and(|out| views_meet(&out, &port.view));
+            writers.filter(meets).collect()
+        };
+        let writers: Vec<Vec<Vec<usize>>> =
+            actors.iter().map(|actor| actor.ports.iter().map(of_port).collect()).collect();
+        let inputs = actors.iter().zip(&writers).map(|(actor, writers)| {
+            let of_port = |(port, writers): (&'a Port, &Vec<usize>)| -> Vec<Input<'a>> {
+                let input = |&writer: &usize| Input {
+                    writer,
+                    row0: actors[writer].out.map_or(0, |out| out.row0),
+                    rows: actors[writer].n_rows,
+                    ahead: actors[writer].rows_per_step,
+                    end: &port.end,
+                };
+                writers.iter().map(input).collect()
             };
-            actor.ports.iter().map(of).collect()
+            actor.ports.iter().zip(writers).flat_map(of_port).collect()
         });
-        let readers =
-            actors.iter().map(|a| a.out.map_or_else(Vec::new, |out| readers_of(actors, out.stream)));
+        let readers = actors.iter().map(|actor| {
+            let readers = actor.out.and_then(|out| by_port.get(&out.stream));
+            readers.cloned().unwrap_or_default()
+        });
         Self {
             actors,
             slack,
             steps: vec![0; actors.len()],
-            writers: writers.collect(),
+            rows_done: vec![0; actors.len()],
+            inputs: inputs.collect(),
             readers: readers.collect(),
+            writers,
             slots: BTreeMap::new(),
             peak: vec![0; actors.len()],
             watches: Vec::new(),
@@ -308,8 +365,12 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    fn rows_done(&self, actor: usize) -> u32 {
-        (self.steps[actor] * self.actors[actor].rows_per_step).min(self.actors[actor].n_rows)
+    /// Takes the steps of an actor again that it took since it had taken `then`, so many times, without looking at them.
+    fn skip(&mut self, actor: usize, then: u32, times: u32) {
+        let now = &mut self.steps[actor];
+        *now += times * (*now - then);
+        let Actor { rows_per_step, n_rows, .. } = self.actors[actor];
+        self.rows_done[actor] = (*now * rows_per_step).min(n_rows);
     }
 
     /// Takes the next step of an actor after those that it waits for.
@@ -317,25 +378,17 @@ impl<'a> Simulation<'a> {
         let actors = self.actors;
         let this = &actors[actor];
         let step = self.steps[actor] as usize;
-        for (port, read) in this.ports.iter().enumerate() {
-            for at in 0..self.writers[actor][port].len() {
-                let writer = self.writers[actor][port][at];
-                let rows = actors[writer].n_rows;
-                let row0 = actors[writer].out.map_or(0, |out| out.row0);
-                let mut wanted = read.end[step];
-                if self.slack == Slack::Overlap {
-                    let next = read.end.get(step + 1).copied().unwrap_or(wanted);
-                    wanted = next.max(wanted + actors[writer].rows_per_step);
-                }
-                let wanted = wanted.saturating_sub(row0).min(rows);
-                while self.rows_done(writer) < wanted {
-                    self.step(writer);
-                }
+        for at in 0..self.inputs[actor].len() {
+            let input = &self.inputs[actor][at];
+            let (writer, wanted) = (input.writer, input.wanted(step, self.slack));
+            while self.rows_done[writer] < wanted {
+                self.step(writer);
             }
         }
+        let made = ((self.steps[actor] + 1) * this.rows_per_step).min(this.n_rows);
         if let Some(out) = this.out {
-            let begin = out.row0 + self.rows_done(actor);
-            let end = out.row0 + ((self.steps[actor] + 1) * this.rows_per_step).min(this.n_rows);
+            let begin = out.row0 + self.rows_done[actor];
+            let end = out.row0 + made;
             let oldest = (self.readers[actor].iter())
                 .map(|&(reader, port)| actors[reader].ports[port].first[self.steps[reader] as usize])
                 .min()
@@ -358,6 +411,7 @@ impl<'a> Simulation<'a> {
             }
         }
         self.steps[actor] += 1;
+        self.rows_done[actor] = made;
         #[cfg(test)]
         {
             self.taken += 1;

@@ -1,15 +1,19 @@
 //! The planner: tabulate stages, offer columns, choose among them, make stages of strips, and write the plan down.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::Target;
 
 use super::bound::{Bounds, bounds};
 use super::check::{PlanFault, check};
-use super::choose::{Choice, Place, Places, SearchLimits, choose, replay};
+use super::choose::{Choice, ChosenPhase, Forbidden, Place, Places, SearchLimits, Stuck, choose, replay};
 use super::columns::{Column, Context, How};
 use super::cost::{Weights, on_chip_energy};
 use super::egraph::{self, Offer};
 use super::graph::{GraphError, StageSet};
+use super::offered::{Offered, WithStrips};
+use super::strips::Strips;
 use super::strips::realise::{Chosen, Realised, realise};
 use super::{
     BufferId, BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency,
@@ -76,6 +80,7 @@ impl PlanOptions {
             placings: self.placings,
             work: self.work,
             growths: self.growths,
+            strips: self.strips,
         }
     }
 }
@@ -140,60 +145,208 @@ pub struct Planned {
 /// # Errors
 /// If a stage does not fit the target, or the graph makes no sense.
 pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Result<Planned, PlanError> {
-    let context = Context::new(graph, target)?;
-    let mut columns = offer(&context, options)?;
-    let capacity = percent_of(target.memory.activation, options.capacity_percent);
-    loop {
-        let choice = search(&context, &columns, options, capacity)?;
-        let realised = realised(graph, &columns, &choice);
-        let made = Context::new(&realised.graph, target)?;
-        let weights = Weights::of(options.objective, target, (0.0, 0.0));
-        let replayed = match phases(&made, &realised, &columns, &choice) {
-            Ok((phases, places)) => {
-                let choice =
-                    replay(&made, &phases, &places, weights, capacity, options.limits(), choice.proven);
-                choice.map(|choice| (phases, choice))
+    Planner::new(graph, target, options)?.plan(options)
+}
+
+/// A graph on a target with the columns that it was offered, to be planned more than once. What the chooser answered to a question
+/// is remembered.
+#[derive(Debug)]
+pub struct Planner<'a> {
+    offered: Offered<'a>,
+    bounds: Bounds,
+    answers: BTreeMap<Question, Result<Choice, Stuck>>,
+}
+
+/// What the chooser is asked about all columns.
+type Question = (Weights, u64, SearchLimits);
+
+impl<'a> Planner<'a> {
+    /// Offers columns as the options tell: their mode, their offer, and whether sets may run in strips.
+    ///
+    /// # Errors
+    /// If a stage does not fit the target, or the graph makes no sense.
+    pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
+        let offered = offer(Context::new(graph, target)?, options)?;
+        let bounds = bounds(graph, &offered.context().topology, target);
+        Ok(Self { offered, bounds, answers: BTreeMap::new() })
+    }
+
+    /// A plan of the columns that were offered. The options may differ from those in anything that only narrows them or is the
+    /// chooser's: no strips, no growths, another objective, less SRAM.
+    ///
+    /// # Errors
+    /// If no sequence of columns fits.
+    pub fn plan(&mut self, options: &PlanOptions) -> Result<Planned, PlanError> {
+        let target = self.offered.context().target;
+        let capacity = percent_of(target.memory.activation, options.capacity_percent);
+        let mut forbidden = Vec::new();
+        loop {
+            let choice = self.search(options, capacity, &forbidden)?;
+            let realised = realised(&self.offered, &choice);
+            let made = Context::new(&realised.graph, target)?;
+            let weights = Weights::of(options.objective, target, (0.0, 0.0));
+            let replayed = match phases(&made, &realised, &self.offered, &choice) {
+                Ok((phases, places)) => {
+                    let choice =
+                        replay(&made, &phases, &places, weights, capacity, options.limits(), choice.proven);
+                    choice.map(|choice| (phases, choice))
+                }
+                Err(at) => Err(at),
+            };
+            // What strips were thought to take and what they take can differ where several of them feed one load.
+            let (phases, choice) = match replayed {
+                Ok(found) => found,
+                Err(at) => {
+                    forbidden.extend(to_forbid(&self.offered, &choice, realised.chosen[at]));
+                    continue;
+                }
+            };
+            let mut plan = write_down(&made, &phases, &choice, options);
+            certify(&mut plan, self.bounds, choice.proven && options.capacity_percent >= 100);
+            // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
+            for (buffer, gap_bytes) in growth_gaps(&realised.graph, &plan, target)? {
+                if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
+                    into.gap_bytes = into.gap_bytes.min(gap_bytes);
+                }
             }
-            Err(at) => Err(at),
-        };
-        // What strips were thought to take and what they take can differ where several of them feed one load.
-        let (phases, choice) = match replayed {
-            Ok(found) => found,
-            Err(at) => {
-                forbid(&mut columns, &choice, realised.chosen[at]);
-                continue;
+            return match check(&realised.graph, target, &plan) {
+                Ok(()) => Ok(Planned { plan, realised }),
+                // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
+                Err(faults)
+                    if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) =>
+                {
+                    self.plan(&PlanOptions { growths: false, ..*options })
+                }
+                Err(faults) => Err(PlanError::Unsound(faults)),
+            };
+        }
+    }
+
+    /// What the chooser answers to a question, without the variants that are forbidden.
+    fn answer(&mut self, question: Question, forbidden: &[Forbidden]) -> Result<Choice, Stuck> {
+        let (weights, capacity, limits) = question;
+        if !forbidden.is_empty() {
+            return choose(&self.offered, forbidden, weights, capacity, limits);
+        }
+        if let Some(answer) = self.answers.get(&question) {
+            return answer.clone();
+        }
+        let answer = choose(&self.offered, &[], weights, capacity, limits);
+        self.answers.insert(question, answer.clone());
+        answer
+    }
+
+    /// The choice that scores least, as far as the chooser finds it.
+    fn solve(
+        &mut self,
+        weights: Weights,
+        options: &PlanOptions,
+        capacity: u64,
+        forbidden: &[Forbidden],
+    ) -> Result<Choice, PlanError> {
+        let limits = options.limits();
+        let found = self.answer((weights, capacity, limits), forbidden);
+        // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
+        let is_limited = found.as_ref().map_or(true, |choice| !choice.proven);
+        let full = (limits.strips && is_limited && self.offered.has_strips())
+            .then(|| self.answer((weights, capacity, SearchLimits { strips: false, ..limits }), forbidden));
+        let score = |choice: &Choice| weights.score(choice.cycles, choice.bytes);
+        match (found, full) {
+            (Ok(found), Some(Ok(full))) if score(&full) < score(&found) => {
+                Ok(Choice { proven: false, ..full })
             }
-        };
-        let mut plan = write_down(&made, &phases, &choice, options);
-        let bounds = bounds(graph, &context.topology, target);
-        certify(&mut plan, bounds, choice.proven && options.capacity_percent >= 100);
-        // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
-        for (buffer, gap_bytes) in growth_gaps(&realised.graph, &plan, target)? {
-            if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
-                into.gap_bytes = into.gap_bytes.min(gap_bytes);
+            (Err(_), Some(Ok(full))) => Ok(Choice { proven: false, ..full }),
+            (Ok(found), _) => Ok(found),
+            (Err(stuck), _) => Err(PlanError::Stuck {
+                stages: stuck.reached.len(),
+                all: self.graph().stages.len(),
+                stuck: (self.graph().stages.iter())
+                    .find(|(stage, _)| !stuck.reached.contains(*stage))
+                    .map_or_else(String::new, |(_, node)| node.name.clone()),
+            }),
+        }
+    }
+
+    /// The choice that the objective asks for.
+    fn search(
+        &mut self,
+        options: &PlanOptions,
+        capacity: u64,
+        forbidden: &[Forbidden],
+    ) -> Result<Choice, PlanError> {
+        let target = self.offered.context().target;
+        if options.objective != Objective::Edp {
+            let weights = Weights::of(options.objective, target, (0.0, 0.0));
+            let best = self.solve(weights, options, capacity, forbidden)?;
+            if options.objective != Objective::Latency || options.tolerance_percent == 0 {
+                return Ok(best);
+            }
+            // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is still equally fast.
+            let slowest = best.cycles + best.cycles * u64::from(options.tolerance_percent) / 100;
+            let mut within = best;
+            let (mut low, mut high) = (0, BYTE_PRICES.len());
+            while low < high && within.bytes > self.bounds.bytes {
+                let middle = usize::midpoint(low, high);
+                let next = self.solve(Weights::priced(BYTE_PRICES[middle]), options, capacity, forbidden)?;
+                if next.cycles > slowest {
+                    high = middle;
+                    continue;
+                }
+                low = middle + 1;
+                if next.bytes < within.bytes {
+                    within = next;
+                }
+            }
+            return Ok(within);
+        }
+        // Follow the product's gradient from both ends until it stops falling.
+        let mut best: Option<(f64, Choice)> = None;
+        for from in [Objective::Latency, Objective::Energy] {
+            let mut at = self.solve(Weights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
+            let mut product = self.product(&at);
+            for _ in 0..4 {
+                let around = (self.energy(&at), at.cycles as f64);
+                let weights = Weights::of(Objective::Edp, target, around);
+                let next = self.solve(weights, options, capacity, forbidden)?;
+                let next_product = self.product(&next);
+                if next_product >= product {
+                    break;
+                }
+                (product, at) = (next_product, next);
+            }
+            if best.as_ref().is_none_or(|(least, _)| product < *least) {
+                best = Some((product, at));
             }
         }
-        return match check(&realised.graph, target, &plan) {
-            Ok(()) => Ok(Planned { plan, realised }),
-            // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
-            Err(faults)
-                if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) =>
-            {
-                self::plan(graph, target, &PlanOptions { growths: false, ..*options })
-            }
-            Err(faults) => Err(PlanError::Unsound(faults)),
-        };
+        let (_, best) = best.expect("the loop above ran");
+        Ok(Choice { proven: false, ..best })
+    }
+
+    fn graph(&self) -> &'a StageGraph {
+        self.offered.context().graph
+    }
+
+    /// Energy of a choice in picojoules.
+    fn energy(&self, choice: &Choice) -> f64 {
+        let columns = choice.phases.iter().map(|phase| (self.offered.chosen(phase.column), phase.variant));
+        energy(self.offered.context(), columns, choice.bytes)
+    }
+
+    /// Energy times delay of a choice.
+    fn product(&self, choice: &Choice) -> f64 {
+        self.energy(choice) * choice.cycles as f64
     }
 }
 
 /// The graph of a choice.
-fn realised(graph: &StageGraph, columns: &[Column], choice: &Choice) -> Realised {
-    let chosen: Vec<Chosen<'_>> = (choice.phases.iter())
-        .map(|phase| {
-            let column = &columns[phase.column];
-            let strips = column.variants[phase.variant].strips.as_deref();
-            Chosen { stages: &column.stages, strips }
-        })
+fn realised(offered: &Offered<'_>, choice: &Choice) -> Realised {
+    let Context { graph, ref topology, .. } = *offered.context();
+    let columns = choice.phases.iter().map(|phase| (offered.chosen(phase.column), phase.variant));
+    let strips: Vec<Option<Strips>> = (columns.clone())
+        .map(|(column, variant)| Strips::new(graph, topology, &column.set, column.variants[variant].strips?))
+        .collect();
+    let chosen: Vec<Chosen<'_>> = (columns.zip(&strips))
+        .map(|((column, _), strips)| Chosen { stages: &column.stages, strips: strips.as_ref() })
         .collect();
     realise(graph, &chosen)
 }
@@ -203,7 +356,7 @@ fn realised(graph: &StageGraph, columns: &[Column], choice: &Choice) -> Realised
 fn phases(
     context: &Context<'_>,
     realised: &Realised,
-    columns: &[Column],
+    offered: &Offered<'_>,
     choice: &Choice,
 ) -> Result<(Vec<Column>, Vec<Places>), usize> {
     let mut phase_of = vec![0; context.graph.stages.len()];
@@ -221,7 +374,7 @@ fn phases(
     let mut made = Vec::with_capacity(realised.phases.len());
     for (phase, stages) in realised.phases.iter().enumerate() {
         let chosen = &choice.phases[realised.chosen[phase]];
-        let variant = &columns[chosen.column].variants[chosen.variant];
+        let variant = &offered.chosen(chosen.column).variants[chosen.variant];
         let how = How { division: &variant.division, slack: variant.slack };
         let previous = phase.checked_sub(1).map_or(&[][..], |before| &realised.phases[before]);
         made.push(Column::chosen(context, stages, previous, how, &is_loaded).ok_or(phase)?);
@@ -229,24 +382,17 @@ fn phases(
     Ok((made, places))
 }
 
-/// Takes a chosen phase's way to run out of the offer; if it has no strips but others do, theirs, since what they hand it is
-/// what was misjudged.
-fn forbid(columns: &mut [Column], choice: &Choice, at: usize) {
-    let has_strips = |columns: &[Column], phase: usize| {
-        let chosen = &choice.phases[phase];
-        columns[chosen.column].variants[chosen.variant].strips.is_some()
-    };
-    let mut forbidden: Vec<usize> = if has_strips(columns, at) { vec![at] } else { Vec::new() };
-    if forbidden.is_empty() {
-        forbidden = (0..choice.phases.len()).filter(|&phase| has_strips(columns, phase)).collect();
+/// Ways to run columns that are out of the offer when a chosen phase does not fit: the phase's own; if it has no strips but others
+/// do, theirs, since what they hand it is what was misjudged.
+fn to_forbid(offered: &Offered<'_>, choice: &Choice, at: usize) -> Vec<Forbidden> {
+    let has_strips =
+        |phase: &ChosenPhase| offered.chosen(phase.column).variants[phase.variant].strips.is_some();
+    let way = |phase: &ChosenPhase| (phase.column, phase.variant);
+    if has_strips(&choice.phases[at]) {
+        return vec![way(&choice.phases[at])];
     }
-    if forbidden.is_empty() {
-        forbidden.push(at);
-    }
-    for phase in forbidden {
-        let chosen = &choice.phases[phase];
-        columns[chosen.column].variants.remove(chosen.variant);
-    }
+    let in_strips: Vec<Forbidden> = choice.phases.iter().filter(|phase| has_strips(phase)).map(way).collect();
+    if in_strips.is_empty() { vec![way(&choice.phases[at])] } else { in_strips }
 }
 
 /// Enters the bounds of a plan.
@@ -267,25 +413,25 @@ fn percent_of(bytes: u64, percent: u32) -> u64 {
     (u128::from(bytes) * u128::from(percent.min(100)) / 100) as u64
 }
 
-/// The columns of a mode.
-fn offer(context: &Context<'_>, options: &PlanOptions) -> Result<Vec<Column>, PlanError> {
+/// What a mode offers.
+fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>, PlanError> {
     let sets = match options.mode {
         Mode::Single => context.graph.stages.keys().map(StageSet::of).collect(),
-        Mode::Multi => egraph::offer(context, &options.offer, options.strips),
+        Mode::Multi => egraph::offer(&context, &options.offer, options.strips),
     };
-    let mut columns = Vec::new();
-    let mut too_large = Vec::new();
-    for set in sets {
-        let mut column = Column::new(context, &set, options.strips && options.mode == Mode::Multi);
-        if column.is_none() && options.strips && options.mode == Mode::Single {
-            column = Column::new(context, &set, true);
-        }
-        if column.is_none() && set.len() == 1 {
-            too_large.extend(set.iter().map(|stage| too_large_why(context, stage, options.strips)));
-        }
-        columns.extend(column);
-    }
-    if too_large.is_empty() { Ok(columns) } else { Err(PlanError::StageTooLarge(too_large)) }
+    let strips = match options.mode {
+        _ if !options.strips => WithStrips::Never,
+        Mode::Single => WithStrips::Needed,
+        Mode::Multi => WithStrips::Always,
+    };
+    let offered = Offered::new(context, sets, strips);
+    let alone = offered.sets().filter(|(_, set)| set.len() == 1);
+    let too_large = alone.filter(|&(at, _)| offered.column(at).is_none());
+    let too_large: Vec<TooLarge> = too_large
+        .flat_map(|(_, set)| set.iter())
+        .map(|stage| too_large_why(offered.context(), stage, options.strips))
+        .collect();
+    if too_large.is_empty() { Ok(offered) } else { Err(PlanError::StageTooLarge(too_large)) }
 }
 
 /// Which memory a stage is too large for, and the least of it in which the stage would run.
@@ -319,94 +465,18 @@ fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> To
 /// Bytes of SRAM beyond which no stage is looked at.
 const MOST_SRAM: u64 = 1 << 40;
 
-fn search(
+/// Energy in picojoules of columns, each run as one of its variants, that move so many bytes.
+fn energy<'a>(
     context: &Context<'_>,
-    columns: &[Column],
-    options: &PlanOptions,
-    capacity: u64,
-) -> Result<Choice, PlanError> {
-    let limits = options.limits();
-    // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
-    let at_full_width = columns.iter().map(|column| {
-        let full = column.variants.iter().filter(|variant| variant.strips.is_none());
-        Column { variants: full.cloned().collect(), ..column.clone() }
-    });
-    let at_full_width: Vec<Column> = at_full_width.collect();
-    let has_strips =
-        columns.iter().zip(&at_full_width).any(|(c, full)| c.variants.len() > full.variants.len());
-    let solve = |weights: Weights| {
-        let found = choose(context, columns, weights, capacity, limits);
-        let full = has_strips.then(|| choose(context, &at_full_width, weights, capacity, limits));
-        let score = |choice: &Choice| weights.score(choice.cycles, choice.bytes);
-        match (found, full) {
-            (Ok(found), Some(Ok(full))) if score(&full) < score(&found) => {
-                Ok(Choice { proven: false, ..full })
-            }
-            (Err(_), Some(Ok(full))) => Ok(Choice { proven: false, ..full }),
-            (Ok(found), _) => Ok(found),
-            (Err(stuck), _) => Err(PlanError::Stuck {
-                stages: stuck.reached.len(),
-                all: context.graph.stages.len(),
-                stuck: (context.graph.stages.iter())
-                    .find(|(stage, _)| !stuck.reached.contains(*stage))
-                    .map_or_else(String::new, |(_, node)| node.name.clone()),
-            }),
-        }
-    };
-    if options.objective != Objective::Edp {
-        let best = solve(Weights::of(options.objective, context.target, (0.0, 0.0)))?;
-        if options.objective != Objective::Latency || options.tolerance_percent == 0 {
-            return Ok(best);
-        }
-        // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is still equally fast.
-        let slowest = best.cycles + best.cycles * u64::from(options.tolerance_percent) / 100;
-        let mut within = best;
-        let (mut low, mut high) = (0, BYTE_PRICES.len());
-        while low < high {
-            let middle = usize::midpoint(low, high);
-            let next = solve(Weights::priced(BYTE_PRICES[middle]))?;
-            if next.cycles > slowest {
-                high = middle;
-                continue;
-            }
-            low = middle + 1;
-            if next.bytes < within.bytes {
-                within = next;
-            }
-        }
-        return Ok(within);
-    }
-    // Follow the product's gradient from both ends until it stops falling.
-    let product = |choice: &Choice| energy(context, columns, choice) * choice.cycles as f64;
-    let mut best: Option<Choice> = None;
-    for from in [Objective::Latency, Objective::Energy] {
-        let mut at = solve(Weights::of(from, context.target, (0.0, 0.0)))?;
-        for _ in 0..4 {
-            let around = (energy(context, columns, &at), at.cycles as f64);
-            let next = solve(Weights::of(Objective::Edp, context.target, around))?;
-            if product(&next) >= product(&at) {
-                break;
-            }
-            at = next;
-        }
-        if best.as_ref().is_none_or(|best| product(&at) < product(best)) {
-            best = Some(at);
-        }
-    }
-    let mut best = best.expect("the loop above ran");
-    best.proven = false;
-    Ok(best)
-}
-
-/// Energy of a choice in picojoules.
-fn energy(context: &Context<'_>, columns: &[Column], choice: &Choice) -> f64 {
-    let stages = choice.phases.iter().flat_map(|phase| {
-        let column = &columns[phase.column];
-        let options = column.variants[phase.variant].implementations.iter();
+    columns: impl Iterator<Item = (&'a Column, usize)>,
+    dram_bytes: u64,
+) -> f64 {
+    let stages = columns.flat_map(|(column, variant)| {
+        let options = column.variants[variant].implementations.iter();
         column.stages.iter().copied().zip(options.map(|i| i.winograd))
     });
     on_chip_energy(context.graph, context.target, stages)
-        + choice.bytes as f64 * context.target.energy.dram_byte_pj
+        + dram_bytes as f64 * context.target.energy.dram_byte_pj
 }
 
 /// The plan of a choice.
@@ -470,11 +540,13 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         });
     }
     dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
+    let run = choice.phases.iter().map(|chosen| (&columns[chosen.column], chosen.variant));
+    let energy_pj = energy(context, run, choice.bytes);
     let cost = match options.objective {
         Objective::Latency => choice.cycles as f64,
         Objective::Traffic => dram.total as f64,
-        Objective::Energy => energy(context, columns, choice),
-        Objective::Edp => energy(context, columns, choice) * choice.cycles as f64,
+        Objective::Energy => energy_pj,
+        Objective::Edp => energy_pj * choice.cycles as f64,
         Objective::Sram => choice.phases.iter().map(|phase| phase.sram_bytes).max().unwrap_or(0) as f64,
     };
     Plan {

@@ -182,7 +182,7 @@ fn small_memories_spill_and_still_compute_the_same() {
         ]
     };
     for activation in ["4KiB", "5KiB", "6KiB", "8KiB"] {
-        hold("micro", &small(activation), "multi", 100..160);
+        hold("micro", &small(activation), "multi", 100..180);
     }
     hold("micro", &small("12KiB"), "multi", 160..200);
     hold("micro", &small("4KiB"), "single", 100..160);

@@ -267,7 +267,7 @@ fn beside_reference(lines: &[Line]) -> String {
         "## Beside an independent model\n\n\
          Target `x1` with other sizes of activation SRAM.\n\
          Traffic is of plans for least traffic, in millions of bytes a frame; frames a second are what the timed interpreter \
-         finds of plans for least latency, and the gap is theirs to their bound.\n\
+         finds of plans for least latency whatever they move (`--tolerance 0`), and the gap is theirs to their bound.\n\
          `best known`, `bound` (without recompute) and the reference's frame rates are those of `benches/reference/traffic.csv`.\n\
          `spilled` is traffic above what no plan can avoid, ours and the reference's best known; it leaves out what the two \
          models count differently: the reference has no biases and no tables of multipliers, and another shape of heads.\n\

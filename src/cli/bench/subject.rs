@@ -105,7 +105,8 @@ impl Subject {
         Ok(Self { name, module })
     }
 
-    /// Compiles, verifies and simulates for a target, as `strata compile` does.
+    /// Compiles, verifies and simulates for a target, as `strata compile` does; the fastest plan where it is to be fast, whatever
+    /// it moves.
     pub(super) fn compile(
         &self,
         target: &Target,
@@ -114,7 +115,9 @@ impl Subject {
     ) -> Result<Compiled, Failure> {
         let (mode, objective) = aim;
         let families = families.clone();
-        let options = CompileOptions { mode, objective, families, ..options(target) };
+        let tolerance_percent = 0;
+        let options =
+            CompileOptions { mode, objective, tolerance_percent, families, ..options(target) };
         Ok(Compiler::new(options).compile_module(self.module.clone(), "main.mlir", &mut |_| {})?)
     }
 

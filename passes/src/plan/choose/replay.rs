@@ -3,7 +3,8 @@
 //! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every phase is costed
 //! for itself, by the same rules and in the same order, with the tensors where the choice put them.
 
-use super::{Label, Place, Places, Placing, Search, SearchLimits};
+use super::{Place, Places, Search, SearchLimits};
+use crate::plan::BufferId;
 use crate::plan::columns::{Column, Context};
 use crate::plan::cost::Weights;
 use crate::plan::graph::StageSet;
@@ -22,30 +23,27 @@ pub fn replay(
     limits: SearchLimits,
     proven: bool,
 ) -> Result<super::Choice, usize> {
-    let mut search =
-        Search { context, columns: phases, weights, capacity, limits, labels: Vec::new(), work: 0, proven };
-    search.labels.push(Label::start());
+    let mut search = Search::new(context, weights, capacity, limits);
+    search.proven = proven;
     let mut done = StageSet::default();
     let mut before = Places::new();
     for (at, column) in phases.iter().enumerate() {
         done.extend(&column.set);
-        let live = search.live_after(&done);
         let variant = &column.variants[0];
-        let mut way = Placing::of(variant);
-        let slots = search.slots(column, variant, &before, &live);
-        for slot in &slots {
-            let place = places[at].iter().find(|(buffer, _)| *buffer == slot.buffer);
-            way = search.placed(&way, slot, place.map_or(Place::Dram, |(_, place)| *place));
-        }
-        way.places.sort_unstable();
-        search.grow(&mut way, &search.growths(variant, &slots, &live));
+        let slots = search.slots(column, variant, &before, &done);
+        let place = |buffer: BufferId| {
+            let place = places[at].iter().find(|(other, _)| *other == buffer);
+            place.map_or(Place::Dram, |(_, place)| *place)
+        };
+        let way = search.placed(variant, &slots, place);
         let stages = column.stages.len() as u32 + way.dma_stages;
         if way.sram_bytes > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
-        let label = search.run(at, at, 0, &way);
+        let label = search.run(at, (at, column), 0, &way);
         search.labels.push(label);
-        before = search.places_after(&way.places, &live);
+        before = search.places_after(&way.places, &slots);
+        search.placings.push(way);
     }
     Ok(search.answer(phases.len()))
 }

@@ -14,8 +14,9 @@ use super::{Port, Simulation};
 /// Periods that are looked for, in steps: a resize to `n` times the size repeats after `n`.
 const PERIODS: std::ops::RangeInclusive<usize> = 1..=4;
 
-/// Turns of the first sink, since the anchor, after which a skip is tried; after the last the anchor is moved up.
-const TURNS: [u32; 5] = [1, 2, 4, 8, 16];
+/// Turns of the first sink, since the anchor, after which the anchor is moved up at the latest. A skip is tried after one turn, two,
+/// four and so on. The first anchors are moved up sooner, since most phases repeat themselves as soon as all have begun.
+const MOST_TURNS: u32 = 16;
 
 /// Sinks of more steps are not skipped: their lags, rounded, might not keep their order.
 const MOST_SINK_STEPS: u32 = 1 << 16;
@@ -69,12 +70,14 @@ impl Stretch {
 pub(super) struct Anchor {
     steps: Vec<u32>,
     turns: u32,
+    /// Turns after which the anchor is moved up.
+    most_turns: u32,
     done: bool,
 }
 
 impl Anchor {
     pub(super) fn new(simulation: &Simulation<'_>) -> Self {
-        Self { steps: simulation.steps.clone(), turns: 0, done: false }
+        Self { steps: simulation.steps.clone(), turns: 0, most_turns: 1, done: false }
     }
 
     /// After a turn of the first sink: skips what can be skipped.
@@ -83,17 +86,18 @@ impl Anchor {
             return;
         }
         self.turns += 1;
-        if !TURNS.contains(&self.turns) {
+        if !self.turns.is_power_of_two() {
             return;
         }
         if let Some(times) = repetitions(simulation, &self.steps, sinks) {
-            for (now, then) in simulation.steps.iter_mut().zip(&self.steps) {
-                *now += times * (*now - then);
+            for (actor, &then) in self.steps.iter().enumerate() {
+                simulation.skip(actor, then, times);
             }
             self.done = true;
-        } else if TURNS.last() == Some(&self.turns) {
+        } else if self.turns == self.most_turns {
             self.steps.clone_from(&simulation.steps);
             self.turns = 0;
+            self.most_turns = (2 * self.most_turns).min(MOST_TURNS);
         }
     }
 }

@@ -12,7 +12,7 @@ use strata_isa_spec::View;
 use super::Strips;
 use super::window::Windowed;
 use crate::plan::columns::{
-    Column, Context, Movement, Ring, Variant, implementations, running, slots, time, ways,
+    Column, Context, Movement, Ring, Variant, implementations, running, slots, time, turn_cycles, ways,
 };
 use crate::plan::cost::StageProfile;
 use crate::plan::graph::bounding;
@@ -51,7 +51,7 @@ pub fn variants(context: &Context<'_>, column: &Column, full_bytes: u64) -> Vec<
     // With its halo, a strip takes more than its share of the whole.
     for n in STRIPS.into_iter().filter(|&n| full_bytes / u64::from(n) <= capacity) {
         let Some(strips) = Strips::new(context.graph, &context.topology, &column.set, n) else { continue };
-        let mut ways = in_strips(context, column, strips, &mut memo);
+        let mut ways = in_strips(context, column, &strips, &mut memo);
         let Some(bytes) = ways.iter().map(|variant| column.least_bytes(variant)).min() else { continue };
         if bytes > before - before / LEAST_GAIN {
             break;
@@ -73,8 +73,7 @@ pub fn variants(context: &Context<'_>, column: &Column, full_bytes: u64) -> Vec<
 type SlotMemo = BTreeMap<(Vec<bool>, Slack), BTreeMap<u32, u32>>;
 
 /// Ways to run a column in given strips.
-fn in_strips(context: &Context<'_>, column: &Column, strips: Strips, memo: &mut SlotMemo) -> Vec<Variant> {
-    let strips = Arc::new(strips);
+fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut SlotMemo) -> Vec<Variant> {
     let widest = |at: usize| {
         let width = |outs: &Vec<Range<u32>>| outs[at].end - outs[at].start;
         (0..strips.n())
@@ -90,16 +89,20 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: Strips, memo: &mut 
         .map(|(profile, windowed)| profile.moved_to(&windowed.code))
         .collect();
     let actors: Vec<&StageProfile> = actors.iter().collect();
-    let traffic = Traffic::new(context, column, &strips);
+    let traffic = Traffic::new(context, column, strips);
     let dma = traffic.actors(1);
     ways(&profiles, context.target, |division, slack| {
         let how = implementations(&profiles, &division);
         let key = (how.iter().map(|i| i.winograd).collect(), slack);
-        let n_slots = memo.entry(key).or_insert_with(|| slots(&running(&actors, &how), &dma, slack, &[]).0);
-        let (starts, cycles) = time(context.target, &running(&actors, &how), &division, slack);
-        let (private, rings) = traffic.rings(n_slots);
+        let running = running(&actors, &how);
+        let n_slots = memo.entry(key).or_insert_with(|| slots(&running, &dma, slack, &[]).0);
+        let (starts, cycles) = time(context.target, &running, &division, slack);
+        let (private, mut rings) = traffic.rings(n_slots);
+        for (ring, boundary) in rings.iter_mut().zip(&column.boundary) {
+            ring.turn_cycles = turn_cycles(&running, &division, slack, boundary.buffer);
+        }
         Variant {
-            strips: Some(Arc::clone(&strips)),
+            strips: Some(strips.n() as u32),
             division,
             implementations: how,
             slack,
@@ -168,7 +171,7 @@ impl<'a> Traffic<'a> {
             };
             let (load, store) = (movement(&streamed.loads), movement(&streamed.stores));
             match self.column.boundary.iter().position(|b| b.buffer == streamed.buffer) {
-                Some(at) => boundary[at] = Ring { bytes, load, store },
+                Some(at) => boundary[at] = Ring { bytes, load, store, turn_cycles: 0 },
                 None => {
                     private.bytes += bytes;
                     private.load.add(load);

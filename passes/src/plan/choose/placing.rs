@@ -1,0 +1,352 @@
+//! Where the tensors of one phase can be: all ways to place them that are not plainly worse than another.
+//!
+//! Tensors are placed one after another. A way that is under way is a node of a tree, a few numbers and its parent, so that many can
+//! be made and few written out.
+
+use super::{Place, Places, Search};
+use crate::plan::columns::{Boundary, Column, Growth, Movement, Ring, Variant, stands_in_dram};
+use crate::plan::graph::StageSet;
+use crate::plan::{BufferId, BufferRole, GrowsInto, StageId};
+
+/// A way to place the boundary tensors of a column.
+#[derive(Clone, Debug)]
+pub(super) struct Placing {
+    pub(super) places: Places,
+    pub(super) sram_bytes: u64,
+    pub(super) load: Movement,
+    pub(super) store: Movement,
+    /// Cycles of the busiest stage that works by turns with transfers.
+    pub(super) turn_cycles: u64,
+    pub(super) dma_stages: u32,
+    pub(super) growths: Vec<Growth>,
+}
+
+/// A way to place the first so many slots.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// The way to place all slots but the last, among those of one slot less.
+    parent: usize,
+    /// Where the last slot's tensor is.
+    place: Place,
+    sram_bytes: u64,
+    /// Bytes of SRAM that tensors take which stand nowhere else, and so must stay until they are dead.
+    bound_bytes: u64,
+    load: Movement,
+    store: Movement,
+    turn_cycles: u64,
+    dma_stages: u32,
+    /// Growths that cannot be made any more, a bit each.
+    lost: u64,
+    /// Bytes that the others may save.
+    may_save: u64,
+}
+
+impl Way {
+    /// No tensor of the boundary has a place yet.
+    fn of(variant: &Variant, growths: &[Growth]) -> Self {
+        let may_save = growths.iter().map(|growth| growth.saved_bytes).sum();
+        let Ring { bytes, load, store, turn_cycles } = variant.private;
+        let dma_stages = load.stages + store.stages;
+        Self {
+            parent: 0,
+            place: Place::Dram,
+            sram_bytes: bytes,
+            bound_bytes: 0,
+            load,
+            store,
+            turn_cycles,
+            dma_stages,
+            lost: 0,
+            may_save,
+        }
+    }
+
+    /// The next slot's tensor placed too.
+    fn then(mut self, slot: &Slot<'_>, now: Place, growths: &[Growth]) -> Self {
+        self.place = now;
+        let is_alone = matches!(now, Place::Sram | Place::Both);
+        let is_host = |buffer: BufferId| now == Place::InPlace && slot.host == Some(buffer);
+        if !is_alone {
+            let rules_out = |growth: &Growth| growth.uses(slot.buffer) || is_host(growth.into.buffer);
+            for (at, growth) in growths.iter().enumerate().filter(|(_, growth)| rules_out(growth)) {
+                if self.lost >> at & 1 == 0 {
+                    self.lost |= 1 << at;
+                    self.may_save -= growth.saved_bytes;
+                }
+            }
+        }
+        self.sram_bytes += slot.sram_bytes(now);
+        if now == Place::Sram {
+            self.bound_bytes += slot.whole_bytes;
+        }
+        let Some(ring) = slot.ring else { return self };
+        if now == Place::Dram || slot.is_first_load {
+            let mut load = ring.load;
+            if now.in_sram() {
+                load.bytes = slot.size_bytes;
+            }
+            self.load.add(load);
+            self.turn_cycles = self.turn_cycles.max(ring.turn_cycles);
+            self.dma_stages += load.stages;
+        }
+        if now.in_dram() {
+            self.store.add(ring.store);
+            self.turn_cycles = self.turn_cycles.max(ring.turn_cycles);
+            self.dma_stages += ring.store.stages;
+        }
+        self
+    }
+}
+
+/// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot<'a> {
+    pub(super) buffer: BufferId,
+    /// What the phase does with it, if anything.
+    ring: Option<&'a Ring>,
+    /// The tensor in whose bytes it may be written.
+    host: Option<BufferId>,
+    before: Option<Place>,
+    /// Where it can be.
+    options: &'static [Place],
+    /// Whether [`Place::Both`] is no worse than [`Place::Dram`] but for its bytes of SRAM: it moves no more now, and can
+    /// still be dropped later.
+    keeping_is_free: bool,
+    /// Whether it stands in DRAM and was never read.
+    is_first_load: bool,
+    /// Whether it is used later.
+    pub(super) stays: bool,
+    size_bytes: u64,
+    whole_bytes: u64,
+    ring_bytes: u64,
+}
+
+impl Slot<'_> {
+    fn sram_bytes(&self, place: Place) -> u64 {
+        match place {
+            Place::Dram => self.ring_bytes,
+            Place::Sram | Place::Both => self.whole_bytes,
+            Place::InPlace => 0,
+        }
+    }
+}
+
+impl Search<'_> {
+    /// Whether stages outside of `done` still use a buffer.
+    fn is_live(&self, buffer: BufferId, done: &StageSet) -> bool {
+        let uses = &self.context.topology.uses[buffer.as_u32() as usize];
+        uses.readers.iter().chain(&uses.writers).any(|(stage, _)| !done.contains(*stage))
+    }
+
+    /// Places after a phase: of the tensors that are needed on, and none in place of one that is not.
+    pub(super) fn places_after(&self, places: &Places, slots: &[Slot<'_>]) -> Places {
+        let stays = |buffer: BufferId| slots.iter().any(|slot| slot.buffer == buffer && slot.stays);
+        let alone = |buffer: BufferId, place: Place| {
+            let has_host = self.context.hosts[buffer.as_u32() as usize].is_some_and(stays);
+            if place == Place::InPlace && !has_host { Place::Sram } else { place }
+        };
+        let living = places.iter().filter(|(buffer, _)| stays(*buffer));
+        living.map(|&(buffer, place)| (buffer, alone(buffer, place))).collect()
+    }
+
+    /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them if they are
+    /// more than the beam.
+    pub(super) fn placings(&mut self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Placing> {
+        // What the slots from here on take at the least and at the most.
+        let (mut least, mut most) = (vec![0; slots.len() + 1], vec![0; slots.len() + 1]);
+        for (at, slot) in slots.iter().enumerate().rev() {
+            let bytes = || slot.options.iter().map(|&option| slot.sram_bytes(option));
+            least[at] = least[at + 1] + bytes().min().unwrap_or(0);
+            most[at] = most[at + 1] + bytes().max().unwrap_or(0);
+        }
+        // Growing into others comes last, when all places are known: till then there is room for what it may save.
+        let growths = self.growths(variant, slots);
+        let beam = self.widths().placings;
+        let mut tree: Vec<Vec<Way>> = vec![vec![Way::of(variant, &growths)]];
+        for (at, slot) in slots.iter().enumerate() {
+            let mut next = Vec::new();
+            for (parent, way) in tree[at].iter().enumerate() {
+                for &option in slot.options {
+                    let all_fit = way.sram_bytes + slot.whole_bytes + most[at + 1] <= self.capacity;
+                    let is_worse = option == Place::Dram && slot.keeping_is_free && all_fit;
+                    if is_worse {
+                        continue;
+                    }
+                    let next_way = way.then(slot, option, &growths);
+                    if next_way.sram_bytes + least[at + 1] <= self.capacity + next_way.may_save {
+                        next.push(Way { parent, ..next_way });
+                    }
+                }
+            }
+            self.work += next.len();
+            if next.len() > beam {
+                self.proven = false;
+                // What binds the least SRAM for later phases stays: it is what still fits when nothing else does.
+                next.sort_by_key(|way| (way.load.bytes + way.store.bytes, way.sram_bytes));
+                let lightest = (0..next.len()).min_by_key(|&at| (next[at].bound_bytes, next[at].sram_bytes));
+                if let Some(at) = lightest.filter(|&at| at >= beam) {
+                    next.swap(at, beam - 1);
+                }
+                next.truncate(beam);
+            }
+            tree.push(next);
+        }
+        let n_ways = tree.last().map_or(0, Vec::len);
+        let written = (0..n_ways).map(|way| written(&tree, slots, way, &growths));
+        written.filter(|way| way.sram_bytes <= self.capacity).collect()
+    }
+
+    /// The way to place the tensors of a phase that puts each where `place` says.
+    pub(super) fn placed(
+        &self,
+        variant: &Variant,
+        slots: &[Slot<'_>],
+        place: impl Fn(BufferId) -> Place,
+    ) -> Placing {
+        let growths = self.growths(variant, slots);
+        let mut tree = vec![vec![Way::of(variant, &growths)]];
+        for (at, slot) in slots.iter().enumerate() {
+            let way = tree[at][0].then(slot, place(slot.buffer), &growths);
+            tree.push(vec![way]);
+        }
+        written(&tree, slots, 0, &growths)
+    }
+
+    /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
+    /// the last time, the other is written here first and used later.
+    fn growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
+        if !self.limits.growths || variant.growths.is_empty() {
+            return Vec::new();
+        }
+        // The boundary's slots come first, in its order.
+        let possible = variant.growths.iter().filter_map(|may| {
+            let (growing, dying) = (&slots[may.growing], &slots[may.dying]);
+            let is_alone = matches!(dying.before, Some(Place::Sram | Place::Both));
+            let dies = is_alone && !dying.stays;
+            let is_born = growing.before.is_none() && growing.stays;
+            let into = GrowsInto { buffer: dying.buffer, gap_bytes: may.gap_bytes };
+            let growth = Growth { growing: growing.buffer, into, saved_bytes: may.saved_bytes };
+            (dies && is_born).then_some(growth)
+        });
+        let mut possible: Vec<Growth> = possible.collect();
+        possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
+        let mut growths: Vec<Growth> = Vec::new();
+        for growth in possible {
+            let is_taken =
+                |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
+            if growths.len() < u64::BITS as usize && !growths.iter().any(is_taken) {
+                growths.push(growth);
+            }
+        }
+        growths
+    }
+
+    /// The tensors that have a place during a phase of this column, after which the stages of `done` have run.
+    pub(super) fn slots<'c>(
+        &self,
+        column: &'c Column,
+        variant: &'c Variant,
+        before: &Places,
+        done: &StageSet,
+    ) -> Vec<Slot<'c>> {
+        let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
+            let buffer = boundary.buffer;
+            let place = before.iter().find(|(b, _)| *b == buffer).map(|(_, place)| *place);
+            let stays = self.is_live(buffer, done);
+            let options = if stays && self.may_be_in_place(column, before, buffer) {
+                // Its host stands in SRAM whatever is chosen here, so this is Sram without the bytes.
+                &[Place::Dram, Place::InPlace, Place::Both]
+            } else {
+                self.options(boundary, place, stays)
+            };
+            let size_bytes = self.context.graph.buffers[buffer].size_bytes();
+            let is_first_load = place.is_none() && stands_in_dram(self.context.graph, buffer);
+            let moves_no_more = !is_first_load || ring.load.bytes >= size_bytes;
+            Slot {
+                buffer,
+                ring: Some(ring),
+                host: self.context.hosts[buffer.as_u32() as usize],
+                before: place,
+                keeping_is_free: options.contains(&Place::Both) && moves_no_more,
+                options,
+                is_first_load,
+                stays,
+                size_bytes,
+                whole_bytes: boundary.whole_bytes,
+                ring_bytes: ring.bytes.min(boundary.whole_bytes),
+            }
+        });
+        let is_touched = |buffer: BufferId| column.boundary.iter().any(|b| b.buffer == buffer);
+        let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| Slot {
+            buffer,
+            ring: None,
+            host: None,
+            before: Some(place),
+            keeping_is_free: place == Place::Both,
+            options: match place {
+                Place::Dram => &[Place::Dram],
+                Place::Sram => &[Place::Sram],
+                Place::Both => &[Place::Both, Place::Dram],
+                Place::InPlace => &[Place::InPlace],
+            },
+            is_first_load: false,
+            stays: self.is_live(buffer, done),
+            size_bytes: self.context.graph.buffers[buffer].size_bytes(),
+            whole_bytes: self.context.whole_bytes(buffer),
+            ring_bytes: 0,
+        });
+        touched.chain(others).collect()
+    }
+
+    /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands nowhere else, and
+    /// the phase does nothing with it but to write the tensor.
+    fn may_be_in_place(&self, column: &Column, before: &Places, buffer: BufferId) -> bool {
+        let Some(host) = self.context.hosts[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
+            return false;
+        };
+        let place = |buffer: BufferId| before.iter().find(|(b, _)| *b == buffer).map(|(_, place)| *place);
+        let uses = |buffer: BufferId| &self.context.topology.uses[buffer.as_u32() as usize];
+        let is_written_by = |stage: StageId| uses(buffer).writers.iter().any(|(writer, _)| *writer == stage);
+        let mut of_host = uses(host).writers.iter().chain(&uses(host).readers).map(|(stage, _)| *stage);
+        place(buffer).is_none()
+            && place(host) == Some(Place::Sram)
+            && of_host.all(|stage| is_written_by(stage) || !column.set.contains(stage))
+    }
+
+    /// Places that a tensor can have during and after a phase that touches it.
+    fn options(&self, boundary: &Boundary, before: Option<Place>, stays: bool) -> &'static [Place] {
+        let role = self.context.graph.buffers[boundary.buffer].role;
+        match (before, role) {
+            (Some(Place::Sram), _) => &[Place::Sram],
+            (Some(Place::Dram), _) => &[Place::Dram],
+            (Some(Place::InPlace), _) => &[Place::InPlace],
+            // What stands in both may give its SRAM up at any time, even for its last use.
+            (Some(Place::Both), _) => &[Place::Dram, Place::Both],
+            (None, BufferRole::Input(_) | BufferRole::Output(_)) if stays => &[Place::Dram, Place::Both],
+            (None, BufferRole::Input(_) | BufferRole::Output(_)) => &[Place::Dram],
+            (None, BufferRole::Internal) => &[Place::Dram, Place::Sram, Place::Both],
+        }
+    }
+}
+
+/// The places that a way of a tree gives the first slots, the last of them first.
+fn placed_by(tree: &[Vec<Way>], way: usize) -> impl Iterator<Item = Place> + '_ {
+    let mut at = way;
+    tree[1..].iter().rev().map(move |ways| {
+        let way = &ways[at];
+        at = way.parent;
+        way.place
+    })
+}
+
+/// A way to place all slots, written out, with tensors grown into others.
+fn written(tree: &[Vec<Way>], slots: &[Slot<'_>], way: usize, growths: &[Growth]) -> Placing {
+    let Way { sram_bytes, load, store, turn_cycles, dma_stages, lost, .. } = tree[slots.len()][way];
+    let placed = placed_by(tree, way);
+    let mut places: Places = slots.iter().rev().map(|slot| slot.buffer).zip(placed).collect();
+    places.sort_unstable();
+    let made = growths.iter().enumerate().filter(|(at, _)| lost >> at & 1 == 0);
+    let made: Vec<Growth> = made.map(|(_, growth)| *growth).collect();
+    let saved: u64 = made.iter().map(|growth| growth.saved_bytes).sum();
+    Placing { places, sram_bytes: sram_bytes - saved, load, store, turn_cycles, dma_stages, growths: made }
+}

@@ -1,0 +1,180 @@
+//! What the chooser chooses among: the sets that were offered, each evaluated when it is first asked for.
+//!
+//! A search that is limited never comes to most sets of a large graph, and sets of one [`shape`](super::shapes) are evaluated once.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
+
+use super::StageId;
+use super::columns::{Column, Context};
+use super::graph::StageSet;
+use super::shapes::{Shape, Shapes};
+
+/// Sets of stages, numbered, and the columns that they are.
+#[derive(Debug)]
+pub struct Offered<'a> {
+    context: Context<'a>,
+    strips: WithStrips,
+    sets: Vec<Candidate>,
+    /// Sets by the first of their stages.
+    by_first: Vec<Vec<usize>>,
+    shapes: Shapes,
+    /// One column of each shape that was asked for, if it can be one.
+    evaluated: RefCell<BTreeMap<Shape, Option<Column>>>,
+    has_strips: Cell<bool>,
+}
+
+/// Which sets are evaluated in strips too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithStrips {
+    /// None.
+    Never,
+    /// Those that do not fit without.
+    Needed,
+    /// All.
+    Always,
+}
+
+/// A set that may be a column.
+#[derive(Debug)]
+struct Candidate {
+    set: StageSet,
+    /// Stages that must have run before.
+    needs: Vec<StageId>,
+    /// Stages that read from none of the set.
+    sources: Vec<StageId>,
+    column: OnceCell<Option<Column>>,
+}
+
+impl<'a> Offered<'a> {
+    /// Offers sets.
+    pub fn new(context: Context<'a>, sets: Vec<StageSet>, strips: WithStrips) -> Self {
+        let preds = &context.topology.preds;
+        let mut by_first = vec![Vec::new(); context.graph.stages.len()];
+        let mut candidates = Vec::with_capacity(sets.len());
+        for set in sets {
+            if let Some(first) = set.iter().next() {
+                by_first[first.as_u32() as usize].push(candidates.len());
+            }
+            let is_source = |stage: &StageId| !preds[stage.as_u32() as usize].meets(&set);
+            candidates.push(Candidate {
+                needs: context.topology.needs(&set).iter().collect(),
+                sources: set.iter().filter(is_source).collect(),
+                set,
+                column: OnceCell::new(),
+            });
+        }
+        let shapes = Shapes::new(context.graph, &context.topology);
+        Self {
+            context,
+            strips,
+            sets: candidates,
+            by_first,
+            shapes,
+            evaluated: RefCell::default(),
+            has_strips: Cell::new(false),
+        }
+    }
+
+    /// The problem.
+    pub fn context(&self) -> &Context<'a> {
+        &self.context
+    }
+
+    /// Numbers of sets, and the sets.
+    pub fn sets(&self) -> impl Iterator<Item = (usize, &StageSet)> + '_ {
+        self.sets.iter().enumerate().map(|(at, candidate)| (at, &candidate.set))
+    }
+
+    /// The column of a set; `None` if it fits the target in no way.
+    pub fn column(&self, at: usize) -> Option<&Column> {
+        self.sets[at].column.get_or_init(|| self.evaluate(&self.sets[at].set)).as_ref()
+    }
+
+    /// The column of a set that was chosen.
+    pub fn chosen(&self, at: usize) -> &Column {
+        self.column(at).expect("only columns are chosen")
+    }
+
+    /// Whether any set that was asked for so far may run in strips.
+    pub fn has_strips(&self) -> bool {
+        self.has_strips.get()
+    }
+
+    fn evaluate(&self, set: &StageSet) -> Option<Column> {
+        let shape = self.shapes.of(&self.context.topology, set);
+        if let Some(known) = self.evaluated.borrow().get(&shape) {
+            return known.as_ref().map(|column| column.of_shape(&self.context, set));
+        }
+        let column = match self.strips {
+            WithStrips::Never => Column::new(&self.context, set, false),
+            WithStrips::Always => Column::new(&self.context, set, true),
+            WithStrips::Needed => {
+                Column::new(&self.context, set, false).or_else(|| Column::new(&self.context, set, true))
+            }
+        };
+        if column.iter().flat_map(|column| column.variants.iter()).any(|variant| variant.strips.is_some()) {
+            self.has_strips.set(true);
+        }
+        self.evaluated.borrow_mut().insert(shape, column.clone());
+        column
+    }
+
+    /// Sets that can run when the stages of `done` have, in order. `done` must be closed under dependence.
+    pub fn next(&self, done: &StageSet) -> Vec<usize> {
+        let preds = &self.context.topology.preds;
+        let is_ready =
+            |stage: &StageId| !done.contains(*stage) && preds[stage.as_u32() as usize].is_subset(done);
+        let ready = self.context.graph.stages.keys().filter(is_ready);
+        let firsts = ready.flat_map(|stage| &self.by_first[stage.as_u32() as usize]).copied();
+        // If any stage of a set had run, then so had one that reads from none of it.
+        let may_run = |&at: &usize| {
+            let candidate = &self.sets[at];
+            candidate.needs.iter().all(|&stage| done.contains(stage))
+                && !candidate.sources.iter().any(|&stage| done.contains(stage))
+        };
+        let mut next: Vec<usize> = firsts.filter(may_run).collect();
+        next.sort_unstable();
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_isa_spec::Target;
+
+    use super::super::columns::Variant;
+    use super::super::testing::{mobilenetv2, resnet50, unet, yolov3};
+    use super::*;
+
+    /// What a variant costs.
+    fn costs(variant: &Variant) -> String {
+        format!("{variant:?}")
+    }
+
+    #[test]
+    fn a_set_costs_what_its_shape_does() {
+        let target =
+            Target::preset("x1", &[("memory.activation".to_owned(), "1MiB".to_owned())]).expect("a preset");
+        let mut n_shared = 0;
+        for graph in [yolov3(416, 416), resnet50(224, 224), mobilenetv2(224, 224), unet(256, 256)] {
+            let context = Context::new(&graph, &target).expect("it is a graph");
+            let n = graph.stages.len() as u32;
+            let intervals = (0..n).flat_map(|first| (first..n.min(first + 6)).map(move |last| first..=last));
+            let sets: Vec<StageSet> =
+                intervals.map(|stages| stages.map(StageId::from_u32).collect()).collect();
+            let offered = Offered::new(context, sets.clone(), WithStrips::Always);
+            let context = Context::new(&graph, &target).expect("it is a graph");
+            for (at, set) in sets.iter().enumerate() {
+                let alone = Column::new(&context, set, true);
+                let shared = offered.column(at);
+                assert_eq!(shared.is_some(), alone.is_some());
+                let (Some(shared), Some(alone)) = (shared, alone) else { continue };
+                assert_eq!(format!("{shared:?}"), format!("{alone:?}"));
+                assert!(shared.variants.iter().map(costs).eq(alone.variants.iter().map(costs)));
+            }
+            n_shared += sets.len() - offered.evaluated.borrow().len();
+        }
+        assert!(n_shared > 100, "{n_shared} sets had the shape of another");
+    }
+}
