@@ -307,8 +307,7 @@ impl Column {
         let set: StageSet = stages.iter().copied().collect();
         let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
         let (watches, way) = (column.watches(context), (how.division.clone(), how.slack));
-        column.variants =
-            Arc::new([column.variant(context, &parts, way, &watches, &mut SlotMemo::new())]);
+        column.variants = Arc::new([column.variant(context, &parts, way, &watches, &mut SlotMemo::new())]);
         Some(column)
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::StageId;
 use super::columns::{Column, Context};
+use super::cost::StageProfile;
 use super::graph::StageSet;
 use super::shapes::{Shape, Shapes};
 
@@ -18,6 +19,8 @@ pub struct Offered<'a> {
     sets: Vec<Candidate>,
     /// Sets by the first of their stages.
     by_first: Vec<Vec<usize>>,
+    /// The least that clusters work on each stage together, in cycles.
+    work: Vec<u64>,
     shapes: Shapes,
     /// One column of each shape that was asked for, if it can be one.
     evaluated: RefCell<BTreeMap<Shape, Option<Column>>>,
@@ -43,6 +46,8 @@ struct Candidate {
     needs: Vec<StageId>,
     /// Stages that read from none of the set.
     sources: Vec<StageId>,
+    /// No phase of it takes fewer cycles on the array, but for what strips save.
+    least_cycles: u64,
     column: OnceCell<Option<Column>>,
 }
 
@@ -51,6 +56,7 @@ impl<'a> Offered<'a> {
     pub fn new(context: Context<'a>, sets: Vec<StageSet>, strips: WithStrips) -> Self {
         let preds = &context.topology.preds;
         let mut by_first = vec![Vec::new(); context.graph.stages.len()];
+        let work: Vec<u64> = context.profiles.iter().map(StageProfile::least_work).collect();
         let mut candidates = Vec::with_capacity(sets.len());
         for set in sets {
             if let Some(first) = set.iter().next() {
@@ -60,6 +66,7 @@ impl<'a> Offered<'a> {
             candidates.push(Candidate {
                 needs: context.topology.needs(&set).iter().collect(),
                 sources: set.iter().filter(is_source).collect(),
+                least_cycles: least_cycles(&context, &work, &set),
                 set,
                 column: OnceCell::new(),
             });
@@ -70,6 +77,7 @@ impl<'a> Offered<'a> {
             strips,
             sets: candidates,
             by_first,
+            work,
             shapes,
             evaluated: RefCell::default(),
             has_strips: Cell::new(false),
@@ -84,6 +92,23 @@ impl<'a> Offered<'a> {
     /// Numbers of sets, and the sets.
     pub fn sets(&self) -> impl Iterator<Item = (usize, &StageSet)> + '_ {
         self.sets.iter().enumerate().map(|(at, candidate)| (at, &candidate.set))
+    }
+
+    /// A set.
+    pub fn set(&self, at: usize) -> &StageSet {
+        &self.sets[at].set
+    }
+
+    /// No phase of a set takes fewer cycles on the array, but for what strips save.
+    pub fn least_cycles(&self, at: usize) -> u64 {
+        self.sets[at].least_cycles
+    }
+
+    /// The cycles that stages outside of `done` take at the least, if the whole array does their work without a gap.
+    pub fn least_cycles_after(&self, done: &StageSet) -> u64 {
+        let stages = self.context.graph.stages.keys().filter(|stage| !done.contains(*stage));
+        let work: u64 = stages.map(|stage| self.work[stage.as_u32() as usize]).sum();
+        work / u64::from(self.context.target.array.clusters.max(1))
     }
 
     /// The column of a set; `None` if it fits the target in no way.
@@ -139,12 +164,20 @@ impl<'a> Offered<'a> {
     }
 }
 
+/// The cycles of a set if the whole array did its work without a gap, or its slowest stage had it for itself.
+fn least_cycles(context: &Context<'_>, work: &[u64], set: &StageSet) -> u64 {
+    let clusters = context.target.array.clusters;
+    let total: u64 = set.iter().map(|stage| work[stage.as_u32() as usize]).sum();
+    let slowest = set.iter().map(|stage| context.profile(stage).on(clusters).cycles).max();
+    total.div_ceil(u64::from(clusters.max(1))).max(slowest.unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use strata_isa_spec::Target;
 
-    use super::super::testing::{mobilenetv2, resnet50, unet, yolov3};
     use super::super::columns::Variant;
+    use super::super::testing::{mobilenetv2, resnet50, unet, yolov3};
     use super::*;
 
     /// What a variant costs.
@@ -154,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_set_costs_what_its_shape_does() {
-        let target = Target::preset("x1", &[("memory.activation".to_owned(), "1MiB".to_owned())]).expect("a preset");
+        let target =
+            Target::preset("x1", &[("memory.activation".to_owned(), "1MiB".to_owned())]).expect("a preset");
         let mut n_shared = 0;
         for graph in [yolov3(416, 416), resnet50(224, 224), mobilenetv2(224, 224), unet(256, 256)] {
             let context = Context::new(&graph, &target).expect("it is a graph");

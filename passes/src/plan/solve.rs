@@ -302,8 +302,7 @@ impl<'a> Planner<'a> {
         // Follow the product's gradient from both ends until it stops falling.
         let mut best: Option<(f64, Choice)> = None;
         for from in [Objective::Latency, Objective::Energy] {
-            let mut at =
-                self.solve(Weights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
+            let mut at = self.solve(Weights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
             let mut product = self.product(&at);
             for _ in 0..4 {
                 let around = (self.energy(&at), at.cycles as f64);
@@ -392,8 +391,7 @@ fn to_forbid(offered: &Offered<'_>, choice: &Choice, at: usize) -> Vec<Forbidden
     if has_strips(&choice.phases[at]) {
         return vec![way(&choice.phases[at])];
     }
-    let in_strips: Vec<Forbidden> =
-        choice.phases.iter().filter(|phase| has_strips(phase)).map(way).collect();
+    let in_strips: Vec<Forbidden> = choice.phases.iter().filter(|phase| has_strips(phase)).map(way).collect();
     if in_strips.is_empty() { vec![way(&choice.phases[at])] } else { in_strips }
 }
 
