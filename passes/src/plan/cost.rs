@@ -125,11 +125,6 @@ impl StageProfile {
             .unwrap_or(0)
     }
 
-    /// The cycles that the stage can take.
-    pub fn paces(&self) -> impl Iterator<Item = u64> + '_ {
-        self.by_clusters.iter().map(|option| option.cycles)
-    }
-
     /// The stage as the token simulation sees it.
     pub fn actor(&self, winograd: bool) -> &Actor {
         if winograd { self.winograd.as_ref().unwrap_or(&self.direct) } else { &self.direct }

@@ -9,6 +9,7 @@ use super::StageId;
 use super::columns::{Column, Context};
 use super::cost::StageProfile;
 use super::graph::StageSet;
+use super::partition::spatial;
 use super::shapes::{Shape, Shapes};
 
 /// Sets of stages, numbered, and the columns that they are.
@@ -48,6 +49,7 @@ struct Candidate {
     sources: Vec<StageId>,
     /// No phase of it takes fewer cycles on the array, but for what strips save.
     least_cycles: u64,
+    paced_cycles: OnceCell<u64>,
     column: OnceCell<Option<Column>>,
 }
 
@@ -68,6 +70,7 @@ impl<'a> Offered<'a> {
                 sources: set.iter().filter(is_source).collect(),
                 least_cycles: least_cycles(&context, &work, &set),
                 set,
+                paced_cycles: OnceCell::new(),
                 column: OnceCell::new(),
             });
         }
@@ -102,6 +105,12 @@ impl<'a> Offered<'a> {
     /// No phase of a set takes fewer cycles on the array, but for what strips save.
     pub fn least_cycles(&self, at: usize) -> u64 {
         self.sets[at].least_cycles
+    }
+
+    /// As [`Self::least_cycles`], with the array divided among the stages as phases do.
+    pub fn paced_cycles(&self, at: usize) -> u64 {
+        let candidate = &self.sets[at];
+        *candidate.paced_cycles.get_or_init(|| paced_cycles(&self.context, &candidate.set))
     }
 
     /// The cycles that stages outside of `done` take at the least, if the whole array does their work without a gap.
@@ -170,6 +179,26 @@ fn least_cycles(context: &Context<'_>, work: &[u64], set: &StageSet) -> u64 {
     let total: u64 = set.iter().map(|stage| work[stage.as_u32() as usize]).sum();
     let slowest = set.iter().map(|stage| context.profile(stage).on(clusters).cycles).max();
     total.div_ceil(u64::from(clusters.max(1))).max(slowest.unwrap_or(0))
+}
+
+/// The cycles of the slowest stage where each has a partition of its own, or of all where they share one, whichever is less.
+fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
+    let profiles: Vec<&StageProfile> = set.iter().map(|stage| context.profile(stage)).collect();
+    let spatial = spatial(&profiles, context.target).map(|division| {
+        let cycles = profiles.iter().zip(&division.partitions).map(|(profile, &n)| profile.on(n).cycles);
+        cycles.max().unwrap_or(0)
+    });
+    let switch = u64::from(context.target.switch.stage_cycles);
+    let shared = profiles.iter().map(|profile| {
+        let how = profile.on(context.target.array.clusters);
+        how.cycles + switch * u64::from(profile.actor(how.winograd).n_steps())
+    });
+    let shared = shared.sum();
+    if profiles.len() > 1 {
+        spatial.map_or(shared, |spatial| spatial.min(shared))
+    } else {
+        spatial.unwrap_or(0)
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! among those that it keeps. So of the many columns that lead to a cut few are looked at closely where labels are few, and of the
 //! many cuts of one size those that cannot be among the best are not looked at.
 //!
-//! The bounds are of the column alone: its work on the whole array before it is evaluated, its pipeline after.
+//! The bounds are of the column alone, and are made tighter as its turn comes: its work on the whole array, then its slowest stage as
+//! the array is divided, at last its pipeline.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -60,14 +61,44 @@ struct Lead {
     from: usize,
     /// The column that is run.
     column: usize,
-    /// The column's variant; `None` for all.
-    variant: Option<usize>,
+    seen: Seen,
+}
+
+/// How closely a column was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    /// Its work was summed up.
+    Work,
+    /// The array was divided among its stages.
+    Pace,
+    /// One of its variants was evaluated.
+    Variant(usize),
 }
 
 /// A cut with its labels.
 struct Cut {
     done: StageSet,
     states: States,
+}
+
+/// Leads, the most promising first.
+type Leads = BinaryHeap<Reverse<Lead>>;
+
+/// A cut that was not come to yet.
+struct Behind {
+    done: StageSet,
+    leads: Leads,
+}
+
+impl Behind {
+    fn new(done: StageSet, leads: Vec<Lead>) -> Self {
+        Self { done, leads: leads.into_iter().map(Reverse).collect() }
+    }
+
+    /// No label of it scores less.
+    fn bound(&self) -> u128 {
+        self.leads.peek().map_or(0, |lead| lead.0.bound)
+    }
 }
 
 struct Walk<'a> {
@@ -98,7 +129,7 @@ impl Walk<'_> {
             let cycles = phase_cycles + self.offered.least_cycles(column);
             let bound = score + self.search.weights.score(cycles, 0);
             let leads = open.entry(after.len()).or_default().entry(after).or_default();
-            leads.push(Lead { bound, from: self.visited.len(), column, variant: None });
+            leads.push(Lead { bound, from: self.visited.len(), column, seen: Seen::Work });
         }
         self.visited.push(cut);
     }
@@ -107,42 +138,61 @@ impl Walk<'_> {
     /// scores, since one stage is not like another. The first of them in order, which leaves out no stage that stands before one
     /// it has, is among them: groups of neighbours can always go on from there.
     fn best_cuts(&mut self, cuts: BTreeMap<StageSet, Vec<Lead>>) -> Vec<Cut> {
-        let ranked = cuts.into_iter().enumerate().map(|(place, (done, leads))| {
-            let least = leads.iter().map(|lead| lead.bound).min().unwrap_or(0);
-            let left = self.search.weights.score(self.offered.least_cycles_after(&done), 0);
-            let bound = if place == 0 { 0 } else { least + left };
-            (bound, left, done, leads)
-        });
-        let mut ranked: Vec<(u128, u128, StageSet, Vec<Lead>)> = ranked.collect();
-        ranked.sort_unstable();
+        let mut cuts: Vec<Behind> = cuts.into_iter().map(|(done, leads)| Behind::new(done, leads)).collect();
+        let left = |done: &StageSet| self.search.weights.score(self.offered.least_cycles_after(done), 0);
+        let left: Vec<u128> = cuts.iter().map(|cut| left(&cut.done)).collect();
+        let rank = |cut: usize, bound: u128| if cut == 0 { 0 } else { bound + left[cut] };
+        let ranks = cuts.iter().enumerate().map(|(at, cut)| Reverse((rank(at, cut.bound()), at)));
+        let mut ranks: BinaryHeap<Reverse<(u128, usize)>> = ranks.collect();
         let width = self.search.widths().cuts;
-        let mut best: BTreeMap<(u128, StageSet), States> = BTreeMap::new();
-        for (bound, left, done, leads) in ranked {
+        let mut best: BTreeMap<(u128, usize), States> = BTreeMap::new();
+        while let Some(Reverse((bound, at))) = ranks.pop() {
             let worst = best.last_key_value().map(|((rank, _), _)| *rank);
             if best.len() >= width && Some(bound) > worst {
                 self.search.proven = false;
                 break;
             }
-            let cut = Cut { states: self.labelled(&done, leads), done };
+            let tighter = rank(at, self.tightened(&mut cuts[at]));
+            if tighter > bound {
+                ranks.push(Reverse((tighter, at)));
+                continue;
+            }
+            let leads = std::mem::take(&mut cuts[at].leads);
+            let cut = Cut { states: self.labelled(&cuts[at].done, leads), done: StageSet::default() };
             if cut.states.is_empty() {
                 continue;
             }
-            let rank = if bound == 0 { 0 } else { self.best_score(&cut) + left };
-            best.insert((rank, cut.done), cut.states);
+            best.insert((rank(at, self.best_score(&cut)), at), cut.states);
             if best.len() > width {
                 self.search.proven = false;
                 best.pop_last();
             }
         }
-        let mut best: Vec<Cut> = best.into_iter().map(|((_, done), states)| Cut { done, states }).collect();
-        best.sort_unstable_by(|a, b| a.done.cmp(&b.done));
-        best
+        let mut best: Vec<(usize, States)> = best.into_iter().map(|((_, at), states)| (at, states)).collect();
+        best.sort_unstable_by_key(|(at, _)| *at);
+        best.into_iter().map(|(at, states)| Cut { done: cuts[at].done.clone(), states }).collect()
+    }
+
+    /// Looks at what leads to a cut until the bound of the most promising is as tight as it can be without evaluating it; the bound.
+    fn tightened(&self, cut: &mut Behind) -> u128 {
+        while let Some(Reverse(lead)) = cut.leads.peek().copied().filter(|lead| lead.0.seen == Seen::Work) {
+            cut.leads.pop();
+            cut.leads.push(Reverse(self.paced(lead)));
+        }
+        cut.bound()
+    }
+
+    /// A lead with the bound of its column's slowest stage.
+    fn paced(&self, lead: Lead) -> Lead {
+        let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
+        let cycles = phase_cycles + self.offered.paced_cycles(lead.column);
+        let bound = self.best_score(&self.visited[lead.from]) + self.search.weights.score(cycles, 0);
+        Lead { bound: bound.max(lead.bound), seen: Seen::Pace, ..lead }
     }
 
     /// The labels of a cut that is come to in these ways.
-    fn labelled(&mut self, done: &StageSet, leads: Vec<Lead>) -> States {
+    fn labelled(&mut self, done: &StageSet, mut leads: Leads) -> States {
         let offered = self.offered;
-        let mut leads: BinaryHeap<Reverse<Lead>> = leads.into_iter().map(Reverse).collect();
         let mut states = States::new();
         let (mut full, mut n_labels): (Option<Full>, usize) = (None, 0);
         while let Some(Reverse(lead)) = leads.pop() {
@@ -150,15 +200,19 @@ impl Walk<'_> {
                 self.search.proven = false;
                 break;
             }
+            if lead.seen == Seen::Work {
+                leads.push(Reverse(self.paced(lead)));
+                continue;
+            }
             let Some(column) = offered.column(lead.column) else { continue };
             let from = &self.visited[lead.from];
-            let Some(which) = lead.variant else {
+            let Seen::Variant(which) = lead.seen else {
                 let score = self.best_score(from);
                 for (which, variant) in column.variants.iter().enumerate() {
                     let is_out = !self.search.limits.strips && variant.strips.is_some();
                     if !is_out && !self.forbidden.contains(&(lead.column, which)) {
                         let bound = score + self.least_score(column, variant);
-                        leads.push(Reverse(Lead { bound, variant: Some(which), ..lead }));
+                        leads.push(Reverse(Lead { bound, seen: Seen::Variant(which), ..lead }));
                     }
                 }
                 continue;
