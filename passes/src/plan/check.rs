@@ -99,7 +99,8 @@ pub enum PlanFault {
 /// # Errors
 /// All faults found.
 pub fn check(graph: &StageGraph, target: &Target, plan: &Plan) -> Result<(), Vec<PlanFault>> {
-    let mut judge = Judge { graph, target, plan, faults: Vec::new(), phase_of: BTreeMap::new() };
+    let mut judge =
+        Judge { graph, target, plan, faults: Vec::new(), phase_of: BTreeMap::new(), uses: uses(graph) };
     judge.coverage();
     if judge.faults.is_empty() {
         judge.order();
@@ -115,6 +116,8 @@ struct Judge<'a> {
     plan: &'a Plan,
     faults: Vec<PlanFault>,
     phase_of: BTreeMap<StageId, usize>,
+    /// Uses of each buffer, by index.
+    uses: Vec<Uses>,
 }
 
 /// Whether two boxes of one tensor share an element.
@@ -430,7 +433,7 @@ impl Judge<'_> {
     /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the stated gap.
     fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(Watch, u64, u64)> {
         let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
-        let phases = |uses: Vec<(StageId, View)>| -> Vec<usize> {
+        let phases = |uses: &[(StageId, View)]| -> Vec<usize> {
             uses.iter().map(|(stage, _)| self.phase_of[stage]).collect()
         };
         let mut growths: Vec<(Watch, u64, u64)> = Vec::new();
@@ -439,20 +442,20 @@ impl Judge<'_> {
             let Some(into) = residency.grows_into else { continue };
             let Some(dying) = self.graph.buffers.get(into.buffer) else { continue };
             let (own, other) = (self.uses(id), self.uses(into.buffer));
-            if phases(own.writers).into_iter().min() != Some(phase) {
+            if phases(&own.writers).into_iter().min() != Some(phase) {
                 continue;
             }
             let other_until = self.plan.residency[into.buffer.as_u32() as usize].kept_until;
-            let is_born_before = (phases(other.writers.clone()).into_iter().chain(
+            let is_born_before = (phases(&other.writers).into_iter().chain(
                 matches!(dying.role, BufferRole::Input(_))
-                    .then(|| phases(other.readers.clone()))
+                    .then(|| phases(&other.readers))
                     .into_iter()
                     .flatten(),
             ))
             .min()
             .is_some_and(|first| first < phase);
-            let dies_here = phases(other.readers).into_iter().all(|reader| reader <= phase)
-                && phases(other.writers).into_iter().all(|writer| writer < phase)
+            let dies_here = phases(&other.readers).into_iter().all(|reader| reader <= phase)
+                && phases(&other.writers).into_iter().all(|writer| writer < phase)
                 && other_until == Some(phase as u32);
             let is_kept = residency.kept_until.is_some_and(|until| until as usize > phase);
             let is_alone = growths.iter().all(|(watch, ..)| watch.dying != into.buffer.as_u32());
@@ -477,17 +480,26 @@ impl Judge<'_> {
         PlanFault::Growth { phase, growing: name(growing), dying: name(dying), problem }
     }
 
-    fn uses(&self, buffer: BufferId) -> Uses {
-        let mut uses = Uses::default();
-        for (stage, node) in &self.graph.stages {
-            let reads = node.code.reads().into_iter().filter(|view| view.stream == buffer.as_u32());
-            uses.readers.extend(reads.map(|view| (stage, view)));
-            if node.code.out.stream == buffer.as_u32() {
-                uses.writers.push((stage, node.code.out));
+    fn uses(&self, buffer: BufferId) -> &Uses {
+        &self.uses[buffer.as_u32() as usize]
+    }
+}
+
+/// Uses of each buffer, by index; what names no buffer is for others to find.
+fn uses(graph: &StageGraph) -> Vec<Uses> {
+    let mut uses: Vec<Uses> = graph.buffers.keys().map(|_| Uses::default()).collect();
+    for (stage, node) in &graph.stages {
+        for view in node.code.reads() {
+            if let Some(uses) = uses.get_mut(view.stream as usize) {
+                uses.readers.push((stage, view));
             }
         }
-        uses
+        let out = node.code.out;
+        if let Some(uses) = uses.get_mut(out.stream as usize) {
+            uses.writers.push((stage, out));
+        }
     }
+    uses
 }
 
 #[derive(Default)]

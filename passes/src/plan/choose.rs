@@ -10,19 +10,20 @@
 //!
 //! Limits count work, never time; nothing depends on hash order.
 
+mod cuts;
 mod placing;
 mod replay;
 
 use std::collections::BTreeMap;
 
-use self::placing::Placing;
+use self::placing::{Moved, Placing, Way};
 use super::BufferId;
 use super::columns::{Column, Context, Growth};
 use super::cost::{Weights, dram_bound};
 use super::graph::StageSet;
-use super::offered::Offered;
 use crate::schedule::FARTHEST_PREFETCH;
 
+pub use cuts::choose;
 pub use replay::replay;
 
 /// Where a tensor that is still needed lives between phases.
@@ -160,60 +161,6 @@ pub struct Stuck {
     pub reached: StageSet,
 }
 
-/// The order of phases that scores least over the columns; `capacity` bytes of activation SRAM.
-///
-/// # Errors
-/// If no order of the columns runs every stage.
-pub fn choose(
-    offered: &Offered<'_>,
-    forbidden: &[Forbidden],
-    weights: Weights,
-    capacity: u64,
-    limits: SearchLimits,
-) -> Result<Choice, Stuck> {
-    let context = offered.context();
-    let all: StageSet = context.graph.stages.keys().collect();
-    let mut search = Search::new(context, weights, capacity, limits);
-    let mut open: BTreeMap<(usize, StageSet), States> = BTreeMap::new();
-    open.insert((0, StageSet::default()), BTreeMap::from([(Places::new(), vec![0])]));
-    let mut reached = StageSet::default();
-    let mut level = 0;
-    while let Some(((size, done), mut states)) = open.pop_first() {
-        if done == all {
-            let ends = states.values().flatten().copied();
-            let best = ends.min_by_key(|&l| (search.labels[l].score, l));
-            return Ok(search.answer(best.expect("a cut that was reached has a label")));
-        }
-        if size > level {
-            level = size;
-            search.limit_cuts(&mut open, size);
-        }
-        reached.clone_from(&done);
-        search.limit(&mut states);
-        for at in offered.next(&done) {
-            let Some(column) = offered.column(at) else { continue };
-            let after = done.union(&column.set);
-            let mut found = Vec::new();
-            for (places, labels) in &states {
-                search.extend((at, column), forbidden, (places, labels), &after, &mut found);
-            }
-            search.work += 1 + found.iter().map(|found| found.labels.len()).sum::<usize>();
-            if found.is_empty() {
-                continue;
-            }
-            let target = open.entry((after.len(), after)).or_default();
-            for found in found {
-                search.keep_all(target, found);
-            }
-            // Long before it is visited, a cut has more labels than it will keep.
-            if target.len() > 4 * limits.labels_per_cut {
-                search.limit(target);
-            }
-        }
-    }
-    Err(Stuck { reached })
-}
-
 struct Search<'a> {
     context: &'a Context<'a>,
     weights: Weights,
@@ -222,9 +169,32 @@ struct Search<'a> {
     labels: Vec<Label>,
     /// Placings of the labels' phases.
     placings: Vec<Placing>,
+    /// Room for [`Search::ways`], kept.
+    ways: Vec<Way>,
     /// Placings, labels and cuts made.
     work: usize,
     proven: bool,
+}
+
+/// What a label has to be better than where a cut has as many labels as it keeps.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    /// The score of the worst that is kept.
+    worst: u128,
+    /// Bytes of SRAM that are bound by the one that binds the fewest, and its score.
+    freest: (u64, u128),
+}
+
+impl Full {
+    /// Whether a label of at least this score that binds at least so many bytes may be kept.
+    fn may_keep(self, score: u128, bound_bytes: u64) -> bool {
+        score <= self.worst || (bound_bytes, score) < self.freest
+    }
+
+    /// Whether no label of at least this score is kept, whatever it binds.
+    fn keeps_none(self, score: u128) -> bool {
+        !self.may_keep(score, 0)
+    }
 }
 
 /// Labels of one placing of one phase.
@@ -237,8 +207,17 @@ struct Found {
 
 impl<'a> Search<'a> {
     fn new(context: &'a Context<'a>, weights: Weights, capacity: u64, limits: SearchLimits) -> Self {
-        let labels = vec![Label::start()];
-        Self { context, weights, capacity, limits, labels, placings: Vec::new(), work: 0, proven: true }
+        Self {
+            context,
+            weights,
+            capacity,
+            limits,
+            labels: Vec::new(),
+            placings: Vec::new(),
+            ways: Vec::new(),
+            work: 0,
+            proven: true,
+        }
     }
 
     /// The widths in force.
@@ -252,36 +231,51 @@ impl<'a> Search<'a> {
         only_sram.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// Extends labels that share their places by a column, after which the stages of `done` have run.
+    /// Of [`Self::bound_bytes`], those that are still bound when the stages of `done` have run.
+    fn least_bound_bytes(&self, places: &Places, done: &StageSet) -> u64 {
+        let bound =
+            places.iter().filter(|&&(buffer, place)| place == Place::Sram && self.is_live(buffer, done));
+        bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
+    }
+
+    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have run. Of a cut that
+    /// is full, only labels that it may keep.
     fn extend(
         &mut self,
-        (at, column): (usize, &Column),
-        forbidden: &[Forbidden],
+        (at, column, which): (usize, &Column, usize),
         (places, labels): (&Places, &[usize]),
         done: &StageSet,
-        found: &mut Vec<Found>,
-    ) {
-        for (which, variant) in column.variants.iter().enumerate() {
-            let is_out = !self.limits.strips && variant.strips.is_some();
-            if is_out || forbidden.contains(&(at, which)) {
+        full: Option<Full>,
+    ) -> Vec<Found> {
+        let variant = &column.variants[which];
+        let slots = self.slots(column, variant, places, done);
+        let growths = self.growths(variant, &slots);
+        let mut ways = std::mem::take(&mut self.ways);
+        let last = self.ways(variant, &slots, &growths, &mut ways);
+        let mut found = Vec::new();
+        for way in last {
+            let way = &ways[way];
+            let stages = column.stages.len() as u32 + way.dma_stages;
+            if way.grown_bytes() > self.capacity || stages > self.context.target.limits.stages {
                 continue;
             }
-            let slots = self.slots(column, variant, places, done);
-            for placing in self.placings(variant, &slots) {
-                let stages = column.stages.len() as u32 + placing.dma_stages;
-                if placing.sram_bytes > self.capacity || stages > self.context.target.limits.stages {
-                    continue;
-                }
-                let after = self.places_after(&placing.places, &slots);
-                let labels = labels.iter().map(|&previous| self.run(previous, (at, column), which, &placing));
-                let labels = labels.collect();
-                found.push(Found { after, placing, labels });
+            let labels = labels.iter().map(|&previous| self.run(previous, (at, column, which), way.moved));
+            let labels: Vec<Label> = labels.collect();
+            if full.is_some_and(|full| labels.iter().all(|label| full.keeps_none(label.score))) {
+                self.proven = false;
+                continue;
             }
+            let placing = way.written(&ways, &slots, &growths);
+            let after = self.places_after(&placing.places, &slots);
+            found.push(Found { after, placing, labels });
         }
+        self.ways = ways;
+        self.work += found.iter().map(|found| found.labels.len()).sum::<usize>();
+        found
     }
 
     /// The label after a phase.
-    fn run(&self, previous: usize, (at, col): (usize, &Column), variant: usize, placing: &Placing) -> Label {
+    fn run(&self, previous: usize, (at, col, variant): (usize, &Column, usize), moved: Moved) -> Label {
         let before = &self.labels[previous];
         let target = self.context.target;
         let var = &col.variants[variant];
@@ -297,14 +291,12 @@ impl<'a> Search<'a> {
             },
         );
         let delay = late.max().unwrap_or(0);
-        let moved = placing.load.bytes + placing.store.bytes;
+        let Moved { load, store, turn_cycles } = moved;
+        let moved = moved.bytes();
         let n_phases = var.n_phases();
-        let by_turns = match placing.turn_cycles {
-            0 => 0,
-            cycles => cycles + placing.load.cycles + placing.store.cycles,
-        };
-        let pipeline = (var.cycles + placing.load.row_cycles + placing.store.row_cycles).max(by_turns);
-        let dma = placing.load.cycles.max(placing.store.cycles) + placing.store.row_cycles;
+        let by_turns = if turn_cycles == 0 { 0 } else { turn_cycles + load.cycles + store.cycles };
+        let pipeline = (var.cycles + load.row_cycles + store.row_cycles).max(by_turns);
+        let dma = load.cycles.max(store.cycles) + store.row_cycles;
         let channel = |weights: u64| dram_bound(target, moved / n_phases + weights);
         let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
         // Strips after the first find the weights loaded.
@@ -328,20 +320,21 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds labels of one placing to those of a cut.
-    fn keep_all(&mut self, states: &mut States, found: Found) {
+    /// Adds labels of one placing to those of a cut; how many it did.
+    fn keep_all(&mut self, states: &mut States, found: Found) -> usize {
         let state = states.entry(found.after).or_default();
         let placing = self.placings.len();
-        let mut is_kept = false;
+        let mut n_kept = 0;
         for mut label in found.labels {
             if let Some(step) = &mut label.step {
                 step.placing = placing;
             }
-            is_kept |= self.keep(state, label);
+            n_kept += usize::from(self.keep(state, label));
         }
-        if is_kept {
+        if n_kept > 0 {
             self.placings.push(found.placing);
         }
+        n_kept
     }
 
     /// Adds a label to those of a state, unless one of them is no worse in everything; whether it did.
@@ -365,44 +358,33 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Keeps the best labels of a cut, and the best of those that bind the least SRAM.
-    fn limit(&mut self, states: &mut States) {
+    /// Keeps the best labels of a cut, and the best of those that bind the least SRAM; what others have to be better than, if
+    /// labels were dropped.
+    fn limit(&mut self, states: &mut States) -> Option<Full> {
         let width = self.widths().labels_per_cut;
         let mut labels: Vec<(u128, usize)> =
             states.values().flatten().map(|&l| (self.labels[l].score, l)).collect();
         if labels.len() <= width {
-            return;
+            return None;
         }
         self.proven = false;
-        labels.sort_unstable();
-        let worst_kept = labels[width - 1];
+        let (_, &mut worst_kept, _) = labels.select_nth_unstable(width - 1);
         let freest = states
             .iter()
-            .flat_map(|(places, list)| list.iter().map(move |&l| (places, l)))
-            .min_by_key(|&(places, l)| (self.bound_bytes(places), self.labels[l].score, l))
-            .map(|(_, l)| l);
+            .filter_map(|(places, list)| {
+                let best = list.iter().map(|&l| (self.labels[l].score, l)).min()?;
+                Some((self.bound_bytes(places), best))
+            })
+            .min();
         for list in states.values_mut() {
-            list.retain(|&l| (self.labels[l].score, l) <= worst_kept || Some(l) == freest);
+            list.retain(|&l| {
+                let label = (self.labels[l].score, l);
+                label <= worst_kept || freest.is_some_and(|(_, best)| best == label)
+            });
         }
         states.retain(|_, list| !list.is_empty());
-    }
-
-    /// Keeps the best cuts of a number of stages, of which the first was just taken out.
-    fn limit_cuts(&mut self, open: &mut BTreeMap<(usize, StageSet), States>, size: usize) {
-        let width = self.widths().cuts;
-        let best = |states: &States| states.values().flatten().map(|&l| self.labels[l].score).min();
-        let mut scores: Vec<(Option<u128>, StageSet)> = (open.iter())
-            .take_while(|((n, _), _)| *n == size)
-            .map(|((_, done), states)| (best(states), done.clone()))
-            .collect();
-        if scores.len() < width {
-            return;
-        }
-        self.proven = false;
-        scores.sort_unstable();
-        for (_, done) in scores.into_iter().skip(width - 1) {
-            open.remove(&(size, done));
-        }
+        let freest = freest.map_or((0, 0), |(bytes, (score, _))| (bytes, score));
+        Some(Full { worst: worst_kept.0, freest })
     }
 
     fn answer(&self, last: usize) -> Choice {
@@ -426,7 +408,7 @@ impl<'a> Search<'a> {
             growths: placing.growths.clone(),
             cycles: step.cycles,
             sram_bytes: placing.sram_bytes,
-            moved_bytes: placing.load.bytes + placing.store.bytes,
+            moved_bytes: placing.moved.bytes(),
         }
     }
 }

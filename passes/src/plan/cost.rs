@@ -116,9 +116,13 @@ impl StageProfile {
         (at < self.by_clusters.len()).then_some(at as u32 + 1)
     }
 
-    /// The cycles that the stage can take.
-    pub fn paces(&self) -> impl Iterator<Item = u64> + '_ {
-        self.by_clusters.iter().map(|option| option.cycles)
+    /// The least that clusters work on the stage together, in cycles, over all numbers of clusters.
+    pub fn least_work(&self) -> u64 {
+        (1..)
+            .zip(self.by_clusters.iter())
+            .map(|(clusters, option)| clusters * option.cycles)
+            .min()
+            .unwrap_or(0)
     }
 
     /// The stage as the token simulation sees it.

@@ -312,6 +312,10 @@ impl Searcher<Order, ()> for Fresh {
                 add((self.family, first, None, next), &[(variables.a, a), (variables.rest, next)]);
                 continue;
             }
+            // If only single stages are merged, the stages stand in one order, and there is one that comes next.
+            if self.by_one && self.limits.is_settled(&(self.family, first, None, next)) {
+                continue;
+            }
             for (b, second, rest) in beginnings(egraph, next) {
                 if !self.by_one || self.limits.is_single(second) {
                     let found = (self.family, first, Some(second), rest);
@@ -386,14 +390,17 @@ impl Grow {
         let class = |variable: Var| subst.get(variable).copied();
         let (a, rest) = (class(self.variables.a)?, class(self.variables.rest)?);
         let first = number(egraph, a)?;
+        let last = egraph.find(rest);
         let settle = |second: Option<u32>| {
-            self.limits.lock().settled.insert((self.family, first, second, egraph.find(rest)));
+            self.limits.lock().settled.insert((self.family, first, second, last));
         };
         let set = self.limits.set(first);
         let (group, rest) = match self.family {
             Family::Merge => {
                 let second = number(egraph, class(self.variables.b)?)?;
                 settle(Some(second));
+                let next = egraph.add(Order::Then([class(self.variables.b)?, rest]));
+                self.limits.lock().settled.insert((self.family, first, None, egraph.find(next)));
                 (self.limits.group(set.union(&self.limits.set(second)))?, rest)
             }
             Family::Sibling => {

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use super::StageId;
 use super::columns::{Column, Context};
+use super::cost::StageProfile;
 use super::graph::StageSet;
+use super::partition::spatial;
 use super::shapes::{Shape, Shapes};
 
 /// Sets of stages, numbered, and the columns that they are.
@@ -18,6 +20,8 @@ pub struct Offered<'a> {
     sets: Vec<Candidate>,
     /// Sets by the first of their stages.
     by_first: Vec<Vec<usize>>,
+    /// The least that clusters work on each stage together, in cycles.
+    work: Vec<u64>,
     shapes: Shapes,
     /// One column of each shape that was asked for, if it can be one.
     evaluated: RefCell<BTreeMap<Shape, Option<Column>>>,
@@ -43,6 +47,9 @@ struct Candidate {
     needs: Vec<StageId>,
     /// Stages that read from none of the set.
     sources: Vec<StageId>,
+    /// No phase of it takes fewer cycles on the array, but for what strips save.
+    least_cycles: u64,
+    paced_cycles: OnceCell<u64>,
     column: OnceCell<Option<Column>>,
 }
 
@@ -51,6 +58,7 @@ impl<'a> Offered<'a> {
     pub fn new(context: Context<'a>, sets: Vec<StageSet>, strips: WithStrips) -> Self {
         let preds = &context.topology.preds;
         let mut by_first = vec![Vec::new(); context.graph.stages.len()];
+        let work: Vec<u64> = context.profiles.iter().map(StageProfile::least_work).collect();
         let mut candidates = Vec::with_capacity(sets.len());
         for set in sets {
             if let Some(first) = set.iter().next() {
@@ -60,7 +68,9 @@ impl<'a> Offered<'a> {
             candidates.push(Candidate {
                 needs: context.topology.needs(&set).iter().collect(),
                 sources: set.iter().filter(is_source).collect(),
+                least_cycles: least_cycles(&context, &work, &set),
                 set,
+                paced_cycles: OnceCell::new(),
                 column: OnceCell::new(),
             });
         }
@@ -70,6 +80,7 @@ impl<'a> Offered<'a> {
             strips,
             sets: candidates,
             by_first,
+            work,
             shapes,
             evaluated: RefCell::default(),
             has_strips: Cell::new(false),
@@ -84,6 +95,29 @@ impl<'a> Offered<'a> {
     /// Numbers of sets, and the sets.
     pub fn sets(&self) -> impl Iterator<Item = (usize, &StageSet)> + '_ {
         self.sets.iter().enumerate().map(|(at, candidate)| (at, &candidate.set))
+    }
+
+    /// A set.
+    pub fn set(&self, at: usize) -> &StageSet {
+        &self.sets[at].set
+    }
+
+    /// No phase of a set takes fewer cycles on the array, but for what strips save.
+    pub fn least_cycles(&self, at: usize) -> u64 {
+        self.sets[at].least_cycles
+    }
+
+    /// As [`Self::least_cycles`], with the array divided among the stages as phases do.
+    pub fn paced_cycles(&self, at: usize) -> u64 {
+        let candidate = &self.sets[at];
+        *candidate.paced_cycles.get_or_init(|| paced_cycles(&self.context, &candidate.set))
+    }
+
+    /// The cycles that stages outside of `done` take at the least, if the whole array does their work without a gap.
+    pub fn least_cycles_after(&self, done: &StageSet) -> u64 {
+        let stages = self.context.graph.stages.keys().filter(|stage| !done.contains(*stage));
+        let work: u64 = stages.map(|stage| self.work[stage.as_u32() as usize]).sum();
+        work / u64::from(self.context.target.array.clusters.max(1))
     }
 
     /// The column of a set; `None` if it fits the target in no way.
@@ -136,6 +170,34 @@ impl<'a> Offered<'a> {
         let mut next: Vec<usize> = firsts.filter(may_run).collect();
         next.sort_unstable();
         next
+    }
+}
+
+/// The cycles of a set if the whole array did its work without a gap, or its slowest stage had it for itself.
+fn least_cycles(context: &Context<'_>, work: &[u64], set: &StageSet) -> u64 {
+    let clusters = context.target.array.clusters;
+    let total: u64 = set.iter().map(|stage| work[stage.as_u32() as usize]).sum();
+    let slowest = set.iter().map(|stage| context.profile(stage).on(clusters).cycles).max();
+    total.div_ceil(u64::from(clusters.max(1))).max(slowest.unwrap_or(0))
+}
+
+/// The cycles of the slowest stage where each has a partition of its own, or of all where they share one, whichever is less.
+fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
+    let profiles: Vec<&StageProfile> = set.iter().map(|stage| context.profile(stage)).collect();
+    let spatial = spatial(&profiles, context.target).map(|division| {
+        let cycles = profiles.iter().zip(&division.partitions).map(|(profile, &n)| profile.on(n).cycles);
+        cycles.max().unwrap_or(0)
+    });
+    let switch = u64::from(context.target.switch.stage_cycles);
+    let shared = profiles.iter().map(|profile| {
+        let how = profile.on(context.target.array.clusters);
+        how.cycles + switch * u64::from(profile.actor(how.winograd).n_steps())
+    });
+    let shared = shared.sum();
+    if profiles.len() > 1 {
+        spatial.map_or(shared, |spatial| spatial.min(shared))
+    } else {
+        spatial.unwrap_or(0)
     }
 }
 

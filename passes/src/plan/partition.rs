@@ -2,7 +2,7 @@
 //!
 //! *Spatial*: a partition for each stage. All work at once, at the pace of the slowest, so the best integer division is
 //! the one whose slowest stage is fastest. It is found exactly: for a given pace the fewest clusters that each stage needs
-//! are known, and the least pace whose needs fit the array is found by bisection over the paces that stages can have.
+//! are known, and the least pace whose needs fit the array is found by bisection.
 //!
 //! *Shared*: one partition of all clusters. Stages take turns row by row and pay the switch at each; nothing waits for the
 //! slowest.
@@ -27,16 +27,21 @@ pub fn spatial(stages: &[&StageProfile], target: &Target) -> Option<Division> {
     if stages.is_empty() || stages.len() > whole as usize {
         return None;
     }
-    let needs = |pace: u64| -> Option<Vec<u32>> {
-        let needs: Option<Vec<u32>> = stages.iter().map(|stage| stage.clusters_for(pace)).collect();
-        needs.filter(|needs| needs.iter().sum::<u32>() <= whole)
+    let fits = |pace: u64| {
+        let needs: Option<u32> = stages.iter().map(|stage| stage.clusters_for(pace)).sum();
+        needs.is_some_and(|needs| needs <= whole)
     };
-    let mut paces: Vec<u64> = stages.iter().flat_map(|stage| stage.paces()).collect();
-    paces.sort_unstable();
-    paces.dedup();
     // Feasible paces are all from the least one on; one cluster a stage is always feasible.
-    let least = paces.partition_point(|&pace| needs(pace).is_none());
-    let mut partitions = needs(*paces.get(least)?)?;
+    let (mut too_fast, mut feasible) = (0, stages.iter().map(|stage| stage.on(1).cycles).max()?);
+    if fits(too_fast) {
+        feasible = too_fast;
+    }
+    while too_fast + 1 < feasible {
+        let middle = u64::midpoint(too_fast, feasible);
+        if fits(middle) { feasible = middle } else { too_fast = middle }
+    }
+    let partitions: Option<Vec<u32>> = stages.iter().map(|stage| stage.clusters_for(feasible)).collect();
+    let mut partitions = partitions?;
     // Clusters left over shorten fill and drain.
     let mut left = whole - partitions.iter().sum::<u32>();
     while left > 0 {

@@ -227,6 +227,8 @@ struct Watching {
 
 /// Rows that an actor reads of what another writes.
 struct Input<'a> {
+    /// Through which port of the reader.
+    port: usize,
     writer: usize,
     /// The first row of the stream that the writer makes.
     row0: u32,
@@ -250,6 +252,14 @@ impl Input<'_> {
     }
 }
 
+/// A port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Reader {
+    stream: u32,
+    actor: usize,
+    port: usize,
+}
+
 struct Simulation<'a> {
     actors: &'a [Actor],
     slack: Slack,
@@ -257,12 +267,13 @@ struct Simulation<'a> {
     steps: Vec<u32>,
     /// Rows that each actor has made.
     rows_done: Vec<u32>,
-    /// For each actor, all that it reads of others' rows, port by port.
-    inputs: Vec<Vec<Input<'a>>>,
-    /// For each actor and port, the actors that write what it reads.
-    writers: Vec<Vec<Vec<usize>>>,
-    /// For each actor, the ports on the stream that it writes.
-    readers: Vec<Vec<(usize, usize)>>,
+    /// All that actors read of others' rows, actor by actor and port by port, and where each actor's begin.
+    inputs: Vec<Input<'a>>,
+    first_input: Vec<usize>,
+    /// All ports, stream by stream.
+    ports: Vec<Reader>,
+    /// For each actor, where the ports on the stream that it writes begin and end.
+    readers: Vec<(usize, usize)>,
     slots: BTreeMap<u32, u32>,
     peak: Vec<u32>,
     watches: Vec<Watching>,
@@ -275,49 +286,47 @@ struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     fn new(actors: &'a [Actor], slack: Slack) -> Self {
-        // Actors by the stream that they write, and ports by the stream that they read.
-        let mut by_out: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        let mut by_port: BTreeMap<u32, Vec<(usize, usize)>> = BTreeMap::new();
-        for (index, actor) in actors.iter().enumerate() {
-            if let Some(out) = actor.out {
-                by_out.entry(out.stream).or_default().push(index);
-            }
-            for (port, read) in actor.ports.iter().enumerate() {
-                by_port.entry(read.view.stream).or_default().push((index, port));
-            }
+        let mut ports: Vec<Reader> = Vec::with_capacity(actors.len());
+        let mut outs: Vec<(u32, usize)> = Vec::with_capacity(actors.len());
+        for (actor, this) in actors.iter().enumerate() {
+            let reads = this.ports.iter().enumerate();
+            ports.extend(reads.map(|(port, read)| Reader { stream: read.view.stream, actor, port }));
+            outs.extend(this.out.map(|out| (out.stream, actor)));
         }
-        let of_port = |port: &Port| -> Vec<usize> {
-            let writers = by_out.get(&port.view.stream).into_iter().flatten().copied();
-            let meets = |w: &usize| actors[*w].out.is_some_and(|out| views_meet(&out, &port.view));
-            writers.filter(meets).collect()
-        };
-        let writers: Vec<Vec<Vec<usize>>> =
-            actors.iter().map(|actor| actor.ports.iter().map(of_port).collect()).collect();
-        let inputs = actors.iter().zip(&writers).map(|(actor, writers)| {
-            let of_port = |(port, writers): (&'a Port, &Vec<usize>)| -> Vec<Input<'a>> {
-                let input = |&writer: &usize| Input {
+        ports.sort_unstable();
+        outs.sort_unstable();
+        let mut inputs = Vec::with_capacity(ports.len());
+        let mut first_input = Vec::with_capacity(actors.len() + 1);
+        for actor in actors {
+            first_input.push(inputs.len());
+            for (port, read) in actor.ports.iter().enumerate() {
+                let from = outs.partition_point(|&(stream, _)| stream < read.view.stream);
+                let writers = outs[from..].iter().take_while(|(stream, _)| *stream == read.view.stream);
+                let meets = |w: &usize| actors[*w].out.is_some_and(|out| views_meet(&out, &read.view));
+                inputs.extend(writers.map(|&(_, writer)| writer).filter(meets).map(|writer| Input {
+                    port,
                     writer,
                     row0: actors[writer].out.map_or(0, |out| out.row0),
                     rows: actors[writer].n_rows,
                     ahead: actors[writer].rows_per_step,
-                    end: &port.end,
-                };
-                writers.iter().map(input).collect()
-            };
-            actor.ports.iter().zip(writers).flat_map(of_port).collect()
-        });
+                    end: &read.end,
+                }));
+            }
+        }
+        first_input.push(inputs.len());
         let readers = actors.iter().map(|actor| {
-            let readers = actor.out.and_then(|out| by_port.get(&out.stream));
-            readers.cloned().unwrap_or_default()
+            let from = |stream: u32| ports.partition_point(|reader| reader.stream < stream);
+            actor.out.map_or((0, 0), |out| (from(out.stream), from(out.stream + 1)))
         });
         Self {
             actors,
             slack,
             steps: vec![0; actors.len()],
             rows_done: vec![0; actors.len()],
-            inputs: inputs.collect(),
             readers: readers.collect(),
-            writers,
+            inputs,
+            first_input,
+            ports,
             slots: BTreeMap::new(),
             peak: vec![0; actors.len()],
             watches: Vec::new(),
@@ -337,7 +346,7 @@ impl<'a> Simulation<'a> {
 
     fn run(&mut self) {
         // What nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
-        let sinks: Vec<usize> = (0..self.actors.len()).filter(|&a| self.readers[a].is_empty()).collect();
+        let sinks: Vec<usize> = (0..self.actors.len()).filter(|&a| self.readers(a).is_empty()).collect();
         let mut anchor = Anchor::new(self);
         loop {
             let lag = |&a: &usize| {
@@ -365,6 +374,17 @@ impl<'a> Simulation<'a> {
         }
     }
 
+    /// What an actor reads of others' rows.
+    fn inputs(&self, actor: usize) -> &[Input<'a>] {
+        &self.inputs[self.first_input[actor]..self.first_input[actor + 1]]
+    }
+
+    /// The ports on the stream that an actor writes.
+    fn readers(&self, actor: usize) -> &[Reader] {
+        let (from, to) = self.readers[actor];
+        &self.ports[from..to]
+    }
+
     /// Takes the steps of an actor again that it took since it had taken `then`, so many times, without looking at them.
     fn skip(&mut self, actor: usize, then: u32, times: u32) {
         let now = &mut self.steps[actor];
@@ -378,8 +398,8 @@ impl<'a> Simulation<'a> {
         let actors = self.actors;
         let this = &actors[actor];
         let step = self.steps[actor] as usize;
-        for at in 0..self.inputs[actor].len() {
-            let input = &self.inputs[actor][at];
+        for at in self.first_input[actor]..self.first_input[actor + 1] {
+            let input = &self.inputs[at];
             let (writer, wanted) = (input.writer, input.wanted(step, self.slack));
             while self.rows_done[writer] < wanted {
                 self.step(writer);
@@ -389,8 +409,10 @@ impl<'a> Simulation<'a> {
         if let Some(out) = this.out {
             let begin = out.row0 + self.rows_done[actor];
             let end = out.row0 + made;
-            let oldest = (self.readers[actor].iter())
-                .map(|&(reader, port)| actors[reader].ports[port].first[self.steps[reader] as usize])
+            let oldest = (self.readers(actor).iter())
+                .map(|reader| {
+                    actors[reader.actor].ports[reader.port].first[self.steps[reader.actor] as usize]
+                })
                 .min()
                 .unwrap_or(begin);
             self.peak[actor] = self.peak[actor].max(end - oldest.min(begin));

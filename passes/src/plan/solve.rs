@@ -155,6 +155,8 @@ pub struct Planner<'a> {
     offered: Offered<'a>,
     bounds: Bounds,
     answers: BTreeMap<Question, Result<Choice, Stuck>>,
+    /// The dearest price of a byte, of [`BYTE_PRICES`], at which a plan was still as fast as the fastest.
+    price: Option<usize>,
 }
 
 /// What the chooser is asked about all columns.
@@ -168,7 +170,7 @@ impl<'a> Planner<'a> {
     pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
         let offered = offer(Context::new(graph, target)?, options)?;
         let bounds = bounds(graph, &offered.context().topology, target);
-        Ok(Self { offered, bounds, answers: BTreeMap::new() })
+        Ok(Self { offered, bounds, answers: BTreeMap::new(), price: None })
     }
 
     /// A plan of the columns that were offered. The options may differ from those in anything that only narrows them or is the
@@ -285,16 +287,22 @@ impl<'a> Planner<'a> {
             let slowest = best.cycles + best.cycles * u64::from(options.tolerance_percent) / 100;
             let mut within = best;
             let (mut low, mut high) = (0, BYTE_PRICES.len());
+            // With less SRAM it is mostly the same.
+            let mut next = self.price;
             while low < high && within.bytes > self.bounds.bytes {
-                let middle = usize::midpoint(low, high);
-                let next = self.solve(Weights::priced(BYTE_PRICES[middle]), options, capacity, forbidden)?;
-                if next.cycles > slowest {
+                let middle = next.take().unwrap_or(usize::midpoint(low, high));
+                let weights = Weights::priced(BYTE_PRICES[middle]);
+                let priced = self.solve(weights, options, capacity, forbidden)?;
+                if priced.cycles > slowest {
                     high = middle;
                     continue;
                 }
                 low = middle + 1;
-                if next.bytes < within.bytes {
-                    within = next;
+                if priced.bytes < within.bytes {
+                    within = priced;
+                }
+                if self.price.replace(middle) == Some(middle) {
+                    break;
                 }
             }
             return Ok(within);

@@ -116,8 +116,7 @@ impl Subject {
         let (mode, objective) = aim;
         let families = families.clone();
         let tolerance_percent = 0;
-        let options =
-            CompileOptions { mode, objective, tolerance_percent, families, ..options(target) };
+        let options = CompileOptions { mode, objective, tolerance_percent, families, ..options(target) };
         Ok(Compiler::new(options).compile_module(self.module.clone(), "main.mlir", &mut |_| {})?)
     }
 

@@ -3,38 +3,50 @@
 //! Tensors are placed one after another. A way that is under way is a node of a tree, a few numbers and its parent, so that many can
 //! be made and few written out.
 
+use std::ops::Range;
+
 use super::{Place, Places, Search};
 use crate::plan::columns::{Boundary, Column, Growth, Movement, Ring, Variant, stands_in_dram};
 use crate::plan::graph::StageSet;
 use crate::plan::{BufferId, BufferRole, GrowsInto, StageId};
+
+/// What a phase moves for its tensors where they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    pub(super) load: Movement,
+    pub(super) store: Movement,
+    /// Cycles of the busiest stage that works by turns with transfers.
+    pub(super) turn_cycles: u64,
+}
+
+impl Moved {
+    /// Bytes loaded and stored.
+    pub(super) fn bytes(&self) -> u64 {
+        self.load.bytes + self.store.bytes
+    }
+}
 
 /// A way to place the boundary tensors of a column.
 #[derive(Clone, Debug)]
 pub(super) struct Placing {
     pub(super) places: Places,
     pub(super) sram_bytes: u64,
-    pub(super) load: Movement,
-    pub(super) store: Movement,
-    /// Cycles of the busiest stage that works by turns with transfers.
-    pub(super) turn_cycles: u64,
-    pub(super) dma_stages: u32,
+    pub(super) moved: Moved,
     pub(super) growths: Vec<Growth>,
 }
 
 /// A way to place the first so many slots.
 #[derive(Clone, Copy, Debug)]
-struct Way {
-    /// The way to place all slots but the last, among those of one slot less.
+pub(super) struct Way {
+    /// The way to place all slots but the last.
     parent: usize,
     /// Where the last slot's tensor is.
     place: Place,
     sram_bytes: u64,
     /// Bytes of SRAM that tensors take which stand nowhere else, and so must stay until they are dead.
     bound_bytes: u64,
-    load: Movement,
-    store: Movement,
-    turn_cycles: u64,
-    dma_stages: u32,
+    pub(super) moved: Moved,
+    pub(super) dma_stages: u32,
     /// Growths that cannot be made any more, a bit each.
     lost: u64,
     /// Bytes that the others may save.
@@ -52,12 +64,33 @@ impl Way {
             place: Place::Dram,
             sram_bytes: bytes,
             bound_bytes: 0,
-            load,
-            store,
-            turn_cycles,
+            moved: Moved { load, store, turn_cycles },
             dma_stages,
             lost: 0,
             may_save,
+        }
+    }
+
+    /// Bytes of SRAM of a way to place all slots, with tensors grown into others.
+    pub(super) fn grown_bytes(&self) -> u64 {
+        self.sram_bytes - self.may_save
+    }
+
+    /// A way to place all slots, written out.
+    pub(super) fn written(&self, ways: &[Self], slots: &[Slot<'_>], growths: &[Growth]) -> Placing {
+        let mut places = Places::with_capacity(slots.len());
+        let mut way = self;
+        for slot in slots.iter().rev() {
+            places.push((slot.buffer, way.place));
+            way = &ways[way.parent];
+        }
+        places.sort_unstable();
+        let made = growths.iter().enumerate().filter(|(at, _)| self.lost >> at & 1 == 0);
+        Placing {
+            places,
+            sram_bytes: self.grown_bytes(),
+            moved: self.moved,
+            growths: made.map(|(_, growth)| *growth).collect(),
         }
     }
 
@@ -85,13 +118,13 @@ impl Way {
             if now.in_sram() {
                 load.bytes = slot.size_bytes;
             }
-            self.load.add(load);
-            self.turn_cycles = self.turn_cycles.max(ring.turn_cycles);
+            self.moved.load.add(load);
+            self.moved.turn_cycles = self.moved.turn_cycles.max(ring.turn_cycles);
             self.dma_stages += load.stages;
         }
         if now.in_dram() {
-            self.store.add(ring.store);
-            self.turn_cycles = self.turn_cycles.max(ring.turn_cycles);
+            self.moved.store.add(ring.store);
+            self.moved.turn_cycles = self.moved.turn_cycles.max(ring.turn_cycles);
             self.dma_stages += ring.store.stages;
         }
         self
@@ -129,11 +162,19 @@ impl Slot<'_> {
             Place::InPlace => 0,
         }
     }
+
+    fn least_bytes(&self) -> u64 {
+        self.options.iter().map(|&option| self.sram_bytes(option)).min().unwrap_or(0)
+    }
+
+    fn most_bytes(&self) -> u64 {
+        self.options.iter().map(|&option| self.sram_bytes(option)).max().unwrap_or(0)
+    }
 }
 
 impl Search<'_> {
     /// Whether stages outside of `done` still use a buffer.
-    fn is_live(&self, buffer: BufferId, done: &StageSet) -> bool {
+    pub(super) fn is_live(&self, buffer: BufferId, done: &StageSet) -> bool {
         let uses = &self.context.topology.uses[buffer.as_u32() as usize];
         uses.readers.iter().chain(&uses.writers).any(|(stage, _)| !done.contains(*stage))
     }
@@ -150,71 +191,76 @@ impl Search<'_> {
     }
 
     /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them if they are
-    /// more than the beam.
-    pub(super) fn placings(&mut self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Placing> {
+    /// more than the beam. The tree of ways goes to `ways`; those of its leaves that place all slots are in the range that is
+    /// returned.
+    pub(super) fn ways(
+        &mut self,
+        variant: &Variant,
+        slots: &[Slot<'_>],
+        growths: &[Growth],
+        ways: &mut Vec<Way>,
+    ) -> Range<usize> {
         // What the slots from here on take at the least and at the most.
-        let (mut least, mut most) = (vec![0; slots.len() + 1], vec![0; slots.len() + 1]);
-        for (at, slot) in slots.iter().enumerate().rev() {
-            let bytes = || slot.options.iter().map(|&option| slot.sram_bytes(option));
-            least[at] = least[at + 1] + bytes().min().unwrap_or(0);
-            most[at] = most[at + 1] + bytes().max().unwrap_or(0);
-        }
+        let mut least: u64 = slots.iter().map(Slot::least_bytes).sum();
+        let mut most: u64 = slots.iter().map(Slot::most_bytes).sum();
         // Growing into others comes last, when all places are known: till then there is room for what it may save.
-        let growths = self.growths(variant, slots);
         let beam = self.widths().placings;
-        let mut tree: Vec<Vec<Way>> = vec![vec![Way::of(variant, &growths)]];
-        for (at, slot) in slots.iter().enumerate() {
-            let mut next = Vec::new();
-            for (parent, way) in tree[at].iter().enumerate() {
+        ways.clear();
+        ways.push(Way::of(variant, growths));
+        let mut last = 0..1;
+        for slot in slots {
+            least -= slot.least_bytes();
+            most -= slot.most_bytes();
+            for parent in last.clone() {
+                let way = ways[parent];
+                let all_fit = way.sram_bytes + slot.whole_bytes + most <= self.capacity;
                 for &option in slot.options {
-                    let all_fit = way.sram_bytes + slot.whole_bytes + most[at + 1] <= self.capacity;
-                    let is_worse = option == Place::Dram && slot.keeping_is_free && all_fit;
-                    if is_worse {
+                    if option == Place::Dram && slot.keeping_is_free && all_fit {
                         continue;
                     }
-                    let next_way = way.then(slot, option, &growths);
-                    if next_way.sram_bytes + least[at + 1] <= self.capacity + next_way.may_save {
-                        next.push(Way { parent, ..next_way });
+                    let next = way.then(slot, option, growths);
+                    if next.sram_bytes + least <= self.capacity + next.may_save {
+                        ways.push(Way { parent, ..next });
                     }
                 }
             }
-            self.work += next.len();
+            self.work += ways.len() - last.end;
+            let next = &mut ways[last.end..];
             if next.len() > beam {
                 self.proven = false;
                 // What binds the least SRAM for later phases stays: it is what still fits when nothing else does.
-                next.sort_by_key(|way| (way.load.bytes + way.store.bytes, way.sram_bytes));
+                next.sort_by_key(|way| (way.moved.bytes(), way.sram_bytes));
                 let lightest = (0..next.len()).min_by_key(|&at| (next[at].bound_bytes, next[at].sram_bytes));
                 if let Some(at) = lightest.filter(|&at| at >= beam) {
                     next.swap(at, beam - 1);
                 }
-                next.truncate(beam);
+                ways.truncate(last.end + beam);
             }
-            tree.push(next);
+            last = last.end..ways.len();
         }
-        let n_ways = tree.last().map_or(0, Vec::len);
-        let written = (0..n_ways).map(|way| written(&tree, slots, way, &growths));
-        written.filter(|way| way.sram_bytes <= self.capacity).collect()
+        last
     }
 
-    /// The way to place the tensors of a phase that puts each where `place` says.
+    /// The way to place the tensors of a phase that puts each where `place` says, and how many transfers it makes.
     pub(super) fn placed(
         &self,
         variant: &Variant,
         slots: &[Slot<'_>],
         place: impl Fn(BufferId) -> Place,
-    ) -> Placing {
+    ) -> (Placing, u32) {
         let growths = self.growths(variant, slots);
-        let mut tree = vec![vec![Way::of(variant, &growths)]];
-        for (at, slot) in slots.iter().enumerate() {
-            let way = tree[at][0].then(slot, place(slot.buffer), &growths);
-            tree.push(vec![way]);
+        let mut ways = vec![Way::of(variant, &growths)];
+        for (parent, slot) in slots.iter().enumerate() {
+            let way = ways[parent].then(slot, place(slot.buffer), &growths);
+            ways.push(Way { parent, ..way });
         }
-        written(&tree, slots, 0, &growths)
+        let way = ways[slots.len()];
+        (way.written(&ways, slots, &growths), way.dma_stages)
     }
 
     /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
     /// the last time, the other is written here first and used later.
-    fn growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
+    pub(super) fn growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
         if !self.limits.growths || variant.growths.is_empty() {
             return Vec::new();
         }
@@ -327,26 +373,4 @@ impl Search<'_> {
             (None, BufferRole::Internal) => &[Place::Dram, Place::Sram, Place::Both],
         }
     }
-}
-
-/// The places that a way of a tree gives the first slots, the last of them first.
-fn placed_by(tree: &[Vec<Way>], way: usize) -> impl Iterator<Item = Place> + '_ {
-    let mut at = way;
-    tree[1..].iter().rev().map(move |ways| {
-        let way = &ways[at];
-        at = way.parent;
-        way.place
-    })
-}
-
-/// A way to place all slots, written out, with tensors grown into others.
-fn written(tree: &[Vec<Way>], slots: &[Slot<'_>], way: usize, growths: &[Growth]) -> Placing {
-    let Way { sram_bytes, load, store, turn_cycles, dma_stages, lost, .. } = tree[slots.len()][way];
-    let placed = placed_by(tree, way);
-    let mut places: Places = slots.iter().rev().map(|slot| slot.buffer).zip(placed).collect();
-    places.sort_unstable();
-    let made = growths.iter().enumerate().filter(|(at, _)| lost >> at & 1 == 0);
-    let made: Vec<Growth> = made.map(|(_, growth)| *growth).collect();
-    let saved: u64 = made.iter().map(|growth| growth.saved_bytes).sum();
-    Placing { places, sram_bytes: sram_bytes - saved, load, store, turn_cycles, dma_stages, growths: made }
 }

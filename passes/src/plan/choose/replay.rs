@@ -3,7 +3,7 @@
 //! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every phase is costed
 //! for itself, by the same rules and in the same order, with the tensors where the choice put them.
 
-use super::{Place, Places, Search, SearchLimits};
+use super::{Label, Place, Places, Search, SearchLimits};
 use crate::plan::BufferId;
 use crate::plan::columns::{Column, Context};
 use crate::plan::cost::Weights;
@@ -25,6 +25,7 @@ pub fn replay(
 ) -> Result<super::Choice, usize> {
     let mut search = Search::new(context, weights, capacity, limits);
     search.proven = proven;
+    search.labels.push(Label::start());
     let mut done = StageSet::default();
     let mut before = Places::new();
     for (at, column) in phases.iter().enumerate() {
@@ -35,12 +36,12 @@ pub fn replay(
             let place = places[at].iter().find(|(other, _)| *other == buffer);
             place.map_or(Place::Dram, |(_, place)| *place)
         };
-        let way = search.placed(variant, &slots, place);
-        let stages = column.stages.len() as u32 + way.dma_stages;
+        let (way, dma_stages) = search.placed(variant, &slots, place);
+        let stages = column.stages.len() as u32 + dma_stages;
         if way.sram_bytes > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
-        let label = search.run(at, (at, column), 0, &way);
+        let label = search.run(at, (at, column, 0), way.moved);
         search.labels.push(label);
         before = search.places_after(&way.places, &slots);
         search.placings.push(way);

@@ -9,7 +9,7 @@
 //!
 //! Skipping changes no result, only how long it takes; whatever does not fit the pattern is simulated step by step.
 
-use super::{Port, Simulation};
+use super::{Port, Reader, Simulation};
 
 /// Periods that are looked for, in steps: a resize to `n` times the size repeats after `n`.
 const PERIODS: std::ops::RangeInclusive<usize> = 1..=4;
@@ -126,9 +126,9 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
         let room = (this.n_rows / this.rows_per_step.max(1)).checked_sub(reached)?;
         times = times.min(room / taken(actor));
         for (number, port) in this.ports.iter().enumerate() {
-            let writers = &simulation.writers[actor][number];
+            let mut writers = simulation.inputs(actor).iter().filter(|input| input.port == number).peekable();
             let is_watched = simulation.watches.iter().any(|w| w.readers.contains(&(actor, number)));
-            if writers.is_empty() && !is_watched {
+            if writers.peek().is_none() && !is_watched {
                 continue;
             }
             let Port { stretch, end, .. } = port;
@@ -138,7 +138,7 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
                 return None;
             }
             times = times.min(stretch.to.checked_sub(reached)? / taken(actor));
-            for &writer in writers {
+            for writer in writers.map(|input| input.writer) {
                 let row0 = actors[writer].out.map_or(0, |out| out.row0);
                 let (from, to) = (end[anchor[actor] as usize], *end.get(reached as usize)?);
                 let most = row0 + actors[writer].n_rows;
@@ -152,8 +152,8 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
             }
         }
     }
-    for (actor, readers) in simulation.readers.iter().enumerate() {
-        for &(reader, port) in readers {
+    for actor in 0..actors.len() {
+        for &Reader { actor: reader, port, .. } in simulation.readers(actor) {
             let moved = if taken(reader) == 0 {
                 0
             } else {
