@@ -61,7 +61,7 @@ def traffic():
     moved = stats["simulated"]["dram_bytes"]["total"]
     return within(
         [
-            ("DRAM MB", total / 1e6, total <= 114e6, "at most 114"),
+            ("DRAM MB", total / 1e6, total <= 105e6, "at most 105"),
             ("simulated MB", moved / 1e6, moved == total, "as planned"),
             ("phases", stats["plan"]["phases"], True, ""),
             (
