@@ -75,8 +75,8 @@ fn table_bytes(stage: &StageNode, n: u32, alignment: u64) -> u64 {
 /// loads its tables before, or, `ahead`, while the part before it computes.
 fn cycles(graph: &StageGraph, stage: &StageNode, target: &Target, parts: &[Range<u32>], ahead: bool) -> u64 {
     let alignment = u64::from(target.memory.alignment.max(1));
-    // What fits activation SRAM may be kept in it.
-    let from_dram = |bytes: u64| bytes > target.memory.activation;
+    // What takes most of activation SRAM is hardly kept in it while others run.
+    let from_dram = |bytes: u64| bytes > target.memory.activation / 2;
     let of_part = |channels: &Range<u32>| {
         let (code, _) = part_code(&stage.code, channels);
         let elem =
