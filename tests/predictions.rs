@@ -67,12 +67,15 @@ fn is_predicted(model: ZooModel) {
     }
 }
 
+fn is_near(predicted: u64, simulated: u64) -> bool {
+    simulated > 0 && (predicted as f64 - simulated as f64).abs() <= TOLERANCE * simulated as f64
+}
+
 /// The plan's cycles and bytes are those of the simulation.
 fn holds(compiled: &Compiled, timings: &[Timing], what: &str) {
     let plan = &compiled.stats.plan;
     let near = |what: &str, predicted: u64, simulated: u64| {
-        let error = (predicted as f64 - simulated as f64).abs() / simulated as f64;
-        assert!(simulated > 0 && error <= TOLERANCE, "{what}: {predicted} predicted, {simulated} simulated");
+        assert!(is_near(predicted, simulated), "{what}: {predicted} predicted, {simulated} simulated");
     };
     near(&format!("{what}, cycles"), plan.cycles, timings.iter().map(|t| t.cycles).sum());
     near(
@@ -155,6 +158,15 @@ fn unet() {
 #[test]
 fn fsrcnn() {
     is_predicted(ZooModel::Fsrcnn);
+}
+
+#[test]
+fn what_is_off_is_seen() {
+    assert_eq!(
+        [1020, 980, 1021, 979, 0].map(|cycles| is_near(cycles, 1000)),
+        [true, true, false, false, false]
+    );
+    assert!(!is_near(0, 0));
 }
 
 /// A network that is added to the zoo gets a test above.

@@ -2,7 +2,10 @@
 //!
 //! Weights, biases, multipliers, shifts and per-channel operands are sliced; a streamed operand of a tail, and the input
 //! of a depthwise convolution, are read through narrower views; the parts write disjoint channels of the same buffer.
-//! In the IR the parts read `tosa.slice`s and are joined by a `tosa.concat`, which move nothing.
+//! In the IR the parts read `tosa.slice`s and are joined by a `tosa.concat`, which move nothing; a slice of joined parts is
+//! one of those that it meets.
+
+mod parts;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,6 +18,8 @@ use strata_isa_spec::inst::WeightAddr;
 use strata_isa_spec::{Head, StageCode, Tail, Target, View};
 
 use super::graph::TABLES;
+use super::narrow::narrow_slices;
+use super::split_columns::erase_dead_views;
 use super::{check, list, main_function, set_code};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
@@ -32,7 +37,7 @@ pub static SPLIT_CHANNELS: PassInfo = PassInfo {
         kind: OptionKind::Integer(0, i64::MAX),
         default: "0",
         doc: "Bytes of tables that a stage may have; 0 takes half of the target's weight SRAM, so that the next stage's can \
-              be loaded meanwhile.",
+              be loaded meanwhile, and all of it where that is faster: fewer parts read a large input fewer times.",
     }],
     build: |options: &PassOptions| {
         Box::new(SplitChannels { budget_bytes: u64::try_from(options.integer("budget-bytes")).unwrap_or(0) })
@@ -42,12 +47,9 @@ pub static SPLIT_CHANNELS: PassInfo = PassInfo {
 /// Splits stages with large tables by output channels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SplitChannels {
-    /// Bytes of tables that a stage may have; 0 to take half of the target's weight SRAM.
+    /// Bytes of tables that a stage may have; 0 to take half of the target's weight SRAM, or all of it.
     pub budget_bytes: u64,
 }
-
-/// Channels of a part are a multiple of this where the budget allows, so that parts use the array as the whole does.
-const CHANNEL_GRAIN: u32 = 64;
 
 impl Pass for SplitChannels {
     fn info(&self) -> &'static PassInfo {
@@ -57,69 +59,32 @@ impl Pass for SplitChannels {
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
         let target = context.get::<Target>();
         let alignment = target.map_or(64, |target| u64::from(target.memory.alignment.max(1)));
-        let budget = match (self.budget_bytes, target) {
-            (0, Some(target)) => target.memory.weight / 2,
+        let target = match (self.budget_bytes, target) {
+            (0, Some(target)) => Some(target.clone()),
             (0, None) => return Err(PassError::Missing("a target, or a budget".to_owned())),
-            (bytes, _) => bytes,
+            _ => None,
         };
         let func = main_function(module)?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
         let mut n_split = 0;
         for stage in graph.stages.values() {
-            if let Some(parts) = parts(stage, budget, alignment) {
+            let parts = match &target {
+                Some(target) => parts::for_target(&graph, stage, target),
+                None => parts::within(stage, self.budget_bytes, alignment),
+            };
+            if let Some(parts) = parts {
                 context.count("parts", parts.len() as u64);
                 split(module, stage, &parts)?;
                 n_split += 1;
             }
         }
         context.count("stages split", n_split);
+        let block = module.entry_block(func);
+        let n_narrowed = narrow_slices(module, block);
+        erase_dead_views(module, block);
         check::check(module, func).map_err(|faults| PassError::Invalid(list(&faults)))?;
-        Ok((n_split > 0).into())
+        Ok((n_split > 0 || n_narrowed > 0).into())
     }
-}
-
-/// Bytes of a stage's tables when it makes `n` of its output channels, each table aligned.
-fn bytes_of(stage: &StageNode, n: u32, alignment: u64) -> u64 {
-    let chs = u64::from(stage.code.out.chs);
-    let whole = whole_tables(&stage.code);
-    let sizes = stage.table_bytes.iter().enumerate().map(|(index, &bytes)| {
-        let bytes = u64::from(bytes);
-        let part = if whole.contains(&WeightAddr(index as u32)) { bytes } else { bytes / chs * u64::from(n) };
-        part.next_multiple_of(alignment)
-    });
-    sizes.sum()
-}
-
-/// The channel ranges that a stage is split into; `None` if it fits or cannot be split.
-fn parts(stage: &StageNode, budget: u64, alignment: u64) -> Option<Vec<Range<u32>>> {
-    let chs = stage.code.out.chs;
-    let step = match &stage.code.head {
-        Head::Conv2d(conv) | Head::Conv2dI16(conv) if conv.groups == 1 => 1,
-        Head::TransposeConv2d(_) | Head::TransposeConv2dI16(_) => 1,
-        Head::DepthwiseConv2d(conv) | Head::DepthwiseConv2dI16(conv) => conv.multiplier,
-        _ => return None,
-    };
-    let fits = |n: u32| bytes_of(stage, n, alignment) <= budget;
-    if fits(chs) {
-        return None;
-    }
-    // Tables grow with the channels: the largest multiple of the step that fits, at least one.
-    let (mut least, mut most) = (1, chs / step);
-    while least < most {
-        let middle = (least + most).div_ceil(2);
-        if fits(middle * step) {
-            least = middle;
-        } else {
-            most = middle - 1;
-        }
-    }
-    let largest = least * step;
-    // Even parts rather than full ones and a rest; then rounded to whole uses of the array.
-    let even = chs.div_ceil(chs.div_ceil(largest)).next_multiple_of(step);
-    let rounded = even.next_multiple_of(CHANNEL_GRAIN);
-    let size = if rounded <= largest && rounded % step == 0 { rounded } else { even.min(largest) };
-    let starts = (0..chs).step_by(size as usize);
-    Some(starts.map(|start| start..(start + size).min(chs)).collect())
 }
 
 /// The tables that all parts need whole.

@@ -443,7 +443,7 @@ fn columns(
 }
 
 /// A slice of a value of the type `ty`; the value itself if it has that type.
-fn slice(
+pub(super) fn slice(
     module: &mut Module,
     before: OpId,
     value: ValueId,
@@ -493,7 +493,7 @@ fn with_columns(ty: &Type, cols: u32) -> Type {
 }
 
 /// Erases views, and constants, that nothing uses.
-fn erase_dead_views(module: &mut Module, block: BlockId) {
+pub(super) fn erase_dead_views(module: &mut Module, block: BlockId) {
     erase_dead_views_of(module, block, &BTreeSet::new());
 }
 

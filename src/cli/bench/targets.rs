@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use strata_frontend::zoo::ZooModel;
 use strata_isa_spec::Target;
 use strata_passes::rewrite::Families;
@@ -13,14 +13,14 @@ use super::subject::Subject;
 use crate::cli::console::{Console, Progress};
 use crate::cli::failure::Failure;
 use crate::cli::tables::count;
-use crate::io::write_atomic;
+use crate::io::{self, write_atomic};
 use crate::{Mode, Objective};
 
 /// Plan the zoo on every preset target, at the networks' usual sizes
 ///
 /// For each network and target: a plan for least latency and one for least traffic, their gaps to their bounds, and how far
 /// predicted cycles are from the timed interpreter's. A network that has no plan on a target is a row that says why. Files are
-/// written anew after each row, so that what was found stays when the command is stopped.
+/// written anew after each row, so that what was found stays when the command is stopped; `--resume` goes on from there.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only this network, such as unet; may be repeated
@@ -32,13 +32,16 @@ pub(super) struct Args {
     /// Write all figures as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Take over the rows that the JSON file has already, and plan what it lacks
+    #[arg(long, requires = "json")]
+    resume: bool,
     /// Write the table as a page of Markdown
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
 }
 
 /// A network on a target.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Line {
     target: String,
     network: String,
@@ -46,14 +49,14 @@ struct Line {
     outcome: Outcome,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Planned { latency: Plan, traffic: Plan },
     Refused(String),
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Plan {
     phases: u64,
     predicted_cycles: u64,
@@ -71,22 +74,49 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let networks = wanted(&args.only, &ZooModel::names()).map_err(Failure::Usage)?;
     let targets = wanted(&args.target, &Target::presets().collect::<Vec<_>>()).map_err(Failure::Usage)?;
     let progress = console.progress(None);
-    let mut lines = Vec::new();
+    let mut lines = match &args.json {
+        Some(path) if args.resume && path.exists() => {
+            serde_json::from_slice(&io::read(path)?).map_err(|error| Failure::file(path, error))?
+        }
+        _ => Vec::new(),
+    };
     for network in networks {
         let model = ZooModel::ALL.into_iter().find(|model| model.name() == network);
-        let size = model.expect("the name is one of the zoo's").default_size();
-        let subject = Subject::zoo(network, size, &progress)?;
+        let (width, height) = model.expect("the name is one of the zoo's").default_size();
+        let title = format!("{network}@{width}x{height}");
+        let has = |lines: &[Line], target: &str| {
+            lines.iter().any(|line| line.network == title && line.target == target)
+        };
+        let mut subject: Option<Subject> = None;
         for &name in &targets {
-            lines.push(line(&subject, name, &progress)?);
-            lines.sort_by_key(|line: &Line| targets.iter().position(|target| *target == line.target));
+            if has(&lines, name) {
+                continue;
+            }
+            let subject = match &subject {
+                Some(subject) => subject,
+                None => subject.insert(Subject::zoo(network, (width, height), &progress)?),
+            };
+            lines.push(line(subject, name, &progress)?);
+            sort(&mut lines);
             write(args, &lines)?;
         }
     }
+    write(args, &lines)?;
     drop(progress);
     match &args.write {
         Some(path) => console.summary(&format!("wrote {}\n", path.display())),
         None => console.print(&section(&lines)),
     }
+}
+
+/// Puts lines in the order of targets, and of networks within each.
+fn sort(lines: &mut [Line]) {
+    let target_at = |line: &Line| Target::presets().position(|name| name == line.target);
+    let network_at = |line: &Line| {
+        let name = line.network.split('@').next();
+        ZooModel::names().iter().position(|&other| Some(other) == name)
+    };
+    lines.sort_by_key(|line| (target_at(line), network_at(line)));
 }
 
 /// Those of some names that were asked for, in their own order; all if none was.
@@ -225,6 +255,19 @@ mod tests {
                       | net@8x8 | micro | - | - | - | - | - | - | - | - | - |\n\n\
                       net@8x8 on `micro`: no plan: too wide.\n";
         assert!(text.ends_with(wanted), "{text}");
+    }
+
+    #[test]
+    fn lines_are_taken_over_and_put_in_order() {
+        let line = |target: &str, network: &str| {
+            let outcome = Outcome::Planned { latency: plan(1), traffic: plan(2) };
+            Line { target: target.to_owned(), network: network.to_owned(), outcome }
+        };
+        let sorted = [line("x1", "yolov3@1x1"), line("x1", "unet@1x1"), line("micro", "yolov3@1x1")];
+        let text = serde_json::to_string(&[&sorted[2], &sorted[1], &sorted[0]]).expect("JSON");
+        let mut lines: Vec<Line> = serde_json::from_str(&text).expect("what was written is read");
+        sort(&mut lines);
+        assert_eq!(lines, sorted);
     }
 
     #[test]
