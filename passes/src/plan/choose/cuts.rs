@@ -49,6 +49,9 @@ pub fn choose(
     }
 }
 
+/// Of cuts of one number of stages, so many times as many are labelled as are followed.
+const LABELLED: usize = 2;
+
 /// Cuts that were heard of but not come to, by their number of stages, with what leads to them.
 type Open = BTreeMap<usize, BTreeMap<StageSet, Vec<Lead>>>;
 
@@ -146,9 +149,10 @@ impl Walk<'_> {
         let mut ranks: BinaryHeap<Reverse<(u128, usize)>> = ranks.collect();
         let width = self.search.widths().cuts;
         let mut best: BTreeMap<(u128, usize), States> = BTreeMap::new();
+        let mut n_labelled = 0;
         while let Some(Reverse((bound, at))) = ranks.pop() {
             let worst = best.last_key_value().map(|((rank, _), _)| *rank);
-            if best.len() >= width && Some(bound) > worst {
+            if best.len() >= width && (Some(bound) > worst || n_labelled >= LABELLED * width) {
                 self.search.proven = false;
                 break;
             }
@@ -157,6 +161,7 @@ impl Walk<'_> {
                 ranks.push(Reverse((tighter, at)));
                 continue;
             }
+            n_labelled += 1;
             let leads = std::mem::take(&mut cuts[at].leads);
             let cut = Cut { states: self.labelled(&cuts[at].done, leads), done: StageSet::default() };
             if cut.states.is_empty() {
