@@ -294,10 +294,12 @@ impl<'a> Search<'a> {
         let Moved { load, store, turn_cycles } = moved;
         let moved = moved.bytes();
         let n_phases = var.n_phases();
-        let by_turns = if turn_cycles == 0 { 0 } else { turn_cycles + load.cycles + store.cycles };
-        let pipeline = (var.cycles + load.row_cycles + store.row_cycles).max(by_turns);
-        let dma = load.cycles.max(store.cycles) + store.row_cycles;
         let channel = |weights: u64| dram_bound(target, moved / n_phases + weights);
+        // A row is loaded while another is stored; by turns is what a stage does in between.
+        let transfers = load.cycles.max(store.cycles);
+        let by_turns = if turn_cycles == 0 { 0 } else { turn_cycles + transfers.max(channel(0)) };
+        let pipeline = (var.cycles + load.row_cycles + store.row_cycles).max(by_turns);
+        let dma = transfers + store.row_cycles;
         let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
         // Strips after the first find the weights loaded.
         let next = phase_cycles + pipeline.max(dma).max(channel(0));
