@@ -151,7 +151,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             write_atomic(path, drawing(&measured).as_bytes())?;
         }
         let json = serde_json::to_string_pretty(&measured).map_err(Failure::failed)?;
-        (section(&measured, args.runs), json)
+        (section(&measured, args.runs) + &picture(args), json)
     };
     if let Some(path) = &args.json {
         write_atomic(path, format!("{json}\n").as_bytes())?;
@@ -248,6 +248,15 @@ fn section(measured: &[Measured], runs: u32) -> String {
          `chain:N` is a chain of N convolutions, `random:N` a random graph of N convolutions and sums, all tensors of 1 MiB.\n\n{}",
         table.markdown()
     )
+}
+
+/// The plot, in a page that is written beside it.
+fn picture(args: &Args) -> String {
+    let (Some(page), Some(plot)) = (&args.write, &args.plot) else { return String::new() };
+    let name = plot.file_name().filter(|_| page.parent() == plot.parent());
+    name.map_or_else(String::new, |name| {
+        format!("\n![Processor seconds over stages]({})\n", name.to_string_lossy())
+    })
 }
 
 fn drawing(measured: &[Measured]) -> String {
