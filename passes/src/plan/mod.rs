@@ -15,6 +15,7 @@
 //! | [`in_place`] | which tensors may be written in the very bytes of others |
 //! | [`strips`] | sets of stages run a window of columns at a time |
 //! | [`tables`] | which tables a phase holds and loads |
+//! | [`twins`] | stages whose order makes no difference |
 //! | [`columns`] | sets of stages evaluated as phases |
 //! | [`shapes`] | sets that cost the same |
 //! | [`offered`] | sets as columns, evaluated when they are asked for |
@@ -47,6 +48,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod transfers;
+pub mod twins;
 
 pub use pass::{FUSE_LAYERS, FuseLayers};
 pub use solve::{PlanError, PlanOptions, Planned, plan};

@@ -11,6 +11,7 @@ use super::cost::StageProfile;
 use super::graph::StageSet;
 use super::partition::spatial;
 use super::shapes::{Shape, Shapes};
+use super::twins::twins;
 
 /// Sets of stages, numbered, and the columns that they are.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ pub enum WithStrips {
 #[derive(Debug)]
 struct Candidate {
     set: StageSet,
-    /// Stages that must have run before.
+    /// Stages that must have run before: those that the set reads from, and twins that run no later.
     needs: Vec<StageId>,
     /// Stages that read from none of the set.
     sources: Vec<StageId>,
@@ -59,14 +60,17 @@ impl<'a> Offered<'a> {
         let preds = &context.topology.preds;
         let mut by_first = vec![Vec::new(); context.graph.stages.len()];
         let work: Vec<u64> = context.profiles.iter().map(StageProfile::least_work).collect();
+        let twins = twins(context.graph, &context.topology);
         let mut candidates = Vec::with_capacity(sets.len());
         for set in sets {
             if let Some(first) = set.iter().next() {
                 by_first[first.as_u32() as usize].push(candidates.len());
             }
             let is_source = |stage: &StageId| !preds[stage.as_u32() as usize].meets(&set);
+            let mut needs = context.topology.needs(&set);
+            needs.extend(&set.iter().filter_map(|stage| twins[stage.as_u32() as usize]).collect());
             candidates.push(Candidate {
-                needs: context.topology.needs(&set).iter().collect(),
+                needs: needs.without(&set).iter().collect(),
                 sources: set.iter().filter(is_source).collect(),
                 least_cycles: least_cycles(&context, &work, &set),
                 set,

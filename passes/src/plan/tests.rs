@@ -7,8 +7,10 @@ use super::check::check;
 use super::columns::Context;
 use super::egraph::{Offer, offer};
 use super::graph::StageSet;
+use super::graph::Topology;
 use super::pass::plan_in_least_sram;
 use super::testing::{Net, mobilenetv2, resnet50, unet, vgg16, yolov3};
+use super::twins::twins;
 use super::{BufferId, Mode, Objective, Plan, PlanOptions, Planned, StageGraph, StageId, StageNode, plan};
 use crate::schedule::schedule;
 
@@ -97,6 +99,29 @@ fn split_sums_are_written_in_place() {
         refuses(host.as_u32() as usize, buffer as u32);
         refuses(buffer, buffer as u32 - 1);
     }
+}
+
+/// Parts of a layer are twins if they are of one size and read alike; with a shortcut each has its own part to read.
+#[test]
+fn parts_that_read_alike_are_twins() {
+    let graph = yolov3(416, 416);
+    let topology = Topology::new(&graph).expect("it is a graph");
+    let twins = twins(&graph, &topology);
+    let n_parts = |stage: &StageNode| {
+        graph.stages.values().filter(|other| other.code.out.stream == stage.code.out.stream).count()
+    };
+    let mut n_twins = 0;
+    for (stage, node) in &graph.stages {
+        let Some(before) = twins[stage.as_u32() as usize] else { continue };
+        let other = &graph.stages[before];
+        assert!(before < stage && n_parts(node) > 1);
+        assert_eq!((node.code.out.stream, node.code.out.chs), (other.code.out.stream, other.code.out.chs));
+        assert!(node.code.tail.is_empty(), "{} adds its part of a shortcut", node.name);
+        n_twins += 1;
+    }
+    // Of 1024 channels 384, 384 and 256 in each of the head's three layers of 3x3; the parts of what the backbone's shortcuts add
+    // are read one by one.
+    assert_eq!(n_twins, 3);
 }
 
 /// A production cascader's smallest peak for MobileNetV2 at 224x224 is 354 KiB.
