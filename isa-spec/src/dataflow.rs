@@ -11,10 +11,10 @@
 //! A stream may *grow into* another: its slots share bytes with rows of a stream that the phase reads for the last time. A
 //! slot is then free when the readers of that stream have passed the rows that stand there, the step that writes the
 //! slot included. Where each element stands in the very bytes of its like, only reads of those elements count, and not those
-//! by the step that writes there, if they are [in place](StageCode::in_place_reads).
+//! by the step that writes there, if they are [in place](crate::StageCode::in_place_reads).
 
 use crate::inst::View;
-use crate::program::{Phase, Program, StageCode, Stream};
+use crate::program::{Phase, Program, Stream};
 
 /// Why a stage cannot take its next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +103,6 @@ fn meet(a: &View, b: &View) -> bool {
         && overlap(a.row0, a.rows, b.row0, b.rows)
 }
 
-fn in_place(code: &StageCode, which: usize) -> bool {
-    code.in_place_reads().contains(&which)
-}
-
 impl Flow {
     /// The flow of a phase at its start. Views must name streams that exist.
     pub fn new(program: &Program, phase: &Phase) -> Self {
@@ -145,6 +141,7 @@ impl Flow {
             });
             let out = outs[index]
                 .and_then(|out| program.streams.get(out.stream as usize).map(|s| (out.row0, s.slots)));
+            let in_place = stage.code.in_place_reads();
             let over = outs[index].iter().flat_map(|out| {
                 let others = read_streams.iter().filter(|&&stream| stream != out.stream);
                 others.filter_map(|&stream| {
@@ -154,7 +151,7 @@ impl Flow {
                     if written.is_congruent(read) {
                         readers.retain(|&(reader, which)| {
                             let like = View { stream: out.stream, ..reads[reader][which] };
-                            let is_in_place = reader == index && in_place(&stage.code, which);
+                            let is_in_place = reader == index && in_place.contains(&which);
                             meet(out, &like) && !is_in_place
                         });
                     }

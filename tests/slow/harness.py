@@ -45,6 +45,20 @@ class Skipped(Exception):
     """Why a check could not be made."""
 
 
+def told_of_all(parts):
+    """What each of several parts of a check says, by its title; tells of all, not of the first that fails."""
+    told, failed = [], False
+    for title, run in parts:
+        try:
+            told.append(f"{title}: {run()}")
+        except Failed as reason:
+            told.append(f"{title}: {reason}")
+            failed = True
+    if failed:
+        raise Failed("; ".join(told))
+    return "; ".join(told)
+
+
 @dataclasses.dataclass
 class Check:
     """One line of the report. `run` gives what to say on success."""

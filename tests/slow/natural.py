@@ -10,7 +10,6 @@ import bits
 from harness import (
     RELEASE,
     Check,
-    Failed,
     Network,
     Skipped,
     cached,
@@ -24,6 +23,7 @@ from harness import (
     onnx_name,
     scratch,
     strata,
+    told_of_all,
     trained,
 )
 
@@ -65,16 +65,7 @@ def judged(model, target):
 
 def check(name):
     model = network(name)
-    told, failed = [], False
-    for target in TARGETS:
-        try:
-            told.append(f"{target}: {judged(model, target)} integers")
-        except Failed as reason:
-            told.append(f"{target}: {reason}")
-            failed = True
-    if failed:
-        raise Failed("; ".join(told))
-    return "; ".join(told)
+    return told_of_all((target, lambda target=target: f"{judged(model, target)} integers") for target in TARGETS)
 
 
 MODELS = [name for name, entry in entries().items() if "inputs" in entry]

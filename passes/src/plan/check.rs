@@ -254,10 +254,9 @@ impl Judge<'_> {
                 let here = |stage: &StageId| self.phase_of[stage] == index;
                 let residency = self.plan.residency[id.as_u32() as usize];
                 let is_input = matches!(buffer.role, BufferRole::Input(_));
-                let first = (uses.writers.iter().chain(&uses.readers)).map(|(s, _)| self.phase_of[s]).min();
-                let Some(first) = first else { continue };
+                let Some(first) = self.first_use(id) else { continue };
                 let kept_until = residency.kept_until.map(|until| until as usize);
-                let is_whole = first <= index && kept_until.is_some_and(|until| index <= until);
+                let is_whole = self.is_whole(id, index);
                 let touched = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| here(stage));
                 let touched: Vec<View> = touched.map(|(_, view)| *view).collect();
                 let size = u64::from(buffer.rows) * align(buffer.row_bytes());
@@ -378,10 +377,15 @@ impl Judge<'_> {
         }
     }
 
+    /// The phase that first writes or reads a buffer.
+    fn first_use(&self, buffer: BufferId) -> Option<usize> {
+        let uses = self.uses(buffer);
+        uses.writers.iter().chain(&uses.readers).map(|(stage, _)| self.phase_of[stage]).min()
+    }
+
     /// Whether a buffer is whole in SRAM in a phase: the plan says until when, its first use since when.
     fn is_whole(&self, buffer: BufferId, phase: usize) -> bool {
-        let uses = self.uses(buffer);
-        let first = uses.writers.iter().chain(&uses.readers).map(|(stage, _)| self.phase_of[stage]).min();
+        let first = self.first_use(buffer);
         let until = self.plan.residency[buffer.as_u32() as usize].kept_until;
         first.is_some_and(|first| first <= phase) && until.is_some_and(|until| phase <= until as usize)
     }
@@ -395,39 +399,44 @@ impl Judge<'_> {
         for (id, buffer) in &self.graph.buffers {
             let residency = self.plan.residency[id.as_u32() as usize];
             let Some(host) = residency.in_place_of else { continue };
-            let Some(declared) = self.graph.buffers.get(host) else { continue };
+            if !self.graph.buffers.is_valid(host) {
+                continue;
+            }
             if self.is_whole(id, phase) && self.is_whole(host, phase) {
                 shared += u64::from(buffer.rows) * align(buffer.row_bytes());
             }
-            let (own, other) = (self.uses(id), self.uses(host));
-            let Some(birth) = own.writers.iter().map(|(stage, _)| self.phase_of[stage]).min() else {
-                continue;
-            };
-            let shape = |b: &Buffer| (b.rows, b.cols, b.chs, b.elem.size_bytes());
             let is_alone = hosts.insert(host) && residency.grows_into.is_none();
-            let are_whole = birth > 0
-                && self.is_whole(id, birth)
-                && self.is_whole(host, birth)
-                && self.is_whole(host, birth - 1);
-            let is_writer = |stage: &StageId| own.writers.iter().any(|(writer, _)| writer == stage);
-            // Whoever else has to do with the host has done it before, and who writes reads there only what it overwrites.
-            let mut others =
-                other.writers.iter().chain(&other.readers).filter(|(stage, _)| !is_writer(stage));
-            let are_done = others.all(|(stage, _)| self.phase_of[stage] < birth);
-            let overwrite = own.writers.iter().all(|(writer, _)| {
-                let code = &self.graph.stages[*writer].code;
-                let in_place = code.in_place_reads();
-                let reads = code.reads();
-                (0..reads.len()).all(|n| reads[n].stream != host.as_u32() || in_place.contains(&n))
-            });
-            if birth == phase
-                && !(is_alone && are_whole && are_done && overwrite && shape(buffer) == shape(declared))
-            {
+            let birth = self.uses(id).writers.iter().map(|(stage, _)| self.phase_of[stage]).min();
+            if birth == Some(phase) && !(is_alone && self.overwrites(id, host, phase)) {
                 let problem = "it does not overwrite, element by element, what is read there last".to_owned();
                 faults.push(self.no_growth(phase, id.as_u32(), host.as_u32(), problem));
             }
         }
         shared
+    }
+
+    /// Whether a buffer that is first written in phase `birth` overwrites, element by element, what is read of another last.
+    fn overwrites(&self, id: BufferId, host: BufferId, birth: usize) -> bool {
+        let (own, other) = (self.uses(id), self.uses(host));
+        let shape = |id: BufferId| {
+            let buffer = &self.graph.buffers[id];
+            (buffer.rows, buffer.cols, buffer.chs, buffer.elem.size_bytes())
+        };
+        let are_whole = birth > 0
+            && self.is_whole(id, birth)
+            && self.is_whole(host, birth)
+            && self.is_whole(host, birth - 1);
+        let is_writer = |stage: &StageId| own.writers.iter().any(|(writer, _)| writer == stage);
+        // Whoever else has to do with the host has done it before, and who writes reads there only what it overwrites.
+        let mut others = other.writers.iter().chain(&other.readers).filter(|(stage, _)| !is_writer(stage));
+        let are_done = others.all(|(stage, _)| self.phase_of[stage] < birth);
+        let reads_in_place = |(writer, _): &(StageId, View)| {
+            let code = &self.graph.stages[*writer].code;
+            let in_place = code.in_place_reads();
+            let reads = code.reads();
+            (0..reads.len()).all(|n| reads[n].stream != host.as_u32() || in_place.contains(&n))
+        };
+        shape(id) == shape(host) && are_whole && are_done && own.writers.iter().all(reads_in_place)
     }
 
     /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the stated gap.

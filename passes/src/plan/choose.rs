@@ -54,6 +54,11 @@ impl Place {
 /// Places of the tensors that are alive, by buffer.
 pub type Places = Vec<(BufferId, Place)>;
 
+/// Where a tensor is, if it is alive.
+fn place_of(places: &Places, buffer: BufferId) -> Option<Place> {
+    places.iter().find(|(other, _)| *other == buffer).map(|(_, place)| *place)
+}
+
 /// Labels of a cut, by where the tensors are.
 type States = BTreeMap<Places, Vec<usize>>;
 

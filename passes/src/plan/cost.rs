@@ -254,8 +254,7 @@ pub fn on_chip_energy(
         let code = with_winograd(&node.code, winograd);
         macs += code.array_macs(winograd);
         for view in code.reads().into_iter().chain([code.out]) {
-            let elem = graph.buffers.values().nth(view.stream as usize).map_or(1, |b| b.elem.size_bytes());
-            activation += view.n_elements() * u64::from(elem);
+            activation += graph.view_bytes(&view);
         }
         let n_loads = u64::from(loaded.insert(table_key(graph, stage)));
         weight += node.weight_bytes() * (u64::from(code.n_steps()) + n_loads);

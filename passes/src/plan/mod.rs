@@ -57,7 +57,7 @@ use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
 use strata_ir::OpId;
 use strata_isa_spec::inst::Elem;
-use strata_isa_spec::{Mapping, StageCode};
+use strata_isa_spec::{Mapping, StageCode, View};
 
 /// A stage of the graph.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -143,6 +143,14 @@ pub struct StageGraph {
     pub buffers: PrimaryMap<BufferId, Buffer>,
     /// Stages; the order is topological.
     pub stages: PrimaryMap<StageId, StageNode>,
+}
+
+impl StageGraph {
+    /// Bytes of a view of a buffer.
+    pub fn view_bytes(&self, view: &View) -> u64 {
+        let buffer = self.buffers.get(BufferId::from_u32(view.stream));
+        view.n_elements() * u64::from(buffer.map_or(1, |buffer| buffer.elem.size_bytes()))
+    }
 }
 
 /// What a plan minimises.

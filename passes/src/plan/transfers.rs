@@ -29,7 +29,7 @@ pub struct Transfer {
 impl Transfer {
     /// Bytes moved.
     pub fn bytes(&self, graph: &StageGraph) -> u64 {
-        self.view.n_elements() * u64::from(graph.buffers[self.buffer].elem.size_bytes())
+        graph.view_bytes(&self.view)
     }
 }
 
@@ -51,24 +51,31 @@ pub fn loaded(role: BufferRole, reads: &[View], pieces: impl Iterator<Item = Vie
 fn joined(mut boxes: Vec<View>) -> Vec<View> {
     loop {
         let before = boxes.len();
-        boxes.sort_unstable_by_key(|b| (b.row0, b.rows, b.col0, b.cols, b.ch0));
-        boxes.dedup_by(|next, last| {
-            let is_next = (last.row0, last.rows, last.col0, last.cols, last.ch0 + last.chs)
-                == (next.row0, next.rows, next.col0, next.cols, next.ch0);
-            last.chs += if is_next { next.chs } else { 0 };
-            is_next
-        });
-        boxes.sort_unstable_by_key(|b| (b.row0, b.rows, b.ch0, b.chs, b.col0));
-        boxes.dedup_by(|next, last| {
-            let is_next = (last.row0, last.rows, last.ch0, last.chs, last.col0 + last.cols)
-                == (next.row0, next.rows, next.ch0, next.chs, next.col0);
-            last.cols += if is_next { next.cols } else { 0 };
-            is_next
-        });
+        join_channels(&mut boxes);
+        boxes.iter_mut().for_each(turn);
+        join_channels(&mut boxes);
+        boxes.iter_mut().for_each(turn);
         if boxes.len() == before {
             return boxes;
         }
     }
+}
+
+/// Makes one of boxes that lie side by side in channels.
+fn join_channels(boxes: &mut Vec<View>) {
+    boxes.sort_unstable_by_key(|b| (b.row0, b.rows, b.col0, b.cols, b.ch0));
+    boxes.dedup_by(|next, last| {
+        let is_next = (last.row0, last.rows, last.col0, last.cols, last.ch0 + last.chs)
+            == (next.row0, next.rows, next.col0, next.cols, next.ch0);
+        last.chs += if is_next { next.chs } else { 0 };
+        is_next
+    });
+}
+
+/// Exchanges columns and channels.
+fn turn(view: &mut View) {
+    std::mem::swap(&mut view.col0, &mut view.ch0);
+    std::mem::swap(&mut view.cols, &mut view.chs);
 }
 
 /// What the stages of `set` load of a buffer that is not whole in SRAM.

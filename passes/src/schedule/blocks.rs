@@ -28,20 +28,16 @@ pub(super) struct Behind {
 pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) -> Vec<Option<Behind>> {
     let of = |live: &Live| {
         let residency = problem.plan.residency.get(live.buffer.as_u32() as usize)?;
-        if let Some(host) = residency.in_place_of {
-            let other = numbers.get(&(host, live.first))?.0 as usize;
-            let are_whole = live.is_whole(problem) && lives[other].is_whole(problem);
-            return (are_whole && lives[other].first < live.first).then_some(Behind {
-                other,
-                gap: 0,
-                in_place: true,
-            });
-        }
-        let into = residency.grows_into?;
-        let other = numbers.get(&(into.buffer, live.first))?.0 as usize;
-        let dies = lives[other].last == live.first && lives[other].first < live.first;
+        let (buffer, gap, in_place) = match (residency.in_place_of, residency.grows_into) {
+            (Some(host), _) => (host, 0, true),
+            (None, into) => (into?.buffer, into?.gap_bytes as i64, false),
+        };
+        let other = numbers.get(&(buffer, live.first))?.0 as usize;
+        let is_older = lives[other].first < live.first;
+        // What stands in place of another may do so over several phases.
+        let makes_room = in_place || lives[other].last == live.first;
         let are_whole = live.is_whole(problem) && lives[other].is_whole(problem);
-        (dies && are_whole).then_some(Behind { other, gap: into.gap_bytes as i64, in_place: false })
+        (is_older && makes_room && are_whole).then_some(Behind { other, gap, in_place })
     };
     lives.iter().map(of).collect()
 }

@@ -5,6 +5,7 @@
 //! | `select` | op sequences to heads and tails |
 //! | `buffers` | which values share storage; views; copies where aliasing is impossible |
 //! | `shape`, `permute` | tensors of any rank as rows, columns and channels; chains of transposes |
+//! | `sides` | choices by sign between two rescales, one tail of the machine |
 //! | `upsample` | upsamples of sums, which TOSA has no resize for |
 //! | [`graph`] | the [`StageGraph`](crate::plan::StageGraph) read back from a module |
 //! | [`check`] | an independent judge of the result |

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{Place, Places, Search};
+use super::{Place, Places, Search, place_of};
 use crate::plan::columns::{Boundary, Column, Growth, Movement, Ring, Variant, stands_in_dram};
 use crate::plan::graph::StageSet;
 use crate::plan::{BufferId, BufferRole, GrowsInto, StageId};
@@ -297,7 +297,7 @@ impl Search<'_> {
     ) -> Vec<Slot<'c>> {
         let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
             let buffer = boundary.buffer;
-            let place = before.iter().find(|(b, _)| *b == buffer).map(|(_, place)| *place);
+            let place = place_of(before, buffer);
             let stays = self.is_live(buffer, done);
             let options = if stays && self.may_be_in_place(column, before, buffer) {
                 // Its host stands in SRAM whatever is chosen here, so this is Sram without the bytes.
@@ -350,12 +350,11 @@ impl Search<'_> {
         let Some(host) = self.context.hosts[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
             return false;
         };
-        let place = |buffer: BufferId| before.iter().find(|(b, _)| *b == buffer).map(|(_, place)| *place);
         let uses = |buffer: BufferId| &self.context.topology.uses[buffer.as_u32() as usize];
         let is_written_by = |stage: StageId| uses(buffer).writers.iter().any(|(writer, _)| *writer == stage);
         let mut of_host = uses(host).writers.iter().chain(&uses(host).readers).map(|(stage, _)| *stage);
-        place(buffer).is_none()
-            && place(host) == Some(Place::Sram)
+        place_of(before, buffer).is_none()
+            && place_of(before, host) == Some(Place::Sram)
             && of_host.all(|stage| is_written_by(stage) || !column.set.contains(stage))
     }
 

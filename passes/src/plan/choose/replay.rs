@@ -3,7 +3,7 @@
 //! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every phase is costed
 //! for itself, by the same rules and in the same order, with the tensors where the choice put them.
 
-use super::{Label, Place, Places, Search, SearchLimits};
+use super::{Label, Place, Places, Search, SearchLimits, place_of};
 use crate::plan::BufferId;
 use crate::plan::columns::{Column, Context};
 use crate::plan::cost::Weights;
@@ -32,10 +32,7 @@ pub fn replay(
         done.extend(&column.set);
         let variant = &column.variants[0];
         let slots = search.slots(column, variant, &before, &done);
-        let place = |buffer: BufferId| {
-            let place = places[at].iter().find(|(other, _)| *other == buffer);
-            place.map_or(Place::Dram, |(_, place)| *place)
-        };
+        let place = |buffer: BufferId| place_of(&places[at], buffer).unwrap_or(Place::Dram);
         let (way, dma_stages) = search.placed(variant, &slots, place);
         let stages = column.stages.len() as u32 + dma_stages;
         if way.sram_bytes > capacity || stages > context.target.limits.stages {

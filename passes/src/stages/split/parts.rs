@@ -79,9 +79,7 @@ fn cycles(graph: &StageGraph, stage: &StageNode, target: &Target, parts: &[Range
     let from_dram = |bytes: u64| bytes > target.memory.activation / 2;
     let of_part = |channels: &Range<u32>| {
         let (code, _) = part_code(&stage.code, channels);
-        let elem =
-            |stream: u32| graph.buffers.values().nth(stream as usize).map_or(1, |b| b.elem.size_bytes());
-        let bytes = |view: &View| view.n_elements() * u64::from(elem(view.stream));
+        let bytes = |view: &View| graph.view_bytes(view);
         let reads = stage.code.reads().into_iter().zip(code.reads());
         let read: u64 =
             reads.filter(|(whole, _)| from_dram(bytes(whole))).map(|(_, part)| bytes(&part)).sum();
