@@ -7,11 +7,13 @@
 use std::fmt;
 
 use crate::inst::{
-    Axis, BeginPhase, BeginStage, BinaryKind, Control, DeclarePartition, DeclareSegment, DeclareStream, Elem,
-    EndPhase, Halt, Head, InstInfo, LoadWeights, OperandRescale, ReduceKind, ResizeMode, Tail, View,
-    WeightAddr, Window,
+    Axis, BeginPhase, BeginStage, BinaryKind, Control, DeclareFront, DeclarePartition, DeclareSegment,
+    DeclareStream, Elem, EndPhase, Halt, Head, InstInfo, LoadWeights, OperandRescale, ReduceKind, ResizeMode,
+    Tail, View, WeightAddr, Window,
 };
-use crate::program::{Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad};
+use crate::program::{
+    Front, Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad,
+};
 
 /// The first bytes of a program.
 pub const MAGIC: [u8; 4] = *b"STRP";
@@ -386,6 +388,7 @@ pub fn flatten(program: &Program) -> Vec<Inst> {
             }
             .into(),
         ));
+        insts.extend(s.front.map(|f| control(DeclareFront { front: f.stream, rows: f.rows }.into())));
     }
     for (index, phase) in program.phases.iter().enumerate() {
         insts.push(control(BeginPhase { phase: index as u32 }.into()));
@@ -462,7 +465,13 @@ pub(crate) fn assemble(insts: &[Inst], at: impl Fn(usize) -> usize) -> Result<Pr
                         base: d.base,
                         pitch_bytes: d.pitch_bytes,
                         slots: d.slots,
+                        front: None,
                     });
+                }
+                (Inst::Control(Control::DeclareFront(d)), false, _) => {
+                    let last = program.streams.last_mut().filter(|last| last.front.is_none());
+                    let last = last.ok_or("`front` stands where no stream is to have one")?;
+                    last.front = Some(Front { stream: d.front, rows: d.rows });
                 }
                 (Inst::Control(Control::BeginPhase(b)), false, _) => {
                     numbered("phase", b.phase, program.phases.len())?;

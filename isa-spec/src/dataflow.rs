@@ -12,6 +12,9 @@
 //! slot is then free when the readers of that stream have passed the rows that stand there, the step that writes the
 //! slot included. Where each element stands in the very bytes of its like, only reads of those elements count, and not those
 //! by the step that writes there, if they are [in place](crate::StageCode::in_place_reads).
+//!
+//! The rows of a stream that stand in its [front](crate::Front) are rows like the others, but have slots of their own. What
+//! grows into another, and what is grown into, may be a front.
 
 use crate::inst::View;
 use crate::program::{Phase, Program, Stream};
@@ -50,24 +53,52 @@ struct StageFlow {
     n_rows: u32,
     rows_per_step: u32,
     reads: Vec<Read>,
-    /// First stream row and slots of the output ring.
-    out: Option<(u32, u32)>,
+    /// First row that the stage writes, and the ring.
+    out: Option<(u32, Ring)>,
     /// Readers of the output stream: stage and which of its reads.
     readers: Vec<(usize, usize)>,
     /// Streams that the output stream grows into.
     over: Vec<GrowsInto>,
 }
 
+/// Slots of a stream's rows.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
+    /// The first row that has a slot: those before are in the front.
+    first: u32,
+    /// How many slots there are.
+    slots: u32,
+}
+
+impl Ring {
+    fn of(stream: &Stream) -> Self {
+        Self { first: stream.first_row(), slots: stream.slots }
+    }
+
+    /// The row that stands where a row is to be written, if one does.
+    fn overwritten(self, row: u32) -> Option<u32> {
+        (row - self.first.min(row)).checked_sub(self.slots).map(|own| own + self.first)
+    }
+}
+
 /// A stream that another one's slots share bytes with.
 #[derive(Clone, Debug)]
 struct GrowsInto {
-    /// For each slot of the growing stream, how many rows of the other begin before its last byte.
-    rows: Vec<u32>,
+    /// The growing stream's slots.
+    ring: Ring,
+    /// For each of them, one past the last row of the other stream that begins before its last byte; 0 if none does.
+    ends: Vec<u32>,
     /// Readers of the other stream: stage and which of its reads.
     readers: Vec<(usize, usize)>,
 }
 
 impl GrowsInto {
+    /// One past the last row of the other stream that is overwritten when this row and those before have been written.
+    fn overwritten(&self, row: u32) -> u32 {
+        let own = row.checked_sub(self.ring.first);
+        own.map_or(0, |own| self.ends[own.min(self.ring.slots - 1) as usize])
+    }
+
     /// What a stream that is written shares with one that is read, if anything.
     fn new(written: &Stream, read: &Stream, readers: Vec<(usize, usize)>) -> Option<Self> {
         let end = |s: &Stream| u64::from(s.base) + s.size_bytes();
@@ -75,13 +106,14 @@ impl GrowsInto {
         if !shares || readers.is_empty() {
             return None;
         }
-        let rows = (1..=u64::from(written.slots)).map(|slots| {
+        let first = read.first_row();
+        let ends = (1..=u64::from(written.slots)).map(|slots| {
             let reach = u64::from(written.base) + slots * u64::from(written.pitch_bytes);
             let rows =
                 reach.saturating_sub(u64::from(read.base)).div_ceil(u64::from(read.pitch_bytes.max(1)));
-            rows.min(u64::from(read.rows)) as u32
+            if rows == 0 { 0 } else { first + rows.min(u64::from(read.rows - first)) as u32 }
         });
-        Some(Self { rows: rows.collect(), readers })
+        Some(Self { ring: Ring::of(written), ends: ends.collect(), readers })
     }
 }
 
@@ -117,7 +149,10 @@ impl Flow {
             });
             of.collect()
         };
-        let mut read_streams: Vec<u32> = reads.iter().flatten().map(|view| view.stream).collect();
+        // Each stream that stands where something is read, with the one by which it is named.
+        let mut read_streams: Vec<(u32, u32)> = (reads.iter().flatten())
+            .flat_map(|view| program.parts(view).into_iter().map(|part| (part.stream, view.stream)))
+            .collect();
         read_streams.sort_unstable();
         read_streams.dedup();
         let stages = phase.stages.iter().enumerate().map(|(index, stage)| {
@@ -140,15 +175,16 @@ impl Flow {
                 Read { writers: writers.collect(), first, end }
             });
             let out = outs[index]
-                .and_then(|out| program.streams.get(out.stream as usize).map(|s| (out.row0, s.slots)));
+                .and_then(|out| Some((out.row0, Ring::of(program.streams.get(out.stream as usize)?))));
             let in_place = stage.code.in_place_reads();
             let over = outs[index].iter().flat_map(|out| {
-                let others = read_streams.iter().filter(|&&stream| stream != out.stream);
-                others.filter_map(|&stream| {
-                    let written = program.streams.get(out.stream as usize)?;
+                let written = program.parts(out).into_iter().map(|part| part.stream);
+                let pairs = written.flat_map(|into| read_streams.iter().map(move |&read| (into, read)));
+                pairs.filter(|(into, (stream, _))| into != stream).filter_map(|(into, (stream, named))| {
+                    let written = program.streams.get(into as usize)?;
                     let read = program.streams.get(stream as usize)?;
-                    let mut readers = readers_of(stream);
-                    if written.is_congruent(read) {
+                    let mut readers = readers_of(named);
+                    if (into, stream) == (out.stream, named) && written.is_congruent(read) {
                         readers.retain(|&(reader, which)| {
                             let like = View { stream: out.stream, ..reads[reader][which] };
                             let is_in_place = reader == index && in_place.contains(&which);
@@ -204,17 +240,18 @@ impl Flow {
                 }
             }
         }
-        if let Some((row0, slots)) = flow.out {
-            // The last row written goes to the slot of the row `slots` before it.
+        if let Some((row0, ring)) = flow.out {
             let last = row0 + rows.end - 1;
-            for &(reader, which) in &flow.readers {
-                let still_needed = self.stages[reader].reads[which].first[self.done[reader] as usize];
-                if last >= slots && still_needed <= last - slots {
-                    return Some(Blocked::Output { reader });
+            if let Some(overwritten) = ring.overwritten(last) {
+                for &(reader, which) in &flow.readers {
+                    let still_needed = self.stages[reader].reads[which].first[self.done[reader] as usize];
+                    if still_needed <= overwritten {
+                        return Some(Blocked::Output { reader });
+                    }
                 }
             }
             for other in &flow.over {
-                let overwritten = other.rows[last.min(slots - 1) as usize];
+                let overwritten = other.overwritten(last);
                 for &(reader, which) in &other.readers {
                     let still_needed = self.stages[reader].reads[which].first[self.done[reader] as usize];
                     if still_needed < overwritten {

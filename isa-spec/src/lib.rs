@@ -35,5 +35,7 @@ pub mod timing;
 pub mod verify;
 
 pub use inst::{Head, Tail, View};
-pub use program::{Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad};
+pub use program::{
+    Front, Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad,
+};
 pub use target::Target;

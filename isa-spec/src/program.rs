@@ -27,9 +27,9 @@ pub struct Segment {
     pub bytes: u64,
 }
 
-/// A ring of rows in activation SRAM. It lives from the first to the last phase that names it; one that lives in more
-/// than one phase holds the whole tensor (`slots == rows`). Streams that live at once share no bytes, but for one that grows
-/// into another or stands in its place, as [`dataflow`](crate::dataflow) says.
+/// A ring of rows in activation SRAM. It lives from the first to the last phase that names it, or a stream whose
+/// [front](Front) it is; one that lives in more than one phase is [whole](Self::is_whole). Streams that live at once share
+/// no bytes, but for one that grows into another or stands in its place, as [`dataflow`](crate::dataflow) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stream {
     /// Element type.
@@ -46,9 +46,32 @@ pub struct Stream {
     pub pitch_bytes: u32,
     /// Row slots.
     pub slots: u32,
+    /// Where its first rows stand, if not in its own slots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front: Option<Front>,
+}
+
+/// The stream that holds the first rows of another, of the same columns, channels and element type. So a part of a tensor
+/// can stay in SRAM from one phase to the next, while the rest is a ring in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Front {
+    /// The stream that holds them. A phase names it only through the one stream whose front it is there.
+    pub stream: u32,
+    /// How many: all rows of that stream, fewer than of this one.
+    pub rows: u32,
 }
 
 impl Stream {
+    /// The first row that stands in its own slots: row `r` from there on is in slot `(r - first_row) mod slots`.
+    pub fn first_row(&self) -> u32 {
+        self.front.map_or(0, |front| front.rows)
+    }
+
+    /// Whether every row that does not stand in its front has a slot.
+    pub fn is_whole(&self) -> bool {
+        self.slots == self.rows.saturating_sub(self.first_row())
+    }
+
     /// Bytes of one row, without padding.
     pub fn row_bytes(&self) -> u64 {
         u64::from(self.cols) * u64::from(self.chs) * u64::from(self.elem.size_bytes())
@@ -152,4 +175,36 @@ pub struct Program {
     pub streams: Vec<Stream>,
     /// Phases, in order.
     pub phases: Vec<Phase>,
+}
+
+impl Program {
+    /// A stream, its front, the front of that, and so on.
+    pub fn chain(&self, stream: u32) -> impl Iterator<Item = u32> {
+        let front = |stream: &u32| self.streams.get(*stream as usize)?.front.map(|front| front.stream);
+        std::iter::successors(Some(stream), front).take(self.streams.len())
+    }
+
+    /// A view as views of the streams in whose own slots its rows stand, numbered as in the view's.
+    pub fn parts(&self, view: &View) -> Vec<View> {
+        let (from, mut to) = (view.row0, view.row0 + view.rows);
+        let mut parts = Vec::new();
+        for stream in self.chain(view.stream) {
+            let first = self.streams.get(stream as usize).map_or(0, Stream::first_row).max(from);
+            if first < to {
+                parts.push(View { stream, row0: first, rows: to - first, ..*view });
+                to = first;
+            }
+        }
+        parts
+    }
+}
+
+/// Address in activation SRAM of a row of a stream.
+pub(crate) fn row_address(streams: &[Stream], stream: u32, row: u32) -> usize {
+    let mut stream = &streams[stream as usize];
+    while let Some(front) = stream.front.filter(|front| row < front.rows) {
+        stream = &streams[front.stream as usize];
+    }
+    let slot = (row - stream.first_row()) % stream.slots;
+    stream.base as usize + slot as usize * stream.pitch_bytes as usize
 }

@@ -20,7 +20,7 @@ define_instructions! {
             imm bytes: u64,
         }
         /// Declares a stream: a ring of `slots` rows of `pitch_bytes` at `base` in activation SRAM, holding rows of a
-        /// `[rows, cols, chs]` tensor; row `r` lies at `base + (r mod slots) * pitch_bytes`.
+        /// `[rows, cols, chs]` tensor; row `r` lies at `base + (r mod slots) * pitch_bytes`, unless the stream has a front.
         0x0003 "stream" DeclareStream {
             /// Its number, counted from 0.
             imm stream: u32,
@@ -38,6 +38,14 @@ define_instructions! {
             imm pitch_bytes: u32,
             /// Row slots; `slots == rows` makes a whole resident tensor.
             imm slots: u32,
+        }
+        /// Declares the front of the last stream: rows `r < rows` lie where row `r` of the stream `front` lies, others at
+        /// `base + ((r - rows) mod slots) * pitch_bytes`.
+        0x0004 "front" DeclareFront {
+            /// The stream that holds them, of the same columns, channels and element type; no phase names both.
+            imm front: u32,
+            /// The rows of that stream, fewer than of this one.
+            imm rows: u32,
         }
         /// Begins a phase. The stages up to `end_phase` run at once; the phase ends when each has written its last row.
         0x0010 "phase" BeginPhase {

@@ -15,7 +15,7 @@ pub use prepared::tables;
 
 use crate::dataflow::Flow;
 use crate::inst::Head;
-use crate::program::{Program, SegmentKind};
+use crate::program::{Program, SegmentKind, row_address};
 use crate::target::Target;
 use crate::verify::{VerifyError, verify};
 
@@ -188,8 +188,7 @@ fn fill_segments(program: &Program, weights: &[u8], inputs: &[Vec<u8>]) -> Resul
 fn write_row(program: &Program, out: &crate::inst::View, row: u32, bytes: &[u8], activation: &mut [u8]) {
     let stream = &program.streams[out.stream as usize];
     let size = stream.elem.size_bytes() as usize;
-    let slot = ((out.row0 + row) % stream.slots) as usize;
-    let at = stream.base as usize + slot * stream.pitch_bytes as usize;
+    let at = row_address(&program.streams, out.stream, out.row0 + row);
     let pixel = stream.chs as usize * size;
     let part = out.chs as usize * size;
     if part == pixel {

@@ -10,7 +10,7 @@ use crate::interp::arith::{apply_scale_32, reciprocal_scale};
 use crate::interp::prepared::{HeadTables, Prepared, TailTables};
 use crate::interp::wide::{self, WideTables};
 use crate::interp::{kernels, tails};
-use crate::program::{StageCode, Stream};
+use crate::program::{StageCode, Stream, row_address};
 
 /// Activation SRAM and weight SRAM, as a stage sees them.
 pub(crate) struct Sram<'a> {
@@ -24,8 +24,7 @@ impl Sram<'_> {
     pub(super) fn row_bytes(&self, view: &View, row: u32) -> &[u8] {
         let stream = &self.streams[view.stream as usize];
         let pixel = (stream.chs * stream.elem.size_bytes()) as usize;
-        let slot = (view.row0 + row) % stream.slots;
-        let at = stream.base as usize + slot as usize * stream.pitch_bytes as usize;
+        let at = row_address(self.streams, view.stream, view.row0 + row);
         &self.activation[at + view.col0 as usize * pixel..][..view.cols as usize * pixel]
     }
 

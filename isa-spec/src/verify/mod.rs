@@ -1,10 +1,11 @@
 //! The verifier: what must hold of a program before anything runs it. It shares no code with the compiler.
 //!
 //! Checked: limits of the target; streams, views, tables and transfers in bounds of their memories; shapes, types and
-//! channel ranges of every head and tail; no two streams that live at once overlap, but for one that grows into another
-//! as that is read for the last time, or that is written in place of another, element by element; every element is written once, before it is read; every table byte is loaded
-//! before its stage starts, and no load in flight touches it; every phase reaches its last row (token simulation);
-//! every output byte is written. All violations are returned.
+//! channel ranges of every head and tail; fronts hold the first rows of the same tensors; no two streams that live at once
+//! overlap, but for one that grows into another as that is read for the last time, or that is written in place of another,
+//! element by element; every element is written once, before it is read; every table byte is loaded before its stage starts,
+//! and no load in flight touches it; every phase reaches its last row (token simulation); every output byte is written. All
+//! violations are returned.
 //!
 //! Not checked: that the weights are the right ones, which no verifier can know.
 
@@ -15,7 +16,7 @@ use std::fmt;
 use crate::dataflow::Flow;
 use crate::inst::{Elem, Head, View};
 use crate::interp::tables;
-use crate::program::{Phase, Program, SegmentKind, Stage};
+use crate::program::{Phase, Program, SegmentKind, Stage, Stream};
 use crate::target::Target;
 
 /// The rule that a program breaks.
@@ -188,9 +189,11 @@ impl Check<'_> {
             self.need(s.rows <= MAX_ROWS, Rule::Limit, || {
                 format!("stream {index} has {} rows, more than {MAX_ROWS}", s.rows)
             });
-            self.need(s.slots <= s.rows, Rule::Shape, || {
-                format!("stream {index} has {} slots for {} rows", s.slots, s.rows)
+            let own_rows = s.rows.saturating_sub(s.first_row());
+            self.need(s.slots <= own_rows, Rule::Shape, || {
+                format!("stream {index} has {} slots for {own_rows} rows", s.slots)
             });
+            self.front(index, s);
             let row = u128::from(s.cols) * u128::from(s.chs) * u128::from(s.elem.size_bytes());
             self.need(row <= u128::from(s.pitch_bytes), Rule::Bounds, || {
                 format!("stream {index}: a row takes {row} bytes, the pitch is {}", s.pitch_bytes)
@@ -203,6 +206,46 @@ impl Check<'_> {
         }
     }
 
+    /// The front of a stream holds the first rows of the same tensor. It has fewer, so no stream is a front of its own.
+    fn front(&mut self, index: usize, s: &Stream) {
+        let Some(front) = s.front else { return };
+        let Some(f) = self.program.streams.get(front.stream as usize) else {
+            self.fail(
+                Rule::Bounds,
+                format!("the front of stream {index} is {}, which is not declared", front.stream),
+            );
+            return;
+        };
+        let shape = |s: &Stream| (s.cols, s.chs, s.elem);
+        self.need(shape(f) == shape(s) && f.rows == front.rows && f.rows < s.rows, Rule::Shape, || {
+            format!(
+                "the front of stream {index} is {} rows of stream {}, of [{}, {}, {}] {:?}: expected all of fewer than \
+                 {} rows of [{}, {}] {:?}",
+                front.rows, front.stream, f.rows, f.cols, f.chs, f.elem, s.rows, s.cols, s.chs, s.elem
+            )
+        });
+    }
+
+    /// Streams that a phase names, and their fronts, which no stage may name too: who waits for whom is told by one stream of
+    /// each tensor.
+    fn named(&mut self, phase: &Phase) -> Vec<u32> {
+        let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
+        let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        let fronts: Vec<u32> =
+            streams.iter().flat_map(|&stream| self.program.chain(stream).skip(1)).collect();
+        streams.extend(fronts);
+        streams.sort_unstable();
+        for pair in streams.windows(2).filter(|pair| pair[0] == pair[1]) {
+            self.fail(
+                Rule::Shape,
+                format!("stream {} is the front of one and named by another too", pair[0]),
+            );
+        }
+        streams
+    }
+
     fn partitions(&mut self, phase: &Phase) {
         let clusters: u64 = phase.partitions.iter().map(|&c| u64::from(c)).sum();
         let have = self.target.array.clusters;
@@ -211,16 +254,7 @@ impl Check<'_> {
         });
         let (n, most) = (phase.stages.len(), self.target.limits.stages);
         self.need(n <= most as usize, Rule::Limit, || format!("{n} stages, the target allows {most}"));
-        let mut streams: Vec<u32> = phase
-            .stages
-            .iter()
-            .flat_map(|s| s.code.reads().into_iter().chain([s.code.out]))
-            .filter(|v| v.rows > 0)
-            .map(|v| v.stream)
-            .collect();
-        streams.sort_unstable();
-        streams.dedup();
-        let (n, most) = (streams.len(), self.target.limits.streams);
+        let (n, most) = (self.named(phase).len(), self.target.limits.streams);
         self.need(n <= most as usize, Rule::Limit, || format!("{n} streams, the target allows {most}"));
         let steps: u64 = phase.stages.iter().map(|s| u64::from(s.code.n_rows())).sum();
         self.need(steps <= MAX_PHASE_STEPS, Rule::Limit, || {
@@ -302,15 +336,17 @@ impl Check<'_> {
         self.program.streams[view.stream as usize].elem
     }
 
-    /// First and last phase that names each stream.
+    /// First and last phase that names each stream, or one whose front it is.
     fn stream_lives(&self) -> Vec<Option<(usize, usize)>> {
         let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.program.streams.len()];
         for (index, phase) in self.program.phases.iter().enumerate() {
             for stage in &phase.stages {
                 let out = (stage.code.out.rows > 0).then_some(stage.code.out);
                 for view in stage.code.reads().into_iter().chain(out) {
-                    let life = lives[view.stream as usize].get_or_insert((index, index));
-                    life.1 = index;
+                    for stream in self.program.chain(view.stream) {
+                        let life = lives[stream as usize].get_or_insert((index, index));
+                        life.1 = index;
+                    }
                 }
             }
         }
@@ -323,8 +359,8 @@ impl Check<'_> {
         let mut live: Vec<(usize, usize, usize)> = Vec::new();
         for (index, life) in lives.iter().enumerate() {
             let Some((from, to)) = *life else { continue };
-            if from != to && streams[index].slots != streams[index].rows {
-                let (slots, rows) = (streams[index].slots, streams[index].rows);
+            if from != to && !streams[index].is_whole() {
+                let (slots, rows) = (streams[index].slots, streams[index].rows - streams[index].first_row());
                 self.fail(
                     Rule::Overlap,
                     format!(
@@ -360,11 +396,12 @@ impl Check<'_> {
     fn grows_into(&self, a: (usize, usize, usize), b: (usize, usize, usize)) -> bool {
         let (dying, growing) = if a.1 == b.0 { (a, b) } else { (b, a) };
         let (born, phase, stream) = dying;
-        let is_written = |stage: &Stage| stage.code.out.rows > 0 && stage.code.out.stream as usize == stream;
-        let declared = &self.program.streams[stream];
+        let is_written = |stage: &Stage| {
+            self.program.parts(&stage.code.out).iter().any(|part| part.stream as usize == stream)
+        };
         growing.0 == phase
             && born < phase
-            && declared.slots == declared.rows
+            && self.program.streams[stream].is_whole()
             && !self.program.phases[phase].stages.iter().any(is_written)
     }
 
@@ -379,16 +416,19 @@ impl Check<'_> {
         }
         let mut overwritten: Vec<View> = Vec::new();
         for phase in &self.program.phases[new.0..=old.1] {
-            let writes = phase.stages.iter().enumerate().filter(|(_, s)| s.code.out.stream as usize == new.2);
+            let of = |stream: usize, view: &View| {
+                self.program.parts(view).into_iter().find(|part| part.stream as usize == stream)
+            };
+            let writes = phase.stages.iter().enumerate();
             let writes: Vec<(usize, View)> =
-                writes.map(|(number, s)| (number, s.code.out)).filter(|(_, out)| out.rows > 0).collect();
+                writes.filter_map(|(number, s)| Some((number, of(new.2, &s.code.out)?))).collect();
             let meets = |a: &View, b: &View| shared_volume(a, &View { stream: a.stream, ..*b }) > 0;
             for (number, stage) in phase.stages.iter().enumerate() {
                 let in_place = stage.code.in_place_reads();
                 let reads =
                     stage.code.reads().into_iter().enumerate().map(|(which, view)| (Some(which), view));
                 let uses = reads.chain([(None, stage.code.out)]);
-                for (which, view) in uses.filter(|(_, view)| view.stream as usize == old.2 && view.rows > 0) {
+                for (which, view) in uses.filter_map(|(which, view)| Some((which, of(old.2, &view)?))) {
                     let spares = |&(writer, out): &(usize, View)| {
                         let is_own = writer == number && which.is_some_and(|which| in_place.contains(&which));
                         is_own || !meets(&view, &out)
@@ -408,9 +448,8 @@ impl Check<'_> {
         let mut writes: Vec<Vec<(usize, View)>> = vec![Vec::new(); self.program.streams.len()];
         for (index, phase) in self.program.phases.iter().enumerate() {
             for stage in &phase.stages {
-                let out = stage.code.out;
-                if out.rows > 0 {
-                    writes[out.stream as usize].push((index, out));
+                for part in self.program.parts(&stage.code.out) {
+                    writes[part.stream as usize].push((index, part));
                 }
             }
         }
@@ -428,7 +467,7 @@ impl Check<'_> {
             self.phase = Some(index);
             for (number, stage) in phase.stages.iter().enumerate() {
                 self.stage = Some(number);
-                for view in stage.code.reads() {
+                for view in stage.code.reads().iter().flat_map(|view| self.program.parts(view)) {
                     let written: u64 = writes[view.stream as usize]
                         .iter()
                         .filter(|(at, _)| *at <= index)

@@ -3,96 +3,26 @@
 //! the token simulation of rings, and none of the planner's bookkeeping.
 //!
 //! Checked: every stage runs exactly once, after those that it reads from; partitions exist and fit the array, mappings fit
-//! their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings and whole tensors fit activation
-//! SRAM in each phase, shared tables once; a tensor that is read in a later phase is in SRAM or was stored; outputs are stored; the
-//! traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and not below the bound.
+//! their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings, whole tensors and first rows that stay
+//! fit activation SRAM in each phase, shared tables once; a tensor that is read in a later phase is in SRAM or was stored; outputs
+//! are stored; the traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and not below
+//! the bound.
 //!
 //! Not checked: addresses (the allocator's judge), values (the program's verifier), and whether predicted cycles are true (the
 //! timed interpreter's to say).
+
+mod faults;
+mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use strata_isa_spec::{Target, View};
 
+pub use self::faults::PlanFault;
+use self::sharing::below;
 use super::cost::{may_winograd, with_winograd};
 use super::rings::{Actor, Watch, ring_slots_watching};
 use super::{Buffer, BufferId, BufferRole, Plan, StageGraph, StageId};
-
-/// What is wrong with a plan.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanFault {
-    /// A stage does not run exactly once.
-    #[error("stage `{stage}` runs {times} times")]
-    Coverage {
-        /// The stage.
-        stage: String,
-        /// How often it runs.
-        times: usize,
-    },
-    /// A stage runs before one that it reads from.
-    #[error("stage `{stage}` runs in phase {phase}, before `{needs}`, whose output it reads")]
-    Order {
-        /// The stage.
-        stage: String,
-        /// Its phase.
-        phase: usize,
-        /// The stage that it reads from.
-        needs: String,
-    },
-    /// Partitions or mappings do not fit.
-    #[error("phase {phase}: {problem}")]
-    Array {
-        /// The phase.
-        phase: usize,
-        /// What does not fit.
-        problem: String,
-    },
-    /// A memory is too small.
-    #[error("phase {phase} needs {needed} bytes of {memory}, {} more than there are", .needed - .limit)]
-    Capacity {
-        /// The phase.
-        phase: usize,
-        /// The memory.
-        memory: &'static str,
-        /// Bytes needed.
-        needed: u64,
-        /// Bytes there are.
-        limit: u64,
-    },
-    /// A tensor is needed where it no longer is.
-    #[error("phase {phase} reads `{buffer}`, which is neither whole in SRAM nor in DRAM")]
-    Lost {
-        /// The phase.
-        phase: usize,
-        /// The tensor.
-        buffer: String,
-    },
-    /// A tensor is to take the space of another that it cannot have.
-    #[error("phase {phase}: `{growing}` cannot take the space of `{dying}`: {problem}")]
-    Growth {
-        /// The phase.
-        phase: usize,
-        /// The tensor that is written.
-        growing: String,
-        /// The tensor whose space it takes.
-        dying: String,
-        /// Why not.
-        problem: String,
-    },
-    /// An output is never stored.
-    #[error("output `{0}` is not stored")]
-    NotStored(String),
-    /// A number that the plan states is not what it implies.
-    #[error("the plan states {stated} for {what}, but implies {implied}")]
-    Miscount {
-        /// Which number.
-        what: &'static str,
-        /// What is stated.
-        stated: u64,
-        /// What follows from the plan.
-        implied: u64,
-    },
-}
 
 /// Judges a plan.
 ///
@@ -105,6 +35,7 @@ pub fn check(graph: &StageGraph, target: &Target, plan: &Plan) -> Result<(), Vec
     if judge.faults.is_empty() {
         judge.order();
         judge.array();
+        judge.fronts();
         judge.memory_and_traffic();
     }
     if judge.faults.is_empty() { Ok(()) } else { Err(judge.faults) }
@@ -262,8 +193,13 @@ impl Judge<'_> {
                 let size = u64::from(buffer.rows) * align(buffer.row_bytes());
                 if is_whole {
                     sram += size;
-                } else if !touched.is_empty() {
-                    rings.push((id, hull(&touched)));
+                } else {
+                    let staying = self.staying(id, index);
+                    sram += u64::from(staying) * align(buffer.row_bytes());
+                    // The ring of the rest is as wide as what stays.
+                    if !touched.is_empty() {
+                        rings.push((id, if staying > 0 { whole(id, buffer) } else { hull(&touched) }));
+                    }
                 }
                 let bytes = |view: &View| view.n_elements() * u64::from(buffer.elem.size_bytes());
                 let reads: Vec<View> =
@@ -289,7 +225,8 @@ impl Judge<'_> {
                         }
                     }
                 }
-                for load in tiles(loads) {
+                let staying = self.staying(id, index);
+                for load in tiles(loads).into_iter().filter_map(|load| below(load, staying)) {
                     implied.spill_read += bytes(&load);
                     actors.push(Actor::dma_in(load));
                     n_dma += 1;
@@ -303,7 +240,9 @@ impl Judge<'_> {
                     });
                     let read_later: Vec<View> = read_later.collect();
                     if is_output || (residency.stored && !read_later.is_empty()) {
-                        let part = if is_output { *piece } else { hull(&read_later) };
+                        let part =
+                            if is_output { Some(*piece) } else { self.stored(id, index, hull(&read_later)) };
+                        let Some(part) = part else { continue };
                         let counter = if is_output { &mut implied.outputs } else { &mut implied.spill_write };
                         *counter += bytes(&part);
                         stores.push(Actor::dma_out(part));
@@ -388,105 +327,6 @@ impl Judge<'_> {
         let first = self.first_use(buffer);
         let until = self.plan.residency[buffer.as_u32() as usize].kept_until;
         first.is_some_and(|first| first <= phase) && until.is_some_and(|until| phase <= until as usize)
-    }
-
-    /// Bytes that tensors share in a phase which are written in place of others. What is wrong with a pair is said in the phase
-    /// in which the one is first written.
-    fn in_place_bytes(&self, phase: usize, faults: &mut Vec<PlanFault>) -> u64 {
-        let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
-        let mut shared = 0;
-        let mut hosts: BTreeSet<BufferId> = BTreeSet::new();
-        for (id, buffer) in &self.graph.buffers {
-            let residency = self.plan.residency[id.as_u32() as usize];
-            let Some(host) = residency.in_place_of else { continue };
-            if !self.graph.buffers.is_valid(host) {
-                continue;
-            }
-            if self.is_whole(id, phase) && self.is_whole(host, phase) {
-                shared += u64::from(buffer.rows) * align(buffer.row_bytes());
-            }
-            let is_alone = hosts.insert(host) && residency.grows_into.is_none();
-            let birth = self.uses(id).writers.iter().map(|(stage, _)| self.phase_of[stage]).min();
-            if birth == Some(phase) && !(is_alone && self.overwrites(id, host, phase)) {
-                let problem = "it does not overwrite, element by element, what is read there last".to_owned();
-                faults.push(self.no_growth(phase, id.as_u32(), host.as_u32(), problem));
-            }
-        }
-        shared
-    }
-
-    /// Whether a buffer that is first written in phase `birth` overwrites, element by element, what is read of another last.
-    fn overwrites(&self, id: BufferId, host: BufferId, birth: usize) -> bool {
-        let (own, other) = (self.uses(id), self.uses(host));
-        let shape = |id: BufferId| {
-            let buffer = &self.graph.buffers[id];
-            (buffer.rows, buffer.cols, buffer.chs, buffer.elem.size_bytes())
-        };
-        let are_whole = birth > 0
-            && self.is_whole(id, birth)
-            && self.is_whole(host, birth)
-            && self.is_whole(host, birth - 1);
-        let is_writer = |stage: &StageId| own.writers.iter().any(|(writer, _)| writer == stage);
-        // Whoever else has to do with the host has done it before, and who writes reads there only what it overwrites.
-        let mut others = other.writers.iter().chain(&other.readers).filter(|(stage, _)| !is_writer(stage));
-        let are_done = others.all(|(stage, _)| self.phase_of[stage] < birth);
-        let reads_in_place = |(writer, _): &(StageId, View)| {
-            let code = &self.graph.stages[*writer].code;
-            let in_place = code.in_place_reads();
-            let reads = code.reads();
-            (0..reads.len()).all(|n| reads[n].stream != host.as_u32() || in_place.contains(&n))
-        };
-        shape(id) == shape(host) && are_whole && are_done && own.writers.iter().all(reads_in_place)
-    }
-
-    /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the stated gap.
-    fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(Watch, u64, u64)> {
-        let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
-        let phases = |uses: &[(StageId, View)]| -> Vec<usize> {
-            uses.iter().map(|(stage, _)| self.phase_of[stage]).collect()
-        };
-        let mut growths: Vec<(Watch, u64, u64)> = Vec::new();
-        for (id, buffer) in &self.graph.buffers {
-            let residency = self.plan.residency[id.as_u32() as usize];
-            let Some(into) = residency.grows_into else { continue };
-            let Some(dying) = self.graph.buffers.get(into.buffer) else { continue };
-            let (own, other) = (self.uses(id), self.uses(into.buffer));
-            if phases(&own.writers).into_iter().min() != Some(phase) {
-                continue;
-            }
-            let other_until = self.plan.residency[into.buffer.as_u32() as usize].kept_until;
-            let is_born_before = (phases(&other.writers).into_iter().chain(
-                matches!(dying.role, BufferRole::Input(_))
-                    .then(|| phases(&other.readers))
-                    .into_iter()
-                    .flatten(),
-            ))
-            .min()
-            .is_some_and(|first| first < phase);
-            let dies_here = phases(&other.readers).into_iter().all(|reader| reader <= phase)
-                && phases(&other.writers).into_iter().all(|writer| writer < phase)
-                && other_until == Some(phase as u32);
-            let is_kept = residency.kept_until.is_some_and(|until| until as usize > phase);
-            let is_alone = growths.iter().all(|(watch, ..)| watch.dying != into.buffer.as_u32());
-            if !(is_born_before && dies_here && is_kept && is_alone) {
-                let problem = "it is not whole here for the last time".to_owned();
-                faults.push(self.no_growth(phase, id.as_u32(), into.buffer.as_u32(), problem));
-                continue;
-            }
-            let (dying_pitch, growing_pitch) = (align(dying.row_bytes()), align(buffer.row_bytes()));
-            let (before, after) =
-                (u64::from(dying.rows) * dying_pitch, u64::from(buffer.rows) * growing_pitch);
-            let together = (before + into.gap_bytes).max(after);
-            let watch =
-                Watch { dying: into.buffer.as_u32(), dying_pitch, growing: id.as_u32(), growing_pitch };
-            growths.push((watch, (before + after).saturating_sub(together), into.gap_bytes));
-        }
-        growths
-    }
-
-    fn no_growth(&self, phase: usize, growing: u32, dying: u32, problem: String) -> PlanFault {
-        let name = |id: u32| self.graph.buffers[BufferId::from_u32(id)].name.clone();
-        PlanFault::Growth { phase, growing: name(growing), dying: name(dying), problem }
     }
 
     fn uses(&self, buffer: BufferId) -> &Uses {

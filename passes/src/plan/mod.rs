@@ -13,6 +13,7 @@
 //! | [`partition`] | division of the array among stages |
 //! | [`egraph`] | the e-graph that offers sets of stages |
 //! | [`in_place`] | which tensors may be written in the very bytes of others |
+//! | [`fronts`] | first rows of tensors that stay in SRAM where the rest of them does not |
 //! | [`strips`] | sets of stages run a window of columns at a time |
 //! | [`tables`] | which tables a phase holds and loads |
 //! | [`twins`] | stages whose order makes no difference |
@@ -32,6 +33,7 @@ pub mod choose;
 pub mod columns;
 pub mod cost;
 pub mod egraph;
+pub mod fronts;
 pub mod graph;
 pub mod in_place;
 pub mod offered;
@@ -240,6 +242,39 @@ impl GrowsInto {
     }
 }
 
+/// First rows of a tensor that stay in activation SRAM where the tensor as a whole does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontRows {
+    /// The tensor.
+    pub buffer: BufferId,
+    /// How many of its rows stay.
+    pub rows: u32,
+    /// The last phase that reads them there; they stay from the phase that writes the tensor on.
+    pub until: u32,
+}
+
+/// Where streams stand in activation SRAM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bases {
+    /// Rings and whole tensors, by buffer and phase.
+    pub streams: Vec<StreamBase>,
+    /// First rows that stay, in the order of [`Plan::fronts`]: the first byte of those beyond the next that stay longer.
+    pub fronts: Vec<u64>,
+}
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamBase {
+    /// The tensor that it holds, or the part of it that a phase uses.
+    pub buffer: BufferId,
+    /// The first phase in which it does.
+    pub phase: u32,
+    /// The first byte.
+    pub base: u64,
+    /// Bytes that it may take.
+    pub bytes: u64,
+}
+
 /// DRAM bytes of one inference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DramBytes {
@@ -285,6 +320,12 @@ pub struct Plan {
     pub phases: Vec<PhasePlan>,
     /// Where each buffer lives, by buffer index.
     pub residency: Vec<Residency>,
+    /// First rows that stay longer than the tensors that they are of. Of one tensor, those of more rows stay less long.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fronts: Vec<FrontRows>,
+    /// Addresses, if they are not the scheduler's to find: fronts were fitted between those that it found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bases: Option<Bases>,
     /// Bytes of activation SRAM in which it was planned; the scheduler uses no more.
     pub activation_bytes: u64,
     /// Predicted cycles: those of its phases.
@@ -296,4 +337,13 @@ pub struct Plan {
     pub dram_bytes: DramBytes,
     /// Bounds.
     pub certificate: Certificate,
+}
+
+impl Plan {
+    /// How many first rows of a tensor are in activation SRAM in a phase after the one that writes it, if not all are.
+    pub fn front_rows(&self, buffer: BufferId, phase: usize) -> u32 {
+        let fronts =
+            self.fronts.iter().filter(|front| front.buffer == buffer && phase <= front.until as usize);
+        fronts.map(|front| front.rows).max().unwrap_or(0)
+    }
 }

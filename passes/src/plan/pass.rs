@@ -16,8 +16,10 @@ use std::collections::BTreeMap;
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
 use strata_isa_spec::{Target, timed};
 
+use super::check::check;
 use super::egraph::Offer;
-use super::solve::{PlanOptions, Planned, Planner};
+use super::fronts::with_fronts;
+use super::solve::{PlanError, PlanOptions, Planned, Planner, percent_of};
 use super::{Mode, Objective, Plan, StageGraph, StageId};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
@@ -219,7 +221,17 @@ fn plan_in_a_share(
             Err(error) => return Err(failure.unwrap_or_else(|| PassError::other(error))),
         };
         match schedule::schedule(&found.realised.graph, &found.plan, target) {
-            Ok(scheduled) => {
+            Ok(mut scheduled) => {
+                if options.mode == Mode::Multi && options.objective != Objective::Sram {
+                    let capacity = percent_of(target.memory.activation, options.capacity_percent);
+                    let graph = &found.realised.graph;
+                    let filled = with_fronts(graph, target, &found.plan, &scheduled, capacity);
+                    if let Some(filled) = filled.map_err(PassError::other)? {
+                        (found.plan, scheduled) = filled;
+                        check(graph, target, &found.plan)
+                            .map_err(|faults| PassError::other(PlanError::Unsound(faults)))?;
+                    }
+                }
                 let timing = timed::simulate(&scheduled.program, target);
                 found.plan.take_times(&timing);
                 return Ok((found, share));

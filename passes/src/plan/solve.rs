@@ -417,7 +417,7 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
     };
 }
 
-fn percent_of(bytes: u64, percent: u32) -> u64 {
+pub(super) fn percent_of(bytes: u64, percent: u32) -> u64 {
     (u128::from(bytes) * u128::from(percent.min(100)) / 100) as u64
 }
 
@@ -562,6 +562,8 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         mode: options.mode,
         phases,
         residency,
+        fronts: Vec::new(),
+        bases: None,
         activation_bytes: context.target.memory.activation,
         cycles: choice.cycles,
         search_cycles: choice.cycles,

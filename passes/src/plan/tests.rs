@@ -3,15 +3,17 @@
 use strata_isa_spec::timed::traffic;
 use strata_isa_spec::{Head, Target};
 
-use super::check::check;
+use super::check::{PlanFault, check};
 use super::columns::Context;
 use super::egraph::{Offer, offer};
 use super::graph::StageSet;
 use super::graph::Topology;
-use super::pass::plan_in_least_sram;
+use super::pass::{plan_in_least_sram, plan_with_addresses};
 use super::testing::{Net, mobilenetv2, resnet50, unet, vgg16, yolov3};
 use super::twins::twins;
-use super::{BufferId, Mode, Objective, Plan, PlanOptions, Planned, StageGraph, StageId, StageNode, plan};
+use super::{
+    BufferId, FrontRows, Mode, Objective, Plan, PlanOptions, Planned, StageGraph, StageId, StageNode, plan,
+};
 use crate::schedule::schedule;
 
 fn x1(activation: &str) -> Target {
@@ -71,6 +73,46 @@ fn tensors_grow_into_those_that_die() {
     early.residency[first.as_u32() as usize].kept_until =
         early.residency[first.as_u32() as usize].kept_until.map(|p| p + 1);
     assert!(check(&graph, &target, &early).is_err());
+}
+
+/// What stays of the route at 1/8 scale need not be loaded by the phase that follows, and some of it not by the head either.
+#[test]
+fn first_rows_stay_where_the_tensor_does_not() {
+    let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
+    let options = PlanOptions { objective: Objective::Traffic, ..PlanOptions::default() };
+    let planned = plan_with_addresses(&graph, &target, &options).expect("it fits");
+    let (graph, with) = (planned.realised.graph, planned.plan);
+    let without = Plan { fronts: Vec::new(), ..with.clone() };
+    let faults = check(&graph, &target, &without).expect_err("it moves more");
+    let saved = faults.iter().find_map(|fault| match *fault {
+        PlanFault::Miscount { what: "DRAM bytes", stated, implied } => implied.checked_sub(stated),
+        _ => None,
+    });
+    assert!(saved > Some(1_000_000), "{saved:?}: {faults:?}");
+    assert_eq!(check(&graph, &target, &with), Ok(()));
+    let scheduled = schedule(&graph, &with, &target).expect("it has addresses");
+    assert_eq!(traffic(&scheduled.program).total(), with.dram_bytes.total);
+    // The judge refuses rows that do not stay long enough, more than there are, and more than there is room for.
+    let refuses = |change: fn(&mut FrontRows)| {
+        let mut wrong = with.clone();
+        change(&mut wrong.fronts[0]);
+        assert!(check(&graph, &target, &wrong).is_err(), "{:?}", wrong.fronts);
+    };
+    refuses(|front| front.until -= 1);
+    refuses(|front| front.rows = 0);
+    refuses(|front| front.rows = 1 << 20);
+    let longest = with.fronts.iter().max_by_key(|front| front.until).expect("some stay");
+    let mut all = with.clone();
+    let rows = graph.buffers[longest.buffer].rows - 1;
+    all.fronts = vec![FrontRows { rows, ..*longest }];
+    let faults = check(&graph, &target, &all).expect_err("there is no room");
+    assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Capacity { .. })), "{faults:?}");
+    // Those that stay longer come first.
+    let mut crossed = with.clone();
+    let (rows, until) = (longest.rows + 1, longest.until + 1);
+    crossed.fronts = vec![*longest, FrontRows { rows, until, ..*longest }];
+    let faults = check(&graph, &target, &crossed).expect_err("they are not nested");
+    assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Front { .. })), "{faults:?}");
 }
 
 /// A layer that was split by output channels writes its sums with the shortcut in the shortcut's own bytes, part by part.

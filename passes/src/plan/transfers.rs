@@ -10,6 +10,8 @@
 //!   read; of any other, of each piece written by an earlier phase, the smallest box that holds what is read of it. Boxes
 //!   that adjoin are loaded as one: a layer whose weights were split may have made its tensor in hundreds of pieces.
 //! - An input with `kept_until` is loaded whole in the first phase that reads it.
+//! - Of a tensor whose first rows stay in SRAM, these are neither loaded while they do nor stored if they always do:
+//!   [`Transfer::from_row`].
 //! - A buffer that is not whole in SRAM is a ring as wide as the [`window`] of columns and channels that the phase uses.
 
 use strata_isa_spec::View;
@@ -30,6 +32,14 @@ impl Transfer {
     /// Bytes moved.
     pub fn bytes(&self, graph: &StageGraph) -> u64 {
         graph.view_bytes(&self.view)
+    }
+
+    /// What it moves of the rows from one on, if anything.
+    pub fn from_row(mut self, row: u32) -> Option<Self> {
+        let passed = row.saturating_sub(self.view.row0);
+        self.view.row0 += passed;
+        self.view.rows = self.view.rows.checked_sub(passed).filter(|&rows| rows > 0)?;
+        Some(self)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Streams that grow into one another stand at fixed distances: they are a *block*, which takes from phase to phase the bytes
 //! of those of its streams that live then. Blocks that move go to the ends of activation SRAM, by turns and as near to the end
 //! as earlier ones let them, and the allocator places everything else around them; streams that only stand in place of each
-//! other move nothing, and are as one stream to it. Ends are tried in a fixed order; where no choice of ends leaves room for
+//! other move nothing, and are as one stream to it. First rows that stay long stand at the top, before anything else. Ends are tried in a fixed order; where no choice of ends leaves room for
 //! the rest, there are no addresses. What may grow need not: where a phase has room without it, a stream is its own, and only
 //! if that leaves no addresses is more of them bound together.
 
@@ -146,9 +146,12 @@ fn offsets_of(
     }
     let moves = |block: &Block| block.extents(problem, lives).len() > 1;
     let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| moves(&blocks[b])).collect();
+    let is_front = |block: &Block| block.streams.iter().all(|&(stream, _)| lives[stream].is_front.is_some());
+    let mut fronts: Vec<usize> = (0..blocks.len()).filter(|&b| is_front(&blocks[b])).collect();
+    fronts.sort_by_key(|&block| std::cmp::Reverse(lives[blocks[block].streams[0].0].last));
     let mut failure = None;
     for ends in 0..1_u32 << rigid.len().min(MOST_CHOICES) {
-        let Some(bases) = place_blocks(problem, lives, &blocks, &rigid, ends) else { continue };
+        let Some(bases) = place_blocks(problem, lives, &blocks, (&fronts, &rigid), ends) else { continue };
         match place_all(problem, lives, &blocks, &bases) {
             Ok(offsets) => return Ok(offsets),
             Err(error) => failure = Some(error),
@@ -165,21 +168,22 @@ fn alone(lives: &[Live]) -> Vec<Block> {
     (0..lives.len()).map(|stream| Block { streams: vec![(stream, 0)] }).collect()
 }
 
-/// Where each block of several streams begins. Bit `i` of `ends` is the end to which block `i` goes, modulo
-/// [`MOST_CHOICES`]; `None` if they do not fit.
+/// Where each front begins, and each block of several streams. Fronts go to the top, those that stay longest first. Bit `i` of
+/// `ends` is the end to which block `i` goes, modulo [`MOST_CHOICES`]; `None` if they do not fit.
 fn place_blocks(
     problem: &Problem<'_>,
     lives: &[Live],
     blocks: &[Block],
-    rigid: &[usize],
+    (fronts, rigid): (&[usize], &[usize]),
     ends: u32,
 ) -> Option<BTreeMap<usize, i64>> {
     let capacity = problem.activation_bytes() as i64;
     let mut taken: Vec<Extent> = Vec::new();
     let mut bases = BTreeMap::new();
-    for (turn, &block) in rigid.iter().enumerate() {
+    let by_turns = |turn: usize| ends >> (turn % MOST_CHOICES) & 1 == 1;
+    let ends = fronts.iter().map(|_| true).chain((0..rigid.len()).map(by_turns));
+    for (&block, to_top) in fronts.iter().chain(rigid).zip(ends) {
         let extents = blocks[block].extents(problem, lives);
-        let to_top = ends >> (turn % MOST_CHOICES) & 1 == 1;
         // As near to its end as it can be: there it touches the end itself, or something that is placed.
         let meet = |e: &Extent, t: &Extent| e.lower < t.upper && t.lower < e.upper;
         let mut bases_at: Vec<i64> = Vec::new();
@@ -237,7 +241,7 @@ fn place_all(
     }
     let to_place = allocate::Problem { buffers, capacity: problem.activation_bytes() };
     let name = |id: u32| problem.graph.buffers[lives[oldest[id as usize]].buffer].name.clone();
-    let placed = fit(&to_place, "activation SRAM", name)?;
+    let placed = fit(&to_place, problem.address_nodes, "activation SRAM", name)?;
     let mut offsets = vec![0; lives.len()];
     let free = free.into_iter().map(|(block, buffer, from)| (block, placed[buffer] as i64 - from));
     for (block, base) in bases.iter().map(|(&block, &base)| (block, base)).chain(free) {

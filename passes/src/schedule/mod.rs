@@ -27,7 +27,7 @@ use strata_isa_spec::{
 use crate::manager::{Changed, Pass, PassContext, PassError, PassInfo, Phase};
 use crate::plan::cost::with_winograd;
 use crate::plan::graph::{GraphError, Topology};
-use crate::plan::{BufferId, BufferRole, Plan, StageGraph, StageId};
+use crate::plan::{Bases, BufferId, BufferRole, Plan, StageGraph, StageId};
 use crate::stages::{self, main_function};
 use streams::Piece;
 pub(crate) use weights::FARTHEST_PREFETCH;
@@ -87,6 +87,8 @@ pub struct Scheduled {
     pub tables: Vec<TablePlacement>,
     /// Names of source layers.
     pub names: Vec<String>,
+    /// Where streams stand.
+    pub(crate) bases: Bases,
 }
 
 /// What all parts of the scheduler read.
@@ -99,7 +101,12 @@ struct Problem<'a> {
     phases: Vec<Vec<StageId>>,
     /// Phase of each stage, by index.
     phase_of: Vec<usize>,
+    /// Nodes that one search for addresses may visit.
+    address_nodes: u64,
 }
+
+/// Nodes that a search for addresses may visit.
+const ADDRESS_NODES: u64 = 400_000;
 
 impl<'a> Problem<'a> {
     /// The problem of a plan whose phases hold these stages.
@@ -118,19 +125,30 @@ impl<'a> Problem<'a> {
                 phase_of[stage.as_u32() as usize] = phase;
             }
         }
-        Ok(Self { graph, topology: Topology::new(graph)?, plan, target, phases, phase_of })
+        let topology = Topology::new(graph)?;
+        Ok(Self { graph, topology, plan, target, phases, phase_of, address_nodes: ADDRESS_NODES })
     }
 
     /// Whether a buffer is whole in activation SRAM during a phase.
     fn is_whole(&self, buffer: BufferId, phase: usize) -> bool {
         let until = self.plan.residency.get(buffer.as_u32() as usize).and_then(|r| r.kept_until);
+        until.is_some_and(|until| phase <= until as usize)
+            && self.birth(buffer).is_some_and(|first| first <= phase)
+    }
+
+    /// The phase that first writes a buffer, or reads it if none writes it.
+    fn birth(&self, buffer: BufferId) -> Option<usize> {
         let uses = &self.topology.uses[buffer.as_u32() as usize];
-        let users: Box<dyn Iterator<Item = StageId>> = match self.graph.buffers[buffer].role {
-            BufferRole::Input(_) => Box::new(uses.readers.iter().map(|(s, _)| *s)),
-            _ => Box::new(uses.writers.iter().map(|(s, _)| *s)),
-        };
-        let first = users.map(|s| self.phase_of[s.as_u32() as usize]).min();
-        until.is_some_and(|until| phase <= until as usize) && first.is_some_and(|first| first <= phase)
+        let users = if uses.writers.is_empty() { &uses.readers } else { &uses.writers };
+        users.iter().map(|(stage, _)| self.phase_of[stage.as_u32() as usize]).min()
+    }
+
+    /// The first row of a buffer that some phase loads after another.
+    fn first_loaded_later(&self, buffer: BufferId, phase: usize) -> u32 {
+        let readers = self.topology.uses[buffer.as_u32() as usize].readers.iter();
+        let later = readers.map(|(reader, _)| self.phase_of[reader.as_u32() as usize]);
+        let loading = later.filter(|&later| later > phase && !self.is_whole(buffer, later));
+        loading.map(|later| self.plan.front_rows(buffer, later)).min().unwrap_or(0)
     }
 
     /// Bytes of activation SRAM that streams may take.
@@ -149,6 +167,19 @@ impl<'a> Problem<'a> {
 /// # Errors
 /// If the plan is of another graph, or there are no addresses.
 pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Scheduled, ScheduleError> {
+    schedule_within(graph, plan, target, ADDRESS_NODES)
+}
+
+/// [`schedule`], with each search for addresses visiting at most so many nodes.
+///
+/// # Errors
+/// If the plan is of another graph, or no addresses were found.
+pub(crate) fn schedule_within(
+    graph: &StageGraph,
+    plan: &Plan,
+    target: &Target,
+    address_nodes: u64,
+) -> Result<Scheduled, ScheduleError> {
     let n_planned: usize = plan.phases.iter().map(|p| p.stages.len()).sum();
     if n_planned != graph.stages.len() {
         let module = format!("{} stages", graph.stages.len());
@@ -157,7 +188,7 @@ pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Sche
     let mut stages = graph.stages.keys();
     let phases: Vec<Vec<StageId>> =
         plan.phases.iter().map(|phase| stages.by_ref().take(phase.stages.len()).collect()).collect();
-    let problem = Problem::new(graph, plan, target, phases)?;
+    let problem = Problem { address_nodes, ..Problem::new(graph, plan, target, phases)? };
     let mut segments = outside_segments(graph);
     let streams = streams::place(&problem, &mut segments)?;
     let weights = weights::place(&problem)?;
@@ -191,7 +222,7 @@ pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Sche
     }
     let program = Program { segments, streams: streams.streams, phases: machine_phases };
     check::check(&program, plan).map_err(ScheduleError::Unsound)?;
-    Ok(Scheduled { program, tables: weights.tables, names })
+    Ok(Scheduled { program, tables: weights.tables, names, bases: streams.bases })
 }
 
 /// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the row tokens of

@@ -1,25 +1,22 @@
 //! Streams of activations: which rings a phase has, how long each lives, where it stands, and what moves between it and
 //! DRAM.
 //!
-//! A buffer that is whole in SRAM is one stream over the phases that it is kept; a buffer that is not is a ring of its
-//! own in every phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
+//! A buffer that is whole in SRAM is one stream over the phases that it is kept; so are those first rows of another that
+//! the plan keeps. A buffer that is not whole is a ring of its own in every phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
 //! as [`crate::plan::transfers`] says.
 
 use std::collections::BTreeMap;
 
 use strata_isa_spec::inst::{DmaIn, DmaOut};
-use strata_isa_spec::{Segment, SegmentKind, StageCode, Stream, View};
+use strata_isa_spec::{Front, Segment, SegmentKind, StageCode, Stream, View};
 
-use super::blocks::{self, Behind};
+use super::blocks;
 use super::{Problem, ScheduleError, views_mut};
 use crate::allocate::{self, Limits, Outcome};
 use crate::plan::graph::StageSet;
 use crate::plan::rings::{Actor, Watch, ring_slots_watching, size_rings};
 use crate::plan::transfers::{self, Transfer};
-use crate::plan::{Buffer, BufferId, BufferRole, StageId};
-
-/// Nodes that the search for addresses may visit.
-const ADDRESS_NODES: u64 = 400_000;
+use crate::plan::{Bases, Buffer, BufferId, BufferRole, FrontRows, StageId, StreamBase};
 
 /// A DMA stage.
 pub(super) struct Piece {
@@ -30,6 +27,7 @@ pub(super) struct Piece {
 /// What [`place`] decides.
 pub(super) struct Streams {
     pub(super) streams: Vec<Stream>,
+    pub(super) bases: Bases,
     /// DMA-in stages of each phase.
     pub(super) loads: Vec<Vec<Piece>>,
     /// DMA-out stages of each phase.
@@ -63,14 +61,27 @@ fn in_stream(numbers: &Numbers, phase: usize, view: &View) -> View {
 /// A stream before it has an address.
 pub(super) struct Live {
     pub(super) buffer: BufferId,
-    /// Columns and channels of the buffer that it holds; its rows are the buffer's.
+    /// Columns and channels of the buffer that it holds; its rows are the buffer's, or the first of them.
     pub(super) held: View,
+    pub(super) rows: u32,
     pub(super) slots: u32,
+    /// The stream that holds its first rows, and how many.
+    pub(super) front: Option<Front>,
+    /// Which of the plan's fronts it is, if it is one.
+    pub(super) is_front: Option<usize>,
     pub(super) first: usize,
     pub(super) last: usize,
 }
 
 impl Live {
+    /// A stream of so many rows, all of which have slots but those of the front.
+    fn new(problem: &Problem<'_>, buffer: BufferId, rows: u32, front: Option<Front>, phase: usize) -> Self {
+        let Buffer { rows: all, cols, chs, .. } = problem.graph.buffers[buffer];
+        let held = View::whole(buffer.as_u32(), all, cols, chs);
+        let slots = rows - front.map_or(0, |front| front.rows);
+        Self { buffer, held, rows, slots, front, is_front: None, first: phase, last: phase }
+    }
+
     /// Bytes from one row to the next.
     pub(super) fn pitch(&self, problem: &Problem<'_>) -> u64 {
         let elem_bytes = problem.graph.buffers[self.buffer].elem.size_bytes();
@@ -82,7 +93,7 @@ impl Live {
         u64::from(self.slots) * self.pitch(problem)
     }
 
-    /// Whether every row has a slot.
+    /// Whether every row of the buffer has a slot.
     pub(super) fn is_whole(&self, problem: &Problem<'_>) -> bool {
         self.slots == problem.graph.buffers[self.buffer].rows
     }
@@ -93,6 +104,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     let n_phases = problem.phases.len();
     let mut lives: Vec<Live> = Vec::new();
     let mut numbers = Numbers::new();
+    let mut fronts = Fronts::new();
     let mut scratch: BTreeMap<BufferId, u32> = BTreeMap::new();
     let mut loads: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
     let mut stores: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
@@ -103,7 +115,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
             let is_whole = problem.is_whole(buffer, phase);
             let earlier = (0..phase).rev().find_map(|p| numbers.get(&(buffer, p)).map(|&(n, _)| (p, n)));
             let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
-            for transfer in moved_in(problem, &set, buffer, is_whole, resident.is_some()) {
+            for transfer in moved_in(problem, &set, buffer, phase, resident.is_some()) {
                 let segment = segment_of(problem, buffer, segments, &mut scratch);
                 loads[phase].push((transfer, segment));
             }
@@ -117,11 +129,12 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
                     number
                 }
                 None => {
-                    let Buffer { rows, cols, chs, .. } = graph.buffers[buffer];
+                    let front = front_of(problem, buffer, phase, &mut fronts, &mut lives);
+                    let mut live = Live::new(problem, buffer, graph.buffers[buffer].rows, front, phase);
                     let window = transfers::window(&problem.topology, &set, buffer);
-                    let held = window.filter(|_| !is_whole);
-                    let held = held.unwrap_or_else(|| View::whole(buffer.as_u32(), rows, cols, chs));
-                    lives.push(Live { buffer, held, slots: rows, first: phase, last: phase });
+                    // A ring is as wide as the front that it follows.
+                    live.held = window.filter(|_| !is_whole && front.is_none()).unwrap_or(live.held);
+                    lives.push(live);
                     lives.len() as u32 - 1
                 }
             };
@@ -135,13 +148,18 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
         for (buffer, slots) in size_rings(&codes, problem.plan.phases[phase].slack) {
             let buffer = BufferId::from_u32(buffer);
             if let (false, Some(&(number, _))) = (whole.contains(&buffer), numbers.get(&(buffer, phase))) {
-                let rows = graph.buffers[buffer].rows;
-                lives[number as usize].slots = slots.clamp(1, rows);
+                let live = &mut lives[number as usize];
+                live.slots = slots.clamp(1, live.slots);
             }
         }
     }
     let behind = blocks::growths(problem, &lives, &numbers);
-    let streams = addresses(problem, &lives, &behind)?;
+    let offsets = match &problem.plan.bases {
+        None => blocks::offsets(problem, &lives, &behind)?,
+        Some(bases) => known(problem, &lives, bases)?,
+    };
+    let bases = bases(problem, &lives, &offsets);
+    let streams = streams(problem, &lives, offsets);
     let piece = |transfers: Vec<(Transfer, u32)>, phase: usize, into: bool| -> Vec<Piece> {
         let one = |(transfer, segment): (Transfer, u32)| {
             let view = in_stream(&numbers, phase, &transfer.view);
@@ -153,7 +171,36 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     };
     let loads = loads.into_iter().enumerate().map(|(phase, t)| piece(t, phase, true)).collect();
     let stores = stores.into_iter().enumerate().map(|(phase, t)| piece(t, phase, false)).collect();
-    Ok(Streams { streams, loads, stores, numbers })
+    Ok(Streams { streams, bases, loads, stores, numbers })
+}
+
+/// The streams that hold first rows of each buffer, those that stay longest first: how long, and which.
+type Fronts = BTreeMap<BufferId, Vec<(usize, Front)>>;
+
+/// The front of a buffer's stream in a phase. All that the buffer ever has are made in the phase that writes it.
+fn front_of(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    phase: usize,
+    fronts: &mut Fronts,
+    lives: &mut Vec<Live>,
+) -> Option<Front> {
+    if problem.birth(buffer) == Some(phase) {
+        let fronts_of = problem.plan.fronts.iter().enumerate().filter(|(_, front)| front.buffer == buffer);
+        let mut planned: Vec<(usize, FrontRows)> = fronts_of.map(|(at, &front)| (at, front)).collect();
+        planned.sort_unstable_by_key(|(_, front)| front.rows);
+        let mut within = None;
+        let made = planned.into_iter().map(|(at, FrontRows { rows, until, .. })| {
+            let (until, is_front) = (until as usize, Some(at));
+            lives.push(Live { last: until, is_front, ..Live::new(problem, buffer, rows, within, phase) });
+            let front = Front { stream: lives.len() as u32 - 1, rows };
+            within = Some(front);
+            (until, front)
+        });
+        fronts.insert(buffer, made.collect());
+    }
+    let mut staying = fronts.get(&buffer)?.iter().filter(|&&(until, _)| phase <= until);
+    staying.next_back().map(|&(_, front)| front)
 }
 
 /// The gaps of tensors that a phase writes first and that grow into others.
@@ -187,7 +234,7 @@ pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId,
     for &buffer in &touched {
         let is_whole = problem.is_whole(buffer, phase);
         let resident = is_whole && phase > 0 && problem.is_whole(buffer, phase - 1);
-        loads.extend(moved_in(problem, &set, buffer, is_whole, resident).into_iter().map(|t| (t, 0)));
+        loads.extend(moved_in(problem, &set, buffer, phase, resident).into_iter().map(|t| (t, 0)));
         stores.extend(moved_out(problem, &set, buffer, phase).into_iter().map(|t| (t, 0)));
     }
     let actors: Vec<Actor> = phase_codes(problem, phase, &loads, &stores).iter().map(Actor::new).collect();
@@ -200,12 +247,16 @@ fn moved_in(
     problem: &Problem<'_>,
     set: &StageSet,
     buffer: BufferId,
-    is_whole: bool,
+    phase: usize,
     resident: bool,
 ) -> Vec<Transfer> {
     let declared = &problem.graph.buffers[buffer];
-    match (is_whole, declared.role) {
-        (false, _) => transfers::loads(problem.graph, &problem.topology, set, buffer),
+    match (problem.is_whole(buffer, phase), declared.role) {
+        (false, _) => {
+            let first = problem.plan.front_rows(buffer, phase);
+            let loads = transfers::loads(problem.graph, &problem.topology, set, buffer);
+            loads.into_iter().filter_map(|load| load.from_row(first)).collect()
+        }
         (true, BufferRole::Input(_)) if !resident => {
             let view = View::whole(buffer.as_u32(), declared.rows, declared.cols, declared.chs);
             vec![Transfer { buffer, view }]
@@ -226,7 +277,9 @@ fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usi
         let later = problem.phase_of[reader.as_u32() as usize];
         later > phase && !problem.is_whole(buffer, later)
     };
-    transfers::stores(problem.graph, &problem.topology, set, buffer, is_loaded)
+    let stores = transfers::stores(problem.graph, &problem.topology, set, buffer, is_loaded);
+    let first = if is_output { 0 } else { problem.first_loaded_later(buffer, phase) };
+    stores.into_iter().filter_map(|store| store.from_row(first)).collect()
 }
 
 /// The DRAM segment of a buffer; spilled ones get one of their own.
@@ -286,36 +339,69 @@ fn phase_codes(
     loads.iter().map(dma(true)).chain(stages).chain(stores.iter().map(dma(false))).collect()
 }
 
-fn addresses(
-    problem: &Problem<'_>,
-    lives: &[Live],
-    behind: &[Option<Behind>],
-) -> Result<Vec<Stream>, ScheduleError> {
-    let graph = problem.graph;
-    let offsets = blocks::offsets(problem, lives, behind)?;
-    let streams = lives.iter().zip(offsets).map(|(live, base)| {
-        let buffer = &graph.buffers[live.buffer];
-        Stream {
-            elem: buffer.elem,
-            rows: buffer.rows,
-            cols: live.held.cols,
-            chs: live.held.chs,
-            base: base as u32,
-            pitch_bytes: live.pitch(problem) as u32,
-            slots: live.slots,
-        }
-    });
-    Ok(streams.collect())
+fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stream> {
+    let stream = |(live, base): (&Live, u64)| Stream {
+        elem: problem.graph.buffers[live.buffer].elem,
+        rows: live.rows,
+        cols: live.held.cols,
+        chs: live.held.chs,
+        base: base as u32,
+        pitch_bytes: live.pitch(problem) as u32,
+        slots: live.slots,
+        front: live.front,
+    };
+    lives.iter().zip(offsets).map(stream).collect()
 }
 
-/// Offsets within a capacity, or what is missing.
+/// The offsets that a plan knows.
+fn known(problem: &Problem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64>, ScheduleError> {
+    let of = |live: &Live| match live.is_front {
+        Some(at) => bases.fronts.get(at).map(|&base| (base, live.bytes(problem))),
+        None => {
+            let mut streams = bases.streams.iter();
+            let stream = streams.find(|s| (s.buffer, s.phase as usize) == (live.buffer, live.first))?;
+            Some((stream.base, stream.bytes))
+        }
+    };
+    let offset = |live: &Live| {
+        let name = &problem.graph.buffers[live.buffer].name;
+        let (base, bytes) = of(live).ok_or_else(|| {
+            ScheduleError::Unsound(format!("`{name}` has no address in phase {}", live.first))
+        })?;
+        let missing_bytes = live.bytes(problem).saturating_sub(bytes);
+        let (memory, phase, names) = ("activation SRAM", live.first, vec![name.clone()]);
+        if missing_bytes > 0 {
+            return Err(ScheduleError::DoesNotFit { memory, phase, names, missing_bytes });
+        }
+        Ok(base)
+    };
+    lives.iter().map(offset).collect()
+}
+
+/// Where streams stand, by what they are.
+fn bases(problem: &Problem<'_>, lives: &[Live], offsets: &[u64]) -> Bases {
+    let mut bases = Bases { fronts: vec![0; problem.plan.fronts.len()], ..Bases::default() };
+    for (live, &base) in lives.iter().zip(offsets) {
+        match live.is_front {
+            Some(at) => bases.fronts[at] = base,
+            None => {
+                let (buffer, phase, bytes) = (live.buffer, live.first as u32, live.bytes(problem));
+                bases.streams.push(StreamBase { buffer, phase, base, bytes });
+            }
+        }
+    }
+    bases
+}
+
+/// Offsets within a capacity, or what is missing when the search has visited so many nodes.
 pub(super) fn fit(
     problem: &allocate::Problem,
+    nodes: u64,
     memory: &'static str,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<u64>, ScheduleError> {
-    let outcome = allocate::allocate(problem, &Limits { nodes: ADDRESS_NODES })
-        .map_err(|e| ScheduleError::Unsound(e.to_string()))?;
+    let outcome =
+        allocate::allocate(problem, &Limits { nodes }).map_err(|e| ScheduleError::Unsound(e.to_string()))?;
     let names_at = |time: i64| {
         let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
         live.map(|b| format!("`{}` ({} bytes)", name(b.id), b.size)).collect()

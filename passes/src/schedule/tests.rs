@@ -83,6 +83,8 @@ pub(crate) fn difference(
     }
     let (program, weights) = gather(module);
     GROWN.with(|grown| grown.set(grown.get() + n_grown(&program)));
+    let n_fronts = program.streams.iter().filter(|stream| stream.front.is_some()).count();
+    FRONTS.with(|fronts| fronts.set(fronts.get() + n_fronts));
     let errors = verify::verify(&program, target);
     if !errors.is_empty() {
         return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
@@ -96,6 +98,8 @@ pub(crate) fn difference(
 thread_local! {
     /// Streams that grow into others, of all programs of a test.
     static GROWN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// Streams that have fronts, likewise.
+    static FRONTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Pairs of streams of a program that share bytes in a phase.
@@ -188,4 +192,24 @@ fn small_memories_spill_and_still_compute_the_same() {
     hold("micro", &small("4KiB"), "single", 100..160);
     let grown = GROWN.with(std::cell::Cell::get);
     assert!(grown > 20, "tensors share bytes in {grown} phases only");
+}
+
+/// Tensors of more rows, of which some stay where the others do not.
+#[test]
+fn fronts_stay_and_still_compute_the_same() {
+    for activation in ["5KiB", "8KiB", "12KiB"] {
+        let overrides = [("memory.activation", activation), ("memory.weight", "12KiB")];
+        let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let target = Target::preset("micro", &overrides).expect("a preset");
+        for seed in 300..360 {
+            let mut module = network(seed, 32);
+            let func = module.function("main").expect("random networks have a @main");
+            let inputs = random_inputs(&module, func, seed);
+            let fault = difference(&mut module, &inputs, &target, "multi");
+            let fault = fault.filter(|fault| !fault.contains("do not fit the target"));
+            assert_eq!(fault, None, "seed {seed}");
+        }
+    }
+    let fronts = FRONTS.with(std::cell::Cell::get);
+    assert!(fronts > 20, "first rows of {fronts} tensors stay only");
 }

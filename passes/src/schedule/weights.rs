@@ -158,7 +158,9 @@ fn addresses(problem: &Problem<'_>, blocks: &[Block]) -> Result<Vec<u64>, Schedu
         fixed: None,
     });
     let to_place = allocate::Problem { buffers: buffers.collect(), capacity: problem.target.memory.weight };
-    fit(&to_place, "weight SRAM", |id| problem.graph.stages[blocks[id as usize].stages[0]].name.clone())
+    fit(&to_place, problem.address_nodes, "weight SRAM", |id| {
+        problem.graph.stages[blocks[id as usize].stages[0]].name.clone()
+    })
 }
 
 fn write_down(problem: &Problem<'_>, blocks: &[Block], bases: &[u64]) -> Weights {

@@ -1,0 +1,140 @@
+//! Fronts: the first rows of a tensor stay in SRAM from one phase to the next, the others go through DRAM.
+
+use strata_isa_spec::program::Front;
+use strata_isa_spec::verify::{Rule, verify};
+use strata_isa_spec::{Program, Target, asm, codec, interp};
+
+/// A 12x1x64 input is clamped; of the result, rows 0 to 4 stay in stream 1, the others are stored and loaded back by the
+/// phase that takes the maximum of each row and the next.
+const CLAMP_THEN_MAX: &str = "
+segment segment=0 kind=input bytes=768
+segment segment=1 kind=output bytes=704
+segment segment=2 kind=scratch bytes=768
+stream stream=0 elem=i8 rows=12 cols=1 chs=64 base=0 pitch_bytes=64 slots=1
+stream stream=1 elem=i8 rows=4 cols=1 chs=64 base={front} pitch_bytes=64 slots=4
+stream stream=2 elem=i8 rows=12 cols=1 chs=64 base=64 pitch_bytes=64 slots=1
+front front=1 rows=4
+stream stream=3 elem=i8 rows=12 cols=1 chs=64 base={ring} pitch_bytes=64 slots=2
+front front=1 rows=4
+stream stream=4 elem=i8 rows=11 cols=1 chs=64 base=128 pitch_bytes=64 slots=1
+phase phase=0
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+12,0+1,0+64] source=0
+    dma_in segment=0 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s2[0+12,0+1,0+64] source=1
+    load src=s0[0+12,0+1,0+64]
+    clamp min=-90 max=90
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+0,0+0,0+0] source=2
+    dma_out src=s2[{stored}+8,0+1,0+64] segment=2 offset={offset} row_pitch_bytes=64 pixel_pitch_bytes=64
+end_phase
+phase phase=1
+  partition partition=0 clusters=1
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s3[4+8,0+1,0+64] source=3
+    dma_in segment=2 offset=256 row_pitch_bytes=64 pixel_pitch_bytes=64
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s4[0+11,0+1,0+64] source=4
+    max_pool2d src=s3[0+12,0+1,0+64] window=(kernel_h:2 kernel_w:1 stride_h:1 stride_w:1 dilation_h:1 dilation_w:1 pad_top:0 pad_bottom:0 pad_left:0 pad_right:0)
+  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+0,0+0,0+0] source=5
+    dma_out src=s4[0+11,0+1,0+64] segment=1 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
+end_phase
+halt
+";
+
+/// The program with the front and the second phase's ring at these addresses, and rows from `stored` on in DRAM.
+fn program(front: u32, ring: u32, stored: u32) -> Program {
+    let text = CLAMP_THEN_MAX
+        .replace("{front}", &front.to_string())
+        .replace("{ring}", &ring.to_string())
+        .replace("{stored}", &stored.to_string())
+        .replace("{offset}", &(64 * stored).to_string());
+    asm::parse(&text).expect("the program assembles")
+}
+
+fn target() -> Target {
+    Target::preset("micro", &[("memory.activation".to_owned(), "448B".to_owned())]).expect("a preset")
+}
+
+fn rules(program: &Program) -> Vec<Rule> {
+    verify(program, &target()).into_iter().map(|e| e.rule).collect()
+}
+
+fn assert_computes(program: &Program) {
+    assert_eq!(verify(program, &target()), []);
+    let input: Vec<u8> = (0..768u32).map(|i| (i * 7 % 251) as u8).collect();
+    let outputs = interp::run(program, &target(), &[], std::slice::from_ref(&input)).expect("it is valid");
+    let clamped = |i: usize| (input[i] as i8).clamp(-90, 90);
+    let expected: Vec<u8> = (0..704).map(|i| clamped(i).max(clamped(i + 64)) as u8).collect();
+    assert_eq!(outputs[0], expected);
+}
+
+#[test]
+fn the_first_rows_stay_and_the_others_return() {
+    let program = program(192, 0, 4);
+    assert_computes(&program);
+    assert_eq!(codec::decode(&codec::encode(&program)).as_ref(), Ok(&program));
+    assert_eq!(asm::parse(&asm::disassemble(&program, &[])).as_ref(), Ok(&program));
+}
+
+#[test]
+fn the_ring_of_the_rest_may_take_the_space_of_rows_that_are_passed() {
+    // The ring's two slots are the front's first two: rows 4 and 5 wait for rows 0 and 1 to be passed.
+    assert_computes(&program(192, 192, 4));
+    // A front may have a front.
+    let mut program = program(192, 0, 4);
+    let mut first = program.streams[1];
+    (first.rows, first.slots, first.base) = (1, 1, 384);
+    program.streams.push(first);
+    let rest = &mut program.streams[1];
+    (rest.slots, rest.front) = (3, Some(Front { stream: 5, rows: 1 }));
+    assert_computes(&program);
+    // Slots at the front's last rows wait for those.
+    assert_computes(&self::program(192, 320, 4));
+}
+
+#[test]
+fn rows_that_neither_stay_nor_return_are_missed() {
+    // Rows 3 to 11 are stored, row 11 is not, and loaded.
+    assert_eq!(rules(&program(192, 0, 3)), [Rule::Unwritten]);
+    // Without a front, rows 0 to 4 are written by no one in the second phase.
+    let mut program = program(192, 0, 4);
+    program.streams[3].front = None;
+    assert_eq!(rules(&program), [Rule::Unwritten]);
+}
+
+#[test]
+fn a_front_is_the_first_rows_of_the_same_tensor() {
+    let with = |change: fn(&mut Program)| {
+        let mut program = program(192, 0, 4);
+        change(&mut program);
+        rules(&program)
+    };
+    assert_eq!(with(|p| p.streams[2].front = Some(Front { stream: 9, rows: 4 })), [Rule::Bounds]);
+    assert_eq!(with(|p| p.streams[2].front = Some(Front { stream: 1, rows: 3 })), [Rule::Shape]);
+    assert_eq!(with(|p| (p.streams[1].chs, p.streams[1].cols) = (32, 2)), [Rule::Shape; 2]);
+    assert_eq!(with(|p| p.streams[3].slots = 9), [Rule::Shape, Rule::Bounds]);
+    // As long as the tensor itself, or a ring of its own: a stream that would be its own front.
+    let loops = with(|p| {
+        p.streams[2].front = Some(Front { stream: 3, rows: 12 });
+        p.streams[3].front = Some(Front { stream: 2, rows: 12 });
+    });
+    assert!(loops.contains(&Rule::Shape), "{loops:?}");
+}
+
+#[test]
+fn a_front_is_named_through_one_stream_of_a_phase() {
+    let mut program = program(192, 0, 4);
+    // The maximum is taken of rows of the front itself, which nothing waits for.
+    let stage = &mut program.phases[0].stages[1];
+    stage.code.out.stream = 1;
+    stage.code.out.rows = 4;
+    assert!(rules(&program).contains(&Rule::Shape));
+}
+
+#[test]
+fn what_stays_is_not_overwritten_in_between() {
+    // The ring of the first phase stands in the front.
+    assert!(rules(&program(64, 0, 4)).contains(&Rule::Overlap));
+    // So does that of the last, which is not of the tensor's own rows.
+    let mut program = program(192, 0, 4);
+    program.streams[0].base = 192;
+    assert!(rules(&program).contains(&Rule::Overlap));
+}

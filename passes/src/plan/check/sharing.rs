@@ -1,0 +1,174 @@
+//! Bytes that tensors share, and rows that stay: growths, tensors in place of others, fronts.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use strata_isa_spec::View;
+
+use super::{Judge, PlanFault};
+use crate::plan::rings::Watch;
+use crate::plan::{BufferId, BufferRole, FrontRows, Residency, StageId};
+
+impl Judge<'_> {
+    /// Bytes that tensors share in a phase which are written in place of others. What is wrong with a pair is said in the phase
+    /// in which the one is first written.
+    pub(super) fn in_place_bytes(&self, phase: usize, faults: &mut Vec<PlanFault>) -> u64 {
+        let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
+        let mut shared = 0;
+        let mut hosts: BTreeSet<BufferId> = BTreeSet::new();
+        for (id, buffer) in &self.graph.buffers {
+            let residency = self.plan.residency[id.as_u32() as usize];
+            let Some(host) = residency.in_place_of else { continue };
+            if !self.graph.buffers.is_valid(host) {
+                continue;
+            }
+            if self.is_whole(id, phase) && self.is_whole(host, phase) {
+                shared += u64::from(buffer.rows) * align(buffer.row_bytes());
+            }
+            let is_alone = hosts.insert(host) && residency.grows_into.is_none();
+            let birth = self.uses(id).writers.iter().map(|(stage, _)| self.phase_of[stage]).min();
+            if birth == Some(phase) && !(is_alone && self.overwrites(id, host, phase)) {
+                let problem = "it does not overwrite, element by element, what is read there last".to_owned();
+                faults.push(self.no_growth(phase, id.as_u32(), host.as_u32(), problem));
+            }
+        }
+        shared
+    }
+
+    /// Whether a buffer that is first written in phase `birth` overwrites, element by element, what is read of another last.
+    fn overwrites(&self, id: BufferId, host: BufferId, birth: usize) -> bool {
+        let (own, other) = (self.uses(id), self.uses(host));
+        let shape = |id: BufferId| {
+            let buffer = &self.graph.buffers[id];
+            (buffer.rows, buffer.cols, buffer.chs, buffer.elem.size_bytes())
+        };
+        let are_whole = birth > 0
+            && self.is_whole(id, birth)
+            && self.is_whole(host, birth)
+            && self.is_whole(host, birth - 1);
+        let is_writer = |stage: &StageId| own.writers.iter().any(|(writer, _)| writer == stage);
+        // Whoever else has to do with the host has done it before, and who writes reads there only what it overwrites.
+        let mut others = other.writers.iter().chain(&other.readers).filter(|(stage, _)| !is_writer(stage));
+        let are_done = others.all(|(stage, _)| self.phase_of[stage] < birth);
+        let reads_in_place = |(writer, _): &(StageId, View)| {
+            let code = &self.graph.stages[*writer].code;
+            let in_place = code.in_place_reads();
+            let reads = code.reads();
+            (0..reads.len()).all(|n| reads[n].stream != host.as_u32() || in_place.contains(&n))
+        };
+        shape(id) == shape(host) && are_whole && are_done && own.writers.iter().all(reads_in_place)
+    }
+
+    /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the stated gap.
+    pub(super) fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(Watch, u64, u64)> {
+        let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
+        let phases = |uses: &[(StageId, View)]| -> Vec<usize> {
+            uses.iter().map(|(stage, _)| self.phase_of[stage]).collect()
+        };
+        let mut growths: Vec<(Watch, u64, u64)> = Vec::new();
+        for (id, buffer) in &self.graph.buffers {
+            let residency = self.plan.residency[id.as_u32() as usize];
+            let Some(into) = residency.grows_into else { continue };
+            let Some(dying) = self.graph.buffers.get(into.buffer) else { continue };
+            let (own, other) = (self.uses(id), self.uses(into.buffer));
+            if phases(&own.writers).into_iter().min() != Some(phase) {
+                continue;
+            }
+            let other_until = self.plan.residency[into.buffer.as_u32() as usize].kept_until;
+            let is_born_before = (phases(&other.writers).into_iter().chain(
+                matches!(dying.role, BufferRole::Input(_))
+                    .then(|| phases(&other.readers))
+                    .into_iter()
+                    .flatten(),
+            ))
+            .min()
+            .is_some_and(|first| first < phase);
+            let dies_here = phases(&other.readers).into_iter().all(|reader| reader <= phase)
+                && phases(&other.writers).into_iter().all(|writer| writer < phase)
+                && other_until == Some(phase as u32);
+            let is_kept = residency.kept_until.is_some_and(|until| until as usize > phase);
+            let is_alone = growths.iter().all(|(watch, ..)| watch.dying != into.buffer.as_u32());
+            if !(is_born_before && dies_here && is_kept && is_alone) {
+                let problem = "it is not whole here for the last time".to_owned();
+                faults.push(self.no_growth(phase, id.as_u32(), into.buffer.as_u32(), problem));
+                continue;
+            }
+            let (dying_pitch, growing_pitch) = (align(dying.row_bytes()), align(buffer.row_bytes()));
+            let (before, after) =
+                (u64::from(dying.rows) * dying_pitch, u64::from(buffer.rows) * growing_pitch);
+            let together = (before + into.gap_bytes).max(after);
+            let watch =
+                Watch { dying: into.buffer.as_u32(), dying_pitch, growing: id.as_u32(), growing_pitch };
+            growths.push((watch, (before + after).saturating_sub(together), into.gap_bytes));
+        }
+        growths
+    }
+
+    pub(super) fn no_growth(&self, phase: usize, growing: u32, dying: u32, problem: String) -> PlanFault {
+        let name = |id: u32| self.graph.buffers[BufferId::from_u32(id)].name.clone();
+        PlanFault::Growth { phase, growing: name(growing), dying: name(dying), problem }
+    }
+
+    /// Whether the first rows that are to stay are of a tensor that shares its bytes with no other, and, if several sets of them
+    /// are, those that stay longer come first.
+    pub(super) fn fronts(&mut self) {
+        let mut faults = Vec::new();
+        for (at, front) in self.plan.fronts.iter().enumerate() {
+            let (rows, until) = (front.rows, front.until);
+            let Some(buffer) = self.graph.buffers.get(front.buffer) else { continue };
+            let mut fault = |problem: &'static str| {
+                faults.push(PlanFault::Front { buffer: buffer.name.clone(), rows, until, problem });
+            };
+            if self.uses(front.buffer).writers.is_empty() {
+                fault("no stage writes the tensor");
+            }
+            if rows == 0 || rows >= buffer.rows {
+                fault("they are none or all");
+            }
+            if self.first_use(front.buffer).is_none_or(|first| until as usize <= first) {
+                fault("they stay for no phase but the first");
+            }
+            let mut others = self.plan.fronts[at + 1..].iter().filter(|other| other.buffer == front.buffer);
+            let nests = |other: &FrontRows| match other.rows.cmp(&rows) {
+                Ordering::Less => other.until >= until,
+                Ordering::Equal => false,
+                Ordering::Greater => other.until <= until,
+            };
+            if !others.all(nests) {
+                fault("those that stay longer do not come first");
+            }
+            let own = self.plan.residency[front.buffer.as_u32() as usize];
+            let shares = |residency: &Residency| {
+                let into = residency.grows_into.map(|into| into.buffer);
+                into == Some(front.buffer) || residency.in_place_of == Some(front.buffer)
+            };
+            if own.grows_into.is_some() || own.in_place_of.is_some() || self.plan.residency.iter().any(shares)
+            {
+                fault("the tensor shares its bytes with another");
+            }
+        }
+        self.faults.extend(faults);
+    }
+
+    /// How many first rows of a buffer stay in SRAM during a phase.
+    pub(super) fn staying(&self, buffer: BufferId, phase: usize) -> u32 {
+        let is_made = self.first_use(buffer).is_some_and(|first| first <= phase);
+        let fronts =
+            self.plan.fronts.iter().filter(|f| is_made && f.buffer == buffer && phase <= f.until as usize);
+        fronts.map(|front| front.rows).max().unwrap_or(0)
+    }
+
+    /// What is stored of a part of a buffer that later phases read where the buffer is not whole: the rows that do not stay for
+    /// all of them.
+    pub(super) fn stored(&self, buffer: BufferId, phase: usize, part: View) -> Option<View> {
+        let readers = self.uses(buffer).readers.iter().map(|(stage, _)| self.phase_of[stage]);
+        let loading = readers.filter(|&reader| reader > phase && !self.is_whole(buffer, reader));
+        below(part, loading.map(|reader| self.staying(buffer, reader)).min()?)
+    }
+}
+
+/// What a box has of the rows that follow the first so many, if anything.
+pub(super) fn below(part: View, rows: u32) -> Option<View> {
+    let (row0, end) = (part.row0.max(rows), part.row0 + part.rows);
+    (row0 < end).then(|| View { row0, rows: end - row0, ..part })
+}
