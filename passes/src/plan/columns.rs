@@ -143,6 +143,11 @@ impl Growth {
     pub fn uses(&self, buffer: BufferId) -> bool {
         self.growing == buffer || self.into.buffer == buffer
     }
+
+    /// Whether it joins the same two buffers as another.
+    pub fn joins_the_same(&self, other: &Self) -> bool {
+        (self.growing, self.into.buffer) == (other.growing, other.into.buffer)
+    }
 }
 
 impl Variant {

@@ -7,7 +7,7 @@ use strata_isa_spec::Target;
 
 use super::bound::{Bounds, bounds};
 use super::check::{PlanFault, check};
-use super::choose::{Choice, ChosenPhase, Forbidden, Place, Places, SearchLimits, Stuck, choose, replay};
+use super::choose::{Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, replay};
 use super::columns::{Column, Context, How};
 use super::cost::{Weights, on_chip_energy};
 use super::egraph::{self, Offer};
@@ -188,9 +188,9 @@ impl<'a> Planner<'a> {
             let made = Context::new(&realised.graph, target)?;
             let weights = Weights::of(options.objective, target, (0.0, 0.0));
             let replayed = match phases(&made, &realised, &self.offered, &choice) {
-                Ok((phases, places)) => {
+                Ok((phases, chosen)) => {
                     let choice =
-                        replay(&made, &phases, &places, weights, capacity, options.limits(), choice.proven);
+                        replay(&made, &phases, &chosen, weights, capacity, options.limits(), choice.proven);
                     choice.map(|choice| (phases, choice))
                 }
                 Err(at) => Err(at),
@@ -359,35 +359,34 @@ fn realised(offered: &Offered<'_>, choice: &Choice) -> Realised {
     realise(graph, &chosen)
 }
 
-/// The phases of a choice as columns of the graph that was made of it, and the places of tensors in each; the first phase
-/// that does not fit if there is one.
-fn phases(
+/// The phases of a choice as columns of the graph that was made of it, and the phase of the choice that each is of; the first
+/// phase that does not fit if there is one.
+fn phases<'c>(
     context: &Context<'_>,
     realised: &Realised,
     offered: &Offered<'_>,
-    choice: &Choice,
-) -> Result<(Vec<Column>, Vec<Places>), usize> {
+    choice: &'c Choice,
+) -> Result<(Vec<Column>, Vec<&'c ChosenPhase>), usize> {
     let mut phase_of = vec![0; context.graph.stages.len()];
     for (phase, stages) in realised.phases.iter().enumerate() {
         for stage in stages {
             phase_of[stage.as_u32() as usize] = phase;
         }
     }
-    let places: Vec<Places> =
-        realised.chosen.iter().map(|&chosen| choice.phases[chosen].places.clone()).collect();
+    let chosen_of: Vec<&ChosenPhase> = realised.chosen.iter().map(|&chosen| &choice.phases[chosen]).collect();
     let is_loaded = |buffer: BufferId, reader: StageId| {
-        let places = &places[phase_of[reader.as_u32() as usize]];
+        let places = &chosen_of[phase_of[reader.as_u32() as usize]].places;
         places.iter().all(|&(other, place)| other != buffer || place == Place::Dram)
     };
     let mut made = Vec::with_capacity(realised.phases.len());
     for (phase, stages) in realised.phases.iter().enumerate() {
-        let chosen = &choice.phases[realised.chosen[phase]];
+        let chosen = chosen_of[phase];
         let variant = &offered.chosen(chosen.column).variants[chosen.variant];
         let how = How { division: &variant.division, slack: variant.slack };
         let previous = phase.checked_sub(1).map_or(&[][..], |before| &realised.phases[before]);
         made.push(Column::chosen(context, stages, previous, how, &is_loaded).ok_or(phase)?);
     }
-    Ok((made, places))
+    Ok((made, chosen_of))
 }
 
 /// Ways to run columns that are out of the offer when a chosen phase does not fit: the phase's own; if it has no strips but others

@@ -1,14 +1,15 @@
 //! Addresses of streams of which some grow into others.
 //!
 //! Streams that grow into one another stand at fixed distances: they are a *block*, which takes from phase to phase the bytes
-//! of those of its streams that live then. Blocks that move go to the ends of activation SRAM, by turns and as near to the end
-//! as earlier ones let them, and the allocator places everything else around them; streams that only stand in place of each
-//! other move nothing, and are as one stream to it. First rows that stay long stand at the top, before anything else. Ends are tried in a fixed order; where no choice of ends leaves room for
-//! the rest, there are no addresses. What may grow need not: where a phase has room without it, a stream is its own, and only
-//! if that leaves no addresses is more of them bound together.
+//! of those of its streams that live then; streams that only stand in place of each other move nothing, and are as one stream.
+//! Blocks that move and all other streams are [packed](super::packing) alike. Where that finds no room, blocks that move go to the
+//! ends of activation SRAM, by turns and as near to the end as earlier ones let them, and the allocator places everything else
+//! around them; first rows that stay long stand at the top, before anything else. Ends are tried in a fixed order; where no choice of ends leaves room for the rest, there are no addresses. What may
+//! grow need not: where a phase has room without it, a stream may be its own, and both ways are tried.
 
 use std::collections::BTreeMap;
 
+use super::packing::pack;
 use super::streams::{Live, Numbers, fit};
 use super::{Problem, ScheduleError};
 use crate::allocate;
@@ -51,11 +52,15 @@ struct Block {
 
 /// The bytes that a block takes during some phases.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
-    lower: usize,
-    upper: usize,
-    from: i64,
-    to: i64,
+pub(super) struct Extent {
+    /// The first phase.
+    pub(super) lower: usize,
+    /// One past the last phase.
+    pub(super) upper: usize,
+    /// The first byte, counted from where the block's first stream begins.
+    pub(super) from: i64,
+    /// One past the last byte.
+    pub(super) to: i64,
 }
 
 impl Block {
@@ -96,23 +101,43 @@ pub(super) fn offsets(
 ) -> Result<Vec<u64>, ScheduleError> {
     let loads: Vec<u64> =
         (0..problem.phases.len()).map(|phase| load(problem, lives, behind, phase)).collect();
-    let mut tried: Vec<Vec<Option<Behind>>> = Vec::new();
-    let mut failure = None;
+    let mut ways: Vec<Vec<Option<Behind>>> = Vec::new();
     for percent in FULL_PERCENTS {
         let is_full = |phase: usize| loads[phase] * 100 > problem.activation_bytes() * percent;
         let bound =
             |(live, behind): (&Live, &Option<Behind>)| behind.filter(|b| b.in_place || is_full(live.first));
         let bound: Vec<Option<Behind>> = lives.iter().zip(behind).map(bound).collect();
-        if tried.contains(&bound) {
-            continue;
+        if !ways.contains(&bound) {
+            ways.push(bound);
         }
-        match offsets_of(problem, lives, &bound) {
+    }
+    // The more is bound together, the less there is to place.
+    if let Some(offsets) = ways.iter().rev().find_map(|bound| packed(problem, lives, bound)) {
+        return Ok(offsets);
+    }
+    let mut failure = None;
+    for bound in &ways {
+        match offsets_of(problem, lives, bound) {
             Ok(offsets) => return Ok(offsets),
             Err(error) => failure = Some(error),
         }
-        tried.push(bound);
     }
     Err(failure.expect("the loop above ran"))
+}
+
+/// The offset of each stream, if what is behind another stands there, by packing.
+fn packed(problem: &Problem<'_>, lives: &[Live], behind: &[Option<Behind>]) -> Option<Vec<u64>> {
+    let blocks = blocks(behind);
+    let extents: Vec<Vec<Extent>> = blocks.iter().map(|block| block.extents(problem, lives)).collect();
+    if extents.iter().all(|extents| extents.len() == 1) {
+        // Nothing moves: the allocator does that better.
+        return None;
+    }
+    let alignment = u64::from(problem.target.memory.alignment.max(1));
+    let capacity = problem.activation_bytes() / alignment * alignment;
+    let bases = pack(&extents, problem.phases.len(), capacity as i64)?;
+    let bases = bases.into_iter().enumerate().collect();
+    place_all(problem, lives, &blocks, &bases, problem.address_nodes).ok()
 }
 
 /// Bytes that the streams of a phase take if none grows into another.
@@ -129,8 +154,30 @@ fn offsets_of(
     lives: &[Live],
     behind: &[Option<Behind>],
 ) -> Result<Vec<u64>, ScheduleError> {
-    let mut block_of: Vec<usize> = Vec::with_capacity(lives.len());
-    let mut at_of: Vec<i64> = Vec::with_capacity(lives.len());
+    let blocks = blocks(behind);
+    let moves = |block: &Block| block.extents(problem, lives).len() > 1;
+    let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| moves(&blocks[b])).collect();
+    let is_front = |block: &Block| block.streams.iter().all(|&(stream, _)| lives[stream].is_front.is_some());
+    let mut fronts: Vec<usize> = (0..blocks.len()).filter(|&b| is_front(&blocks[b])).collect();
+    fronts.sort_by_key(|&block| std::cmp::Reverse(lives[blocks[block].streams[0].0].last));
+    // Each choice of ends has its share, so that many cost no more than one.
+    let nodes = problem.address_nodes >> (2 * rigid.len().min(MOST_CHOICES));
+    let mut failure = None;
+    for ends in 0..1_u32 << rigid.len().min(MOST_CHOICES) {
+        let Some(bases) = place_blocks(problem, lives, &blocks, (&fronts, &rigid), ends) else { continue };
+        match place_all(problem, lives, &blocks, &bases, nodes) {
+            Ok(offsets) => return Ok(offsets),
+            Err(error) => failure = Some(error),
+        }
+    }
+    // No choice of ends was possible at all: the allocator says what is missing if every stream stood alone.
+    failure.map_or_else(|| place_all(problem, lives, &alone(lives), &BTreeMap::new(), nodes), Err)
+}
+
+/// Streams that are behind one another, as blocks.
+fn blocks(behind: &[Option<Behind>]) -> Vec<Block> {
+    let mut block_of: Vec<usize> = Vec::with_capacity(behind.len());
+    let mut at_of: Vec<i64> = Vec::with_capacity(behind.len());
     let mut blocks: Vec<Block> = Vec::new();
     for (stream, behind) in behind.iter().enumerate() {
         let (block, at) = match behind {
@@ -144,21 +191,7 @@ fn offsets_of(
         block_of.push(block);
         at_of.push(at);
     }
-    let moves = |block: &Block| block.extents(problem, lives).len() > 1;
-    let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| moves(&blocks[b])).collect();
-    let is_front = |block: &Block| block.streams.iter().all(|&(stream, _)| lives[stream].is_front.is_some());
-    let mut fronts: Vec<usize> = (0..blocks.len()).filter(|&b| is_front(&blocks[b])).collect();
-    fronts.sort_by_key(|&block| std::cmp::Reverse(lives[blocks[block].streams[0].0].last));
-    let mut failure = None;
-    for ends in 0..1_u32 << rigid.len().min(MOST_CHOICES) {
-        let Some(bases) = place_blocks(problem, lives, &blocks, (&fronts, &rigid), ends) else { continue };
-        match place_all(problem, lives, &blocks, &bases) {
-            Ok(offsets) => return Ok(offsets),
-            Err(error) => failure = Some(error),
-        }
-    }
-    // No choice of ends was possible at all: the allocator says what is missing if every stream stood alone.
-    failure.map_or_else(|| place_all(problem, lives, &alone(lives), &BTreeMap::new()), Err)
+    blocks
 }
 
 /// Blocks whose ends are tried both ways, at most.
@@ -211,12 +244,13 @@ fn place_blocks(
     Some(bases)
 }
 
-/// Offsets of all streams around the blocks that have places.
+/// Offsets of all streams around the blocks that have places, for so many nodes of search.
 fn place_all(
     problem: &Problem<'_>,
     lives: &[Live],
     blocks: &[Block],
     bases: &BTreeMap<usize, i64>,
+    nodes: u64,
 ) -> Result<Vec<u64>, ScheduleError> {
     let alignment = u64::from(problem.target.memory.alignment.max(1));
     let mut buffers: Vec<allocate::Buffer> = Vec::new();
@@ -241,7 +275,7 @@ fn place_all(
     }
     let to_place = allocate::Problem { buffers, capacity: problem.activation_bytes() };
     let name = |id: u32| problem.graph.buffers[lives[oldest[id as usize]].buffer].name.clone();
-    let placed = fit(&to_place, problem.address_nodes, "activation SRAM", name)?;
+    let placed = fit(&to_place, nodes, "activation SRAM", name)?;
     let mut offsets = vec![0; lives.len()];
     let free = free.into_iter().map(|(block, buffer, from)| (block, placed[buffer] as i64 - from));
     for (block, base) in bases.iter().map(|(&block, &base)| (block, base)).chain(free) {

@@ -3,6 +3,7 @@
 //! | module | what it decides |
 //! |---|---|
 //! | `blocks` | addresses of resident tensors of which some take the space of others |
+//! | `packing` | the same, where choosing between the ends of memory is not enough |
 //! | `streams` | rings and resident tensors of every phase, their DMA stages, and their addresses |
 //! | `weights` | where each stage's tables stand in weight SRAM, when they are loaded, what is prefetched |
 //! | `check` | an independent count of what the result moves and holds |
@@ -13,6 +14,7 @@
 
 mod blocks;
 mod check;
+mod packing;
 mod streams;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -241,14 +241,17 @@ impl Search<'_> {
         last
     }
 
-    /// The way to place the tensors of a phase that puts each where `place` says, and how many transfers it makes.
+    /// The way to place the tensors of a phase that puts each where `place` says, with those grown into others that did in
+    /// `made` and still may; and how many transfers it makes.
     pub(super) fn placed(
         &self,
         variant: &Variant,
         slots: &[Slot<'_>],
         place: impl Fn(BufferId) -> Place,
+        made: &[Growth],
     ) -> (Placing, u32) {
-        let growths = self.growths(variant, slots);
+        let mut growths = self.possible_growths(variant, slots);
+        growths.retain(|may| made.iter().any(|growth| growth.joins_the_same(may)));
         let mut ways = vec![Way::of(variant, &growths)];
         for (parent, slot) in slots.iter().enumerate() {
             let way = ways[parent].then(slot, place(slot.buffer), &growths);
@@ -261,7 +264,22 @@ impl Search<'_> {
     /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
     /// the last time, the other is written here first and used later.
     pub(super) fn growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
-        if !self.limits.growths || variant.growths.is_empty() {
+        let mut possible = self.possible_growths(variant, slots);
+        possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
+        let mut growths: Vec<Growth> = Vec::new();
+        for growth in possible {
+            let is_taken =
+                |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
+            if growths.len() < u64::BITS as usize && !growths.iter().any(is_taken) {
+                growths.push(growth);
+            }
+        }
+        growths
+    }
+
+    /// All growths that a phase of a variant may make, whether or not they can be made together.
+    fn possible_growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
+        if !self.limits.growths {
             return Vec::new();
         }
         // The boundary's slots come first, in its order.
@@ -274,17 +292,7 @@ impl Search<'_> {
             let growth = Growth { growing: growing.buffer, into, saved_bytes: may.saved_bytes };
             (dies && is_born).then_some(growth)
         });
-        let mut possible: Vec<Growth> = possible.collect();
-        possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
-        let mut growths: Vec<Growth> = Vec::new();
-        for growth in possible {
-            let is_taken =
-                |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
-            if growths.len() < u64::BITS as usize && !growths.iter().any(is_taken) {
-                growths.push(growth);
-            }
-        }
-        growths
+        possible.collect()
     }
 
     /// The tensors that have a place during a phase of this column, after which the stages of `done` have run.

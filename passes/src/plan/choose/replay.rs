@@ -3,21 +3,21 @@
 //! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every phase is costed
 //! for itself, by the same rules and in the same order, with the tensors where the choice put them.
 
-use super::{Label, Place, Places, Search, SearchLimits, place_of};
+use super::{ChosenPhase, Label, Place, Places, Search, SearchLimits, place_of};
 use crate::plan::BufferId;
 use crate::plan::columns::{Column, Context};
 use crate::plan::cost::Weights;
 use crate::plan::graph::StageSet;
 
-/// What the phases of a choice cost, one column of one variant each, with the tensors in given places; what has none is
-/// streamed.
+/// What the phases of a choice cost, one column of one variant each, with the tensors where `chosen` puts them in each phase,
+/// and grown into the same others; what has no place is streamed.
 ///
 /// # Errors
 /// The first phase that does not fit.
 pub fn replay(
     context: &Context<'_>,
     phases: &[Column],
-    places: &[Places],
+    chosen: &[&ChosenPhase],
     weights: Weights,
     capacity: u64,
     limits: SearchLimits,
@@ -32,8 +32,8 @@ pub fn replay(
         done.extend(&column.set);
         let variant = &column.variants[0];
         let slots = search.slots(column, variant, &before, &done);
-        let place = |buffer: BufferId| place_of(&places[at], buffer).unwrap_or(Place::Dram);
-        let (way, dma_stages) = search.placed(variant, &slots, place);
+        let place = |buffer: BufferId| place_of(&chosen[at].places, buffer).unwrap_or(Place::Dram);
+        let (way, dma_stages) = search.placed(variant, &slots, place, &chosen[at].growths);
         let stages = column.stages.len() as u32 + dma_stages;
         if way.sram_bytes > capacity || stages > context.target.limits.stages {
             return Err(at);
