@@ -258,21 +258,22 @@ impl<'a> Search<'a> {
         let mut ways = std::mem::take(&mut self.ways);
         let last = self.ways(variant, &slots, &growths, &mut ways);
         let mut found = Vec::new();
+        let mut made: Vec<Label> = Vec::with_capacity(labels.len());
         for way in last {
             let way = &ways[way];
             let stages = column.stages.len() as u32 + way.dma_stages;
             if way.grown_bytes() > self.capacity || stages > self.context.target.limits.stages {
                 continue;
             }
-            let labels = labels.iter().map(|&previous| self.run(previous, (at, column, which), way.moved));
-            let labels: Vec<Label> = labels.collect();
-            if full.is_some_and(|full| labels.iter().all(|label| full.keeps_none(label.score))) {
+            made.clear();
+            made.extend(labels.iter().map(|&previous| self.run(previous, (at, column, which), way.moved)));
+            if full.is_some_and(|full| made.iter().all(|label| full.keeps_none(label.score))) {
                 self.proven = false;
                 continue;
             }
             let placing = way.written(&ways, &slots, &growths);
             let after = self.places_after(&placing.places, &slots);
-            found.push(Found { after, placing, labels });
+            found.push(Found { after, placing, labels: made.clone() });
         }
         self.ways = ways;
         self.work += found.iter().map(|found| found.labels.len()).sum::<usize>();

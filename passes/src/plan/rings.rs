@@ -20,6 +20,7 @@
 mod steady;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,7 @@ impl Port {
 pub struct Actor {
     n_rows: u32,
     rows_per_step: u32,
-    ports: Vec<Port>,
+    ports: Arc<[Port]>,
     out: Option<View>,
 }
 
@@ -106,14 +107,19 @@ impl Actor {
 
     /// A transfer of rows from DRAM into a view.
     pub fn dma_in(view: View) -> Self {
-        Self { n_rows: view.rows, rows_per_step: 1, ports: Vec::new(), out: Some(view) }
+        Self { n_rows: view.rows, rows_per_step: 1, ports: Arc::new([]), out: Some(view) }
     }
 
     /// A transfer of the rows of a view to DRAM.
     pub fn dma_out(view: View) -> Self {
         let first = (0..view.rows).map(|row| view.row0 + row).chain([u32::MAX]).collect();
         let end = (0..view.rows).map(|row| view.row0 + row + 1).collect();
-        Self { n_rows: view.rows, rows_per_step: 1, ports: vec![Port::new(view, first, end)], out: None }
+        Self {
+            n_rows: view.rows,
+            rows_per_step: 1,
+            ports: Arc::new([Port::new(view, first, end)]),
+            out: None,
+        }
     }
 
     /// Steps in all.
@@ -202,7 +208,7 @@ pub fn ring_slots_watching(
 }
 
 /// The actors, and which of their ports, that read a stream.
-fn readers_of(actors: &[Actor], stream: u32) -> Vec<(usize, usize)> {
+fn readers_of(actors: &[Actor], stream: u32) -> Rc<[(usize, usize)]> {
     let reads = actors.iter().enumerate().flat_map(|(reader, actor)| {
         let ports = actor.ports.iter().enumerate();
         ports.filter(move |(_, p)| p.view.stream == stream).map(move |(port, _)| (reader, port))
@@ -220,7 +226,7 @@ pub fn size_rings(codes: &[StageCode], slack: Slack) -> BTreeMap<u32, u32> {
 struct Watching {
     watch: Watch,
     /// Who reads the dying stream.
-    readers: Vec<(usize, usize)>,
+    readers: Rc<[(usize, usize)]>,
     /// Bytes by which the growing stream must begin before it.
     gap: u64,
 }
@@ -277,6 +283,10 @@ struct Simulation<'a> {
     slots: BTreeMap<u32, u32>,
     peak: Vec<u32>,
     watches: Vec<Watching>,
+    /// For each actor, the watches on the stream that it writes.
+    watches_of: Vec<Vec<usize>>,
+    /// The actors, and which of their ports, that read a dying stream, in order.
+    watched: Vec<(usize, usize)>,
     /// Whether repetitions may be skipped.
     skips: bool,
     /// Steps that were simulated, those skipped not counted.
@@ -330,6 +340,8 @@ impl<'a> Simulation<'a> {
             slots: BTreeMap::new(),
             peak: vec![0; actors.len()],
             watches: Vec::new(),
+            watches_of: Vec::new(),
+            watched: Vec::new(),
             skips: true,
             #[cfg(test)]
             taken: 0,
@@ -338,26 +350,37 @@ impl<'a> Simulation<'a> {
 
     /// A simulation that looks at the gaps of these watches.
     fn watching(actors: &'a [Actor], slack: Slack, watches: &[Watch]) -> Self {
-        let watches = (watches.iter())
-            .map(|&watch| Watching { watch, readers: readers_of(actors, watch.dying), gap: 0 })
-            .collect();
-        Self { watches, ..Self::new(actors, slack) }
+        let mut readers: BTreeMap<u32, Rc<[(usize, usize)]>> = BTreeMap::new();
+        let watching = |&watch: &Watch| {
+            let of_dying = readers.entry(watch.dying);
+            let readers = Rc::clone(of_dying.or_insert_with(|| readers_of(actors, watch.dying)));
+            Watching { watch, readers, gap: 0 }
+        };
+        let watches: Vec<Watching> = watches.iter().map(watching).collect();
+        let on = |stream: u32| {
+            let numbered = watches.iter().enumerate();
+            numbered.filter(move |(_, w)| w.watch.growing == stream).map(|(at, _)| at).collect()
+        };
+        let watches_of = actors.iter().map(|a| a.out.map_or_else(Vec::new, |out| on(out.stream))).collect();
+        let mut watched: Vec<(usize, usize)> =
+            readers.values().flat_map(|readers| readers.iter()).copied().collect();
+        watched.sort_unstable();
+        Self { watches, watches_of, watched, ..Self::new(actors, slack) }
     }
 
     fn run(&mut self) {
         // What nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
         let sinks: Vec<usize> = (0..self.actors.len()).filter(|&a| self.readers(a).is_empty()).collect();
         let mut anchor = Anchor::new(self);
+        // Only this loop takes a sink's steps.
+        let mut progress: Vec<u64> = sinks.iter().map(|&sink| self.progress(sink)).collect();
         loop {
-            let lag = |&a: &usize| {
-                let (done, all) = (u64::from(self.steps[a]), u64::from(self.actors[a].n_steps().max(1)));
-                (done * (1 << 32) / all, a)
-            };
-            let open = sinks.iter().copied().filter(|&a| self.steps[a] < self.actors[a].n_steps());
-            let Some(next) = open.min_by_key(lag) else { break };
-            self.step(next);
-            if self.skips && Some(&next) == sinks.first() {
-                anchor.turn(self, &sinks);
+            let least = progress.iter().enumerate().min_by_key(|&(_, progress)| *progress);
+            let Some((at, _)) = least.filter(|&(_, progress)| *progress < u64::MAX) else { break };
+            self.step(sinks[at]);
+            progress[at] = self.progress(sinks[at]);
+            if self.skips && at == 0 && anchor.turn(self, &sinks) {
+                progress = sinks.iter().map(|&sink| self.progress(sink)).collect();
             }
         }
         // Rows that no sink asked for, such as those that a stride skips.
@@ -372,6 +395,12 @@ impl<'a> Simulation<'a> {
                 *slots = (*slots).max(peak);
             }
         }
+    }
+
+    /// Which share of its steps an actor has taken, in 2^32nds; the most there is if it has taken all.
+    fn progress(&self, actor: usize) -> u64 {
+        let (taken, all) = (u64::from(self.steps[actor]), u64::from(self.actors[actor].n_steps()));
+        if taken < all { (taken << 32) / all } else { u64::MAX }
     }
 
     /// What an actor reads of others' rows.
@@ -416,7 +445,8 @@ impl<'a> Simulation<'a> {
                 .min()
                 .unwrap_or(begin);
             self.peak[actor] = self.peak[actor].max(end - oldest.min(begin));
-            for watching in self.watches.iter_mut().filter(|w| w.watch.growing == out.stream) {
+            for &at in self.watches_of.get(actor).into_iter().flatten() {
+                let watching = &mut self.watches[at];
                 // The actor's own step counts as not taken: it still reads while it writes. Where stages overlap, so does
                 // the last step of every reader, which then is still under way.
                 let under_way = |reader: usize| u32::from(self.slack == Slack::Overlap && reader != actor);

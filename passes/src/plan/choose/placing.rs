@@ -131,6 +131,28 @@ impl Way {
     }
 }
 
+/// Of the ways from `from` on, leaves the best `beam`, those that move least first, and among them the one that binds the least
+/// SRAM for later phases: it is what still fits when nothing else does.
+fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize) {
+    // The number makes an order of equals, and ways are large: it is the keys that are sorted.
+    let key = |(at, way): (usize, &Way)| (way.moved.bytes(), way.sram_bytes, at);
+    let mut keys: Vec<(u64, u64, usize)> = ways[from..].iter().enumerate().map(key).collect();
+    let lightest = keys.iter().copied().min_by_key(|&(moved, sram, at)| {
+        let way = &ways[from + at];
+        (way.bound_bytes, sram, moved, at)
+    });
+    keys.select_nth_unstable(beam - 1);
+    keys.truncate(beam);
+    keys.sort_unstable();
+    if let (Some(lightest), Some(last)) = (lightest, keys.last_mut()) {
+        // If it is none of the best, the worst of them goes.
+        *last = lightest.max(*last);
+    }
+    let best: Vec<Way> = keys.iter().map(|&(_, _, at)| ways[from + at]).collect();
+    ways.truncate(from);
+    ways.extend(best);
+}
+
 /// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot<'a> {
@@ -225,16 +247,9 @@ impl Search<'_> {
                 }
             }
             self.work += ways.len() - last.end;
-            let next = &mut ways[last.end..];
-            if next.len() > beam {
+            if ways.len() - last.end > beam {
                 self.proven = false;
-                // What binds the least SRAM for later phases stays: it is what still fits when nothing else does.
-                next.sort_by_key(|way| (way.moved.bytes(), way.sram_bytes));
-                let lightest = (0..next.len()).min_by_key(|&at| (next[at].bound_bytes, next[at].sram_bytes));
-                if let Some(at) = lightest.filter(|&at| at >= beam) {
-                    next.swap(at, beam - 1);
-                }
-                ways.truncate(last.end + beam);
+                keep_best(ways, last.end, beam);
             }
             last = last.end..ways.len();
         }

@@ -80,25 +80,27 @@ impl Anchor {
         Self { steps: simulation.steps.clone(), turns: 0, most_turns: 1, done: false }
     }
 
-    /// After a turn of the first sink: skips what can be skipped.
-    pub(super) fn turn(&mut self, simulation: &mut Simulation<'_>, sinks: &[usize]) {
+    /// After a turn of the first sink: skips what can be skipped; whether it did.
+    pub(super) fn turn(&mut self, simulation: &mut Simulation<'_>, sinks: &[usize]) -> bool {
         if self.done {
-            return;
+            return false;
         }
         self.turns += 1;
         if !self.turns.is_power_of_two() {
-            return;
+            return false;
         }
         if let Some(times) = repetitions(simulation, &self.steps, sinks) {
             for (actor, &then) in self.steps.iter().enumerate() {
                 simulation.skip(actor, then, times);
             }
             self.done = true;
+            return true;
         } else if self.turns == self.most_turns {
             self.steps.clone_from(&simulation.steps);
             self.turns = 0;
             self.most_turns = (2 * self.most_turns).min(MOST_TURNS);
         }
+        false
     }
 }
 
@@ -127,7 +129,7 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
         times = times.min(room / taken(actor));
         for (number, port) in this.ports.iter().enumerate() {
             let mut writers = simulation.inputs(actor).iter().filter(|input| input.port == number).peekable();
-            let is_watched = simulation.watches.iter().any(|w| w.readers.contains(&(actor, number)));
+            let is_watched = simulation.watched.binary_search(&(actor, number)).is_ok();
             if writers.peek().is_none() && !is_watched {
                 continue;
             }
@@ -211,7 +213,7 @@ mod tests {
     fn watches(actors: &[Actor]) -> Vec<Watch> {
         let written: Vec<u32> = actors.iter().filter_map(|actor| actor.out.map(|out| out.stream)).collect();
         let read: Vec<u32> =
-            actors.iter().flat_map(|actor| &actor.ports).map(|port| port.view.stream).collect();
+            actors.iter().flat_map(|actor| actor.ports.iter()).map(|port| port.view.stream).collect();
         let growing = [written.first(), written.get(written.len() / 2), written.last()];
         let dying = [read.first(), read.last()];
         let pairs = growing
