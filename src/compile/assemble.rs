@@ -114,7 +114,7 @@ impl Compiler {
         let func = forms.as_imported.function("main").ok_or_else(|| missing("main"))?;
         let graph = StageGraph::from_module(&forms.as_imported, func)
             .map_err(|e| CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(e) })?;
-        let Planned { module, plan, .. } = self.plan_forms(forms, (mode, objective), clock, observer)?;
+        let Planned { module, plan } = self.plan_forms(forms, (mode, objective), clock, observer)?;
         clock.begin("emit", observer);
         let lowered = strata_backend::lower(&module)?;
         clock.begin("verify", observer);

@@ -6,6 +6,7 @@
 
 use strata_ir::Module;
 use strata_passes::manager::{Changed, PassContext, Phase};
+use strata_passes::plan::pass::does_not_fit;
 use strata_passes::plan::{Mode, Objective, Plan};
 use strata_passes::rewrite::Tier;
 
@@ -28,14 +29,12 @@ pub(super) struct Forms {
     smaller: Option<Module>,
 }
 
-/// A form with its plan.
+/// A form that was planned, and scheduled if it is the one that is taken.
 pub(super) struct Planned {
     /// The module at the last phase of planning.
     pub module: Module,
     /// Its plan.
     pub plan: Plan,
-    /// The module at each phase that was reached.
-    reached: Vec<(Phase, Module)>,
 }
 
 impl Compiler {
@@ -92,38 +91,34 @@ impl Compiler {
         })
     }
 
-    /// Plans and schedules each form, and takes the one that costs least; of equals, the one nearest to the import.
+    /// Plans each form, takes the one that costs least, of equals the one nearest to the import, and schedules it.
+    ///
+    /// # Errors
+    /// If no form fits the target, that of the import says why; any other failure, whichever form it is of, is a defect.
     pub(super) fn plan_forms(
         &self,
         forms: &Forms,
-        (mode, objective): (Mode, Objective),
+        aim: (Mode, Objective),
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
-        let of_memory = objective != Objective::Latency && mode == Mode::Multi;
+        let of_memory = aim.1 != Objective::Latency && aim.0 == Mode::Multi;
         let others = forms.rewritten.iter().chain(forms.smaller.iter().filter(|_| of_memory));
-        let mut best = self.plan_form(&forms.as_imported, (mode, objective), clock, observer);
-        for form in others {
-            let other = self.plan_form(form, (mode, objective), clock, observer);
-            let cost = |planned: &Planned| planned.plan.certificate.cost;
-            best = match (best, other) {
-                (Ok(best), Ok(other)) if cost(&other) < cost(&best) => Ok(other),
-                (Err(_), Ok(other)) => Ok(other),
-                (best, _) => best,
-            };
-        }
-        match &best {
-            Ok(planned) => {
-                for (phase, module) in &planned.reached {
-                    observer(Event::Reached(*phase, module));
-                }
-            }
-            Err(_) => observer(Event::Reached(Phase::Stages, &forms.as_imported)),
-        }
-        best
+        let all = [&forms.as_imported].into_iter().chain(others);
+        let planned = all.map(|form| Ok((form, self.fuse(form, aim, clock, observer)?)));
+        let best = cheapest(planned, |(_, planned)| planned.plan.certificate.cost);
+        observer(Event::Reached(Phase::Stages, best.as_ref().map_or(&forms.as_imported, |(form, _)| form)));
+        let (_, Planned { mut module, plan }) = best?;
+        observer(Event::Reached(Phase::Phases, &module));
+        let mut context = PassContext::new();
+        context.insert(self.options.target.clone());
+        context.insert(plan.clone());
+        self.run_passes("schedule", &mut module, &mut context, clock, observer)?;
+        Ok(Planned { module, plan })
     }
 
-    fn plan_form(
+    /// Plans a form.
+    fn fuse(
         &self,
         form: &Module,
         (mode, objective): (Mode, Objective),
@@ -131,12 +126,11 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
         let mut module = form.clone();
-        let mut reached = vec![(Phase::Stages, form.clone())];
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
         let has = |family: &str| self.options.families.has(family);
         let pipeline = format!(
-            "fuse-layers{{objective={},tolerance-percent={},mode={},merge={},diamond={},sibling={}}},schedule",
+            "fuse-layers{{objective={},tolerance-percent={},mode={},merge={},diamond={},sibling={}}}",
             word(&objective),
             self.options.tolerance_percent,
             word(&mode),
@@ -144,11 +138,98 @@ impl Compiler {
             has("group-diamond"),
             has("group-sibling")
         );
-        self.run_passes(&pipeline, &mut module, &mut context, clock, &mut |event| match event {
-            Event::Reached(phase, module) => reached.push((phase, module.clone())),
-            event => observer(event),
+        self.run_passes(&pipeline, &mut module, &mut context, clock, &mut |event| {
+            if !matches!(event, Event::Reached(..)) {
+                observer(event);
+            }
         })?;
         let plan = context.take::<Plan>().ok_or_else(|| missing("a plan"))?;
-        Ok(Planned { module, plan, reached })
+        Ok(Planned { module, plan })
+    }
+}
+
+/// Of what came of some forms, the one that costs least; of equals, the first. A form that does not fit is passed over, unless
+/// none does: then the first says why. Any other failure is not.
+fn cheapest<T>(
+    forms: impl Iterator<Item = Result<T, CompileError>>,
+    cost: impl Fn(&T) -> f64,
+) -> Result<T, CompileError> {
+    let mut best: Option<Result<T, CompileError>> = None;
+    for form in forms {
+        best = Some(match (best, form) {
+            (_, Err(error)) if !is_of_size(&error) => return Err(error),
+            (Some(Ok(best)), Ok(form)) if cost(&form) < cost(&best) => Ok(form),
+            (None | Some(Err(_)), Ok(form)) => Ok(form),
+            (None, form) => form,
+            (Some(best), _) => best,
+        });
+    }
+    best.unwrap_or_else(|| Err(missing("a form of the network")))
+}
+
+/// Whether all that an error says is that the target is too small.
+fn is_of_size(error: &CompileError) -> bool {
+    matches!(error, CompileError::Pass { error, .. } if does_not_fit(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_passes::manager::PassError;
+    use strata_passes::plan::PlanError;
+    use strata_passes::schedule::ScheduleError;
+
+    use super::*;
+
+    fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Result<u32, CompileError> {
+        Err(CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(error) })
+    }
+
+    fn too_large(name: &'static str) -> Result<u32, CompileError> {
+        failed(ScheduleError::DoesNotFit { memory: name, phase: 0, names: Vec::new(), missing_bytes: 1 })
+    }
+
+    fn stuck() -> Result<u32, CompileError> {
+        failed(PlanError::Stuck { stages: 1, all: 2, stuck: "conv".to_owned() })
+    }
+
+    fn taken(forms: Vec<Result<u32, CompileError>>) -> Result<u32, String> {
+        cheapest(forms.into_iter(), |&cost| f64::from(cost)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_cheapest_form_is_taken_and_of_equals_the_first() {
+        assert_eq!(taken(vec![Ok(3), Ok(2), Ok(4)]), Ok(2));
+        let numbered = [(0, 2), (1, 2)].map(Ok);
+        let first = cheapest(numbered.into_iter(), |&(_, cost)| f64::from(cost));
+        assert_eq!(first.ok(), Some((0, 2)));
+    }
+
+    #[test]
+    fn a_form_that_does_not_fit_is_passed_over() {
+        assert_eq!(taken(vec![too_large("this"), Ok(2), stuck()]), Ok(2));
+        assert_eq!(taken(vec![Ok(2), failed(PlanError::StageTooLarge(Vec::new()))]), Ok(2));
+        let none = taken(vec![too_large("this"), too_large("that")]).expect_err("none fits");
+        assert!(none.contains("this"), "{none}");
+    }
+
+    #[test]
+    fn an_internal_error_of_any_form_is_reported() {
+        let unsound = || failed(ScheduleError::Unsound("overlap".to_owned()));
+        let invalid = || failed(PlanError::Unsound(Vec::new()));
+        for forms in [
+            vec![Ok(2), unsound()],
+            vec![unsound(), Ok(2)],
+            vec![Ok(2), invalid()],
+            vec![too_large("this"), invalid(), Ok(1)],
+            vec![Ok(1), Err(missing("a plan"))],
+        ] {
+            let error = taken(forms).expect_err("a defect");
+            assert!(
+                ["not what was planned", "internal error", "needs a plan"]
+                    .iter()
+                    .any(|part| error.contains(part)),
+                "{error}"
+            );
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use strata_isa_spec::{StageCode, Target, View};
@@ -14,6 +15,7 @@ use strata_isa_spec::{StageCode, Target, View};
 use super::cost::{Implementation, Running, StageProfile, align, pipeline};
 use super::graph::{GraphError, StageSet, Topology};
 use super::in_place::hosts;
+use super::mappings::Mappings;
 use super::partition::{Division, shared, spatial};
 use super::rings::{Actor, Slack, Watch, ring_slots_watching};
 use super::strips;
@@ -36,6 +38,8 @@ pub struct Context<'a> {
     pub hosts: Vec<Option<BufferId>>,
     /// Costs of parts of stages, by the columns of their outputs.
     narrow: RefCell<BTreeMap<(StageId, u32), Arc<StageProfile>>>,
+    /// How clusters are divided, as far as it was asked.
+    mappings: Rc<Mappings>,
 }
 
 impl<'a> Context<'a> {
@@ -44,10 +48,30 @@ impl<'a> Context<'a> {
     /// # Errors
     /// If the graph makes no sense.
     pub fn new(graph: &'a StageGraph, target: &'a Target) -> Result<Self, GraphError> {
+        Self::knowing(graph, target, Rc::default())
+    }
+
+    /// Tabulates a graph that is made of this one's, for the same target.
+    ///
+    /// # Errors
+    /// If the graph makes no sense.
+    pub fn of<'b>(&self, graph: &'b StageGraph) -> Result<Context<'b>, GraphError>
+    where
+        'a: 'b,
+    {
+        Context::knowing(graph, self.target, Rc::clone(&self.mappings))
+    }
+
+    fn knowing(
+        graph: &'a StageGraph,
+        target: &'a Target,
+        mappings: Rc<Mappings>,
+    ) -> Result<Self, GraphError> {
         let topology = Topology::new(graph)?;
-        let profiles = graph.stages.values().map(|node| StageProfile::new(node, target)).collect();
+        let profile = |node| StageProfile::new(node, target, &mappings);
+        let profiles = graph.stages.values().map(profile).collect();
         let hosts = hosts(graph, &topology);
-        Ok(Self { graph, target, topology, profiles, hosts, narrow: RefCell::default() })
+        Ok(Self { graph, target, topology, profiles, hosts, narrow: RefCell::default(), mappings })
     }
 
     /// The same on a machine that differs in its memories only: what stages cost stays.
@@ -59,6 +83,7 @@ impl<'a> Context<'a> {
             profiles: self.profiles.clone(),
             hosts: self.hosts.clone(),
             narrow: RefCell::default(),
+            mappings: Rc::clone(&self.mappings),
         }
     }
 
@@ -67,7 +92,7 @@ impl<'a> Context<'a> {
         let mut narrow = self.narrow.borrow_mut();
         let profile = narrow
             .entry((stage, code.out.cols))
-            .or_insert_with(|| Arc::new(self.profile(stage).of_columns(code, self.target)));
+            .or_insert_with(|| Arc::new(self.profile(stage).of_columns(code, self.target, &self.mappings)));
         Arc::clone(profile)
     }
 

@@ -10,10 +10,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use strata_isa_spec::inst::Head;
-use strata_isa_spec::timing::{Work, best_mapping, dram_cycles, step_cycles, winograd_eligible};
+use strata_isa_spec::timing::{dram_cycles, winograd_eligible};
 use strata_isa_spec::{Mapping, StageCode, Target};
 
 use super::graph::views_meet;
+use super::mappings::Mappings;
 use super::rings::{Actor, Edge};
 use super::tables::table_key;
 use super::{Objective, StageGraph, StageId, StageNode};
@@ -68,11 +69,11 @@ pub fn align(target: &Target, bytes: u64) -> u64 {
 
 impl StageProfile {
     /// Tabulates a stage.
-    pub fn new(node: &StageNode, target: &Target) -> Self {
+    pub fn new(node: &StageNode, target: &Target, mappings: &Mappings) -> Self {
         let direct = with_winograd(&node.code, false);
         let winograd = may_winograd(&node.code, target).then(|| with_winograd(&node.code, true));
         Self {
-            by_clusters: best_implementations(&node.code, winograd.is_some(), target),
+            by_clusters: mappings.best(&node.code, winograd.is_some(), target),
             direct: Actor::new(&direct),
             winograd: winograd.as_ref().map(Actor::new),
             weight_bytes: node.table_bytes.iter().map(|&b| align(target, u64::from(b))).sum(),
@@ -82,10 +83,10 @@ impl StageProfile {
     }
 
     /// The profile of a part of the columns of this one's stage.
-    pub fn of_columns(&self, code: &StageCode, target: &Target) -> Self {
+    pub fn of_columns(&self, code: &StageCode, target: &Target, mappings: &Mappings) -> Self {
         let winograd = self.winograd.is_some();
         Self {
-            by_clusters: best_implementations(code, winograd, target),
+            by_clusters: mappings.best(code, winograd, target),
             direct: self.direct.of_columns(code),
             winograd: self.winograd.as_ref().map(|actor| actor.of_columns(code)),
             weight_bytes: self.weight_bytes,
@@ -129,64 +130,6 @@ impl StageProfile {
     pub fn actor(&self, winograd: bool) -> &Actor {
         if winograd { self.winograd.as_ref().unwrap_or(&self.direct) } else { &self.direct }
     }
-}
-
-/// The best implementation, by either method, for every number of clusters of the target.
-fn best_implementations(code: &StageCode, may_winograd: bool, target: &Target) -> Arc<[Implementation]> {
-    let mut by_clusters = implementations(&with_winograd(code, false), target, false);
-    if may_winograd {
-        let code = with_winograd(code, true);
-        for (best, other) in by_clusters.iter_mut().zip(implementations(&code, target, true)) {
-            if other.cycles < best.cycles {
-                *best = other;
-            }
-        }
-    }
-    by_clusters.into()
-}
-
-/// The best implementation for every number of clusters of the target.
-fn implementations(code: &StageCode, target: &Target, winograd: bool) -> Vec<Implementation> {
-    let (work, n_steps) = (code.work(), u64::from(code.n_steps()));
-    let whole = target.array.clusters.max(1);
-    let make = |mapping: Mapping, step: u64| Implementation {
-        cycles: n_steps * step,
-        step_cycles: step,
-        mapping,
-        winograd,
-    };
-    if !matches!(work, Work::Mac { .. }) {
-        return (1..=whole).map(|c| best_mapping(target, &work, c)).map(|(m, step)| make(m, step)).collect();
-    }
-    let mut best: Vec<Option<(u64, Mapping)>> = vec![None; whole as usize];
-    for clusters_reduction in 1..=whole {
-        for clusters_pixels in 1..=whole / clusters_reduction {
-            for clusters_channels in 1..=whole / clusters_reduction / clusters_pixels {
-                let slot = &mut best[(clusters_reduction * clusters_pixels * clusters_channels) as usize - 1];
-                let mut lanes_reduction = 1;
-                while lanes_reduction <= target.array.lanes {
-                    let mapping =
-                        Mapping { lanes_reduction, clusters_reduction, clusters_channels, clusters_pixels };
-                    let step = step_cycles(target, &work, &mapping);
-                    if slot.is_none_or(|(least, _)| step < least) {
-                        *slot = Some((step, mapping));
-                    }
-                    lanes_reduction *= 2;
-                }
-            }
-        }
-    }
-    let mut options = Vec::with_capacity(best.len());
-    let mut least: Option<(u64, Mapping)> = None;
-    for found in best {
-        if let Some((step, mapping)) = found
-            && least.is_none_or(|(cycles, _)| step < cycles)
-        {
-            least = Some((step, mapping));
-        }
-        options.extend(least.map(|(step, mapping)| make(mapping, step)));
-    }
-    options
 }
 
 /// A stage in a phase, for [`pipeline`].

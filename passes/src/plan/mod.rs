@@ -10,6 +10,7 @@
 //! | [`rings`] | row slots of every ring, by token simulation |
 //! | [`transfers`] | what a phase loads and stores, given where buffers live |
 //! | [`cost`] | a stage's cycles by clusters, a pipeline's time, weights of objectives |
+//! | [`mappings`] | the best ways to divide clusters among a stage's work, remembered |
 //! | [`partition`] | division of the array among stages |
 //! | [`egraph`] | the e-graph that offers sets of stages |
 //! | [`in_place`] | which tensors may be written in the very bytes of others |
@@ -36,6 +37,7 @@ pub mod egraph;
 pub mod fronts;
 pub mod graph;
 pub mod in_place;
+pub mod mappings;
 pub mod offered;
 pub mod partition;
 pub mod pass;

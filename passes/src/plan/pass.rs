@@ -147,9 +147,8 @@ impl Pass for FuseLayers {
                 Ok(()) => *module = split,
                 // Channels that several stages make are joined by a concat that its readers stand behind, whichever of them
                 // they read. Where a plan runs a strip before a stage whose part it does not read, the IR has no such order.
-                Err(why) => {
-                    let without = with(PlanOptions { strips: false, ..self.options });
-                    planned = without.map_err(|_| why)?;
+                Err(_) => {
+                    planned = with(PlanOptions { strips: false, ..self.options })?;
                     context.count("stages of strips given up", n_strips as u64);
                     n_strips = 0;
                 }
@@ -198,12 +197,25 @@ pub(super) fn plan_with_addresses(
     if has_strips && is_of_time {
         others.push(PlanOptions { strips: false, ..*options });
     }
-    // An alternative that does not exist is none: there is a plan already.
-    let others = others.iter().filter_map(|other| plan_in_a_share(&mut planner, target, other).ok());
     let price = |planned: &Planned| (planned.plan.certificate.cost, planned.plan.dram_bytes.total);
-    Ok(others
-        .map(|(other, _)| other)
-        .fold(best, |best, other| if price(&other) < price(&best) { other } else { best }))
+    let mut best = best;
+    for other in &others {
+        match plan_in_a_share(&mut planner, target, other) {
+            Ok((other, _)) if price(&other) < price(&best) => best = other,
+            // An alternative that does not fit is none: there is a plan already.
+            Err(error) if !does_not_fit(&error) => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(best)
+}
+
+/// Whether all that an error of planning says is that the target is too small for what was asked: not a defect of the planner or
+/// the scheduler, nor of the module.
+pub fn does_not_fit(error: &PassError) -> bool {
+    let PassError::Other(error) = error else { return false };
+    error.downcast_ref::<PlanError>().is_some_and(PlanError::is_of_size)
+        || matches!(error.downcast_ref(), Some(ScheduleError::DoesNotFit { .. }))
 }
 
 /// The plan of the largest share of SRAM in which it has addresses, and that share.
@@ -218,7 +230,10 @@ fn plan_in_a_share(
         let mut found = match planner.plan(&PlanOptions { capacity_percent, ..*options }) {
             Ok(found) => found,
             // Less SRAM than this is too little for any plan; what the larger share lacked is what there is to say.
-            Err(error) => return Err(failure.unwrap_or_else(|| PassError::other(error))),
+            Err(error) if error.is_of_size() => {
+                return Err(failure.unwrap_or_else(|| PassError::other(error)));
+            }
+            Err(error) => return Err(PassError::other(error)),
         };
         match schedule::schedule(&found.realised.graph, &found.plan, target) {
             Ok(mut scheduled) => {
@@ -269,7 +284,8 @@ pub(super) fn plan_in_least_sram(
                 enough = middle.min(bytes.div_ceil(SRAM_STEP)).max(too_little + 1);
                 best = found;
             }
-            Err(_) => too_little = middle,
+            Err(error) if does_not_fit(&error) => too_little = middle,
+            Err(error) => return Err(error),
         }
     }
     Ok(best)

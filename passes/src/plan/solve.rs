@@ -111,6 +111,13 @@ pub enum PlanError {
     },
 }
 
+impl PlanError {
+    /// Whether the target is too small, and nothing is wrong.
+    pub fn is_of_size(&self) -> bool {
+        matches!(self, Self::StageTooLarge(_) | Self::Stuck { .. })
+    }
+}
+
 /// A stage that does not fit the target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{stage}` needs {needed} bytes of {memory}, {} more than the {limit} there are: {field}={needed}B would do", .needed - .limit)]
@@ -185,7 +192,7 @@ impl<'a> Planner<'a> {
         loop {
             let choice = self.search(options, capacity, &forbidden)?;
             let realised = realised(&self.offered, &choice);
-            let made = Context::new(&realised.graph, target)?;
+            let made = self.offered.context().of(&realised.graph)?;
             let weights = Weights::of(options.objective, target, (0.0, 0.0));
             let replayed = match phases(&made, &realised, &self.offered, &choice) {
                 Ok((phases, chosen)) => {

@@ -123,6 +123,19 @@ struct Traffic<'a> {
     buffers: Vec<Streamed>,
 }
 
+/// What the stages of each strip read and write of a buffer, stage by stage.
+struct Used {
+    reads: Vec<Vec<View>>,
+    outs: Vec<Vec<View>>,
+}
+
+impl Used {
+    /// Nothing yet, by so many strips.
+    fn by(n_strips: usize) -> Self {
+        Self { reads: vec![Vec::new(); n_strips], outs: vec![Vec::new(); n_strips] }
+    }
+}
+
 /// A buffer that strips use.
 struct Streamed {
     buffer: BufferId,
@@ -137,7 +150,18 @@ struct Streamed {
 impl<'a> Traffic<'a> {
     fn new(context: &'a Context<'a>, column: &'a Column, strips: &Strips) -> Self {
         let touched = context.topology.touched(&column.set);
-        let buffers = touched.into_iter().map(|buffer| streamed(context, column, strips, buffer));
+        let mut used: Vec<Used> = touched.iter().map(|_| Used::by(strips.n())).collect();
+        let at = |view: &View| touched.binary_search(&BufferId::from_u32(view.stream)).ok();
+        for (strip, codes) in strips.codes.iter().enumerate() {
+            for Windowed { code, .. } in codes {
+                for view in code.reads() {
+                    at(&view).into_iter().for_each(|at| used[at].reads[strip].push(view));
+                }
+                at(&code.out).into_iter().for_each(|at| used[at].outs[strip].push(code.out));
+            }
+        }
+        let buffers = touched.iter().zip(&used);
+        let buffers = buffers.map(|(&buffer, used)| streamed(context, column, strips, (buffer, used)));
         Self { context, column, buffers: buffers.collect() }
     }
 
@@ -183,17 +207,15 @@ impl<'a> Traffic<'a> {
     }
 }
 
-fn streamed(context: &Context<'_>, column: &Column, strips: &Strips, buffer: BufferId) -> Streamed {
+fn streamed(
+    context: &Context<'_>,
+    column: &Column,
+    strips: &Strips,
+    (buffer, used): (BufferId, &Used),
+) -> Streamed {
     let role = context.graph.buffers[buffer].role;
-    let of_buffer = |view: &View| view.stream == buffer.as_u32();
-    let reads_of = |codes: &[Windowed]| -> Vec<View> {
-        codes.iter().flat_map(|w| w.code.reads()).filter(of_buffer).collect()
-    };
-    let outs_of =
-        |codes: &[Windowed]| -> Vec<View> { codes.iter().map(|w| w.code.out).filter(of_buffer).collect() };
-    let reads: Vec<Vec<View>> = strips.codes.iter().map(|codes| reads_of(codes)).collect();
-    let outs: Vec<Vec<View>> = strips.codes.iter().map(|codes| outs_of(codes)).collect();
-    let windows = reads.iter().zip(&outs);
+    let Used { reads, outs } = used;
+    let windows = reads.iter().zip(outs);
     let windows = windows.map(|(r, w)| r.iter().chain(w).copied().reduce(|a, b| bounding(&a, &b))).collect();
     let mut streamed = Streamed { buffer, windows, loads: Vec::new(), stores: Vec::new() };
     let is_outside = |stage: &StageId| !column.set.contains(*stage);

@@ -39,10 +39,19 @@ impl Strips {
         let private: BTreeSet<BufferId> = (topology.touched(set).into_iter())
             .filter(|&buffer| topology.is_private(graph, set, buffer))
             .collect();
+        let coarsest = stages.iter().map(|&stage| graph.stages[stage].code.out.cols).min().unwrap_or(1);
         let mut kept = BTreeSet::new();
         loop {
-            let division =
-                Division { graph, topology, set, stages: &stages, n, private: &private, kept: &kept };
+            let division = Division {
+                graph,
+                topology,
+                set,
+                stages: &stages,
+                n,
+                coarsest,
+                private: &private,
+                kept: &kept,
+            };
             match division.divide()? {
                 Ok(strips) => return Some(strips),
                 Err(buffer) => drop(kept.insert(buffer)),
@@ -75,6 +84,8 @@ struct Division<'a> {
     set: &'a StageSet,
     stages: &'a [StageId],
     n: u32,
+    /// Columns of the narrowest output.
+    coarsest: u32,
     private: &'a BTreeSet<BufferId>,
     kept: &'a BTreeSet<BufferId>,
 }
@@ -134,10 +145,8 @@ impl Division<'_> {
 
     /// Where strip `strip` of a tensor begins if nothing else says: at the same place in tensors of all scales.
     fn cut(&self, strip: u32, cols: u32) -> u32 {
-        let coarsest =
-            self.stages.iter().map(|&stage| self.graph.stages[stage].code.out.cols).min().unwrap_or(1);
-        let unit = u64::from(strip) * u64::from(coarsest) / u64::from(self.n);
-        (unit * u64::from(cols) / u64::from(coarsest)) as u32
+        let unit = u64::from(strip) * u64::from(self.coarsest) / u64::from(self.n);
+        (unit * u64::from(cols) / u64::from(self.coarsest)) as u32
     }
 
     /// Adds columns of a view to what its writers in the set have to give.
