@@ -95,6 +95,13 @@ pub struct Choice {
     pub proven: bool,
 }
 
+impl Choice {
+    /// What it scores.
+    pub fn score(&self, weights: Weights) -> u128 {
+        weights.score(self.cycles, self.bytes)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Label {
     score: u128,
@@ -146,7 +153,7 @@ pub struct SearchLimits {
 
 impl SearchLimits {
     /// The widths of a search that has done its share of work: what is left of it takes time linear in the columns.
-    fn narrow(self) -> Self {
+    pub fn narrow(self) -> Self {
         Self {
             labels_per_cut: self.labels_per_cut.min(4),
             cuts: self.cuts.min(2),
@@ -179,6 +186,8 @@ struct Search<'a> {
     /// Placings, labels and cuts made.
     work: usize,
     proven: bool,
+    /// Whether something was not followed because it is sure to score more than what is looked for.
+    gave_up: bool,
 }
 
 /// What a label has to be better than where a cut has as many labels as it keeps.
@@ -222,6 +231,7 @@ impl<'a> Search<'a> {
             ways: Vec::new(),
             work: 0,
             proven: true,
+            gave_up: false,
         }
     }
 
@@ -243,14 +253,14 @@ impl<'a> Search<'a> {
         bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have run. Of a cut that
-    /// is full, only labels that it may keep.
+    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have run. Only labels that
+    /// score no more than `most`, and of a cut that is full, only those that it may keep.
     fn extend(
         &mut self,
         (at, column, which): (usize, &Column, usize),
         (places, labels): (&Places, &[usize]),
         done: &StageSet,
-        full: Option<Full>,
+        (full, most): (Option<Full>, u128),
     ) -> Vec<Found> {
         let variant = &column.variants[which];
         let slots = self.slots(column, variant, places, done);
@@ -266,7 +276,12 @@ impl<'a> Search<'a> {
                 continue;
             }
             made.clear();
-            made.extend(labels.iter().map(|&previous| self.run(previous, (at, column, which), way.moved)));
+            let run = labels.iter().map(|&previous| self.run(previous, (at, column, which), way.moved));
+            made.extend(run.filter(|label| label.score <= most));
+            self.gave_up |= made.len() < labels.len();
+            if made.is_empty() {
+                continue;
+            }
             if full.is_some_and(|full| made.iter().all(|label| full.keeps_none(label.score))) {
                 self.proven = false;
                 continue;

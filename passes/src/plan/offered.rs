@@ -5,13 +5,13 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 
-use super::StageId;
 use super::columns::{Column, Context};
 use super::cost::StageProfile;
 use super::graph::StageSet;
 use super::partition::spatial;
 use super::shapes::{Shape, Shapes};
 use super::twins::twins;
+use super::{BufferId, BufferRole, StageId};
 
 /// Sets of stages, numbered, and the columns that they are.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub struct Offered<'a> {
     sets: Vec<Candidate>,
     /// Sets by the first of their stages.
     by_first: Vec<Vec<usize>>,
-    /// The least that clusters work on each stage together, in cycles.
-    work: Vec<u64>,
+    /// What each stage costs at the least, wherever it runs.
+    least: Vec<Least>,
     shapes: Shapes,
     /// One column of each shape that was asked for, if it can be one.
     evaluated: RefCell<BTreeMap<Shape, Option<Column>>>,
@@ -40,6 +40,38 @@ pub enum WithStrips {
     Always,
 }
 
+/// What some stages cost at the least, whatever phases they run in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Least {
+    /// Cycles that clusters work on them together, but for what strips save.
+    pub work: u64,
+    /// DRAM bytes: tables that no other stage has, and what they write of the network's outputs.
+    pub bytes: u64,
+}
+
+impl Least {
+    /// What one stage costs.
+    fn of(context: &Context<'_>, stage: StageId) -> Self {
+        let graph = context.graph;
+        let node = &graph.stages[stage];
+        let out = graph.buffers.get(BufferId::from_u32(node.code.out.stream));
+        let is_output = out.is_some_and(|buffer| matches!(buffer.role, BufferRole::Output(_)));
+        let outputs = if is_output { graph.view_bytes(&node.code.out) } else { 0 };
+        let tables = if node.table_set.is_none() { node.weight_bytes() } else { 0 };
+        Self { work: context.profile(stage).least_work(), bytes: tables + outputs }
+    }
+
+    /// What these stages and others cost.
+    fn and(self, other: Self) -> Self {
+        Self { work: self.work + other.work, bytes: self.bytes + other.bytes }
+    }
+
+    /// What is left of these stages without some of them.
+    pub fn without(self, some: Self) -> Self {
+        Self { work: self.work - some.work, bytes: self.bytes - some.bytes }
+    }
+}
+
 /// A set that may be a column.
 #[derive(Debug)]
 struct Candidate {
@@ -48,6 +80,7 @@ struct Candidate {
     needs: Vec<StageId>,
     /// Stages that read from none of the set.
     sources: Vec<StageId>,
+    least: Least,
     /// No phase of it takes fewer cycles on the array, but for what strips save.
     least_cycles: u64,
     paced_cycles: OnceCell<u64>,
@@ -59,7 +92,7 @@ impl<'a> Offered<'a> {
     pub fn new(context: Context<'a>, sets: Vec<StageSet>, strips: WithStrips) -> Self {
         let preds = &context.topology.preds;
         let mut by_first = vec![Vec::new(); context.graph.stages.len()];
-        let work: Vec<u64> = context.profiles.iter().map(StageProfile::least_work).collect();
+        let least: Vec<Least> = context.graph.stages.keys().map(|stage| Least::of(&context, stage)).collect();
         let twins = twins(context.graph, &context.topology);
         let mut candidates = Vec::with_capacity(sets.len());
         for set in sets {
@@ -69,10 +102,13 @@ impl<'a> Offered<'a> {
             let is_source = |stage: &StageId| !preds[stage.as_u32() as usize].meets(&set);
             let mut needs = context.topology.needs(&set);
             needs.extend(&set.iter().filter_map(|stage| twins[stage.as_u32() as usize]).collect());
+            let all = set.iter().map(|stage| least[stage.as_u32() as usize]);
+            let all = all.fold(Least::default(), Least::and);
             candidates.push(Candidate {
                 needs: needs.without(&set).iter().collect(),
                 sources: set.iter().filter(is_source).collect(),
-                least_cycles: least_cycles(&context, &work, &set),
+                least_cycles: least_cycles(&context, all.work, &set),
+                least: all,
                 set,
                 paced_cycles: OnceCell::new(),
                 column: OnceCell::new(),
@@ -84,7 +120,7 @@ impl<'a> Offered<'a> {
             strips,
             sets: candidates,
             by_first,
-            work,
+            least,
             shapes,
             evaluated: RefCell::default(),
             has_strips: Cell::new(false),
@@ -117,11 +153,20 @@ impl<'a> Offered<'a> {
         *candidate.paced_cycles.get_or_init(|| paced_cycles(&self.context, &candidate.set))
     }
 
-    /// The cycles that stages outside of `done` take at the least, if the whole array does their work without a gap.
-    pub fn least_cycles_after(&self, done: &StageSet) -> u64 {
+    /// What the stages of a set cost at the least.
+    pub fn least(&self, at: usize) -> Least {
+        self.sets[at].least
+    }
+
+    /// What the stages outside of `done` cost at the least.
+    pub fn least_after(&self, done: &StageSet) -> Least {
         let stages = self.context.graph.stages.keys().filter(|stage| !done.contains(*stage));
-        let work: u64 = stages.map(|stage| self.work[stage.as_u32() as usize]).sum();
-        work / u64::from(self.context.target.array.clusters.max(1))
+        stages.map(|stage| self.least[stage.as_u32() as usize]).fold(Least::default(), Least::and)
+    }
+
+    /// The cycles of stages if the whole array does their work without a gap.
+    pub fn cycles(&self, least: Least) -> u64 {
+        least.work / u64::from(self.context.target.array.clusters.max(1))
     }
 
     /// The column of a set; `None` if it fits the target in no way.
@@ -178,11 +223,10 @@ impl<'a> Offered<'a> {
 }
 
 /// The cycles of a set if the whole array did its work without a gap, or its slowest stage had it for itself.
-fn least_cycles(context: &Context<'_>, work: &[u64], set: &StageSet) -> u64 {
+fn least_cycles(context: &Context<'_>, work: u64, set: &StageSet) -> u64 {
     let clusters = context.target.array.clusters;
-    let total: u64 = set.iter().map(|stage| work[stage.as_u32() as usize]).sum();
     let slowest = set.iter().map(|stage| context.profile(stage).on(clusters).cycles).max();
-    total.div_ceil(u64::from(clusters.max(1))).max(slowest.unwrap_or(0))
+    work.div_ceil(u64::from(clusters.max(1))).max(slowest.unwrap_or(0))
 }
 
 /// The cycles of the slowest stage where each has a partition of its own, or of all where they share one, whichever is less.

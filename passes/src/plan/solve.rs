@@ -232,20 +232,55 @@ impl<'a> Planner<'a> {
     }
 
     /// What the chooser answers to a question, without the variants that are forbidden.
+    ///
+    /// The search follows nothing that is sure to be worse than what is known to be an answer: the best of what other questions
+    /// were answered, or else what a narrow search finds, which is quick.
     fn answer(&mut self, question: Question, forbidden: &[Forbidden]) -> Result<Choice, Stuck> {
-        let (weights, capacity, limits) = question;
-        if !forbidden.is_empty() {
-            return choose(&self.offered, forbidden, weights, capacity, limits);
-        }
-        if let Some(answer) = self.answers.get(&question) {
+        if let Some(answer) = self.answers.get(&question).filter(|_| forbidden.is_empty()) {
             return answer.clone();
         }
-        let answer = choose(&self.offered, &[], weights, capacity, limits);
-        self.answers.insert(question, answer.clone());
+        let (weights, capacity, limits) = question;
+        let search = |most: u128, limits: SearchLimits| {
+            choose(&self.offered, forbidden, weights, (capacity, most), limits)
+        };
+        let known = self.known(question, forbidden).cloned();
+        let answer = match known.map_or_else(|| search(u128::MAX, limits.narrow()), Ok) {
+            Ok(known) => {
+                let best = search(known.score(weights), limits);
+                Ok(best.unwrap_or(Choice { proven: false, ..known }))
+            }
+            Err(_) => search(u128::MAX, limits),
+        };
+        if forbidden.is_empty() {
+            self.answers.insert(question, answer.clone());
+        }
         answer
     }
 
-    /// The choice that scores least, as far as the chooser finds it.
+    /// An answer to a question that scores less than `score`, if one is found.
+    fn better(&self, question: Question, forbidden: &[Forbidden], score: u128) -> Option<Choice> {
+        let (weights, capacity, limits) = question;
+        let answer = self.answers.get(&question).filter(|_| forbidden.is_empty()).cloned();
+        let most = score.saturating_sub(1);
+        let search = || choose(&self.offered, forbidden, weights, (capacity, most), limits);
+        answer.unwrap_or_else(search).ok().filter(|choice| choice.score(weights) < score)
+    }
+
+    /// The best answer to other questions that is one to this question too.
+    fn known(&self, (weights, capacity, limits): Question, forbidden: &[Forbidden]) -> Option<&Choice> {
+        let is_answer = |&(_, other_capacity, other): &Question| {
+            let SearchLimits { growths, strips, .. } = other;
+            other_capacity <= capacity && growths <= limits.growths && strips <= limits.strips
+        };
+        let answers = self.answers.iter().filter(|(question, _)| is_answer(question));
+        let choices = answers.filter_map(|(_, answer)| answer.as_ref().ok());
+        let is_allowed = |choice: &&Choice| {
+            choice.phases.iter().all(|phase| !forbidden.contains(&(phase.column, phase.variant)))
+        };
+        choices.filter(is_allowed).min_by_key(|choice| choice.score(weights))
+    }
+
+    /// The choice that scores least.
     fn solve(
         &mut self,
         weights: Weights,
@@ -257,16 +292,17 @@ impl<'a> Planner<'a> {
         let found = self.answer((weights, capacity, limits), forbidden);
         // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
         let is_limited = found.as_ref().map_or(true, |choice| !choice.proven);
+        let least = found.as_ref().map_or(u128::MAX, |choice| choice.score(weights));
         let full = (limits.strips && is_limited && self.offered.has_strips())
-            .then(|| self.answer((weights, capacity, SearchLimits { strips: false, ..limits }), forbidden));
-        let score = |choice: &Choice| weights.score(choice.cycles, choice.bytes);
+            .then(|| {
+                let question = (weights, capacity, SearchLimits { strips: false, ..limits });
+                self.better(question, forbidden, least)
+            })
+            .flatten();
         match (found, full) {
-            (Ok(found), Some(Ok(full))) if score(&full) < score(&found) => {
-                Ok(Choice { proven: false, ..full })
-            }
-            (Err(_), Some(Ok(full))) => Ok(Choice { proven: false, ..full }),
-            (Ok(found), _) => Ok(found),
-            (Err(stuck), _) => Err(PlanError::Stuck {
+            (_, Some(full)) => Ok(Choice { proven: false, ..full }),
+            (Ok(found), None) => Ok(found),
+            (Err(stuck), None) => Err(PlanError::Stuck {
                 stages: stuck.reached.len(),
                 all: self.graph().stages.len(),
                 stuck: (self.graph().stages.iter())

@@ -15,30 +15,34 @@ use super::{Choice, Forbidden, Full, Label, Places, Search, SearchLimits, States
 use crate::plan::columns::{Column, Variant};
 use crate::plan::cost::Weights;
 use crate::plan::graph::StageSet;
-use crate::plan::offered::Offered;
+use crate::plan::offered::{Least, Offered};
 
-/// The order of phases that scores least over the columns; `capacity` bytes of activation SRAM.
+/// The order of phases that scores least over the columns; `capacity` bytes of activation SRAM. What is sure to score more than
+/// `most` is not followed.
 ///
 /// # Errors
-/// If no order of the columns runs every stage.
+/// If no order of the columns that was followed runs every stage.
 pub fn choose(
     offered: &Offered<'_>,
     forbidden: &[Forbidden],
     weights: Weights,
-    capacity: u64,
+    (capacity, most): (u64, u128),
     limits: SearchLimits,
 ) -> Result<Choice, Stuck> {
     let context = offered.context();
     let all: StageSet = context.graph.stages.keys().collect();
     let mut search = Search::new(context, weights, capacity, limits);
     search.labels.push(Label::start());
-    let mut walk = Walk { offered, forbidden, search, visited: Vec::new() };
+    let mut walk = Walk { offered, forbidden, search, most, visited: Vec::new() };
     let mut open = Open::new();
     let mut cuts = vec![Cut { done: StageSet::default(), states: States::from([(Places::new(), vec![0])]) }];
     let mut reached = StageSet::default();
     loop {
         for cut in cuts {
             if cut.done == all {
+                // What was not followed is sure to score more, but for what strips save of it.
+                let is_sure = !(walk.search.gave_up && limits.strips && offered.has_strips());
+                walk.search.proven &= is_sure;
                 return Ok(walk.search.answer(walk.best(&cut)));
             }
             reached.clone_from(&cut.done);
@@ -108,6 +112,8 @@ struct Walk<'a> {
     offered: &'a Offered<'a>,
     forbidden: &'a [Forbidden],
     search: Search<'a>,
+    /// No answer that is looked for scores more.
+    most: u128,
     /// Cuts that were come to.
     visited: Vec<Cut>,
 }
@@ -127,14 +133,33 @@ impl Walk<'_> {
     fn visit(&mut self, cut: Cut, open: &mut Open) {
         let score = self.best_score(&cut);
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
+        let left = self.offered.least_after(&cut.done);
         for column in self.offered.next(&cut.done) {
-            let after = cut.done.union(self.offered.set(column));
             let cycles = phase_cycles + self.offered.least_cycles(column);
             let bound = score + self.search.weights.score(cycles, 0);
+            let least = self.offered.least(column);
+            if bound + self.least_bytes(least) > self.room(left.without(least)) {
+                self.search.gave_up = true;
+                continue;
+            }
+            let after = cut.done.union(self.offered.set(column));
             let leads = open.entry(after.len()).or_default().entry(after).or_default();
             leads.push(Lead { bound, from: self.visited.len(), column, seen: Seen::Work });
         }
         self.visited.push(cut);
+    }
+
+    /// The most that a label may score after which stages are left that cost so much at the least.
+    fn room(&self, left: Least) -> u128 {
+        let Search { weights, context, .. } = &self.search;
+        let phase_cycles = if left == Least::default() { 0 } else { context.target.switch.phase_cycles };
+        let cycles = u64::from(phase_cycles) + self.offered.cycles(left);
+        self.most.saturating_sub(weights.score(cycles, left.bytes))
+    }
+
+    /// What the least bytes of stages score.
+    fn least_bytes(&self, least: Least) -> u128 {
+        self.search.weights.score(0, least.bytes)
     }
 
     /// The best cuts of those of one number of stages, in order: by what their labels score, and the least that what is left to run
@@ -142,7 +167,10 @@ impl Walk<'_> {
     /// it has, is among them: groups of neighbours can always go on from there.
     fn best_cuts(&mut self, cuts: BTreeMap<StageSet, Vec<Lead>>) -> Vec<Cut> {
         let mut cuts: Vec<Behind> = cuts.into_iter().map(|(done, leads)| Behind::new(done, leads)).collect();
-        let left = |done: &StageSet| self.search.weights.score(self.offered.least_cycles_after(done), 0);
+        let left = |done: &StageSet| {
+            let cycles = self.offered.cycles(self.offered.least_after(done));
+            self.search.weights.score(cycles, 0)
+        };
         let left: Vec<u128> = cuts.iter().map(|cut| left(&cut.done)).collect();
         let rank = |cut: usize, bound: u128| if cut == 0 { 0 } else { bound + left[cut] };
         let ranks = cuts.iter().enumerate().map(|(at, cut)| Reverse((rank(at, cut.bound()), at)));
@@ -200,13 +228,22 @@ impl Walk<'_> {
         let offered = self.offered;
         let mut states = States::new();
         let (mut full, mut n_labels): (Option<Full>, usize) = (None, 0);
+        let room = self.room(offered.least_after(done));
         while let Some(Reverse(lead)) = leads.pop() {
+            if lead.bound > room {
+                self.search.gave_up = true;
+                break;
+            }
             if full.is_some_and(|full| full.keeps_none(lead.bound)) {
                 self.search.proven = false;
                 break;
             }
             if lead.seen == Seen::Work {
                 leads.push(Reverse(self.paced(lead)));
+                continue;
+            }
+            if lead.seen == Seen::Pace && lead.bound + self.least_bytes(offered.least(lead.column)) > room {
+                self.search.gave_up = true;
                 continue;
             }
             let Some(column) = offered.column(lead.column) else { continue };
@@ -227,13 +264,17 @@ impl Walk<'_> {
             for (places, labels) in &from.states {
                 let score = labels.iter().map(|&label| self.search.labels[label].score).min();
                 let bound = score.unwrap_or(0) + least;
+                if bound > room {
+                    self.search.gave_up = true;
+                    continue;
+                }
                 if full.is_some_and(|full| !full.may_keep(bound, self.search.least_bound_bytes(places, done)))
                 {
                     self.search.proven = false;
                     continue;
                 }
                 let step = (lead.column, column, which);
-                for found in self.search.extend(step, (places, labels), done, full) {
+                for found in self.search.extend(step, (places, labels), done, (full, room)) {
                     n_labels += self.search.keep_all(&mut states, found);
                 }
                 let width = self.search.widths().labels_per_cut;
