@@ -6,6 +6,7 @@
 //! A set whose rows are too wide is also offered in [`strips`]: several phases, one column all the same.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -134,7 +135,7 @@ pub struct Variant {
     pub private: Ring,
     /// Each boundary buffer's ring.
     pub rings: Vec<Ring>,
-    /// Boundary buffers that may take the space of others, if those are read here for the last time.
+    /// Boundary buffers that may take the space of others, if those are read here for the last time, the most saving first.
     pub growths: Vec<MayGrow>,
 }
 
@@ -450,7 +451,9 @@ impl Column {
             ..*moved
         });
         let rings = rings.collect();
-        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| self.may_grow(w, *gap)).collect();
+        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| self.may_grow(w, *gap));
+        let mut growths: Vec<MayGrow> = growths.collect();
+        growths.sort_by_key(|may| (Reverse(may.saved_bytes), may.growing));
         Variant { strips: None, division, implementations, slack, starts, cycles, private, rings, growths }
     }
 

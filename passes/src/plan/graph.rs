@@ -3,6 +3,8 @@
 //! A stage depends on another when it reads a part of a buffer that the other writes. Concatenations are one buffer
 //! with several writers, so a reader of a slice depends only on the writers whose views meet it.
 
+use std::cmp::Ordering;
+
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use strata_isa_spec::View;
@@ -70,6 +72,27 @@ impl StageSet {
         let mut union = self.clone();
         union.extend(other);
         union
+    }
+
+    /// How two unions of two sets compare, as the sets that they are.
+    pub fn compare_unions(a: (&Self, &Self), b: (&Self, &Self)) -> Ordering {
+        let n_words = [a.0, a.1, b.0, b.1].map(|set| set.0.len()).into_iter().max().unwrap_or(0);
+        (0..n_words)
+            .map(|word| Self::word_of_union(a, word).cmp(&Self::word_of_union(b, word)))
+            .find(|o| o.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+
+    /// The beginning of a union of two sets: sets compare as their beginnings do, unless these are equal.
+    pub fn beginning_of_union(a: &Self, b: &Self) -> (usize, u64) {
+        let words = (0..).map(|word| (word, Self::word_of_union((a, b), word)));
+        let first = words.into_iter().find(|(_, word)| *word != u64::MAX);
+        first.expect("sets are finite")
+    }
+
+    fn word_of_union((a, b): (&Self, &Self), word: usize) -> u64 {
+        let word = |set: &Self| set.0.get(word).copied().unwrap_or(0);
+        word(a) | word(b)
     }
 
     /// Whether two sets share a stage.

@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Range;
 
 use super::{Choice, Forbidden, Full, Label, Places, Search, SearchLimits, States, Stuck};
 use crate::plan::columns::{Column, Variant};
@@ -35,7 +36,10 @@ pub fn choose(
     search.labels.push(Label::start());
     let mut walk = Walk { offered, forbidden, search, most, visited: Vec::new() };
     let mut open = Open::new();
-    let mut cuts = vec![Cut { done: StageSet::default(), states: States::from([(Places::new(), vec![0])]) }];
+    let states = States::from([(Places::new(), vec![0])]);
+    let nothing = StageSet::default();
+    let left = offered.least_after(&nothing);
+    let mut cuts = vec![Cut { done: nothing, left, score: 0, states }];
     let mut reached = StageSet::default();
     loop {
         for cut in cuts {
@@ -43,21 +47,21 @@ pub fn choose(
                 // What was not followed is sure to score more, but for what strips save of it.
                 let is_sure = !(walk.search.gave_up && limits.strips && offered.has_strips());
                 walk.search.proven &= is_sure;
-                return Ok(walk.search.answer(walk.best(&cut)));
+                return Ok(walk.search.answer(walk.best(&cut.states)));
             }
             reached.clone_from(&cut.done);
             walk.visit(cut, &mut open);
         }
-        let Some((_, behind)) = open.pop_first() else { return Err(Stuck { reached }) };
-        cuts = walk.best_cuts(behind);
+        let Some((_, leads)) = open.pop_first() else { return Err(Stuck { reached }) };
+        cuts = walk.best_cuts(leads);
     }
 }
 
 /// Of cuts of one number of stages, so many times as many are labelled as are followed.
 const LABELLED: usize = 2;
 
-/// Cuts that were heard of but not come to, by their number of stages, with what leads to them.
-type Open = BTreeMap<usize, BTreeMap<StageSet, Vec<Lead>>>;
+/// What leads to cuts that were heard of but not come to, by the number of their stages.
+type Open = BTreeMap<usize, Vec<Lead>>;
 
 /// A way to come to a cut. The one that may score least is least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +73,8 @@ struct Lead {
     /// The column that is run.
     column: usize,
     seen: Seen,
+    /// The [beginning](StageSet::beginning_of_union) of the cut that it leads to.
+    beginning: (usize, u64),
 }
 
 /// How closely a column was looked at.
@@ -85,6 +91,10 @@ enum Seen {
 /// A cut with its labels.
 struct Cut {
     done: StageSet,
+    /// What other stages cost at the least.
+    left: Least,
+    /// What the label of it that scores least does.
+    score: u128,
     states: States,
 }
 
@@ -93,19 +103,14 @@ type Leads = BinaryHeap<Reverse<Lead>>;
 
 /// A cut that was not come to yet.
 struct Behind {
-    done: StageSet,
-    leads: Leads,
-}
-
-impl Behind {
-    fn new(done: StageSet, leads: Vec<Lead>) -> Self {
-        Self { done, leads: leads.into_iter().map(Reverse).collect() }
-    }
-
+    /// What leads to it, by place in the list of all leads.
+    leads: Range<usize>,
+    /// The same, the most promising first, once it was looked at.
+    ordered: Option<Leads>,
     /// No label of it scores less.
-    fn bound(&self) -> u128 {
-        self.leads.peek().map_or(0, |lead| lead.0.bound)
-    }
+    bound: u128,
+    /// What other stages cost at the least.
+    left: Least,
 }
 
 struct Walk<'a> {
@@ -120,31 +125,28 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// The label of a cut that scores least.
-    fn best(&self, cut: &Cut) -> usize {
-        let best = cut.states.values().flatten().copied().min_by_key(|&l| (self.search.labels[l].score, l));
+    fn best(&self, states: &States) -> usize {
+        let best = states.values().flatten().copied().min_by_key(|&l| (self.search.labels[l].score, l));
         best.expect("a cut that is come to has a label")
-    }
-
-    fn best_score(&self, cut: &Cut) -> u128 {
-        self.search.labels[self.best(cut)].score
     }
 
     /// Tells the cuts behind a cut how they can be come to.
     fn visit(&mut self, cut: Cut, open: &mut Open) {
-        let score = self.best_score(&cut);
+        let score = cut.score;
+        let n_done = cut.done.len();
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
-        let left = self.offered.least_after(&cut.done);
         for column in self.offered.next(&cut.done) {
             let cycles = phase_cycles + self.offered.least_cycles(column);
             let bound = score + self.search.weights.score(cycles, 0);
             let least = self.offered.least(column);
-            if bound + self.least_bytes(least) > self.room(left.without(least)) {
+            if bound + self.least_bytes(least) > self.room(cut.left.without(least)) {
                 self.search.gave_up = true;
                 continue;
             }
-            let after = cut.done.union(self.offered.set(column));
-            let leads = open.entry(after.len()).or_default().entry(after).or_default();
-            leads.push(Lead { bound, from: self.visited.len(), column, seen: Seen::Work });
+            let set = self.offered.set(column);
+            let beginning = StageSet::beginning_of_union(&cut.done, set);
+            let lead = Lead { bound, from: self.visited.len(), column, seen: Seen::Work, beginning };
+            open.entry(n_done + set.len()).or_default().push(lead);
         }
         self.visited.push(cut);
     }
@@ -165,18 +167,15 @@ impl Walk<'_> {
     /// The best cuts of those of one number of stages, in order: by what their labels score, and the least that what is left to run
     /// scores, since one stage is not like another. The first of them in order, which leaves out no stage that stands before one
     /// it has, is among them: groups of neighbours can always go on from there.
-    fn best_cuts(&mut self, cuts: BTreeMap<StageSet, Vec<Lead>>) -> Vec<Cut> {
-        let mut cuts: Vec<Behind> = cuts.into_iter().map(|(done, leads)| Behind::new(done, leads)).collect();
-        let left = |done: &StageSet| {
-            let cycles = self.offered.cycles(self.offered.least_after(done));
-            self.search.weights.score(cycles, 0)
-        };
-        let left: Vec<u128> = cuts.iter().map(|cut| left(&cut.done)).collect();
+    fn best_cuts(&mut self, mut leads: Vec<Lead>) -> Vec<Cut> {
+        let mut cuts = self.behind(&mut leads);
+        let left = |cut: &Behind| self.search.weights.score(self.offered.cycles(cut.left), 0);
+        let left: Vec<u128> = cuts.iter().map(left).collect();
         let rank = |cut: usize, bound: u128| if cut == 0 { 0 } else { bound + left[cut] };
-        let ranks = cuts.iter().enumerate().map(|(at, cut)| Reverse((rank(at, cut.bound()), at)));
+        let ranks = cuts.iter().enumerate().map(|(at, cut)| Reverse((rank(at, cut.bound), at)));
         let mut ranks: BinaryHeap<Reverse<(u128, usize)>> = ranks.collect();
         let width = self.search.widths().cuts;
-        let mut best: BTreeMap<(u128, usize), States> = BTreeMap::new();
+        let mut best: BTreeMap<(u128, usize), Cut> = BTreeMap::new();
         let mut n_labelled = 0;
         while let Some(Reverse((bound, at))) = ranks.pop() {
             let worst = best.last_key_value().map(|((rank, _), _)| *rank);
@@ -184,51 +183,76 @@ impl Walk<'_> {
                 self.search.proven = false;
                 break;
             }
-            let tighter = rank(at, self.tightened(&mut cuts[at]));
+            let Behind { leads: range, ordered, left, .. } = &mut cuts[at];
+            let lead = leads[range.start];
+            let ordered =
+                ordered.get_or_insert_with(|| leads[range.clone()].iter().copied().map(Reverse).collect());
+            let tighter = rank(at, self.tightened(ordered));
             if tighter > bound {
                 ranks.push(Reverse((tighter, at)));
                 continue;
             }
             n_labelled += 1;
-            let leads = std::mem::take(&mut cuts[at].leads);
-            let cut = Cut { states: self.labelled(&cuts[at].done, leads), done: StageSet::default() };
-            if cut.states.is_empty() {
+            let (ordered, left) = (std::mem::take(ordered), *left);
+            let done = self.visited[lead.from].done.union(self.offered.set(lead.column));
+            let states = self.labelled(&done, left, ordered);
+            if states.is_empty() {
                 continue;
             }
-            best.insert((rank(at, self.best_score(&cut)), at), cut.states);
+            let score = self.search.labels[self.best(&states)].score;
+            best.insert((rank(at, score), at), Cut { done, left, score, states });
             if best.len() > width {
                 self.search.proven = false;
                 best.pop_last();
             }
         }
-        let mut best: Vec<(usize, States)> = best.into_iter().map(|((_, at), states)| (at, states)).collect();
+        let mut best: Vec<(usize, Cut)> = best.into_iter().map(|((_, at), cut)| (at, cut)).collect();
         best.sort_unstable_by_key(|(at, _)| *at);
-        best.into_iter().map(|(at, states)| Cut { done: cuts[at].done.clone(), states }).collect()
+        best.into_iter().map(|(_, cut)| cut).collect()
+    }
+
+    /// The cuts that leads of as many stages lead to, in order; the leads are sorted by them.
+    fn behind(&self, leads: &mut [Lead]) -> Vec<Behind> {
+        let sets = |lead: &Lead| (&self.visited[lead.from].done, self.offered.set(lead.column));
+        let compare = |a: &Lead, b: &Lead| {
+            let beginnings = a.beginning.cmp(&b.beginning);
+            beginnings.then_with(|| StageSet::compare_unions(sets(a), sets(b)))
+        };
+        leads.sort_unstable_by(|a, b| compare(a, b).then_with(|| a.cmp(b)));
+        let mut cuts: Vec<Behind> = Vec::new();
+        for group in leads.chunk_by(|a, b| compare(a, b).is_eq()) {
+            let from = cuts.last().map_or(0, |cut: &Behind| cut.leads.end);
+            // The first is the most promising.
+            let Lead { bound, from: before, column, .. } = group[0];
+            let left = self.visited[before].left.without(self.offered.least(column));
+            cuts.push(Behind { leads: from..from + group.len(), ordered: None, bound, left });
+        }
+        cuts
     }
 
     /// Looks at what leads to a cut until the bound of the most promising is as tight as it can be without evaluating it; the bound.
-    fn tightened(&self, cut: &mut Behind) -> u128 {
-        while let Some(Reverse(lead)) = cut.leads.peek().copied().filter(|lead| lead.0.seen == Seen::Work) {
-            cut.leads.pop();
-            cut.leads.push(Reverse(self.paced(lead)));
+    fn tightened(&self, leads: &mut Leads) -> u128 {
+        while let Some(Reverse(lead)) = leads.peek().copied().filter(|lead| lead.0.seen == Seen::Work) {
+            leads.pop();
+            leads.push(Reverse(self.paced(lead)));
         }
-        cut.bound()
+        leads.peek().map_or(0, |lead| lead.0.bound)
     }
 
     /// A lead with the bound of its column's slowest stage.
     fn paced(&self, lead: Lead) -> Lead {
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
         let cycles = phase_cycles + self.offered.paced_cycles(lead.column);
-        let bound = self.best_score(&self.visited[lead.from]) + self.search.weights.score(cycles, 0);
+        let bound = self.visited[lead.from].score + self.search.weights.score(cycles, 0);
         Lead { bound: bound.max(lead.bound), seen: Seen::Pace, ..lead }
     }
 
-    /// The labels of a cut that is come to in these ways.
-    fn labelled(&mut self, done: &StageSet, mut leads: Leads) -> States {
+    /// The labels of a cut that is come to in these ways, and that leaves so much.
+    fn labelled(&mut self, done: &StageSet, left: Least, mut leads: Leads) -> States {
         let offered = self.offered;
         let mut states = States::new();
         let (mut full, mut n_labels): (Option<Full>, usize) = (None, 0);
-        let room = self.room(offered.least_after(done));
+        let room = self.room(left);
         while let Some(Reverse(lead)) = leads.pop() {
             if lead.bound > room {
                 self.search.gave_up = true;
@@ -249,7 +273,7 @@ impl Walk<'_> {
             let Some(column) = offered.column(lead.column) else { continue };
             let from = &self.visited[lead.from];
             let Seen::Variant(which) = lead.seen else {
-                let score = self.best_score(from);
+                let score = from.score;
                 for (which, variant) in column.variants.iter().enumerate() {
                     let is_out = !self.search.limits.strips && variant.strips.is_some();
                     if !is_out && !self.forbidden.contains(&(lead.column, which)) {

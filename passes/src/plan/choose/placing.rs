@@ -265,8 +265,9 @@ impl Search<'_> {
         place: impl Fn(BufferId) -> Place,
         made: &[Growth],
     ) -> (Placing, u32) {
-        let mut growths = self.possible_growths(variant, slots);
-        growths.retain(|may| made.iter().any(|growth| growth.joins_the_same(may)));
+        let possible = self.possible_growths(variant, slots);
+        let growths = possible.filter(|may| made.iter().any(|growth| growth.joins_the_same(may)));
+        let growths: Vec<Growth> = growths.collect();
         let mut ways = vec![Way::of(variant, &growths)];
         for (parent, slot) in slots.iter().enumerate() {
             let way = ways[parent].then(slot, place(slot.buffer), &growths);
@@ -279,10 +280,8 @@ impl Search<'_> {
     /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
     /// the last time, the other is written here first and used later.
     pub(super) fn growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
-        let mut possible = self.possible_growths(variant, slots);
-        possible.sort_by_key(|growth| (std::cmp::Reverse(growth.saved_bytes), growth.growing));
         let mut growths: Vec<Growth> = Vec::new();
-        for growth in possible {
+        for growth in self.possible_growths(variant, slots) {
             let is_taken =
                 |other: &Growth| other.growing == growth.growing || other.into.buffer == growth.into.buffer;
             if growths.len() < u64::BITS as usize && !growths.iter().any(is_taken) {
@@ -293,12 +292,14 @@ impl Search<'_> {
     }
 
     /// All growths that a phase of a variant may make, whether or not they can be made together.
-    fn possible_growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
-        if !self.limits.growths {
-            return Vec::new();
-        }
+    fn possible_growths<'s>(
+        &self,
+        variant: &'s Variant,
+        slots: &'s [Slot<'_>],
+    ) -> impl Iterator<Item = Growth> + 's {
+        let growths = if self.limits.growths { &variant.growths[..] } else { &[] };
         // The boundary's slots come first, in its order.
-        let possible = variant.growths.iter().filter_map(|may| {
+        growths.iter().filter_map(|may| {
             let (growing, dying) = (&slots[may.growing], &slots[may.dying]);
             let is_alone = matches!(dying.before, Some(Place::Sram | Place::Both));
             let dies = is_alone && !dying.stays;
@@ -306,8 +307,7 @@ impl Search<'_> {
             let into = GrowsInto { buffer: dying.buffer, gap_bytes: may.gap_bytes };
             let growth = Growth { growing: growing.buffer, into, saved_bytes: may.saved_bytes };
             (dies && is_born).then_some(growth)
-        });
-        possible.collect()
+        })
     }
 
     /// The tensors that have a place during a phase of this column, after which the stages of `done` have run.
