@@ -16,7 +16,7 @@ mod replay;
 
 use std::collections::BTreeMap;
 
-use self::placing::{Moved, Placing, Way};
+use self::placing::{Moved, Placing, Way, WayKey};
 use super::BufferId;
 use super::columns::{Column, Context, Growth};
 use super::cost::{Weights, dram_bound};
@@ -181,8 +181,10 @@ struct Search<'a> {
     labels: Vec<Label>,
     /// Placings of the labels' phases.
     placings: Vec<Placing>,
-    /// Room for [`Search::ways`], kept.
+    /// Room for [`Search::ways`], for what orders them, and for the labels of one, kept.
     ways: Vec<Way>,
+    way_keys: Vec<WayKey>,
+    made: Vec<Label>,
     /// Placings, labels and cuts made.
     work: usize,
     proven: bool,
@@ -229,6 +231,8 @@ impl<'a> Search<'a> {
             labels: Vec::new(),
             placings: Vec::new(),
             ways: Vec::new(),
+            way_keys: Vec::new(),
+            made: Vec::new(),
             work: 0,
             proven: true,
             gave_up: false,
@@ -268,7 +272,7 @@ impl<'a> Search<'a> {
         let mut ways = std::mem::take(&mut self.ways);
         let last = self.ways(variant, &slots, &growths, &mut ways);
         let mut found = Vec::new();
-        let mut made: Vec<Label> = Vec::with_capacity(labels.len());
+        let mut made = std::mem::take(&mut self.made);
         for way in last {
             let way = &ways[way];
             let stages = column.stages.len() as u32 + way.dma_stages;
@@ -290,7 +294,7 @@ impl<'a> Search<'a> {
             let after = self.places_after(&placing.places, &slots);
             found.push(Found { after, placing, labels: made.clone() });
         }
-        self.ways = ways;
+        (self.ways, self.made) = (ways, made);
         self.work += found.iter().map(|found| found.labels.len()).sum::<usize>();
         found
     }

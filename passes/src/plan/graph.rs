@@ -51,9 +51,9 @@ impl StageSet {
     /// The stages in order.
     pub fn iter(&self) -> impl Iterator<Item = StageId> + '_ {
         self.0.iter().enumerate().flat_map(|(word, &bits)| {
-            (0..64)
-                .filter(move |bit| bits >> bit & 1 == 1)
-                .map(move |bit| StageId::from_u32(word as u32 * 64 + bit))
+            let lowest = |left: &u64| Some(left & (left - 1)).filter(|left| *left != 0);
+            let lefts = std::iter::successors(Some(bits).filter(|bits| *bits != 0), lowest);
+            lefts.map(move |left| StageId::from_u32(word as u32 * 64 + left.trailing_zeros()))
         })
     }
 

@@ -131,12 +131,15 @@ impl Way {
     }
 }
 
+/// What ways are ordered by: bytes moved, bytes of SRAM, and their number, which makes an order of equals.
+pub(super) type WayKey = (u64, u64, usize);
+
 /// Of the ways from `from` on, leaves the best `beam`, those that move least first, and among them the one that binds the least
-/// SRAM for later phases: it is what still fits when nothing else does.
-fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize) {
-    // The number makes an order of equals, and ways are large: it is the keys that are sorted.
+/// SRAM for later phases: it is what still fits when nothing else does. `keys` is room for their keys: ways are large.
+fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize, keys: &mut Vec<WayKey>) {
+    keys.clear();
     let key = |(at, way): (usize, &Way)| (way.moved.bytes(), way.sram_bytes, at);
-    let mut keys: Vec<(u64, u64, usize)> = ways[from..].iter().enumerate().map(key).collect();
+    keys.extend(ways[from..].iter().enumerate().map(key));
     let lightest = keys.iter().copied().min_by_key(|&(moved, sram, at)| {
         let way = &ways[from + at];
         (way.bound_bytes, sram, moved, at)
@@ -148,9 +151,12 @@ fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize) {
         // If it is none of the best, the worst of them goes.
         *last = lightest.max(*last);
     }
-    let best: Vec<Way> = keys.iter().map(|&(_, _, at)| ways[from + at]).collect();
-    ways.truncate(from);
-    ways.extend(best);
+    let end = ways.len();
+    for &(_, _, at) in keys.iter() {
+        ways.push(ways[from + at]);
+    }
+    ways.copy_within(end.., from);
+    ways.truncate(from + beam);
 }
 
 /// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
@@ -227,6 +233,7 @@ impl Search<'_> {
         let mut most: u64 = slots.iter().map(Slot::most_bytes).sum();
         // Growing into others comes last, when all places are known: till then there is room for what it may save.
         let beam = self.widths().placings;
+        let mut keys = std::mem::take(&mut self.way_keys);
         ways.clear();
         ways.push(Way::of(variant, growths));
         let mut last = 0..1;
@@ -249,10 +256,11 @@ impl Search<'_> {
             self.work += ways.len() - last.end;
             if ways.len() - last.end > beam {
                 self.proven = false;
-                keep_best(ways, last.end, beam);
+                keep_best(ways, last.end, beam, &mut keys);
             }
             last = last.end..ways.len();
         }
+        self.way_keys = keys;
         last
     }
 
