@@ -164,6 +164,8 @@ pub struct Planner<'a> {
     answers: BTreeMap<Question, Result<Choice, Stuck>>,
     /// The dearest price of a byte, of [`BYTE_PRICES`], at which a plan was still as fast as the fastest.
     price: Option<usize>,
+    /// Cycles of the fastest plan that was found.
+    fastest: Option<u64>,
 }
 
 /// What the chooser is asked about all columns.
@@ -177,7 +179,7 @@ impl<'a> Planner<'a> {
     pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
         let offered = offer(Context::new(graph, target)?, options)?;
         let bounds = bounds(graph, &offered.context().topology, target);
-        Ok(Self { offered, bounds, answers: BTreeMap::new(), price: None })
+        Ok(Self { offered, bounds, answers: BTreeMap::new(), price: None, fastest: None })
     }
 
     /// A plan of the columns that were offered. The options may differ from those in anything that only narrows them or is the
@@ -322,15 +324,26 @@ impl<'a> Planner<'a> {
         let target = self.offered.context().target;
         if options.objective != Objective::Edp {
             let weights = Weights::of(options.objective, target, (0.0, 0.0));
+            let has_tolerance = options.objective == Objective::Latency && options.tolerance_percent > 0;
+            let slowest_of = |cycles: u64| {
+                cycles.saturating_add(cycles.saturating_mul(options.tolerance_percent.into()) / 100)
+            };
+            // With less SRAM it is mostly the same price, and nothing is faster: what is as fast as the fastest with more will do.
+            if let (true, Some(price), Some(fastest)) = (has_tolerance, self.price, self.fastest) {
+                let priced = self.solve(Weights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
+                if priced.cycles <= slowest_of(fastest) {
+                    return Ok(priced);
+                }
+            }
             let best = self.solve(weights, options, capacity, forbidden)?;
-            if options.objective != Objective::Latency || options.tolerance_percent == 0 {
+            if !has_tolerance {
                 return Ok(best);
             }
+            self.fastest = Some(self.fastest.map_or(best.cycles, |fastest| fastest.min(best.cycles)));
             // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is still equally fast.
-            let slowest = best.cycles + best.cycles * u64::from(options.tolerance_percent) / 100;
+            let slowest = slowest_of(best.cycles);
             let mut within = best;
             let (mut low, mut high) = (0, BYTE_PRICES.len());
-            // With less SRAM it is mostly the same.
             let mut next = self.price;
             while low < high && within.bytes > self.bounds.bytes {
                 let middle = next.take().unwrap_or(usize::midpoint(low, high));
