@@ -192,7 +192,10 @@ pub(super) fn plan_with_addresses(
     let is_of_time = matches!(options.objective, Objective::Latency | Objective::Edp);
     let mut others = Vec::new();
     if grows && share < SHARES[0] {
-        others.push(PlanOptions { growths: false, ..*options });
+        let without = PlanOptions { growths: false, ..*options };
+        if !(is_of_time && planner.is_hopeless(&without, best.plan.search_cycles)) {
+            others.push(without);
+        }
     }
     if has_strips && is_of_time {
         others.push(PlanOptions { strips: false, ..*options });

@@ -137,6 +137,9 @@ pub struct TooLarge {
 /// Prices of a DRAM byte in 1024ths of a cycle, between what it costs the channel's time and nothing.
 const BYTE_PRICES: [u128; 7] = [2, 5, 10, 20, 50, 100, 400];
 
+/// What a search that looks closely is not likely to make up for.
+const HOPELESS_PERCENT: u64 = 10;
+
 /// A plan, and the graph whose stages it places: that which was asked about, or one made of it by splitting stages
 /// into strips.
 #[derive(Clone, Debug)]
@@ -180,6 +183,16 @@ impl<'a> Planner<'a> {
         let offered = offer(Context::new(graph, target)?, options)?;
         let bounds = bounds(graph, &offered.context().topology, target);
         Ok(Self { offered, bounds, answers: BTreeMap::new(), price: None, fastest: None })
+    }
+
+    /// Whether a glance at the fastest plans under some options says that they are slower than `cycles` by more than the search is
+    /// likely to make up for when it looks closely.
+    pub fn is_hopeless(&self, options: &PlanOptions, cycles: u64) -> bool {
+        let target = self.offered.context().target;
+        let capacity = percent_of(target.memory.activation, options.capacity_percent);
+        let weights = Weights::of(Objective::Latency, target, (0.0, 0.0));
+        let found = choose(&self.offered, &[], weights, (capacity, u128::MAX), options.limits().narrow());
+        found.is_ok_and(|choice| choice.cycles > cycles + cycles / 100 * HOPELESS_PERCENT)
     }
 
     /// A plan of the columns that were offered. The options may differ from those in anything that only narrows them or is the
