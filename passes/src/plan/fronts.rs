@@ -19,7 +19,7 @@ use super::{Bases, BufferId, BufferRole, FrontRows, PhasePlan, Plan, Residency, 
 use crate::schedule::{ScheduleError, Scheduled, schedule_within};
 
 /// Percents of what is free that are filled with fronts, until a plan has addresses.
-const FILLS: [u64; 5] = [100, 97, 90, 75, 50];
+const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
 
 /// Nodes that the search for addresses of one plan with fronts may visit: there is a plan without them.
 const ADDRESS_NODES: u64 = 10_000;
@@ -46,21 +46,24 @@ pub fn with_fronts(
     }
     let used = Occupancy::of(&scheduled.program).bytes_in_use();
     let free: Vec<u64> = used.into_iter().map(|used| capacity.saturating_sub(used)).collect();
-    let mut best = None;
+    let mut filled = None;
     for percent in FILLS {
         let room: Vec<u64> = free.iter().map(|bytes| bytes * percent / 100).collect();
         let fronts = most_saving(graph, &spilled, &room);
         if fronts.is_empty() {
             break;
         }
-        best = case.schedule(&spilled, fronts, None)?;
-        if best.is_some() {
+        filled = case.schedule(&spilled, fronts, None)?;
+        if filled.is_some() {
             break;
         }
     }
-    let (plan, scheduled) = best.as_ref().map_or((plan, scheduled), |(plan, scheduled)| (plan, scheduled));
-    let fuller = case.fill_holes(&spilled, plan, scheduled)?;
-    Ok(fuller.or(best))
+    // New addresses may leave fewer holes than those that there were.
+    let mut found = vec![case.fill_holes(&spilled, plan, scheduled)?];
+    if let Some((plan, scheduled)) = filled {
+        found.push(case.fill_holes(&spilled, &plan, &scheduled)?.or(Some((plan, scheduled))));
+    }
+    Ok(found.into_iter().flatten().min_by_key(|(plan, _)| plan.dram_bytes.total))
 }
 
 /// A tensor of which rows can stay.
