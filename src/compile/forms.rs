@@ -5,6 +5,7 @@
 //! is taken.
 
 use strata_ir::Module;
+use strata_ir::equal::difference;
 use strata_passes::manager::{Changed, PassContext, Phase};
 use strata_passes::plan::pass::does_not_fit;
 use strata_passes::plan::{Mode, Objective, Plan};
@@ -18,6 +19,10 @@ pub(crate) const SELECT: &str = "form-stages,split-channels";
 /// Families that change how much lives at once: taken wherever they apply too, not only where ops cost less for it.
 const OF_TRAFFIC: [&str; 2] = ["upsample", "concat-sum"];
 
+/// Families that move pixels to channels or back. A plan cannot run what they leave in column strips, so with little SRAM the ops may
+/// be better off without them.
+const OF_PIXELS: [&str; 2] = ["thin-input", "transposed"];
+
 /// A network at the stages phase.
 #[derive(Clone, Debug)]
 pub(super) struct Forms {
@@ -25,6 +30,8 @@ pub(super) struct Forms {
     pub as_imported: Module,
     /// As rewrites left it, for any objective.
     rewritten: Option<Module>,
+    /// As rewrites left it that leave pixels in their columns, if that is something else.
+    in_columns: Option<Module>,
     /// As rewrites left it that may pay by what they do to memory alone.
     smaller: Option<Module>,
 }
@@ -48,9 +55,18 @@ impl Compiler {
         let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
         let of_traffic: Vec<&str> = on.iter().copied().filter(|name| OF_TRAFFIC.contains(name)).collect();
         let rewritten = self.rewritten(&module, "cheapest", &on, clock, observer)?;
+        let in_columns = match &rewritten {
+            Some(rewritten) => {
+                let others: Vec<&str> =
+                    on.iter().copied().filter(|name| !OF_PIXELS.contains(name)).collect();
+                let form = self.rewritten(&module, "cheapest", &others, clock, observer)?;
+                form.filter(|form| difference(form, rewritten).is_some())
+            }
+            None => None,
+        };
         let smaller = self.rewritten(&module, "every", &of_traffic, clock, observer)?;
         self.run_silently(SELECT, &mut module, clock, observer)?;
-        Ok(Forms { as_imported: module, rewritten, smaller })
+        Ok(Forms { as_imported: module, rewritten, in_columns, smaller })
     }
 
     /// What rewrites of some families leave, if they change anything.
@@ -103,7 +119,10 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
         let of_memory = aim.1 != Objective::Latency && aim.0 == Mode::Multi;
-        let others = forms.rewritten.iter().chain(forms.smaller.iter().filter(|_| of_memory));
+        let of_time = aim.1 == Objective::Latency && aim.0 == Mode::Multi;
+        let others = (forms.rewritten.iter())
+            .chain(forms.in_columns.iter().filter(|_| of_time))
+            .chain(forms.smaller.iter().filter(|_| of_memory));
         let all = [&forms.as_imported].into_iter().chain(others);
         let planned = all.map(|form| Ok((form, self.fuse(form, aim, clock, observer)?)));
         let best = cheapest(planned, |(_, planned)| planned.plan.certificate.cost);
