@@ -8,13 +8,12 @@
 //! *Bytes*: weights, inputs and outputs once. *Energy*: these bytes, and the energy on chip that every plan has: the
 //! fewest products, each row written once and read once by each reader, weights read once a step (two rows a step at most).
 
-use strata_isa_spec::Target;
+use strata_isa_spec::{Target, View};
 use strata_isa_spec::timing::dram_cycles;
 
 use super::cost::{may_winograd, on_chip_energy};
 use super::graph::Topology;
 use super::tables::first_uses;
-use super::transfers::loads;
 use super::{BufferRole, Objective, StageGraph};
 
 /// Bounds of a graph on a target.
@@ -43,17 +42,51 @@ impl Bounds {
 
 /// Bytes that every plan moves: tables, the parts of inputs that are read, and outputs, once.
 pub fn compulsory_bytes(graph: &StageGraph, topology: &Topology) -> u64 {
-    let all = graph.stages.keys().collect();
     let stages: Vec<super::StageId> = graph.stages.keys().collect();
     let firsts = first_uses(graph, &stages, &[]);
     let loaded = graph.stages.values().zip(firsts).filter(|(_, first)| first.is_first);
     let tables: u64 = loaded.map(|(node, _)| node.weight_bytes()).sum();
     let outside = graph.buffers.iter().map(|(id, buffer)| match buffer.role {
         BufferRole::Internal => 0,
-        BufferRole::Input(_) => loads(graph, topology, &all, id).iter().map(|load| load.bytes(graph)).sum(),
+        BufferRole::Input(_) => {
+            let reads = topology.uses[id.as_u32() as usize].readers.iter().map(|(_, view)| *view);
+            n_elements(reads.collect()) * u64::from(buffer.elem.size_bytes())
+        }
         BufferRole::Output(_) => buffer.size_bytes(),
     });
     tables + outside.sum::<u64>()
+}
+
+/// Elements that views of one buffer hold together.
+fn n_elements(mut views: Vec<View>) -> u64 {
+    views.sort_unstable_by_key(|v| (v.row0, v.rows, v.col0, v.cols, v.ch0, v.chs));
+    views.dedup();
+    // Between two neighbouring ends of views along an axis, all elements are in the same views.
+    let cuts = |ends: &dyn Fn(&View) -> [u32; 2]| {
+        let mut cuts: Vec<u32> = views.iter().flat_map(ends).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        cuts
+    };
+    let rows = cuts(&|v| [v.row0, v.row0 + v.rows]);
+    let cols = cuts(&|v| [v.col0, v.col0 + v.cols]);
+    let chs = cuts(&|v| [v.ch0, v.ch0 + v.chs]);
+    let holds = |from: u32, len: u32, at: u32| (from..from + len).contains(&at);
+    let mut sum = 0;
+    for row in rows.windows(2) {
+        for col in cols.windows(2) {
+            for ch in chs.windows(2) {
+                let is_in = |v: &View| {
+                    holds(v.row0, v.rows, row[0]) && holds(v.col0, v.cols, col[0]) && holds(v.ch0, v.chs, ch[0])
+                };
+                if views.iter().any(is_in) {
+                    let extents = [row, col, ch].map(|ends| u64::from(ends[1] - ends[0]));
+                    sum += extents.iter().product::<u64>();
+                }
+            }
+        }
+    }
+    sum
 }
 
 /// Bounds of a graph on a target.
@@ -69,5 +102,20 @@ pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bound
         cycles: array.max(dram_cycles(target, bytes)),
         bytes,
         energy_pj: on_chip + bytes as f64 * target.energy.dram_byte_pj,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_in_several_views_count_once_and_those_in_none_not() {
+        let view =
+            |row0: u32, col0: u32, ch0: u32| View { stream: 0, row0, rows: 2, col0, cols: 3, ch0, chs: 4 };
+        assert_eq!(n_elements(vec![]), 0);
+        assert_eq!(n_elements(vec![view(0, 0, 0), view(0, 0, 0)]), 24);
+        assert_eq!(n_elements(vec![view(0, 0, 0), view(7, 0, 0)]), 48, "the rows between are not read");
+        assert_eq!(n_elements(vec![view(0, 0, 0), view(1, 2, 3)]), 47, "they share one element");
     }
 }
