@@ -10,12 +10,16 @@
 //!
 //! Limits count work, never time; nothing depends on hash order.
 
+mod ahead;
 mod cuts;
 mod placing;
 mod replay;
 
 use std::collections::BTreeMap;
 
+use strata_isa_spec::timing::dram_cycles;
+
+use self::ahead::Ahead;
 use self::placing::{Moved, Placing, Way, WayKey};
 use super::BufferId;
 use super::columns::{Column, Context, Growth};
@@ -107,10 +111,8 @@ struct Label {
     score: u128,
     cycles: u64,
     bytes: u64,
-    /// Weight SRAM that the last phase leaves free.
-    free_weights: u64,
-    /// Bytes that DRAM could still have moved during it.
-    spare_bytes: u64,
+    /// Weights of later phases.
+    ahead: Ahead,
     previous: Option<usize>,
     step: Option<Step>,
 }
@@ -128,7 +130,7 @@ struct Step {
 impl Label {
     /// Nothing has run.
     fn start() -> Self {
-        Self { score: 0, cycles: 0, bytes: 0, free_weights: 0, spare_bytes: 0, previous: None, step: None }
+        Self { score: 0, cycles: 0, bytes: 0, ahead: Ahead::default(), previous: None, step: None }
     }
 }
 
@@ -304,9 +306,8 @@ impl<'a> Search<'a> {
         let before = &self.labels[previous];
         let target = self.context.target;
         let var = &col.variants[variant];
-        // What was prefetched is the front of the weights, in order of stages.
         let to_load = col.loads_up_to.last().copied().unwrap_or(0);
-        let prefetched = to_load.min(before.free_weights).min(before.spare_bytes);
+        let prefetched = before.ahead.loaded_of(&col.loads_up_to);
         let rate = u64::from(target.dram.bytes_per_cycle.max(1));
         let latency = u64::from(target.dram.latency_cycles);
         let phase_cycles = u64::from(target.switch.phase_cycles);
@@ -323,25 +324,26 @@ impl<'a> Search<'a> {
         // A row is loaded while another is stored; by turns is what a stage does in between.
         let transfers = load.cycles.max(store.cycles);
         let by_turns = if turn_cycles == 0 { 0 } else { turn_cycles + transfers.max(channel(0)) };
-        let pipeline = (var.cycles + load.row_cycles + store.row_cycles).max(by_turns);
-        let dma = transfers + store.row_cycles;
+        let pipeline = (var.cycles + load.edge_cycles + store.edge_cycles).max(by_turns);
+        let dma = transfers + store.edge_cycles;
         let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
         // Strips after the first find the weights loaded.
         let next = phase_cycles + pipeline.max(dma).max(channel(0));
-        let cycles = first + (n_phases - 1) * next;
+        let cycles = (first + (n_phases - 1) * next).saturating_add_signed(var.correction);
         let bytes = moved + col.table_bytes;
-        let ahead = n_phases.min(FARTHEST_PREFETCH as u64);
-        let (spare_cycles, busy) = if n_phases > ahead {
-            (ahead * next, ahead * (moved / n_phases))
+        let n_ahead = n_phases.min(FARTHEST_PREFETCH as u64);
+        let (spare_cycles, busy) = if n_phases > n_ahead {
+            (n_ahead * next, n_ahead * (moved / n_phases))
         } else {
             (cycles, moved + to_load - prefetched)
         };
+        let free = target.memory.weight.saturating_sub(col.weight_bytes);
+        let ahead = before.ahead.after(&col.loads_up_to, (free, (spare_cycles * rate).saturating_sub(busy)));
         Label {
             score: before.score + self.weights.score(cycles, bytes),
             cycles: before.cycles + cycles,
             bytes: before.bytes + bytes,
-            free_weights: target.memory.weight.saturating_sub(col.weight_bytes),
-            spare_bytes: (spare_cycles * rate).saturating_sub(busy),
+            ahead,
             previous: Some(previous),
             step: Some(Step { column: at, variant, placing: self.placings.len(), cycles }),
         }
@@ -364,10 +366,22 @@ impl<'a> Search<'a> {
         n_kept
     }
 
+    /// What waiting for so many bytes of weights scores.
+    fn wait_score(&self, bytes: u64) -> u128 {
+        self.weights.score(dram_cycles(self.context.target, bytes), 0)
+    }
+
+    /// What labels of a cut are put in order by: their score, if all weights that were loaded ahead save time.
+    fn rank(&self, label: usize) -> u128 {
+        let Label { score, ahead, .. } = self.labels[label];
+        score.saturating_sub(self.wait_score(ahead.bytes()))
+    }
+
     /// Adds a label to those of a state, unless one of them is no worse in everything; whether it did.
     fn keep(&mut self, state: &mut Vec<usize>, label: Label) -> bool {
+        // What is not loaded ahead can be waited for.
         let no_worse = |a: &Label, b: &Label| {
-            a.score <= b.score && a.free_weights >= b.free_weights && a.spare_bytes >= b.spare_bytes
+            a.score <= b.score && a.score + self.wait_score(a.ahead.lacks(&b.ahead)) <= b.score
         };
         if state.iter().any(|&other| no_worse(&self.labels[other], &label)) {
             return false;
@@ -377,7 +391,7 @@ impl<'a> Search<'a> {
         self.labels.push(label);
         if state.len() > self.limits.labels_per_state {
             self.proven = false;
-            let worst = (0..state.len()).max_by_key(|&i| (self.labels[state[i]].score, state[i]));
+            let worst = (0..state.len()).max_by_key(|&i| (self.rank(state[i]), state[i]));
             if let Some(worst) = worst {
                 state.remove(worst);
             }
@@ -385,17 +399,18 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Keeps the best labels of a cut, and the best of those that bind the least SRAM; what others have to be better than, if
-    /// labels were dropped.
+    /// Keeps the best labels of a cut, one half by their scores and one by their [`ranks`](Self::rank), and the best of those that
+    /// bind the least SRAM; what others have to be better than, if labels were dropped.
     fn limit(&mut self, states: &mut States) -> Option<Full> {
         let width = self.widths().labels_per_cut;
-        let mut labels: Vec<(u128, usize)> =
-            states.values().flatten().map(|&l| (self.labels[l].score, l)).collect();
+        let labels: Vec<usize> = states.values().flatten().copied().collect();
         if labels.len() <= width {
             return None;
         }
         self.proven = false;
-        let (_, &mut worst_kept, _) = labels.select_nth_unstable(width - 1);
+        let worst_kept = |mut all: Vec<(u128, usize)>| *all.select_nth_unstable((width / 2).max(1) - 1).1;
+        let by_score = worst_kept(labels.iter().map(|&l| (self.labels[l].score, l)).collect());
+        let by_rank = worst_kept(labels.iter().map(|&l| (self.rank(l), l)).collect());
         let freest = states
             .iter()
             .filter_map(|(places, list)| {
@@ -406,12 +421,14 @@ impl<'a> Search<'a> {
         for list in states.values_mut() {
             list.retain(|&l| {
                 let label = (self.labels[l].score, l);
-                label <= worst_kept || freest.is_some_and(|(_, best)| best == label)
+                let is_freest = freest.is_some_and(|(_, best)| best == label);
+                label <= by_score || (self.rank(l), l) <= by_rank || is_freest
             });
         }
         states.retain(|_, list| !list.is_empty());
+        let worst = states.values().flatten().map(|&l| self.labels[l].score).max().unwrap_or(0);
         let freest = freest.map_or((0, 0), |(bytes, (score, _))| (bytes, score));
-        Some(Full { worst: worst_kept.0, freest })
+        Some(Full { worst, freest })
     }
 
     fn answer(&self, last: usize) -> Choice {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use strata_isa_spec::{StageCode, Target, View};
 
-use super::cost::{Implementation, Running, StageProfile, align, pipeline};
+use super::cost::{Implementation, PipelineTime, Running, StageProfile, align, pipeline};
+use super::edges::{drain_cycles, fill_cycles};
 use super::graph::{GraphError, StageSet, Topology};
 use super::in_place::hosts;
 use super::mappings::Mappings;
@@ -131,6 +132,8 @@ pub struct Variant {
     pub starts: Vec<u64>,
     /// Cycles of the pipeline, without DRAM.
     pub cycles: u64,
+    /// Cycles that the timed simulation of a plan found it to take beside what was estimated.
+    pub correction: i64,
     /// Rings that only this column uses, with what strips leave each other through DRAM.
     pub private: Ring,
     /// Each boundary buffer's ring.
@@ -223,10 +226,12 @@ pub struct Movement {
     pub stages: u32,
     /// Bytes.
     pub bytes: u64,
-    /// Cycles of the longest transfer, a row at a time, each with its latency.
+    /// Cycles of the longest transfer; its latency is paid once, since rows are asked for ahead.
     pub cycles: u64,
-    /// Cycles of one row of it.
+    /// Cycles of a row of everything that is moved.
     pub row_cycles: u64,
+    /// Cycles by which it delays the begin or the end of a phase.
+    pub edge_cycles: u64,
 }
 
 impl Movement {
@@ -237,11 +242,27 @@ impl Movement {
             let bytes = transfer.bytes(context.graph);
             let rows = u64::from(transfer.view.rows.max(1));
             let dram = &context.target.dram;
-            let row = (bytes / rows).div_ceil(u64::from(dram.bytes_per_cycle.max(1)))
-                + u64::from(dram.latency_cycles);
-            movement.add(Self { stages: 1, bytes, cycles: rows * row, row_cycles: row });
+            let row = (bytes / rows).div_ceil(u64::from(dram.bytes_per_cycle.max(1)));
+            let cycles = rows * row + u64::from(dram.latency_cycles);
+            movement.add(Self { stages: 1, bytes, cycles, row_cycles: row, edge_cycles: 0 });
         }
         movement
+    }
+
+    /// These loads of a buffer, with what stages wait for the first of its rows.
+    pub fn filling(
+        self,
+        target: &Target,
+        stages: &[Running<'_>],
+        time: &PipelineTime,
+        buffer: BufferId,
+    ) -> Self {
+        Self { edge_cycles: fill_cycles(target, stages, time, (buffer, self.row_cycles)), ..self }
+    }
+
+    /// These stores of a buffer, with what the phase waits for the last of its rows.
+    pub fn draining(self, stages: &[Running<'_>], time: &PipelineTime, buffer: BufferId) -> Self {
+        Self { edge_cycles: drain_cycles(stages, time, (buffer, self.row_cycles)), ..self }
     }
 
     /// Adds what is moved at the same time.
@@ -249,7 +270,8 @@ impl Movement {
         self.stages += more.stages;
         self.bytes += more.bytes;
         self.cycles = self.cycles.max(more.cycles);
-        self.row_cycles = self.row_cycles.max(more.row_cycles);
+        self.row_cycles += more.row_cycles;
+        self.edge_cycles += more.edge_cycles;
     }
 
     /// Adds what is moved in another phase of the same column.
@@ -258,6 +280,7 @@ impl Movement {
         self.bytes += next.bytes;
         self.cycles = self.cycles.max(next.cycles);
         self.row_cycles = self.row_cycles.max(next.row_cycles);
+        self.edge_cycles = self.edge_cycles.max(next.edge_cycles);
     }
 }
 
@@ -432,7 +455,7 @@ impl Column {
         let running = running(&profiles, &implementations);
         let how = (implementations.iter().map(|i| i.winograd).collect(), slack);
         let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, watches));
-        let (starts, cycles) = time(context.target, &running, &division, slack);
+        let time = time(context.target, &running, &division, slack);
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
             // A buffer that is read only, and not loaded, is whole; it has no ring.
@@ -447,14 +470,27 @@ impl Column {
         let rings = self.boundary.iter().zip(&parts.rings);
         let rings = rings.map(|(b, moved)| Ring {
             bytes: ring(b.buffer),
-            turn_cycles: turn_cycles(&running, &division, slack, b.buffer),
-            ..*moved
+            turn_cycles: turn_cycles(&running, slack, b.buffer),
+            load: moved.load.filling(context.target, &running, &time, b.buffer),
+            store: moved.store.draining(&running, &time, b.buffer),
         });
         let rings = rings.collect();
         let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| self.may_grow(w, *gap));
         let mut growths: Vec<MayGrow> = growths.collect();
         growths.sort_by_key(|may| (Reverse(may.saved_bytes), may.growing));
-        Variant { strips: None, division, implementations, slack, starts, cycles, private, rings, growths }
+        let PipelineTime { starts, end: cycles, .. } = time;
+        Variant {
+            strips: None,
+            division,
+            implementations,
+            slack,
+            starts,
+            cycles,
+            correction: 0,
+            private,
+            rings,
+            growths,
+        }
     }
 
     /// Pairs of boundary buffers of which one may take the space of the other.
@@ -491,10 +527,12 @@ impl Column {
     }
 }
 
-/// Drops ways of which another costs no more of anything.
+/// Drops ways of which another costs no more of anything, what stages wait for transfers included.
 fn drop_dominated(variants: &mut Vec<Variant>) {
-    let costs: Vec<[u64; 3]> =
-        variants.iter().map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes()]).collect();
+    let turns = |v: &Variant| v.rings.iter().map(|ring| ring.turn_cycles).max().unwrap_or(0);
+    let costs: Vec<[u64; 4]> = (variants.iter())
+        .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes(), turns(v)])
+        .collect();
     let dominated = |at: usize| {
         costs.iter().enumerate().any(|(other, cost)| {
             let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
@@ -527,6 +565,7 @@ pub fn ways(
     }
     if profiles.len() > 1 {
         ways.push(make(shared(profiles.len(), target), Slack::Lockstep));
+        ways.push(make(shared(profiles.len(), target), Slack::Overlap));
     }
     ways
 }
@@ -556,21 +595,18 @@ pub fn slots(
     ring_slots_watching(&actors, slack, watches)
 }
 
-/// Starts of stages, and the time of all.
-pub fn time(target: &Target, running: &[Running<'_>], division: &Division, slack: Slack) -> (Vec<u64>, u64) {
+/// When stages start and end.
+pub fn time(target: &Target, running: &[Running<'_>], division: &Division, slack: Slack) -> PipelineTime {
     if division.partitions.len() == 1 && running.len() > 1 {
         return shared_time(target, running);
     }
-    let time = pipeline(running, slack == Slack::Lockstep);
-    (time.starts, time.end)
+    pipeline(running, slack == Slack::Lockstep)
 }
 
 /// Cycles of the busiest stage that has to do with a buffer and works by turns with its transfers: in lockstep a ring has no
-/// room for a row that is loaded or stored while a step is under way. Stages that share a partition wait for each other, and
-/// transfers go on meanwhile.
-pub fn turn_cycles(running: &[Running<'_>], division: &Division, slack: Slack, buffer: BufferId) -> u64 {
-    let is_shared = division.partitions.len() == 1 && running.len() > 1;
-    if slack != Slack::Lockstep || is_shared {
+/// room for a row that is loaded or stored while a step is under way.
+pub fn turn_cycles(running: &[Running<'_>], slack: Slack, buffer: BufferId) -> u64 {
+    if slack != Slack::Lockstep {
         return 0;
     }
     let uses = |stage: &&Running<'_>| {
@@ -583,7 +619,7 @@ pub fn turn_cycles(running: &[Running<'_>], division: &Division, slack: Slack, b
 
 /// Time of stages that take turns on one partition: their work, and a switch a step, since a stage's next step mostly waits
 /// for a step of another.
-fn shared_time(target: &Target, stages: &[Running<'_>]) -> (Vec<u64>, u64) {
+fn shared_time(target: &Target, stages: &[Running<'_>]) -> PipelineTime {
     let switch = u64::from(target.switch.stage_cycles);
     let mut first = 0;
     let mut starts = Vec::with_capacity(stages.len());
@@ -593,7 +629,7 @@ fn shared_time(target: &Target, stages: &[Running<'_>]) -> (Vec<u64>, u64) {
         first += switch + stage.step_cycles;
         total += u64::from(stage.actor.n_steps()) * (stage.step_cycles + switch);
     }
-    (starts, total)
+    PipelineTime { ends: vec![total; stages.len()], starts, end: total }
 }
 
 /// Whether the role of a buffer puts it in DRAM from the start.

@@ -15,7 +15,7 @@ use strata_isa_spec::{Mapping, StageCode, Target};
 
 use super::graph::views_meet;
 use super::mappings::Mappings;
-use super::rings::{Actor, Edge};
+use super::rings::Actor;
 use super::tables::table_key;
 use super::{Objective, StageGraph, StageId, StageNode};
 
@@ -146,6 +146,8 @@ pub struct Running<'a> {
 pub struct PipelineTime {
     /// Start of each stage's first step.
     pub starts: Vec<u64>,
+    /// End of each stage's last step.
+    pub ends: Vec<u64>,
     /// End of the last stage.
     pub end: u64,
 }
@@ -158,12 +160,15 @@ pub fn pipeline(stages: &[Running<'_>], lockstep: bool) -> PipelineTime {
     for (index, stage) in stages.iter().enumerate() {
         let work = u64::from(stage.actor.n_steps()) * stage.step_cycles;
         let (mut start, mut least_end) = (0, 0);
-        for Edge { view, first_end, last_steps } in stage.actor.edges() {
+        for edge in stage.actor.edges() {
             for (earlier, writer) in stages[..index].iter().enumerate() {
-                let Some(out) = writer.actor.out().filter(|out| views_meet(out, &view)) else { continue };
-                let rows = first_end.saturating_sub(out.row0).min(writer.actor.n_rows());
+                let Some(out) = writer.actor.out().filter(|out| views_meet(out, &edge.view)) else { continue };
+                let rows = edge.first_end.saturating_sub(out.row0).min(writer.actor.n_rows());
                 let steps = u64::from(rows.div_ceil(writer.actor.rows_per_step()));
                 start = start.max(starts[earlier] + steps * writer.step_cycles);
+                // What waits for any row of the last step comes after it, but not what waits for none.
+                let before = writer.actor.n_steps().saturating_sub(1) * writer.actor.rows_per_step();
+                let last_steps = edge.steps_from(out.row0 + before);
                 least_end = least_end.max(ends[earlier] + u64::from(last_steps) * stage.step_cycles);
                 if lockstep {
                     let both = work + u64::from(writer.actor.n_steps()) * writer.step_cycles;
@@ -174,7 +179,8 @@ pub fn pipeline(stages: &[Running<'_>], lockstep: bool) -> PipelineTime {
         starts.push(start);
         ends.push((start + work).max(least_end));
     }
-    PipelineTime { starts, end: ends.into_iter().max().unwrap_or(0) }
+    let end = ends.iter().copied().max().unwrap_or(0);
+    PipelineTime { starts, ends, end }
 }
 
 /// Cycles that DRAM needs for bytes of a phase: the channel's rate, and its latency once.

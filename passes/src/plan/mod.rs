@@ -10,6 +10,7 @@
 //! | [`rings`] | row slots of every ring, by token simulation |
 //! | [`transfers`] | what a phase loads and stores, given where buffers live |
 //! | [`cost`] | a stage's cycles by clusters, a pipeline's time, weights of objectives |
+//! | [`edges`] | what a phase waits for at its begin and its end |
 //! | [`mappings`] | the best ways to divide clusters among a stage's work, remembered |
 //! | [`partition`] | division of the array among stages |
 //! | [`egraph`] | the e-graph that offers sets of stages |
@@ -33,6 +34,7 @@ pub mod check;
 pub mod choose;
 pub mod columns;
 pub mod cost;
+pub mod edges;
 pub mod egraph;
 pub mod fronts;
 pub mod graph;

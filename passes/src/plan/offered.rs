@@ -4,8 +4,9 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::columns::{Column, Context};
+use super::columns::{Column, Context, Variant};
 use super::cost::StageProfile;
 use super::graph::StageSet;
 use super::partition::spatial;
@@ -203,6 +204,20 @@ impl<'a> Offered<'a> {
         column
     }
 
+    /// Adds to the estimate of a variant of a column, and of every column of its shape.
+    pub fn correct(&mut self, (column, variant): (usize, usize), cycles: i64) {
+        let before = Arc::clone(&self.chosen(column).variants);
+        let mut variants = before.to_vec();
+        variants[variant].correction += cycles;
+        let variants: Arc<[Variant]> = variants.into();
+        let known = self.sets.iter_mut().filter_map(|set| set.column.get_mut()?.as_mut());
+        for column in known.chain(self.evaluated.get_mut().values_mut().flatten()) {
+            if Arc::ptr_eq(&column.variants, &before) {
+                column.variants = Arc::clone(&variants);
+            }
+        }
+    }
+
     /// Sets that can run when the stages of `done` have, in order. `done` must be closed under dependence.
     pub fn next(&self, done: &StageSet) -> Vec<usize> {
         let preds = &self.context.topology.preds;
@@ -253,7 +268,6 @@ fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
 mod tests {
     use strata_isa_spec::Target;
 
-    use super::super::columns::Variant;
     use super::super::testing::{mobilenetv2, resnet50, unet, yolov3};
     use super::*;
 

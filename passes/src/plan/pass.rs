@@ -154,7 +154,7 @@ impl Pass for FuseLayers {
                 }
             }
         }
-        let Planned { mut plan, realised } = planned;
+        let Planned { mut plan, realised, .. } = planned;
         if n_strips > 0 {
             let split = StageGraph::from_module(module, func).map_err(PassError::other)?;
             wrap(module, func, &split, &mut plan)?;
@@ -186,10 +186,13 @@ pub(super) fn plan_with_addresses(
     options: &PlanOptions,
 ) -> Result<Planned, PassError> {
     let mut planner = Planner::new(graph, target, options).map_err(PassError::other)?;
-    let (best, share) = plan_in_a_share(&mut planner, target, options)?;
+    let (mut best, share) = plan_in_a_share(&mut planner, target, options)?;
+    let is_of_time = matches!(options.objective, Objective::Latency | Objective::Edp);
+    if is_of_time {
+        best = learned(&mut planner, target, options, best)?;
+    }
     let grows = best.plan.residency.iter().any(|residency| residency.grows_into.is_some());
     let has_strips = best.realised.parts.iter().any(|part| part.strip.is_some());
-    let is_of_time = matches!(options.objective, Objective::Latency | Objective::Edp);
     let mut others = Vec::new();
     if grows && share < SHARES[0] {
         let without = PlanOptions { growths: false, ..*options };
@@ -200,8 +203,6 @@ pub(super) fn plan_with_addresses(
     if has_strips && is_of_time {
         others.push(PlanOptions { strips: false, ..*options });
     }
-    let price = |planned: &Planned| (planned.plan.certificate.cost, planned.plan.dram_bytes.total);
-    let mut best = best;
     for other in &others {
         match plan_in_a_share(&mut planner, target, other) {
             Ok((other, _)) if price(&other) < price(&best) => best = other,
@@ -219,6 +220,47 @@ pub fn does_not_fit(error: &PassError) -> bool {
     let PassError::Other(error) = error else { return false };
     error.downcast_ref::<PlanError>().is_some_and(PlanError::is_of_size)
         || matches!(error.downcast_ref(), Some(ScheduleError::DoesNotFit { .. }))
+}
+
+/// Times that a search is repeated with what simulation found, at most.
+const ROUNDS: usize = 3;
+
+/// An estimate that is off by one part in so many is good enough.
+const GOOD_ENOUGH: u64 = 400;
+
+/// The best plan that is found when the search goes by what simulation found of its plans before, that of `first` to begin with.
+fn learned(
+    planner: &mut Planner<'_>,
+    target: &Target,
+    options: &PlanOptions,
+    first: Planned,
+) -> Result<Planned, PassError> {
+    let (mut best, mut last) = (first.clone(), first);
+    for _ in 0..ROUNDS {
+        let thought: u64 = last.picks.iter().map(|pick| pick.cycles).sum();
+        let is_good = thought.abs_diff(last.plan.cycles) <= last.plan.cycles / GOOD_ENOUGH;
+        if is_good || !planner.learn(&last) {
+            break;
+        }
+        let next = match plan_in_a_share(planner, target, options) {
+            Ok((next, _)) => next,
+            Err(error) if does_not_fit(&error) => break,
+            Err(error) => return Err(error),
+        };
+        if next.plan.phases == last.plan.phases {
+            break;
+        }
+        if price(&next) < price(&best) {
+            best = next.clone();
+        }
+        last = next;
+    }
+    Ok(best)
+}
+
+/// What a plan costs; of equals, the one that moves less is better.
+fn price(planned: &Planned) -> (f64, u64) {
+    (planned.plan.certificate.cost, planned.plan.dram_bytes.total)
 }
 
 /// The plan of the largest share of SRAM in which it has addresses, and that share.

@@ -8,7 +8,8 @@
 //! With [`Slack::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the other. With
 //! [`Slack::Overlap`] a step is taken only when the rows of the *next* step (or one more step of the producer) are there too,
 //! so a stage always finds its next rows ready while its producer works: the pipeline runs at the rate of its slowest stage.
-//! A skip path grows by the slack of the longer path that it runs beside.
+//! A skip path grows by the slack of the longer path that it runs beside. A transfer has room for as many rows as the DRAM channel
+//! moves in a burst of weights, for which it may have to wait.
 //!
 //! The same run tells how close behind a tensor that is read for the last time a new one may be written: see [`Watch`].
 //!
@@ -24,6 +25,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use strata_isa_spec::inst::Head;
+use strata_isa_spec::timed::BURST_BYTES;
 use strata_isa_spec::{StageCode, View};
 
 use self::steady::{Anchor, Stretch};
@@ -65,6 +68,8 @@ pub struct Actor {
     rows_per_step: u32,
     ports: Arc<[Port]>,
     out: Option<View>,
+    /// Whether it moves rows to or from DRAM.
+    is_transfer: bool,
 }
 
 impl Actor {
@@ -96,7 +101,8 @@ impl Actor {
         let ports = (views.into_iter().zip(firsts).zip(ends))
             .map(|((view, first), end)| Port::new(view, first.into(), end.into()))
             .collect();
-        Self { n_rows, rows_per_step, ports, out: (code.out.rows > 0).then_some(code.out) }
+        let is_transfer = matches!(code.head, Head::DmaIn(_) | Head::DmaOut(_));
+        Self { n_rows, rows_per_step, ports, out: (code.out.rows > 0).then_some(code.out), is_transfer }
     }
 
     /// The actor of a part of the columns of this one's stage: rows are demanded as by the whole.
@@ -107,19 +113,15 @@ impl Actor {
 
     /// A transfer of rows from DRAM into a view.
     pub fn dma_in(view: View) -> Self {
-        Self { n_rows: view.rows, rows_per_step: 1, ports: Arc::new([]), out: Some(view) }
+        Self { n_rows: view.rows, rows_per_step: 1, ports: Arc::new([]), out: Some(view), is_transfer: true }
     }
 
     /// A transfer of the rows of a view to DRAM.
     pub fn dma_out(view: View) -> Self {
         let first = (0..view.rows).map(|row| view.row0 + row).chain([u32::MAX]).collect();
         let end = (0..view.rows).map(|row| view.row0 + row + 1).collect();
-        Self {
-            n_rows: view.rows,
-            rows_per_step: 1,
-            ports: Arc::new([Port::new(view, first, end)]),
-            out: None,
-        }
+        let ports = Arc::new([Port::new(view, first, end)]);
+        Self { n_rows: view.rows, rows_per_step: 1, ports, out: None, is_transfer: true }
     }
 
     /// Steps in all.
@@ -127,15 +129,12 @@ impl Actor {
         self.n_rows.div_ceil(self.rows_per_step)
     }
 
-    /// For each view that the actor reads, in order: what its first and last steps wait for.
-    pub fn edges(&self) -> impl Iterator<Item = Edge> + '_ {
+    /// For each view that the actor reads, in order: what its steps wait for.
+    pub fn edges(&self) -> impl Iterator<Item = Edge<'_>> {
         self.ports.iter().map(|port| Edge {
             view: port.view,
             first_end: port.end.first().copied().unwrap_or(0),
-            last_steps: port
-                .end
-                .last()
-                .map_or(0, |last| port.end.iter().rev().take_while(|end| *end == last).count() as u32),
+            end: &port.end,
         })
     }
 
@@ -163,15 +162,40 @@ impl Actor {
     }
 }
 
+/// How far a writer is to be ahead of the rows of a view that are needed, if stages overlap: its own step, and what a transfer is
+/// behind after a burst of weights.
+fn ahead(writer: &Actor, (reader, read): (&Actor, &Port)) -> u32 {
+    // A ring has one width for all that write and read it, so slots of narrow pieces of wide rows are dear.
+    let rows = match &writer.out {
+        Some(out) if writer.is_transfer || reader.is_transfer => burst_rows(out).min(burst_rows(&read.view)),
+        _ => 0,
+    };
+    rows.max(writer.rows_per_step)
+}
+
+/// Rows of a view, of a byte an element, that the DRAM channel moves in the time of a burst of weights. A row that is asked for
+/// while one is served waits for its end.
+fn burst_rows(view: &View) -> u32 {
+    let row_bytes = u64::from(view.cols) * u64::from(view.chs);
+    u32::try_from(BURST_BYTES.div_ceil(row_bytes.max(1))).unwrap_or(u32::MAX)
+}
+
 /// What a reader waits for at the ends of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edge {
+pub struct Edge<'a> {
     /// The view read.
     pub view: View,
     /// One past the last stream row that the first step needs.
     pub first_end: u32,
-    /// Steps that need the last row that is read at all.
-    pub last_steps: u32,
+    /// One past the last stream row that each step or any before it needs.
+    end: &'a [u32],
+}
+
+impl Edge<'_> {
+    /// Steps that wait for a stream row, those after them included.
+    pub fn steps_from(&self, row: u32) -> u32 {
+        (self.end.len() - self.end.partition_point(|&end| end <= row)) as u32
+    }
 }
 
 /// Slots for each stream that the phase touches, by stream: enough that it finishes, at most the rows written. `actors` are
@@ -240,7 +264,8 @@ struct Input<'a> {
     row0: u32,
     /// Rows that the writer makes in all.
     rows: u32,
-    /// How much further than a step's rows the writer is to be, if the next step does not need more: its own step if stages overlap.
+    /// How much further than a step's rows the writer is to be if stages overlap and the next step does not need more: its own
+    /// step, or what a transfer is behind after a burst.
     ahead: u32,
     /// One past the last row that each step of the reader needs.
     end: &'a [u32],
@@ -318,7 +343,7 @@ impl<'a> Simulation<'a> {
                     writer,
                     row0: actors[writer].out.map_or(0, |out| out.row0),
                     rows: actors[writer].n_rows,
-                    ahead: actors[writer].rows_per_step,
+                    ahead: ahead(&actors[writer], (actor, read)),
                     end: &read.end,
                 }));
             }

@@ -148,6 +148,25 @@ pub struct Planned {
     pub plan: Plan,
     /// The graph, and what its stages are of the one that was asked about.
     pub realised: Realised,
+    /// What the chooser chose and by what estimate; `realised.chosen` has the one that each phase is of.
+    pub picks: Vec<Pick>,
+}
+
+/// A variant of a column that was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pick {
+    /// Index of the column.
+    pub column: usize,
+    /// Index of its variant.
+    pub variant: usize,
+    /// Cycles that it was thought to take.
+    pub cycles: u64,
+}
+
+impl Pick {
+    fn of(phase: &ChosenPhase) -> Self {
+        Self { column: phase.column, variant: phase.variant, cycles: phase.cycles }
+    }
 }
 
 /// Plans a graph for a target.
@@ -207,6 +226,7 @@ impl<'a> Planner<'a> {
         loop {
             let choice = self.search(options, capacity, &forbidden)?;
             let realised = realised(&self.offered, &choice);
+            let picks = choice.phases.iter().map(Pick::of).collect();
             let made = self.offered.context().of(&realised.graph)?;
             let weights = Weights::of(options.objective, target, (0.0, 0.0));
             let replayed = match phases(&made, &realised, &self.offered, &choice) {
@@ -234,7 +254,7 @@ impl<'a> Planner<'a> {
                 }
             }
             return match check(&realised.graph, target, &plan) {
-                Ok(()) => Ok(Planned { plan, realised }),
+                Ok(()) => Ok(Planned { plan, realised, picks }),
                 // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
                 Err(faults)
                     if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) =>
@@ -244,6 +264,33 @@ impl<'a> Planner<'a> {
                 Err(faults) => Err(PlanError::Unsound(faults)),
             };
         }
+    }
+
+    /// Takes what the phases of a plan were found to take for what their columns do, where that is not what was estimated; plans
+    /// that are made from here on go by it. Whether there was anything to learn.
+    pub fn learn(&mut self, planned: &Planned) -> bool {
+        let mut found = vec![0; planned.picks.len()];
+        for (phase, &chosen) in planned.plan.phases.iter().zip(&planned.realised.chosen) {
+            found[chosen] += phase.predicted_cycles;
+        }
+        // A variant may have been chosen more than once: what it is off by on average is what it is corrected by.
+        let mut off: BTreeMap<(usize, usize), (i64, i64)> = BTreeMap::new();
+        for (pick, found) in planned.picks.iter().zip(found) {
+            let (sum, n) = off.entry((pick.column, pick.variant)).or_default();
+            *sum += found as i64 - pick.cycles as i64;
+            *n += 1;
+        }
+        let mut learned = false;
+        for (which, (sum, n)) in off {
+            if sum / n != 0 {
+                self.offered.correct(which, sum / n);
+                learned = true;
+            }
+        }
+        if learned {
+            self.answers.clear();
+        }
+        learned
     }
 
     /// What the chooser answers to a question, without the variants that are forbidden.

@@ -3,7 +3,7 @@
 //! The tables of a stage stand together, each aligned. A stage's block lives from the phase in which its load is queued
 //! to the phase that runs it; stages that share their tables share the block, which lives to the last of consecutive
 //! phases that use it. Loads are queued as many phases ahead as fit, so that they run in the background; if the
-//! blocks then have no addresses, all are queued one phase later, and so on down to no prefetch at all.
+//! blocks then have no addresses, all are queued half as many phases ahead, and so on down to no prefetch at all.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,9 @@ use crate::allocate;
 use crate::plan::StageId;
 use crate::plan::tables::{TableKey, table_key};
 
-/// Phases ahead of its use that a load is queued, at most.
-pub(crate) const FARTHEST_PREFETCH: usize = 4;
+/// Phases ahead of its use that a load is queued, at most. Small layers pass in less time than a large one's weights take, so it is
+/// to be more than a few.
+pub(crate) const FARTHEST_PREFETCH: usize = 32;
 
 /// What [`place`] decides.
 pub(super) struct Weights {
@@ -96,7 +97,8 @@ struct Block {
 
 pub(super) fn place(problem: &Problem<'_>) -> Result<Weights, ScheduleError> {
     let mut failure = None;
-    for ahead in (0..=FARTHEST_PREFETCH).rev() {
+    let halves = std::iter::successors(Some(FARTHEST_PREFETCH), |&ahead| (ahead > 0).then_some(ahead / 2));
+    for ahead in halves {
         let blocks = queue(problem, ahead);
         match addresses(problem, &blocks) {
             Ok(bases) => return Ok(write_down(problem, &blocks, &bases)),

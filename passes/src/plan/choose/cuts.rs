@@ -316,6 +316,7 @@ impl Walk<'_> {
     fn least_score(&self, column: &Column, variant: &Variant) -> u128 {
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
         let cycles = variant.n_phases() * (phase_cycles + variant.cycles);
+        let cycles = cycles.saturating_add_signed(variant.correction.min(0));
         let moved = variant.private.load.bytes + variant.private.store.bytes;
         self.search.weights.score(cycles, column.table_bytes + moved)
     }

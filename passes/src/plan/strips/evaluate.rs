@@ -14,7 +14,7 @@ use super::window::Windowed;
 use crate::plan::columns::{
     Column, Context, Movement, Ring, Variant, implementations, running, slots, time, turn_cycles, ways,
 };
-use crate::plan::cost::StageProfile;
+use crate::plan::cost::{PipelineTime, StageProfile};
 use crate::plan::graph::bounding;
 use crate::plan::rings::{Actor, Slack};
 use crate::plan::transfers::{Transfer, loaded, part_read};
@@ -96,11 +96,14 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut
         let key = (how.iter().map(|i| i.winograd).collect(), slack);
         let running = running(&actors, &how);
         let n_slots = memo.entry(key).or_insert_with(|| slots(&running, &dma, slack, &[]).0);
-        let (starts, cycles) = time(context.target, &running, &division, slack);
+        let time = time(context.target, &running, &division, slack);
         let (private, mut rings) = traffic.rings(n_slots);
         for (ring, boundary) in rings.iter_mut().zip(&column.boundary) {
-            ring.turn_cycles = turn_cycles(&running, &division, slack, boundary.buffer);
+            ring.turn_cycles = turn_cycles(&running, slack, boundary.buffer);
+            ring.load = ring.load.filling(context.target, &running, &time, boundary.buffer);
+            ring.store = ring.store.draining(&running, &time, boundary.buffer);
         }
+        let PipelineTime { starts, end: cycles, .. } = time;
         Variant {
             strips: Some(strips.n() as u32),
             division,
@@ -108,6 +111,7 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut
             slack,
             starts,
             cycles,
+            correction: 0,
             private,
             rings,
             // A tensor that one strip has read the next reads again.
