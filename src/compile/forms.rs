@@ -57,8 +57,7 @@ impl Compiler {
         let rewritten = self.rewritten(&module, "cheapest", &on, clock, observer)?;
         let in_columns = match &rewritten {
             Some(rewritten) => {
-                let others: Vec<&str> =
-                    on.iter().copied().filter(|name| !OF_PIXELS.contains(name)).collect();
+                let others: Vec<&str> = on.iter().copied().filter(|name| !OF_PIXELS.contains(name)).collect();
                 let form = self.rewritten(&module, "cheapest", &others, clock, observer)?;
                 form.filter(|form| difference(form, rewritten).is_some())
             }

@@ -8,8 +8,8 @@
 //! *Bytes*: weights, inputs and outputs once. *Energy*: these bytes, and the energy on chip that every plan has: the
 //! fewest products, each row written once and read once by each reader, weights read once a step (two rows a step at most).
 
-use strata_isa_spec::{Target, View};
 use strata_isa_spec::timing::dram_cycles;
+use strata_isa_spec::{Target, View};
 
 use super::cost::{may_winograd, on_chip_energy};
 use super::graph::Topology;
@@ -77,7 +77,9 @@ fn n_elements(mut views: Vec<View>) -> u64 {
         for col in cols.windows(2) {
             for ch in chs.windows(2) {
                 let is_in = |v: &View| {
-                    holds(v.row0, v.rows, row[0]) && holds(v.col0, v.cols, col[0]) && holds(v.ch0, v.chs, ch[0])
+                    holds(v.row0, v.rows, row[0])
+                        && holds(v.col0, v.cols, col[0])
+                        && holds(v.ch0, v.chs, ch[0])
                 };
                 if views.iter().any(is_in) {
                     let extents = [row, col, ch].map(|ends| u64::from(ends[1] - ends[0]));

@@ -1,10 +1,10 @@
 //! The chooser: which columns, in which order, and where every boundary tensor lives.
 //!
 //! Exact dynamic programming over cuts. A node is a set of stages that have run (closed under dependence) with a place for
-//! each tensor that is still needed; a step runs one column as a phase. Costs add up but for one coupling, the weights: a
-//! phase prefetches those of the next into what weight SRAM it leaves free, in what DRAM time it leaves free. So a
-//! label carries, beside its score, those two numbers, and a label is dropped only for one that is no worse in all
-//! three. Labels at a node, nodes of one size and placings of one phase are limited in number; if a limit ever drops
+//! each tensor that is still needed; a step runs one column as a phase. Costs add up but for one coupling, the weights: those
+//! of later phases are loaded into what weight SRAM a phase leaves free, in what DRAM time it leaves free. So a label carries,
+//! beside its score, how far ahead its weights can be (`ahead`). What is not loaded ahead can be waited for, so a label is dropped
+//! only for one that scores no more even if it has to wait for all that the other has more of. Labels at a node, nodes of one size and placings of one phase are limited in number; if a limit ever drops
 //! one, the result is no longer called proven. What binds the least SRAM is never dropped: every tensor in DRAM is the plan
 //! that works when no better one does. A search that has done its share of work goes on, but narrow.
 //!

@@ -4,7 +4,8 @@
 //! [`pipeline`] turns a division of clusters into the time of a phase: each stage starts when the first rows it needs are
 //! there and ends at the earliest when it has worked through its steps, and at least its last steps after the stages that
 //! it reads from. That is exact for a pipeline whose rings never run full before they run dry, which is what
-//! [`Slack::Overlap`](super::rings::Slack) buys; DRAM is a bound beside it, weights a delay before it.
+//! [`Slack::Overlap`](super::rings::Slack) buys; DRAM is a bound beside it; the first
+//! and last rows, by [`edges`](super::edges), and weights are a delay before and after it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -162,7 +163,9 @@ pub fn pipeline(stages: &[Running<'_>], lockstep: bool) -> PipelineTime {
         let (mut start, mut least_end) = (0, 0);
         for edge in stage.actor.edges() {
             for (earlier, writer) in stages[..index].iter().enumerate() {
-                let Some(out) = writer.actor.out().filter(|out| views_meet(out, &edge.view)) else { continue };
+                let Some(out) = writer.actor.out().filter(|out| views_meet(out, &edge.view)) else {
+                    continue;
+                };
                 let rows = edge.first_end.saturating_sub(out.row0).min(writer.actor.n_rows());
                 let steps = u64::from(rows.div_ceil(writer.actor.rows_per_step()));
                 start = start.max(starts[earlier] + steps * writer.step_cycles);

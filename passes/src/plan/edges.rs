@@ -37,7 +37,7 @@ pub fn drain_cycles(
 ) -> u64 {
     let waits = stages.iter().zip(&time.ends).map(|(stage, &end)| {
         let actor = stage.actor;
-        if !actor.out().is_some_and(|out| out.stream == buffer.as_u32()) {
+        if actor.out().is_none_or(|out| out.stream != buffer.as_u32()) {
             return 0;
         }
         let before = u64::from(actor.n_steps().saturating_sub(1)) * u64::from(actor.rows_per_step());

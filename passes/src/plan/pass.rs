@@ -9,7 +9,7 @@
 //! A plan counts bytes; whether they have addresses only the scheduler can tell. The pass asks it, and plans again for less
 //! SRAM until they have. The cycles of the plan that is returned are those of the machine's timed simulation of what was
 //! scheduled, so that what is predicted is what runs; the search itself compares plans by the closed form of
-//! [`super::cost`], which is kept beside.
+//! [`super::cost`], which is kept beside. Where that is off, the search is repeated with what simulation found.
 
 use std::collections::BTreeMap;
 

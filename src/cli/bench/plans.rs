@@ -225,9 +225,7 @@ const WHY: &str = "\
     - Traffic of YOLOv3 above the best known with little SRAM: a tensor that the reference keeps beside rings of its own sizes does \
     not fit beside ours. At 416x416 with 1 MiB, 76 KiB more move 0.7 MB less.\n\
     - YOLOv3 at 2048x1024 with 8 MiB spills the same tensors as the best known, the one at 1/8 scale written once and read twice; \
-    the rest of the difference is biases and tables.\n\
-    - FSRCNN with 0.5 MiB runs as two phases, since one needs 1 MiB, and 12 channels do not divide well among a phase's \
-    partitions.\n";
+    the rest of the difference is biases and tables.\n";
 
 fn beside_reference(lines: &[Line]) -> String {
     let mut table = Table::new(&[
