@@ -399,7 +399,7 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Keeps the best labels of a cut, one half by their scores and one by their [`ranks`](Self::rank), and the best of those that
+    /// Keeps the best labels of a cut by their scores, a quarter as many by their [`ranks`](Self::rank), and the best of those that
     /// bind the least SRAM; what others have to be better than, if labels were dropped.
     fn limit(&mut self, states: &mut States) -> Option<Full> {
         let width = self.widths().labels_per_cut;
@@ -408,9 +408,9 @@ impl<'a> Search<'a> {
             return None;
         }
         self.proven = false;
-        let worst_kept = |mut all: Vec<(u128, usize)>| *all.select_nth_unstable((width / 2).max(1) - 1).1;
-        let by_score = worst_kept(labels.iter().map(|&l| (self.labels[l].score, l)).collect());
-        let by_rank = worst_kept(labels.iter().map(|&l| (self.rank(l), l)).collect());
+        let worst_kept = |mut all: Vec<(u128, usize)>, n: usize| *all.select_nth_unstable(n.max(1) - 1).1;
+        let by_score = worst_kept(labels.iter().map(|&l| (self.labels[l].score, l)).collect(), width);
+        let by_rank = worst_kept(labels.iter().map(|&l| (self.rank(l), l)).collect(), width / 4);
         let freest = states
             .iter()
             .filter_map(|(places, list)| {
