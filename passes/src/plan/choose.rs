@@ -7,6 +7,8 @@
 //! only for one that scores no more even if it has to wait for all that the other has more of. Labels at a node, nodes of one size and placings of one phase are limited in number; if a limit ever drops
 //! one, the result is no longer called proven. What binds the least SRAM is never dropped: every tensor in DRAM is the plan
 //! that works when no better one does. A search that has done its share of work goes on, but narrow.
+//! Where an answer is known, what is sure to score more is not followed: its score so far, and the least that the stages left cost
+//! in work and in bytes.
 //!
 //! Limits count work, never time; nothing depends on hash order.
 

@@ -15,9 +15,12 @@ use super::cost::{Implementation, with_winograd};
 /// Work of a step, and how many steps there are.
 type Steps = (Work, u64);
 
+/// A stage run directly, and as Winograd if it may.
+type Question = (Steps, Option<Steps>);
+
 /// Answers by the work of a stage run directly, and as Winograd if it may. They are of one target's array.
 #[derive(Debug, Default)]
-pub struct Mappings(RefCell<BTreeMap<(Steps, Option<Steps>), Arc<[Implementation]>>>);
+pub struct Mappings(RefCell<BTreeMap<Question, Arc<[Implementation]>>>);
 
 impl Mappings {
     /// The best implementation, by either method, for every number of clusters of the target, from one on; more clusters never
