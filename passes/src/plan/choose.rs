@@ -192,7 +192,7 @@ struct Search<'a> {
     /// Placings, labels and cuts made.
     work: usize,
     proven: bool,
-    /// Whether something was not followed because it is sure to score more than what is looked for.
+    /// Whether something was not followed because it scores too much, but for what strips might save.
     gave_up: bool,
 }
 
@@ -286,7 +286,6 @@ impl<'a> Search<'a> {
             made.clear();
             let run = labels.iter().map(|&previous| self.run(previous, (at, column, which), way.moved));
             made.extend(run.filter(|label| label.score <= most));
-            self.gave_up |= made.len() < labels.len();
             if made.is_empty() {
                 continue;
             }

@@ -44,7 +44,7 @@ pub fn choose(
     loop {
         for cut in cuts {
             if cut.done == all {
-                // What was not followed is sure to score more, but for what strips save of it.
+                // A guess was as good as sure only if there are no strips.
                 let is_sure = !(walk.search.gave_up && limits.strips && offered.has_strips());
                 walk.search.proven &= is_sure;
                 return Ok(walk.search.answer(walk.best(&cut.states)));
@@ -139,9 +139,14 @@ impl Walk<'_> {
             let cycles = phase_cycles + self.offered.least_cycles(column);
             let bound = score + self.search.weights.score(cycles, 0);
             let least = self.offered.least(column);
-            if bound + self.least_bytes(least) > self.room(cut.left.without(least)) {
-                self.search.gave_up = true;
-                continue;
+            let room = self.room(cut.left.without(least));
+            if bound + self.least_bytes(least) > room {
+                let cycles = phase_cycles + self.offered.cycles(least);
+                let is_sure = score + self.search.weights.score(cycles, least.bytes) > room;
+                if is_sure || self.may_guess() {
+                    self.search.gave_up |= !is_sure;
+                    continue;
+                }
             }
             let set = self.offered.set(column);
             let beginning = StageSet::beginning_of_union(&cut.done, set);
@@ -157,6 +162,12 @@ impl Walk<'_> {
         let phase_cycles = if left == Least::default() { 0 } else { context.target.switch.phase_cycles };
         let cycles = u64::from(phase_cycles) + self.offered.cycles(left);
         self.most.saturating_sub(weights.score(cycles, left.bytes))
+    }
+
+    /// Whether a column may be left out for the time of its slowest stage, which strips may shorten: where they cannot, or where the
+    /// answer will not be called proven anyway.
+    fn may_guess(&self) -> bool {
+        !(self.search.limits.strips && self.offered.has_strips() && self.search.proven)
     }
 
     /// What the least bytes of stages score.
@@ -254,9 +265,10 @@ impl Walk<'_> {
         let (mut full, mut n_labels): (Option<Full>, usize) = (None, 0);
         let room = self.room(left);
         while let Some(Reverse(lead)) = leads.pop() {
-            if lead.bound > room {
-                self.search.gave_up = true;
-                break;
+            let is_of_variant = matches!(lead.seen, Seen::Variant(_));
+            if lead.bound > room && (is_of_variant || self.may_guess()) {
+                self.search.gave_up |= !is_of_variant;
+                continue;
             }
             if full.is_some_and(|full| full.keeps_none(lead.bound)) {
                 self.search.proven = false;
@@ -266,7 +278,8 @@ impl Walk<'_> {
                 leads.push(Reverse(self.paced(lead)));
                 continue;
             }
-            if lead.seen == Seen::Pace && lead.bound + self.least_bytes(offered.least(lead.column)) > room {
+            let least_bytes = self.least_bytes(offered.least(lead.column));
+            if lead.seen == Seen::Pace && lead.bound + least_bytes > room && self.may_guess() {
                 self.search.gave_up = true;
                 continue;
             }
@@ -289,7 +302,6 @@ impl Walk<'_> {
                 let score = labels.iter().map(|&label| self.search.labels[label].score).min();
                 let bound = score.unwrap_or(0) + least;
                 if bound > room {
-                    self.search.gave_up = true;
                     continue;
                 }
                 if full.is_some_and(|full| !full.may_keep(bound, self.search.least_bound_bytes(places, done)))
