@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::packing::pack;
 use super::streams::{Live, Numbers, fit};
-use super::{Problem, ScheduleError};
+use super::{ADDRESS_NODES, Problem, ScheduleError};
 use crate::allocate;
 
 /// What a stream grows into, or stands in place of.
@@ -115,8 +115,10 @@ pub(super) fn offsets(
     if let Some(offsets) = ways.iter().rev().find_map(|bound| packed(problem, lives, bound)) {
         return Ok(offsets);
     }
+    // A search that is to be short goes by one of them.
+    let is_short = problem.address_nodes < ADDRESS_NODES;
     let mut failure = None;
-    for bound in &ways {
+    for bound in ways.iter().skip(if is_short { ways.len() - 1 } else { 0 }) {
         match offsets_of(problem, lives, bound) {
             Ok(offsets) => return Ok(offsets),
             Err(error) => failure = Some(error),
