@@ -539,7 +539,7 @@ fn a_quantised_dump_is_a_front_door_too() {
 #[test]
 fn plans_are_held_against_the_reference() {
     let scratch = Scratch::new();
-    let only = ["bench", "plans", "--only", "mobilenetv2@224x224", "--sram", "8"];
+    let only = ["bench", "plans", "--only", "mobilenetv2@224x224", "--sram", "0.5"];
     let (out, _) = scratch.ends(0, &[&only[..], &["--json", "plans.json"]].concat());
     let found = json(&scratch.path("plans.json"));
     let [line] = &found["reference"].as_array().expect("lines")[..] else { panic!("one line: {found}") };
@@ -551,7 +551,7 @@ fn plans_are_held_against_the_reference() {
     let fps = |key: &str| ours[key].as_f64().expect("frames a second");
     assert!(0.0 < fps("single_fps") && fps("single_fps") < fps("multi_fps"), "{ours}");
     assert_eq!(line["reference"]["best_known_mb"], 3.6);
-    assert!(out.contains("| mobilenetv2@224x224 | 8 |"), "{out}");
+    assert!(out.contains("| mobilenetv2@224x224 | 0.5 |"), "{out}");
     scratch.ends(0, &[&only[..], &["--write", "plans.md"]].concat());
     let page = std::fs::read_to_string(scratch.path("plans.md")).expect("a page");
     assert!(page.starts_with("# Plans\n") && page.ends_with(&out), "{page}");

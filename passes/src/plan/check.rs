@@ -271,7 +271,9 @@ impl Judge<'_> {
             }
             for (id, part) in rings {
                 let buffer = &self.graph.buffers[id];
-                let n = slots.get(&id.as_u32()).copied().unwrap_or(buffer.rows).min(buffer.rows);
+                // What stays has slots of its own.
+                let most = buffer.rows - self.staying(id, index);
+                let n = slots.get(&id.as_u32()).copied().unwrap_or(most).min(most);
                 let row = u64::from(part.cols) * u64::from(part.chs) * u64::from(buffer.elem.size_bytes());
                 sram += u64::from(n) * align(row);
             }
