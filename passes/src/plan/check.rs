@@ -29,10 +29,18 @@ use super::{Buffer, BufferId, BufferRole, Plan, StageGraph, StageId};
 /// # Errors
 /// All faults found.
 pub fn check(graph: &StageGraph, target: &Target, plan: &Plan) -> Result<(), Vec<PlanFault>> {
-    let mut judge =
-        Judge { graph, target, plan, faults: Vec::new(), phase_of: BTreeMap::new(), uses: uses(graph) };
+    let mut judge = Judge {
+        graph,
+        target,
+        plan,
+        faults: Vec::new(),
+        phase_of: BTreeMap::new(),
+        uses: uses(graph),
+        first_uses: Vec::new(),
+    };
     judge.coverage();
     if judge.faults.is_empty() {
+        judge.first_uses = judge.uses.iter().map(|uses| uses.first(&judge.phase_of)).collect();
         judge.order();
         judge.array();
         judge.fronts();
@@ -49,6 +57,8 @@ struct Judge<'a> {
     phase_of: BTreeMap<StageId, usize>,
     /// Uses of each buffer, by index.
     uses: Vec<Uses>,
+    /// The phase that first writes or reads each buffer, by index.
+    first_uses: Vec<Option<usize>>,
 }
 
 /// Whether two boxes of one tensor share an element.
@@ -191,10 +201,10 @@ impl Judge<'_> {
                 let touched = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| here(stage));
                 let touched: Vec<View> = touched.map(|(_, view)| *view).collect();
                 let size = u64::from(buffer.rows) * align(buffer.row_bytes());
+                let staying = self.staying(id, index);
                 if is_whole {
                     sram += size;
                 } else {
-                    let staying = self.staying(id, index);
                     sram += u64::from(staying) * align(buffer.row_bytes());
                     // The ring of the rest is as wide as what stays.
                     if !touched.is_empty() {
@@ -225,7 +235,6 @@ impl Judge<'_> {
                         }
                     }
                 }
-                let staying = self.staying(id, index);
                 for load in tiles(loads).into_iter().filter_map(|load| below(load, staying)) {
                     implied.spill_read += bytes(&load);
                     actors.push(Actor::dma_in(load));
@@ -320,8 +329,7 @@ impl Judge<'_> {
 
     /// The phase that first writes or reads a buffer.
     fn first_use(&self, buffer: BufferId) -> Option<usize> {
-        let uses = self.uses(buffer);
-        uses.writers.iter().chain(&uses.readers).map(|(stage, _)| self.phase_of[stage]).min()
+        self.first_uses[buffer.as_u32() as usize]
     }
 
     /// Whether a buffer is whole in SRAM in a phase: the plan says until when, its first use since when.
@@ -357,6 +365,13 @@ fn uses(graph: &StageGraph) -> Vec<Uses> {
 struct Uses {
     writers: Vec<(StageId, View)>,
     readers: Vec<(StageId, View)>,
+}
+
+impl Uses {
+    /// The first phase that uses the buffer.
+    fn first(&self, phase_of: &BTreeMap<StageId, usize>) -> Option<usize> {
+        self.writers.iter().chain(&self.readers).map(|(stage, _)| phase_of[stage]).min()
+    }
 }
 
 fn whole(id: BufferId, buffer: &Buffer) -> View {

@@ -188,7 +188,7 @@ impl<'a> Case<'a> {
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
         let mut plan = Plan { fronts, bases, activation_bytes: self.capacity, ..self.plan.clone() };
         self.count(spilled, &mut plan);
-        match schedule_within(self.graph, &plan, self.target, ADDRESS_NODES) {
+        match schedule_within(self.graph, self.topology, &plan, self.target, ADDRESS_NODES) {
             Ok(scheduled) => {
                 plan.bases = Some(scheduled.bases.clone());
                 let most = self.target.limits.streams as usize;

@@ -248,7 +248,7 @@ impl<'a> Planner<'a> {
             let mut plan = write_down(&made, &phases, &choice, options);
             certify(&mut plan, self.bounds, choice.proven && options.capacity_percent >= 100);
             // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
-            for (buffer, gap_bytes) in growth_gaps(&realised.graph, &plan, target)? {
+            for (buffer, gap_bytes) in growth_gaps(&realised.graph, &made.topology, &plan, target) {
                 if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
                     into.gap_bytes = into.gap_bytes.min(gap_bytes);
                 }

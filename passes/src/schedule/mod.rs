@@ -96,7 +96,7 @@ pub struct Scheduled {
 /// What all parts of the scheduler read.
 struct Problem<'a> {
     graph: &'a StageGraph,
-    topology: Topology,
+    topology: &'a Topology,
     plan: &'a Plan,
     target: &'a Target,
     /// Stages of each phase, in order.
@@ -112,23 +112,20 @@ const ADDRESS_NODES: u64 = 400_000;
 
 impl<'a> Problem<'a> {
     /// The problem of a plan whose phases hold these stages.
-    ///
-    /// # Errors
-    /// If the graph makes no sense.
     fn new(
         graph: &'a StageGraph,
+        topology: &'a Topology,
         plan: &'a Plan,
         target: &'a Target,
         phases: Vec<Vec<StageId>>,
-    ) -> Result<Self, GraphError> {
+    ) -> Self {
         let mut phase_of = vec![0; graph.stages.len()];
         for (phase, stages) in phases.iter().enumerate() {
             for stage in stages {
                 phase_of[stage.as_u32() as usize] = phase;
             }
         }
-        let topology = Topology::new(graph)?;
-        Ok(Self { graph, topology, plan, target, phases, phase_of, address_nodes: ADDRESS_NODES })
+        Self { graph, topology, plan, target, phases, phase_of, address_nodes: ADDRESS_NODES }
     }
 
     /// Whether a buffer is whole in activation SRAM during a phase.
@@ -169,7 +166,7 @@ impl<'a> Problem<'a> {
 /// # Errors
 /// If the plan is of another graph, or there are no addresses.
 pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Scheduled, ScheduleError> {
-    schedule_within(graph, plan, target, ADDRESS_NODES)
+    schedule_within(graph, &Topology::new(graph)?, plan, target, ADDRESS_NODES)
 }
 
 /// [`schedule`], with each search for addresses visiting at most so many nodes.
@@ -178,6 +175,7 @@ pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Sche
 /// If the plan is of another graph, or no addresses were found.
 pub(crate) fn schedule_within(
     graph: &StageGraph,
+    topology: &Topology,
     plan: &Plan,
     target: &Target,
     address_nodes: u64,
@@ -190,7 +188,7 @@ pub(crate) fn schedule_within(
     let mut stages = graph.stages.keys();
     let phases: Vec<Vec<StageId>> =
         plan.phases.iter().map(|phase| stages.by_ref().take(phase.stages.len()).collect()).collect();
-    let problem = Problem { address_nodes, ..Problem::new(graph, plan, target, phases)? };
+    let problem = Problem { address_nodes, ..Problem::new(graph, topology, plan, target, phases) };
     let mut segments = outside_segments(graph);
     let streams = streams::place(&problem, &mut segments)?;
     let weights = weights::place(&problem)?;
@@ -229,18 +227,16 @@ pub(crate) fn schedule_within(
 
 /// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the row tokens of
 /// its phase as it will be scheduled.
-///
-/// # Errors
-/// If the graph makes no sense.
 pub(crate) fn growth_gaps(
     graph: &StageGraph,
+    topology: &Topology,
     plan: &Plan,
     target: &Target,
-) -> Result<Vec<(BufferId, u64)>, GraphError> {
+) -> Vec<(BufferId, u64)> {
     let phases: Vec<Vec<StageId>> =
         plan.phases.iter().map(|phase| phase.stages.iter().map(|placed| placed.stage).collect()).collect();
-    let problem = Problem::new(graph, plan, target, phases)?;
-    Ok((0..problem.phases.len()).flat_map(|phase| streams::growth_gaps(&problem, phase)).collect())
+    let problem = Problem::new(graph, topology, plan, target, phases);
+    (0..problem.phases.len()).flat_map(|phase| streams::growth_gaps(&problem, phase)).collect()
 }
 
 /// Appends DMA stages to a phase. They take no clusters, so their partition does not matter.

@@ -131,7 +131,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
                 None => {
                     let front = front_of(problem, buffer, phase, &mut fronts, &mut lives);
                     let mut live = Live::new(problem, buffer, graph.buffers[buffer].rows, front, phase);
-                    let window = transfers::window(&problem.topology, &set, buffer);
+                    let window = transfers::window(problem.topology, &set, buffer);
                     // A ring is as wide as the front that it follows.
                     live.held = window.filter(|_| !is_whole && front.is_none()).unwrap_or(live.held);
                     lives.push(live);
@@ -254,7 +254,7 @@ fn moved_in(
     match (problem.is_whole(buffer, phase), declared.role) {
         (false, _) => {
             let first = problem.plan.front_rows(buffer, phase);
-            let loads = transfers::loads(problem.graph, &problem.topology, set, buffer);
+            let loads = transfers::loads(problem.graph, problem.topology, set, buffer);
             loads.into_iter().filter_map(|load| load.from_row(first)).collect()
         }
         (true, BufferRole::Input(_)) if !resident => {
@@ -277,7 +277,7 @@ fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usi
         let later = problem.phase_of[reader.as_u32() as usize];
         later > phase && !problem.is_whole(buffer, later)
     };
-    let stores = transfers::stores(problem.graph, &problem.topology, set, buffer, is_loaded);
+    let stores = transfers::stores(problem.graph, problem.topology, set, buffer, is_loaded);
     let first = if is_output { 0 } else { problem.first_loaded_later(buffer, phase) };
     stores.into_iter().filter_map(|store| store.from_row(first)).collect()
 }
@@ -355,13 +355,11 @@ fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stre
 
 /// The offsets that a plan knows.
 fn known(problem: &Problem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64>, ScheduleError> {
+    let streams: BTreeMap<(BufferId, usize), (u64, u64)> =
+        bases.streams.iter().map(|s| ((s.buffer, s.phase as usize), (s.base, s.bytes))).collect();
     let of = |live: &Live| match live.is_front {
         Some(at) => bases.fronts.get(at).map(|&base| (base, live.bytes(problem))),
-        None => {
-            let mut streams = bases.streams.iter();
-            let stream = streams.find(|s| (s.buffer, s.phase as usize) == (live.buffer, live.first))?;
-            Some((stream.base, stream.bytes))
-        }
+        None => streams.get(&(live.buffer, live.first)).copied(),
     };
     let offset = |live: &Live| {
         let name = &problem.graph.buffers[live.buffer].name;
