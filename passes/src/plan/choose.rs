@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use strata_isa_spec::timing::dram_cycles;
 
 use self::ahead::Ahead;
-use self::placing::{Moved, Placing, Way, WayKey};
+use self::placing::{Moved, Placings, Slot, Way, WayKey};
 use super::BufferId;
 use super::columns::{Column, Context, Growth};
 use super::cost::{Weights, dram_bound};
@@ -108,7 +108,7 @@ impl Choice {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Label {
     score: u128,
     cycles: u64,
@@ -184,11 +184,13 @@ struct Search<'a> {
     limits: SearchLimits,
     labels: Vec<Label>,
     /// Placings of the labels' phases.
-    placings: Vec<Placing>,
-    /// Room for [`Search::ways`], for what orders them, and for the labels of one, kept.
+    placings: Placings,
+    /// Room for [`Search::slots`] and [`Search::ways`], for what orders them, and for the labels of one and where they lead, kept.
+    slots: Vec<Slot>,
     ways: Vec<Way>,
     way_keys: Vec<WayKey>,
     made: Vec<Label>,
+    after: Places,
     /// Placings, labels and cuts made.
     work: usize,
     proven: bool,
@@ -217,14 +219,6 @@ impl Full {
     }
 }
 
-/// Labels of one placing of one phase.
-struct Found {
-    /// Where what is used later is then.
-    after: Places,
-    placing: Placing,
-    labels: Vec<Label>,
-}
-
 impl<'a> Search<'a> {
     fn new(context: &'a Context<'a>, weights: Weights, capacity: u64, limits: SearchLimits) -> Self {
         Self {
@@ -233,10 +227,12 @@ impl<'a> Search<'a> {
             capacity,
             limits,
             labels: Vec::new(),
-            placings: Vec::new(),
+            placings: Placings::default(),
+            slots: Vec::new(),
             ways: Vec::new(),
             way_keys: Vec::new(),
             made: Vec::new(),
+            after: Places::new(),
             work: 0,
             proven: true,
             gave_up: false,
@@ -261,22 +257,24 @@ impl<'a> Search<'a> {
         bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have run. Only labels that
-    /// score no more than `most`, and of a cut that is full, only those that it may keep.
+    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have run, and adds what comes
+    /// of it to the labels of that cut; how many it did. Only labels that score no more than `most`, and of a cut that is full, only
+    /// those that it may keep.
     fn extend(
         &mut self,
         (at, column, which): (usize, &Column, usize),
         (places, labels): (&Places, &[usize]),
-        done: &StageSet,
+        (done, states): (&StageSet, &mut States),
         (full, most): (Option<Full>, u128),
-    ) -> Vec<Found> {
+    ) -> usize {
         let variant = &column.variants[which];
-        let slots = self.slots(column, variant, places, done);
+        let mut slots = std::mem::take(&mut self.slots);
+        self.slots((column, variant), places, done, &mut slots);
         let growths = self.growths(variant, &slots);
         let mut ways = std::mem::take(&mut self.ways);
         let last = self.ways(variant, &slots, &growths, &mut ways);
-        let mut found = Vec::new();
-        let mut made = std::mem::take(&mut self.made);
+        let (mut made, mut after) = (std::mem::take(&mut self.made), std::mem::take(&mut self.after));
+        let (mut n_made, mut n_kept) = (0, 0);
         for way in last {
             let way = &ways[way];
             let stages = column.stages.len() as u32 + way.dma_stages;
@@ -293,13 +291,22 @@ impl<'a> Search<'a> {
                 self.proven = false;
                 continue;
             }
-            let placing = way.written(&ways, &slots, &growths);
-            let after = self.places_after(&placing.places, &slots);
-            found.push(Found { after, placing, labels: made.clone() });
+            n_made += made.len();
+            self.places_after(way.places(&ways, &slots), &slots, &mut after);
+            // Most lead to where others did.
+            if !states.contains_key(after.as_slice()) {
+                states.insert(after.clone(), Vec::new());
+            }
+            let state = states.get_mut(after.as_slice()).expect("it is there now");
+            let before = n_kept;
+            n_kept += made.drain(..).filter(|label| self.keep(state, *label)).count();
+            if n_kept > before {
+                self.placings.push(way, &ways, &slots, &growths);
+            }
         }
-        (self.ways, self.made) = (ways, made);
-        self.work += found.iter().map(|found| found.labels.len()).sum::<usize>();
-        found
+        (self.slots, self.ways, self.made, self.after) = (slots, ways, made, after);
+        self.work += n_made;
+        n_kept
     }
 
     /// The label after a phase.
@@ -348,23 +355,6 @@ impl<'a> Search<'a> {
             previous: Some(previous),
             step: Some(Step { column: at, variant, placing: self.placings.len(), cycles }),
         }
-    }
-
-    /// Adds labels of one placing to those of a cut; how many it did.
-    fn keep_all(&mut self, states: &mut States, found: Found) -> usize {
-        let state = states.entry(found.after).or_default();
-        let placing = self.placings.len();
-        let mut n_kept = 0;
-        for mut label in found.labels {
-            if let Some(step) = &mut label.step {
-                step.placing = placing;
-            }
-            n_kept += usize::from(self.keep(state, label));
-        }
-        if n_kept > 0 {
-            self.placings.push(found.placing);
-        }
-        n_kept
     }
 
     /// What waiting for so many bytes of weights scores.
@@ -445,15 +435,15 @@ impl<'a> Search<'a> {
     }
 
     fn phase(&self, step: Step) -> ChosenPhase {
-        let placing = &self.placings[step.placing];
+        let placing = self.placings.get(step.placing);
         ChosenPhase {
             column: step.column,
             variant: step.variant,
-            places: placing.places.clone(),
-            growths: placing.growths.clone(),
+            places: placing.places.to_vec(),
+            growths: placing.growths.to_vec(),
             cycles: step.cycles,
             sram_bytes: placing.sram_bytes,
-            moved_bytes: placing.moved.bytes(),
+            moved_bytes: placing.moved_bytes,
         }
     }
 }

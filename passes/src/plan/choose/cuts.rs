@@ -310,9 +310,7 @@ impl Walk<'_> {
                     continue;
                 }
                 let step = (lead.column, column, which);
-                for found in self.search.extend(step, (places, labels), done, (full, room)) {
-                    n_labels += self.search.keep_all(&mut states, found);
-                }
+                n_labels += self.search.extend(step, (places, labels), (done, &mut states), (full, room));
                 let width = self.search.widths().labels_per_cut;
                 if n_labels > width + width / 2 {
                     full = self.search.limit(&mut states);

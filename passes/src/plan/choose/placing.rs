@@ -26,13 +26,65 @@ impl Moved {
     }
 }
 
-/// A way to place the boundary tensors of a column.
-#[derive(Clone, Debug)]
-pub(super) struct Placing {
-    pub(super) places: Places,
+/// Ways to place the tensors of phases. There are many, so that they share their memory.
+#[derive(Debug, Default)]
+pub(super) struct Placings {
+    rows: Vec<Row>,
+    places: Vec<(BufferId, Place)>,
+    growths: Vec<Growth>,
+}
+
+/// A way to place the tensors of a phase, whose places and growths go on to where those of the next begin.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    places: usize,
+    growths: usize,
+    sram_bytes: u64,
+    moved_bytes: u64,
+}
+
+/// A way to place the tensors of a phase.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placing<'a> {
+    pub(super) places: &'a [(BufferId, Place)],
+    pub(super) growths: &'a [Growth],
     pub(super) sram_bytes: u64,
-    pub(super) moved: Moved,
-    pub(super) growths: Vec<Growth>,
+    pub(super) moved_bytes: u64,
+}
+
+impl Placings {
+    /// The number of the next that is added.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Adds a way to place all slots.
+    pub(super) fn push(&mut self, way: &Way, ways: &[Way], slots: &[Slot], growths: &[Growth]) {
+        let (places, made) = (self.places.len(), self.growths.len());
+        self.rows.push(Row {
+            places,
+            growths: made,
+            sram_bytes: way.grown_bytes(),
+            moved_bytes: way.moved.bytes(),
+        });
+        self.places.extend(way.places(ways, slots).map(|(slot, place)| (slot.buffer, place)));
+        self.places[places..].sort_unstable();
+        let made = growths.iter().enumerate().filter(|(at, _)| way.lost >> at & 1 == 0);
+        self.growths.extend(made.map(|(_, growth)| *growth));
+    }
+
+    /// A way by its number.
+    pub(super) fn get(&self, at: usize) -> Placing<'_> {
+        let Row { places, growths, sram_bytes, moved_bytes } = self.rows[at];
+        let (places_end, growths_end) = (self.rows.get(at + 1))
+            .map_or((self.places.len(), self.growths.len()), |next| (next.places, next.growths));
+        Placing {
+            places: &self.places[places..places_end],
+            growths: &self.growths[growths..growths_end],
+            sram_bytes,
+            moved_bytes,
+        }
+    }
 }
 
 /// A way to place the first so many slots.
@@ -76,26 +128,22 @@ impl Way {
         self.sram_bytes - self.may_save
     }
 
-    /// A way to place all slots, written out.
-    pub(super) fn written(&self, ways: &[Self], slots: &[Slot<'_>], growths: &[Growth]) -> Placing {
-        let mut places = Places::with_capacity(slots.len());
+    /// Where a way to place all slots puts their tensors, the last slot's first.
+    pub(super) fn places<'w>(
+        &'w self,
+        ways: &'w [Self],
+        slots: &'w [Slot],
+    ) -> impl Iterator<Item = (&'w Slot, Place)> {
         let mut way = self;
-        for slot in slots.iter().rev() {
-            places.push((slot.buffer, way.place));
+        slots.iter().rev().map(move |slot| {
+            let place = way.place;
             way = &ways[way.parent];
-        }
-        places.sort_unstable();
-        let made = growths.iter().enumerate().filter(|(at, _)| self.lost >> at & 1 == 0);
-        Placing {
-            places,
-            sram_bytes: self.grown_bytes(),
-            moved: self.moved,
-            growths: made.map(|(_, growth)| *growth).collect(),
-        }
+            (slot, place)
+        })
     }
 
-    /// The next slot's tensor placed too.
-    fn then(mut self, slot: &Slot<'_>, now: Place, growths: &[Growth]) -> Self {
+    /// The next slot's tensor placed too; `ring` is what the phase does with it, if anything.
+    fn then(mut self, (slot, ring): (&Slot, Option<&Ring>), now: Place, growths: &[Growth]) -> Self {
         self.place = now;
         let is_alone = matches!(now, Place::Sram | Place::Both);
         let is_host = |buffer: BufferId| now == Place::InPlace && slot.host == Some(buffer);
@@ -112,7 +160,7 @@ impl Way {
         if now == Place::Sram {
             self.bound_bytes += slot.whole_bytes;
         }
-        let Some(ring) = slot.ring else { return self };
+        let Some(ring) = ring else { return self };
         if now == Place::Dram || slot.is_first_load {
             let mut load = ring.load;
             if now.in_sram() {
@@ -161,10 +209,8 @@ fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize, keys: &mut Vec<WayKe
 
 /// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot<'a> {
+pub(super) struct Slot {
     pub(super) buffer: BufferId,
-    /// What the phase does with it, if anything.
-    ring: Option<&'a Ring>,
     /// The tensor in whose bytes it may be written.
     host: Option<BufferId>,
     before: Option<Place>,
@@ -182,7 +228,7 @@ pub(super) struct Slot<'a> {
     ring_bytes: u64,
 }
 
-impl Slot<'_> {
+impl Slot {
     fn sram_bytes(&self, place: Place) -> u64 {
         match place {
             Place::Dram => self.ring_bytes,
@@ -207,15 +253,22 @@ impl Search<'_> {
         uses.readers.iter().chain(&uses.writers).any(|(stage, _)| !done.contains(*stage))
     }
 
-    /// Places after a phase: of the tensors that are needed on, and none in place of one that is not.
-    pub(super) fn places_after(&self, places: &Places, slots: &[Slot<'_>]) -> Places {
+    /// Where tensors are after a phase that had them at `places`: those that are needed on, and none in place of one that is not.
+    /// They go to `after`.
+    pub(super) fn places_after<'s>(
+        &self,
+        places: impl Iterator<Item = (&'s Slot, Place)>,
+        slots: &[Slot],
+        after: &mut Places,
+    ) {
         let stays = |buffer: BufferId| slots.iter().any(|slot| slot.buffer == buffer && slot.stays);
-        let alone = |buffer: BufferId, place: Place| {
-            let has_host = self.context.hosts[buffer.as_u32() as usize].is_some_and(stays);
-            if place == Place::InPlace && !has_host { Place::Sram } else { place }
+        let alone = |slot: &Slot, place: Place| {
+            if place == Place::InPlace && !slot.host.is_some_and(stays) { Place::Sram } else { place }
         };
-        let living = places.iter().filter(|(buffer, _)| stays(*buffer));
-        living.map(|&(buffer, place)| (buffer, alone(buffer, place))).collect()
+        after.clear();
+        let living = places.filter(|(slot, _)| slot.stays);
+        after.extend(living.map(|(slot, place)| (slot.buffer, alone(slot, place))));
+        after.sort_unstable();
     }
 
     /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them if they are
@@ -224,7 +277,7 @@ impl Search<'_> {
     pub(super) fn ways(
         &mut self,
         variant: &Variant,
-        slots: &[Slot<'_>],
+        slots: &[Slot],
         growths: &[Growth],
         ways: &mut Vec<Way>,
     ) -> Range<usize> {
@@ -237,7 +290,8 @@ impl Search<'_> {
         ways.clear();
         ways.push(Way::of(variant, growths));
         let mut last = 0..1;
-        for slot in slots {
+        for (at, slot) in slots.iter().enumerate() {
+            let ring = variant.rings.get(at);
             least -= slot.least_bytes();
             most -= slot.most_bytes();
             for parent in last.clone() {
@@ -247,7 +301,7 @@ impl Search<'_> {
                     if option == Place::Dram && slot.keeping_is_free && all_fit {
                         continue;
                     }
-                    let next = way.then(slot, option, growths);
+                    let next = way.then((slot, ring), option, growths);
                     if next.sram_bytes + least <= self.capacity + next.may_save {
                         ways.push(Way { parent, ..next });
                     }
@@ -264,30 +318,29 @@ impl Search<'_> {
         last
     }
 
-    /// The way to place the tensors of a phase that puts each where `place` says, with those grown into others that did in
-    /// `made` and still may; and how many transfers it makes.
+    /// The ways to place the first so many tensors of a phase, and at last all, that put each where `place` says, with those grown
+    /// into others that did in `made` and still may; and those growths.
     pub(super) fn placed(
         &self,
         variant: &Variant,
-        slots: &[Slot<'_>],
+        slots: &[Slot],
         place: impl Fn(BufferId) -> Place,
         made: &[Growth],
-    ) -> (Placing, u32) {
+    ) -> (Vec<Way>, Vec<Growth>) {
         let possible = self.possible_growths(variant, slots);
         let growths = possible.filter(|may| made.iter().any(|growth| growth.joins_the_same(may)));
         let growths: Vec<Growth> = growths.collect();
         let mut ways = vec![Way::of(variant, &growths)];
-        for (parent, slot) in slots.iter().enumerate() {
-            let way = ways[parent].then(slot, place(slot.buffer), &growths);
-            ways.push(Way { parent, ..way });
+        for (at, slot) in slots.iter().enumerate() {
+            let way = ways[at].then((slot, variant.rings.get(at)), place(slot.buffer), &growths);
+            ways.push(Way { parent: at, ..way });
         }
-        let way = ways[slots.len()];
-        (way.written(&ways, slots, &growths), way.dma_stages)
+        (ways, growths)
     }
 
     /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
     /// the last time, the other is written here first and used later.
-    pub(super) fn growths(&self, variant: &Variant, slots: &[Slot<'_>]) -> Vec<Growth> {
+    pub(super) fn growths(&self, variant: &Variant, slots: &[Slot]) -> Vec<Growth> {
         let mut growths: Vec<Growth> = Vec::new();
         for growth in self.possible_growths(variant, slots) {
             let is_taken =
@@ -303,7 +356,7 @@ impl Search<'_> {
     fn possible_growths<'s>(
         &self,
         variant: &'s Variant,
-        slots: &'s [Slot<'_>],
+        slots: &'s [Slot],
     ) -> impl Iterator<Item = Growth> + 's {
         let growths = if self.limits.growths { &variant.growths[..] } else { &[] };
         // The boundary's slots come first, in its order.
@@ -318,14 +371,15 @@ impl Search<'_> {
         })
     }
 
-    /// The tensors that have a place during a phase of this column, after which the stages of `done` have run.
-    pub(super) fn slots<'c>(
+    /// The tensors that have a place during a phase of this column, after which the stages of `done` have run: those of its boundary,
+    /// in its order, and others. They go to `slots`.
+    pub(super) fn slots(
         &self,
-        column: &'c Column,
-        variant: &'c Variant,
+        (column, variant): (&Column, &Variant),
         before: &Places,
         done: &StageSet,
-    ) -> Vec<Slot<'c>> {
+        slots: &mut Vec<Slot>,
+    ) {
         let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
             let buffer = boundary.buffer;
             let place = place_of(before, buffer);
@@ -341,7 +395,6 @@ impl Search<'_> {
             let moves_no_more = !is_first_load || ring.load.bytes >= size_bytes;
             Slot {
                 buffer,
-                ring: Some(ring),
                 host: self.context.hosts[buffer.as_u32() as usize],
                 before: place,
                 keeping_is_free: options.contains(&Place::Both) && moves_no_more,
@@ -356,8 +409,7 @@ impl Search<'_> {
         let is_touched = |buffer: BufferId| column.boundary.iter().any(|b| b.buffer == buffer);
         let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| Slot {
             buffer,
-            ring: None,
-            host: None,
+            host: self.context.hosts[buffer.as_u32() as usize],
             before: Some(place),
             keeping_is_free: place == Place::Both,
             options: match place {
@@ -367,12 +419,14 @@ impl Search<'_> {
                 Place::InPlace => &[Place::InPlace],
             },
             is_first_load: false,
-            stays: self.is_live(buffer, done),
+            stays: true,
             size_bytes: self.context.graph.buffers[buffer].size_bytes(),
             whole_bytes: self.context.whole_bytes(buffer),
             ring_bytes: 0,
         });
-        touched.chain(others).collect()
+        slots.clear();
+        slots.extend(touched);
+        slots.extend(others);
     }
 
     /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands nowhere else, and

@@ -27,21 +27,22 @@ pub fn replay(
     search.proven = proven;
     search.labels.push(Label::start());
     let mut done = StageSet::default();
-    let mut before = Places::new();
+    let (mut before, mut slots) = (Places::new(), Vec::new());
     for (at, column) in phases.iter().enumerate() {
         done.extend(&column.set);
         let variant = &column.variants[0];
-        let slots = search.slots(column, variant, &before, &done);
+        search.slots((column, variant), &before, &done, &mut slots);
         let place = |buffer: BufferId| place_of(&chosen[at].places, buffer).unwrap_or(Place::Dram);
-        let (way, dma_stages) = search.placed(variant, &slots, place, &chosen[at].growths);
-        let stages = column.stages.len() as u32 + dma_stages;
-        if way.sram_bytes > capacity || stages > context.target.limits.stages {
+        let (ways, growths) = search.placed(variant, &slots, place, &chosen[at].growths);
+        let way = ways[slots.len()];
+        let stages = column.stages.len() as u32 + way.dma_stages;
+        if way.grown_bytes() > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
         let label = search.run(at, (at, column, 0), way.moved);
         search.labels.push(label);
-        before = search.places_after(&way.places, &slots);
-        search.placings.push(way);
+        search.places_after(way.places(&ways, &slots), &slots, &mut before);
+        search.placings.push(&way, &ways, &slots, &growths);
     }
     Ok(search.answer(phases.len()))
 }
