@@ -4,6 +4,8 @@
 //! leave may be worse than one of what was there. So each form is planned, and the plan that costs least under the objective
 //! is taken.
 
+use std::sync::OnceLock;
+
 use strata_ir::Module;
 use strata_ir::equal::difference;
 use strata_passes::manager::{Changed, PassContext, Phase};
@@ -23,17 +25,38 @@ const OF_TRAFFIC: [&str; 2] = ["upsample", "concat-sum"];
 /// be better off without them.
 const OF_PIXELS: [&str; 2] = ["thin-input", "transposed"];
 
-/// A network at the stages phase.
+/// A network at the stages phase, in as many forms as were asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Forms {
     /// As it was imported.
     pub as_imported: Module,
-    /// As rewrites left it, for any objective.
-    rewritten: Option<Module>,
-    /// As rewrites left it that leave pixels in their columns, if that is something else.
-    in_columns: Option<Module>,
-    /// As rewrites left it that may pay by what they do to memory alone.
-    smaller: Option<Module>,
+    /// The same before its stages were formed.
+    in_integers: Module,
+    rewritten: OnceLock<Option<Module>>,
+    in_columns: OnceLock<Option<Module>>,
+    smaller: OnceLock<Option<Module>>,
+}
+
+/// A form that is not the network as it was imported; each is made when it is first asked for.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// As rewrites leave it, for any objective.
+    Rewritten,
+    /// As rewrites leave it that leave pixels in their columns, if that is something else.
+    InColumns,
+    /// As rewrites leave it that may pay by what they do to memory alone.
+    Smaller,
+}
+
+impl Form {
+    /// Those that may cost least for an aim.
+    fn of((mode, objective): (Mode, Objective)) -> &'static [Self] {
+        match (mode, objective) {
+            (Mode::Multi, Objective::Latency) => &[Self::Rewritten, Self::InColumns],
+            (Mode::Multi, _) => &[Self::Rewritten, Self::Smaller],
+            _ => &[Self::Rewritten],
+        }
+    }
 }
 
 /// A form that was planned, and scheduled if it is the one that is taken.
@@ -45,27 +68,64 @@ pub(super) struct Planned {
 }
 
 impl Compiler {
-    /// The forms of a module in integers.
+    /// The form of a module in integers as it was imported, from which others are made.
     pub(super) fn forms(
         &self,
-        mut module: Module,
+        in_integers: Module,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Forms, CompileError> {
-        let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
-        let of_traffic: Vec<&str> = on.iter().copied().filter(|name| OF_TRAFFIC.contains(name)).collect();
-        let rewritten = self.rewritten(&module, "cheapest", &on, clock, observer)?;
-        let in_columns = match &rewritten {
-            Some(rewritten) => {
-                let others: Vec<&str> = on.iter().copied().filter(|name| !OF_PIXELS.contains(name)).collect();
-                let form = self.rewritten(&module, "cheapest", &others, clock, observer)?;
-                form.filter(|form| difference(form, rewritten).is_some())
-            }
-            None => None,
+        let mut as_imported = in_integers.clone();
+        self.run_silently(SELECT, &mut as_imported, clock, observer)?;
+        let [rewritten, in_columns, smaller] = [const { OnceLock::new() }; 3];
+        Ok(Forms { as_imported, in_integers, rewritten, in_columns, smaller })
+    }
+
+    /// A form, if rewrites make one.
+    fn form<'f>(
+        &self,
+        forms: &'f Forms,
+        form: Form,
+        clock: &mut Clock,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Option<&'f Module>, CompileError> {
+        let cell = match form {
+            Form::Rewritten => &forms.rewritten,
+            Form::InColumns => &forms.in_columns,
+            Form::Smaller => &forms.smaller,
         };
-        let smaller = self.rewritten(&module, "every", &of_traffic, clock, observer)?;
-        self.run_silently(SELECT, &mut module, clock, observer)?;
-        Ok(Forms { as_imported: module, rewritten, in_columns, smaller })
+        if cell.get().is_none() {
+            let made = self.make(forms, form, clock, observer)?;
+            // Whoever else made it meanwhile made the same.
+            let _ = cell.set(made);
+        }
+        Ok(cell.get().and_then(Option::as_ref))
+    }
+
+    fn make(
+        &self,
+        forms: &Forms,
+        form: Form,
+        clock: &mut Clock,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Option<Module>, CompileError> {
+        let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
+        let without = |out: &[&str]| on.iter().copied().filter(|name| !out.contains(name)).collect::<Vec<_>>();
+        let module = &forms.in_integers;
+        match form {
+            Form::Rewritten => self.rewritten(module, "cheapest", &on, clock, observer),
+            Form::InColumns => {
+                let Some(rewritten) = self.form(forms, Form::Rewritten, clock, observer)? else {
+                    return Ok(None);
+                };
+                let form = self.rewritten(module, "cheapest", &without(&OF_PIXELS), clock, observer)?;
+                Ok(form.filter(|form| difference(form, rewritten).is_some()))
+            }
+            Form::Smaller => {
+                let of_traffic = without(&without(&OF_TRAFFIC));
+                self.rewritten(module, "every", &of_traffic, clock, observer)
+            }
+        }
     }
 
     /// What rewrites of some families leave, if they change anything.
@@ -117,13 +177,11 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
-        let of_memory = aim.1 != Objective::Latency && aim.0 == Mode::Multi;
-        let of_time = aim.1 == Objective::Latency && aim.0 == Mode::Multi;
-        let others = (forms.rewritten.iter())
-            .chain(forms.in_columns.iter().filter(|_| of_time))
-            .chain(forms.smaller.iter().filter(|_| of_memory));
-        let all = [&forms.as_imported].into_iter().chain(others);
-        let planned = all.map(|form| Ok((form, self.fuse(form, aim, clock, observer)?)));
+        let mut all = vec![&forms.as_imported];
+        for &form in Form::of(aim) {
+            all.extend(self.form(forms, form, clock, observer)?);
+        }
+        let planned = all.into_iter().map(|form| Ok((form, self.fuse(form, aim, clock, observer)?)));
         let best = cheapest(planned, |(_, planned)| planned.plan.certificate.cost);
         observer(Event::Reached(Phase::Stages, best.as_ref().map_or(&forms.as_imported, |(form, _)| form)));
         let (_, Planned { mut module, plan }) = best?;

@@ -240,7 +240,8 @@ impl Cut {
         let from = self.range.start * inner;
         let picks = (0..outer).map(|o| o * slab + from..o * slab + from + width);
         fn pick<T: Copy>(values: &[T], picks: impl Iterator<Item = Range<usize>>) -> Vec<T> {
-            picks.flat_map(|range| values[range].iter().copied()).collect()
+            let picked: Vec<&[T]> = picks.map(|range| &values[range]).collect();
+            picked.concat()
         }
         let data = match tensor.data() {
             TensorData::I1(v) => TensorData::I1(pick(v, picks)),
