@@ -110,7 +110,8 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Option<Module>, CompileError> {
         let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
-        let without = |out: &[&str]| on.iter().copied().filter(|name| !out.contains(name)).collect::<Vec<_>>();
+        let without =
+            |out: &[&str]| on.iter().copied().filter(|name| !out.contains(name)).collect::<Vec<_>>();
         let module = &forms.in_integers;
         match form {
             Form::Rewritten => self.rewritten(module, "cheapest", &on, clock, observer),

@@ -337,7 +337,7 @@ impl<'a> Search<'a> {
         let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
         // Strips after the first find the weights loaded.
         let next = phase_cycles + pipeline.max(dma).max(channel(0));
-        let cycles = (first + (n_phases - 1) * next).saturating_add_signed(var.correction);
+        let cycles = (first + (n_phases - 1) * next).saturating_add_signed(var.correction.get());
         let bytes = moved + col.table_bytes;
         let n_ahead = n_phases.min(FARTHEST_PREFETCH as u64);
         let (spare_cycles, busy) = if n_phases > n_ahead {

@@ -5,7 +5,7 @@
 //! sizes are taken with every boundary tensor streamed to or from DRAM; a tensor that is whole in SRAM only relaxes them.
 //! A set whose rows are too wide is also offered in [`strips`]: several phases, one column all the same.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -132,8 +132,8 @@ pub struct Variant {
     pub starts: Vec<u64>,
     /// Cycles of the pipeline, without DRAM.
     pub cycles: u64,
-    /// Cycles that the timed simulation of a plan found it to take beside what was estimated.
-    pub correction: i64,
+    /// Cycles that the timed simulation of a plan found it to take beside what was estimated; of all columns of its shape.
+    pub correction: Cell<i64>,
     /// Rings that only this column uses, with what strips leave each other through DRAM.
     pub private: Ring,
     /// Each boundary buffer's ring.
@@ -301,8 +301,11 @@ pub struct Column {
     pub table_bytes: u64,
     /// Buffers that others use too.
     pub boundary: Vec<Boundary>,
-    /// Ways to run it, those at full width first: none costs more cycles, SRAM and traffic than another.
-    pub variants: Arc<[Variant]>,
+    /// The least bytes of SRAM that it takes at full width, wherever its boundary tensors live.
+    pub full_bytes: u64,
+    /// Ways to run it that fit the target if nothing stands in SRAM beside it: those at full width, of which none costs no more
+    /// cycles, SRAM and traffic than another, then those in strips, if they were asked for, of which none costs no more than any.
+    pub variants: Arc<[Arc<Variant>]>,
 }
 
 /// How a phase of a choice runs.
@@ -325,18 +328,42 @@ struct Parts {
 }
 
 impl Column {
-    /// Evaluates a set; `None` if no variant can fit the target whatever stands in SRAM beside it.
-    pub fn new(context: &Context<'_>, set: &StageSet, with_strips: bool) -> Option<Self> {
+    /// Evaluates a set at full width; `None` if its stages do not fit the target whatever they run as.
+    pub fn new(context: &Context<'_>, set: &StageSet) -> Option<Self> {
         let (mut column, parts) = Self::bare(context, set, &[], &|_, _| true)?;
         let mut variants = column.all_variants(context, &parts);
-        let full_bytes = variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
+        column.full_bytes = variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
         variants.retain(|variant| column.least_bytes(variant) <= context.target.memory.activation);
-        if with_strips {
-            variants.extend(strips::evaluate::variants(context, &column, full_bytes));
-        }
-        drop_dominated(&mut variants);
-        column.variants = variants.into();
-        (!column.variants.is_empty()).then_some(column)
+        column.variants = Self::undominated(&[], variants);
+        Some(column)
+    }
+
+    /// The same, evaluated in strips too.
+    pub fn with_strips(&self, context: &Context<'_>) -> Self {
+        let strips = strips::evaluate::variants(context, self);
+        Self { variants: Self::undominated(&self.variants, strips), ..self.clone() }
+    }
+
+    /// Whether it fits the target, if nothing stands in SRAM beside it.
+    pub fn fits(&self) -> bool {
+        !self.variants.is_empty()
+    }
+
+    /// Some ways, and others of which none costs no more of anything, what stages wait for transfers included.
+    fn undominated(some: &[Arc<Variant>], others: Vec<Variant>) -> Arc<[Arc<Variant>]> {
+        let turns = |v: &Variant| v.rings.iter().map(|ring| ring.turn_cycles).max().unwrap_or(0);
+        let all: Vec<Arc<Variant>> = some.iter().cloned().chain(others.into_iter().map(Arc::new)).collect();
+        let costs: Vec<[u64; 4]> = (all.iter())
+            .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes(), turns(v)])
+            .collect();
+        let is_dominated = |at: usize| {
+            costs.iter().enumerate().any(|(other, cost)| {
+                let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
+                no_worse && other != at && (*cost != costs[at] || other < at)
+            })
+        };
+        let kept = all.iter().enumerate().filter(|&(at, _)| at < some.len() || !is_dominated(at));
+        kept.map(|(_, variant)| Arc::clone(variant)).collect()
     }
 
     /// The column of a set of the same [`shape`](super::shapes), which costs the same.
@@ -368,7 +395,8 @@ impl Column {
         let set: StageSet = stages.iter().copied().collect();
         let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
         let (watches, way) = (column.watches(context), (how.division.clone(), how.slack));
-        column.variants = Arc::new([column.variant(context, &parts, way, &watches, &mut SlotMemo::new())]);
+        let variant = column.variant(context, &parts, way, &watches, &mut SlotMemo::new());
+        column.variants = Arc::new([Arc::new(variant)]);
         Some(column)
     }
 
@@ -423,6 +451,7 @@ impl Column {
             table_bytes,
             boundary: boundary.collect(),
             stages,
+            full_bytes: 0,
             variants: Arc::new([]),
         };
         Some((column, parts))
@@ -486,7 +515,7 @@ impl Column {
             slack,
             starts,
             cycles,
-            correction: 0,
+            correction: Cell::new(0),
             private,
             rings,
             growths,
@@ -525,23 +554,6 @@ impl Column {
         let saved_bytes = (before + after).saturating_sub(into.union_bytes(before, after));
         (saved_bytes > 0).then_some(MayGrow { growing, dying, gap_bytes, saved_bytes })
     }
-}
-
-/// Drops ways of which another costs no more of anything, what stages wait for transfers included.
-fn drop_dominated(variants: &mut Vec<Variant>) {
-    let turns = |v: &Variant| v.rings.iter().map(|ring| ring.turn_cycles).max().unwrap_or(0);
-    let costs: Vec<[u64; 4]> = (variants.iter())
-        .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes(), turns(v)])
-        .collect();
-    let dominated = |at: usize| {
-        costs.iter().enumerate().any(|(other, cost)| {
-            let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
-            no_worse && other != at && (*cost != costs[at] || other < at)
-        })
-    };
-    let keep: Vec<bool> = (0..costs.len()).map(|at| !dominated(at)).collect();
-    let mut keep = keep.into_iter();
-    variants.retain(|_| keep.next().unwrap_or(true));
 }
 
 /// A tensor of less than this part of SRAM is not worth growing into, nor letting grow.

@@ -226,12 +226,14 @@ pub struct Weights {
     pub per_byte: u128,
 }
 
+/// How much more what comes first counts than what comes second.
+const UNIT: u128 = 1 << 40;
+
 impl Weights {
     /// The weights of an objective. For the product of energy and delay, which does not add up over phases, they are its
     /// gradient at a plan of `around = (picojoules, cycles)`: the product is least on the convex hull of what plans cost, so
     /// some such weights find it.
     pub fn of(objective: Objective, target: &Target, around: (f64, f64)) -> Self {
-        const UNIT: u128 = 1 << 40;
         match objective {
             Objective::Latency => Self { per_cycle: UNIT, per_byte: 1 },
             Objective::Traffic | Objective::Energy | Objective::Sram => Self { per_cycle: 1, per_byte: UNIT },
@@ -246,7 +248,12 @@ impl Weights {
 
     /// Cycles count, and a DRAM byte costs so many 1024ths of one.
     pub fn priced(byte: u128) -> Self {
-        Self { per_cycle: 1 << 40, per_byte: byte << 30 }
+        Self { per_cycle: UNIT, per_byte: byte * UNIT / 1024 }
+    }
+
+    /// Whether a byte less is worth any number of cycles.
+    pub fn puts_bytes_first(&self) -> bool {
+        self.per_byte >= UNIT * self.per_cycle
     }
 
     /// The score of a cost.

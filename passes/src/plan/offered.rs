@@ -4,9 +4,8 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::columns::{Column, Context, Variant};
+use super::columns::{Column, Context};
 use super::cost::StageProfile;
 use super::graph::StageSet;
 use super::partition::spatial;
@@ -25,8 +24,8 @@ pub struct Offered<'a> {
     /// What each stage costs at the least, wherever it runs.
     least: Vec<Least>,
     shapes: Shapes,
-    /// One column of each shape that was asked for, if it can be one.
-    evaluated: RefCell<BTreeMap<Shape, Option<Column>>>,
+    /// One set of each shape that was asked for.
+    evaluated: RefCell<BTreeMap<Shape, Evaluated>>,
     has_strips: Cell<bool>,
 }
 
@@ -85,7 +84,15 @@ struct Candidate {
     /// No phase of it takes fewer cycles on the array, but for what strips save.
     least_cycles: u64,
     paced_cycles: OnceCell<u64>,
-    column: OnceCell<Option<Column>>,
+    at_full_width: OnceCell<Option<Column>>,
+    with_strips: OnceCell<Option<Column>>,
+}
+
+/// A column, if a set can be one: at full width, and with its strips once these were asked for.
+#[derive(Debug)]
+struct Evaluated {
+    at_full_width: Option<Column>,
+    with_strips: Option<Option<Column>>,
 }
 
 impl<'a> Offered<'a> {
@@ -112,7 +119,8 @@ impl<'a> Offered<'a> {
                 least: all,
                 set,
                 paced_cycles: OnceCell::new(),
-                column: OnceCell::new(),
+                at_full_width: OnceCell::new(),
+                with_strips: OnceCell::new(),
             });
         }
         let shapes = Shapes::new(context.graph, &context.topology);
@@ -170,14 +178,32 @@ impl<'a> Offered<'a> {
         least.work / u64::from(self.context.target.array.clusters.max(1))
     }
 
-    /// The column of a set; `None` if it fits the target in no way.
-    pub fn column(&self, at: usize) -> Option<&Column> {
-        self.sets[at].column.get_or_init(|| self.evaluate(&self.sets[at].set)).as_ref()
+    /// The column of a set, with strips or without; `None` if it fits the target in no way.
+    pub fn column(&self, at: usize, strips: bool) -> Option<&Column> {
+        let Candidate { set, at_full_width, with_strips, .. } = &self.sets[at];
+        let full =
+            at_full_width.get_or_init(|| self.evaluate(set, |evaluated| evaluated.at_full_width.clone()));
+        let full = full.as_ref()?;
+        let is_at_full_width = match self.strips {
+            WithStrips::Never => true,
+            WithStrips::Needed => full.fits(),
+            WithStrips::Always => false,
+        };
+        let column = if is_at_full_width || !strips {
+            full
+        } else {
+            let strips =
+                with_strips.get_or_init(|| self.evaluate(set, |evaluated| self.in_strips(evaluated)));
+            strips.as_ref()?
+        };
+        column.fits().then_some(column)
     }
 
-    /// The column of a set that was chosen.
+    /// The column of a set that was chosen, with all the ways to run it that were asked for.
     pub fn chosen(&self, at: usize) -> &Column {
-        self.column(at).expect("only columns are chosen")
+        let Candidate { at_full_width, with_strips, .. } = &self.sets[at];
+        let column = with_strips.get().or_else(|| at_full_width.get()).and_then(Option::as_ref);
+        column.expect("only columns are chosen")
     }
 
     /// Whether any set that was asked for so far may run in strips.
@@ -185,37 +211,31 @@ impl<'a> Offered<'a> {
         self.has_strips.get()
     }
 
-    fn evaluate(&self, set: &StageSet) -> Option<Column> {
-        let shape = self.shapes.of(&self.context.topology, set);
-        if let Some(known) = self.evaluated.borrow().get(&shape) {
-            return known.as_ref().map(|column| column.of_shape(&self.context, set));
-        }
-        let column = match self.strips {
-            WithStrips::Never => Column::new(&self.context, set, false),
-            WithStrips::Always => Column::new(&self.context, set, true),
-            WithStrips::Needed => {
-                Column::new(&self.context, set, false).or_else(|| Column::new(&self.context, set, true))
-            }
-        };
-        if column.iter().flat_map(|column| column.variants.iter()).any(|variant| variant.strips.is_some()) {
-            self.has_strips.set(true);
-        }
-        self.evaluated.borrow_mut().insert(shape, column.clone());
-        column
+    /// What is known of a set's shape, as its own column.
+    fn evaluate(&self, set: &StageSet, of: impl FnOnce(&mut Evaluated) -> Option<Column>) -> Option<Column> {
+        let context = &self.context;
+        let shape = self.shapes.of(&context.topology, set);
+        let mut known = self.evaluated.borrow_mut();
+        let evaluated = known
+            .entry(shape)
+            .or_insert_with(|| Evaluated { at_full_width: Column::new(context, set), with_strips: None });
+        of(evaluated).map(|column| if column.set == *set { column } else { column.of_shape(context, set) })
+    }
+
+    /// A column with its strips.
+    fn in_strips(&self, evaluated: &mut Evaluated) -> Option<Column> {
+        let Evaluated { at_full_width, with_strips } = evaluated;
+        let column = with_strips
+            .get_or_insert_with(|| at_full_width.as_ref().map(|column| column.with_strips(&self.context)));
+        let has_strips = column.iter().any(|column| column.variants.iter().any(|v| v.strips.is_some()));
+        self.has_strips.set(self.has_strips.get() || has_strips);
+        column.clone()
     }
 
     /// Adds to the estimate of a variant of a column, and of every column of its shape.
-    pub fn correct(&mut self, (column, variant): (usize, usize), cycles: i64) {
-        let before = Arc::clone(&self.chosen(column).variants);
-        let mut variants = before.to_vec();
-        variants[variant].correction += cycles;
-        let variants: Arc<[Variant]> = variants.into();
-        let known = self.sets.iter_mut().filter_map(|set| set.column.get_mut()?.as_mut());
-        for column in known.chain(self.evaluated.get_mut().values_mut().flatten()) {
-            if Arc::ptr_eq(&column.variants, &before) {
-                column.variants = Arc::clone(&variants);
-            }
-        }
+    pub fn correct(&self, (column, variant): (usize, usize), cycles: i64) {
+        let correction = &self.chosen(column).variants[variant].correction;
+        correction.set(correction.get() + cycles);
     }
 
     /// Sets that can run when the stages of `done` have, in order. `done` must be closed under dependence.
@@ -266,13 +286,16 @@ fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use strata_isa_spec::Target;
 
+    use super::super::columns::Variant;
     use super::super::testing::{mobilenetv2, resnet50, unet, yolov3};
     use super::*;
 
     /// What a variant costs.
-    fn costs(variant: &Variant) -> String {
+    fn costs(variant: &Arc<Variant>) -> String {
         format!("{variant:?}")
     }
 
@@ -290,8 +313,9 @@ mod tests {
             let offered = Offered::new(context, sets.clone(), WithStrips::Always);
             let context = Context::new(&graph, &target).expect("it is a graph");
             for (at, set) in sets.iter().enumerate() {
-                let alone = Column::new(&context, set, true);
-                let shared = offered.column(at);
+                let alone = Column::new(&context, set).map(|column| column.with_strips(&context));
+                let alone = alone.filter(Column::fits);
+                let shared = offered.column(at, true);
                 assert_eq!(shared.is_some(), alone.is_some());
                 let (Some(shared), Some(alone)) = (shared, alone) else { continue };
                 assert_eq!(format!("{shared:?}"), format!("{alone:?}"));

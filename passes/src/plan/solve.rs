@@ -296,7 +296,8 @@ impl<'a> Planner<'a> {
     /// What the chooser answers to a question, without the variants that are forbidden.
     ///
     /// The search follows nothing that is sure to be worse than what is known to be an answer: the best of what other questions
-    /// were answered, or else what a narrow search finds, which is quick.
+    /// were answered, or else what a narrow search finds, which is quick. Where bytes come first and there can be no fewer, that is
+    /// the answer.
     fn answer(&mut self, question: Question, forbidden: &[Forbidden]) -> Result<Choice, Stuck> {
         if let Some(answer) = self.answers.get(&question).filter(|_| forbidden.is_empty()) {
             return answer.clone();
@@ -305,8 +306,18 @@ impl<'a> Planner<'a> {
         let search = |most: u128, limits: SearchLimits| {
             choose(&self.offered, forbidden, weights, (capacity, most), limits)
         };
-        let known = self.known(question, forbidden).cloned();
-        let answer = match known.map_or_else(|| search(u128::MAX, limits.narrow()), Ok) {
+        let is_least = |choice: &Choice| weights.puts_bytes_first() && choice.bytes <= self.bounds.bytes;
+        let known = self.known(question, forbidden).cloned().map_or_else(
+            || {
+                let at_full_width = SearchLimits { strips: false, ..limits }.narrow();
+                let quick =
+                    weights.puts_bytes_first().then(|| search(u128::MAX, at_full_width).ok()).flatten();
+                quick.filter(is_least).map_or_else(|| search(u128::MAX, limits.narrow()), Ok)
+            },
+            Ok,
+        );
+        let answer = match known {
+            Ok(known) if is_least(&known) => Ok(known),
             Ok(known) => {
                 let best = search(known.score(weights), limits);
                 Ok(best.unwrap_or(Choice { proven: false, ..known }))
@@ -528,7 +539,7 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
         lower_bound,
         lower_bound_cycles: bounds.cycles,
         gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
-        proven_optimal,
+        proven_optimal: proven_optimal || cost <= lower_bound,
     };
 }
 
@@ -549,7 +560,7 @@ fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>,
     };
     let offered = Offered::new(context, sets, strips);
     let alone = offered.sets().filter(|(_, set)| set.len() == 1);
-    let too_large = alone.filter(|&(at, _)| offered.column(at).is_none());
+    let too_large = alone.filter(|&(at, _)| offered.column(at, options.strips).is_none());
     let too_large: Vec<TooLarge> = too_large
         .flat_map(|(_, set)| set.iter())
         .map(|stage| too_large_why(offered.context(), stage, options.strips))
@@ -569,7 +580,9 @@ fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> To
     let fits = |bytes: u64| {
         let mut roomy = context.target.clone();
         roomy.memory.activation = bytes;
-        Column::new(&context.with_memory(&roomy), &StageSet::of(stage), with_strips).is_some()
+        let context = context.with_memory(&roomy);
+        let column = Column::new(&context, &StageSet::of(stage));
+        column.is_some_and(|column| column.fits() || with_strips && column.with_strips(&context).fits())
     };
     let (mut too_little, mut needed) = (memory.activation, memory.activation.max(1) * 2);
     while !fits(needed) && needed < MOST_SRAM {

@@ -283,13 +283,12 @@ impl Walk<'_> {
                 self.search.gave_up = true;
                 continue;
             }
-            let Some(column) = offered.column(lead.column) else { continue };
+            let Some(column) = offered.column(lead.column, self.search.limits.strips) else { continue };
             let from = &self.visited[lead.from];
             let Seen::Variant(which) = lead.seen else {
                 let score = from.score;
                 for (which, variant) in column.variants.iter().enumerate() {
-                    let is_out = !self.search.limits.strips && variant.strips.is_some();
-                    if !is_out && !self.forbidden.contains(&(lead.column, which)) {
+                    if !self.forbidden.contains(&(lead.column, which)) {
                         let bound = score + self.least_score(column, variant);
                         leads.push(Reverse(Lead { bound, seen: Seen::Variant(which), ..lead }));
                     }
@@ -326,7 +325,7 @@ impl Walk<'_> {
     fn least_score(&self, column: &Column, variant: &Variant) -> u128 {
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
         let cycles = variant.n_phases() * (phase_cycles + variant.cycles);
-        let cycles = cycles.saturating_add_signed(variant.correction.min(0));
+        let cycles = cycles.saturating_add_signed(variant.correction.get().min(0));
         let moved = variant.private.load.bytes + variant.private.store.bytes;
         self.search.weights.score(cycles, column.table_bytes + moved)
     }

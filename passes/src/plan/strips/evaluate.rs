@@ -3,6 +3,7 @@
 //! Every number is of the widest strip or the most of any, but for bytes moved, which are of all: an estimate from above
 //! that the chooser goes by. What a choice really costs is then told by evaluating the phases that it becomes.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,9 +39,10 @@ const OFFERED: usize = 3;
 /// Strips that take no more than this part of activation SRAM need not be narrower.
 const ENOUGH: u64 = 8;
 
-/// Ways to run a column in strips; none if it fits well without. `full_bytes` is the least SRAM that it takes at full width.
-pub fn variants(context: &Context<'_>, column: &Column, full_bytes: u64) -> Vec<Variant> {
+/// Ways to run a column in strips; none if it fits well without.
+pub fn variants(context: &Context<'_>, column: &Column) -> Vec<Variant> {
     let capacity = context.target.memory.activation;
+    let full_bytes = column.full_bytes;
     if full_bytes <= capacity / CRAMPED {
         return Vec::new();
     }
@@ -111,7 +113,7 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut
             slack,
             starts,
             cycles,
-            correction: 0,
+            correction: Cell::new(0),
             private,
             rings,
             // A tensor that one strip has read the next reads again.

@@ -257,7 +257,7 @@ fn strips_load_tables_once() {
     let target = Target::preset("x1", &[]).expect("a preset");
     let context = Context::new(&made.graph, &target).expect("it is a graph");
     let whole = Context::new(&graph, &target).expect("it is a graph");
-    let column = Column::new(&whole, &stages.iter().copied().collect(), false).expect("it fits");
+    let column = Column::new(&whole, &stages.iter().copied().collect()).expect("it fits");
     let how =
         crate::plan::columns::How { division: &column.variants[0].division, slack: column.variants[0].slack };
     let first = Column::chosen(&context, &made.phases[0], &[], how, &|_, _| true).expect("it fits");
