@@ -305,7 +305,7 @@ pub struct Column {
     pub full_bytes: u64,
     /// Ways to run it that fit the target if nothing stands in SRAM beside it: those at full width, of which none costs no more
     /// cycles, SRAM and traffic than another, then those in strips, if they were asked for, of which none costs no more than any.
-    pub variants: Arc<[Arc<Variant>]>,
+    pub variants: Rc<[Rc<Variant>]>,
 }
 
 /// How a phase of a choice runs.
@@ -350,9 +350,9 @@ impl Column {
     }
 
     /// Some ways, and others of which none costs no more of anything, what stages wait for transfers included.
-    fn undominated(some: &[Arc<Variant>], others: Vec<Variant>) -> Arc<[Arc<Variant>]> {
+    fn undominated(some: &[Rc<Variant>], others: Vec<Variant>) -> Rc<[Rc<Variant>]> {
         let turns = |v: &Variant| v.rings.iter().map(|ring| ring.turn_cycles).max().unwrap_or(0);
-        let all: Vec<Arc<Variant>> = some.iter().cloned().chain(others.into_iter().map(Arc::new)).collect();
+        let all: Vec<Rc<Variant>> = some.iter().cloned().chain(others.into_iter().map(Rc::new)).collect();
         let costs: Vec<[u64; 4]> = (all.iter())
             .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes(), turns(v)])
             .collect();
@@ -363,7 +363,7 @@ impl Column {
             })
         };
         let kept = all.iter().enumerate().filter(|&(at, _)| at < some.len() || !is_dominated(at));
-        kept.map(|(_, variant)| Arc::clone(variant)).collect()
+        kept.map(|(_, variant)| Rc::clone(variant)).collect()
     }
 
     /// The column of a set of the same [`shape`](super::shapes), which costs the same.
@@ -378,7 +378,7 @@ impl Column {
             needs: topology.needs(set),
             boundary: boundary.collect(),
             loads_up_to: Arc::clone(&self.loads_up_to),
-            variants: Arc::clone(&self.variants),
+            variants: Rc::clone(&self.variants),
             ..*self
         }
     }
@@ -396,7 +396,7 @@ impl Column {
         let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
         let (watches, way) = (column.watches(context), (how.division.clone(), how.slack));
         let variant = column.variant(context, &parts, way, &watches, &mut SlotMemo::new());
-        column.variants = Arc::new([Arc::new(variant)]);
+        column.variants = Rc::new([Rc::new(variant)]);
         Some(column)
     }
 
@@ -452,7 +452,7 @@ impl Column {
             boundary: boundary.collect(),
             stages,
             full_bytes: 0,
-            variants: Arc::new([]),
+            variants: Rc::new([]),
         };
         Some((column, parts))
     }

@@ -286,7 +286,7 @@ fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::rc::Rc;
 
     use strata_isa_spec::Target;
 
@@ -295,7 +295,7 @@ mod tests {
     use super::*;
 
     /// What a variant costs.
-    fn costs(variant: &Arc<Variant>) -> String {
+    fn costs(variant: &Rc<Variant>) -> String {
         format!("{variant:?}")
     }
 
