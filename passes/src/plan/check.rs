@@ -4,14 +4,15 @@
 //!
 //! Checked: every stage runs exactly once, after those that it reads from; partitions exist and fit the array, mappings fit
 //! their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings, whole tensors and first rows that stay
-//! fit activation SRAM in each phase, shared tables once; a tensor that is read in a later phase is in SRAM or was stored; outputs
-//! are stored; the traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and not below
+//! or are loaded ahead fit activation SRAM in each phase, shared tables once; a tensor that is read in a later phase is in SRAM or was
+//! stored, and is whole in DRAM before the phase that loads rows of it ahead; outputs are stored; the traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and not below
 //! the bound.
 //!
 //! Not checked: addresses (the allocator's judge), values (the program's verifier), and whether predicted cycles are true (the
 //! timed interpreter's to say).
 
 mod faults;
+mod fronts;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use strata_isa_spec::{Target, View};
 
 pub use self::faults::PlanFault;
-use self::sharing::below;
+use self::fronts::below;
 use super::cost::{may_winograd, with_winograd};
 use super::rings::{Actor, Watch, ring_slots_watching};
 use super::{Buffer, BufferId, BufferRole, Plan, StageGraph, StageId};
@@ -165,7 +166,7 @@ impl Judge<'_> {
     /// Walks the phases and replays where every tensor is.
     fn memory_and_traffic(&mut self) {
         let memory = &self.target.memory;
-        let align = |bytes: u64| bytes.next_multiple_of(u64::from(memory.alignment.max(1)));
+        let align = |bytes: u64| self.align(bytes);
         let mut implied = super::DramBytes::default();
         let mut input_seen: BTreeMap<BufferId, u64> = BTreeMap::new();
         let mut faults = Vec::new();
@@ -201,22 +202,26 @@ impl Judge<'_> {
                 let touched = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| here(stage));
                 let touched: Vec<View> = touched.map(|(_, view)| *view).collect();
                 let size = u64::from(buffer.rows) * align(buffer.row_bytes());
-                let staying = self.staying(id, index);
+                let standing = self.standing(id, index);
+                let there = standing.map_or(0, |standing| standing.there);
                 if is_whole {
                     sram += size;
                 } else {
-                    sram += u64::from(staying) * align(buffer.row_bytes());
+                    sram += standing.map_or(0, |s| u64::from(s.rows) * align(row_bytes(buffer, &s.part)));
                     // The ring of the rest is as wide as what stays.
                     if !touched.is_empty() {
-                        rings.push((id, if staying > 0 { whole(id, buffer) } else { hull(&touched) }));
+                        rings.push((id, standing.map_or_else(|| hull(&touched), |standing| standing.part)));
                     }
                 }
                 let bytes = |view: &View| view.n_elements() * u64::from(buffer.elem.size_bytes());
                 let reads: Vec<View> =
                     uses.readers.iter().filter(|(s, _)| here(s)).map(|(_, v)| *v).collect();
                 // What is loaded.
+                let mut loads = Vec::new();
                 if is_input && !reads.is_empty() && (!is_whole || index == first) {
-                    let view = if is_whole { whole(id, buffer) } else { hull(&reads) };
+                    loads.extend(below(if is_whole { whole(id, buffer) } else { hull(&reads) }, there));
+                }
+                for view in loads.drain(..) {
                     let seen = input_seen.entry(id).or_default();
                     let fresh = bytes(&view).min(buffer.size_bytes() - *seen);
                     *seen += fresh;
@@ -225,7 +230,6 @@ impl Judge<'_> {
                     actors.push(Actor::dma_in(view));
                     n_dma += 1;
                 }
-                let mut loads = Vec::new();
                 for (writer, piece) in &uses.writers {
                     let wanted: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
                     if self.phase_of[writer] < index && !wanted.is_empty() && !is_whole && !is_input {
@@ -235,7 +239,17 @@ impl Judge<'_> {
                         }
                     }
                 }
-                for load in tiles(loads).into_iter().filter_map(|load| below(load, staying)) {
+                // What is loaded for a later phase, which no ring of this one waits for.
+                for load in self.ahead(id, index) {
+                    let seen = input_seen.entry(id).or_default();
+                    let fresh = bytes(&load).min(buffer.size_bytes() - *seen) * u64::from(is_input);
+                    *seen += fresh;
+                    implied.inputs += fresh;
+                    implied.spill_read += bytes(&load) - fresh;
+                    n_dma += 1;
+                }
+                sram += self.bytes_ahead(id, index);
+                for load in tiles(loads).into_iter().filter_map(|load| below(load, there)) {
                     implied.spill_read += bytes(&load);
                     actors.push(Actor::dma_in(load));
                     n_dma += 1;
@@ -280,11 +294,12 @@ impl Judge<'_> {
             }
             for (id, part) in rings {
                 let buffer = &self.graph.buffers[id];
-                // What stays has slots of its own.
-                let most = buffer.rows - self.staying(id, index);
+                // What stays has slots of its own, which the others may overwrite.
+                let most = buffer.rows - self.standing(id, index).map_or(0, |standing| standing.rows);
                 let n = slots.get(&id.as_u32()).copied().unwrap_or(most).min(most);
-                let row = u64::from(part.cols) * u64::from(part.chs) * u64::from(buffer.elem.size_bytes());
-                sram += u64::from(n) * align(row);
+                let row = align(row_bytes(buffer, &part));
+                let ring = u64::from(n) * row;
+                sram += ring - self.overwritten(id, index, (ring, row)).min(ring);
             }
             let mut within = |name: &'static str, needed: u64, limit: u64| {
                 if needed > limit {
@@ -325,6 +340,11 @@ impl Judge<'_> {
                 implied: cycles,
             });
         }
+    }
+
+    /// Rounds up to the target's alignment.
+    fn align(&self, bytes: u64) -> u64 {
+        bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)))
     }
 
     /// The phase that first writes or reads a buffer.
@@ -372,6 +392,11 @@ impl Uses {
     fn first(&self, phase_of: &BTreeMap<StageId, usize>) -> Option<usize> {
         self.writers.iter().chain(&self.readers).map(|(stage, _)| phase_of[stage]).min()
     }
+}
+
+/// Bytes of one row of a part of a buffer.
+fn row_bytes(buffer: &Buffer, part: &View) -> u64 {
+    u64::from(part.cols) * u64::from(part.chs) * u64::from(buffer.elem.size_bytes())
 }
 
 fn whole(id: BufferId, buffer: &Buffer) -> View {

@@ -22,7 +22,7 @@ use crate::schedule::{ScheduleError, Scheduled, schedule_within};
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
 
 /// Nodes that the search for addresses of one plan with fronts may visit: there is a plan without them.
-const ADDRESS_NODES: u64 = 10_000;
+pub(super) const ADDRESS_NODES: u64 = 10_000;
 
 /// Fronts that are put into holes between addresses, at most.
 const MOST_HOLES: usize = 64;
@@ -44,15 +44,23 @@ pub fn with_fronts(
     if spilled.is_empty() {
         return Ok(None);
     }
-    let used = Occupancy::of(&scheduled.program).bytes_in_use();
+    // The rows that stay are chosen anew.
+    let mut used = Occupancy::without_fronts(&scheduled.program).bytes_in_use();
+    for (_, front) in loaded_ahead(plan, &spilled) {
+        let row_bytes = graph.buffers[front.buffer].row_bytes().next_multiple_of(case.alignment);
+        for used in &mut used[front.from as usize..=front.until as usize] {
+            *used += u64::from(front.rows) * row_bytes;
+        }
+    }
     let free: Vec<u64> = used.into_iter().map(|used| capacity.saturating_sub(used)).collect();
     let mut filled = None;
     for percent in FILLS {
         let room: Vec<u64> = free.iter().map(|bytes| bytes * percent / 100).collect();
-        let fronts = most_saving(graph, &spilled, &room);
+        let mut fronts = most_saving(graph, plan, &spilled, &room);
         if fronts.is_empty() {
             break;
         }
+        fronts.extend(loaded_ahead(plan, &spilled).map(|(_, front)| front));
         filled = case.schedule(&spilled, fronts, None)?;
         if filled.is_some() {
             break;
@@ -146,14 +154,17 @@ impl<'a> Case<'a> {
         }
         let uses = &self.topology.uses[buffer.as_u32() as usize];
         let phase_of = |stage: StageId| self.phase_of[stage.as_u32() as usize];
+        let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
         let birth = uses.writers.iter().map(|&(stage, _)| phase_of(stage)).min()?;
         let is_whole = |phase: usize| residency.kept_until.is_some_and(|until| phase <= until as usize);
         let is_loaded = |stage: StageId| phase_of(stage) > birth && !is_whole(phase_of(stage));
         let mut loads: Vec<(usize, Vec<Transfer>)> = Vec::new();
         let mut stored = Vec::new();
         let mut n_as_wide = None;
-        for (phase, set) in self.phases.iter().enumerate().skip(birth).filter(|(phase, _)| !is_whole(*phase))
-        {
+        // Rows that are loaded ahead come after those that stay.
+        let ahead = fronts.map(|front| front.from as usize).filter(|&from| from != birth).min();
+        let phases = self.phases.iter().enumerate().take(ahead.map_or(usize::MAX, |from| from + 1));
+        for (phase, set) in phases.skip(birth).filter(|(phase, _)| !is_whole(*phase)) {
             let Some(window) = window(self.topology, set, buffer) else { continue };
             if (window.cols, window.chs) != (declared.cols, declared.chs) {
                 n_as_wide.get_or_insert(loads.len());
@@ -163,7 +174,8 @@ impl<'a> Case<'a> {
                 loads.push((phase, loaded));
             }
         }
-        for set in self.phases.iter().filter(|_| matches!(declared.role, BufferRole::Internal)) {
+        let may_be_spared = matches!(declared.role, BufferRole::Internal) && ahead.is_none();
+        for set in self.phases.iter().filter(|_| may_be_spared) {
             stored.extend(transfers::stores(self.graph, self.topology, set, buffer, is_loaded));
         }
         let spilled = Spilled {
@@ -201,18 +213,24 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Takes from what a plan moves without fronts what they save.
+    /// Makes what the case's plan moves what another moves that differs from it by the rows that stay.
     fn count(&self, spilled: &[Spilled], plan: &mut Plan) {
         let saved = |transfers: &[Transfer], row: u32| -> u64 {
             let moved = |t: &Transfer| t.from_row(row).map_or(0, |rest| rest.bytes(self.graph));
             transfers.iter().map(|t| t.bytes(self.graph) - moved(t)).sum()
         };
+        let of = |plan: &Plan, tensor: &Spilled| -> (u64, u64) {
+            let rows = |phase: usize| plan.staying_rows(tensor.buffer, tensor.birth, phase);
+            let read = tensor.loads.iter().map(|(phase, loads)| saved(loads, rows(*phase))).sum();
+            (read, tensor.loads.last().map_or(0, |&(last, _)| saved(&tensor.stored, rows(last))))
+        };
         for tensor in spilled {
-            let rows = |phase: usize| plan.front_rows(tensor.buffer, phase);
-            let read: u64 = tensor.loads.iter().map(|(phase, loads)| saved(loads, rows(*phase))).sum();
-            let written = tensor.loads.last().map_or(0, |&(last, _)| saved(&tensor.stored, rows(last)));
+            let ((was_read, was_written), (read, written)) = (of(self.plan, tensor), of(plan, tensor));
+            plan.dram_bytes.spill_read += was_read;
             plan.dram_bytes.spill_read -= read;
+            plan.dram_bytes.spill_write += was_written;
             plan.dram_bytes.spill_write -= written;
+            plan.dram_bytes.total += was_read + was_written;
             plan.dram_bytes.total -= read + written;
         }
     }
@@ -226,7 +244,7 @@ impl<'a> Case<'a> {
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
         let mut occupancy = Occupancy::of(&scheduled.program);
         let mut bands: Vec<Vec<Band>> =
-            spilled.iter().map(|tensor| bands(plan, tensor.buffer, &scheduled.bases)).collect();
+            spilled.iter().map(|tensor| bands(plan, tensor, &scheduled.bases)).collect();
         let n_before: usize = bands.iter().map(Vec::len).sum();
         for _ in 0..MOST_HOLES {
             let mut best: Option<(f64, usize, Band)> = None;
@@ -255,12 +273,17 @@ impl<'a> Case<'a> {
         }
         let mut bases = Bases { fronts: Vec::new(), ..scheduled.bases.clone() };
         let mut fronts = Vec::new();
+        for (at, front) in loaded_ahead(plan, spilled) {
+            fronts.push(front);
+            bases.fronts.push(scheduled.bases.fronts[at]);
+        }
         for (tensor, mut bands) in spilled.iter().zip(bands) {
             bands.sort_by_key(|band| Reverse(band.until));
             let mut rows = 0;
             for band in bands {
                 rows += band.rows;
-                fronts.push(FrontRows { buffer: tensor.buffer, rows, until: band.until as u32 });
+                let (from, until) = (tensor.birth as u32, band.until as u32);
+                fronts.push(FrontRows { buffer: tensor.buffer, rows, from, until });
                 bases.fronts.push(band.base);
             }
         }
@@ -277,10 +300,10 @@ struct Band {
     base: u64,
 }
 
-/// The bands of a buffer in a plan.
-fn bands(plan: &Plan, buffer: BufferId, bases: &Bases) -> Vec<Band> {
+/// The bands of a tensor's rows that stay in a plan.
+fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
     let mut fronts: Vec<(&FrontRows, u64)> = plan.fronts.iter().zip(bases.fronts.iter().copied()).collect();
-    fronts.retain(|(front, _)| front.buffer == buffer);
+    fronts.retain(|(front, _)| front.buffer == tensor.buffer && front.from as usize == tensor.birth);
     fronts.sort_unstable_by_key(|(front, _)| front.rows);
     let mut below = 0;
     let band = |(front, base): (&FrontRows, u64)| {
@@ -290,8 +313,15 @@ fn bands(plan: &Plan, buffer: BufferId, bases: &Bases) -> Vec<Band> {
     fronts.into_iter().map(band).collect()
 }
 
-/// The fronts that save the most bytes within what each phase has room for.
-fn most_saving(graph: &StageGraph, spilled: &[Spilled], room: &[u64]) -> Vec<FrontRows> {
+/// The fronts of a plan that do not come as their tensors are first written, and which of its fronts they are.
+fn loaded_ahead(plan: &Plan, spilled: &[Spilled]) -> impl Iterator<Item = (usize, FrontRows)> {
+    let births: BTreeMap<BufferId, usize> = spilled.iter().map(|s| (s.buffer, s.birth)).collect();
+    let fronts = plan.fronts.iter().copied().enumerate();
+    fronts.filter(move |(_, front)| births.get(&front.buffer) != Some(&(front.from as usize)))
+}
+
+/// The fronts that save the most bytes within what each phase has room for, with those that the plan has.
+fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64]) -> Vec<FrontRows> {
     let mut problem = Problem::new(OptimizationDirection::Maximize);
     let mut taken: Vec<LinearExpr> = room.iter().map(|_| LinearExpr::empty()).collect();
     let mut kept: Vec<Vec<Variable>> = Vec::with_capacity(spilled.len());
@@ -308,6 +338,16 @@ fn most_saving(graph: &StageGraph, spilled: &[Spilled], room: &[u64]) -> Vec<Fro
         });
         kept.push(variables.collect());
         problem.add_constraint(of_tensor, ComparisonOp::Le, most);
+        let own = plan.fronts.iter().filter(|f| f.buffer == tensor.buffer && f.from as usize == tensor.birth);
+        for front in own {
+            let mut staying = LinearExpr::empty();
+            let variables = kept.last().into_iter().flatten().zip(&tensor.loads);
+            variables.filter(|(_, (until, _))| *until >= front.until as usize).for_each(|(&units, _)| {
+                staying.add(units, 1.0);
+            });
+            let least = u64::from(front.rows) * tensor.pitch;
+            problem.add_constraint(staying, ComparisonOp::Ge, least as f64 / UNIT);
+        }
     }
     for (taken, &room) in taken.into_iter().zip(room) {
         problem.add_constraint(taken, ComparisonOp::Le, room as f64 / UNIT);
@@ -324,7 +364,8 @@ fn most_saving(graph: &StageGraph, spilled: &[Spilled], room: &[u64]) -> Vec<Fro
             let own = ((rows + ROUNDING) as u32).min(tensor.rows - 1 - below);
             if own > 0 {
                 below += own;
-                fronts.push(FrontRows { buffer: tensor.buffer, rows: below, until: *until as u32 });
+                let (from, until) = (tensor.birth as u32, *until as u32);
+                fronts.push(FrontRows { buffer: tensor.buffer, rows: below, from, until });
             }
         }
     }
@@ -346,10 +387,20 @@ struct Occupancy {
 
 impl Occupancy {
     fn of(program: &Program) -> Self {
+        Self::of_streams(program, &BTreeSet::new())
+    }
+
+    /// What is taken by streams that are not the front of another.
+    fn without_fronts(program: &Program) -> Self {
+        let fronts = program.streams.iter().filter_map(|stream| Some(stream.front?.stream));
+        Self::of_streams(program, &fronts.collect())
+    }
+
+    fn of_streams(program: &Program, without: &BTreeSet<u32>) -> Self {
         let n_phases = program.phases.len();
         let mut lives: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
         for phase in 0..n_phases {
-            for stream in streams_of(program, phase) {
+            for stream in streams_of(program, phase).difference(without).copied() {
                 lives.entry(stream).or_insert((phase, phase)).1 = phase;
             }
         }
@@ -403,7 +454,7 @@ impl Occupancy {
 }
 
 /// The streams that a phase names, and their fronts.
-fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
+pub(super) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
     let stages = program.phases[phase].stages.iter();
     let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));
     views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.stream)).collect()

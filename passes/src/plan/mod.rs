@@ -16,6 +16,7 @@
 //! | [`egraph`] | the e-graph that offers sets of stages |
 //! | [`in_place`] | which tensors may be written in the very bytes of others |
 //! | [`fronts`] | first rows of tensors that stay in SRAM where the rest of them does not |
+//! | [`prefetch`] | first rows of what a phase loads, brought by the phase before |
 //! | [`strips`] | sets of stages run a window of columns at a time |
 //! | [`tables`] | which tables a phase holds and loads |
 //! | [`twins`] | stages whose order makes no difference |
@@ -43,6 +44,7 @@ pub mod mappings;
 pub mod offered;
 pub mod partition;
 pub mod pass;
+pub mod prefetch;
 pub mod rings;
 pub mod shapes;
 pub mod solve;
@@ -246,14 +248,17 @@ impl GrowsInto {
     }
 }
 
-/// First rows of a tensor that stay in activation SRAM where the tensor as a whole does not.
+/// First rows of a tensor that are in activation SRAM where the tensor as a whole is not. Those that stay from the phase that first
+/// writes the tensor are moved less often; those of a later phase are loaded by it, ahead of the phase that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontRows {
     /// The tensor.
     pub buffer: BufferId,
-    /// How many of its rows stay.
+    /// How many of its rows.
     pub rows: u32,
-    /// The last phase that reads them there; they stay from the phase that writes the tensor on.
+    /// The phase in which they come: it writes them, or else loads them.
+    pub from: u32,
+    /// The last phase that reads them there.
     pub until: u32,
 }
 
@@ -324,7 +329,8 @@ pub struct Plan {
     pub phases: Vec<PhasePlan>,
     /// Where each buffer lives, by buffer index.
     pub residency: Vec<Residency>,
-    /// First rows that stay longer than the tensors that they are of. Of one tensor, those of more rows stay less long.
+    /// First rows that are in SRAM longer or earlier than the tensors that they are of. Of one tensor, those that come in one phase
+    /// stay the less long the more they are, and those that come in another come after these are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fronts: Vec<FrontRows>,
     /// Addresses, if they are not the scheduler's to find: fronts were fitted between those that it found.
@@ -344,10 +350,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How many first rows of a tensor are in activation SRAM in a phase after the one that writes it, if not all are.
+    /// How many first rows of a tensor are in activation SRAM as a phase begins, if not all are.
     pub fn front_rows(&self, buffer: BufferId, phase: usize) -> u32 {
-        let fronts =
-            self.fronts.iter().filter(|front| front.buffer == buffer && phase <= front.until as usize);
-        fronts.map(|front| front.rows).max().unwrap_or(0)
+        phase.checked_sub(1).map_or(0, |before| self.staying_rows(buffer, before, phase))
+    }
+
+    /// How many first rows of a tensor stay in activation SRAM from one phase, or before it, to a later one, if not all do.
+    pub fn staying_rows(&self, buffer: BufferId, since: usize, phase: usize) -> u32 {
+        let stays = |front: &&FrontRows| front.from as usize <= since && phase <= front.until as usize;
+        let fronts = self.fronts.iter().filter(|front| front.buffer == buffer);
+        fronts.filter(stays).map(|front| front.rows).max().unwrap_or(0)
     }
 }

@@ -19,12 +19,13 @@ use strata_isa_spec::{Target, timed};
 use super::check::check;
 use super::egraph::Offer;
 use super::fronts::with_fronts;
+use super::prefetch::with_prefetch;
 use super::solve::{PlanError, PlanOptions, Planned, Planner, percent_of};
 use super::{Mode, Objective, Plan, StageGraph, StageId};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
 };
-use crate::schedule::{self, ScheduleError};
+use crate::schedule::{self, ScheduleError, Scheduled};
 use crate::stages::split_columns::split_columns;
 
 /// The function's plan, on `func.func`.
@@ -236,9 +237,13 @@ fn learned(
     first: Planned,
 ) -> Result<Planned, PassError> {
     let (mut best, mut last) = (first.clone(), first);
-    for _ in 0..ROUNDS {
+    for _ in 0..std::env::var("RO").map_or(ROUNDS, |v| v.parse().unwrap()) {
         let thought: u64 = last.picks.iter().map(|pick| pick.cycles).sum();
-        let is_good = thought.abs_diff(last.plan.cycles) <= last.plan.cycles / GOOD_ENOUGH;
+        let is_good = thought.abs_diff(last.plan.cycles)
+            <= last.plan.cycles / std::env::var("GE").map_or(GOOD_ENOUGH, |v| v.parse().unwrap());
+        if std::env::var("DBG").is_ok() {
+            eprintln!("thought {thought} is {} search {}", last.plan.cycles, last.plan.search_cycles);
+        }
         if is_good || !planner.learn(&last) {
             break;
         }
@@ -285,12 +290,10 @@ fn plan_in_a_share(
                 if options.mode == Mode::Multi && options.objective != Objective::Sram {
                     let capacity = percent_of(target.memory.activation, options.capacity_percent);
                     let graph = &found.realised.graph;
-                    let filled = with_fronts(graph, target, &found.plan, &scheduled, capacity);
-                    if let Some(filled) = filled.map_err(PassError::other)? {
-                        (found.plan, scheduled) = filled;
-                        check(graph, target, &found.plan)
-                            .map_err(|faults| PassError::other(PlanError::Unsound(faults)))?;
-                    }
+                    let filled = with_first_rows(graph, target, (found.plan, scheduled), capacity);
+                    (found.plan, scheduled) = filled.map_err(PassError::other)?;
+                    check(graph, target, &found.plan)
+                        .map_err(|faults| PassError::other(PlanError::Unsound(faults)))?;
                 }
                 let timing = timed::simulate(&scheduled.program, target);
                 found.plan.take_times(&timing);
@@ -301,6 +304,32 @@ fn plan_in_a_share(
         }
     }
     Err(failure.expect("the loop above ran"))
+}
+
+/// A plan and its schedule with first rows of tensors in what they leave of `capacity` bytes of activation SRAM: those that save
+/// traffic, and if it is of time also those that phases would wait for, if that is faster.
+fn with_first_rows(
+    graph: &StageGraph,
+    target: &Target,
+    plain: (Plan, Scheduled),
+    capacity: u64,
+) -> Result<(Plan, Scheduled), ScheduleError> {
+    let filled = |(plan, scheduled): (Plan, Scheduled)| -> Result<(Plan, Scheduled), ScheduleError> {
+        let filled = with_fronts(graph, target, &plan, &scheduled, capacity)?;
+        Ok(filled.unwrap_or((plan, scheduled)))
+    };
+    if !matches!(plain.0.objective, Objective::Latency | Objective::Edp) {
+        return filled(plain);
+    }
+    // Both want the same room: either comes first.
+    let ahead_first = with_prefetch(graph, target, &plain.0, &plain.1, capacity)?.map(filled).transpose()?;
+    let saving_first = filled(plain)?;
+    let both = with_prefetch(graph, target, &saving_first.0, &saving_first.1, capacity)?;
+    let costs = |(plan, scheduled): &(Plan, Scheduled)| {
+        (timed::simulate(&scheduled.program, target).cycles, plan.dram_bytes.total)
+    };
+    let made = [Some(saving_first), both, ahead_first].into_iter().flatten();
+    Ok(made.min_by_key(costs).expect("the first is one"))
 }
 
 /// Steps by which the least SRAM is searched, in bytes.

@@ -11,7 +11,8 @@
 //!   that adjoin are loaded as one: a layer whose weights were split may have made its tensor in hundreds of pieces.
 //! - An input with `kept_until` is loaded whole in the first phase that reads it.
 //! - Of a tensor whose first rows stay in SRAM, these are neither loaded while they do nor stored if they always do:
-//!   [`Transfer::from_row`].
+//!   [`Transfer::from_row`]. First rows that are loaded a phase ahead are those that the later phase would load:
+//!   [`Transfer::to_row`].
 //! - A buffer that is not whole in SRAM is a ring as wide as the [`window`] of columns and channels that the phase uses.
 
 use strata_isa_spec::View;
@@ -39,6 +40,12 @@ impl Transfer {
         let passed = row.saturating_sub(self.view.row0);
         self.view.row0 += passed;
         self.view.rows = self.view.rows.checked_sub(passed).filter(|&rows| rows > 0)?;
+        Some(self)
+    }
+
+    /// What it moves of the rows before one, if anything.
+    pub fn to_row(mut self, row: u32) -> Option<Self> {
+        self.view.rows = self.view.rows.min(row.checked_sub(self.view.row0).filter(|&rows| rows > 0)?);
         Some(self)
     }
 }

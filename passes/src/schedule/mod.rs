@@ -142,12 +142,12 @@ impl<'a> Problem<'a> {
         users.iter().map(|(stage, _)| self.phase_of[stage.as_u32() as usize]).min()
     }
 
-    /// The first row of a buffer that some phase loads after another.
+    /// The first row of what a phase writes of a buffer that some later phase loads.
     fn first_loaded_later(&self, buffer: BufferId, phase: usize) -> u32 {
         let readers = self.topology.uses[buffer.as_u32() as usize].readers.iter();
         let later = readers.map(|(reader, _)| self.phase_of[reader.as_u32() as usize]);
         let loading = later.filter(|&later| later > phase && !self.is_whole(buffer, later));
-        loading.map(|later| self.plan.front_rows(buffer, later)).min().unwrap_or(0)
+        loading.map(|later| self.plan.staying_rows(buffer, phase, later)).min().unwrap_or(0)
     }
 
     /// Bytes of activation SRAM that streams may take.

@@ -2,10 +2,11 @@
 //! DRAM.
 //!
 //! A buffer that is whole in SRAM is one stream over the phases that it is kept; so are those first rows of another that
-//! the plan keeps. A buffer that is not whole is a ring of its own in every phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
+//! the plan keeps, or loads ahead. A buffer that is not whole is a ring of its own in every phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
 //! as [`crate::plan::transfers`] says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use strata_isa_spec::inst::{DmaIn, DmaOut};
 use strata_isa_spec::{Front, Segment, SegmentKind, StageCode, Stream, View};
@@ -13,7 +14,7 @@ use strata_isa_spec::{Front, Segment, SegmentKind, StageCode, Stream, View};
 use super::blocks;
 use super::{Problem, ScheduleError, views_mut};
 use crate::allocate::{self, Limits, Outcome};
-use crate::plan::graph::StageSet;
+use crate::plan::graph::{StageSet, bounding};
 use crate::plan::rings::{Actor, Watch, ring_slots_watching, size_rings};
 use crate::plan::transfers::{self, Transfer};
 use crate::plan::{Bases, Buffer, BufferId, BufferRole, FrontRows, StageId, StreamBase};
@@ -51,11 +52,14 @@ impl Streams {
 /// A view of a buffer as one of the stream that holds it in a phase.
 fn in_stream(numbers: &Numbers, phase: usize, view: &View) -> View {
     match numbers.get(&(BufferId::from_u32(view.stream), phase)) {
-        Some(&(stream, held)) => {
-            View { stream, col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..*view }
-        }
+        Some(&(stream, held)) => within(view, stream, &held),
         None => View { stream: u32::MAX, ..*view },
     }
+}
+
+/// A view of a buffer as one of a stream that holds some columns and channels of it.
+fn within(view: &View, stream: u32, held: &View) -> View {
+    View { stream, col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..*view }
 }
 
 /// A stream before it has an address.
@@ -108,11 +112,13 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     let mut scratch: BTreeMap<BufferId, u32> = BTreeMap::new();
     let mut loads: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
     let mut stores: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
+    let mut ahead: Vec<Vec<Piece>> = (0..n_phases).map(|_| Vec::new()).collect();
     for phase in 0..n_phases {
         let set: StageSet = problem.phases[phase].iter().copied().collect();
         let mut whole: Vec<BufferId> = Vec::new();
         for buffer in problem.topology.touched(&set) {
             let is_whole = problem.is_whole(buffer, phase);
+            let front = front_of(problem, buffer, phase, &mut fronts, &mut lives);
             let earlier = (0..phase).rev().find_map(|p| numbers.get(&(buffer, p)).map(|&(n, _)| (p, n)));
             let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
             for transfer in moved_in(problem, &set, buffer, phase, resident.is_some()) {
@@ -129,11 +135,12 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
                     number
                 }
                 None => {
-                    let front = front_of(problem, buffer, phase, &mut fronts, &mut lives);
-                    let mut live = Live::new(problem, buffer, graph.buffers[buffer].rows, front, phase);
+                    let rows = graph.buffers[buffer].rows;
+                    let mut live = Live::new(problem, buffer, rows, front.map(|(front, _)| front), phase);
                     let window = transfers::window(problem.topology, &set, buffer);
                     // A ring is as wide as the front that it follows.
-                    live.held = window.filter(|_| !is_whole && front.is_none()).unwrap_or(live.held);
+                    let held = front.map(|(_, held)| held).or(window);
+                    live.held = held.filter(|_| !is_whole).unwrap_or(live.held);
                     lives.push(live);
                     lives.len() as u32 - 1
                 }
@@ -141,6 +148,24 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
             numbers.insert((buffer, phase), (number, lives[number as usize].held));
             if is_whole {
                 whole.push(buffer);
+            }
+        }
+        let comes = problem.plan.fronts.iter().filter(|front| front.from as usize == phase);
+        for buffer in comes.map(|front| front.buffer).collect::<BTreeSet<BufferId>>() {
+            // What the phase writes has its front already, which it names through the ring of the rest.
+            let made = if writes(problem, buffer, phase) {
+                front_of(problem, buffer, phase, &mut fronts, &mut lives)
+            } else {
+                make_fronts(problem, buffer, phase, &mut fronts, &mut lives)
+            };
+            let Some((front, held)) = made else { continue };
+            let named = numbers.get(&(buffer, phase)).filter(|_| writes(problem, buffer, phase));
+            let (stream, held) = named.copied().unwrap_or((front.stream, held));
+            for transfer in moved_ahead(problem, buffer, (phase, front.rows)) {
+                let segment = segment_of(problem, buffer, segments, &mut scratch);
+                let view = within(&transfer.view, stream, &held);
+                let code = dma_code(problem, &transfer, view, segment, true);
+                ahead[phase].push(Piece { code, name: format!("{} (prefetch)", graph.buffers[buffer].name) });
             }
         }
         // A whole buffer may be kept through phases that do not touch it: it lives on in between by its first and last.
@@ -169,38 +194,109 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
         };
         transfers.into_iter().map(one).collect()
     };
-    let loads = loads.into_iter().enumerate().map(|(phase, t)| piece(t, phase, true)).collect();
+    // What a phase waits for is asked for before what it loads ahead.
+    let loads = loads.into_iter().zip(ahead).enumerate().map(|(phase, (own, ahead))| {
+        let mut pieces = piece(own, phase, true);
+        pieces.extend(ahead);
+        pieces
+    });
+    let loads = loads.collect();
     let stores = stores.into_iter().enumerate().map(|(phase, t)| piece(t, phase, false)).collect();
     Ok(Streams { streams, bases, loads, stores, numbers })
 }
 
-/// The streams that hold first rows of each buffer, those that stay longest first: how long, and which.
-type Fronts = BTreeMap<BufferId, Vec<(usize, Front)>>;
+/// The streams that hold first rows of each buffer, of those that come in one phase those that stay longest first.
+type Fronts = BTreeMap<BufferId, Vec<Standing>>;
 
-/// The front of a buffer's stream in a phase. All that the buffer ever has are made in the phase that writes it.
+/// A stream of first rows.
+struct Standing {
+    /// The phases whose stages write or read it.
+    from: usize,
+    until: usize,
+    front: Front,
+    /// Columns and channels of the buffer that it holds.
+    held: View,
+}
+
+/// The front of a buffer's stream in a phase, and the columns and channels that it holds.
 fn front_of(
     problem: &Problem<'_>,
     buffer: BufferId,
     phase: usize,
     fronts: &mut Fronts,
     lives: &mut Vec<Live>,
-) -> Option<Front> {
-    if problem.birth(buffer) == Some(phase) {
-        let fronts_of = problem.plan.fronts.iter().enumerate().filter(|(_, front)| front.buffer == buffer);
-        let mut planned: Vec<(usize, FrontRows)> = fronts_of.map(|(at, &front)| (at, front)).collect();
-        planned.sort_unstable_by_key(|(_, front)| front.rows);
-        let mut within = None;
-        let made = planned.into_iter().map(|(at, FrontRows { rows, until, .. })| {
-            let (until, is_front) = (until as usize, Some(at));
-            lives.push(Live { last: until, is_front, ..Live::new(problem, buffer, rows, within, phase) });
-            let front = Front { stream: lives.len() as u32 - 1, rows };
-            within = Some(front);
-            (until, front)
-        });
-        fronts.insert(buffer, made.collect());
+) -> Option<(Front, View)> {
+    let is_new = |all: &Vec<Standing>| all.iter().all(|standing| standing.from != phase);
+    if writes(problem, buffer, phase) && fronts.get(&buffer).is_none_or(is_new) {
+        make_fronts(problem, buffer, phase, fronts, lives);
     }
-    let mut staying = fronts.get(&buffer)?.iter().filter(|&&(until, _)| phase <= until);
-    staying.next_back().map(|&(_, front)| front)
+    let stands = |s: &&Standing| (s.from..=s.until).contains(&phase);
+    let standing = fronts.get(&buffer)?.iter().rev().find(stands)?;
+    Some((standing.front, standing.held))
+}
+
+/// Makes the streams of a buffer's first rows that come in a phase; the one of the most rows.
+fn make_fronts(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    phase: usize,
+    fronts: &mut Fronts,
+    lives: &mut Vec<Live>,
+) -> Option<(Front, View)> {
+    let comes = |(_, front): &(usize, FrontRows)| front.buffer == buffer && front.from as usize == phase;
+    let mut planned: Vec<(usize, FrontRows)> =
+        problem.plan.fronts.iter().copied().enumerate().filter(comes).collect();
+    planned.sort_unstable_by_key(|(_, front)| front.rows);
+    let from = phase + usize::from(!writes(problem, buffer, phase));
+    let held = held_by_front(problem, buffer, from..=planned.first()?.1.until as usize);
+    let mut behind = None;
+    for (at, FrontRows { rows, until, .. }) in planned {
+        let until = until as usize;
+        let live = Live::new(problem, buffer, rows, behind, phase);
+        lives.push(Live { held, last: until, is_front: Some(at), ..live });
+        let front = Front { stream: lives.len() as u32 - 1, rows };
+        fronts.entry(buffer).or_default().push(Standing { from, until, front, held });
+        behind = Some(front);
+    }
+    behind.map(|front| (front, held))
+}
+
+/// Whether a stage of a phase writes a buffer.
+fn writes(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> bool {
+    let writers = &problem.topology.uses[buffer.as_u32() as usize].writers;
+    writers.iter().any(|(stage, _)| problem.phase_of[stage.as_u32() as usize] == phase)
+}
+
+/// The columns and channels of first rows that stages use in some phases: those in use, or all where the whole tensor is there too.
+fn held_by_front(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> View {
+    let Buffer { rows, cols, chs, .. } = problem.graph.buffers[buffer];
+    let all = View::whole(buffer.as_u32(), rows, cols, chs);
+    let windows = phases.map(|phase| {
+        let stages = problem.phases.get(phase)?.iter().copied().collect();
+        let window = transfers::window(problem.topology, &stages, buffer);
+        if problem.is_whole(buffer, phase) { Some(all) } else { window }
+    });
+    windows.flatten().reduce(|a, b| bounding(&a, &b)).unwrap_or(all)
+}
+
+/// What a phase loads of a buffer's first `rows` for the next phase that reads it: what that would load of them, of what is
+/// written before.
+fn moved_ahead(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    (phase, rows): (usize, u32),
+) -> impl Iterator<Item = Transfer> {
+    let uses = &problem.topology.uses[buffer.as_u32() as usize];
+    let phase_of = |stage: StageId| problem.phase_of[stage.as_u32() as usize];
+    let readers = uses.readers.iter().map(|&(stage, view)| (phase_of(stage), view));
+    let later = readers.filter(|&(reader, _)| reader > phase);
+    let next = later.clone().map(|(reader, _)| reader).min();
+    let reads: Vec<View> = later.filter(|&(reader, _)| Some(reader) == next).map(|(_, view)| view).collect();
+    let pieces = uses.writers.iter().filter(|(stage, _)| phase_of(*stage) < phase).map(|(_, view)| *view);
+    let role = problem.graph.buffers[buffer].role;
+    let loads = transfers::loaded(role, &reads, pieces);
+    let loads = loads.into_iter().map(move |view| Transfer { buffer, view });
+    loads.filter_map(move |load| load.to_row(rows))
 }
 
 /// The gaps of tensors that a phase writes first and that grow into others.

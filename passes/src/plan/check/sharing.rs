@@ -1,13 +1,12 @@
-//! Bytes that tensors share, and rows that stay: growths, tensors in place of others, fronts.
+//! Bytes that tensors share: growths, and tensors in place of others.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use strata_isa_spec::View;
 
 use super::{Judge, PlanFault};
 use crate::plan::rings::Watch;
-use crate::plan::{BufferId, BufferRole, FrontRows, Residency, StageId};
+use crate::plan::{BufferId, BufferRole, StageId};
 
 impl Judge<'_> {
     /// Bytes that tensors share in a phase which are written in place of others. What is wrong with a pair is said in the phase
@@ -108,67 +107,4 @@ impl Judge<'_> {
         let name = |id: u32| self.graph.buffers[BufferId::from_u32(id)].name.clone();
         PlanFault::Growth { phase, growing: name(growing), dying: name(dying), problem }
     }
-
-    /// Whether the first rows that are to stay are of a tensor that shares its bytes with no other, and, if several sets of them
-    /// are, those that stay longer come first.
-    pub(super) fn fronts(&mut self) {
-        let mut faults = Vec::new();
-        for (at, front) in self.plan.fronts.iter().enumerate() {
-            let (rows, until) = (front.rows, front.until);
-            let Some(buffer) = self.graph.buffers.get(front.buffer) else { continue };
-            let mut fault = |problem: &'static str| {
-                faults.push(PlanFault::Front { buffer: buffer.name.clone(), rows, until, problem });
-            };
-            if self.uses(front.buffer).writers.is_empty() {
-                fault("no stage writes the tensor");
-            }
-            if rows == 0 || rows >= buffer.rows {
-                fault("they are none or all");
-            }
-            if self.first_use(front.buffer).is_none_or(|first| until as usize <= first) {
-                fault("they stay for no phase but the first");
-            }
-            let mut others = self.plan.fronts[at + 1..].iter().filter(|other| other.buffer == front.buffer);
-            let nests = |other: &FrontRows| match other.rows.cmp(&rows) {
-                Ordering::Less => other.until >= until,
-                Ordering::Equal => false,
-                Ordering::Greater => other.until <= until,
-            };
-            if !others.all(nests) {
-                fault("those that stay longer do not come first");
-            }
-            let own = self.plan.residency[front.buffer.as_u32() as usize];
-            let shares = |residency: &Residency| {
-                let into = residency.grows_into.map(|into| into.buffer);
-                into == Some(front.buffer) || residency.in_place_of == Some(front.buffer)
-            };
-            if own.grows_into.is_some() || own.in_place_of.is_some() || self.plan.residency.iter().any(shares)
-            {
-                fault("the tensor shares its bytes with another");
-            }
-        }
-        self.faults.extend(faults);
-    }
-
-    /// How many first rows of a buffer stay in SRAM during a phase.
-    pub(super) fn staying(&self, buffer: BufferId, phase: usize) -> u32 {
-        let is_made = self.first_use(buffer).is_some_and(|first| first <= phase);
-        let fronts =
-            self.plan.fronts.iter().filter(|f| is_made && f.buffer == buffer && phase <= f.until as usize);
-        fronts.map(|front| front.rows).max().unwrap_or(0)
-    }
-
-    /// What is stored of a part of a buffer that later phases read where the buffer is not whole: the rows that do not stay for
-    /// all of them.
-    pub(super) fn stored(&self, buffer: BufferId, phase: usize, part: View) -> Option<View> {
-        let readers = self.uses(buffer).readers.iter().map(|(stage, _)| self.phase_of[stage]);
-        let loading = readers.filter(|&reader| reader > phase && !self.is_whole(buffer, reader));
-        below(part, loading.map(|reader| self.staying(buffer, reader)).min()?)
-    }
-}
-
-/// What a box has of the rows that follow the first so many, if anything.
-pub(super) fn below(part: View, rows: u32) -> Option<View> {
-    let (row0, end) = (part.row0.max(rows), part.row0 + part.rows);
-    (row0 < end).then(|| View { row0, rows: end - row0, ..part })
 }
