@@ -217,19 +217,19 @@ impl Judge<'_> {
                 let reads: Vec<View> =
                     uses.readers.iter().filter(|(s, _)| here(s)).map(|(_, v)| *v).collect();
                 // What is loaded.
-                let mut loads = Vec::new();
                 if is_input && !reads.is_empty() && (!is_whole || index == first) {
-                    loads.extend(below(if is_whole { whole(id, buffer) } else { hull(&reads) }, there));
-                }
-                for view in loads.drain(..) {
-                    let seen = input_seen.entry(id).or_default();
-                    let fresh = bytes(&view).min(buffer.size_bytes() - *seen);
-                    *seen += fresh;
-                    implied.inputs += fresh;
-                    implied.spill_read += bytes(&view) - fresh;
+                    let view = if is_whole { whole(id, buffer) } else { hull(&reads) };
                     actors.push(Actor::dma_in(view));
-                    n_dma += 1;
+                    if let Some(view) = below(view, there) {
+                        let seen = input_seen.entry(id).or_default();
+                        let fresh = bytes(&view).min(buffer.size_bytes() - *seen);
+                        *seen += fresh;
+                        implied.inputs += fresh;
+                        implied.spill_read += bytes(&view) - fresh;
+                        n_dma += 1;
+                    }
                 }
+                let mut loads = Vec::new();
                 for (writer, piece) in &uses.writers {
                     let wanted: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
                     if self.phase_of[writer] < index && !wanted.is_empty() && !is_whole && !is_input {
@@ -249,10 +249,13 @@ impl Judge<'_> {
                     n_dma += 1;
                 }
                 sram += self.bytes_ahead(id, index);
-                for load in tiles(loads).into_iter().filter_map(|load| below(load, there)) {
-                    implied.spill_read += bytes(&load);
+                // Rings are of the size that they have if all rows are moved.
+                for load in tiles(loads) {
                     actors.push(Actor::dma_in(load));
-                    n_dma += 1;
+                    if let Some(load) = below(load, there) {
+                        implied.spill_read += bytes(&load);
+                        n_dma += 1;
+                    }
                 }
                 // What is stored.
                 let is_output = matches!(buffer.role, BufferRole::Output(_));
@@ -263,12 +266,12 @@ impl Judge<'_> {
                     });
                     let read_later: Vec<View> = read_later.collect();
                     if is_output || (residency.stored && !read_later.is_empty()) {
-                        let part =
-                            if is_output { Some(*piece) } else { self.stored(id, index, hull(&read_later)) };
+                        let part = if is_output { *piece } else { hull(&read_later) };
+                        stores.push(Actor::dma_out(part));
+                        let part = if is_output { Some(part) } else { self.stored(id, index, part) };
                         let Some(part) = part else { continue };
                         let counter = if is_output { &mut implied.outputs } else { &mut implied.spill_write };
                         *counter += bytes(&part);
-                        stores.push(Actor::dma_out(part));
                         n_dma += 1;
                     }
                 }

@@ -153,6 +153,8 @@ pub struct SearchLimits {
     pub growths: bool,
     /// Whether columns may run in strips.
     pub strips: bool,
+    /// Whether a phase waits for the first rows of what it loads; else the phase before is taken to bring them.
+    pub fills: bool,
 }
 
 impl SearchLimits {
@@ -332,7 +334,8 @@ impl<'a> Search<'a> {
         // A row is loaded while another is stored; by turns is what a stage does in between.
         let transfers = load.cycles.max(store.cycles);
         let by_turns = if turn_cycles == 0 { 0 } else { turn_cycles + transfers.max(channel(0)) };
-        let pipeline = (var.cycles + load.edge_cycles + store.edge_cycles).max(by_turns);
+        let fill = if self.limits.fills { load.edge_cycles } else { 0 };
+        let pipeline = (var.cycles + fill + store.edge_cycles).max(by_turns);
         let dma = transfers + store.edge_cycles;
         let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
         // Strips after the first find the weights loaded.

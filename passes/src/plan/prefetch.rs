@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
-use strata_isa_spec::{Head, Program, StageCode, Target, View};
+use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
 
 use super::cost::with_winograd;
 use super::fronts::{ADDRESS_NODES, streams_of};
@@ -37,36 +37,20 @@ pub fn with_prefetch(
     capacity: u64,
 ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
     let topology = Topology::new(graph)?;
-    let case = Case::new(graph, &topology, target, plan);
-    let mut memory = Memory::new(&scheduled.program, capacity);
-    let mut found = Vec::new();
-    let wanted: Vec<Vec<Wanted>> =
-        (1..plan.phases.len()).map(|phase| case.wanted(phase, &memory, scheduled)).collect();
-    for (before, now) in wanted.iter().enumerate() {
-        let next = wanted.get(before + 1).into_iter().flatten();
-        let next = next.map(|wanted| memory.streams[wanted.stream].bytes).max();
-        memory.arrange(before + 1, now, next.unwrap_or(0), &mut found);
+    let mut best = Case::new(graph, &topology, target, plan).prefetch(scheduled, capacity)?;
+    // Rings of which rows come ahead may be smaller than they were, which leaves room for more.
+    for _ in 1..ROUNDS {
+        let Some((plan, scheduled)) = &best else { break };
+        let Some(more) = Case::new(graph, &topology, target, plan).prefetch(scheduled, capacity)? else {
+            break;
+        };
+        best = Some(more);
     }
-    if found.is_empty() {
-        return Ok(None);
-    }
-    let mut made = plan.clone();
-    let mut bases = scheduled.bases.clone();
-    for (stream, (base, bytes)) in bases.streams.iter_mut().zip(memory.rings()) {
-        (stream.base, stream.bytes) = (base, bytes);
-    }
-    for (front, base) in found {
-        case.count(&front, &mut made);
-        made.fronts.push(front);
-        bases.fronts.push(base);
-    }
-    made.bases = Some(bases);
-    match schedule_within(graph, &topology, &made, target, ADDRESS_NODES) {
-        Ok(scheduled) => Ok(case.is_within_limits(&scheduled.program).then_some((made, scheduled))),
-        Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
-        Err(defect) => Err(defect),
-    }
+    Ok(best)
 }
+
+/// Times that room is looked for, at most.
+const ROUNDS: usize = 3;
 
 /// A plan, and what is asked of it over and over.
 struct Case<'a> {
@@ -112,6 +96,42 @@ impl<'a> Case<'a> {
         };
         let shared = graph.buffers.keys().zip(&plan.residency).filter_map(others).flatten().collect();
         Self { graph, topology, target, plan, phases, phase_of, shared }
+    }
+
+    /// The plan with first rows that come ahead, and its schedule; `None` if there is no room for any.
+    fn prefetch(
+        &self,
+        scheduled: &Scheduled,
+        capacity: u64,
+    ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
+        let mut memory = Memory::new(&scheduled.program, capacity);
+        let wanted: Vec<Vec<Wanted>> =
+            (1..self.phases.len()).map(|phase| self.wanted(phase, &memory, scheduled)).collect();
+        let mut found = Vec::new();
+        for (before, now) in wanted.iter().enumerate() {
+            let next = wanted.get(before + 1).into_iter().flatten();
+            let next = next.map(|wanted| memory.streams[wanted.stream].bytes).max();
+            memory.arrange(before + 1, now, next.unwrap_or(0), &mut found);
+        }
+        if found.is_empty() {
+            return Ok(None);
+        }
+        let mut made = self.plan.clone();
+        let mut bases = scheduled.bases.clone();
+        for (stream, (base, bytes)) in bases.streams.iter_mut().zip(memory.rings()) {
+            (stream.base, stream.bytes) = (base, bytes);
+        }
+        for (front, base) in found {
+            self.count(&front, &mut made);
+            made.fronts.push(front);
+            bases.fronts.push(base);
+        }
+        made.bases = Some(bases);
+        match schedule_within(self.graph, self.topology, &made, self.target, ADDRESS_NODES) {
+            Ok(scheduled) => Ok(self.is_within_limits(&scheduled.program).then_some((made, scheduled))),
+            Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
+            Err(defect) => Err(defect),
+        }
     }
 
     /// Rings of a phase whose first rows the phase before could bring, those of the most bytes first.
@@ -328,6 +348,8 @@ struct Standing {
     slots: u32,
     /// Its number among rings and whole tensors, if it is one and no first rows.
     ring: Option<usize>,
+    /// Whether it takes the space of its front as that is read.
+    is_bound: bool,
 }
 
 impl Memory {
@@ -344,6 +366,8 @@ impl Memory {
             let is_front = fronts.contains(&(number as u32));
             let ring = (!is_front).then_some(n_rings);
             n_rings += usize::from(!is_front);
+            let span = |s: &Stream| (u64::from(s.base), u64::from(s.base) + s.size_bytes());
+            let front = stream.front.and_then(|front| program.streams.get(front.stream as usize));
             Standing {
                 // A stream that no phase names takes no room.
                 life: life.unwrap_or((usize::MAX, 0)),
@@ -352,6 +376,7 @@ impl Memory {
                 pitch: u64::from(stream.pitch_bytes),
                 slots: stream.slots,
                 ring,
+                is_bound: front.is_some_and(|front| !is_free(&[span(front)], span(stream))),
             }
         });
         Self { capacity, streams: standing.collect() }
@@ -365,7 +390,8 @@ impl Memory {
     /// The streams that live in a phase only, and can be moved.
     fn rings_of(&self, phase: usize) -> impl Iterator<Item = usize> + '_ {
         let streams = self.streams.iter().enumerate();
-        streams.filter(move |(_, s)| s.ring.is_some() && s.life == (phase, phase)).map(|(at, _)| at)
+        let can_move = move |s: &Standing| s.ring.is_some() && s.life == (phase, phase) && !s.is_bound;
+        streams.filter(move |(_, s)| can_move(s)).map(|(at, _)| at)
     }
 
     /// What is taken in a phase, but by the streams that are still to be placed.

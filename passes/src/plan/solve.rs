@@ -81,7 +81,18 @@ impl PlanOptions {
             work: self.work,
             growths: self.growths,
             strips: self.strips,
+            fills: !self.prefetches(),
         }
+    }
+
+    /// By how many percent a plan may be slower than another and count as equally fast.
+    pub(super) fn tolerance(&self) -> u32 {
+        if self.objective == Objective::Latency { self.tolerance_percent } else { 0 }
+    }
+
+    /// Whether first rows of what a phase loads come [in the phase before](super::prefetch), where there is room.
+    pub(super) fn prefetches(&self) -> bool {
+        self.mode == Mode::Multi && matches!(self.objective, Objective::Latency | Objective::Edp)
     }
 }
 
@@ -342,8 +353,9 @@ impl<'a> Planner<'a> {
     /// The best answer to other questions that is one to this question too.
     fn known(&self, (weights, capacity, limits): Question, forbidden: &[Forbidden]) -> Option<&Choice> {
         let is_answer = |&(_, other_capacity, other): &Question| {
-            let SearchLimits { growths, strips, .. } = other;
-            other_capacity <= capacity && growths <= limits.growths && strips <= limits.strips
+            let SearchLimits { growths, strips, fills, .. } = other;
+            let is_narrower = growths <= limits.growths && strips <= limits.strips;
+            other_capacity <= capacity && is_narrower && fills == limits.fills
         };
         let answers = self.answers.iter().filter(|(question, _)| is_answer(question));
         let choices = answers.filter_map(|(_, answer)| answer.as_ref().ok());

@@ -116,6 +116,9 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     for phase in 0..n_phases {
         let set: StageSet = problem.phases[phase].iter().copied().collect();
         let mut whole: Vec<BufferId> = Vec::new();
+        // Rings are of the size that they have if all rows are moved: it is enough for the others, and were what stays not asked for
+        // by transfers, rows might wait for stages that ask for it too late.
+        let mut sized = (Vec::new(), Vec::new());
         for buffer in problem.topology.touched(&set) {
             let is_whole = problem.is_whole(buffer, phase);
             let front = front_of(problem, buffer, phase, &mut fronts, &mut lives);
@@ -123,11 +126,15 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
             let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
             for transfer in moved_in(problem, &set, buffer, phase, resident.is_some()) {
                 let segment = segment_of(problem, buffer, segments, &mut scratch);
-                loads[phase].push((transfer, segment));
+                sized.0.push((transfer, segment));
+                let first = problem.plan.front_rows(buffer, phase);
+                loads[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
             }
             for transfer in moved_out(problem, &set, buffer, phase) {
                 let segment = segment_of(problem, buffer, segments, &mut scratch);
-                stores[phase].push((transfer, segment));
+                sized.1.push((transfer, segment));
+                let first = first_stored(problem, buffer, phase);
+                stores[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
             }
             let number = match resident {
                 Some((_, number)) => {
@@ -169,7 +176,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
             }
         }
         // A whole buffer may be kept through phases that do not touch it: it lives on in between by its first and last.
-        let codes = phase_codes(problem, phase, &loads[phase], &stores[phase]);
+        let codes = phase_codes(problem, phase, &sized.0, &sized.1);
         for (buffer, slots) in size_rings(&codes, problem.plan.phases[phase].slack) {
             let buffer = BufferId::from_u32(buffer);
             if let (false, Some(&(number, _))) = (whole.contains(&buffer), numbers.get(&(buffer, phase))) {
@@ -338,7 +345,7 @@ pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId,
     growing.into_iter().zip(gaps).collect()
 }
 
-/// What a phase loads of a buffer.
+/// What a phase loads of a buffer, were none of its rows there.
 fn moved_in(
     problem: &Problem<'_>,
     set: &StageSet,
@@ -348,11 +355,7 @@ fn moved_in(
 ) -> Vec<Transfer> {
     let declared = &problem.graph.buffers[buffer];
     match (problem.is_whole(buffer, phase), declared.role) {
-        (false, _) => {
-            let first = problem.plan.front_rows(buffer, phase);
-            let loads = transfers::loads(problem.graph, problem.topology, set, buffer);
-            loads.into_iter().filter_map(|load| load.from_row(first)).collect()
-        }
+        (false, _) => transfers::loads(problem.graph, problem.topology, set, buffer),
         (true, BufferRole::Input(_)) if !resident => {
             let view = View::whole(buffer.as_u32(), declared.rows, declared.cols, declared.chs);
             vec![Transfer { buffer, view }]
@@ -361,7 +364,8 @@ fn moved_in(
     }
 }
 
-/// What a phase stores of a buffer: pieces of an output, and pieces of a stored buffer that some phase loads later.
+/// What a phase stores of a buffer, were no rows to stay: pieces of an output, and pieces of a stored buffer that some phase
+/// loads later.
 fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usize) -> Vec<Transfer> {
     let role = problem.graph.buffers[buffer].role;
     let stored = problem.plan.residency.get(buffer.as_u32() as usize).is_some_and(|r| r.stored);
@@ -373,9 +377,15 @@ fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usi
         let later = problem.phase_of[reader.as_u32() as usize];
         later > phase && !problem.is_whole(buffer, later)
     };
-    let stores = transfers::stores(problem.graph, problem.topology, set, buffer, is_loaded);
-    let first = if is_output { 0 } else { problem.first_loaded_later(buffer, phase) };
-    stores.into_iter().filter_map(|store| store.from_row(first)).collect()
+    transfers::stores(problem.graph, problem.topology, set, buffer, is_loaded)
+}
+
+/// The first row of what a phase writes of a buffer that it stores.
+fn first_stored(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> u32 {
+    match problem.graph.buffers[buffer].role {
+        BufferRole::Output(_) => 0,
+        _ => problem.first_loaded_later(buffer, phase),
+    }
 }
 
 /// The DRAM segment of a buffer; spilled ones get one of their own.
