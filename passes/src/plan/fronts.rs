@@ -16,7 +16,7 @@ use strata_isa_spec::{Program, Target};
 use super::graph::{StageSet, Topology};
 use super::transfers::{self, Transfer, window};
 use super::{Bases, BufferId, BufferRole, FrontRows, PhasePlan, Plan, Residency, StageGraph, StageId};
-use crate::schedule::{ScheduleError, Scheduled, schedule_within};
+use crate::schedule::{ScheduleError, Scheduled, Weights, schedule_within};
 
 /// Percents of what is free that are filled with fronts, until a plan has addresses.
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
@@ -39,7 +39,7 @@ pub fn with_fronts(
     capacity: u64,
 ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
     let topology = Topology::new(graph)?;
-    let case = Case::new(graph, &topology, target, plan, capacity);
+    let case = Case::new(graph, &topology, target, (plan, &scheduled.weights), capacity);
     let spilled: Vec<Spilled> = graph.buffers.keys().filter_map(|buffer| case.spilled(buffer)).collect();
     if spilled.is_empty() {
         return Ok(None);
@@ -110,6 +110,8 @@ struct Case<'a> {
     topology: &'a Topology,
     target: &'a Target,
     plan: &'a Plan,
+    /// Where its tables stand.
+    weights: &'a Weights,
     /// Bytes of activation SRAM that may be filled.
     capacity: u64,
     /// Stages of each phase.
@@ -124,7 +126,7 @@ impl<'a> Case<'a> {
         graph: &'a StageGraph,
         topology: &'a Topology,
         target: &'a Target,
-        plan: &'a Plan,
+        (plan, weights): (&'a Plan, &'a Weights),
         capacity: u64,
     ) -> Self {
         let mut phase_of = vec![0; graph.stages.len()];
@@ -136,7 +138,7 @@ impl<'a> Case<'a> {
         let stages = |phase: &PhasePlan| phase.stages.iter().map(|placed| placed.stage).collect();
         let phases = plan.phases.iter().map(stages).collect();
         let alignment = u64::from(target.memory.alignment.max(1));
-        Self { graph, topology, target, plan, capacity, phases, phase_of, alignment }
+        Self { graph, topology, target, plan, weights, capacity, phases, phase_of, alignment }
     }
 
     /// What can stay of a buffer; `None` if it is never loaded, or shares its bytes with another.
@@ -200,7 +202,7 @@ impl<'a> Case<'a> {
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
         let mut plan = Plan { fronts, bases, activation_bytes: self.capacity, ..self.plan.clone() };
         self.count(spilled, &mut plan);
-        match schedule_within(self.graph, self.topology, &plan, self.target, ADDRESS_NODES) {
+        match schedule_within(self.graph, self.topology, &plan, self.target, (ADDRESS_NODES, self.weights)) {
             Ok(scheduled) => {
                 plan.bases = Some(scheduled.bases.clone());
                 let most = self.target.limits.streams as usize;

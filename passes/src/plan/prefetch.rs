@@ -127,7 +127,8 @@ impl<'a> Case<'a> {
             bases.fronts.push(base);
         }
         made.bases = Some(bases);
-        match schedule_within(self.graph, self.topology, &made, self.target, ADDRESS_NODES) {
+        let limits = (ADDRESS_NODES, &scheduled.weights);
+        match schedule_within(self.graph, self.topology, &made, self.target, limits) {
             Ok(scheduled) => Ok(self.is_within_limits(&scheduled.program).then_some((made, scheduled))),
             Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
             Err(defect) => Err(defect),

@@ -32,7 +32,7 @@ use crate::plan::graph::{GraphError, Topology};
 use crate::plan::{Bases, BufferId, BufferRole, Plan, StageGraph, StageId};
 use crate::stages::{self, main_function};
 use streams::Piece;
-pub(crate) use weights::FARTHEST_PREFETCH;
+pub(crate) use weights::{FARTHEST_PREFETCH, Weights};
 
 /// The row of [`Schedule`].
 pub static SCHEDULE: PassInfo = PassInfo {
@@ -91,6 +91,8 @@ pub struct Scheduled {
     pub names: Vec<String>,
     /// Where streams stand.
     pub(crate) bases: Bases,
+    /// Where tables stand, which depends on the plan's phases only.
+    pub(crate) weights: Weights,
 }
 
 /// What all parts of the scheduler read.
@@ -166,10 +168,11 @@ impl<'a> Problem<'a> {
 /// # Errors
 /// If the plan is of another graph, or there are no addresses.
 pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Scheduled, ScheduleError> {
-    schedule_within(graph, &Topology::new(graph)?, plan, target, ADDRESS_NODES)
+    scheduled(graph, &Topology::new(graph)?, plan, target, (ADDRESS_NODES, None))
 }
 
-/// [`schedule`], with each search for addresses visiting at most so many nodes.
+/// [`schedule`] of a plan of the same phases as one whose tables have addresses, with a search for those of streams that visits at most
+/// so many nodes.
 ///
 /// # Errors
 /// If the plan is of another graph, or no addresses were found.
@@ -178,7 +181,18 @@ pub(crate) fn schedule_within(
     topology: &Topology,
     plan: &Plan,
     target: &Target,
-    address_nodes: u64,
+    (address_nodes, weights): (u64, &Weights),
+) -> Result<Scheduled, ScheduleError> {
+    scheduled(graph, topology, plan, target, (address_nodes, Some(weights)))
+}
+
+/// The schedule of a plan, with tables where they are known to be.
+fn scheduled(
+    graph: &StageGraph,
+    topology: &Topology,
+    plan: &Plan,
+    target: &Target,
+    (address_nodes, weights): (u64, Option<&Weights>),
 ) -> Result<Scheduled, ScheduleError> {
     let n_planned: usize = plan.phases.iter().map(|p| p.stages.len()).sum();
     if n_planned != graph.stages.len() {
@@ -191,7 +205,7 @@ pub(crate) fn schedule_within(
     let problem = Problem { address_nodes, ..Problem::new(graph, topology, plan, target, phases) };
     let mut segments = outside_segments(graph);
     let streams = streams::place(&problem, &mut segments)?;
-    let weights = weights::place(&problem)?;
+    let weights = weights.map_or_else(|| weights::place(&problem), |known| Ok(known.clone()))?;
     segments.push(Segment { kind: SegmentKind::Weights, bytes: weights.segment_bytes });
 
     let mut names: Vec<String> = graph.stages.values().map(|node| node.name.clone()).collect();
@@ -222,7 +236,7 @@ pub(crate) fn schedule_within(
     }
     let program = Program { segments, streams: streams.streams, phases: machine_phases };
     check::check(&program, plan).map_err(ScheduleError::Unsound)?;
-    Ok(Scheduled { program, tables: weights.tables, names, bases: streams.bases })
+    Ok(Scheduled { program, tables: weights.tables.clone(), names, bases: streams.bases, weights })
 }
 
 /// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the row tokens of

@@ -22,7 +22,8 @@ use crate::plan::tables::{TableKey, table_key};
 pub(crate) const FARTHEST_PREFETCH: usize = 32;
 
 /// What [`place`] decides.
-pub(super) struct Weights {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Weights {
     /// Loads of each phase.
     pub(super) loads: Vec<Vec<WeightLoad>>,
     /// Loads that each stage waits for, by stage index.
