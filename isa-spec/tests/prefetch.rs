@@ -81,7 +81,7 @@ fn program(loads: Loads, front: u32, ring: u32) -> Program {
 }
 
 fn target() -> Target {
-    Target::preset("micro", &[("memory.activation".to_owned(), "512B".to_owned())]).expect("a preset")
+    Target::preset("micro", &[("memory.activation".to_owned(), "640B".to_owned())]).expect("a preset")
 }
 
 fn assert_computes(program: &Program) {
@@ -104,7 +104,11 @@ fn first_rows_come_ahead() {
 
 #[test]
 fn a_phase_whose_first_rows_are_there_does_not_wait_for_them() {
-    let cycles = |loads: Loads| simulate(&program(loads, 128, 64), &target()).phases[2].cycles;
+    let cycles = |loads: Loads| {
+        let program = program(loads, 128, 320);
+        assert_computes(&program);
+        simulate(&program, &target()).phases[2].cycles
+    };
     assert!(cycles(Loads::Ahead) < cycles(Loads::Late), "{} {}", cycles(Loads::Ahead), cycles(Loads::Late));
 }
 

@@ -224,7 +224,7 @@ pub fn does_not_fit(error: &PassError) -> bool {
 }
 
 /// Times that a search is repeated with what simulation found, at most.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 6;
 
 /// An estimate that is off by one part in so many is good enough.
 const GOOD_ENOUGH: u64 = 10_000;
