@@ -52,7 +52,8 @@ pub struct Stream {
 }
 
 /// The stream that holds the first rows of another, of the same columns, channels and element type. So a part of a tensor
-/// can stay in SRAM from one phase to the next, while the rest is a ring in each.
+/// can stay in SRAM from one phase to the next, while the rest is a ring in each; or be loaded in the phase before the one that
+/// reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Front {
     /// The stream that holds them. A phase names it only through the one stream whose front it is there.

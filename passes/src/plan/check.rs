@@ -4,9 +4,10 @@
 //!
 //! Checked: every stage runs exactly once, after those that it reads from; partitions exist and fit the array, mappings fit
 //! their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings, whole tensors and first rows that stay
-//! or are loaded ahead fit activation SRAM in each phase, shared tables once; a tensor that is read in a later phase is in SRAM or was
-//! stored, and is whole in DRAM before the phase that loads rows of it ahead; outputs are stored; the traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and not below
-//! the bound.
+//! or are loaded ahead fit activation SRAM in each phase, shared tables once, and so bytes of a ring and of rows that it
+//! overwrites; a tensor that is read in a later phase is in SRAM or was stored, and is in DRAM before the phase that loads rows of
+//! it ahead; outputs are stored; the traffic that the plan states is what its residencies imply; its cycles are the sum of its
+//! phases' and not below the bound.
 //!
 //! Not checked: addresses (the allocator's judge), values (the program's verifier), and whether predicted cycles are true (the
 //! timed interpreter's to say).

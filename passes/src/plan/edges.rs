@@ -3,6 +3,7 @@
 //! While a phase is under way, rows are loaded and stored beside the stages' work. At its begin the first stages wait for as many
 //! rows as a first step reads, and at its end the rows of the last step are still to be stored. Neither overlaps with anything, so
 //! they add to the time of the [`pipeline`](super::cost::pipeline). Transfers share one channel: edges of several buffers add up.
+//! Where first rows come [in the phase before](super::prefetch), the chooser leaves out the begin.
 
 use strata_isa_spec::Target;
 

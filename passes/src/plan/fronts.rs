@@ -5,6 +5,9 @@
 //! stay how long is a linear program: as many bytes as can be are not moved, within what each phase leaves free. Rows are many,
 //! so its answer, rounded down, is close to the best. Bytes that are free need not adjoin: where a plan with fronts has no
 //! addresses, less of them is filled. What then is left between addresses takes more fronts, one by one.
+//!
+//! First rows that are in SRAM for the sake of time, which a plan may have already, are for [`prefetch`](super::prefetch): those that
+//! are loaded ahead are kept, and as many rows stay where those stay.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,6 +12,9 @@
 //!
 //! Deliberately not here: whether it pays. The caller simulates both plans.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use strata_isa_spec::timing::{dram_cycles, step_cycles};

@@ -6,7 +6,7 @@ use strata_ir::eval::random::{RandomOptions, random_inputs, random_network};
 use strata_ir::verify::verify as verify_module;
 use strata_ir::{Module, Op, OpId, Tensor};
 use strata_isa_spec::record::{self, TablePlacement};
-use strata_isa_spec::{Phase, Program, SegmentKind, Target, interp, verify};
+use strata_isa_spec::{Head, Phase, Program, SegmentKind, Target, interp, verify};
 
 use crate::manager::{Pass, PassContext, Pipeline};
 use crate::stages::erase::EraseWrappers;
@@ -85,6 +85,7 @@ pub(crate) fn difference(
     GROWN.with(|grown| grown.set(grown.get() + n_grown(&program)));
     let n_fronts = program.streams.iter().filter(|stream| stream.front.is_some()).count();
     FRONTS.with(|fronts| fronts.set(fronts.get() + n_fronts));
+    AHEAD.with(|ahead| ahead.set(ahead.get() + n_ahead(&program)));
     let errors = verify::verify(&program, target);
     if !errors.is_empty() {
         return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
@@ -100,6 +101,16 @@ thread_local! {
     static GROWN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     /// Streams that have fronts, likewise.
     static FRONTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// Loads of first rows for the next phase, likewise.
+    static AHEAD: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Loads of a program into streams that are fronts of others.
+fn n_ahead(program: &Program) -> usize {
+    let fronts: Vec<u32> = program.streams.iter().filter_map(|s| Some(s.front?.stream)).collect();
+    let stages = program.phases.iter().flat_map(|phase| &phase.stages);
+    let loads = stages.filter(|stage| matches!(stage.code.head, Head::DmaIn(_)));
+    loads.filter(|stage| fronts.contains(&stage.code.out.stream)).count()
 }
 
 /// Pairs of streams of a program that share bytes in a phase.
@@ -194,7 +205,7 @@ fn small_memories_spill_and_still_compute_the_same() {
     assert!(grown > 20, "tensors share bytes in {grown} phases only");
 }
 
-/// Tensors of more rows, of which some stay where the others do not.
+/// Tensors of more rows, of which some stay where the others do not, or are loaded ahead.
 #[test]
 fn fronts_stay_and_still_compute_the_same() {
     for activation in ["5KiB", "8KiB", "12KiB"] {
@@ -212,4 +223,6 @@ fn fronts_stay_and_still_compute_the_same() {
     }
     let fronts = FRONTS.with(std::cell::Cell::get);
     assert!(fronts > 20, "first rows of {fronts} tensors stay only");
+    let ahead = AHEAD.with(std::cell::Cell::get);
+    assert!(ahead > 20, "first rows are loaded ahead {ahead} times only");
 }

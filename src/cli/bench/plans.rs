@@ -219,9 +219,10 @@ const PREFACE: &str = "# Plans\n\n\
 
 /// What misses come from, as far as it was looked into.
 const WHY: &str = "\
-    - Frames short by a percent or two: the reference takes a phase to last as long as its computing or its transfers, whichever \
-    is longer; on the machine a stage begins when the rows that it needs are there and ends after those that it waits for, which is \
-    about 3 % of a phase of two stages over 128 rows.\n\
+    - Frames short by half a percent: the reference takes a phase to last as long as its computing or its transfers, whichever is \
+    longer. On the machine, rows that come from DRAM may be there before a phase begins; but a stage waits for those that another \
+    stage of its phase makes, and the last rows are stored after they are made, which is about 3 % of a phase of two stages over 128 \
+    rows and 0.4 % of one of a single stage.\n\
     - Traffic of YOLOv3 at 416x416 with 1 MiB and less: the tensor at 1/8 scale goes to DRAM for the head, and the phases next to \
     it could still have it in SRAM. The planner does not write a sum that is stored in its shortcut's bytes, nor lets a tensor \
     grow into one whose copy in DRAM is read again.\n\
