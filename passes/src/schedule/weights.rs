@@ -21,9 +21,6 @@ use crate::plan::tables::{TableKey, table_key};
 /// to be more than a few.
 pub(crate) const FARTHEST_PREFETCH: usize = 32;
 
-/// Nodes that one search for addresses may visit. There are more to come, with less loaded ahead.
-const ADDRESS_NODES: u64 = 50_000;
-
 /// What [`place`] decides.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Weights {
@@ -164,7 +161,7 @@ fn addresses(problem: &Problem<'_>, blocks: &[Block]) -> Result<Vec<u64>, Schedu
         fixed: None,
     });
     let to_place = allocate::Problem { buffers: buffers.collect(), capacity: problem.target.memory.weight };
-    fit(&to_place, problem.address_nodes.min(ADDRESS_NODES), "weight SRAM", |id| {
+    fit(&to_place, problem.address_nodes, "weight SRAM", |id| {
         problem.graph.stages[blocks[id as usize].stages[0]].name.clone()
     })
 }
