@@ -215,6 +215,11 @@ impl<'a> Planner<'a> {
         Ok(Self { offered, bounds, answers: BTreeMap::new(), price: None, fastest: None })
     }
 
+    /// Stages of the graph.
+    pub fn n_stages(&self) -> usize {
+        self.graph().stages.len()
+    }
+
     /// Whether a glance at the fastest plans under some options says that they are slower than `cycles` by more than the search is
     /// likely to make up for when it looks closely.
     pub fn is_hopeless(&self, options: &PlanOptions, cycles: u64) -> bool {
