@@ -10,13 +10,36 @@ use crate::plan::columns::{Boundary, Column, Growth, Movement, Ring, Variant, st
 use crate::plan::graph::StageSet;
 use crate::plan::{BufferId, BufferRole, GrowsInto, StageId};
 
-/// What a phase moves for its tensors where they are.
+/// What a phase moves for its tensors where they are. It is part of every way to place them, so it holds no more than is asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Moved {
-    pub(super) load: Movement,
-    pub(super) store: Movement,
+    pub(super) load: Transfers,
+    pub(super) store: Transfers,
     /// Cycles of the busiest stage that works by turns with transfers.
     pub(super) turn_cycles: u64,
+}
+
+/// Transfers in one direction, at the same time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Transfers {
+    bytes: u64,
+    /// Cycles of the longest.
+    pub(super) cycles: u64,
+    /// Cycles by which they delay the begin or the end of the phase.
+    pub(super) edge_cycles: u64,
+}
+
+impl Transfers {
+    fn of(movement: &Movement) -> Self {
+        let Movement { bytes, cycles, edge_cycles, .. } = *movement;
+        Self { bytes, cycles, edge_cycles }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.bytes += more.bytes;
+        self.cycles = self.cycles.max(more.cycles);
+        self.edge_cycles += more.edge_cycles;
+    }
 }
 
 impl Moved {
@@ -91,7 +114,7 @@ impl Placings {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Way {
     /// The way to place all slots but the last.
-    parent: usize,
+    parent: u32,
     /// Where the last slot's tensor is.
     place: Place,
     sram_bytes: u64,
@@ -109,14 +132,14 @@ impl Way {
     /// No tensor of the boundary has a place yet.
     fn of(variant: &Variant, growths: &[Growth]) -> Self {
         let may_save = growths.iter().map(|growth| growth.saved_bytes).sum();
-        let Ring { bytes, load, store, turn_cycles } = variant.private;
+        let Ring { bytes, ref load, ref store, turn_cycles } = variant.private;
         let dma_stages = load.stages + store.stages;
         Self {
             parent: 0,
             place: Place::Dram,
             sram_bytes: bytes,
             bound_bytes: 0,
-            moved: Moved { load, store, turn_cycles },
+            moved: Moved { load: Transfers::of(load), store: Transfers::of(store), turn_cycles },
             dma_stages,
             lost: 0,
             may_save,
@@ -137,7 +160,7 @@ impl Way {
         let mut way = self;
         slots.iter().rev().map(move |slot| {
             let place = way.place;
-            way = &ways[way.parent];
+            way = &ways[way.parent as usize];
             (slot, place)
         })
     }
@@ -162,16 +185,16 @@ impl Way {
         }
         let Some(ring) = ring else { return self };
         if now == Place::Dram || slot.is_first_load {
-            let mut load = ring.load;
+            let mut load = Transfers::of(&ring.load);
             if now.in_sram() {
                 load.bytes = slot.size_bytes;
             }
             self.moved.load.add(load);
             self.moved.turn_cycles = self.moved.turn_cycles.max(ring.turn_cycles);
-            self.dma_stages += load.stages;
+            self.dma_stages += ring.load.stages;
         }
         if now.in_dram() {
-            self.moved.store.add(ring.store);
+            self.moved.store.add(Transfers::of(&ring.store));
             self.moved.turn_cycles = self.moved.turn_cycles.max(ring.turn_cycles);
             self.dma_stages += ring.store.stages;
         }
@@ -303,7 +326,7 @@ impl Search<'_> {
                     }
                     let next = way.then((slot, ring), option, growths);
                     if next.sram_bytes + least <= self.capacity + next.may_save {
-                        ways.push(Way { parent, ..next });
+                        ways.push(Way { parent: parent as u32, ..next });
                     }
                 }
             }
@@ -333,7 +356,7 @@ impl Search<'_> {
         let mut ways = vec![Way::of(variant, &growths)];
         for (at, slot) in slots.iter().enumerate() {
             let way = ways[at].then((slot, variant.rings.get(at)), place(slot.buffer), &growths);
-            ways.push(Way { parent: at, ..way });
+            ways.push(Way { parent: at as u32, ..way });
         }
         (ways, growths)
     }
