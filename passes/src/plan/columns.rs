@@ -39,7 +39,9 @@ pub struct Context<'a> {
     /// The buffer in whose bytes each buffer may be written, by index.
     pub hosts: Vec<Option<BufferId>>,
     /// Costs of parts of stages, by the columns of their outputs.
-    narrow: RefCell<BTreeMap<(StageId, u32), Arc<StageProfile>>>,
+    narrow: RefCell<BTreeMap<(StageId, u32, Method), Arc<StageProfile>>>,
+    /// Costs of stages that are not to run as Winograd, by index, where columns are offered that way too.
+    direct: Option<Vec<StageProfile>>,
     /// How clusters are divided, as far as it was asked.
     mappings: Rc<Mappings>,
 }
@@ -61,7 +63,8 @@ impl<'a> Context<'a> {
     where
         'a: 'b,
     {
-        Context::knowing(graph, self.target, Rc::clone(&self.mappings))
+        let made = Context::knowing(graph, self.target, Rc::clone(&self.mappings))?;
+        Ok(if self.direct.is_some() { made.with_direct() } else { made })
     }
 
     fn knowing(
@@ -73,7 +76,24 @@ impl<'a> Context<'a> {
         let profile = |node| StageProfile::new(node, target, &mappings);
         let profiles = graph.stages.values().map(profile).collect();
         let hosts = hosts(graph, &topology);
-        Ok(Self { graph, target, topology, profiles, hosts, narrow: RefCell::default(), mappings })
+        Ok(Self {
+            graph,
+            target,
+            topology,
+            profiles,
+            hosts,
+            narrow: RefCell::default(),
+            direct: None,
+            mappings,
+        })
+    }
+
+    /// The same with columns that run directly too where they may run as Winograd, which takes more rows at a time.
+    pub fn with_direct(self) -> Self {
+        let Self { graph, target, ref mappings, .. } = self;
+        let profiles = graph.stages.values().zip(&self.profiles);
+        let direct = profiles.map(|(node, profile)| profile.without_winograd(&node.code, target, mappings));
+        Self { direct: Some(direct.collect()), ..self }
     }
 
     /// The same on a machine that differs in its memories only: what stages cost stays.
@@ -85,17 +105,33 @@ impl<'a> Context<'a> {
             profiles: self.profiles.clone(),
             hosts: self.hosts.clone(),
             narrow: RefCell::default(),
+            direct: self.direct.clone(),
             mappings: Rc::clone(&self.mappings),
         }
     }
 
-    /// Costs of a part of a stage's columns.
-    pub fn narrow_profile(&self, stage: StageId, code: &StageCode) -> Arc<StageProfile> {
+    /// Costs of a part of a stage's columns, run by a method.
+    pub fn narrow_profile(&self, stage: StageId, code: &StageCode, method: Method) -> Arc<StageProfile> {
         let mut narrow = self.narrow.borrow_mut();
+        let whole = self.profile_by(stage, method);
         let profile = narrow
-            .entry((stage, code.out.cols))
-            .or_insert_with(|| Arc::new(self.profile(stage).of_columns(code, self.target, &self.mappings)));
+            .entry((stage, code.out.cols, method))
+            .or_insert_with(|| Arc::new(whole.of_columns(code, self.target, &self.mappings)));
         Arc::clone(profile)
+    }
+
+    /// Methods by which a set of stages is offered.
+    pub fn methods(&self, set: &StageSet) -> &'static [Method] {
+        let gains = self.direct.is_some() && set.iter().any(|stage| self.profile(stage).may_winograd());
+        if gains { &[Method::Fastest, Method::Direct] } else { &[Method::Fastest] }
+    }
+
+    /// Costs of a stage that runs by a method.
+    pub fn profile_by(&self, stage: StageId, method: Method) -> &StageProfile {
+        match (method, &self.direct) {
+            (Method::Direct, Some(direct)) => &direct[stage.as_u32() as usize],
+            _ => self.profile(stage),
+        }
     }
 
     /// Costs of a stage.
@@ -117,9 +153,25 @@ impl<'a> Context<'a> {
     }
 }
 
+/// Which ways to compute its convolutions a column has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// Whichever takes the fewest cycles.
+    Fastest,
+    /// None as Winograd: what makes two rows at a time reads and leaves more of them at once.
+    Direct,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Fastest, Self::Direct];
+}
+
 /// One way to run a column.
 #[derive(Clone, Debug)]
 pub struct Variant {
+    /// How its convolutions are computed.
+    pub method: Method,
     /// In how many strips it runs, if it does. Everything else is then of the widest strip, or the most of any.
     pub strips: Option<u32>,
     /// How the array is divided.
@@ -301,8 +353,9 @@ pub struct Column {
     pub table_bytes: u64,
     /// Buffers that others use too.
     pub boundary: Vec<Boundary>,
-    /// The least bytes of SRAM that it takes at full width, wherever its boundary tensors live.
-    pub full_bytes: u64,
+    /// The least bytes of SRAM that it takes at full width, wherever its boundary tensors live, by each method that it was
+    /// evaluated by.
+    pub full_bytes: [Option<u64>; Method::ALL.len()],
     /// Ways to run it that fit the target if nothing stands in SRAM beside it: those at full width, of which none costs no more
     /// cycles, SRAM and traffic than another, then those in strips, if they were asked for, of which none costs no more than any.
     pub variants: Rc<[Rc<Variant>]>,
@@ -311,6 +364,8 @@ pub struct Column {
 /// How a phase of a choice runs.
 #[derive(Clone, Copy, Debug)]
 pub struct How<'a> {
+    /// How convolutions are computed.
+    pub method: Method,
     /// How the array is divided.
     pub division: &'a Division,
     /// How rings are sized.
@@ -331,17 +386,26 @@ impl Column {
     /// Evaluates a set at full width; `None` if its stages do not fit the target whatever they run as.
     pub fn new(context: &Context<'_>, set: &StageSet) -> Option<Self> {
         let (mut column, parts) = Self::bare(context, set, &[], &|_, _| true)?;
-        let mut variants = column.all_variants(context, &parts);
-        column.full_bytes = variants.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
-        variants.retain(|variant| column.least_bytes(variant) <= context.target.memory.activation);
+        let watches = column.watches(context);
+        let mut variants = Vec::new();
+        for &method in context.methods(set) {
+            let mut full = column.all_variants(context, (&parts, &watches), method);
+            let least = full.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
+            column.full_bytes[method as usize] = Some(least);
+            full.retain(|variant| column.least_bytes(variant) <= context.target.memory.activation);
+            variants.append(&mut full);
+        }
         column.variants = Self::undominated(&[], variants);
         Some(column)
     }
 
     /// The same, evaluated in strips too.
     pub fn with_strips(&self, context: &Context<'_>) -> Self {
-        let strips = strips::evaluate::variants(context, self);
-        Self { variants: Self::undominated(&self.variants, strips), ..self.clone() }
+        let methods = Method::ALL.into_iter().zip(self.full_bytes);
+        let strips = methods.filter_map(|(method, full_bytes)| {
+            Some(strips::evaluate::variants(context, self, method, full_bytes?))
+        });
+        Self { variants: Self::undominated(&self.variants, strips.flatten().collect()), ..self.clone() }
     }
 
     /// Whether it fits the target, if nothing stands in SRAM beside it.
@@ -356,10 +420,13 @@ impl Column {
         let costs: Vec<[u64; 4]> = (all.iter())
             .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes(), turns(v)])
             .collect();
+        let saved = |at: usize| all[at].growths.iter().map(|may| may.saved_bytes).sum::<u64>();
         let is_dominated = |at: usize| {
             costs.iter().enumerate().any(|(other, cost)| {
                 let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
-                no_worse && other != at && (*cost != costs[at] || other < at)
+                // What runs directly for the sake of memory may be there for what can grow into what.
+                let saves_as_much = all[at].method == Method::Fastest || saved(other) >= saved(at);
+                no_worse && saves_as_much && other != at && (*cost != costs[at] || other < at)
             })
         };
         let kept = all.iter().enumerate().filter(|&(at, _)| at < some.len() || !is_dominated(at));
@@ -394,8 +461,8 @@ impl Column {
     ) -> Option<Self> {
         let set: StageSet = stages.iter().copied().collect();
         let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
-        let (watches, way) = (column.watches(context), (how.division.clone(), how.slack));
-        let variant = column.variant(context, &parts, way, &watches, &mut SlotMemo::new());
+        let watches = column.watches(context);
+        let variant = column.variant(context, (&parts, &watches), how, &mut SlotMemo::new());
         column.variants = Rc::new([Rc::new(variant)]);
         Some(column)
     }
@@ -451,18 +518,17 @@ impl Column {
             table_bytes,
             boundary: boundary.collect(),
             stages,
-            full_bytes: 0,
+            full_bytes: [None; Method::ALL.len()],
             variants: Rc::new([]),
         };
         Some((column, parts))
     }
 
-    fn all_variants(&self, context: &Context<'_>, parts: &Parts) -> Vec<Variant> {
-        let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
-        let (watches, mut memo) = (self.watches(context), SlotMemo::new());
-        ways(&profiles, context.target, |division, slack| {
-            self.variant(context, parts, (division, slack), &watches, &mut memo)
-        })
+    fn all_variants(&self, context: &Context<'_>, parts: (&Parts, &[Watch]), method: Method) -> Vec<Variant> {
+        let profiles: Vec<&StageProfile> =
+            self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
+        let mut memo = SlotMemo::new();
+        ways(&profiles, context.target, method, |how| self.variant(context, parts, how, &mut memo))
     }
 
     /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
@@ -474,17 +540,17 @@ impl Column {
     fn variant(
         &self,
         context: &Context<'_>,
-        parts: &Parts,
-        (division, slack): (Division, Slack),
-        watches: &[Watch],
+        (parts, watches): (&Parts, &[Watch]),
+        How { method, division, slack }: How<'_>,
         memo: &mut SlotMemo,
     ) -> Variant {
-        let profiles: Vec<&StageProfile> = self.stages.iter().map(|&s| context.profile(s)).collect();
-        let implementations = implementations(&profiles, &division);
+        let profiles: Vec<&StageProfile> =
+            self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
+        let implementations = implementations(&profiles, division);
         let running = running(&profiles, &implementations);
         let how = (implementations.iter().map(|i| i.winograd).collect(), slack);
         let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, watches));
-        let time = time(context.target, &running, &division, slack);
+        let time = time(context.target, &running, division, slack);
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
             // A buffer that is read only, and not loaded, is whole; it has no ring.
@@ -509,8 +575,9 @@ impl Column {
         growths.sort_by_key(|may| (Reverse(may.saved_bytes), may.growing));
         let PipelineTime { starts, end: cycles, .. } = time;
         Variant {
+            method,
             strips: None,
-            division,
+            division: division.clone(),
             implementations,
             slack,
             starts,
@@ -559,25 +626,34 @@ impl Column {
 /// A tensor of less than this part of SRAM is not worth growing into, nor letting grow.
 const LEAST_SHARE: u64 = 64;
 
-/// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates.
+/// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates. Without Winograd only those
+/// that take the least memory: the others it is never worth its time to.
 pub fn ways(
     profiles: &[&StageProfile],
     target: &Target,
-    mut make: impl FnMut(Division, Slack) -> Variant,
+    method: Method,
+    mut make: impl FnMut(How<'_>) -> Variant,
 ) -> Vec<Variant> {
     let mut ways = Vec::new();
+    let is_fastest = method == Method::Fastest;
     if let Some(division) = spatial(profiles, target) {
-        let overlapping = make(division.clone(), Slack::Overlap);
+        let mut with = |slack: Slack| make(How { method, division: &division, slack });
+        let overlapping = is_fastest.then(|| with(Slack::Overlap));
         // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
-        let wants_lockstep = profiles.len() > 1 || overlapping.sram_bytes() > target.memory.activation;
-        ways.push(overlapping);
+        let is_too_large = |variant: &Variant| variant.sram_bytes() > target.memory.activation;
+        let wants_lockstep = profiles.len() > 1 || overlapping.as_ref().is_none_or(is_too_large);
+        ways.extend(overlapping);
         if wants_lockstep {
-            ways.push(make(division, Slack::Lockstep));
+            ways.push(with(Slack::Lockstep));
         }
     }
     if profiles.len() > 1 {
-        ways.push(make(shared(profiles.len(), target), Slack::Lockstep));
-        ways.push(make(shared(profiles.len(), target), Slack::Overlap));
+        let division = shared(profiles.len(), target);
+        let mut with = |slack: Slack| make(How { method, division: &division, slack });
+        ways.push(with(Slack::Lockstep));
+        if is_fastest {
+            ways.push(with(Slack::Overlap));
+        }
     }
     ways
 }

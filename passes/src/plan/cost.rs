@@ -96,6 +96,16 @@ impl StageProfile {
         }
     }
 
+    /// The profile of the same stage, run as code `code`, where it is not to run as Winograd.
+    pub fn without_winograd(&self, code: &StageCode, target: &Target, mappings: &Mappings) -> Self {
+        Self { by_clusters: mappings.best(code, false, target), winograd: None, ..self.clone() }
+    }
+
+    /// Whether it may run as Winograd.
+    pub fn may_winograd(&self) -> bool {
+        self.winograd.is_some()
+    }
+
     /// This profile for another part of as many columns.
     pub fn moved_to(&self, code: &StageCode) -> Self {
         Self {

@@ -210,7 +210,7 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// If a stage does not fit the target, or the graph makes no sense.
     pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
-        let offered = offer(Context::new(graph, target)?, options)?;
+        let offered = offer(offering(Context::new(graph, target)?, options), options)?;
         let bounds = bounds(graph, &offered.context().topology, target);
         Ok(Self { offered, bounds, answers: BTreeMap::new(), price: None, fastest: None })
     }
@@ -526,7 +526,7 @@ fn phases<'c>(
     for (phase, stages) in realised.phases.iter().enumerate() {
         let chosen = chosen_of[phase];
         let variant = &offered.chosen(chosen.column).variants[chosen.variant];
-        let how = How { division: &variant.division, slack: variant.slack };
+        let how = How { method: variant.method, division: &variant.division, slack: variant.slack };
         let previous = phase.checked_sub(1).map_or(&[][..], |before| &realised.phases[before]);
         made.push(Column::chosen(context, stages, previous, how, &is_loaded).ok_or(phase)?);
     }
@@ -562,6 +562,13 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
 
 pub(super) fn percent_of(bytes: u64, percent: u32) -> u64 {
     (u128::from(bytes) * u128::from(percent.min(100)) / 100) as u64
+}
+
+/// A problem with the methods that options ask for: what is asked for is bytes, not time, if columns are to take the least SRAM
+/// that they can.
+fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
+    let is_of_bytes = matches!(options.objective, Objective::Traffic | Objective::Sram);
+    if is_of_bytes && options.mode == Mode::Multi { context.with_direct() } else { context }
 }
 
 /// What a mode offers.

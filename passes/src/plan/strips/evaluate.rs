@@ -13,7 +13,8 @@ use strata_isa_spec::View;
 use super::Strips;
 use super::window::Windowed;
 use crate::plan::columns::{
-    Column, Context, Movement, Ring, Variant, implementations, running, slots, time, turn_cycles, ways,
+    Column, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, time,
+    turn_cycles, ways,
 };
 use crate::plan::cost::{PipelineTime, StageProfile};
 use crate::plan::graph::bounding;
@@ -39,10 +40,10 @@ const OFFERED: usize = 3;
 /// Strips that take no more than this part of activation SRAM need not be narrower.
 const ENOUGH: u64 = 8;
 
-/// Ways to run a column in strips; none if it fits well without.
-pub fn variants(context: &Context<'_>, column: &Column) -> Vec<Variant> {
+/// Ways to run a column in strips by a method; none if it fits well without. `full_bytes` is the least SRAM that it takes at
+/// full width.
+pub fn variants(context: &Context<'_>, column: &Column, method: Method, full_bytes: u64) -> Vec<Variant> {
     let capacity = context.target.memory.activation;
-    let full_bytes = column.full_bytes;
     if full_bytes <= capacity / CRAMPED {
         return Vec::new();
     }
@@ -53,7 +54,7 @@ pub fn variants(context: &Context<'_>, column: &Column) -> Vec<Variant> {
     // With its halo, a strip takes more than its share of the whole.
     for n in STRIPS.into_iter().filter(|&n| full_bytes / u64::from(n) <= capacity) {
         let Some(strips) = Strips::new(context.graph, &context.topology, &column.set, n) else { continue };
-        let mut ways = in_strips(context, column, &strips, &mut memo);
+        let mut ways = in_strips(context, (column, method), &strips, &mut memo);
         let Some(bytes) = ways.iter().map(|variant| column.least_bytes(variant)).min() else { continue };
         if bytes > before - before / LEAST_GAIN {
             break;
@@ -75,7 +76,12 @@ pub fn variants(context: &Context<'_>, column: &Column) -> Vec<Variant> {
 type SlotMemo = BTreeMap<(Vec<bool>, Slack), BTreeMap<u32, u32>>;
 
 /// Ways to run a column in given strips.
-fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut SlotMemo) -> Vec<Variant> {
+fn in_strips(
+    context: &Context<'_>,
+    (column, method): (&Column, Method),
+    strips: &Strips,
+    memo: &mut SlotMemo,
+) -> Vec<Variant> {
     let widest = |at: usize| {
         let width = |outs: &Vec<Range<u32>>| outs[at].end - outs[at].start;
         (0..strips.n())
@@ -83,7 +89,7 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut
             .unwrap_or(0)
     };
     let profiles: Vec<Arc<StageProfile>> = (column.stages.iter().enumerate())
-        .map(|(at, &stage)| context.narrow_profile(stage, &strips.codes[widest(at)][at].code))
+        .map(|(at, &stage)| context.narrow_profile(stage, &strips.codes[widest(at)][at].code, method))
         .collect();
     let profiles: Vec<&StageProfile> = profiles.iter().map(Arc::as_ref).collect();
     // The structure of a phase is that of a strip between two others.
@@ -93,12 +99,12 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut
     let actors: Vec<&StageProfile> = actors.iter().collect();
     let traffic = Traffic::new(context, column, strips);
     let dma = traffic.actors(1);
-    ways(&profiles, context.target, |division, slack| {
-        let how = implementations(&profiles, &division);
+    ways(&profiles, context.target, method, |How { method, division, slack }| {
+        let how = implementations(&profiles, division);
         let key = (how.iter().map(|i| i.winograd).collect(), slack);
         let running = running(&actors, &how);
         let n_slots = memo.entry(key).or_insert_with(|| slots(&running, &dma, slack, &[]).0);
-        let time = time(context.target, &running, &division, slack);
+        let time = time(context.target, &running, division, slack);
         let (private, mut rings) = traffic.rings(n_slots);
         for (ring, boundary) in rings.iter_mut().zip(&column.boundary) {
             ring.turn_cycles = turn_cycles(&running, slack, boundary.buffer);
@@ -107,8 +113,9 @@ fn in_strips(context: &Context<'_>, column: &Column, strips: &Strips, memo: &mut
         }
         let PipelineTime { starts, end: cycles, .. } = time;
         Variant {
+            method,
             strips: Some(strips.n() as u32),
-            division,
+            division: division.clone(),
             implementations: how,
             slack,
             starts,

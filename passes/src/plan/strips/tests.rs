@@ -10,7 +10,7 @@ use strata_isa_spec::{Head, StageCode, Target, View};
 use super::Strips;
 use super::realise::{Chosen, realise};
 use super::window::windowed;
-use crate::plan::columns::{Column, Context};
+use crate::plan::columns::{Column, Context, How, Variant};
 use crate::plan::graph::{StageSet, Topology};
 use crate::plan::testing::Net;
 use crate::plan::{BufferId, StageGraph, StageId};
@@ -258,8 +258,8 @@ fn strips_load_tables_once() {
     let context = Context::new(&made.graph, &target).expect("it is a graph");
     let whole = Context::new(&graph, &target).expect("it is a graph");
     let column = Column::new(&whole, &stages.iter().copied().collect()).expect("it fits");
-    let how =
-        crate::plan::columns::How { division: &column.variants[0].division, slack: column.variants[0].slack };
+    let Variant { method, ref division, slack, .. } = *column.variants[0];
+    let how = How { method, division, slack };
     let first = Column::chosen(&context, &made.phases[0], &[], how, &|_, _| true).expect("it fits");
     let second =
         Column::chosen(&context, &made.phases[1], &made.phases[0], how, &|_, _| true).expect("it fits");
