@@ -11,7 +11,7 @@ use strata_isa_spec::View;
 
 use super::window::{Windowed, windowed};
 use crate::plan::graph::{StageSet, Topology, views_meet};
-use crate::plan::{BufferId, StageGraph, StageId};
+use crate::plan::{Buffer, BufferId, StageGraph, StageId};
 
 /// A set of stages in strips.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,29 +40,66 @@ impl Strips {
             .filter(|&buffer| topology.is_private(graph, set, buffer))
             .collect();
         let coarsest = stages.iter().map(|&stage| graph.stages[stage].code.out.cols).min().unwrap_or(1);
-        let mut kept = BTreeSet::new();
-        loop {
-            let division = Division {
-                graph,
-                topology,
-                set,
-                stages: &stages,
-                n,
-                coarsest,
-                private: &private,
-                kept: &kept,
-            };
-            match division.divide()? {
-                Ok(strips) => return Some(strips),
-                Err(buffer) => drop(kept.insert(buffer)),
+        let even = (0..=n).map(|strip| (u64::from(strip) * u64::from(coarsest) / u64::from(n)) as u32);
+        let mut division = Division {
+            graph,
+            topology,
+            set,
+            stages: &stages,
+            cuts: even.collect(),
+            private: &private,
+            kept: BTreeSet::new(),
+        };
+        let strips = division.divided()?;
+        let Some(cuts) = balanced(graph, &strips, &division.cuts) else { return Some(strips) };
+        division.cuts = cuts;
+        let widest = |strips: &Strips| strips.widths(graph).into_iter().max();
+        Some(match division.divided() {
+            Some(other) if widest(&other) < widest(&strips) => other,
+            _ => strips,
+        })
+    }
+
+    /// Bytes of a row of all that a strip has of its own, for each strip.
+    fn widths(&self, graph: &StageGraph) -> Vec<u64> {
+        let mut widths = vec![0; self.n()];
+        for (&buffer, ranges) in &self.own {
+            let Buffer { chs, elem, .. } = graph.buffers[buffer];
+            for (width, range) in widths.iter_mut().zip(ranges) {
+                *width += u64::from(range.end - range.start) * u64::from(chs) * u64::from(elem.size_bytes());
             }
         }
+        widths
     }
 
     /// How many strips.
     pub fn n(&self) -> usize {
         self.outs.len()
     }
+}
+
+/// Cuts at which strips are as wide as each other with their halos, of which the outermost have but one; `None` if that is where they
+/// are cut already, or the halo leaves nothing to cut.
+fn balanced(graph: &StageGraph, strips: &Strips, cuts: &[u32]) -> Option<Vec<u32>> {
+    let n = strips.n() as u64;
+    let all = u64::from(*cuts.last()?);
+    let bytes = |buffer: &BufferId| graph.buffers[*buffer].row_bytes();
+    let whole: u64 = strips.own.keys().map(bytes).sum();
+    // What a strip has beyond its share, in columns.
+    let halo = |(width, cut): (u64, &[u32])| {
+        (width * all).div_ceil(whole.max(1)).saturating_sub(u64::from(cut[1] - cut[0]))
+    };
+    let halos: Vec<u64> = strips.widths(graph).into_iter().zip(cuts.windows(2)).map(halo).collect();
+    let together = all + halos.iter().sum::<u64>();
+    let (mut balanced, mut reached) = (vec![0], 0);
+    for (strip, halo) in (1..=n).zip(halos) {
+        // Strips up to this one have their share of everything, but for their halos.
+        reached += halo;
+        let cut = (strip * together / n).checked_sub(reached)?;
+        balanced.push(u32::try_from(cut.min(all)).ok()?);
+    }
+    let is_proper = balanced.windows(2).all(|cut| cut[0] < cut[1]);
+    (is_proper && balanced != cuts).then_some(balanced)
 }
 
 /// Whether a stage of a set can be one of `n` strips, as far as that does not depend on the others.
@@ -83,17 +120,28 @@ struct Division<'a> {
     topology: &'a Topology,
     set: &'a StageSet,
     stages: &'a [StageId],
-    n: u32,
-    /// Columns of the narrowest output.
-    coarsest: u32,
+    /// Where strips begin in the narrowest output, and its columns.
+    cuts: Vec<u32>,
     private: &'a BTreeSet<BufferId>,
-    kept: &'a BTreeSet<BufferId>,
+    /// Buffers that turned out to be one for all strips.
+    kept: BTreeSet<BufferId>,
 }
 
 impl Division<'_> {
     /// Whether each strip has its own of a buffer.
     fn is_own(&self, buffer: BufferId) -> bool {
         self.private.contains(&buffer) && !self.kept.contains(&buffer)
+    }
+
+    /// The strips; `None` if the set cannot be divided.
+    fn divided(&mut self) -> Option<Strips> {
+        self.kept.clear();
+        loop {
+            match self.divide()? {
+                Ok(strips) => return Some(strips),
+                Err(buffer) => drop(self.kept.insert(buffer)),
+            }
+        }
     }
 
     /// The strips; the buffer that must be one for all strips if there is such; `None` if the set cannot be divided.
@@ -106,7 +154,7 @@ impl Division<'_> {
             kept: self.kept.clone(),
         };
         let mut done: BTreeMap<StageId, u32> = BTreeMap::new();
-        for strip in 0..self.n {
+        for strip in 0..self.cuts.len() - 1 {
             let mut needs: BTreeMap<StageId, Range<u32>> = BTreeMap::new();
             let mut outs = Vec::new();
             let mut codes = Vec::new();
@@ -144,9 +192,9 @@ impl Division<'_> {
     }
 
     /// Where strip `strip` of a tensor begins if nothing else says: at the same place in tensors of all scales.
-    fn cut(&self, strip: u32, cols: u32) -> u32 {
-        let unit = u64::from(strip) * u64::from(self.coarsest) / u64::from(self.n);
-        (unit * u64::from(cols) / u64::from(self.coarsest)) as u32
+    fn cut(&self, strip: usize, cols: u32) -> u32 {
+        let coarsest = self.cuts.last().copied().unwrap_or(1);
+        (u64::from(self.cuts[strip]) * u64::from(cols) / u64::from(coarsest.max(1))) as u32
     }
 
     /// Adds columns of a view to what its writers in the set have to give.
