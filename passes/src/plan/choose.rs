@@ -25,7 +25,7 @@ use self::ahead::Ahead;
 use self::placing::{Moved, Placings, Slot, Way, WayKey};
 use super::BufferId;
 use super::columns::{Column, Context, Growth};
-use super::cost::{Weights, dram_bound};
+use super::cost::{Weights, dram_bound, filled};
 use super::graph::StageSet;
 use crate::schedule::FARTHEST_PREFETCH;
 
@@ -96,6 +96,8 @@ pub struct Choice {
     pub cycles: u64,
     /// DRAM bytes of all.
     pub bytes: u64,
+    /// What all [fill](super::cost::filled) of SRAM.
+    pub filled: u64,
     /// Whether no plan over these columns scores less, under the planner's cost model, in which all strips of a column cost
     /// what the widest does.
     pub proven: bool,
@@ -104,7 +106,7 @@ pub struct Choice {
 impl Choice {
     /// What it scores.
     pub fn score(&self, weights: Weights) -> u128 {
-        weights.score(self.cycles, self.bytes)
+        weights.score(self.cycles, self.bytes) + weights.fill_score(self.filled)
     }
 }
 
@@ -113,6 +115,7 @@ struct Label {
     score: u128,
     cycles: u64,
     bytes: u64,
+    filled: u64,
     /// Weights of later phases.
     ahead: Ahead,
     previous: Option<usize>,
@@ -132,7 +135,7 @@ struct Step {
 impl Label {
     /// Nothing has run.
     fn start() -> Self {
-        Self { score: 0, cycles: 0, bytes: 0, ahead: Ahead::default(), previous: None, step: None }
+        Self { score: 0, cycles: 0, bytes: 0, filled: 0, ahead: Ahead::default(), previous: None, step: None }
     }
 }
 
@@ -284,7 +287,9 @@ impl<'a> Search<'a> {
                 continue;
             }
             made.clear();
-            let run = labels.iter().map(|&previous| self.run(previous, (at, column, which), way.moved));
+            let run = labels
+                .iter()
+                .map(|&previous| self.run(previous, (at, column, which), (way.moved, way.grown_bytes())));
             made.extend(run.filter(|label| label.score <= most));
             if made.is_empty() {
                 continue;
@@ -312,7 +317,12 @@ impl<'a> Search<'a> {
     }
 
     /// The label after a phase.
-    fn run(&self, previous: usize, (at, col, variant): (usize, &Column, usize), moved: Moved) -> Label {
+    fn run(
+        &self,
+        previous: usize,
+        (at, col, variant): (usize, &Column, usize),
+        (moved, sram_bytes): (Moved, u64),
+    ) -> Label {
         let before = &self.labels[previous];
         let target = self.context.target;
         let var = &col.variants[variant];
@@ -350,10 +360,12 @@ impl<'a> Search<'a> {
         };
         let free = target.memory.weight.saturating_sub(col.weight_bytes);
         let ahead = before.ahead.after(&col.loads_up_to, (free, (spare_cycles * rate).saturating_sub(busy)));
+        let filled = n_phases * filled(sram_bytes);
         Label {
-            score: before.score + self.weights.score(cycles, bytes),
+            score: before.score + self.weights.score(cycles, bytes) + self.weights.fill_score(filled),
             cycles: before.cycles + cycles,
             bytes: before.bytes + bytes,
+            filled: before.filled + filled,
             ahead,
             previous: Some(previous),
             step: Some(Step { column: at, variant, placing: self.placings.len(), cycles }),
@@ -426,7 +438,7 @@ impl<'a> Search<'a> {
     }
 
     fn answer(&self, last: usize) -> Choice {
-        let (cycles, bytes) = (self.labels[last].cycles, self.labels[last].bytes);
+        let Label { cycles, bytes, filled, .. } = self.labels[last];
         let mut phases = Vec::new();
         let mut at = Some(last);
         while let Some(label) = at {
@@ -434,7 +446,7 @@ impl<'a> Search<'a> {
             at = self.labels[label].previous;
         }
         phases.reverse();
-        Choice { phases, cycles, bytes, proven: self.proven }
+        Choice { phases, cycles, bytes, filled, proven: self.proven }
     }
 
     fn phase(&self, step: Step) -> ChosenPhase {

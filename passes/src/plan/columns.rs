@@ -122,7 +122,9 @@ impl<'a> Context<'a> {
 
     /// Methods by which a set of stages is offered.
     pub fn methods(&self, set: &StageSet) -> &'static [Method] {
-        let gains = self.direct.is_some() && set.iter().any(|stage| self.profile(stage).may_winograd());
+        // A stage alone is offered in lockstep too, whatever it computes.
+        let is_leaner = |stage: StageId| set.len() == 1 || self.profile(stage).may_winograd();
+        let gains = self.direct.is_some() && set.iter().any(is_leaner);
         if gains { &[Method::Fastest, Method::Direct] } else { &[Method::Fastest] }
     }
 

@@ -234,6 +234,13 @@ pub struct Weights {
     pub per_cycle: u128,
     /// Score of a DRAM byte.
     pub per_byte: u128,
+    /// Score of what phases [fill](filled) of activation SRAM.
+    pub per_fill: u128,
+}
+
+/// What a phase fills of activation SRAM, as weights count it: the square, so that peaks count most.
+pub fn filled(sram_bytes: u64) -> u64 {
+    (sram_bytes / 1024).saturating_pow(2)
 }
 
 /// How much more what comes first counts than what comes second.
@@ -245,20 +252,22 @@ impl Weights {
     /// some such weights find it.
     pub fn of(objective: Objective, target: &Target, around: (f64, f64)) -> Self {
         match objective {
-            Objective::Latency => Self { per_cycle: UNIT, per_byte: 1 },
-            Objective::Traffic | Objective::Energy | Objective::Sram => Self { per_cycle: 1, per_byte: UNIT },
+            Objective::Latency => Self { per_cycle: UNIT, per_byte: 1, per_fill: 0 },
+            Objective::Traffic | Objective::Energy | Objective::Sram => {
+                Self { per_cycle: 1, per_byte: UNIT, per_fill: 0 }
+            }
             Objective::Edp => {
                 let (energy, delay) = (around.0.max(1.0), around.1.max(1.0));
                 // d(E*D) = E dD + D dE, in units that keep both integers large.
                 let ratio = delay * target.energy.dram_byte_pj / energy;
-                Self { per_cycle: UNIT, per_byte: ((ratio * UNIT as f64) as u128).max(1) }
+                Self { per_cycle: UNIT, per_byte: ((ratio * UNIT as f64) as u128).max(1), per_fill: 0 }
             }
         }
     }
 
     /// Cycles count, and a DRAM byte costs so many 1024ths of one.
     pub fn priced(byte: u128) -> Self {
-        Self { per_cycle: UNIT, per_byte: byte * UNIT / 1024 }
+        Self { per_cycle: UNIT, per_byte: byte * UNIT / 1024, per_fill: 0 }
     }
 
     /// Whether a byte less is worth any number of cycles.
@@ -266,7 +275,17 @@ impl Weights {
         self.per_byte >= UNIT * self.per_cycle
     }
 
-    /// The score of a cost.
+    /// DRAM bytes count, and of plans that move as many, what leaves the most of SRAM free.
+    pub fn thrifty() -> Self {
+        Self { per_cycle: 1, per_byte: UNIT * UNIT, per_fill: UNIT }
+    }
+
+    /// The score of what is filled.
+    pub fn fill_score(&self, filled: u64) -> u128 {
+        self.per_fill * u128::from(filled)
+    }
+
+    /// The score of a cost, without what is filled.
     pub fn score(&self, cycles: u64, bytes: u64) -> u128 {
         self.per_cycle * u128::from(cycles) + self.per_byte * u128::from(bytes)
     }

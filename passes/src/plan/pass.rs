@@ -204,6 +204,10 @@ pub(super) fn plan_with_addresses(
     if has_strips && is_of_time {
         others.push(PlanOptions { strips: false, ..*options });
     }
+    let is_spilled = best.plan.dram_bytes.total > best.plan.dram_bytes.compulsory;
+    if options.objective == Objective::Traffic && options.mode == Mode::Multi && is_spilled {
+        others.push(PlanOptions { thrifty: true, ..*options });
+    }
     for other in &others {
         match plan_in_a_share(&mut planner, target, other) {
             Ok((other, _)) if price(&other) < price(&best) => best = other,
@@ -383,7 +387,9 @@ impl Plan {
         certificate.cost = match self.objective {
             Objective::Latency => timing.cycles as f64,
             Objective::Edp => timing.energy_pj.total * timing.cycles as f64,
-            Objective::Traffic | Objective::Energy | Objective::Sram => certificate.cost,
+            // Rows that stay are not moved.
+            Objective::Traffic => self.dram_bytes.total as f64,
+            Objective::Energy | Objective::Sram => certificate.cost,
         };
         if certificate.lower_bound > 0.0 {
             certificate.gap = certificate.cost / certificate.lower_bound - 1.0;

@@ -32,6 +32,9 @@ pub struct PlanOptions {
     /// Among equals the one that moves the fewest DRAM bytes is taken. The default is within what the cost model is held
     /// to against the timed interpreter.
     pub tolerance_percent: u32,
+    /// For [`Objective::Traffic`]: whether of plans that move as many bytes the one is taken that leaves the most of activation
+    /// SRAM free, where [first rows](super::fronts) may stay, and not the fastest.
+    pub thrifty: bool,
     /// What the e-graph offers.
     pub offer: Offer,
     /// Labels that the chooser keeps for one cut and one set of places.
@@ -58,6 +61,7 @@ impl Default for PlanOptions {
             objective: Objective::Latency,
             mode: Mode::Multi,
             tolerance_percent: 1,
+            thrifty: false,
             offer: Offer::default(),
             labels_per_state: 16,
             labels_per_cut: 256,
@@ -411,7 +415,10 @@ impl<'a> Planner<'a> {
     ) -> Result<Choice, PlanError> {
         let target = self.offered.context().target;
         if options.objective != Objective::Edp {
-            let weights = Weights::of(options.objective, target, (0.0, 0.0));
+            let weights = match options.objective {
+                Objective::Traffic if options.thrifty => Weights::thrifty(),
+                objective => Weights::of(objective, target, (0.0, 0.0)),
+            };
             let has_tolerance = options.objective == Objective::Latency && options.tolerance_percent > 0;
             let slowest_of = |cycles: u64| {
                 cycles.saturating_add(cycles.saturating_mul(options.tolerance_percent.into()) / 100)
