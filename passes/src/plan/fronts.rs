@@ -19,7 +19,7 @@ use strata_isa_spec::{Program, Target};
 use super::graph::{StageSet, Topology};
 use super::transfers::{self, Transfer, window};
 use super::{Bases, BufferId, BufferRole, FrontRows, PhasePlan, Plan, Residency, StageGraph, StageId};
-use crate::schedule::{ScheduleError, Scheduled, Weights, schedule_within};
+use crate::schedule::{ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 
 /// Percents of what is free that are filled with fronts, until a plan has addresses.
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
@@ -144,16 +144,14 @@ impl<'a> Case<'a> {
         Self { graph, topology, target, plan, weights, capacity, phases, phase_of, alignment }
     }
 
-    /// What can stay of a buffer; `None` if it is never loaded, or shares its bytes with another.
+    /// What can stay of a buffer; `None` if it is never loaded, or shares its bytes with another but as one that grew into it.
     fn spilled(&self, buffer: BufferId) -> Option<Spilled> {
         let declared = &self.graph.buffers[buffer];
         let residency = self.plan.residency[buffer.as_u32() as usize];
         let shares = |with: &Residency| {
             with.in_place_of == Some(buffer) || with.grows_into.is_some_and(|into| into.buffer == buffer)
         };
-        let is_alone = residency.grows_into.is_none()
-            && residency.in_place_of.is_none()
-            && !self.plan.residency.iter().any(shares);
+        let is_alone = residency.in_place_of.is_none() && !self.plan.residency.iter().any(shares);
         if declared.rows < 2 || !residency.stored || !is_alone {
             return None;
         }
@@ -210,12 +208,21 @@ impl<'a> Case<'a> {
                 plan.bases = Some(scheduled.bases.clone());
                 let most = self.target.limits.streams as usize;
                 let n_streams = |phase: usize| streams_of(&scheduled.program, phase).len();
-                let has_room = (0..scheduled.program.phases.len()).all(|phase| n_streams(phase) <= most);
+                let has_room = (0..scheduled.program.phases.len()).all(|phase| n_streams(phase) <= most)
+                    && self.keeps_gaps(&plan);
                 Ok(has_room.then_some((plan, scheduled)))
             }
             Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
             Err(defect) => Err(defect),
         }
+    }
+
+    /// Whether tensors that grow into others are still far enough before them. With a front, less is stored, and what is asked of a
+    /// phase is asked in another order.
+    fn keeps_gaps(&self, plan: &Plan) -> bool {
+        let stated = |buffer: BufferId| plan.residency[buffer.as_u32() as usize].grows_into;
+        let gaps = growth_gaps(self.graph, self.topology, plan, self.target);
+        gaps.into_iter().all(|(buffer, gap)| stated(buffer).is_none_or(|into| gap <= into.gap_bytes))
     }
 
     /// Makes what the case's plan moves what another moves that differs from it by the rows that stay.

@@ -19,7 +19,7 @@ use crate::allocate;
 pub(super) struct Behind {
     /// The other stream.
     other: usize,
-    /// Bytes by which the stream begins before it.
+    /// Bytes by which the stream begins before it; negative where first rows of its tensor stand before it.
     gap: i64,
     /// Whether it stands in its place.
     in_place: bool,
@@ -33,11 +33,18 @@ pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) 
             (Some(host), _) => (host, 0, true),
             (None, into) => (into?.buffer, into?.gap_bytes as i64, false),
         };
+        // Rings of later phases, which only have the rest of a tensor loaded, are no part of what grew.
+        if problem.birth(live.buffer) != Some(live.first) {
+            return None;
+        }
         let other = numbers.get(&(buffer, live.first))?.0 as usize;
         let is_older = lives[other].first < live.first;
+        // What stands in streams of their own of a tensor that grows stands as if it were one.
+        let front_bytes = u64::from(live.front.map_or(0, |front| front.rows)) * live.pitch(problem);
         // What stands in place of another may do so over several phases.
         let makes_room = in_place || lives[other].last == live.first;
-        let are_whole = live.is_whole(problem) && lives[other].is_whole(problem);
+        let are_whole = live.has_all_rows() && lives[other].is_whole(problem);
+        let gap = gap - front_bytes as i64;
         (is_older && makes_room && are_whole).then_some(Behind { other, gap, in_place })
     };
     lives.iter().map(of).collect()

@@ -97,7 +97,12 @@ impl Live {
         u64::from(self.slots) * self.pitch(problem)
     }
 
-    /// Whether every row of the buffer has a slot.
+    /// Whether all of its rows have slots, those of its front there.
+    pub(super) fn has_all_rows(&self) -> bool {
+        self.slots + self.front.map_or(0, |front| front.rows) == self.rows
+    }
+
+    /// Whether every row of the buffer has a slot of its own.
     pub(super) fn is_whole(&self, problem: &Problem<'_>) -> bool {
         self.slots == problem.graph.buffers[self.buffer].rows
     }

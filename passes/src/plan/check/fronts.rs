@@ -19,9 +19,9 @@ pub(super) struct Standing {
 }
 
 impl Judge<'_> {
-    /// Whether the first rows that are to be in SRAM are of a tensor that shares its bytes with no other; whether, of several
-    /// sets of them, those that come at once and stay longer come first, and no others are there at once; and whether
-    /// those that are loaded can be.
+    /// Whether the first rows that are to be in SRAM are of a tensor that shares its bytes with no other, unless they come as it
+    /// grows into one; whether, of several sets of them, those that come at once and stay longer come first, and no others are
+    /// there at once; and whether those that are loaded can be.
     pub(super) fn fronts(&mut self) {
         let mut faults = Vec::new();
         for (at, front) in self.plan.fronts.iter().enumerate() {
@@ -55,8 +55,9 @@ impl Judge<'_> {
                 let into = residency.grows_into.map(|into| into.buffer);
                 into == Some(front.buffer) || residency.in_place_of == Some(front.buffer)
             };
-            if own.grows_into.is_some() || own.in_place_of.is_some() || self.plan.residency.iter().any(shares)
-            {
+            let is_born = self.first_use(front.buffer) == Some(front.from as usize);
+            let grew_before = own.grows_into.is_some() && !is_born;
+            if grew_before || own.in_place_of.is_some() || self.plan.residency.iter().any(shares) {
                 fault("the tensor shares its bytes with another");
             }
             self.cannot_be_loaded(front).into_iter().for_each(fault);
