@@ -39,7 +39,7 @@ pub fn replay(
         if way.grown_bytes() > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
-        let label = search.run(at, (at, column, 0), (way.moved, way.sram_bytes));
+        let label = search.run(at, (at, column, 0), (way.moved, way.grown_bytes()));
         search.labels.push(label);
         search.places_after(way.places(&ways, &slots), &slots, &mut before);
         search.placings.push(&way, &ways, &slots, &growths);
