@@ -153,6 +153,11 @@ def check(name, precision):
     runs = [("multi, generous", folder, bundle)]
     for title, mode, flags in [
         ("multi, starved", "multi", ["--set", f"memory.activation={starved}", *chosen]),
+        (
+            "multi, least traffic",
+            "multi",
+            ["--set", f"memory.activation={starved}", "--objective", "traffic", *chosen],
+        ),
         ("single, generous", "single", generous),
         ("single, starved", "single", ["--set", f"memory.activation={starved}", *chosen]),
         ("multi, micro", "multi", ["--target", "micro", *chosen]),

@@ -223,11 +223,7 @@ const WHY: &str = "\
     longer. On the machine, rows that come from DRAM may be there before a phase begins; but a stage waits for those that another \
     stage of its phase makes, and the last rows are stored after they are made, which is about 3 % of a phase of two stages over 128 \
     rows and 0.4 % of one of a single stage.\n\
-    - Traffic of YOLOv3 at 416x416 with 1 MiB and less: the tensor at 1/8 scale goes to DRAM for the head, and the phases next to \
-    it could still have it in SRAM. The planner does not write a sum that is stored in its shortcut's bytes, nor lets a tensor \
-    grow into one whose copy in DRAM is read again.\n\
-    - Traffic below the best known at 2048x1024: first rows of tensors that are spilled stay in SRAM, which the reference does not \
-    know.\n";
+    - Traffic below the best known: first rows of tensors that are spilled stay in SRAM, which the reference does not know.\n";
 
 fn beside_reference(lines: &[Line]) -> String {
     let mut table = Table::new(&[

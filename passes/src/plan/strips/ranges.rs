@@ -85,19 +85,18 @@ fn balanced(graph: &StageGraph, strips: &Strips, cuts: &[u32]) -> Option<Vec<u32
     let all = u64::from(*cuts.last()?);
     let bytes = |buffer: &BufferId| graph.buffers[*buffer].row_bytes();
     let whole: u64 = strips.own.keys().map(bytes).sum();
-    // What a strip has beyond its share, in columns.
-    let halo = |(width, cut): (u64, &[u32])| {
-        (width * all).div_ceil(whole.max(1)).saturating_sub(u64::from(cut[1] - cut[0]))
-    };
+    // What a strip has beyond its share, in bytes, times all columns.
+    let halo = |(width, cut): (u64, &[u32])| (width * all).saturating_sub(whole * u64::from(cut[1] - cut[0]));
     let halos: Vec<u64> = strips.widths(graph).into_iter().zip(cuts.windows(2)).map(halo).collect();
-    let together = all + halos.iter().sum::<u64>();
+    let together = whole * all + halos.iter().sum::<u64>();
     let (mut balanced, mut reached) = (vec![0], 0);
-    for (strip, halo) in (1..=n).zip(halos) {
+    for (strip, halo) in (1..n).zip(halos) {
         // Strips up to this one have their share of everything, but for their halos.
         reached += halo;
-        let cut = (strip * together / n).checked_sub(reached)?;
-        balanced.push(u32::try_from(cut.min(all)).ok()?);
+        let columns = (strip * together).checked_sub(n * reached)? / n;
+        balanced.push(u32::try_from((columns + whole / 2) / whole.max(1)).ok()?);
     }
+    balanced.push(*cuts.last()?);
     let is_proper = balanced.windows(2).all(|cut| cut[0] < cut[1]);
     (is_proper && balanced != cuts).then_some(balanced)
 }

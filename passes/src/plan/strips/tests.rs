@@ -183,6 +183,28 @@ fn halos_grow_backwards() {
     assert_eq!((read(0), read(1)), (vec![Some(0..11)], vec![Some(5..16)]));
 }
 
+/// The outermost strips have a halo on one side only, so they have more columns of their own.
+#[test]
+fn strips_are_as_wide_with_their_halos() {
+    let mut net = Net::default();
+    let mut x = net.input([8, 96, 4]);
+    for _ in 0..5 {
+        x = net.conv(x, 8, 3, 1);
+    }
+    net.output(x, 0);
+    let strips = divided(&net.finish(), 3).expect("convolutions have windows");
+    let widths: Vec<u32> = ranges(&strips, 4).iter().map(|range| range.end - range.start).collect();
+    // Each of the four tensors between them reaches 4, 3, 2 and 1 columns over a cut, 2.5 on average.
+    assert_eq!(widths, [33, 30, 33]);
+    let own = |strip: usize| {
+        let buffers = strips.own.values();
+        buffers.map(|ranges| ranges[strip].end - ranges[strip].start).sum::<u32>()
+    };
+    let together = [own(0), own(1), own(2)];
+    let spread = together.iter().max().expect("three") - together.iter().min().expect("three");
+    assert!(spread <= 4, "{together:?}");
+}
+
 /// What others read too is computed once: a strip computes what the one before has not, though it needs more.
 #[test]
 fn a_halo_of_what_others_read_is_kept() {
