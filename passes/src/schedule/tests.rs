@@ -125,7 +125,7 @@ fn n_grown_fronts(program: &Program) -> usize {
     let grown = |phase: &Phase| {
         let written = phase.stages.iter().map(|stage| stage.code.out).filter(|out| out.rows > 0);
         let fronts: std::collections::BTreeSet<u32> =
-            written.flat_map(|out| program.chain(out.stream).into_iter().skip(1)).collect();
+            written.flat_map(|out| program.chain(out.stream).skip(1)).collect();
         let read: Vec<u32> = phase.stages.iter().flat_map(|s| s.code.reads()).map(|v| v.stream).collect();
         let shares =
             |a: u32, b: u32| range(a).start < range(b).end && range(b).start < range(a).end && a != b;
