@@ -118,24 +118,24 @@ struct Label {
     filled: u64,
     /// Weights of later phases.
     ahead: Ahead,
-    previous: Option<usize>,
     step: Option<Step>,
 }
 
-/// The phase that led to a label.
+/// The phase that led to a label. There are many: numbers are as small as they can be.
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    column: usize,
-    variant: usize,
-    /// Index into the placings of the search.
-    placing: usize,
-    cycles: u64,
+    /// The label before.
+    previous: u32,
+    column: u32,
+    variant: u32,
+    /// Number of the placing.
+    placing: u32,
 }
 
 impl Label {
     /// Nothing has run.
     fn start() -> Self {
-        Self { score: 0, cycles: 0, bytes: 0, filled: 0, ahead: Ahead::default(), previous: None, step: None }
+        Self { score: 0, cycles: 0, bytes: 0, filled: 0, ahead: Ahead::default(), step: None }
     }
 }
 
@@ -367,8 +367,12 @@ impl<'a> Search<'a> {
             bytes: before.bytes + bytes,
             filled: before.filled + filled,
             ahead,
-            previous: Some(previous),
-            step: Some(Step { column: at, variant, placing: self.placings.len(), cycles }),
+            step: Some(Step {
+                previous: previous as u32,
+                column: at as u32,
+                variant: variant as u32,
+                placing: self.placings.len() as u32,
+            }),
         }
     }
 
@@ -440,23 +444,24 @@ impl<'a> Search<'a> {
     fn answer(&self, last: usize) -> Choice {
         let Label { cycles, bytes, filled, .. } = self.labels[last];
         let mut phases = Vec::new();
-        let mut at = Some(last);
-        while let Some(label) = at {
-            phases.extend(self.labels[label].step.map(|step| self.phase(step)));
-            at = self.labels[label].previous;
+        let mut at = last;
+        while let Some(step) = self.labels[at].step {
+            let before = step.previous as usize;
+            phases.push(self.phase(step, self.labels[at].cycles - self.labels[before].cycles));
+            at = before;
         }
         phases.reverse();
         Choice { phases, cycles, bytes, filled, proven: self.proven }
     }
 
-    fn phase(&self, step: Step) -> ChosenPhase {
-        let placing = self.placings.get(step.placing);
+    fn phase(&self, step: Step, cycles: u64) -> ChosenPhase {
+        let placing = self.placings.get(step.placing as usize);
         ChosenPhase {
-            column: step.column,
-            variant: step.variant,
+            column: step.column as usize,
+            variant: step.variant as usize,
             places: placing.places.to_vec(),
             growths: placing.growths.to_vec(),
-            cycles: step.cycles,
+            cycles,
             sram_bytes: placing.sram_bytes,
             moved_bytes: placing.moved_bytes,
         }

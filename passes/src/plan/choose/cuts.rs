@@ -69,9 +69,9 @@ struct Lead {
     /// No label that it makes scores less.
     bound: u128,
     /// The cut that it comes from, by number.
-    from: usize,
+    from: u32,
     /// The column that is run.
-    column: usize,
+    column: u32,
     seen: Seen,
     /// The [beginning](StageSet::beginning_of_union) of the cut that it leads to.
     beginning: (usize, u64),
@@ -85,7 +85,7 @@ enum Seen {
     /// The array was divided among its stages.
     Pace,
     /// One of its variants was evaluated.
-    Variant(usize),
+    Variant(u32),
 }
 
 /// A cut with its labels.
@@ -150,7 +150,8 @@ impl Walk<'_> {
             }
             let set = self.offered.set(column);
             let beginning = StageSet::beginning_of_union(&cut.done, set);
-            let lead = Lead { bound, from: self.visited.len(), column, seen: Seen::Work, beginning };
+            let (from, number) = (self.visited.len() as u32, column as u32);
+            let lead = Lead { bound, from, column: number, seen: Seen::Work, beginning };
             open.entry(n_done + set.len()).or_default().push(lead);
         }
         self.visited.push(cut);
@@ -205,7 +206,7 @@ impl Walk<'_> {
             }
             n_labelled += 1;
             let (ordered, left) = (std::mem::take(ordered), *left);
-            let done = self.visited[lead.from].done.union(self.offered.set(lead.column));
+            let done = self.visited[lead.from as usize].done.union(self.offered.set(lead.column as usize));
             let states = self.labelled(&done, left, ordered);
             if states.is_empty() {
                 continue;
@@ -224,7 +225,8 @@ impl Walk<'_> {
 
     /// The cuts that leads of as many stages lead to, in order; the leads are sorted by them.
     fn behind(&self, leads: &mut [Lead]) -> Vec<Behind> {
-        let sets = |lead: &Lead| (&self.visited[lead.from].done, self.offered.set(lead.column));
+        let sets =
+            |lead: &Lead| (&self.visited[lead.from as usize].done, self.offered.set(lead.column as usize));
         let compare = |a: &Lead, b: &Lead| {
             let beginnings = a.beginning.cmp(&b.beginning);
             beginnings.then_with(|| StageSet::compare_unions(sets(a), sets(b)))
@@ -235,7 +237,7 @@ impl Walk<'_> {
             let from = cuts.last().map_or(0, |cut: &Behind| cut.leads.end);
             // The first is the most promising.
             let Lead { bound, from: before, column, .. } = group[0];
-            let left = self.visited[before].left.without(self.offered.least(column));
+            let left = self.visited[before as usize].left.without(self.offered.least(column as usize));
             cuts.push(Behind { leads: from..from + group.len(), ordered: None, bound, left });
         }
         cuts
@@ -253,8 +255,8 @@ impl Walk<'_> {
     /// A lead with the bound of its column's slowest stage.
     fn paced(&self, lead: Lead) -> Lead {
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
-        let cycles = phase_cycles + self.offered.paced_cycles(lead.column);
-        let bound = self.visited[lead.from].score + self.search.weights.score(cycles, 0);
+        let cycles = phase_cycles + self.offered.paced_cycles(lead.column as usize);
+        let bound = self.visited[lead.from as usize].score + self.search.weights.score(cycles, 0);
         Lead { bound: bound.max(lead.bound), seen: Seen::Pace, ..lead }
     }
 
@@ -278,23 +280,26 @@ impl Walk<'_> {
                 leads.push(Reverse(self.paced(lead)));
                 continue;
             }
-            let least_bytes = self.least_bytes(offered.least(lead.column));
+            let least_bytes = self.least_bytes(offered.least(lead.column as usize));
             if lead.seen == Seen::Pace && lead.bound + least_bytes > room && self.may_guess() {
                 self.search.gave_up = true;
                 continue;
             }
-            let Some(column) = offered.column(lead.column, self.search.limits.strips) else { continue };
-            let from = &self.visited[lead.from];
+            let Some(column) = offered.column(lead.column as usize, self.search.limits.strips) else {
+                continue;
+            };
+            let from = &self.visited[lead.from as usize];
             let Seen::Variant(which) = lead.seen else {
                 let score = from.score;
                 for (which, variant) in column.variants.iter().enumerate() {
-                    if !self.forbidden.contains(&(lead.column, which)) {
+                    if !self.forbidden.contains(&(lead.column as usize, which)) {
                         let bound = score + self.least_score(column, variant);
-                        leads.push(Reverse(Lead { bound, seen: Seen::Variant(which), ..lead }));
+                        leads.push(Reverse(Lead { bound, seen: Seen::Variant(which as u32), ..lead }));
                     }
                 }
                 continue;
             };
+            let which = which as usize;
             let least = self.least_score(column, &column.variants[which]);
             self.search.work += 1;
             for (places, labels) in &from.states {
@@ -308,7 +313,7 @@ impl Walk<'_> {
                     self.search.proven = false;
                     continue;
                 }
-                let step = (lead.column, column, which);
+                let step = (lead.column as usize, column, which);
                 n_labels += self.search.extend(step, (places, labels), (done, &mut states), (full, room));
                 let width = self.search.widths().labels_per_cut;
                 if n_labels > width + width / 2 {
