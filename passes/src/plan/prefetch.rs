@@ -159,7 +159,10 @@ impl<'a> Case<'a> {
                     rings.find(|&s| memory.streams[s].ring.is_some_and(|at| streams[at].buffer == buffer))?,
                 );
             }
-            (rows > 0).then_some(Wanted { buffer, stream, rows, pitch, written })
+            // Rows before the first that the phase loads are no use.
+            let loads = transfers::loads(self.graph, self.topology, &self.phases[phase], buffer);
+            let brings_some = loads.iter().any(|load| load.view.row0 < rows);
+            brings_some.then_some(Wanted { buffer, stream, rows, pitch, written })
         });
         let mut rings: Vec<Wanted> = rings.collect();
         rings.sort_by_key(|wanted| std::cmp::Reverse(u64::from(wanted.rows) * wanted.pitch));

@@ -83,6 +83,9 @@ impl Judge<'_> {
         if !is_input && !self.plan.residency[front.buffer.as_u32() as usize].stored {
             return Some("the tensor is not in DRAM");
         }
+        if !self.is_written(front) && self.ahead(front.buffer, from).is_empty() {
+            return Some("the phase that reads the tensor reads none of them");
+        }
         if (from..=until).any(|phase| self.is_whole(front.buffer, phase)) {
             return Some("the whole tensor is there");
         }
