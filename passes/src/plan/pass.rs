@@ -230,8 +230,8 @@ pub fn does_not_fit(error: &PassError) -> bool {
 /// Times that a search is repeated with what simulation found, at most.
 const ROUNDS: usize = 6;
 
-/// Stages that are planned again in all of them together, at most, but for the first. A large graph takes long to search.
-const STAGES_AGAIN: usize = 600;
+/// Stages that are planned again in all of them together, at most: a large graph takes long to search.
+const STAGES_AGAIN: usize = 400;
 
 /// An estimate that is off by one part in so many is good enough.
 const GOOD_ENOUGH: u64 = 10_000;
@@ -244,7 +244,7 @@ fn learned(
     first: Planned,
 ) -> Result<Planned, PassError> {
     let (mut best, mut last) = (first.clone(), first);
-    let rounds = (STAGES_AGAIN / planner.n_stages().max(1)).clamp(1, ROUNDS);
+    let rounds = (STAGES_AGAIN / planner.n_stages().max(1)).min(ROUNDS);
     for _ in 0..rounds {
         let thought: u64 = last.picks.iter().map(|pick| pick.cycles).sum();
         let is_good = thought.abs_diff(last.plan.cycles) <= last.plan.cycles / GOOD_ENOUGH;
