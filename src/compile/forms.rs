@@ -102,6 +102,7 @@ impl Compiler {
         Ok(cell.get().and_then(Option::as_ref))
     }
 
+    /// Makes a form.
     fn make(
         &self,
         forms: &Forms,
@@ -123,7 +124,8 @@ impl Compiler {
                 Ok(form.filter(|form| difference(form, rewritten).is_some()))
             }
             Form::Smaller => {
-                let of_traffic = without(&without(&OF_TRAFFIC));
+                let of_traffic: Vec<&str> =
+                    on.iter().copied().filter(|name| OF_TRAFFIC.contains(name)).collect();
                 self.rewritten(module, "every", &of_traffic, clock, observer)
             }
         }
