@@ -33,16 +33,15 @@ const MOST_HOLES: usize = 64;
 /// The plan with fronts in what its schedule leaves of `capacity` bytes, and the schedule of that; `None` if nothing can stay.
 ///
 /// # Errors
-/// If the graph makes no sense, or the scheduler has a defect.
+/// If the scheduler has a defect.
 pub fn with_fronts(
-    graph: &StageGraph,
+    (graph, topology): (&StageGraph, &Topology),
     target: &Target,
     plan: &Plan,
     scheduled: &Scheduled,
     capacity: u64,
 ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
-    let topology = Topology::new(graph)?;
-    let case = Case::new(graph, &topology, target, (plan, &scheduled.weights), capacity);
+    let case = Case::new(graph, topology, target, (plan, &scheduled.weights), capacity);
     let spilled: Vec<Spilled> = graph.buffers.keys().filter_map(|buffer| case.spilled(buffer)).collect();
     if spilled.is_empty() {
         return Ok(None);

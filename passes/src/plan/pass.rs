@@ -19,6 +19,7 @@ use strata_isa_spec::{Target, timed};
 use super::check::check;
 use super::egraph::Offer;
 use super::fronts::with_fronts;
+use super::graph::Topology;
 use super::prefetch::with_prefetch;
 use super::solve::{PlanError, PlanOptions, Planned, Planner, percent_of};
 use super::{Mode, Objective, Plan, StageGraph, StageId};
@@ -319,6 +320,7 @@ fn with_first_rows(
     capacity: u64,
     options: &PlanOptions,
 ) -> Result<(Plan, Scheduled), ScheduleError> {
+    let graph = (graph, &Topology::new(graph)?);
     let filled = |(plan, scheduled): (Plan, Scheduled)| -> Result<(Plan, Scheduled), ScheduleError> {
         let filled = with_fronts(graph, target, &plan, &scheduled, capacity)?;
         Ok(filled.unwrap_or((plan, scheduled)))

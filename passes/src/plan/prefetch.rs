@@ -31,20 +31,19 @@ use crate::schedule::{ScheduleError, Scheduled, schedule_within};
 /// there is nowhere.
 ///
 /// # Errors
-/// If the graph makes no sense, or the scheduler has a defect.
+/// If the scheduler has a defect.
 pub fn with_prefetch(
-    graph: &StageGraph,
+    (graph, topology): (&StageGraph, &Topology),
     target: &Target,
     plan: &Plan,
     scheduled: &Scheduled,
     capacity: u64,
 ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
-    let topology = Topology::new(graph)?;
-    let mut best = Case::new(graph, &topology, target, plan).prefetch(scheduled, capacity)?;
+    let mut best = Case::new(graph, topology, target, plan).prefetch(scheduled, capacity)?;
     // Rings of which rows come ahead may be smaller than they were, which leaves room for more.
     for _ in 1..ROUNDS {
         let Some((plan, scheduled)) = &best else { break };
-        let Some(more) = Case::new(graph, &topology, target, plan).prefetch(scheduled, capacity)? else {
+        let Some(more) = Case::new(graph, topology, target, plan).prefetch(scheduled, capacity)? else {
             break;
         };
         best = Some(more);

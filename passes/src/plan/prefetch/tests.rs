@@ -4,6 +4,7 @@ use strata_isa_spec::timed::simulate;
 use strata_isa_spec::{Head, Target};
 
 use super::super::check::{PlanFault, check};
+use super::super::graph::Topology;
 use super::super::pass::plan_with_addresses;
 use super::super::testing::unet;
 use super::super::{FrontRows, Mode, Objective, Plan, PlanOptions, StageGraph};
@@ -39,7 +40,8 @@ fn rows_that_come_ahead_cost_nothing_but_save_time() {
     let planned = super::super::plan(&unet(512, 512), &target, &options).expect("it fits");
     let (graph, plain) = (planned.realised.graph, planned.plan);
     let before = schedule(&graph, &plain, &target).expect("it has addresses");
-    let found = with_prefetch(&graph, &target, &plain, &before, target.memory.activation);
+    let topology = Topology::new(&graph).expect("it is a graph");
+    let found = with_prefetch((&graph, &topology), &target, &plain, &before, target.memory.activation);
     let (mut plan, after) = found.expect("no defect").expect("there is room");
     let [was, is] = [&before, &after].map(|scheduled| simulate(&scheduled.program, &target));
     assert!(is.cycles + 100_000 < was.cycles, "{} cycles, {} before", is.cycles, was.cycles);
