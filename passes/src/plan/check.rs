@@ -299,7 +299,8 @@ impl Judge<'_> {
             for (id, part) in rings {
                 let buffer = &self.graph.buffers[id];
                 // What stays has slots of its own, which the others may overwrite.
-                let most = buffer.rows - self.standing(id, index).map_or(0, |standing| standing.rows);
+                let standing = self.standing(id, index).map_or(0, |standing| standing.rows);
+                let most = buffer.rows.saturating_sub(standing);
                 let n = slots.get(&id.as_u32()).copied().unwrap_or(most).min(most);
                 let row = align(row_bytes(buffer, &part));
                 let ring = u64::from(n) * row;

@@ -18,7 +18,7 @@ use super::edges::{drain_cycles, fill_cycles};
 use super::graph::{GraphError, StageSet, Topology};
 use super::in_place::hosts;
 use super::mappings::Mappings;
-use super::partition::{Division, shared, spatial};
+use super::partition::{Division, divisions};
 use super::rings::{Actor, Slack, Watch, ring_slots_watching};
 use super::strips;
 use super::tables::first_uses;
@@ -549,10 +549,10 @@ impl Column {
         let profiles: Vec<&StageProfile> =
             self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
         let implementations = implementations(&profiles, division);
-        let running = running(&profiles, &implementations);
+        let running = running(context.target, &profiles, &implementations, division);
         let how = (implementations.iter().map(|i| i.winograd).collect(), slack);
         let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, watches));
-        let time = time(context.target, &running, division, slack);
+        let time = pipeline(&running, slack == Slack::Lockstep);
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
             // A buffer that is read only, and not loaded, is whole; it has no ring.
@@ -637,25 +637,17 @@ pub fn ways(
     mut make: impl FnMut(How<'_>) -> Variant,
 ) -> Vec<Variant> {
     let mut ways = Vec::new();
-    let is_fastest = method == Method::Fastest;
-    if let Some(division) = spatial(profiles, target) {
+    for division in divisions(profiles, target) {
         let mut with = |slack: Slack| make(How { method, division: &division, slack });
-        let overlapping = is_fastest.then(|| with(Slack::Overlap));
+        let is_shared = division.partitions.len() < profiles.len();
+        let overlapping = (method == Method::Fastest).then(|| with(Slack::Overlap));
         // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
         let is_too_large = |variant: &Variant| variant.sram_bytes() > target.memory.activation;
         let wants_lockstep = profiles.len() > 1 || overlapping.as_ref().is_none_or(is_too_large);
-        ways.extend(overlapping);
-        if wants_lockstep {
-            ways.push(with(Slack::Lockstep));
-        }
-    }
-    if profiles.len() > 1 {
-        let division = shared(profiles.len(), target);
-        let mut with = |slack: Slack| make(How { method, division: &division, slack });
-        ways.push(with(Slack::Lockstep));
-        if is_fastest {
-            ways.push(with(Slack::Overlap));
-        }
+        let lockstep = wants_lockstep.then(|| with(Slack::Lockstep));
+        // Of ways that cost the same the first is taken: where stages take turns, overlapping gains the least.
+        let in_order = if is_shared { [lockstep, overlapping] } else { [overlapping, lockstep] };
+        ways.extend(in_order.into_iter().flatten());
     }
     ways
 }
@@ -667,9 +659,22 @@ pub fn implementations(profiles: &[&StageProfile], division: &Division) -> Vec<I
 }
 
 /// The stages as they run.
-pub fn running<'a>(profiles: &[&'a StageProfile], implementations: &[Implementation]) -> Vec<Running<'a>> {
-    let of_stage = profiles.iter().zip(implementations);
-    of_stage.map(|(p, i)| Running { actor: p.actor(i.winograd), step_cycles: i.step_cycles }).collect()
+pub fn running<'a>(
+    target: &Target,
+    profiles: &[&'a StageProfile],
+    implementations: &[Implementation],
+    division: &Division,
+) -> Vec<Running<'a>> {
+    let of_stage = profiles.iter().zip(implementations).enumerate();
+    let running = of_stage.map(|(stage, (profile, how))| {
+        let switch = if division.is_shared(stage) { target.switch.stage_cycles } else { 0 };
+        Running {
+            actor: profile.actor(how.winograd),
+            step_cycles: how.step_cycles + u64::from(switch),
+            partition: division.of_stage[stage],
+        }
+    });
+    running.collect()
 }
 
 /// Row slots of the rings of stages and transfers, and how far watched tensors must stand apart.
@@ -685,14 +690,6 @@ pub fn slots(
     ring_slots_watching(&actors, slack, watches)
 }
 
-/// When stages start and end.
-pub fn time(target: &Target, running: &[Running<'_>], division: &Division, slack: Slack) -> PipelineTime {
-    if division.partitions.len() == 1 && running.len() > 1 {
-        return shared_time(target, running);
-    }
-    pipeline(running, slack == Slack::Lockstep)
-}
-
 /// Cycles of the busiest stage that has to do with a buffer and works by turns with its transfers: in lockstep a ring has no
 /// room for a row that is loaded or stored while a step is under way.
 pub fn turn_cycles(running: &[Running<'_>], slack: Slack, buffer: BufferId) -> u64 {
@@ -703,23 +700,7 @@ pub fn turn_cycles(running: &[Running<'_>], slack: Slack, buffer: BufferId) -> u
         let mut views = stage.actor.edges().map(|edge| edge.view).chain(stage.actor.out());
         views.any(|view| view.stream == buffer.as_u32())
     };
-    let work = |stage: &Running<'_>| u64::from(stage.actor.n_steps()) * stage.step_cycles;
-    running.iter().filter(uses).map(work).max().unwrap_or(0)
-}
-
-/// Time of stages that take turns on one partition: their work, and a switch a step, since a stage's next step mostly waits
-/// for a step of another.
-fn shared_time(target: &Target, stages: &[Running<'_>]) -> PipelineTime {
-    let switch = u64::from(target.switch.stage_cycles);
-    let mut first = 0;
-    let mut starts = Vec::with_capacity(stages.len());
-    let mut total = 0;
-    for stage in stages {
-        starts.push(first);
-        first += switch + stage.step_cycles;
-        total += u64::from(stage.actor.n_steps()) * (stage.step_cycles + switch);
-    }
-    PipelineTime { ends: vec![total; stages.len()], starts, end: total }
+    running.iter().filter(uses).map(Running::work).max().unwrap_or(0)
 }
 
 /// Whether the role of a buffer puts it in DRAM from the start.

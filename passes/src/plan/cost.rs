@@ -122,6 +122,13 @@ impl StageProfile {
         &self.by_clusters[(clusters.max(1) as usize - 1).min(last)]
     }
 
+    /// Cycles of switches if the stage takes turns with others on so many clusters: one a step, since its next step mostly waits for
+    /// a step of another.
+    pub fn switch_cycles(&self, clusters: u32, target: &Target) -> u64 {
+        let n_steps = self.actor(self.on(clusters).winograd).n_steps();
+        u64::from(n_steps) * u64::from(target.switch.stage_cycles)
+    }
+
     /// The fewest clusters on which the stage takes at most `cycles`.
     pub fn clusters_for(&self, cycles: u64) -> Option<u32> {
         let at = self.by_clusters.partition_point(|option| option.cycles > cycles);
@@ -148,8 +155,17 @@ impl StageProfile {
 pub struct Running<'a> {
     /// The stage as the token simulation sees it.
     pub actor: &'a Actor,
-    /// Cycles of one step.
+    /// Cycles of one step, with the switch if the stage takes turns with others.
     pub step_cycles: u64,
+    /// The partition that it runs on.
+    pub partition: u32,
+}
+
+impl Running<'_> {
+    /// Cycles of all steps.
+    pub fn work(&self) -> u64 {
+        u64::from(self.actor.n_steps()) * self.step_cycles
+    }
 }
 
 /// When stages start and when the last is done, in cycles from the begin of the phase.
@@ -163,13 +179,14 @@ pub struct PipelineTime {
     pub end: u64,
 }
 
-/// Time of stages that all work at once, in topological order. In lockstep a stage and each stage that it reads from work by
-/// turns, so the pair takes the sum.
+/// Time of stages in topological order. Those on different partitions work at once; a partition is done when it has worked
+/// through the steps of all of its stages. In lockstep a stage and each stage that it reads from work by turns, so the pair
+/// takes the sum.
 pub fn pipeline(stages: &[Running<'_>], lockstep: bool) -> PipelineTime {
     let mut starts = Vec::with_capacity(stages.len());
     let mut ends: Vec<u64> = Vec::with_capacity(stages.len());
     for (index, stage) in stages.iter().enumerate() {
-        let work = u64::from(stage.actor.n_steps()) * stage.step_cycles;
+        let work = stage.work();
         let (mut start, mut least_end) = (0, 0);
         for edge in stage.actor.edges() {
             for (earlier, writer) in stages[..index].iter().enumerate() {
@@ -184,10 +201,14 @@ pub fn pipeline(stages: &[Running<'_>], lockstep: bool) -> PipelineTime {
                 let last_steps = edge.steps_from(out.row0 + before);
                 least_end = least_end.max(ends[earlier] + u64::from(last_steps) * stage.step_cycles);
                 if lockstep {
-                    let both = work + u64::from(writer.actor.n_steps()) * writer.step_cycles;
-                    least_end = least_end.max(starts[earlier] + both);
+                    least_end = least_end.max(starts[earlier] + work + writer.work());
                 }
             }
+        }
+        let others = || (0..index).filter(|&other| stages[other].partition == stage.partition);
+        if let Some(first) = others().next() {
+            let all = work + others().map(|other| stages[other].work()).sum::<u64>();
+            least_end = least_end.max(starts[first] + all);
         }
         starts.push(start);
         ends.push((start + work).max(least_end));

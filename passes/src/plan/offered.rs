@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::columns::{Column, Context};
 use super::cost::StageProfile;
 use super::graph::StageSet;
-use super::partition::spatial;
+use super::partition::divisions;
 use super::shapes::{Shape, Shapes};
 use super::twins::twins;
 use super::{BufferId, BufferRole, StageId};
@@ -264,24 +264,14 @@ fn least_cycles(context: &Context<'_>, work: u64, set: &StageSet) -> u64 {
     work.div_ceil(u64::from(clusters.max(1))).max(slowest.unwrap_or(0))
 }
 
-/// The cycles of the slowest stage where each has a partition of its own, or of all where they share one, whichever is less.
+/// The cycles of the partition that has the most to do, in the best division of the array.
 fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
     let profiles: Vec<&StageProfile> = set.iter().map(|stage| context.profile(stage)).collect();
-    let spatial = spatial(&profiles, context.target).map(|division| {
-        let cycles = profiles.iter().zip(&division.partitions).map(|(profile, &n)| profile.on(n).cycles);
-        cycles.max().unwrap_or(0)
-    });
-    let switch = u64::from(context.target.switch.stage_cycles);
-    let shared = profiles.iter().map(|profile| {
-        let how = profile.on(context.target.array.clusters);
-        how.cycles + switch * u64::from(profile.actor(how.winograd).n_steps())
-    });
-    let shared = shared.sum();
-    if profiles.len() > 1 {
-        spatial.map_or(shared, |spatial| spatial.min(shared))
-    } else {
-        spatial.unwrap_or(0)
-    }
+    divisions(&profiles, context.target)
+        .iter()
+        .map(|division| division.pace(&profiles, context.target))
+        .min()
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

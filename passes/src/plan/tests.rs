@@ -12,7 +12,8 @@ use super::pass::{plan_in_least_sram, plan_with_addresses};
 use super::testing::{Net, mobilenetv2, resnet50, unet, vgg16, yolov3};
 use super::twins::twins;
 use super::{
-    BufferId, FrontRows, Mode, Objective, Plan, PlanOptions, Planned, StageGraph, StageId, StageNode, plan,
+    BufferId, FrontRows, Mode, Objective, PhasePlan, Plan, PlanOptions, Planned, StageGraph, StageId,
+    StageNode, plan,
 };
 use crate::schedule::schedule;
 
@@ -253,6 +254,26 @@ fn predictions_hold_in_the_timed_interpreter() {
             timing.cycles
         );
         assert_eq!(plan.dram_bytes.total, timing.dram_bytes.total());
+    }
+}
+
+/// Where clusters are few, some stages share a partition beside others that have their own.
+#[test]
+fn partitions_may_be_mixed() {
+    let graph = mobilenetv2(224, 224);
+    let target =
+        Target::preset("micro", &[("memory.weight".to_owned(), "2MiB".to_owned())]).expect("a preset");
+    let options = PlanOptions::default();
+    let Planned { plan, realised, .. } =
+        plan_with_addresses(&graph, &target, &options).expect("it has addresses");
+    let is_mixed = |phase: &PhasePlan| (2..phase.stages.len()).contains(&phase.partitions.len());
+    assert!(plan.phases.iter().any(is_mixed));
+    let scheduled = schedule(&realised.graph, &plan, &target).expect("it has addresses");
+    let timing = strata_isa_spec::timed::simulate(&scheduled.program, &target);
+    assert_eq!(plan.cycles, timing.cycles);
+    for (phase, time) in plan.phases.iter().zip(&timing.phases).filter(|(phase, _)| is_mixed(phase)) {
+        let ratio = phase.predicted_cycles as f64 / time.cycles as f64;
+        assert!((0.9..1.1).contains(&ratio), "{} of {}", phase.predicted_cycles, time.cycles);
     }
 }
 

@@ -12,7 +12,7 @@ use super::with_prefetch;
 use crate::schedule::schedule;
 
 fn target() -> Target {
-    Target::preset("x1", &[("memory.activation".to_owned(), "1MiB".to_owned())]).expect("a preset")
+    Target::preset("x1", &[("memory.activation".to_owned(), "512KiB".to_owned())]).expect("a preset")
 }
 
 /// The fastest plan of U-Net.

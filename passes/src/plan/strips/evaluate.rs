@@ -13,10 +13,9 @@ use strata_isa_spec::View;
 use super::Strips;
 use super::window::Windowed;
 use crate::plan::columns::{
-    Column, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, time,
-    turn_cycles, ways,
+    Column, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, turn_cycles, ways,
 };
-use crate::plan::cost::{PipelineTime, StageProfile};
+use crate::plan::cost::{PipelineTime, StageProfile, pipeline};
 use crate::plan::graph::bounding;
 use crate::plan::rings::{Actor, Slack};
 use crate::plan::transfers::{Transfer, loaded, part_read};
@@ -102,9 +101,9 @@ fn in_strips(
     ways(&profiles, context.target, method, |How { method, division, slack }| {
         let how = implementations(&profiles, division);
         let key = (how.iter().map(|i| i.winograd).collect(), slack);
-        let running = running(&actors, &how);
+        let running = running(context.target, &actors, &how, division);
         let n_slots = memo.entry(key).or_insert_with(|| slots(&running, &dma, slack, &[]).0);
-        let time = time(context.target, &running, division, slack);
+        let time = pipeline(&running, slack == Slack::Lockstep);
         let (private, mut rings) = traffic.rings(n_slots);
         for (ring, boundary) in rings.iter_mut().zip(&column.boundary) {
             ring.turn_cycles = turn_cycles(&running, slack, boundary.buffer);
