@@ -64,7 +64,7 @@ impl<'a> Context<'a> {
         'a: 'b,
     {
         let made = Context::knowing(graph, self.target, Rc::clone(&self.mappings))?;
-        Ok(if self.direct.is_some() { made.with_direct() } else { made })
+        Ok(if self.puts_room_first() { made.with_direct() } else { made })
     }
 
     fn knowing(
@@ -120,11 +120,16 @@ impl<'a> Context<'a> {
         Arc::clone(profile)
     }
 
+    /// Whether room in SRAM is worth more than time, so that columns are offered that run directly.
+    fn puts_room_first(&self) -> bool {
+        self.direct.is_some()
+    }
+
     /// Methods by which a set of stages is offered.
     pub fn methods(&self, set: &StageSet) -> &'static [Method] {
         // A stage alone is offered in lockstep too, whatever it computes.
         let is_leaner = |stage: StageId| set.len() == 1 || self.profile(stage).may_winograd();
-        let gains = self.direct.is_some() && set.iter().any(is_leaner);
+        let gains = self.puts_room_first() && set.iter().any(is_leaner);
         if gains { &[Method::Fastest, Method::Direct] } else { &[Method::Fastest] }
     }
 
@@ -530,7 +535,7 @@ impl Column {
         let profiles: Vec<&StageProfile> =
             self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
         let mut memo = SlotMemo::new();
-        ways(&profiles, context.target, method, |how| self.variant(context, parts, how, &mut memo))
+        ways(context, &profiles, method, |how| self.variant(context, parts, how, &mut memo))
     }
 
     /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
@@ -631,22 +636,23 @@ const LEAST_SHARE: u64 = 64;
 /// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates. Without Winograd only those
 /// that take the least memory: the others it is never worth its time to.
 pub fn ways(
+    context: &Context<'_>,
     profiles: &[&StageProfile],
-    target: &Target,
     method: Method,
     mut make: impl FnMut(How<'_>) -> Variant,
 ) -> Vec<Variant> {
     let mut ways = Vec::new();
+    let target = context.target;
     for division in divisions(profiles, target) {
         let mut with = |slack: Slack| make(How { method, division: &division, slack });
-        let is_shared = division.partitions.len() < profiles.len();
         let overlapping = (method == Method::Fastest).then(|| with(Slack::Overlap));
         // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
         let is_too_large = |variant: &Variant| variant.sram_bytes() > target.memory.activation;
         let wants_lockstep = profiles.len() > 1 || overlapping.as_ref().is_none_or(is_too_large);
         let lockstep = wants_lockstep.then(|| with(Slack::Lockstep));
-        // Of ways that cost the same the first is taken: where stages take turns, overlapping gains the least.
-        let in_order = if is_shared { [lockstep, overlapping] } else { [overlapping, lockstep] };
+        // Of ways that cost the same the first is taken.
+        let is_leaner_first = division.partitions.len() < profiles.len() && context.puts_room_first();
+        let in_order = if is_leaner_first { [lockstep, overlapping] } else { [overlapping, lockstep] };
         ways.extend(in_order.into_iter().flatten());
     }
     ways

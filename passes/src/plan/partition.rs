@@ -11,6 +11,8 @@
 //! packed, the most work first, each where the fewest more clusters keep the pace; the pace is found by bisection. Packing is a
 //! heuristic: it may miss a division, never the cost of one.
 
+use std::cmp::Reverse;
+
 use strata_isa_spec::Target;
 
 use super::cost::StageProfile;
@@ -33,60 +35,59 @@ impl Division {
 
     /// Cycles of the partition that has the most to do.
     pub fn pace(&self, stages: &[&StageProfile], target: &Target) -> u64 {
-        let mut members = vec![Members::default(); self.partitions.len()];
-        for (stage, &partition) in self.of_stage.iter().enumerate() {
-            members[partition as usize].stages.push(stage);
-        }
-        let cycles =
-            members.iter().zip(&self.partitions).map(|(m, &clusters)| m.cycles(stages, target, clusters));
+        let partitions = (0..).zip(&self.partitions);
+        let cycles = partitions.map(|(partition, &clusters)| {
+            let members = stages.iter().zip(&self.of_stage).filter(|&(_, &of)| of == partition);
+            members
+                .map(|(stage, _)| Load::of(stage, clusters, target))
+                .fold(Load::default(), Load::and)
+                .cycles()
+        });
         cycles.max().unwrap_or(0)
     }
 }
 
-/// The stages of a partition.
-#[derive(Clone, Debug, Default)]
-struct Members {
-    stages: Vec<usize>,
+/// What a partition has to do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    n_stages: u32,
+    work: u64,
+    /// What switches take if it has several stages.
+    switches: u64,
 }
 
-impl Members {
-    /// Cycles that they take on so many clusters, switches included.
-    fn cycles(&self, stages: &[&StageProfile], target: &Target, clusters: u32) -> u64 {
-        let is_shared = self.stages.len() > 1;
-        let each = self.stages.iter().map(|&stage| {
-            let switches = if is_shared { stages[stage].switch_cycles(clusters, target) } else { 0 };
-            stages[stage].on(clusters).cycles + switches
-        });
-        each.sum()
+impl Load {
+    /// One stage on so many clusters.
+    fn of(stage: &StageProfile, clusters: u32, target: &Target) -> Self {
+        Self { n_stages: 1, work: stage.on(clusters).cycles, switches: stage.switch_cycles(clusters, target) }
     }
 
-    /// The fewest clusters from `least` to `most` on which they take at most `pace` cycles.
-    fn clusters_for(
-        &self,
-        stages: &[&StageProfile],
-        target: &Target,
-        (least, most): (u32, u32),
-        pace: u64,
-    ) -> Option<u32> {
-        let keeps = |clusters: u32| self.cycles(stages, target, clusters) <= pace;
-        if least > most || !keeps(most) {
-            return None;
+    /// This and another.
+    fn and(self, other: Self) -> Self {
+        Self {
+            n_stages: self.n_stages + other.n_stages,
+            work: self.work + other.work,
+            switches: self.switches + other.switches,
         }
-        let (mut low, mut high) = (least, most);
-        while low < high {
-            let middle = u32::midpoint(low, high);
-            if keeps(middle) { high = middle } else { low = middle + 1 }
-        }
-        Some(high)
+    }
+
+    /// Cycles that it takes.
+    fn cycles(self) -> u64 {
+        if self.n_stages > 1 { self.work + self.switches } else { self.work }
     }
 }
 
-/// The least value up to `feasible`, which fits, that fits, where all from some value on do.
-fn least_pace(mut feasible: u64, mut too_fast: u64, fits: impl Fn(u64) -> bool) -> u64 {
+/// The least value up to `feasible`, which fits, that fits, where all from some value on do; within `precision`.
+fn least_pace(
+    mut feasible: u64,
+    mut too_fast: u64,
+    precision: u64,
+    mut fits: impl FnMut(u64) -> bool,
+) -> u64 {
     if fits(too_fast) {
         return too_fast;
     }
-    while too_fast + 1 < feasible {
+    while too_fast + precision < feasible {
         let middle = u64::midpoint(too_fast, feasible);
         if fits(middle) { feasible = middle } else { too_fast = middle }
     }
@@ -103,7 +104,7 @@ fn give(left: u32, partitions: &mut [u32], cycles: impl Fn(usize, u32) -> u64) {
             Some((now, next))
         };
         let best = (0..partitions.len()).filter_map(|i| gain(i).map(|(now, next)| (now, i, next)));
-        let Some((_, index, more)) = best.max_by_key(|&(now, i, _)| (now, std::cmp::Reverse(i))) else {
+        let Some((_, index, more)) = best.max_by_key(|&(now, i, _)| (now, Reverse(i))) else {
             break;
         };
         partitions[index] += more;
@@ -123,7 +124,7 @@ fn spatial(stages: &[&StageProfile], target: &Target) -> Option<Division> {
         needs.is_some_and(|needs| needs <= whole)
     };
     // Feasible paces are all from the least one on; one cluster a stage is always feasible.
-    let pace = least_pace(stages.iter().map(|stage| stage.on(1).cycles).max()?, 0, fits);
+    let pace = least_pace(stages.iter().map(|stage| stage.on(1).cycles).max()?, 0, 1, fits);
     let partitions: Option<Vec<u32>> = stages.iter().map(|stage| stage.clusters_for(pace)).collect();
     let mut partitions = partitions?;
     let left = whole - partitions.iter().sum::<u32>();
@@ -154,67 +155,131 @@ const WORTH: u64 = 64;
 fn mixed(stages: &[&StageProfile], target: &Target, than: u64) -> Option<Division> {
     let whole = target.array.clusters;
     let limit = than - than / WORTH;
-    let switches = |stage: &&StageProfile| stage.switch_cycles(whole, target);
-    let (mut fewest, mut next) = (u64::MAX, u64::MAX);
-    for cycles in stages.iter().map(switches) {
-        (fewest, next) = if cycles < fewest { (cycles, fewest) } else { (fewest, next.min(cycles)) };
-    }
-    let work: u64 = stages.iter().map(|stage| stage.least_work()).sum();
-    let least = work.div_ceil(u64::from(whole.max(1))).max(fewest.saturating_add(next));
-    if stages.len() < 3 || whole < 2 || least >= limit {
+    if stages.len() < 3 || whole < 2 || !may_keep(stages, target, limit) {
         return None;
     }
-    let mut order: Vec<usize> = (0..stages.len()).collect();
-    order.sort_by_key(|&stage| (std::cmp::Reverse(stages[stage].on(1).cycles), stage));
-    packed(stages, target, &order, limit)?;
-    let pace = least_pace(limit, least, |pace| packed(stages, target, &order, pace).is_some());
-    let (members, mut partitions) = packed(stages, target, &order, pace)?;
-    let left = whole - partitions.iter().sum::<u32>();
-    give(left, &mut partitions, |at, clusters| members[at].cycles(stages, target, clusters));
-    let mut of_stage = vec![0; stages.len()];
-    for (partition, members) in members.iter().enumerate() {
-        members.stages.iter().for_each(|&stage| of_stage[stage] = partition as u32);
+    let mut packing = Packing::new(stages, target);
+    if !packing.keeps(limit) {
+        return None;
     }
-    Some(Division { partitions, of_stage })
+    let work: u64 = stages.iter().map(|stage| stage.least_work()).sum();
+    let least = work.div_ceil(u64::from(whole));
+    let pace = least_pace(limit, least, limit / PRECISION + 1, |pace| packing.keeps(pace));
+    packing.keeps(pace).then(|| packing.division())
 }
 
-/// Partitions that keep a pace, and their clusters, if stages taken in an order find room.
-fn packed(
-    stages: &[&StageProfile],
-    target: &Target,
-    order: &[usize],
-    pace: u64,
-) -> Option<(Vec<Members>, Vec<u32>)> {
-    let (mut partitions, mut clusters): (Vec<Members>, Vec<u32>) = (Vec::new(), Vec::new());
-    let mut left = target.array.clusters;
-    for &stage in order {
-        let alone = stages[stage].clusters_for(pace).filter(|&needs| needs <= left);
-        let mut best = alone.map(|more| (more, None));
-        for (at, members) in partitions.iter().enumerate() {
-            let most = clusters[at] + best.map_or(left, |(more, _)| more.saturating_sub(1));
-            let mut members = members.clone();
-            members.stages.push(stage);
-            if let Some(n) = members.clusters_for(stages, target, (clusters[at], most), pace) {
-                let more = n - clusters[at];
-                if best.is_none_or(|(fewest, _)| more < fewest) {
-                    best = Some((more, Some(at)));
+/// Whether some division may keep a pace: a stage that has a partition of its own takes up as many clusters as it needs all the
+/// while; one that shares its partition has at least as many there, which work on it and switch to it.
+fn may_keep(stages: &[&StageProfile], target: &Target, pace: u64) -> bool {
+    let each = stages.iter().map(|stage| {
+        let clusters = stage.clusters_for(pace)?;
+        let alone = u64::from(clusters) * pace;
+        Some(alone.min(stage.least_work() + u64::from(clusters) * stage.switch_cycles(clusters, target)))
+    });
+    each.sum::<Option<u64>>().is_some_and(|taken| taken <= u64::from(target.array.clusters) * pace)
+}
+
+/// A pace is found within this part of it.
+const PRECISION: u64 = 256;
+
+/// Stages that are put into partitions.
+struct Packing<'a> {
+    stages: &'a [&'a StageProfile],
+    target: &'a Target,
+    /// Stages in the order in which they are put.
+    order: Vec<usize>,
+    /// The partition of each stage that was put, in that order.
+    of_put: Vec<usize>,
+    /// By partition.
+    clusters: Vec<u32>,
+    /// By partition, on its clusters.
+    loads: Vec<Load>,
+}
+
+impl<'a> Packing<'a> {
+    /// No stage put yet.
+    fn new(stages: &'a [&'a StageProfile], target: &'a Target) -> Self {
+        let mut order: Vec<usize> = (0..stages.len()).collect();
+        order.sort_by_key(|&stage| (Reverse(stages[stage].on(1).cycles), stage));
+        Self { stages, target, order, of_put: Vec::new(), clusters: Vec::new(), loads: Vec::new() }
+    }
+
+    /// Puts all stages so that no partition takes longer than a pace, if they find room.
+    fn keeps(&mut self, pace: u64) -> bool {
+        self.of_put.clear();
+        self.clusters.clear();
+        self.loads.clear();
+        let mut left = self.target.array.clusters;
+        for at in 0..self.order.len() {
+            let stage = self.stages[self.order[at]];
+            let alone = stage.clusters_for(pace).filter(|&needs| needs <= left);
+            let mut best = alone.map(|more| (more, self.clusters.len()));
+            for partition in 0..self.clusters.len() {
+                let most = best.map_or(left, |(more, _)| more - 1);
+                if let Some(more) = self.more_for(stage, partition, most, pace) {
+                    best = Some((more, partition));
+                    if more == 0 {
+                        break;
+                    }
                 }
             }
-        }
-        let (more, at) = best?;
-        left -= more;
-        match at {
-            Some(at) => {
-                partitions[at].stages.push(stage);
-                clusters[at] += more;
+            let Some((more, partition)) = best else { return false };
+            left -= more;
+            if partition == self.clusters.len() {
+                self.clusters.push(0);
+                self.loads.push(Load::default());
             }
-            None => {
-                partitions.push(Members { stages: vec![stage] });
-                clusters.push(more);
-            }
+            self.of_put.push(partition);
+            self.clusters[partition] += more;
+            let clusters = self.clusters[partition];
+            self.loads[partition] = if more == 0 {
+                self.loads[partition].and(Load::of(stage, clusters, self.target))
+            } else {
+                self.load(partition, clusters)
+            };
         }
+        true
     }
-    Some((partitions, clusters))
+
+    /// How many clusters more, up to some number, a partition needs to keep a pace with another stage.
+    fn more_for(&self, stage: &StageProfile, partition: usize, most: u32, pace: u64) -> Option<u32> {
+        let least = self.clusters[partition];
+        if self.loads[partition].and(Load::of(stage, least, self.target)).cycles() <= pace {
+            return Some(0);
+        }
+        let keeps = |more: u32| {
+            let clusters = least + more;
+            self.load(partition, clusters).and(Load::of(stage, clusters, self.target)).cycles() <= pace
+        };
+        if most == 0 || !keeps(most) {
+            return None;
+        }
+        let (mut low, mut high) = (1, most);
+        while low < high {
+            let middle = u32::midpoint(low, high);
+            if keeps(middle) { high = middle } else { low = middle + 1 }
+        }
+        Some(high)
+    }
+
+    /// What the stages that were put into a partition have to do on so many clusters.
+    fn load(&self, partition: usize, clusters: u32) -> Load {
+        let put = self.order.iter().zip(&self.of_put).filter(|&(_, &of)| of == partition);
+        put.map(|(&stage, _)| Load::of(self.stages[stage], clusters, self.target))
+            .fold(Load::default(), Load::and)
+    }
+
+    /// The division that was found, with the clusters that are left.
+    fn division(&self) -> Division {
+        let mut partitions = self.clusters.clone();
+        let left = self.target.array.clusters - partitions.iter().sum::<u32>();
+        give(left, &mut partitions, |at, clusters| self.load(at, clusters).cycles());
+        let mut of_stage = vec![0; self.stages.len()];
+        for (&stage, &partition) in self.order.iter().zip(&self.of_put) {
+            of_stage[stage] = partition as u32;
+        }
+        Division { partitions, of_stage }
+    }
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn in_strips(
     let actors: Vec<&StageProfile> = actors.iter().collect();
     let traffic = Traffic::new(context, column, strips);
     let dma = traffic.actors(1);
-    ways(&profiles, context.target, method, |How { method, division, slack }| {
+    ways(context, &profiles, method, |How { method, division, slack }| {
         let how = implementations(&profiles, division);
         let key = (how.iter().map(|i| i.winograd).collect(), slack);
         let running = running(context.target, &actors, &how, division);
