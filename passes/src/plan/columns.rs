@@ -121,7 +121,7 @@ impl<'a> Context<'a> {
     }
 
     /// Whether room in SRAM is worth more than time, so that columns are offered that run directly.
-    fn puts_room_first(&self) -> bool {
+    pub fn puts_room_first(&self) -> bool {
         self.direct.is_some()
     }
 
@@ -643,7 +643,7 @@ pub fn ways(
 ) -> Vec<Variant> {
     let mut ways = Vec::new();
     let target = context.target;
-    for division in divisions(profiles, target) {
+    for division in divisions(profiles, target, !context.puts_room_first()) {
         let mut with = |slack: Slack| make(How { method, division: &division, slack });
         let overlapping = (method == Method::Fastest).then(|| with(Slack::Overlap));
         // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.

@@ -267,11 +267,8 @@ fn least_cycles(context: &Context<'_>, work: u64, set: &StageSet) -> u64 {
 /// The cycles of the partition that has the most to do, in the best division of the array.
 fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
     let profiles: Vec<&StageProfile> = set.iter().map(|stage| context.profile(stage)).collect();
-    divisions(&profiles, context.target)
-        .iter()
-        .map(|division| division.pace(&profiles, context.target))
-        .min()
-        .unwrap_or(0)
+    let divisions = divisions(&profiles, context.target, !context.puts_room_first());
+    divisions.iter().map(|division| division.pace(&profiles, context.target)).min().unwrap_or(0)
 }
 
 #[cfg(test)]

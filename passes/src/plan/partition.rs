@@ -138,13 +138,15 @@ fn shared(n_stages: usize, target: &Target) -> Division {
     Division { partitions: vec![target.array.clusters], of_stage: vec![0; n_stages] }
 }
 
-/// Divisions worth looking at: spatial, shared, and mixed where that is faster than both.
-pub fn divisions(stages: &[&StageProfile], target: &Target) -> Vec<Division> {
+/// Divisions worth looking at: spatial, shared, and, if time counts, mixed where that is faster than both.
+pub fn divisions(stages: &[&StageProfile], target: &Target, for_time: bool) -> Vec<Division> {
     let is_several = stages.len() > 1;
     let mut divisions: Vec<Division> =
         spatial(stages, target).into_iter().chain(is_several.then(|| shared(stages.len(), target))).collect();
-    let pace = divisions.iter().map(|division| division.pace(stages, target)).min();
-    divisions.extend(pace.and_then(|pace| mixed(stages, target, pace)));
+    if for_time {
+        let pace = divisions.iter().map(|division| division.pace(stages, target)).min();
+        divisions.extend(pace.and_then(|pace| mixed(stages, target, pace)));
+    }
     divisions
 }
 
@@ -339,7 +341,7 @@ mod tests {
                 let runs = (3..6).flat_map(|n_stages| context.profiles.windows(n_stages));
                 for run in runs {
                     let stages: Vec<&StageProfile> = run.iter().collect();
-                    let found = divisions(&stages, &target);
+                    let found = divisions(&stages, &target, true);
                     for division in &found {
                         assert!(division.partitions.iter().sum::<u32>() <= target.array.clusters);
                         assert!(division.partitions.iter().all(|&clusters| clusters > 0));
