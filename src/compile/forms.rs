@@ -4,8 +4,10 @@
 //! leave may be worse than one of what was there. So each form is planned, and the plan that costs least under the objective
 //! is taken.
 
+use std::iter;
 use std::sync::OnceLock;
 
+use rayon::prelude::*;
 use strata_ir::Module;
 use strata_ir::equal::difference;
 use strata_passes::manager::{Changed, PassContext, Phase};
@@ -169,7 +171,7 @@ impl Compiler {
         })
     }
 
-    /// Plans each form, takes the one that costs least, of equals the one nearest to the import, and schedules it.
+    /// Plans each form, all at once, takes the one that costs least, of equals the one nearest to the import, and schedules it.
     ///
     /// # Errors
     /// If no form fits the target, that of the import says why; any other failure, whichever form it is of, is a defect.
@@ -180,11 +182,16 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
-        let mut all = vec![&forms.as_imported];
-        for &form in Form::of(aim) {
-            all.extend(self.form(forms, form, clock, observer)?);
-        }
-        let planned = all.into_iter().map(|form| Ok((form, self.fuse(form, aim, clock, observer)?)));
+        clock.begin("fuse-layers", observer);
+        let plan = |form| Ok((form, self.fuse(form, aim)?));
+        let others = || -> Result<Vec<_>, CompileError> {
+            let made =
+                Form::of(aim).iter().map(|&form| self.form(forms, form, &mut Clock::default(), &mut |_| {}));
+            let made: Vec<Option<&Module>> = made.collect::<Result<_, _>>()?;
+            Ok(made.into_par_iter().flatten().map(plan).collect())
+        };
+        let (imported, others) = rayon::join(|| plan(&forms.as_imported), others);
+        let planned = iter::once(imported).chain(others?);
         let best = cheapest(planned, |(_, planned)| planned.plan.certificate.cost);
         observer(Event::Reached(Phase::Stages, best.as_ref().map_or(&forms.as_imported, |(form, _)| form)));
         let (_, Planned { mut module, plan }) = best?;
@@ -197,13 +204,7 @@ impl Compiler {
     }
 
     /// Plans a form.
-    fn fuse(
-        &self,
-        form: &Module,
-        (mode, objective): (Mode, Objective),
-        clock: &mut Clock,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Planned, CompileError> {
+    fn fuse(&self, form: &Module, (mode, objective): (Mode, Objective)) -> Result<Planned, CompileError> {
         let mut module = form.clone();
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
@@ -217,11 +218,7 @@ impl Compiler {
             has("group-diamond"),
             has("group-sibling")
         );
-        self.run_passes(&pipeline, &mut module, &mut context, clock, &mut |event| {
-            if !matches!(event, Event::Reached(..)) {
-                observer(event);
-            }
-        })?;
+        self.run_passes(&pipeline, &mut module, &mut context, &mut Clock::default(), &mut |_| {})?;
         let plan = context.take::<Plan>().ok_or_else(|| missing("a plan"))?;
         Ok(Planned { module, plan })
     }
