@@ -44,7 +44,7 @@ pub(super) struct Forms {
 enum Form {
     /// As rewrites leave it, for any objective.
     Rewritten,
-    /// As rewrites leave it that leave pixels in their columns, if that is something else.
+    /// As rewrites leave it that leave pixels in their columns.
     InColumns,
     /// As rewrites leave it that may pay by what they do to memory alone.
     Smaller,
@@ -118,13 +118,7 @@ impl Compiler {
         let module = &forms.in_integers;
         match form {
             Form::Rewritten => self.rewritten(module, "cheapest", &on, clock, observer),
-            Form::InColumns => {
-                let Some(rewritten) = self.form(forms, Form::Rewritten, clock, observer)? else {
-                    return Ok(None);
-                };
-                let form = self.rewritten(module, "cheapest", &without(&OF_PIXELS), clock, observer)?;
-                Ok(form.filter(|form| difference(form, rewritten).is_some()))
-            }
+            Form::InColumns => self.rewritten(module, "cheapest", &without(&OF_PIXELS), clock, observer),
             Form::Smaller => {
                 let of_traffic: Vec<&str> =
                     on.iter().copied().filter(|name| OF_TRAFFIC.contains(name)).collect();
@@ -188,7 +182,13 @@ impl Compiler {
             let made =
                 Form::of(aim).iter().map(|&form| self.form(forms, form, &mut Clock::default(), &mut |_| {}));
             let made: Vec<Option<&Module>> = made.collect::<Result<_, _>>()?;
-            Ok(made.into_par_iter().flatten().map(plan).collect())
+            let mut unlike: Vec<&Module> = Vec::new();
+            for form in made.into_iter().flatten() {
+                if unlike.iter().all(|other| difference(form, other).is_some()) {
+                    unlike.push(form);
+                }
+            }
+            Ok(unlike.into_par_iter().map(plan).collect())
         };
         let (imported, others) = rayon::join(|| plan(&forms.as_imported), others);
         let planned = iter::once(imported).chain(others?);
