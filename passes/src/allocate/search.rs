@@ -14,8 +14,11 @@ const FOCI: [Focus; 3] = [Focus::Lowest, Focus::Tightest, Focus::Buffer];
 /// Nodes of the first run under each order; doubled when all orders have had their turn.
 const FIRST_RUN_NODES: u64 = 500;
 
-/// Moves of the hill climber, times buffers.
+/// Moves of the hill climber, times buffers, at most.
 const CLIMB_WORK: u64 = 200_000;
+
+/// The same for each node that the search may visit: who asks for a short search gets a short climb.
+const CLIMB_WORK_OF_NODE: u64 = 20;
 
 /// Nodes for each question asked while narrowing down the buffers that do not fit.
 const NARROWING_NODES: u64 = 2_000;
@@ -72,18 +75,19 @@ impl<'a> Effort<'a> {
                     }
                 }
             }
-            if self.climb(target) {
+            if self.climb(target, max_nodes) {
                 return Verdict::Placed(self.best.offsets.clone());
             }
             run_nodes *= 2;
         }
-        if self.climb(target) { Verdict::Placed(self.best.offsets.clone()) } else { Verdict::Exhausted }
+        if self.climb(target, max_nodes) { Verdict::Placed(self.best.offsets.clone()) } else { Verdict::Exhausted }
     }
 
     /// Climbs once; whether that got to `target`.
-    fn climb(&mut self, target: u64) -> bool {
+    fn climb(&mut self, target: u64, max_nodes: u64) -> bool {
         if !std::mem::replace(&mut self.climbed, true) {
-            let rounds = CLIMB_WORK / self.instance.blocks.len() as u64;
+            let work = CLIMB_WORK.min(max_nodes.saturating_mul(CLIMB_WORK_OF_NODE));
+            let rounds = work / self.instance.blocks.len() as u64;
             self.best = heuristics::climb(self.instance, &self.best, target, rounds);
         }
         self.best.peak <= target

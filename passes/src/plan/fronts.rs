@@ -25,7 +25,7 @@ use crate::schedule::{ScheduleError, Scheduled, Weights, growth_gaps, schedule_w
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
 
 /// Nodes that the search for addresses of one plan with fronts may visit: there is a plan without them.
-pub(super) const ADDRESS_NODES: u64 = 10_000;
+pub(super) const ADDRESS_NODES: u64 = 2_000;
 
 /// Fronts that are put into holes between addresses, at most.
 const MOST_HOLES: usize = 64;
