@@ -84,20 +84,14 @@ impl Compiler {
     }
 
     /// A form, if rewrites make one.
-    fn form<'f>(
-        &self,
-        forms: &'f Forms,
-        form: Form,
-        clock: &mut Clock,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Option<&'f Module>, CompileError> {
+    fn form<'f>(&self, forms: &'f Forms, form: Form) -> Result<Option<&'f Module>, CompileError> {
         let cell = match form {
             Form::Rewritten => &forms.rewritten,
             Form::InColumns => &forms.in_columns,
             Form::Smaller => &forms.smaller,
         };
         if cell.get().is_none() {
-            let made = self.make(forms, form, clock, observer)?;
+            let made = self.make(forms, form)?;
             // Whoever else made it meanwhile made the same.
             let _ = cell.set(made);
         }
@@ -105,24 +99,18 @@ impl Compiler {
     }
 
     /// Makes a form.
-    fn make(
-        &self,
-        forms: &Forms,
-        form: Form,
-        clock: &mut Clock,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Option<Module>, CompileError> {
+    fn make(&self, forms: &Forms, form: Form) -> Result<Option<Module>, CompileError> {
         let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
         let without =
             |out: &[&str]| on.iter().copied().filter(|name| !out.contains(name)).collect::<Vec<_>>();
         let module = &forms.in_integers;
         match form {
-            Form::Rewritten => self.rewritten(module, "cheapest", &on, clock, observer),
-            Form::InColumns => self.rewritten(module, "cheapest", &without(&OF_PIXELS), clock, observer),
+            Form::Rewritten => self.rewritten(module, "cheapest", &on),
+            Form::InColumns => self.rewritten(module, "cheapest", &without(&OF_PIXELS)),
             Form::Smaller => {
                 let of_traffic: Vec<&str> =
                     on.iter().copied().filter(|name| OF_TRAFFIC.contains(name)).collect();
-                self.rewritten(module, "every", &of_traffic, clock, observer)
+                self.rewritten(module, "every", &of_traffic)
             }
         }
     }
@@ -133,18 +121,19 @@ impl Compiler {
         module: &Module,
         take: &str,
         families: &[&str],
-        clock: &mut Clock,
-        observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Option<Module>, CompileError> {
         if families.is_empty() {
             return Ok(None);
         }
         let mut module = module.clone();
         let rewrite = format!("rewrite-tosa{{families={},take={take}}}", families.join("+"));
-        if self.run_silently(&rewrite, &mut module, clock, observer)? == Changed::No {
+        let run = |pipeline: &str, module: &mut Module| {
+            self.run_silently(pipeline, module, &mut Clock::default(), &mut |_| {})
+        };
+        if run(&rewrite, &mut module)? == Changed::No {
             return Ok(None);
         }
-        self.run_silently(SELECT, &mut module, clock, observer)?;
+        run(SELECT, &mut module)?;
         Ok(Some(module))
     }
 
@@ -176,11 +165,11 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
+        // Forms are made and planned beside one another: all that is one step, by its wall time.
         clock.begin("fuse-layers", observer);
         let plan = |form| Ok((form, self.fuse(form, aim)?));
         let others = || -> Result<Vec<_>, CompileError> {
-            let made =
-                Form::of(aim).iter().map(|&form| self.form(forms, form, &mut Clock::default(), &mut |_| {}));
+            let made = Form::of(aim).iter().map(|&form| self.form(forms, form));
             let made: Vec<Option<&Module>> = made.collect::<Result<_, _>>()?;
             let mut unlike: Vec<&Module> = Vec::new();
             for form in made.into_iter().flatten() {

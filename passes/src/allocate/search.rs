@@ -80,7 +80,11 @@ impl<'a> Effort<'a> {
             }
             run_nodes *= 2;
         }
-        if self.climb(target, max_nodes) { Verdict::Placed(self.best.offsets.clone()) } else { Verdict::Exhausted }
+        if self.climb(target, max_nodes) {
+            Verdict::Placed(self.best.offsets.clone())
+        } else {
+            Verdict::Exhausted
+        }
     }
 
     /// Climbs once; whether that got to `target`.
