@@ -320,11 +320,12 @@ mod tests {
     fn each_allocation(partitions: &mut Vec<u32>, at: usize, left: u32, see: &mut impl FnMut(&[u32])) {
         if at + 1 == partitions.len() {
             partitions[at] = left;
-            return if left > 0 {
-                see(partitions)
-            };
+            see(partitions);
+            return;
         }
-        for clusters in 1..left {
+        // Each of those that follow has one at the least.
+        let others = (partitions.len() - at - 1) as u32;
+        for clusters in 1..=left.saturating_sub(others) {
             partitions[at] = clusters;
             each_allocation(partitions, at + 1, left - clusters, see);
         }
