@@ -19,8 +19,7 @@ mod tosa;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use strata_frontend::import::ImportError;
-use strata_frontend::proto::decode;
+use strata_frontend::import::{self, ImportError, ImportOptions, NoSideFiles, Resolved, SideFiles};
 use strata_ir::Module;
 use strata_ir::dialect::Op;
 use strata_isa_spec::Target;
@@ -258,7 +257,7 @@ impl Compiler {
         Self { options }
     }
 
-    /// Compiles an ONNX file's bytes. `file_name` stands in locations and messages.
+    /// Compiles the bytes of an ONNX file that holds all its data. `file_name` stands in locations and messages.
     ///
     /// # Errors
     /// If the model cannot be imported, quantised, planned or emitted for the target.
@@ -268,8 +267,39 @@ impl Compiler {
         file_name: &str,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Compiled, CompileError> {
+        self.compile_resolved(&self.resolve(bytes, file_name, &NoSideFiles)?, file_name, observer)
+    }
+
+    /// Resolves an ONNX file for [`compile_resolved`](Self::compile_resolved), with the files that stand beside it.
+    ///
+    /// # Errors
+    /// If it is malformed, or its data in other files cannot be had.
+    pub fn resolve(
+        &self,
+        bytes: &[u8],
+        file_name: &str,
+        files: &dyn SideFiles,
+    ) -> Result<Resolved, CompileError> {
+        let options = ImportOptions {
+            input_shapes: self.options.input_shapes.clone(),
+            file_name: file_name.to_owned(),
+            ..ImportOptions::default()
+        };
+        Ok(import::resolve(bytes, &options, files)?)
+    }
+
+    /// Compiles a resolved model. `file_name` stands in locations and messages.
+    ///
+    /// # Errors
+    /// As [`compile_onnx`](Self::compile_onnx).
+    pub fn compile_resolved(
+        &self,
+        model: &Resolved,
+        file_name: &str,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Compiled, CompileError> {
         let CompileOptions { mode, objective, .. } = self.options;
-        self.prepare(bytes, file_name, observer)?.finish(mode, objective, observer)
+        self.prepare_resolved(model, file_name, observer)?.finish(mode, objective, observer)
     }
 
     /// Imports, calibrates and quantises a model and selects its stages: all that planning does not change.
@@ -282,9 +312,22 @@ impl Compiler {
         file_name: &str,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Prepared, CompileError> {
+        self.prepare_resolved(&self.resolve(bytes, file_name, &NoSideFiles)?, file_name, observer)
+    }
+
+    /// As [`prepare`](Self::prepare), of a resolved model.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn prepare_resolved(
+        &self,
+        model: &Resolved,
+        file_name: &str,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Prepared, CompileError> {
         let mut clock = Clock::default();
         clock.begin("import", observer);
-        let parts = self.parts(&decode(bytes)?, file_name, &mut clock, observer)?;
+        let parts = self.parts(model, file_name, &mut clock, observer)?;
         clock.stop();
         Ok(Prepared { compiler: self.clone(), network: network_name(file_name), parts, clock })
     }

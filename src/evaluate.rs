@@ -6,6 +6,7 @@
 use strata_ir::{ElemType, Module, OpId, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Port, Quantisation};
 
+use crate::inputs::match_inputs;
 use crate::io::Array;
 use crate::session::{self, RunError};
 
@@ -36,7 +37,7 @@ pub fn evaluate(
 ) -> Result<Vec<(String, Array)>, RunError> {
     let main = function(module, "main")?;
     let (takes, gives) = (session::ports(module, main, false)?, session::ports(module, main, true)?);
-    let arrays = session::match_inputs(&takes, inputs)?;
+    let arrays = match_inputs(&takes, inputs)?;
     let mut problems = Vec::new();
     let mut tensors = Vec::with_capacity(arrays.len());
     for (port, array) in takes.iter().zip(&arrays) {

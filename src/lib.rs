@@ -28,6 +28,7 @@
 pub mod cli;
 pub mod compile;
 pub mod evaluate;
+mod inputs;
 pub mod io;
 pub mod ptq;
 pub mod report;

@@ -12,6 +12,7 @@ use strata_ir::{ElemType, Module, OpId, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port, Quantisation};
 use strata_isa_spec::{Program, SegmentKind, Target, interp};
 
+use crate::inputs::{fit, match_inputs};
 use crate::io::array::{Array, DType};
 
 /// Why a network could not be run.
@@ -35,41 +36,6 @@ pub enum RunError {
     /// The bundle contradicts itself.
     #[error("the bundle is inconsistent: {0}")]
     Bundle(String),
-}
-
-/// The tensors of `ports`, from what a user gave by name or by position.
-///
-/// # Errors
-/// If one is missing, unknown, given twice or of another shape; all problems at once.
-pub(crate) fn match_inputs(ports: &[Port], given: &[(String, Array)]) -> Result<Vec<Array>, RunError> {
-    let mut problems = Vec::new();
-    let mut found: Vec<Option<&Array>> = vec![None; ports.len()];
-    let names = || ports.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>().join(", ");
-    for (name, array) in given {
-        let by_name = ports.iter().position(|p| p.name == *name);
-        let by_position = || name.parse::<usize>().ok().filter(|&at| at < ports.len());
-        let Some(at) = by_name.or_else(by_position) else {
-            problems.push(format!("there is no input `{name}`; the inputs are {}", names()));
-            continue;
-        };
-        if found[at].replace(array).is_some() {
-            problems.push(format!("input `{}` is given twice", ports[at].name));
-        }
-        if array.shape != ports[at].shape {
-            let (name, want) = (&ports[at].name, &ports[at].shape);
-            problems.push(format!("input `{name}`: expected shape {want:?}, found {:?}", array.shape));
-        }
-    }
-    for (port, array) in ports.iter().zip(&found) {
-        if array.is_none() {
-            problems.push(format!("input `{}` of shape {:?} is missing", port.name, port.shape));
-        }
-    }
-    if problems.is_empty() {
-        Ok(found.into_iter().flatten().cloned().collect())
-    } else {
-        Err(RunError::Inputs { problems })
-    }
 }
 
 /// Where each element of the permuted tensor comes from: axis `i` of the result is axis `perm[i]` of `shape`.
@@ -110,7 +76,7 @@ fn elem_of(name: &str) -> Result<ElemType, RunError> {
     ElemType::from_keyword(name).ok_or_else(|| RunError::Bundle(format!("unknown element type `{name}`")))
 }
 
-fn dtype_of(name: &str) -> Result<DType, RunError> {
+pub(crate) fn dtype_of(name: &str) -> Result<DType, RunError> {
     // Files have no arrays of the IR's two odd sizes.
     let name = match name {
         "i1" => "bool",
@@ -204,7 +170,7 @@ impl Session {
         let tensors = self.run_parts(inputs, progress, &mut |_, _| Ok(()))?;
         let outputs = self.outputs().iter().map(|port| {
             let array = tensors.get(port.name.as_str()).ok_or_else(|| not_given(&port.name))?;
-            Ok((port.name.clone(), array.clone()))
+            Ok((port.name.clone(), to_declared(port, array.clone())?))
         });
         outputs.collect()
     }
@@ -236,7 +202,7 @@ impl Session {
         progress: &mut dyn FnMut(usize),
         observe: &mut dyn FnMut(&Part, &Integers) -> Result<(), RunError>,
     ) -> Result<BTreeMap<&str, Array>, RunError> {
-        let given = match_inputs(self.inputs(), inputs)?;
+        let given = match_inputs(self.inputs(), inputs)?.into_iter().map(to_internal);
         let names = self.inputs().iter().map(|port| port.name.as_str());
         let mut tensors: BTreeMap<&str, Array> = names.zip(given).collect();
         let mut phases_before = 0;
@@ -262,6 +228,25 @@ impl Session {
         }
         Ok(tensors)
     }
+}
+
+/// What a user gave, as the parts of a network hand it on: all floats are `f32` there.
+pub(crate) fn to_internal(array: Array) -> Array {
+    if !array.dtype.is_float() {
+        return array;
+    }
+    let values = array.values.iter().map(|&value| DType::F32.round(value)).collect();
+    Array { dtype: DType::F32, values, ..array }
+}
+
+/// What a network gave, as the model declares it: a float of another type than the parts hand on.
+fn to_declared(port: &Port, array: Array) -> Result<Array, RunError> {
+    let dtype = dtype_of(&port.dtype)?;
+    if !dtype.is_float() || !array.dtype.is_float() {
+        return Ok(array);
+    }
+    let values = array.values.iter().map(|&value| dtype.round(value)).collect();
+    Ok(Array { dtype, values, ..array })
 }
 
 fn not_given(name: &str) -> RunError {
@@ -385,8 +370,9 @@ pub(crate) fn to_user(port: &Port, values: &[i64], dequantise: bool) -> Result<A
     let values = permute(values, &port.machine_shape, &port.perm);
     let (dtype, values) = match &port.quantisation {
         Some(q) if dequantise => {
+            let dtype = dtype_of(&port.dtype)?;
             let real = |v: i64| f64::from((q.scale * (v as f64 - f64::from(q.zero_point))) as f32);
-            (dtype_of(&port.dtype)?, values.into_iter().map(real).collect())
+            (dtype, values.into_iter().map(|v| dtype.round(real(v))).collect())
         }
         _ => {
             let name = if dequantise { &port.dtype } else { &port.machine_dtype };
@@ -404,7 +390,7 @@ pub(crate) fn to_user(port: &Port, values: &[i64], dequantise: bool) -> Result<A
 pub fn from_tensor(port: &Port, tensor: &Tensor) -> Result<Array, RunError> {
     let dtype = dtype_of(&port.dtype)?;
     let values: Vec<f64> = match tensor.data() {
-        TensorData::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        TensorData::F32(v) => v.iter().map(|&x| dtype.round(f64::from(x))).collect(),
         data => data.to_ints().unwrap_or_default().into_iter().map(|v| v as f64).collect(),
     };
     let values = permute(&values, tensor.shape(), &port.perm);
@@ -499,11 +485,8 @@ pub fn ports(module: &Module, func: OpId, outputs: bool) -> Result<Vec<Port>, Ru
 pub fn to_arguments(module: &Module, arrays: &[Array]) -> Result<Vec<Tensor>, RunError> {
     let func = module.function("main").ok_or_else(|| RunError::Bundle("no function `main`".to_owned()))?;
     let takes = ports(module, func, false)?;
-    let given: Vec<_> = arrays.iter().enumerate().map(|(at, a)| (at.to_string(), a.clone())).collect();
-    // Positions are names that no input has taken, unless a model names its inputs by other numbers.
-    let by_position =
-        |(at, a): (usize, (String, Array))| (takes.get(at).map_or(a.0, |p| p.name.clone()), a.1);
-    let arrays = match_inputs(&takes, &given.into_iter().enumerate().map(by_position).collect::<Vec<_>>())?;
+    let found: Vec<Option<&Array>> = arrays.iter().map(Some).collect();
+    let arrays = fit(&takes, &found, Vec::new())?;
     let tensors = takes.iter().zip(&arrays).map(|(port, array)| {
         let values = permute(&array.values, &port.shape, &port.perm);
         let elem = elem_of(&port.machine_dtype)?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use strata_frontend::import::Resolved;
 use strata_ir::Module;
 use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
 use strata_ir::text::resources;
@@ -154,7 +155,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let file_name = model::file_name(&args.model);
     let observer = &mut |event: Event<'_>| dumps.see(event);
     let compiled = match source {
-        Source::Onnx(bytes) => compiler.compile_onnx(&bytes, &file_name, observer),
+        Source::Onnx(resolved) => compiler.compile_resolved(&resolved, &file_name, observer),
         Source::Module(module) => compiler.compile_module(module, &file_name, observer),
     };
     let (failure, emitted) = (dumps.failure.take(), dumps.emitted.take());
@@ -200,8 +201,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
 /// What is compiled.
 enum Source {
-    /// An ONNX file's bytes.
-    Onnx(Vec<u8>),
+    /// An ONNX model.
+    Onnx(Box<Resolved>),
     /// A function of plain TOSA.
     Module(Module),
 }
@@ -209,7 +210,10 @@ enum Source {
 fn source(args: &Args, console: &Console) -> Result<Source, Failure> {
     let path = &args.model;
     let module = match model::content(path)? {
-        Content::Onnx(bytes) => return Ok(Source::Onnx(bytes)),
+        Content::Onnx(bytes) => {
+            let resolved = model::resolved(&bytes, path, &args.input_shapes)?;
+            return Ok(Source::Onnx(Box::new(resolved)));
+        }
         Content::Bundle(_) => return Err(Failure::file(path, "a bundle is compiled already")),
         Content::Ir(text) => model::function(path, &text, console)?,
         Content::Tosa(bytes) => model::flatbuffer(path, &bytes)?,
@@ -269,7 +273,7 @@ fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure>
         return Ok(CalibrationData::Noise { seed: args.seed, samples });
     };
     let inputs = match source {
-        Source::Onnx(bytes) => model::onnx_inputs(bytes, &args.model, &args.input_shapes)?,
+        Source::Onnx(resolved) => model::onnx_inputs(resolved, &args.model, &args.input_shapes)?,
         Source::Module(module) => model::main_ports(module)?.0,
     };
     model::calibration(path, &inputs, &args.images.options())

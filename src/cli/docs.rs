@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use strata_frontend::import::supported_ops;
+use strata_frontend::import::{self, supported_ops};
 use strata_frontend::zoo::ZooModel;
 use strata_ir::diag::code;
 use strata_isa_spec::{Target, asm};
@@ -100,6 +100,16 @@ fn codes() -> String {
 
 fn onnx() -> String {
     let mut page = "# ONNX operators\n\nGenerated from the importer's table; do not edit.\n\n".to_owned();
+    let _ = writeln!(
+        page,
+        "Operator sets up to {} are known.\n\n\
+         Before any operator is looked at, a model is resolved: data in other files are read, functions of its own put \
+         in place of their calls, sparse tensors made dense, half precision, bfloat16 and double precision made `f32`. \
+         Control flow that does not depend on the data is decided: `If` by its condition, `Loop` and `Scan` by a copy of \
+         the body for each turn (up to {} nodes in all), sequences and optional values by what is in them.\n",
+        import::NEWEST_OPSET,
+        import::MAX_UNROLLED
+    );
     page += "| operator | domain | since opset | notes |\n|---|---|---|---|\n";
     for op in supported_ops() {
         let notes = op.notes.replace('|', "\\|");

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use strata_frontend::import::{self, ImportOptions};
-use strata_frontend::proto::decode;
+use strata_frontend::import::{self, ImportOptions, Resolved};
 use strata_frontend::tosa;
 use strata_ir::text::resources::Resources;
 use strata_ir::{Module, diag, text};
@@ -14,8 +13,9 @@ use strata_passes::manager::Phase;
 use super::console::Console;
 use super::failure::Failure;
 use crate::compile::{CalibrationData, CompileError};
+use crate::inputs;
 use crate::io::array::show_shape;
-use crate::io::{self, Array, ImageOptions};
+use crate::io::{self, Array, ImageOptions, ModelFolder};
 use crate::session;
 
 /// What a file holds, told by its first bytes and its name.
@@ -96,25 +96,35 @@ pub(super) fn flatbuffer(path: &Path, bytes: &[u8]) -> Result<Module, Failure> {
     read.map_err(|error| Failure::from(CompileError::from(error)).about(path))
 }
 
+/// An ONNX file with what stands in files beside it, as a model of plain nodes.
+pub(super) fn resolved(
+    bytes: &[u8],
+    path: &Path,
+    input_shapes: &[(String, Vec<usize>)],
+) -> Result<Resolved, Failure> {
+    let resolved = import::resolve(bytes, &import_options(path, input_shapes), &ModelFolder::of(path));
+    resolved.map_err(|error| Failure::from(CompileError::from(error)).about(path))
+}
+
 /// The f32 import of a model.
 pub(super) fn imported(
     bytes: &[u8],
     path: &Path,
     input_shapes: &[(String, Vec<usize>)],
 ) -> Result<Module, Failure> {
-    let imported = import::import(bytes, &import_options(path, input_shapes));
+    let resolved = resolved(bytes, path, input_shapes)?;
+    let imported = import::import_resolved(&resolved, &import_options(path, input_shapes));
     Ok(imported.map_err(|error| Failure::from(CompileError::from(error)).about(path))?.module)
 }
 
 /// The inputs of a model, whatever its nodes.
 pub(super) fn onnx_inputs(
-    bytes: &[u8],
+    model: &Resolved,
     path: &Path,
     input_shapes: &[(String, Vec<usize>)],
 ) -> Result<Vec<Port>, Failure> {
-    let options = import_options(path, input_shapes);
-    let model = decode(bytes).and_then(|model| import::inputs(&model, &options));
-    let inputs = model.map_err(|error| Failure::from(CompileError::from(error)).about(path))?;
+    let inputs = import::inputs(model, &import_options(path, input_shapes));
+    let inputs = inputs.map_err(|error| Failure::from(CompileError::from(error)).about(path))?;
     Ok(inputs.iter().map(|port| session::plain_port(&port.name, &port.shape, port.dtype)).collect())
 }
 
@@ -137,28 +147,23 @@ pub(super) fn main_ports(module: &Module) -> Result<(Vec<Port>, Vec<Port>), Fail
     Ok((session::ports(module, main, false)?, session::ports(module, main, true)?))
 }
 
-/// The input that a name or a position means.
-fn port<'a>(ports: &'a [Port], name: &str) -> Option<&'a Port> {
-    let by_position = || name.parse::<usize>().ok().and_then(|at| ports.get(at));
-    ports.iter().find(|port| port.name == name).or_else(by_position)
-}
-
-/// The arrays of `NAME=FILE` arguments; pictures are brought to the shapes of the inputs.
+/// The arrays of `NAME=FILE` arguments, by their positions as `#N`; pictures are brought to the shapes of the inputs.
 pub(super) fn inputs(
     given: &[(String, PathBuf)],
     ports: &[Port],
     images: &ImageOptions,
 ) -> Result<Vec<(String, Array)>, Failure> {
+    let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+    let assigned = inputs::assign(ports, &names).map_err(Failure::Usage)?;
     let mut arrays = Vec::with_capacity(given.len());
-    for (name, path) in given {
-        // A name that no input has is for the session to complain of, with all else that is wrong.
-        let shape = port(ports, name).map_or(&[][..], |port| &port.shape);
-        if shape.is_empty() && port(ports, name).is_none() {
+    for ((name, path), at) in given.iter().zip(assigned) {
+        // What else is wrong is for the session to complain of.
+        let Some((at, port)) = at.and_then(|at| Some((at, ports.get(at)?))) else {
             let names: Vec<String> = ports.iter().map(|port| format!("`{}`", port.name)).collect();
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             return Err(Failure::Failed(format!("there is no input `{name}`; the inputs are {names}")));
-        }
-        arrays.push((name.clone(), io::load_array(path, shape, images)?));
+        };
+        arrays.push((format!("#{at}"), io::load_array(path, &port.shape, images)?));
     }
     Ok(arrays)
 }

@@ -14,6 +14,7 @@ use super::model::{self, Content};
 use super::tables::{count, megabytes, millijoules, percent, row, show, table, words};
 use super::times::show_times;
 use crate::evaluate;
+use crate::inputs;
 use crate::io::{Array, file_stem, write_atomic};
 use crate::session::{self, Session};
 use crate::stats::{PhaseStats, SimulatedStats};
@@ -28,6 +29,9 @@ pub(super) struct Args {
     #[arg(value_name = "FILE")]
     model: PathBuf,
     /// An input by name or position: .npy, .npz with one array, PNG or JPEG
+    ///
+    /// A number is the name of an input that is called so, or a position from 0 on, whichever gives every input one file; if both do, it is an error. #N is always a position.
+    /// An array is taken as the model's type: floats are rounded to it (bfloat16, which NumPy lacks, is f32), integers have to be of it.
     #[arg(long = "input", short, value_name = "NAME=FILE", value_parser = parse_input)]
     inputs: Vec<(String, PathBuf)>,
     /// Where the outputs go
@@ -152,7 +156,7 @@ fn run_module(args: &Args, module: &Module, console: &Console) -> Result<(), Fai
 /// Writes each output under its name, or under its position if the inputs go by theirs.
 fn write_outputs(
     args: &Args,
-    inputs: &[Port],
+    takes: &[Port],
     ports: &[Port],
     outputs: &[(String, Array)],
     console: &Console,
@@ -166,11 +170,8 @@ fn write_outputs(
         return console.summary(&format!("{}\nnothing written: no --output-dir\n", show(&lines)));
     };
     create_folder(folder)?;
-    let by_position = !args.inputs.is_empty()
-        && args
-            .inputs
-            .iter()
-            .all(|(name, _)| name.parse::<usize>().is_ok() && inputs.iter().all(|port| port.name != *name));
+    let names: Vec<&str> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
+    let by_position = inputs::are_positions(takes, &names);
     // Names that differ only in what a file name cannot hold would overwrite each other.
     let stems: Vec<String> = ports.iter().map(|port| file_stem(&port.name)).collect();
     for (at, (_, array)) in outputs.iter().enumerate() {

@@ -16,7 +16,7 @@ use strata_passes::quantise;
 use super::forms::{Forms, Planned};
 use super::parts::{PreparedPart, PreparedParts};
 use super::{Clock, CompileError, Compiled, Compiler, Event, missing, word};
-use crate::io::array::{Array, DType};
+use crate::io::array::Array;
 use crate::session::{self, Session};
 use crate::stats::{self, EnergyStats, ModelStats, PlanStats, SimulatedStats, Stats};
 
@@ -92,7 +92,7 @@ impl Compiler {
             outputs: prepared
                 .outputs
                 .iter()
-                .map(|name| given(name, &parts, &prepared.inputs))
+                .map(|name| given(name, &parts, prepared))
                 .collect::<Result<_, _>>()?,
         };
         // The time that a compile took is no part of what it made: the same input gives the same bytes.
@@ -160,8 +160,7 @@ impl Compiler {
         let f32s = |array: &Array| array.values.iter().map(|&v| v as f32).collect::<Vec<_>>();
         // What a detector keeps of its boxes may be more or fewer in integers: there is nothing to compare then.
         let ratios = outputs.into_iter().filter_map(|(name, got)| {
-            let want =
-                reference.get(&name).filter(|want| want.shape == got.shape && got.dtype == DType::F32)?;
+            let want = reference.get(&name).filter(|want| want.shape == got.shape && got.dtype.is_float())?;
             let ratio = quantise::sqnr(&f32s(want), &f32s(&got));
             Some((name, ratio))
         });
@@ -193,16 +192,21 @@ fn rename(outputs: &mut [Port], results: &[Port], prepared: &PreparedParts) {
     }
 }
 
-/// An input of the network as the first part that takes it has it.
+/// An input of the network as the first part that takes it has it, of the type that a user sees.
 fn taken(port: &Port, parts: &[Part]) -> Port {
     let takes = |other: &&Port| other.name == port.name;
-    parts.iter().flat_map(|part| &part.inputs).find(takes).unwrap_or(port).clone()
+    let taken = parts.iter().flat_map(|part| &part.inputs).find(takes).unwrap_or(port);
+    Port { dtype: port.dtype.clone(), ..taken.clone() }
 }
 
-/// An output of the network as the part that gives it has it; it may be an input too.
-fn given(name: &str, parts: &[Part], inputs: &[Port]) -> Result<Port, CompileError> {
-    let gives = parts.iter().rev().flat_map(|part| &part.outputs).find(|port| port.name == name);
-    gives.or_else(|| inputs.iter().find(|port| port.name == name)).cloned().ok_or_else(|| missing(name))
+/// An output of the network as the part that gives it has it, of the type that a user sees; it may be an input too.
+fn given(name: &str, parts: &[Part], prepared: &PreparedParts) -> Result<Port, CompileError> {
+    let has_name = |port: &&Port| port.name == name;
+    let gives = parts.iter().rev().flat_map(|part| &part.outputs).find(has_name);
+    let port = gives.or_else(|| prepared.inputs.iter().find(has_name)).ok_or_else(|| missing(name))?;
+    let seen = prepared.output_types.get(name).filter(|_| port.dtype == "f32");
+    let dtype = seen.map_or_else(|| port.dtype.clone(), |&seen| seen.to_owned());
+    Ok(Port { dtype, ..port.clone() })
 }
 
 /// A module with one function of another, for printing it alone.

@@ -65,7 +65,8 @@ impl Compiler {
                 if needed {
                     observer(Event::noise(*samples, &shapes));
                 }
-                (0..*samples).map(|at| noise::sample(*seed, at, &shapes)).collect()
+                let noise = (0..*samples).map(|at| noise::sample(*seed, at, &ports));
+                noise.collect::<Result<_, _>>().map_err(CompileError::CalibrationData)?
             }
         };
         let tensors = ptq::arguments(&module, &samples).map_err(CompileError::CalibrationData)?;
@@ -109,6 +110,9 @@ impl Compiler {
     /// The network at a smaller input size, if it is large and its spatial extents may shrink; else as it is.
     fn smaller(&self, model: &Model<'_>, module: &Module, macs: u64) -> Module {
         let Ok(ports) = main_ports(module) else { return module.clone() };
+        if model.depends_on_shapes() {
+            return module.clone();
+        }
         let mut shrink = 1;
         while macs / (shrink * shrink) as u64 > NOISE_CALIBRATION_MACS {
             shrink *= 2;

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use strata_frontend::host::{self, HostModel, HostTensor};
 use strata_frontend::import::{
-    self, ImportError, ImportOptions, Imported, Survey, UnsupportedNode, import_proto, survey,
+    self, ImportError, ImportOptions, Imported, Resolved, Survey, UnsupportedNode, import_proto,
+    import_resolved, survey,
 };
 use strata_frontend::partition::{GraphPart, Work, partition, work};
-use strata_frontend::proto::{ModelProto, encode};
+use strata_frontend::proto::{ModelProto, ValueInfoProto, encode};
 use strata_ir::Module;
 use strata_isa_spec::bundle::Port;
 use strata_passes::manager::{PassError, Phase, UnsupportedOp};
@@ -51,6 +52,8 @@ pub(super) struct PreparedParts {
     pub inputs: Vec<Port>,
     /// The names of the model's outputs.
     pub outputs: Vec<String>,
+    /// Element types that a user sees of outputs, where the parts hand on another.
+    pub output_types: BTreeMap<String, &'static str>,
     /// What the host has to do.
     pub host: Option<HostStats>,
     pub n_parameters: u64,
@@ -89,7 +92,7 @@ impl Compiler {
     /// Imports, calibrates and quantises a model, in as many parts as it takes.
     pub(super) fn parts(
         &self,
-        model: &ModelProto,
+        model: &Resolved,
         file_name: &str,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
@@ -104,7 +107,7 @@ impl Compiler {
         let mut samples = None;
         loop {
             let host: BTreeSet<usize> = blocked.keys().copied().collect();
-            let cut = partition(model.proto, model.survey()?, &host);
+            let cut = partition(model.proto(), model.survey()?, &host);
             if cut.iter().all(|part| part.on_host) {
                 return Err(model.unsupported(&blocked));
             }
@@ -238,16 +241,21 @@ impl Compiler {
         model: &Model<'_>,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<Tensors>, CompileError> {
-        let ports = import::inputs(model.proto, &model.options)?;
+        let ports = import::inputs(model.resolved, &model.options)?;
         let named = |arrays: Vec<Array>| -> Tensors {
-            ports.iter().map(|port| port.name.clone()).zip(arrays).collect()
+            let names = ports.iter().map(|port| port.name.clone());
+            names.zip(arrays.into_iter().map(session::to_internal)).collect()
         };
         Ok(match &self.options.calibration {
             CalibrationData::Samples(samples) => samples.iter().cloned().map(named).collect(),
             CalibrationData::Noise { seed, samples } => {
                 let shapes: Vec<&[usize]> = ports.iter().map(|port| &port.shape[..]).collect();
                 observer(Event::noise(*samples, &shapes));
-                (0..*samples).map(|sample| named(noise::sample(*seed, sample, &shapes))).collect()
+                let plain = |port: &import::Port| session::plain_port(&port.name, &port.shape, port.dtype);
+                let inputs: Vec<Port> = ports.iter().map(plain).collect();
+                let noise = (0..*samples).map(|sample| noise::sample(*seed, sample, &inputs));
+                let noise = noise.map(|sample| sample.map(named).map_err(CompileError::CalibrationData));
+                noise.collect::<Result<_, _>>()?
             }
         })
     }
@@ -329,20 +337,29 @@ fn host_part(part: &GraphPart, samples: &mut [Tensors]) -> Result<PreparedPart, 
 
 /// The model that is compiled.
 pub(super) struct Model<'a> {
-    proto: &'a ModelProto,
+    resolved: &'a Resolved,
     file_name: &'a str,
     options: ImportOptions,
     survey: OnceCell<Survey>,
 }
 
 impl<'a> Model<'a> {
-    fn new(compiler: &Compiler, proto: &'a ModelProto, file_name: &'a str) -> Self {
+    fn new(compiler: &Compiler, resolved: &'a Resolved, file_name: &'a str) -> Self {
         let options = ImportOptions {
             input_shapes: compiler.options.input_shapes.clone(),
             file_name: file_name.to_owned(),
             ..ImportOptions::default()
         };
-        Self { proto, file_name, options, survey: OnceCell::new() }
+        Self { resolved, file_name, options, survey: OnceCell::new() }
+    }
+
+    fn proto(&self) -> &'a ModelProto {
+        &self.resolved.model
+    }
+
+    /// Whether another size of its inputs may make another graph of it.
+    pub(super) fn depends_on_shapes(&self) -> bool {
+        self.resolved.depends_on_shapes
     }
 
     /// Its survey, made when it is first asked for: most models need none.
@@ -350,12 +367,12 @@ impl<'a> Model<'a> {
         if let Some(survey) = self.survey.get() {
             return Ok(survey);
         }
-        let survey = survey(self.proto, &self.options)?;
+        let survey = survey(self.proto(), &self.options)?;
         Ok(self.survey.get_or_init(|| survey))
     }
 
     fn node(&self, index: usize) -> Option<&strata_frontend::proto::NodeProto> {
-        self.proto.graph.as_ref()?.node.get(index)
+        self.proto().graph.as_ref()?.node.get(index)
     }
 
     fn described(&self, nodes: &BTreeMap<usize, String>) -> Vec<UnsupportedNode> {
@@ -414,7 +431,7 @@ impl<'a> Model<'a> {
 
     /// The inputs and the outputs of the model among the tensors of a sample.
     fn ends(&self, tensors: Tensors) -> (Vec<(String, Array)>, Tensors) {
-        let Some(graph) = &self.proto.graph else { return Default::default() };
+        let Some(graph) = &self.proto().graph else { return Default::default() };
         let is_input = |name: &str| graph.input.iter().any(|info| info.name == name);
         let is_output = |name: &str| graph.output.iter().any(|info| info.name == name);
         let inputs =
@@ -425,10 +442,12 @@ impl<'a> Model<'a> {
     /// Its inputs and outputs, without parts as yet.
     fn no_parts(&self) -> Result<PreparedParts, ImportError> {
         let port = |port: &import::Port| session::plain_port(&port.name, &port.shape, port.dtype);
-        let outputs = self.proto.graph.iter().flat_map(|graph| &graph.output);
+        let outputs = self.proto().graph.iter().flat_map(|graph| &graph.output);
+        let seen = |info: &ValueInfoProto| Some((info.name.clone(), self.resolved.user_dtype(&info.name)?));
         Ok(PreparedParts {
+            output_types: outputs.clone().filter_map(seen).collect(),
             parts: Vec::new(),
-            inputs: import::inputs(self.proto, &self.options)?.iter().map(port).collect(),
+            inputs: import::inputs(self.resolved, &self.options)?.iter().map(port).collect(),
             outputs: outputs.map(|info| info.name.clone()).collect(),
             host: None,
             n_parameters: 0,
@@ -444,6 +463,6 @@ impl<'a> Model<'a> {
     ) -> Result<Imported, ImportError> {
         let mut options = self.options.clone();
         options.input_shapes.extend(other_shapes.clone());
-        import_proto(self.proto, &options)
+        import_resolved(self.resolved, &options)
     }
 }

@@ -52,6 +52,7 @@ impl Compiler {
             parts: Vec::new(),
             inputs: main_ports(&module)?,
             outputs: outputs.into_iter().map(|port| port.name).collect(),
+            output_types: BTreeMap::new(),
             host: None,
             n_parameters: 0,
             sqnr_db: BTreeMap::new(),

@@ -30,6 +30,8 @@ pub enum DType {
     I32,
     /// Signed, 64 bits; values from -2^53 to 2^53.
     I64,
+    /// IEEE half precision.
+    F16,
     /// IEEE single precision.
     F32,
     /// IEEE double precision.
@@ -38,7 +40,7 @@ pub enum DType {
 
 impl DType {
     /// Every type.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Bool,
         Self::U8,
         Self::U16,
@@ -48,6 +50,7 @@ impl DType {
         Self::I16,
         Self::I32,
         Self::I64,
+        Self::F16,
         Self::F32,
         Self::F64,
     ];
@@ -64,6 +67,7 @@ impl DType {
             Self::I16 => "i16",
             Self::I32 => "i32",
             Self::I64 => "i64",
+            Self::F16 => "f16",
             Self::F32 => "f32",
             Self::F64 => "f64",
         }
@@ -78,15 +82,24 @@ impl DType {
     pub fn size_bytes(self) -> usize {
         match self {
             Self::Bool | Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 => 2,
+            Self::U16 | Self::I16 | Self::F16 => 2,
             Self::U32 | Self::I32 | Self::F32 => 4,
             Self::U64 | Self::I64 | Self::F64 => 8,
         }
     }
 
-    /// Whether it is `f32` or `f64`.
+    /// Whether it is `f16`, `f32` or `f64`.
     pub fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F64)
+        matches!(self, Self::F16 | Self::F32 | Self::F64)
+    }
+
+    /// The value of this float type that is nearest to a number; of another type the number itself.
+    pub fn round(self, value: f64) -> f64 {
+        match self {
+            Self::F16 => npyz::half::f16::from_f64(value).to_f64(),
+            Self::F32 => f64::from(value as f32),
+            _ => value,
+        }
     }
 
     /// The least and greatest values of an integer type that an [`Array`] can hold.
@@ -101,11 +114,11 @@ impl DType {
             Self::I16 => (f64::from(i16::MIN), f64::from(i16::MAX)),
             Self::I32 => (f64::from(i32::MIN), f64::from(i32::MAX)),
             Self::I64 => (-EXACT, EXACT),
-            Self::F32 | Self::F64 => return None,
+            Self::F16 | Self::F32 | Self::F64 => return None,
         })
     }
 
-    /// Whether an array of this type can hold a value without changing it. Floats hold any number, `f32` rounded.
+    /// Whether an array of this type can hold a value without changing it. Floats hold any number, rounded.
     pub fn holds(self, value: f64) -> bool {
         match self.int_range() {
             Some((least, greatest)) => (least..=greatest).contains(&value) && value.fract() == 0.0,
@@ -174,7 +187,7 @@ pub fn show_shape(shape: &[usize]) -> String {
 /// A dense array, row-major.
 ///
 /// Values of all types are held as `f64`, which is exact for every one but 64-bit integers beyond 2^53 in absolute
-/// value: loading refuses those. Arrays of `f32` hold `f32` values.
+/// value: loading refuses those. Arrays of `f16` and `f32` hold values of these types.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// Extents, outermost first; none for a scalar.
@@ -186,7 +199,7 @@ pub struct Array {
 }
 
 impl Array {
-    /// An array whose values all fit its shape and type. Values of an `f32` array are rounded to `f32`.
+    /// An array whose values all fit its shape and type. Floats are rounded to their type.
     ///
     /// # Errors
     /// If the number of values or one of them does not fit.
@@ -195,9 +208,7 @@ impl Array {
         if expected != values.len() {
             return Err(ArrayError::Length { shape, expected, found: values.len() });
         }
-        if dtype == DType::F32 {
-            values.iter_mut().for_each(|value| *value = f64::from(*value as f32));
-        }
+        values.iter_mut().for_each(|value| *value = dtype.round(*value));
         match values.iter().position(|&value| !dtype.holds(value)) {
             Some(index) => Err(ArrayError::Value { index, value: values[index], dtype }),
             None => Ok(Self { shape, dtype, values }),
@@ -211,6 +222,14 @@ impl Array {
     pub fn f32(shape: Vec<usize>, values: Vec<f32>) -> Self {
         assert_eq!(n_elements(&shape), Some(values.len()), "the values fill the shape");
         Self { shape, dtype: DType::F32, values: values.into_iter().map(f64::from).collect() }
+    }
+
+    /// The same numbers as elements of another type: floats rounded, all others as they are.
+    ///
+    /// # Errors
+    /// If an integer type or `bool` does not hold one of them.
+    pub fn cast(self, dtype: DType) -> Result<Self, ArrayError> {
+        Self::new(self.shape, dtype, self.values)
     }
 
     /// The values as `f32`, rounded.
@@ -255,10 +274,20 @@ mod tests {
     }
 
     #[test]
+    fn arrays_are_cast_only_to_what_holds_them() {
+        let array = Array::f32(vec![3], vec![0.0, 1.0, 3.0]);
+        assert_eq!(array.clone().cast(DType::U8).expect("small").values, [0.0, 1.0, 3.0]);
+        assert!(array.clone().cast(DType::Bool).is_err());
+        assert!(Array::f32(vec![1], vec![0.5]).cast(DType::I64).is_err());
+        let halves = Array::f32(vec![3], vec![1.000_1, 1e6, -3e-9]).cast(DType::F16).expect("floats");
+        assert_eq!(halves.values, [1.0, f64::INFINITY, 0.0]);
+    }
+
+    #[test]
     fn names_read_back() {
         for dtype in DType::ALL {
             assert_eq!(dtype.name().parse(), Ok(dtype));
         }
-        assert!("f16".parse::<DType>().is_err());
+        assert!("bf16".parse::<DType>().is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! | [`npy`] | NumPy's `.npy` and `.npz` |
 //! | [`images`] | PNG and JPEG pictures as network inputs |
 //! | [`atomic`] | writing a file whole or not at all |
+//! | [`side_files`] | data of a model that stand in files beside it |
 //!
 //! Decoding works on bytes; only the functions that take a path touch the file system. No content of a file makes
 //! anything here panic.
@@ -14,6 +15,7 @@ pub mod array;
 pub mod atomic;
 pub mod images;
 pub mod npy;
+pub mod side_files;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,7 @@ pub use array::{Array, ArrayError, DType};
 pub use atomic::write_atomic;
 pub use images::{ChannelOrder, Fit, ImageError, ImageOptions, Layout};
 pub use npy::NpyError;
+pub use side_files::ModelFolder;
 
 /// Why a file could not be had.
 #[derive(Debug, thiserror::Error)]

@@ -263,6 +263,10 @@ fn decode_data(proto: &TensorProto, dtype: DataType) -> Lowered<Data> {
         DataType::Float16 => {
             Data::Float(Arc::new(proto.int32_data.iter().map(|&v| half_to_f32(v as u16)).collect()))
         }
+        DataType::Bfloat16 if from_raw => Data::Float(read(raw, |b| bfloat_to_f32(u16::from_le_bytes(b)))?),
+        DataType::Bfloat16 => {
+            Data::Float(Arc::new(proto.int32_data.iter().map(|&v| bfloat_to_f32(v as u16)).collect()))
+        }
         DataType::Bool if from_raw => Data::Bool(read(raw, |[b]: [u8; 1]| b != 0)?),
         DataType::Bool => Data::Bool(Arc::new(proto.int32_data.iter().map(|&v| v != 0).collect())),
         DataType::Int8 if from_raw => Data::Int(read(raw, |b| i64::from(i8::from_le_bytes(b)))?),
@@ -296,6 +300,11 @@ fn half_to_f32(half: u16) -> f32 {
     }
 }
 
+/// bfloat16 to single precision, whose upper half it is.
+fn bfloat_to_f32(half: u16) -> f32 {
+    f32::from_bits(u32::from(half) << 16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +330,10 @@ mod tests {
         ];
         for (bits, value) in cases {
             assert_eq!(half_to_f32(bits), value);
+        }
+        for (bits, value) in [(0x3f80, 1.0), (0xc040, -3.0), (0x7f80, f32::INFINITY), (0x3dcd, 0.100_097_656)]
+        {
+            assert_eq!(bfloat_to_f32(bits), value);
         }
     }
 

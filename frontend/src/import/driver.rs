@@ -11,58 +11,18 @@ use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
 
 use super::array::{Array, Data};
-use super::error::{ImportError, LowerError, Lowered, Malformation, UnsupportedNode, unsupported};
-use super::graph::{Node, node_name};
+use super::error::{ImportError, LowerError, Lowered, Problems, unsupported};
+use super::graph::{Node, node_name, opset_of};
 use super::layout::{Value, View, channels_last};
-use super::lower::{Lowering, MAX_OPSET, MICROSOFT_DOMAIN, elem_of, find};
-use super::{ImportOptions, Imported, Port, affine, fold, witness};
+use super::lower::{Lowering, MICROSOFT_DOMAIN, elem_of, find};
+use super::resolve::{self, FloatTypes, reads};
+use super::{ImportOptions, Imported, Port, affine, fold, versions, witness};
 
 /// TOSA's bound of a tensor's rank.
 const MAX_RANK: usize = 6;
 
 /// An extent, or what a dynamic one is called.
 type Extent = Result<usize, String>;
-
-/// What is wrong, by kind.
-#[derive(Default)]
-struct Problems {
-    malformed: Vec<Malformation>,
-    unsupported: Vec<UnsupportedNode>,
-    shapes: Vec<String>,
-}
-
-impl Problems {
-    fn malformed(&mut self, place: impl Into<String>, what: impl Into<String>) {
-        self.malformed.push(Malformation { place: place.into(), what: what.into() });
-    }
-
-    /// A node, or a part of the file that is told of in the same way.
-    fn lowering(&mut self, name: &str, op: &str, domain: &str, error: LowerError) {
-        match error {
-            LowerError::Invalid(what) => self.malformed(format!("{op} `{name}`"), what),
-            LowerError::Unsupported(why) => self.unsupported.push(UnsupportedNode {
-                name: name.to_owned(),
-                op: op.to_owned(),
-                domain: domain.to_owned(),
-                why,
-            }),
-        }
-    }
-
-    /// The gravest kind that there is: nothing can be said about support of a graph that contradicts itself.
-    fn check(&mut self) -> Result<(), ImportError> {
-        if !self.malformed.is_empty() {
-            return Err(ImportError::Malformed(std::mem::take(&mut self.malformed)));
-        }
-        if !self.shapes.is_empty() {
-            return Err(ImportError::InputShape(std::mem::take(&mut self.shapes)));
-        }
-        if !self.unsupported.is_empty() {
-            return Err(ImportError::Unsupported(std::mem::take(&mut self.unsupported)));
-        }
-        Ok(())
-    }
-}
 
 /// An input with its type settled.
 pub(super) struct Input<'a> {
@@ -73,12 +33,13 @@ pub(super) struct Input<'a> {
 }
 
 impl Input<'_> {
-    fn port(&self) -> Port {
+    /// It as a user of the model sees it.
+    fn port(&self, types: &FloatTypes) -> Port {
         Port {
             name: self.name.to_owned(),
             shape: self.shape.clone(),
             perm: self.perm.clone(),
-            dtype: dtype_name(self.dtype),
+            dtype: types.user_dtype(self.name).unwrap_or(dtype_name(self.dtype)),
         }
     }
 }
@@ -161,9 +122,8 @@ impl<'a> Walk<'a> {
         if model.graph.is_none() {
             problems.malformed("file", "it holds no graph");
         }
-        let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-        let opset = model.opset_import.iter().find(|set| is_own(&set.domain)).map_or(0, |set| set.version);
-        if opset < 1 && graph.node.iter().any(|n| is_own(&n.domain)) {
+        let opset = model.opset_import.iter().find(|set| set.domain.is_empty()).map_or(0, |set| set.version);
+        if opset < 1 && graph.node.iter().any(|n| n.domain.is_empty()) {
             problems.malformed("file", "it does not say which version of ONNX's operator set it uses");
         }
         if graph.output.is_empty() {
@@ -183,8 +143,7 @@ impl<'a> Walk<'a> {
         }
         if let Some(sparse) = graph.sparse_initializer.first() {
             let name = sparse.values.as_ref().map_or("", |v| &v.name);
-            let why = "sparse tensors".to_owned();
-            problems.lowering(name, "initialiser", "", LowerError::Unsupported(why));
+            problems.unsupported(name, "initialiser", "sparse tensors");
         }
         let inputs = settle_inputs(graph, options, &mut problems);
         let order = topological_order(graph, &values, &inputs, &mut problems);
@@ -200,14 +159,15 @@ impl<'a> Walk<'a> {
                 Err(error) => problems.lowering(input.name, "input", "", error),
             }
         }
-        if opset > MAX_OPSET {
-            let why = format!("the model uses operator set {opset}; up to {MAX_OPSET} are understood");
-            problems.lowering(&graph.name, "graph", "", LowerError::Unsupported(why));
+        if opset > versions::NEWEST {
+            let newest = versions::NEWEST;
+            let why = format!("the model uses operator set {opset}; up to {newest} are known");
+            problems.unsupported(&graph.name, "graph", why);
         }
         if !problems.unsupported.is_empty() {
             // The nodes that are unsupported whatever their operands are belong in the same list.
             for proto in &graph.node {
-                if let Err(error) = check_operator(proto, opset) {
+                if let Err(error) = check_operator(proto, opset_of(proto, opset)) {
                     problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error);
                 }
             }
@@ -255,12 +215,13 @@ impl<'a> Walk<'a> {
         let proto = &self.graph.node[index];
         let line = u32::try_from(index).unwrap_or(u32::MAX);
         self.lowering.em.loc = Location::in_file(node_name(proto), self.file_name, line, 0);
-        check_operator(proto, self.opset)?;
+        let opset = opset_of(proto, self.opset);
+        check_operator(proto, opset)?;
         if !self.is_ready(index) {
             return Ok(());
         }
         let inputs = proto.input.iter().map(|name| self.values.get(name.as_str()).cloned()).collect();
-        let node = Node { proto, opset: self.opset, inputs, used: &self.used };
+        let node = Node { proto, opset, inputs, used: &self.used };
         let outputs = lower_node(&mut self.lowering, &node)?;
         for (name, value) in proto.output.iter().zip(outputs).filter(|(name, _)| !name.is_empty()) {
             self.values.insert(name, value);
@@ -273,14 +234,22 @@ impl<'a> Walk<'a> {
 ///
 /// # Errors
 /// If an input has no shape, or is of a kind that is not supported.
-pub(super) fn inputs(model: &ModelProto, options: &ImportOptions) -> Result<Vec<Port>, ImportError> {
+pub(super) fn inputs(
+    model: &ModelProto,
+    types: &FloatTypes,
+    options: &ImportOptions,
+) -> Result<Vec<Port>, ImportError> {
     let mut problems = Problems::default();
     let inputs = settle_inputs(model.graph.as_ref().unwrap_or(&EMPTY), options, &mut problems);
     problems.check()?;
-    Ok(inputs.iter().map(Input::port).collect())
+    Ok(inputs.iter().map(|input| input.port(types)).collect())
 }
 
-pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
+pub(super) fn import(
+    model: &ModelProto,
+    types: &FloatTypes,
+    options: &ImportOptions,
+) -> Result<Imported, ImportError> {
     let mut walk = Walk::begin(model, options)?;
     for index in walk.order.clone() {
         let proto = &walk.graph.node[index];
@@ -296,8 +265,12 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
     } else {
         super::CrossCheck::default()
     };
-    let outputs = finish(&mut lowering, graph, &values, &mut problems);
+    let mut outputs = finish(&mut lowering, graph, &values, &mut problems);
     problems.check()?;
+    for (port, _) in outputs.iter_mut().filter(|(port, _)| port.dtype == "f32") {
+        port.dtype = types.user_dtype(&port.name).unwrap_or(port.dtype);
+    }
+    let inputs: Vec<Port> = inputs.iter().map(|input| input.port(types)).collect();
     set_signature(&mut lowering, &inputs, &outputs);
     let block = lowering.em.block;
     let mut module = lowering.em.module;
@@ -305,7 +278,7 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
     affine::remove_dead(&mut module, block);
     Ok(Imported {
         module,
-        inputs: inputs.iter().map(Input::port).collect(),
+        inputs,
         outputs: outputs.into_iter().map(|(port, _)| port).collect(),
         n_nodes: graph.node.len(),
         n_parameters: n_parameters(graph),
@@ -314,12 +287,18 @@ pub(super) fn import(model: &ModelProto, options: &ImportOptions) -> Result<Impo
 }
 
 /// Whether the node's operator is one that the table has, at this version.
-fn check_operator(proto: &NodeProto, opset: i64) -> Lowered<()> {
-    if !matches!(proto.domain.as_str(), "" | "ai.onnx" | MICROSOFT_DOMAIN) {
+pub(super) fn check_operator(proto: &NodeProto, opset: i64) -> Lowered<()> {
+    if !matches!(proto.domain.as_str(), "" | MICROSOFT_DOMAIN) {
         unsupported!("operators of the domain `{}` are not known", proto.domain);
     }
+    if opset > versions::NEWEST {
+        unsupported!("operator set {opset} is not known; up to {} are", versions::NEWEST);
+    }
     match find(&proto.domain, &proto.op_type) {
-        None => unsupported!("the operator is not supported"),
+        None => match resolve::why_left(&proto.op_type).filter(|_| proto.domain.is_empty()) {
+            Some(why) => unsupported!("{why}"),
+            None => unsupported!("the operator is not supported"),
+        },
         Some(op) if opset < op.since_opset => {
             unsupported!("its definition before operator set {} is not supported", op.since_opset)
         }
@@ -327,7 +306,7 @@ fn check_operator(proto: &NodeProto, opset: i64) -> Lowered<()> {
     }
 }
 
-fn lower_node(lowering: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+pub(super) fn lower_node(lowering: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     if let Some(folded) = fold::fold(node)? {
         return Ok(folded.into_iter().map(Value::from).collect());
     }
@@ -565,11 +544,11 @@ fn topological_order(
     let mut n_missing = vec![0usize; graph.node.len()];
     let mut waiting: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (index, node) in graph.node.iter().enumerate() {
-        for name in node.input.iter().filter(|name| !name.is_empty()) {
-            if let Some(&from) = producer.get(name.as_str()) {
+        for name in reads(node) {
+            if let Some(&from) = producer.get(name) {
                 n_missing[index] += 1;
                 waiting.entry(from).or_default().push(index);
-            } else if !declared.contains(name.as_str()) && !initialised.contains(name.as_str()) {
+            } else if !declared.contains(name) && !initialised.contains(name) {
                 let place = format!("{} `{}`", node.op_type, node_name(node));
                 problems.malformed(place, format!("its operand `{name}` is defined nowhere"));
             }
@@ -668,16 +647,15 @@ fn port_attr(port: &Port, elem: ElemType) -> Attribute {
     Attribute::Dict(dict)
 }
 
-fn set_signature(lowering: &mut Lowering, inputs: &[Input<'_>], outputs: &[(Port, ElemType)]) {
+fn set_signature(lowering: &mut Lowering, inputs: &[Port], outputs: &[(Port, ElemType)]) {
     let module = &mut lowering.em.module;
     let block = lowering.em.block;
     let func: OpId = module.block_op(block);
     let results = module.terminator(block).map_or_else(Vec::new, |op| module.op(op).operands().to_vec());
     let arg_types: Vec<Type> = module.args(block).iter().map(|&arg| module.ty(arg).clone()).collect();
     let result_types = results.iter().map(|&value| module.ty(value).clone()).collect();
-    let arg_attr = |(input, ty): (&Input<'_>, &Type)| {
-        port_attr(&input.port(), ty.as_tensor().map_or(ElemType::F32, |t| t.elem))
-    };
+    let arg_attr =
+        |(input, ty): (&Port, &Type)| port_attr(input, ty.as_tensor().map_or(ElemType::F32, |t| t.elem));
     let arg_attrs = inputs.iter().zip(&arg_types).map(arg_attr).collect();
     let res_attrs = outputs.iter().map(|(port, elem)| port_attr(port, *elem)).collect();
     if let Op::Func(function) = &mut module.op_mut(func).op {

@@ -77,6 +77,9 @@ pub enum ImportError {
     /// An input's shape is unknown, or the shape that was given does not fit: the caller's to fix.
     #[error("input shapes:{}", list(.0))]
     InputShape(Vec<String>),
+    /// Files beside the model's, in which data of it stand, cannot be read, or have less than they should.
+    #[error("the model's data in other files cannot be had:{}", list(.0))]
+    SideFiles(Vec<Malformation>),
     /// The importer and tract's analysis disagree about shapes; one of them is wrong, so nothing is compiled.
     #[error("two shape analyses disagree:{}", list(.0))]
     Shapes(Vec<ShapeDisagreement>),
@@ -93,6 +96,60 @@ pub(super) enum LowerError {
     Unsupported(String),
     /// Not valid ONNX.
     Invalid(String),
+}
+
+/// What is wrong with a model, by kind.
+#[derive(Default)]
+pub(super) struct Problems {
+    pub(super) malformed: Vec<Malformation>,
+    pub(super) side_files: Vec<Malformation>,
+    pub(super) unsupported: Vec<UnsupportedNode>,
+    pub(super) shapes: Vec<String>,
+}
+
+impl Problems {
+    pub(super) fn malformed(&mut self, place: impl Into<String>, what: impl Into<String>) {
+        self.malformed.push(Malformation { place: place.into(), what: what.into() });
+    }
+
+    pub(super) fn side_file(&mut self, place: impl Into<String>, what: impl Into<String>) {
+        self.side_files.push(Malformation { place: place.into(), what: what.into() });
+    }
+
+    /// A node of ONNX's own domain, or a part of the file that is told of in the same way.
+    pub(super) fn unsupported(&mut self, name: &str, op: &str, why: impl Into<String>) {
+        self.lowering(name, op, "", LowerError::Unsupported(why.into()));
+    }
+
+    /// A node, or a part of the file that is told of in the same way.
+    pub(super) fn lowering(&mut self, name: &str, op: &str, domain: &str, error: LowerError) {
+        match error {
+            LowerError::Invalid(what) => self.malformed(format!("{op} `{name}`"), what),
+            LowerError::Unsupported(why) => self.unsupported.push(UnsupportedNode {
+                name: name.to_owned(),
+                op: op.to_owned(),
+                domain: domain.to_owned(),
+                why,
+            }),
+        }
+    }
+
+    /// The gravest kind that there is: nothing can be said about support of a graph that contradicts itself.
+    pub(super) fn check(&mut self) -> Result<(), ImportError> {
+        if !self.malformed.is_empty() {
+            return Err(ImportError::Malformed(std::mem::take(&mut self.malformed)));
+        }
+        if !self.side_files.is_empty() {
+            return Err(ImportError::SideFiles(std::mem::take(&mut self.side_files)));
+        }
+        if !self.shapes.is_empty() {
+            return Err(ImportError::InputShape(std::mem::take(&mut self.shapes)));
+        }
+        if !self.unsupported.is_empty() {
+            return Err(ImportError::Unsupported(std::mem::take(&mut self.unsupported)));
+        }
+        Ok(())
+    }
 }
 
 /// The result of lowering one node, or a part of it.

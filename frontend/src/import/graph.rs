@@ -11,12 +11,21 @@ use super::layout::Value;
 /// One node with its operands resolved.
 pub(super) struct Node<'a> {
     pub(super) proto: &'a NodeProto,
-    /// Version of ONNX's own operator set that the model uses.
+    /// Version of ONNX's own operator set that the node is of.
     pub(super) opset: i64,
     /// Operands in order; `None` for optional ones that are left out.
     pub(super) inputs: Vec<Option<Value>>,
     /// Names of all tensors that a node or an output of the graph uses.
     pub(super) used: &'a BTreeSet<&'a str>,
+}
+
+/// The attribute that states of which version of ONNX's own operator set a node is, where that is not the model's: what
+/// comes out of a function may be older or newer.
+pub(super) const OPSET_ATTRIBUTE: &str = "strata.opset";
+
+/// The version of ONNX's own operator set that a node is of, in a model of version `models`.
+pub(crate) fn opset_of(proto: &NodeProto, models: i64) -> i64 {
+    proto.attribute.iter().find(|attribute| attribute.name == OPSET_ATTRIBUTE).map_or(models, |a| a.i)
 }
 
 /// What to call a node: its name, else its first output's.

@@ -8,6 +8,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `resolve` | what a file says indirectly: other files, functions, branches, loops |
+//! | `versions` | which definition of an operator a version of the operator set holds |
 //! | `driver` | the walk: inputs, nodes in order, outputs, all problems at once |
 //! | `graph`, `array` | typed access to nodes, attributes and constants of the file |
 //! | `quant_data` | the integers behind dequantised constants |
@@ -20,7 +22,7 @@
 //! | `witness` | the comparison with tract's shape analysis |
 //!
 //! Invariants: the module holds no op that the operator set of the import phase lacks; no input makes it panic; the
-//! same file and options give the same module. It does no IO: tensors in side files are reported, not read.
+//! same file and options give the same module. It does no IO of its own: [`SideFiles`] gives it data that stand in other files.
 //! Declared shapes of intermediate tensors (`value_info`) are ignored: they are often stale.
 
 mod affine;
@@ -37,10 +39,12 @@ mod operator_tests;
 mod quant_data;
 #[cfg(test)]
 mod quantised_tests;
+pub(crate) mod resolve;
 mod shapes;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod versions;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -48,9 +52,12 @@ use std::collections::BTreeMap;
 use strata_ir::Module;
 use tract_onnx::pb::ModelProto;
 
+use self::resolve::FloatTypes;
 pub use error::{ImportError, Malformation, ShapeDisagreement, UnsupportedNode};
 pub use lower::{OpSupport, supported_ops};
+pub use resolve::{MAX_UNROLLED, NoSideFiles, Resolved, SideFiles, resolve};
 pub use survey::{Fact, Survey, survey};
+pub use versions::NEWEST as NEWEST_OPSET;
 
 /// How to import.
 #[derive(Clone, Debug)]
@@ -109,26 +116,34 @@ pub struct Imported {
     pub cross_check: CrossCheck,
 }
 
-/// Imports the bytes of an ONNX file.
+/// Imports the bytes of an ONNX file that holds all its data.
 ///
 /// # Errors
 /// See [`ImportError`]; each variant lists all problems of its kind.
 pub fn import(bytes: &[u8], options: &ImportOptions) -> Result<Imported, ImportError> {
-    import_proto(&crate::proto::decode(bytes)?, options)
+    import_resolved(&resolve(bytes, options, &NoSideFiles)?, options)
 }
 
-/// Imports a decoded model.
+/// Imports a resolved model.
+///
+/// # Errors
+/// See [`import`].
+pub fn import_resolved(model: &Resolved, options: &ImportOptions) -> Result<Imported, ImportError> {
+    driver::import(&model.model, &model.float_types, options)
+}
+
+/// Imports a model of plain nodes, such as a part of a resolved one.
 ///
 /// # Errors
 /// See [`import`].
 pub fn import_proto(model: &ModelProto, options: &ImportOptions) -> Result<Imported, ImportError> {
-    driver::import(model, options)
+    driver::import(model, &FloatTypes::default(), options)
 }
 
-/// The inputs of a decoded model, in ONNX's layout.
+/// The inputs of a resolved model, in ONNX's layout.
 ///
 /// # Errors
 /// See [`ImportError`]; nodes are not looked at.
-pub fn inputs(model: &ModelProto, options: &ImportOptions) -> Result<Vec<Port>, ImportError> {
-    driver::inputs(model, options)
+pub fn inputs(model: &Resolved, options: &ImportOptions) -> Result<Vec<Port>, ImportError> {
+    driver::inputs(&model.model, &model.float_types, options)
 }

@@ -14,6 +14,7 @@ use tract_onnx::tract_hir::internal::{DatumType, DimLike, InferenceFact, TractRe
 use super::CrossCheck;
 use super::driver::Input;
 use super::error::{ImportError, ShapeDisagreement};
+use super::graph::OPSET_ATTRIBUTE;
 use super::layout::Value;
 use super::survey::Fact;
 
@@ -81,7 +82,8 @@ pub(super) fn facts(model: &ModelProto, inputs: &[Input<'_>]) -> Facts {
 }
 
 /// Tensors whose shapes tract is known to derive wrongly, and those that follow from them: a `Slice` that is empty, or
-/// that goes backwards from or to beyond an end; a `ConvTranspose` with both automatic and output padding.
+/// that goes backwards from or to beyond an end; a `ConvTranspose` with both automatic and output padding; a node of
+/// another version of the operator set than the model's.
 fn misread<'m>(model: &'m ModelProto, imported: &BTreeMap<&str, Value>) -> BTreeSet<&'m str> {
     let mut names = BTreeSet::new();
     for node in model.graph.iter().flat_map(|graph| &graph.node) {
@@ -92,11 +94,12 @@ fn misread<'m>(model: &'m ModelProto, imported: &BTreeMap<&str, Value>) -> BTree
         };
         let empty = || node.output.iter().any(|name| value(name).is_some_and(|v| v.shape().contains(&0)));
         let has = |name: &str| node.attribute.iter().any(|a| a.name == name);
-        let wrong = match node.op_type.as_str() {
+        let known = match node.op_type.as_str() {
             "Slice" => backwards() || empty(),
             "ConvTranspose" => has("auto_pad") && has("output_padding"),
             _ => false,
         };
+        let wrong = known || has(OPSET_ATTRIBUTE);
         let follows = node.input.iter().any(|name| names.contains(name.as_str()));
         if follows || wrong {
             names.extend(node.output.iter().map(String::as_str));

@@ -14,11 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    type_proto,
-};
+use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 
+use crate::import::resolve::reads;
 use crate::import::{Fact, Survey};
 pub use work::{Work, work};
 
@@ -247,27 +245,6 @@ fn tensor_type(fact: &Fact) -> TypeProto {
         shape: Some(TensorShapeProto { dim: fact.shape.iter().map(dim).collect() }),
     };
     TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }
-}
-
-/// The names that a node reads, and those that its subgraphs read from outside.
-fn reads(node: &NodeProto) -> Vec<&str> {
-    let mut names: Vec<&str> =
-        node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
-    for graph in node.attribute.iter().flat_map(subgraphs) {
-        let own = graph.input.iter().map(|info| &info.name).chain(graph.initializer.iter().map(|t| &t.name));
-        let own: BTreeSet<&str> =
-            own.chain(graph.node.iter().flat_map(|n| &n.output)).map(String::as_str).collect();
-        let outputs = graph.output.iter().map(|info| info.name.as_str());
-        let read = graph.node.iter().flat_map(reads).chain(outputs);
-        names.extend(read.filter(|name| !own.contains(name)));
-    }
-    let mut seen = BTreeSet::new();
-    names.retain(|name| seen.insert(*name));
-    names
-}
-
-fn subgraphs(attribute: &AttributeProto) -> impl Iterator<Item = &GraphProto> {
-    attribute.g.iter().chain(&attribute.graphs)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::import::{ImportOptions, survey};
+use crate::proto::NodeProto;
 
 /// A graph of nodes `name: op inputs -> output`, on an image `x` of `[1, 2, 4, 4]`, with weights `w` of `[2, 2, 1, 1]`.
 fn model(nodes: &[(&str, &str, &str)], results: &[&str]) -> ModelProto {

@@ -70,9 +70,12 @@ impl Subject {
     pub(super) fn file(path: &Path, progress: &Progress<'_>) -> Result<Self, Failure> {
         let name = io::file_stem(&model::file_name(path));
         match model::content(path)? {
-            Content::Onnx(bytes) => Self::quantised(name, progress, |compiler, observer| {
-                compiler.prepare(&bytes, &model::file_name(path), observer).map(drop)
-            }),
+            Content::Onnx(bytes) => {
+                let resolved = model::resolved(&bytes, path, &[])?;
+                Self::quantised(name, progress, |compiler, observer| {
+                    compiler.prepare_resolved(&resolved, &model::file_name(path), observer).map(drop)
+                })
+            }
             Content::Tosa(bytes) => Self::module(name, model::flatbuffer(path, &bytes)?, progress),
             Content::Ir(_) | Content::Bundle(_) => {
                 Err(Failure::file(path, "expected an ONNX file or a TOSA flatbuffer"))

@@ -4,6 +4,7 @@
 //! in the layout it wants and says in which layout its results lie; it never looks at the graph around the node.
 //! Patterns across nodes (batch norm after a convolution) are folded afterwards, by [`super::affine`].
 
+mod batch_training;
 mod conv;
 mod conv_transpose;
 mod einsum;
@@ -65,7 +66,7 @@ pub fn supported_ops() -> impl Iterator<Item = &'static OpSupport> {
 /// The row of an operator.
 pub(super) fn find(domain: &str, op_type: &str) -> Option<&'static OpSupport> {
     let table = match domain {
-        "" | "ai.onnx" => OPS,
+        "" => OPS,
         MICROSOFT_DOMAIN => quantised::MICROSOFT,
         _ => return None,
     };
@@ -74,9 +75,6 @@ pub(super) fn find(domain: &str, op_type: &str) -> Option<&'static OpSupport> {
 
 /// The domain of onnxruntime's own operators.
 pub(super) const MICROSOFT_DOMAIN: &str = "com.microsoft";
-
-/// The highest version of ONNX's operator set that was considered.
-pub(super) const MAX_OPSET: i64 = 24;
 
 macro_rules! table {
     ($domain:expr, $($name:ident since $since:literal, $lower:path, $notes:literal;)+) => {
@@ -99,7 +97,7 @@ const OPS: &[OpSupport] = table! {
     ArgMax since 1, order::arg_extreme, "f32; integers of up to 16 bits";
     ArgMin since 1, order::arg_extreme, "f32; integers of up to 16 bits";
     AveragePool since 1, pool::average, "1-D to 3-D; dilated";
-    BatchNormalization since 1, norm::batch, "inference; folded into a convolution before it";
+    BatchNormalization since 1, norm::batch, "folded into a convolution before it; in training mode as reductions";
     BitShift since 11, integer::bit_shift, "u8, u16; constant amounts";
     BitwiseNot since 18, integer::bitwise_not, "integers of up to 32 bits";
     Cast since 1, elementwise::cast, "between f32, bool and integers other than u32 and u64; integers wrap";
@@ -108,7 +106,7 @@ const OPS: &[OpSupport] = table! {
     Celu since 12, elementwise::unary, "";
     Clip since 1, elementwise::clip, "constant bounds";
     Concat since 1, shape::concat, "a constant of one repeated value becomes padding";
-    Constant since 1, shape::folded, "dense tensors and numbers";
+    Constant since 1, shape::folded, "tensors, sparse ones too, and numbers";
     ConstantOfShape since 9, shape::folded, "constant shape";
     Conv since 1, conv::conv, "1-D to 3-D; grouped, depthwise, dilated; constant weights";
     ConvInteger since 10, integer_product::conv_integer, "1-D and 2-D; constant weights; one zero point a tensor";

@@ -23,13 +23,16 @@ fn float_view(lo: &mut Lowering, node: &Node<'_>, least_rank: usize) -> Lowered<
     Ok(view)
 }
 
-/// `BatchNormalization` in inference: a factor and a term for each channel.
+/// `BatchNormalization`: in inference a factor and a term for each channel.
 pub(super) fn batch(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 2)?;
     if node.opset < 7 && !node.flag("is_test", false)? {
         unsupported!("training");
     }
-    if node.flag("training_mode", false)? || (1..node.n_outputs()).any(|i| node.has_output(i)) {
+    if node.flag("training_mode", false)? {
+        return super::batch_training::batch(lo, node, &view);
+    }
+    if (1..node.n_outputs()).any(|i| node.has_output(i)) {
         unsupported!("training");
     }
     if node.opset < 9 && !node.flag("spatial", true)? {

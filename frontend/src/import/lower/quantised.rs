@@ -330,7 +330,7 @@ fn apply(
     inputs: impl IntoIterator<Item = Value>,
 ) -> Lowered<Value> {
     // Operators of other domains say themselves which definition they follow, or are like the newest of ONNX's own.
-    let newest = || node.int("opset", super::MAX_OPSET);
+    let newest = || node.int("opset", crate::import::versions::NEWEST);
     let opset = if node.proto.domain == super::MICROSOFT_DOMAIN { newest()? } else { node.opset };
     let proto = NodeProto {
         op_type: op_type.to_owned(),

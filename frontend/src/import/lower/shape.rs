@@ -413,7 +413,13 @@ pub(super) fn space_to_depth(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
         invalid!("{h}x{w} in blocks of {block}x{block}");
     }
     let split = [n, c, h / block, block, w / block, block];
-    let view = lo.reshaped(&view, &split).transposed(&[0, 3, 5, 1, 2, 4]);
+    // The order of the channels, which only operator set 28 has as an attribute.
+    let perm = match node.string("mode", "DCR")?.as_str() {
+        "DCR" => [0, 3, 5, 1, 2, 4],
+        "CRD" => [0, 1, 3, 5, 2, 4],
+        other => invalid!("mode `{other}`"),
+    };
+    let view = lo.reshaped(&view, &split).transposed(&perm);
     single(lo.reshaped(&view, &[n, c * block * block, h / block, w / block]))
 }
 
