@@ -71,3 +71,76 @@ fn channels(lo: &mut Lowering, node: &Node<'_>, index: usize, n: usize, shape: &
         Value::View(view) => lo.reshaped(view, shape).into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use strata_ir::Tensor;
+
+    use crate::import::tests::{Attr, Net, noise, run};
+    use crate::import::{ImportOptions, import_proto};
+
+    fn assert_close(ours: &[f32], expected: &[f32]) {
+        assert_eq!(ours.len(), expected.len());
+        for (a, b) in ours.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-4, "{a} not {b}");
+        }
+    }
+
+    #[test]
+    fn the_moments_are_those_of_the_batch() {
+        let (n, c, pixels) = (2, 3, 20);
+        let (scale, bias) = (vec![1.0, -2.0, 0.5], vec![0.0, 0.25, 1.0]);
+        let (mean, variance) = (vec![4.0, 5.0, 6.0], vec![1.0, 2.0, 3.0]);
+        let attrs = [
+            ("training_mode", Attr::Int(1)),
+            ("momentum", Attr::Float(0.75)),
+            ("epsilon", Attr::Float(0.01)),
+        ];
+        let net = Net::new(15, &[n as i64, c as i64, 4, 5])
+            .floats("s", &[3], scale.clone())
+            .floats("b", &[3], bias.clone())
+            .floats("m", &[3], mean.clone())
+            .floats("v", &[3], variance.clone())
+            .node("BatchNormalization", "x s b m v", "y m2 v2", &attrs);
+        let imported = import_proto(&net.model("y m2 v2"), &ImportOptions::default()).expect("it imports");
+        let x = noise(n * c * pixels, 3);
+        let results = run(&imported, &[Tensor::f32([n, c, 4, 5], x.clone())]);
+
+        let mut y = vec![0.0; x.len()];
+        let (mut running_mean, mut running_variance) = (Vec::new(), Vec::new());
+        for channel in 0..c {
+            let places: Vec<usize> = (0..x.len()).filter(|place| place / pixels % c == channel).collect();
+            let count = places.len() as f32;
+            let batch_mean = places.iter().map(|&at| x[at]).sum::<f32>() / count;
+            let spread = places.iter().map(|&at| (x[at] - batch_mean).powi(2)).sum::<f32>() / count;
+            for &at in &places {
+                y[at] = (x[at] - batch_mean) / (spread + 0.01).sqrt() * scale[channel] + bias[channel];
+            }
+            running_mean.push(0.75 * mean[channel] + 0.25 * batch_mean);
+            running_variance.push(0.75 * variance[channel] + 0.25 * spread);
+        }
+        for (result, expected) in results.iter().zip([y, running_mean, running_variance]) {
+            assert_close(result.as_f32().expect("floats"), &expected);
+        }
+    }
+
+    #[test]
+    fn standardised_weights_fold() {
+        let attrs = [("training_mode", Attr::Int(1))];
+        let net = Net::new(15, &[1, 3, 4, 5])
+            .weight("w", &[4, 3, 1, 1])
+            .ints("rows", &[1, 4, -1])
+            .ints("back", &[4, 3, 1, 1])
+            .floats("one", &[4], vec![1.0; 4])
+            .floats("zero", &[4], vec![0.0; 4])
+            .node("Reshape", "w rows", "r", &[])
+            .node("BatchNormalization", "r one zero zero one", "n m2 v2", &attrs)
+            .node("Reshape", "n back", "k", &[])
+            .node("Conv", "x k", "y", &[]);
+        let imported = import_proto(&net.model("y"), &ImportOptions::default()).expect("it imports");
+        let reductions = crate::import::tests::count(&imported.module, |op| {
+            matches!(op, strata_ir::dialect::Op::ReduceSum(_))
+        });
+        assert_eq!(reductions, 0);
+    }
+}

@@ -474,3 +474,13 @@ fn operator_sets_up_to_the_newest_known_are_taken() {
     }
     assert!(refused(&model(29)).contains("operator set 29; up to 28 are known"));
 }
+
+#[test]
+fn channels_of_blocks_are_ordered_as_operator_set_28_says() {
+    let mode = |op: &'static str, from, to, net: Net| {
+        net.node(op, from, to, &[("blocksize", Attr::Int(2)), ("mode", Attr::Text("CRD"))])
+    };
+    let there = mode("SpaceToDepth", "x", "d", Net::new(28, &SHAPE));
+    let back = mode("DepthToSpace", "d", "y", there).model("y");
+    same(&back.encode_to_vec(), &Net::new(28, &SHAPE).node("Identity", "x", "y", &[]).model("y"));
+}
