@@ -5,8 +5,15 @@
 //! in which ready stage they pick and in what a step costs.
 //!
 //! A step is ready when the rows that it reads have been written by every writer of this phase whose view meets the
-//! read one, and when the slots that it writes have been passed by every reader. Rows that no stage of this phase
-//! writes were written by an earlier phase; that this is so is for the verifier to show.
+//! read one, and when the slots that it writes are free. Rows that no stage of this phase writes were written by an
+//! earlier phase; that this is so is for the verifier to show.
+//!
+//! A slot is free for row `r` of a ring of `R` slots when every reader has passed all rows up to `r - R`, *and every
+//! other writer has written its rows up to there*. Both are needed: a row without a reader, which a crop or a stride
+//! leaves out, still takes its slot when it is written, so it must not come after the row that follows it there.
+//! Since stages read and write their rows in order, what each waits for is a count of another's steps that depends on
+//! its own count only. The steps of a phase are therefore partially ordered, and every order of ready steps is an
+//! extension of that one order: one run that finishes shows that all do.
 //!
 //! A stream may *grow into* another: its slots share bytes with rows of a stream that the phase reads for the last time. A
 //! slot is then free when the readers of that stream have passed the rows that stand there, the step that writes the
@@ -31,10 +38,10 @@ pub enum Blocked {
         /// The stage that is waited for.
         writer: usize,
     },
-    /// A slot of its output ring is still needed by stage `reader`.
+    /// A slot that it writes is not free: stage `by` has still to read, or to write, a row that stands there before.
     Output {
         /// The stage that is waited for.
-        reader: usize,
+        by: usize,
     },
 }
 
@@ -57,8 +64,26 @@ struct StageFlow {
     out: Option<(u32, Ring)>,
     /// Readers of the output stream: stage and which of its reads.
     readers: Vec<(usize, usize)>,
+    /// Other stages that write rows of the output ring.
+    writers: Vec<OtherWriter>,
     /// Streams that the output stream grows into.
     over: Vec<GrowsInto>,
+}
+
+/// A stage that writes rows of the same ring.
+#[derive(Clone, Copy, Debug)]
+struct OtherWriter {
+    stage: usize,
+    /// The first row that it writes, and how many.
+    row0: u32,
+    rows: u32,
+}
+
+impl OtherWriter {
+    /// The first row that it has still to write after so many.
+    fn next(self, done: u32) -> Option<u32> {
+        (done < self.rows).then_some(self.row0 + done)
+    }
 }
 
 /// Slots of a stream's rows.
@@ -176,6 +201,14 @@ impl Flow {
             });
             let out = outs[index]
                 .and_then(|out| Some((out.row0, Ring::of(program.streams.get(out.stream as usize)?))));
+            // Rows that stand in the front of the stream take no slot of its ring.
+            let writers = outs.iter().enumerate().filter_map(|(writer, other)| {
+                let (other, (_, ring)) = (other.as_ref()?, out.as_ref()?);
+                let shares_ring = writer != index
+                    && Some(other.stream) == outs[index].map(|out| out.stream)
+                    && u64::from(other.row0) + u64::from(other.rows) > u64::from(ring.first);
+                shares_ring.then_some(OtherWriter { stage: writer, row0: other.row0, rows: other.rows })
+            });
             let in_place = stage.code.in_place_reads();
             let over = outs[index].iter().flat_map(|out| {
                 let written = program.parts(out).into_iter().map(|part| part.stream);
@@ -199,6 +232,7 @@ impl Flow {
                 rows_per_step: stage.code.rows_per_step(),
                 reads: stage_reads.collect(),
                 out,
+                writers: writers.collect(),
                 readers: outs[index].map_or_else(Vec::new, |out| readers_of(out.stream)),
                 over: over.collect(),
             }
@@ -240,27 +274,31 @@ impl Flow {
                 }
             }
         }
-        if let Some((row0, ring)) = flow.out {
-            let last = row0 + rows.end - 1;
-            if let Some(overwritten) = ring.overwritten(last) {
-                for &(reader, which) in &flow.readers {
-                    let still_needed = self.stages[reader].reads[which].first[self.done[reader] as usize];
-                    if still_needed <= overwritten {
-                        return Some(Blocked::Output { reader });
-                    }
-                }
+        self.output_blocked(flow, rows.end).map(|by| Blocked::Output { by })
+    }
+
+    /// The stage that a step waits for before it may write its rows, up to the one before `end` of its view.
+    fn output_blocked(&self, flow: &StageFlow, end: u32) -> Option<usize> {
+        let (row0, ring) = flow.out?;
+        let last = row0 + end - 1;
+        let still_needed =
+            |reader: usize, which: usize| self.stages[reader].reads[which].first[self.done[reader] as usize];
+        if let Some(overwritten) = ring.overwritten(last) {
+            let reads = |&&(reader, which): &&(usize, usize)| still_needed(reader, which) <= overwritten;
+            if let Some(&(reader, _)) = flow.readers.iter().find(reads) {
+                return Some(reader);
             }
-            for other in &flow.over {
-                let overwritten = other.overwritten(last);
-                for &(reader, which) in &other.readers {
-                    let still_needed = self.stages[reader].reads[which].first[self.done[reader] as usize];
-                    if still_needed < overwritten {
-                        return Some(Blocked::Output { reader });
-                    }
-                }
+            let writes =
+                |w: &&OtherWriter| w.next(self.done[w.stage]).is_some_and(|next| next <= overwritten);
+            if let Some(writer) = flow.writers.iter().find(writes) {
+                return Some(writer.stage);
             }
         }
-        None
+        flow.over.iter().find_map(|other| {
+            let overwritten = other.overwritten(last);
+            let reads = |&&(reader, which): &&(usize, usize)| still_needed(reader, which) < overwritten;
+            other.readers.iter().find(reads).map(|&(reader, _)| reader)
+        })
     }
 
     /// Takes the next step of a stage that is not blocked.
@@ -268,11 +306,12 @@ impl Flow {
         self.done[stage] = self.next_rows(stage).end;
     }
 
-    /// Stages whose readiness a step of `stage` can change: those that read what it writes, and those that write what it
-    /// reads or grow into it.
+    /// Stages whose readiness a step of `stage` can change: those that read what it writes, those that write the same
+    /// ring, and those that write what it reads or grow into it.
     pub fn neighbours(&self, stage: usize) -> Vec<usize> {
         let flow = &self.stages[stage];
         let mut near: Vec<usize> = flow.readers.iter().map(|&(reader, _)| reader).collect();
+        near.extend(flow.writers.iter().map(|writer| writer.stage));
         near.extend(flow.reads.iter().flat_map(|read| read.writers.iter().map(|&(writer, _)| writer)));
         // Writers of a stream wait for its readers even where their views do not meet.
         let waits_for = |writer: &StageFlow| {

@@ -7,7 +7,7 @@ use crate::interp::wide::WideTables;
 use crate::program::StageCode;
 
 /// Tables of a stage, read from weight SRAM once, at its first row.
-pub(crate) struct Prepared {
+pub(super) struct Prepared {
     pub(super) head: HeadTables,
     pub(super) tails: Vec<TailTables>,
 }
@@ -87,7 +87,7 @@ pub fn tables(code: &StageCode) -> Vec<(WeightAddr, u64)> {
 }
 
 impl Prepared {
-    pub(crate) fn new(code: &StageCode, sram: &Sram<'_>) -> Self {
+    pub(super) fn new(code: &StageCode, sram: &Sram<'_>) -> Self {
         let chs = code.out.chs as usize;
         let head = match &code.head {
             Head::Conv2d(h) if h.weight_zp == 0 => {

@@ -8,29 +8,41 @@ use crate::inst::{
 };
 use crate::interp::arith::{apply_scale_32, reciprocal_scale};
 use crate::interp::prepared::{HeadTables, Prepared, TailTables};
+use crate::interp::shadow::Shadow;
 use crate::interp::wide::{self, WideTables};
 use crate::interp::{kernels, tails};
-use crate::program::{StageCode, Stream, row_address};
+use crate::program::{Program, StageCode, Stream, row_address};
 
 /// Activation SRAM and weight SRAM, as a stage sees them.
-pub(crate) struct Sram<'a> {
-    pub(crate) streams: &'a [Stream],
-    pub(crate) activation: &'a [u8],
-    pub(crate) weight: &'a [u8],
+pub(super) struct Sram<'a> {
+    pub(super) program: &'a Program,
+    pub(super) activation: &'a [u8],
+    pub(super) weight: &'a [u8],
+    /// What they hold, in a checked run.
+    pub(super) shadow: Option<&'a Shadow>,
 }
 
 impl Sram<'_> {
-    /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the stream.
+    /// The stream that a view shows.
+    pub(super) fn stream(&self, view: &View) -> &Stream {
+        &self.program.streams[view.stream as usize]
+    }
+
+    /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the stream, of
+    /// which only the view's may be looked at.
     pub(super) fn row_bytes(&self, view: &View, row: u32) -> &[u8] {
-        let stream = &self.streams[view.stream as usize];
+        if let Some(shadow) = self.shadow {
+            shadow.read_row(self.program, view, row);
+        }
+        let stream = self.stream(view);
         let pixel = (stream.chs * stream.elem.size_bytes()) as usize;
-        let at = row_address(self.streams, view.stream, view.row0 + row);
+        let at = row_address(&self.program.streams, view.stream, view.row0 + row);
         &self.activation[at + view.col0 as usize * pixel..][..view.cols as usize * pixel]
     }
 
     /// A row of a view as integers, `view.cols * view.chs` of them.
-    pub(crate) fn row(&self, view: &View, row: u32, out: &mut Vec<i32>) {
-        let stream = &self.streams[view.stream as usize];
+    pub(super) fn row(&self, view: &View, row: u32, out: &mut Vec<i32>) {
+        let stream = self.stream(view);
         let size = stream.elem.size_bytes() as usize;
         let (from, n) = (view.ch0 as usize * size, view.chs as usize * size);
         out.clear();
@@ -41,12 +53,12 @@ impl Sram<'_> {
 
     /// Element type of what a view shows.
     pub(super) fn elem(&self, view: &View) -> Elem {
-        self.streams[view.stream as usize].elem
+        self.stream(view).elem
     }
 
     /// Channels of a pixel of the stream that a view shows.
     pub(super) fn stream_chs(&self, view: &View) -> usize {
-        self.streams[view.stream as usize].chs as usize
+        self.stream(view).chs as usize
     }
 
     pub(super) fn i8s(&self, at: WeightAddr, n: usize) -> Vec<i8> {
@@ -102,7 +114,7 @@ pub(super) fn widen(elem: Elem, bytes: &[u8], out: &mut Vec<i32>) {
 }
 
 /// Values as the bytes of a row of `elem`, wrapping what does not fit.
-pub(crate) fn narrow(elem: Elem, values: &[i32], out: &mut Vec<u8>) {
+pub(super) fn narrow(elem: Elem, values: &[i32], out: &mut Vec<u8>) {
     match elem {
         Elem::I8 => out.extend(values.iter().map(|&v| v as u8)),
         Elem::I16 => out.extend(values.iter().flat_map(|&v| (v as i16).to_le_bytes())),
@@ -112,7 +124,7 @@ pub(crate) fn narrow(elem: Elem, values: &[i32], out: &mut Vec<u8>) {
 
 /// Computes output row `row` (counted from the first of the output view) of a stage into `acc`. DMA heads are the
 /// caller's.
-pub(crate) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, row: u32, acc: &mut Vec<i32>) {
+pub(super) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, row: u32, acc: &mut Vec<i32>) {
     let out = &code.out;
     let (cols, chs) = (out.cols as usize, out.chs as usize);
     acc.clear();
@@ -335,7 +347,7 @@ impl Taps<'_> {
         let fill = (zp + 128) as u8;
         panel.clear();
         panel.resize(pixels.len() * stride, fill);
-        let stream = &sram.streams[self.src.stream as usize];
+        let stream = sram.stream(self.src);
         let (all, from) = (stream.chs as usize, self.src.ch0 as usize + self.ch0);
         for ky in 0..w.kernel_h {
             let Some(y) = tap(self.row, ky, w.stride_h, w.dilation_h, w.pad_top, self.src.rows) else {
@@ -376,7 +388,7 @@ fn transposed_panel(
 ) {
     panel.clear();
     panel.resize(pixels.len() * stride, (h.input_zp + 128) as u8);
-    let stream = &sram.streams[h.src.stream as usize];
+    let stream = sram.stream(&h.src);
     let (all, from, chs) = (stream.chs as usize, h.src.ch0 as usize, h.src.chs as usize);
     for ky in 0..h.kernel_h {
         let Some(y) = tap_transposed(row, ky, h.out_pad_top, h.stride_h, h.src.rows) else { continue };

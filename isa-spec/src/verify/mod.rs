@@ -10,6 +10,7 @@
 //! Not checked: that the weights are the right ones, which no verifier can know.
 
 mod geometry;
+mod transfers;
 
 use std::fmt;
 
@@ -122,54 +123,6 @@ pub fn verify(program: &Program, target: &Target) -> Vec<VerifyError> {
         check.progress();
     }
     check.errors
-}
-
-/// A stage's boxes in a DRAM segment.
-struct Transfer {
-    phase: usize,
-    stage: usize,
-    out: bool,
-    segment: usize,
-    offset: u64,
-    row_pitch: u64,
-    pixel_pitch: u64,
-    rows: u64,
-    cols: u64,
-    pixel: u64,
-}
-
-impl Transfer {
-    fn volume(&self) -> u64 {
-        self.rows * self.cols * self.pixel
-    }
-
-    /// One past the last byte, in wide arithmetic.
-    fn end(&self) -> u128 {
-        u128::from(self.offset)
-            + u128::from(self.rows - 1) * u128::from(self.row_pitch)
-            + u128::from(self.cols - 1) * u128::from(self.pixel_pitch)
-            + u128::from(self.pixel)
-    }
-
-    /// The box `(row, column, byte)` of its first byte, in its own pitches.
-    fn origin(&self) -> (u64, u64, u64) {
-        let (row, rest) = (self.offset / self.row_pitch.max(1), self.offset % self.row_pitch.max(1));
-        (row, rest / self.pixel_pitch.max(1), rest % self.pixel_pitch.max(1))
-    }
-
-    /// Bytes that two transfers share; exact when their pitches agree, else the range that both span.
-    fn shared(&self, other: &Self) -> u64 {
-        if (self.row_pitch, self.pixel_pitch) == (other.row_pitch, other.pixel_pitch) {
-            let span = |a: u64, an: u64, b: u64, bn: u64| (a + an).min(b + bn).saturating_sub(a.max(b));
-            let (a, b) = (self.origin(), other.origin());
-            span(a.0, self.rows, b.0, other.rows)
-                * span(a.1, self.cols, b.1, other.cols)
-                * span(a.2, self.pixel, b.2, other.pixel)
-        } else {
-            let (from, to) = (self.offset.max(other.offset), self.end().min(other.end()));
-            u64::try_from(to.saturating_sub(u128::from(from))).unwrap_or(u64::MAX)
-        }
-    }
 }
 
 impl Check<'_> {
@@ -317,7 +270,15 @@ impl Check<'_> {
         for (index, view) in stage.code.reads().iter().enumerate() {
             ok &= self.view(&format!("read {index}"), view);
         }
-        if !matches!(stage.code.head, Head::DmaOut(_)) {
+        if matches!(stage.code.head, Head::DmaOut(_)) {
+            let out = &stage.code.out;
+            ok &= self.need([out.rows, out.cols, out.chs] == [0; 3], Rule::Shape, || {
+                format!(
+                    "the output of a `dma_out` is [{}, {}, {}] of stream {}: it writes no stream, so it must be empty",
+                    out.rows, out.cols, out.chs, out.stream
+                )
+            });
+        } else {
             ok &= self.view("the output", &stage.code.out);
         }
         if ok {
@@ -486,104 +447,6 @@ impl Check<'_> {
         (self.phase, self.stage) = (None, None);
     }
 
-    fn transfers(&mut self) {
-        let mut all: Vec<Transfer> = Vec::new();
-        for (phase, p) in self.program.phases.iter().enumerate() {
-            for (stage, s) in p.stages.iter().enumerate() {
-                let (out, view, segment, offset, row_pitch, pixel_pitch) = match &s.code.head {
-                    Head::DmaIn(d) => {
-                        (false, s.code.out, d.segment, d.offset, d.row_pitch_bytes, d.pixel_pitch_bytes)
-                    }
-                    Head::DmaOut(d) => {
-                        (true, d.src, d.segment, d.offset, d.row_pitch_bytes, d.pixel_pitch_bytes)
-                    }
-                    _ => continue,
-                };
-                (self.phase, self.stage) = (Some(phase), Some(stage));
-                let pixel = u64::from(view.chs) * u64::from(self.elem(&view).size_bytes());
-                let transfer = Transfer {
-                    phase,
-                    stage,
-                    out,
-                    segment: segment as usize,
-                    offset,
-                    row_pitch,
-                    pixel_pitch: u64::from(pixel_pitch),
-                    rows: u64::from(view.rows),
-                    cols: u64::from(view.cols),
-                    pixel,
-                };
-                let Some(declared) = self.program.segments.get(transfer.segment) else {
-                    self.fail(Rule::Bounds, format!("segment {segment} is not declared"));
-                    continue;
-                };
-                let fits = transfer.pixel_pitch >= pixel
-                    && (transfer.rows == 1
-                        || u128::from(row_pitch)
-                            >= u128::from(transfer.cols - 1) * u128::from(transfer.pixel_pitch)
-                                + u128::from(pixel));
-                self.need(fits, Rule::Overlap, || {
-                    format!("rows or pixels of the transfer overlap: pitches {row_pitch} and {pixel_pitch}, {pixel} bytes a pixel")
-                });
-                let (end, bytes) = (transfer.end(), declared.bytes);
-                self.need(end <= u128::from(bytes), Rule::Bounds, || {
-                    format!("the transfer ends at byte {end} of {bytes} of segment {segment}")
-                });
-                let allowed = match declared.kind {
-                    SegmentKind::Weights => false,
-                    SegmentKind::Input => !out,
-                    SegmentKind::Output | SegmentKind::Scratch => true,
-                };
-                let kind = declared.kind;
-                self.need(allowed, Rule::Rewrite, || {
-                    format!(
-                        "a {} segment may not be {}",
-                        segment_name(kind),
-                        if out { "written" } else { "read" }
-                    )
-                });
-                all.push(transfer);
-            }
-        }
-        for (n, a) in all.iter().enumerate().filter(|(_, t)| t.out) {
-            for b in all[n + 1..].iter().filter(|b| b.out && b.segment == a.segment) {
-                if a.shared(b) > 0 {
-                    (self.phase, self.stage) = (Some(b.phase), Some(b.stage));
-                    self.fail(
-                        Rule::Rewrite,
-                        format!("writes bytes of segment {} that phase {} writes", a.segment, a.phase),
-                    );
-                }
-            }
-        }
-        for read in all.iter().filter(|t| !t.out) {
-            let kind = self.program.segments[read.segment].kind;
-            if !matches!(kind, SegmentKind::Output | SegmentKind::Scratch) {
-                continue;
-            }
-            let earlier = all.iter().filter(|w| w.out && w.segment == read.segment && w.phase < read.phase);
-            // Boxes of other pitches cannot be counted exactly, so they count for nothing.
-            let same = earlier.filter(|w| (w.row_pitch, w.pixel_pitch) == (read.row_pitch, read.pixel_pitch));
-            let written: u64 = same.map(|w| w.shared(read)).sum();
-            (self.phase, self.stage) = (Some(read.phase), Some(read.stage));
-            let want = read.volume();
-            self.need(written >= want, Rule::Unwritten, || {
-                let kind = segment_name(kind);
-                format!("reads {want} bytes of {kind}, of which {written} were stored by earlier phases")
-            });
-        }
-        (self.phase, self.stage) = (None, None);
-        for (index, segment) in self.program.segments.iter().enumerate() {
-            if segment.kind == SegmentKind::Output {
-                let written: u64 =
-                    all.iter().filter(|t| t.out && t.segment == index).map(Transfer::volume).sum();
-                self.need(written == segment.bytes, Rule::Unwritten, || {
-                    format!("{written} bytes of output segment {index} are written, it has {}", segment.bytes)
-                });
-            }
-        }
-    }
-
     fn loads(&mut self) {
         let source = self.program.segments.iter().find(|s| s.kind == SegmentKind::Weights);
         let bytes = source.map_or(0, |s| s.bytes);
@@ -657,15 +520,6 @@ impl Check<'_> {
             }
         }
         self.phase = None;
-    }
-}
-
-fn segment_name(kind: SegmentKind) -> &'static str {
-    match kind {
-        SegmentKind::Weights => "weights",
-        SegmentKind::Input => "input",
-        SegmentKind::Output => "output",
-        SegmentKind::Scratch => "scratch",
     }
 }
 

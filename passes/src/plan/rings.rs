@@ -5,6 +5,11 @@
 //! they can and each ring holds the least. The most that a ring ever held is its size. Since the network is
 //! determinate, any other order of ready steps also finishes in rings of these sizes, and enlarging a ring never hurts.
 //!
+//! Several stages may write one ring, such as the parts of a join. None writes a row before the others have written the
+//! rows that stood in its slot, so a ring holds what is between the oldest row that is still to be read *or written*
+//! and the newest. Rows that no stage will read, which a crop or a stride leaves out, would be made last, as nobody asks
+//! for them; so a writer asks the others for such rows before it writes its own.
+//!
 //! With [`Slack::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the other. With
 //! [`Slack::Overlap`] a step is taken only when the rows of the *next* step (or one more step of the producer) are there too,
 //! so a stage always finds its next rows ready while its producer works: the pipeline runs at the rate of its slowest stage.
@@ -305,6 +310,10 @@ struct Simulation<'a> {
     ports: Vec<Reader>,
     /// For each actor, where the ports on the stream that it writes begin and end.
     readers: Vec<(usize, usize)>,
+    /// For each actor, the others that write its stream.
+    writers: Vec<Vec<usize>>,
+    /// Actors whose step is under way: it waits for those that it asked for rows.
+    asking: Vec<bool>,
     slots: BTreeMap<u32, u32>,
     peak: Vec<u32>,
     watches: Vec<Watching>,
@@ -349,6 +358,15 @@ impl<'a> Simulation<'a> {
             }
         }
         first_input.push(inputs.len());
+        let writers = actors.iter().enumerate().map(|(actor, this)| {
+            let others = |stream: u32| {
+                let from = outs.partition_point(|&(other, _)| other < stream);
+                let same = outs[from..].iter().take_while(move |(other, _)| *other == stream);
+                same.map(|&(_, writer)| writer).filter(|&writer| writer != actor).collect()
+            };
+            this.out.map_or_else(Vec::new, |out| others(out.stream))
+        });
+        let writers = writers.collect();
         let readers = actors.iter().map(|actor| {
             let from = |stream: u32| ports.partition_point(|reader| reader.stream < stream);
             actor.out.map_or((0, 0), |out| (from(out.stream), from(out.stream + 1)))
@@ -359,6 +377,8 @@ impl<'a> Simulation<'a> {
             steps: vec![0; actors.len()],
             rows_done: vec![0; actors.len()],
             readers: readers.collect(),
+            writers,
+            asking: vec![false; actors.len()],
             inputs,
             first_input,
             ports,
@@ -402,17 +422,17 @@ impl<'a> Simulation<'a> {
         loop {
             let least = progress.iter().enumerate().min_by_key(|&(_, progress)| *progress);
             let Some((at, _)) = least.filter(|&(_, progress)| *progress < u64::MAX) else { break };
-            self.step(sinks[at]);
+            if !self.step(sinks[at]) {
+                break;
+            }
             progress[at] = self.progress(sinks[at]);
             if self.skips && at == 0 && anchor.turn(self, &sinks) {
                 progress = sinks.iter().map(|&sink| self.progress(sink)).collect();
             }
         }
-        // Rows that no sink asked for, such as those that a stride skips.
+        // Rows that no sink asked for, such as those that a crop leaves out.
         for actor in 0..self.actors.len() {
-            while self.steps[actor] < self.actors[actor].n_steps() {
-                self.step(actor);
-            }
+            while self.steps[actor] < self.actors[actor].n_steps() && self.step(actor) {}
         }
         for (actor, &peak) in self.actors.iter().zip(&self.peak) {
             if let Some(out) = actor.out {
@@ -447,29 +467,76 @@ impl<'a> Simulation<'a> {
         self.rows_done[actor] = (*now * rows_per_step).min(n_rows);
     }
 
-    /// Takes the next step of an actor after those that it waits for.
-    fn step(&mut self, actor: usize) {
-        let actors = self.actors;
-        let this = &actors[actor];
+    /// The first row that an actor has still to write, if it writes any.
+    fn next_row(&self, actor: usize) -> Option<u32> {
+        let Actor { out, n_rows, .. } = &self.actors[actor];
+        out.filter(|_| self.rows_done[actor] < *n_rows).map(|out| out.row0 + self.rows_done[actor])
+    }
+
+    /// The first row of an actor's stream that a step to come reads; `u32::MAX` if none does.
+    fn oldest_read(&self, actor: usize) -> u32 {
+        let first = |reader: &Reader| {
+            self.actors[reader.actor].ports[reader.port].first[self.steps[reader.actor] as usize]
+        };
+        self.readers(actor).iter().map(first).min().unwrap_or(u32::MAX)
+    }
+
+    /// Has the other writers of an actor's stream write what they can of the rows before `row` that no step to come
+    /// reads: nobody else would ask for those, and until they are written the actor's own have no room.
+    fn write_unread_before(&mut self, actor: usize, row: u32) {
+        for at in 0..self.writers[actor].len() {
+            let writer = self.writers[actor][at];
+            let is_unread = |this: &Self| {
+                this.next_row(writer).is_some_and(|next| next < row.min(this.oldest_read(writer)))
+            };
+            while is_unread(self) && self.step(writer) {}
+        }
+    }
+
+    /// Takes the next step of an actor after those that it waits for; whether it could, since an actor whose step is under
+    /// way takes no other. Stages stand after those that they read, so only steps that nobody waits for are refused.
+    fn step(&mut self, actor: usize) -> bool {
+        if self.asking[actor] {
+            return false;
+        }
+        self.asking[actor] = true;
+        let is_ready = self.ask_for_inputs(actor);
+        if is_ready {
+            self.make_rows(actor);
+        }
+        self.asking[actor] = false;
+        is_ready
+    }
+
+    /// Has others take the steps that the next one of an actor waits for; whether they could.
+    fn ask_for_inputs(&mut self, actor: usize) -> bool {
         let step = self.steps[actor] as usize;
         for at in self.first_input[actor]..self.first_input[actor + 1] {
             let input = &self.inputs[at];
             let (writer, wanted) = (input.writer, input.wanted(step, self.slack));
             while self.rows_done[writer] < wanted {
-                self.step(writer);
+                if !self.step(writer) {
+                    return false;
+                }
             }
+        }
+        true
+    }
+
+    /// Takes the next step of an actor whose inputs are there.
+    fn make_rows(&mut self, actor: usize) {
+        let actors = self.actors;
+        let this = &actors[actor];
+        if let Some(next) = self.next_row(actor) {
+            self.write_unread_before(actor, next);
         }
         let made = ((self.steps[actor] + 1) * this.rows_per_step).min(this.n_rows);
         if let Some(out) = this.out {
             let begin = out.row0 + self.rows_done[actor];
             let end = out.row0 + made;
-            let oldest = (self.readers(actor).iter())
-                .map(|reader| {
-                    actors[reader.actor].ports[reader.port].first[self.steps[reader.actor] as usize]
-                })
-                .min()
-                .unwrap_or(begin);
-            self.peak[actor] = self.peak[actor].max(end - oldest.min(begin));
+            let unwritten = self.writers[actor].iter().filter_map(|&writer| self.next_row(writer)).min();
+            let oldest = self.oldest_read(actor).min(unwritten.unwrap_or(begin)).min(begin);
+            self.peak[actor] = self.peak[actor].max(end - oldest);
             for &at in self.watches_of.get(actor).into_iter().flatten() {
                 let watching = &mut self.watches[at];
                 // The actor's own step counts as not taken: it still reads while it writes. Where stages overlap, so does

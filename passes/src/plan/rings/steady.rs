@@ -155,6 +155,16 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
         }
     }
     for actor in 0..actors.len() {
+        // What is between the rows of two writers of a ring stays the same, or they are not in each other's way.
+        let is_in_step = |&other: &usize| {
+            let end = actors[actor].out.map_or(0, |out| out.row0 + actors[actor].n_rows);
+            rows_made(other) == rows_made(actor)
+                || simulation.next_row(other).is_none_or(|next| next >= end)
+                || simulation.next_row(actor).is_none()
+        };
+        if !simulation.writers[actor].iter().all(is_in_step) {
+            return None;
+        }
         for &Reader { actor: reader, port, .. } in simulation.readers(actor) {
             let moved = if taken(reader) == 0 {
                 0
