@@ -10,7 +10,7 @@ use strata_ir::attr::Attribute;
 use strata_ir::dialect::Op;
 use strata_ir::{ElemType, Module, OpId, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port, Quantisation};
-use strata_isa_spec::{Program, SegmentKind, Target, interp};
+use strata_isa_spec::{Program, SegmentKind, interp};
 
 use crate::inputs::{fit, match_inputs};
 use crate::io::array::{Array, DType};
@@ -91,6 +91,8 @@ pub(crate) fn dtype_of(name: &str) -> Result<DType, RunError> {
 pub struct Session {
     bundle: Bundle,
     hosts: Vec<Option<Host>>,
+    /// The seed of the order of steps, if runs are checked.
+    checked: Option<u64>,
 }
 
 /// What the host needs to run a part.
@@ -128,7 +130,14 @@ impl Session {
         };
         let hosts = bundle.parts.iter().enumerate().map(host).collect::<Result<_, RunError>>()?;
         check_flow(&bundle)?;
-        Ok(Self { bundle, hosts })
+        Ok(Self { bundle, hosts, checked: None })
+    }
+
+    /// The same session, every run of which checks each read of the machine's memories and steps ready stages in an order
+    /// drawn from a seed: see [`interp::run_checked`]. The results are the same.
+    #[must_use]
+    pub fn checked(self, seed: u64) -> Self {
+        Self { checked: Some(seed), ..self }
     }
 
     /// The bundle.
@@ -212,9 +221,8 @@ impl Session {
             let arrays = part.inputs.iter().map(take).collect::<Result<Vec<_>, _>>()?;
             let results = match (&part.code, host) {
                 (Code::Machine(machine), _) => {
-                    let target = &self.bundle.manifest.target;
                     let done = &mut |phases: usize| progress(phases_before + phases);
-                    let integers = run_machine(part, machine, target, &arrays, done)?;
+                    let integers = self.run_machine(part, machine, &arrays, done)?;
                     phases_before += machine.program.phases.len();
                     observe(part, &integers)?;
                     let users = part.outputs.iter().zip(&integers);
@@ -227,6 +235,40 @@ impl Session {
             tensors.extend(part.outputs.iter().map(|port| port.name.as_str()).zip(results));
         }
         Ok(tensors)
+    }
+
+    /// The integers of a program's outputs.
+    fn run_machine(
+        &self,
+        part: &Part,
+        machine: &Machine,
+        arrays: &[Array],
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Integers, RunError> {
+        let mut bytes = Vec::with_capacity(arrays.len());
+        for (port, array) in part.inputs.iter().zip(arrays) {
+            let no_integers = || RunError::Bundle(format!("input `{}` is not of integers", port.name));
+            let elem = elem_of(&port.machine_dtype)?;
+            let (least, most) = elem.int_range().ok_or_else(no_integers)?;
+            let values = permute(&array.values, &port.shape, &port.perm);
+            let integers = values.into_iter().map(|v| match &port.quantisation {
+                Some(q) => quantise(v, q, least, most),
+                None => (v as i64).clamp(least, most),
+            });
+            bytes.push(TensorData::from_ints(elem, integers).ok_or_else(no_integers)?.to_bytes());
+        }
+        let Machine { program, weights, .. } = machine;
+        let target = &self.bundle.manifest.target;
+        let outputs = match self.checked {
+            Some(seed) => interp::run_checked(program, target, weights, &bytes, seed, progress)?,
+            None => interp::run_with(program, target, weights, &bytes, progress)?,
+        };
+        let outputs = part.outputs.iter().zip(outputs).map(|(port, bytes)| {
+            TensorData::from_bytes(elem_of(&port.machine_dtype)?, &bytes)
+                .and_then(|data| data.to_ints())
+                .ok_or_else(|| RunError::Bundle(format!("output `{}` is not of integers", port.name)))
+        });
+        outputs.collect()
     }
 }
 
@@ -251,35 +293,6 @@ fn to_declared(port: &Port, array: Array) -> Result<Array, RunError> {
 
 fn not_given(name: &str) -> RunError {
     RunError::Bundle(format!("nothing gives `{name}`"))
-}
-
-/// The integers of a program's outputs.
-fn run_machine(
-    part: &Part,
-    machine: &Machine,
-    target: &Target,
-    arrays: &[Array],
-    progress: &mut dyn FnMut(usize),
-) -> Result<Integers, RunError> {
-    let mut bytes = Vec::with_capacity(arrays.len());
-    for (port, array) in part.inputs.iter().zip(arrays) {
-        let no_integers = || RunError::Bundle(format!("input `{}` is not of integers", port.name));
-        let elem = elem_of(&port.machine_dtype)?;
-        let (least, most) = elem.int_range().ok_or_else(no_integers)?;
-        let values = permute(&array.values, &port.shape, &port.perm);
-        let integers = values.into_iter().map(|v| match &port.quantisation {
-            Some(q) => quantise(v, q, least, most),
-            None => (v as i64).clamp(least, most),
-        });
-        bytes.push(TensorData::from_ints(elem, integers).ok_or_else(no_integers)?.to_bytes());
-    }
-    let outputs = interp::run_with(&machine.program, target, &machine.weights, &bytes, progress)?;
-    let outputs = part.outputs.iter().zip(outputs).map(|(port, bytes)| {
-        TensorData::from_bytes(elem_of(&port.machine_dtype)?, &bytes)
-            .and_then(|data| data.to_ints())
-            .ok_or_else(|| RunError::Bundle(format!("output `{}` is not of integers", port.name)))
-    });
-    outputs.collect()
 }
 
 /// Evaluates a host part of the compiler's IR.

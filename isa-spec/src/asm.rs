@@ -135,5 +135,6 @@ pub fn manual() -> String {
             }
         }
     }
+    text.push_str(include_str!("memory_rules.md"));
     text
 }

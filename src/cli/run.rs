@@ -40,6 +40,12 @@ pub(super) struct Args {
     /// Write the machine's integers, not what they stand for (bundles and quantised TOSA functions)
     #[arg(long)]
     raw: bool,
+    /// Check that every read of the machine's memories finds the row that it names, with ready stages in random order (bundles only; several times slower, same results)
+    #[arg(long)]
+    checked: bool,
+    /// The seed of that order
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "checked")]
+    seed: u64,
     /// Simulate the program's time too (bundles only)
     #[arg(long)]
     timing: bool,
@@ -66,8 +72,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             run_bundle(args, bundle, console)
         }
         Content::Onnx(bytes) => {
-            if args.raw || args.timing || args.stats.is_some() {
-                let what = "--raw, --timing and --stats are for bundles; compile the model first".to_owned();
+            if args.raw || args.checked || args.timing || args.stats.is_some() {
+                let what = "--raw, --checked, --timing and --stats are for bundles; compile the model first"
+                    .to_owned();
                 return Err(Failure::Usage(what));
             }
             run_onnx(args, &bytes, console)
@@ -78,7 +85,10 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 }
 
 fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Failure> {
-    let session = Session::new(bundle).map_err(|e| Failure::file(&args.model, e))?;
+    let mut session = Session::new(bundle).map_err(|e| Failure::file(&args.model, e))?;
+    if args.checked {
+        session = session.checked(args.seed);
+    }
     let Bundle { manifest, stats, .. } = session.bundle();
     // Timing alone needs no inputs: the machine's time does not depend on them.
     let time_only = args.timing && args.inputs.is_empty() && args.output_dir.is_none();
@@ -135,9 +145,9 @@ fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure>
 
 /// Evaluates a function of plain TOSA.
 fn run_module(args: &Args, module: &Module, console: &Console) -> Result<(), Failure> {
-    if args.timing || args.stats.is_some() {
+    if args.checked || args.timing || args.stats.is_some() {
         return Err(Failure::Usage(
-            "--timing and --stats are for bundles; compile the function first".to_owned(),
+            "--checked, --timing and --stats are for bundles; compile the function first".to_owned(),
         ));
     }
     if !args.input_shapes.is_empty() {

@@ -17,6 +17,7 @@ import natural
 import ocr
 import operators
 import quantised
+import soundness
 import targets
 import tosa_suite
 import vectors
@@ -38,6 +39,7 @@ MODULES = [
     tosa_suite,
     accuracy,
     headline,
+    soundness,
 ]
 
 

@@ -178,8 +178,13 @@ impl Draft {
         } else {
             self.scratch.push((offset, src));
         }
-        let head = DmaOut { src, segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: src.chs };
-        self.push(head.into(), Vec::new(), View::default());
+        // Now and then over what is stored already, with a distance of rows that says nothing, or with an output of its own.
+        let offset = offset.saturating_sub(u64::from(self.random.chance(5)));
+        let says_nothing = src.rows == 1 && self.random.chance(20);
+        let row_pitch_bytes = if says_nothing { u64::from(self.random.int(0, 2)) } else { row };
+        let head = DmaOut { src, segment, offset, row_pitch_bytes, pixel_pitch_bytes: src.chs };
+        let out = if self.random.chance(2) { self.random.pick(&self.written) } else { View::default() };
+        self.push(head.into(), Vec::new(), out);
     }
 
     /// A stage that fills a region which a join has left.

@@ -337,6 +337,9 @@ fn contradiction(program: &Program) -> Option<String> {
                 return Some(format!("{element:?} is written twice"));
             }
             if let Head::DmaOut(h) = &stage.code.head {
+                if stage.code.out.rows > 0 {
+                    return Some("a stage that stores declares an output".to_owned());
+                }
                 for (row, col) in (0..h.src.rows).flat_map(|r| (0..h.src.cols).map(move |c| (r, c))) {
                     let at =
                         h.offset + u64::from(row) * h.row_pitch_bytes + u64::from(col * h.pixel_pitch_bytes);

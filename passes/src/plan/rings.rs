@@ -417,17 +417,21 @@ impl<'a> Simulation<'a> {
         // What nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
         let sinks: Vec<usize> = (0..self.actors.len()).filter(|&a| self.readers(a).is_empty()).collect();
         let mut anchor = Anchor::new(self);
-        // Only this loop takes a sink's steps.
-        let mut progress: Vec<u64> = sinks.iter().map(|&sink| self.progress(sink)).collect();
+        let all = |this: &Self| sinks.iter().map(|&sink| this.progress(sink)).collect::<Vec<u64>>();
+        // Only this loop takes a sink's steps, and those that write the same ring, which are sinks too.
+        let mut progress = all(self);
         loop {
             let least = progress.iter().enumerate().min_by_key(|&(_, progress)| *progress);
             let Some((at, _)) = least.filter(|&(_, progress)| *progress < u64::MAX) else { break };
-            if !self.step(sinks[at]) {
+            let sink = sinks[at];
+            if !self.step(sink) {
                 break;
             }
-            progress[at] = self.progress(sinks[at]);
-            if self.skips && at == 0 && anchor.turn(self, &sinks) {
-                progress = sinks.iter().map(|&sink| self.progress(sink)).collect();
+            let skipped = self.skips && at == 0 && anchor.turn(self, &sinks);
+            if skipped || !self.writers[sink].is_empty() {
+                progress = all(self);
+            } else {
+                progress[at] = self.progress(sink);
             }
         }
         // Rows that no sink asked for, such as those that a crop leaves out.

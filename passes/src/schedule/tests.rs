@@ -1,44 +1,16 @@
 //! The whole way down: random networks through stages, plan and schedule to a program, which the machine's verifier
 //! accepts and whose results are the evaluator's.
 
+use strata_backend::Lowered;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, random_inputs, random_network};
 use strata_ir::verify::verify as verify_module;
-use strata_ir::{Module, Op, OpId, Tensor};
-use strata_isa_spec::record::{self, TablePlacement};
-use strata_isa_spec::{Head, Phase, Program, SegmentKind, Target, interp, verify};
+use strata_ir::{Module, Tensor};
+use strata_isa_spec::{Head, Phase, Program, Target, interp, verify};
 
 use crate::manager::{Pass, PassContext, Pipeline};
 use crate::stages::erase::EraseWrappers;
 use crate::stages::graph::TABLE_SET;
-use crate::stages::stage_tables;
-
-/// The program of a scheduled module and its weight segment, as the backend gathers them.
-fn gather(module: &Module) -> (Program, Vec<u8>) {
-    let func = module.function("main").expect("there is a @main");
-    let attr = |name: &str| module.op(func).extra.get(name).expect("the schedule is written down");
-    let segments = attr(record::SEGMENTS).to_serde().expect("segments");
-    let streams = attr(record::STREAMS).to_serde().expect("streams");
-    let places: Vec<TablePlacement> = attr(record::TABLE_PLACES).to_serde().expect("tables");
-    let ops = module.walk(module.entry_block(func));
-    let phase_of = |op: &OpId| -> Option<Phase> {
-        let code =
-            matches!(module.op(*op).op, Op::Phase(_)).then(|| module.op(*op).extra.get(record::CODE))??;
-        Some(code.to_serde().expect("a phase"))
-    };
-    let program = Program { segments, streams, phases: ops.iter().filter_map(phase_of).collect() };
-    let is_weights = |s: &&strata_isa_spec::Segment| s.kind == SegmentKind::Weights;
-    let bytes = program.segments.iter().find(is_weights).map_or(0, |s| s.bytes);
-    let mut weights = vec![0; bytes as usize];
-    let stages: Vec<OpId> = ops.into_iter().filter(|op| matches!(module.op(*op).op, Op::Stage(_))).collect();
-    for place in places {
-        let tables = stage_tables(module, stages[place.stage as usize]).expect("tables");
-        let constant = module.op(tables[place.table as usize]).op.constant().expect("a constant");
-        let data = constant.tensor.data().to_bytes();
-        weights[place.offset as usize..][..data.len()].copy_from_slice(&data);
-    }
-    (program, weights)
-}
 
 fn bytes(tensors: &[Tensor]) -> Vec<Vec<u8>> {
     tensors.iter().map(|tensor| tensor.data().to_bytes()).collect()
@@ -81,7 +53,10 @@ pub(crate) fn difference(
             return Some(format!("{}: {error}", step.info.name));
         }
     }
-    let (program, weights) = gather(module);
+    let Lowered { program, weights, .. } = match strata_backend::lower(module) {
+        Ok(lowered) => lowered,
+        Err(error) => return Some(error.to_string()),
+    };
     GROWN.with(|grown| grown.set(grown.get() + n_grown(&program)));
     let n_fronts = program.streams.iter().filter(|stream| stream.front.is_some()).count();
     FRONTS.with(|fronts| fronts.set(fronts.get() + n_fronts));
@@ -91,8 +66,14 @@ pub(crate) fn difference(
     if !errors.is_empty() {
         return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
     }
-    match interp::run(&program, target, &weights, &bytes(inputs)) {
-        Ok(found) => (found != bytes(&expected)).then(|| "the results differ".to_owned()),
+    let inputs = bytes(inputs);
+    let plain = interp::run(&program, target, &weights, &inputs);
+    let checked = interp::run_checked(&program, target, &weights, &inputs, 1, &mut |_| {});
+    match plain.and_then(|plain| Ok((plain, checked?))) {
+        Ok((plain, checked)) => {
+            let expected = bytes(&expected);
+            (plain != expected || checked != expected).then(|| "the results differ".to_owned())
+        }
         Err(error) => Some(error.to_string()),
     }
 }

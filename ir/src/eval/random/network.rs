@@ -24,17 +24,22 @@ pub struct RandomOptions {
     pub max_channels: usize,
     /// How often an activation is `i16` rather than `i8`, in per cent.
     pub i16_percent: u8,
+    /// Whether rows and columns are cropped, joined, skipped by strides, shuffled and turned too, so that much of what a
+    /// layer makes has no reader, or one that comes late.
+    pub reshapes: bool,
 }
 
 impl Default for RandomOptions {
     fn default() -> Self {
-        Self { n_layers: 8, max_extent: 12, max_channels: 16, i16_percent: 0 }
+        Self { n_layers: 8, max_extent: 12, max_channels: 16, i16_percent: 0, reshapes: false }
     }
 }
 
 /// A module with a function `main` of one or two inputs, made of convolutions of every kind, rescales, clamps,
 /// tables, residual additions, concatenations, slices, pools, resizes, squeeze-and-excitation, pads and fully
-/// connected layers. Values that no layer uses are results, so nothing is dead.
+/// connected layers; with [`RandomOptions::reshapes`] of joins and crops along every axis, strides past the kernel, channel
+/// shuffles, depth to space and back, transpositions and reductions too. Values that no layer uses are results, so
+/// nothing is dead.
 ///
 /// # Panics
 /// If an option is zero.
@@ -46,7 +51,8 @@ pub fn random_network(seed: u64, options: &RandomOptions) -> Module {
     let mut net = Network::new(seed, options);
     let mut n_layers = 0;
     while n_layers < options.n_layers {
-        let layer = net.rng.pick(LAYERS);
+        let layers = if options.reshapes && net.rng.one_in(2) { RESHAPES } else { LAYERS };
+        let layer = net.rng.pick(layers);
         n_layers += usize::from(layer(&mut net));
     }
     net.finish()
@@ -101,6 +107,24 @@ const LAYERS: &[Layer] = &[
     Network::squeeze_excite,
     Network::pad,
     Network::fully_connected,
+];
+
+/// Layers that move, join and leave out rows, columns and channels.
+const RESHAPES: &[Layer] = &[
+    Network::join,
+    Network::join,
+    Network::join,
+    Network::join_of_pieces,
+    Network::join_of_pieces,
+    Network::crop,
+    Network::crop,
+    Network::skip_by_stride,
+    Network::skip_by_stride,
+    Network::shuffle_channels,
+    Network::depth_to_space,
+    Network::turn,
+    Network::reduce,
+    Network::fork,
 ];
 
 struct Network {
@@ -398,13 +422,13 @@ impl Network {
         true
     }
 
-    fn clamp_of(&mut self, x: Act) {
+    fn clamp_of(&mut self, x: Act) -> Act {
         let (least, greatest) = (self.rng.int(-128, -1), self.rng.int(0, 127));
         let (least, greatest) = (least << x.extra_bits(), greatest << x.extra_bits());
         let bound = |value| Attribute::Int(value, x.elem);
         let op = Clamp { min_val: bound(least), max_val: bound(greatest), nan_mode: NanMode::Propagate };
         let value = self.op(op, &[x.value], [x.h, x.w, x.c], x.elem);
-        self.push(value, [x.h, x.w, x.c], x.zp);
+        self.push(value, [x.h, x.w, x.c], x.zp)
     }
 
     fn table(&mut self) -> bool {
@@ -476,27 +500,222 @@ impl Network {
         if parts.len() == 1 {
             return false;
         }
-        let values: Vec<ValueId> = parts.iter().map(|part| part.value).collect();
-        let value = self.op(Concat { axis: 3 }, &values, [x.h, x.w, c], x.elem);
-        self.push(value, [x.h, x.w, c], x.zp);
+        self.join_of(&parts, 2);
         true
     }
 
     fn slice(&mut self) -> bool {
         let x = self.any();
-        let mut start = [0; 4];
-        let mut size = [1, x.h, x.w, x.c];
-        let axis = self.rng.pick(&[1, 2, 3, 3, 3]);
+        let (mut start, mut size) = ([0; 3], [x.h, x.w, x.c]);
+        let axis = self.rng.pick(&[0, 1, 2, 2, 2]);
         if size[axis] < 2 {
             return false;
         }
-        let at = self.rng.count(0, size[axis] - 1);
-        start[axis] = at as i64;
-        size[axis] = self.rng.count(1, size[axis] - at);
-        let extents = [size[1], size[2], size[3]];
-        let operands = [x.value, self.shape(&start), self.shape(&size.map(|extent| extent as i64))];
-        let value = self.op(Slice {}, &operands, extents, x.elem);
+        start[axis] = self.rng.count(0, size[axis] - 1);
+        size[axis] = self.rng.count(1, size[axis] - start[axis]);
+        self.slice_of(x, start, size);
+        true
+    }
+
+    /// A part of an activation: `size` elements from `start` on, each `[h, w, c]`.
+    fn slice_of(&mut self, x: Act, start: [usize; 3], size: [usize; 3]) -> Act {
+        let start = start.map(|at| at as i64);
+        let start = self.shape(&[0, start[0], start[1], start[2]]);
+        let extents = size.map(|extent| extent as i64);
+        let extents = self.shape(&[1, extents[0], extents[1], extents[2]]);
+        let value = self.op(Slice {}, &[x.value, start, extents], size, x.elem);
+        self.push(value, size, x.zp)
+    }
+
+    /// Activations end to end along an axis of `[h, w, c]`.
+    fn join_of(&mut self, parts: &[Act], axis: usize) -> Act {
+        let values: Vec<ValueId> = parts.iter().map(|part| part.value).collect();
+        let mut extents = [parts[0].h, parts[0].w, parts[0].c];
+        extents[axis] = parts.iter().map(|part| [part.h, part.w, part.c][axis]).sum();
+        let value = self.op(Concat { axis: axis as i32 + 1 }, &values, extents, parts[0].elem);
+        self.push(value, extents, parts[0].zp)
+    }
+
+    /// Activations that fit end to end along rows, columns or channels.
+    fn join(&mut self) -> bool {
+        let x = self.any();
+        let axis = self.rng.pick(&[0, 0, 0, 1, 2]);
+        let others = |act: &Act| {
+            let mut extents = [act.h, act.w, act.c];
+            extents[axis] = 0;
+            (extents, act.elem)
+        };
+        let most = if axis == 2 { 2 * self.limits.max_channels } else { 2 * self.limits.max_extent };
+        let mut parts = vec![x];
+        let mut extent = [x.h, x.w, x.c][axis];
+        for y in self.acts.clone() {
+            let own = [y.h, y.w, y.c][axis];
+            let fits = others(&y) == others(&x) && y.value != x.value && extent + own <= most;
+            if fits && self.rng.one_in(2) {
+                extent += own;
+                parts.push(y);
+            }
+        }
+        if parts.len() == 1 {
+            return false;
+        }
+        if self.rng.one_in(2) {
+            parts.reverse();
+        }
+        self.join_of(&parts, axis);
+        true
+    }
+
+    /// Pieces of one activation, each through a layer of its own or none, end to end in another order: rows that were
+    /// made last may be wanted first.
+    fn join_of_pieces(&mut self) -> bool {
+        let x = self.any();
+        let axis = self.rng.pick(&[0, 0, 0, 1]);
+        let all = [x.h, x.w, x.c];
+        if all[axis] < 3 {
+            return false;
+        }
+        let mut parts = Vec::new();
+        for _ in 0..self.rng.count(2, 3) {
+            let (mut start, mut size) = ([0; 3], all);
+            size[axis] = self.rng.count(1, all[axis] - 1);
+            start[axis] = self.rng.count(0, all[axis] - size[axis]);
+            let piece = self.slice_of(x, start, size);
+            let piece = match self.rng.int(0, 2) {
+                0 if x.elem == ElemType::I8 => self.table_of(piece),
+                1 => self.clamp_of(piece),
+                _ => piece,
+            };
+            parts.push(piece);
+        }
+        self.join_of(&parts, axis);
+        true
+    }
+
+    /// Fewer rows, columns and channels at every side.
+    fn crop(&mut self) -> bool {
+        let x = self.any();
+        let all = [x.h, x.w, x.c];
+        let size: [usize; 3] =
+            std::array::from_fn(
+                |axis| {
+                    if self.rng.one_in(2) { self.rng.count(1, all[axis]) } else { all[axis] }
+                },
+            );
+        if size == all {
+            return false;
+        }
+        let start = std::array::from_fn(|axis| self.rng.count(0, all[axis] - size[axis]));
+        self.slice_of(x, start, size);
+        true
+    }
+
+    /// A pool or a convolution whose stride is past its kernel.
+    fn skip_by_stride(&mut self) -> bool {
+        let x = self.any();
+        let kernel = self.rng.count(1, 2);
+        let stride = self.rng.count(kernel + 1, kernel + 2) as i64;
+        // TOSA's windows fit exactly: what does not is cropped first.
+        let fit = |extent: usize| {
+            extent.checked_sub(kernel).map(|room| (kernel + room / stride as usize * stride as usize, room))
+        };
+        let (Some((h, room_h)), Some((w, room_w))) = (fit(x.h), fit(x.w)) else { return false };
+        let x = if (h, w) == (x.h, x.w) { x } else { self.slice_of(x, [0; 3], [h, w, x.c]) };
+        let axis = |room: usize| WindowAxis {
+            kernel,
+            stride,
+            dilation: 1,
+            pad: [0; 2],
+            out: room / stride as usize + 1,
+        };
+        let (y_axis, x_axis) = (axis(room_h), axis(room_w));
+        if self.rng.one_in(2) {
+            let oc = self.channels();
+            self.conv_of(x, &y_axis, &x_axis, oc);
+            return true;
+        }
+        let op = MaxPool2d {
+            kernel: [kernel as i64; 2],
+            stride: [stride; 2],
+            pad: [0; 4],
+            nan_mode: NanMode::Propagate,
+        };
+        let extents = [y_axis.out, x_axis.out, x.c];
+        let value = self.op(op, &[x.value], extents, x.elem);
         self.push(value, extents, x.zp);
+        true
+    }
+
+    /// The elements of an activation as a tensor of `dims`, its axes permuted, as one of `extents`.
+    fn permute_of(&mut self, x: Act, dims: &[usize], perms: &[i32], extents: [usize; 3]) -> Act {
+        let ints = |dims: &[usize]| dims.iter().map(|&dim| dim as i64).collect::<Vec<_>>();
+        let shape = self.shape(&ints(dims));
+        let value = self.tensor(Reshape {}, &[x.value, shape], dims, x.elem);
+        let permuted: Vec<usize> = perms.iter().map(|&axis| dims[axis as usize]).collect();
+        let value = self.tensor(Transpose { perms: perms.to_vec() }, &[value], &permuted, x.elem);
+        let shape = self.shape(&ints(&[1, extents[0], extents[1], extents[2]]));
+        let value = self.op(Reshape {}, &[value, shape], extents, x.elem);
+        self.push(value, extents, x.zp)
+    }
+
+    /// An op whose result has any rank.
+    fn tensor(&mut self, op: impl Into<Op>, operands: &[ValueId], dims: &[usize], elem: ElemType) -> ValueId {
+        let ty = TensorType::new(dims.to_vec(), elem).into();
+        let op = self.module.append(self.block, op, operands, &[ty], Location::unknown());
+        self.module.result(op)
+    }
+
+    /// Channels of two groups in turn, as ShuffleNet has them.
+    fn shuffle_channels(&mut self) -> bool {
+        let x = self.any();
+        if !x.c.is_multiple_of(2) {
+            return false;
+        }
+        self.permute_of(x, &[1, x.h, x.w, 2, x.c / 2], &[0, 1, 2, 4, 3], [x.h, x.w, x.c]);
+        true
+    }
+
+    /// Four channels as four pixels, or four pixels as four channels.
+    fn depth_to_space(&mut self) -> bool {
+        let x = self.any();
+        if x.c.is_multiple_of(4) && x.h.max(x.w) <= self.limits.max_extent {
+            let dims = [1, x.h, x.w, 2, 2, x.c / 4];
+            self.permute_of(x, &dims, &[0, 1, 3, 2, 4, 5], [2 * x.h, 2 * x.w, x.c / 4]);
+            return true;
+        }
+        let fits = x.h.is_multiple_of(2) && x.w.is_multiple_of(2) && x.c <= self.limits.max_channels / 2;
+        if fits {
+            let dims = [1, x.h / 2, 2, x.w / 2, 2, x.c];
+            self.permute_of(x, &dims, &[0, 1, 3, 2, 4, 5], [x.h / 2, x.w / 2, 4 * x.c]);
+        }
+        fits
+    }
+
+    /// Rows as columns.
+    fn turn(&mut self) -> bool {
+        let x = self.any();
+        self.permute_of(x, &[1, x.h, x.w, x.c], &[0, 2, 1, 3], [x.w, x.h, x.c]);
+        true
+    }
+
+    /// The greatest of every column, row or pixel.
+    fn reduce(&mut self) -> bool {
+        let x = self.any();
+        let axis = self.rng.count(0, 2);
+        let mut extents = [x.h, x.w, x.c];
+        extents[axis] = 1;
+        let op = ReduceMax { axis: axis as i32 + 1, nan_mode: NanMode::Propagate };
+        let value = self.op(op, &[x.value], extents, x.elem);
+        self.push(value, extents, x.zp);
+        true
+    }
+
+    /// Two layers on one activation, one of which ends there.
+    fn fork(&mut self) -> bool {
+        let x = self.any();
+        self.clamp_of(x);
+        let oc = self.channels();
+        self.pointwise(x, oc);
         true
     }
 

@@ -1,0 +1,196 @@
+//! Random networks the whole way down: compiled layer by layer and multi-layer, for machines of many sizes and for every
+//! objective, each program gives the evaluator's results byte for byte, in fixed order and, checked, in random ones.
+//!
+//! `STRATA_NETWORKS` sets how many networks are tried, `STRATA_SEED` the first seed. Each is tried on one machine.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use strata_ir::Module;
+use strata_ir::eval::eval_function;
+use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
+use strata_isa_spec::{Program, Target, interp};
+use strata_passes::manager::{PassContext, Pipeline};
+
+/// Networks that a plain run of the test tries.
+const NETWORKS: u64 = 300;
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// A network, and the machine that it is compiled for.
+struct Trial {
+    seed: u64,
+    options: RandomOptions,
+    split_bytes: u64,
+    objective: &'static str,
+    target: Target,
+}
+
+impl Trial {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(!seed);
+        let options = RandomOptions {
+            n_layers: rng.count(2, 14),
+            max_extent: rng.pick(&[8, 12, 12, 24]),
+            max_channels: rng.pick(&[4, 16, 16, 24]),
+            i16_percent: rng.pick(&[0, 0, 0, 0, 40, 100]),
+            reshapes: !rng.one_in(8),
+        };
+        let preset = rng.pick(&["micro", "micro", "x1", "cascade", "tile"]);
+        let activation = rng.pick(&["2KiB", "3KiB", "5KiB", "8KiB", "12KiB", "20KiB", "64KiB", "256KiB"]);
+        let weight = rng.pick(&["12KiB", "24KiB", "128KiB"]);
+        let sizes = [("memory.activation", activation), ("memory.weight", weight)];
+        let sizes = sizes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self {
+            seed,
+            options,
+            split_bytes: rng.pick(&[3_000, 6_000, 64_000]),
+            objective: rng.pick(&["latency", "latency", "traffic", "energy", "edp", "sram"]),
+            target: Target::preset(preset, &sizes).expect("a preset"),
+        }
+    }
+
+    /// The program and its weights; `None` if a stage does not fit the machine.
+    fn compile(&self, module: &Module, mode: &str) -> Result<Option<(Program, Vec<u8>)>, String> {
+        let mut module = module.clone();
+        let mut context = PassContext::new();
+        context.insert(self.target.clone());
+        let Self { split_bytes, objective, .. } = self;
+        let passes = format!(
+            "form-stages,split-channels{{budget-bytes={split_bytes}}},fuse-layers{{mode={mode},objective={objective}}},\
+             schedule"
+        );
+        for step in Pipeline::parse(&passes).map_err(|e| e.to_string())?.steps() {
+            if let Err(error) = step.build().run(&mut module, &mut context) {
+                let error = format!("{}: {error}", step.info.name);
+                return if error.contains("do not fit the target") { Ok(None) } else { Err(error) };
+            }
+        }
+        let lowered = strata_backend::lower(&module).map_err(|e| e.to_string())?;
+        Ok(Some((lowered.program, lowered.weights)))
+    }
+
+    /// Whether the network fits the machine in both modes; what is wrong, if anything is.
+    fn run(&self, count: &Count) -> Result<bool, String> {
+        let module = random_network(self.seed, &self.options);
+        let func = module.function("main").ok_or("there is no @main")?;
+        let tensors = random_inputs(&module, func, self.seed);
+        let bytes = |tensors: &[strata_ir::Tensor]| -> Vec<Vec<u8>> {
+            tensors.iter().map(|tensor| tensor.data().to_bytes()).collect()
+        };
+        let inputs = bytes(&tensors);
+        let expected = bytes(&eval_function(&module, func, tensors).map_err(|e| e.to_string())?);
+        let mut fits = true;
+        for mode in ["single", "multi"] {
+            let Some((program, weights)) = self.compile(&module, mode).map_err(|e| format!("{mode}: {e}"))?
+            else {
+                fits = false;
+                continue;
+            };
+            let found = interp::run(&program, &self.target, &weights, &inputs);
+            if found.map_err(|e| format!("{mode}: {e}"))? != expected {
+                return Err(format!("{mode}: the results differ from the evaluator's"));
+            }
+            for order in 0..2 {
+                let seed = self.seed.wrapping_mul(2) + order;
+                let found = interp::run_checked(&program, &self.target, &weights, &inputs, seed, &mut |_| {});
+                if found.map_err(|e| format!("{mode}, order {seed}: {e}"))? != expected {
+                    return Err(format!("{mode}, order {seed}: the results differ"));
+                }
+            }
+            count.of(&program);
+        }
+        Ok(fits)
+    }
+}
+
+/// What the programs have in them.
+#[derive(Debug, Default)]
+struct Count {
+    programs: AtomicU64,
+    /// Programs with a ring that several stages of a phase write.
+    joined_rings: AtomicU64,
+    /// Programs with streams of a phase that share bytes.
+    shared_bytes: AtomicU64,
+    /// Programs with streams whose first rows stand elsewhere.
+    fronts: AtomicU64,
+    /// Stages, and phases.
+    stages: AtomicU64,
+    phases: AtomicU64,
+}
+
+impl Count {
+    fn of(&self, program: &Program) {
+        let add = |to: &AtomicU64, n: u64| to.fetch_add(n, Ordering::Relaxed);
+        let outs = |phase: &strata_isa_spec::Phase| -> Vec<u32> {
+            let mut outs: Vec<u32> = phase
+                .stages
+                .iter()
+                .map(|s| s.code.out)
+                .filter(|out| out.rows > 0)
+                .map(|out| out.stream)
+                .collect();
+            outs.sort_unstable();
+            outs
+        };
+        let is_ring = |stream: u32| !program.streams[stream as usize].is_whole();
+        let joins = program.phases.iter().any(|p| outs(p).windows(2).any(|w| w[0] == w[1] && is_ring(w[0])));
+        let range = |stream: u32| {
+            let s = &program.streams[stream as usize];
+            u64::from(s.base)..u64::from(s.base) + s.size_bytes()
+        };
+        let meet = |a: u32, b: u32| a != b && range(a).start < range(b).end && range(b).start < range(a).end;
+        let shares = program.phases.iter().any(|phase| {
+            let reads: Vec<u32> =
+                phase.stages.iter().flat_map(|s| s.code.reads()).map(|v| v.stream).collect();
+            outs(phase).into_iter().any(|out| reads.iter().any(|&read| meet(out, read)))
+        });
+        add(&self.programs, 1);
+        add(&self.joined_rings, u64::from(joins));
+        add(&self.shared_bytes, u64::from(shares));
+        add(&self.fronts, u64::from(program.streams.iter().any(|s| s.front.is_some())));
+        add(&self.stages, program.phases.iter().map(|p| p.stages.len() as u64).sum());
+        add(&self.phases, program.phases.len() as u64);
+    }
+}
+
+#[test]
+fn random_networks_compute_what_the_evaluator_does() {
+    let (first, n) = (number("STRATA_SEED", 0), number("STRATA_NETWORKS", NETWORKS));
+    let (count, unfit, next) = (Count::default(), AtomicU64::new(0), AtomicU64::new(first));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let faults: Vec<String> = std::thread::scope(|scope| {
+        let work = || {
+            let mut faults = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= first + n {
+                    return faults;
+                }
+                let trial = Trial::new(seed);
+                match trial.run(&count) {
+                    Ok(true) => {}
+                    Ok(false) => _ = unfit.fetch_add(1, Ordering::Relaxed),
+                    Err(fault) => {
+                        let Trial { options, target, objective, split_bytes, .. } = &trial;
+                        let memory = &target.memory;
+                        faults.push(format!(
+                            "seed {seed} ({options:?}, {} of {} and {} bytes, {objective}, split {split_bytes}): {fault}",
+                            target.name, memory.activation, memory.weight
+                        ));
+                    }
+                }
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("a worker does not panic")).collect()
+    });
+    let unfit = unfit.into_inner();
+    println!("{n} networks from seed {first}, {unfit} do not fit their machine: {count:?}");
+    assert!(faults.is_empty(), "{} faults\n{}", faults.len(), faults.join("\n"));
+    let enough = |part: &AtomicU64, one_in: u64| part.load(Ordering::Relaxed) * one_in >= n;
+    assert!(unfit * 2 <= n && enough(&count.programs, 1), "{unfit} do not fit: {count:?}");
+    assert!(enough(&count.joined_rings, 20) && enough(&count.shared_bytes, 20), "{count:?}");
+    assert!(enough(&count.fronts, 100), "{count:?}");
+}
