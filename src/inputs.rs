@@ -1,9 +1,9 @@
 //! Which input of a network a user means, and whether what is given fits it.
 //!
-//! An input goes by its name or by its position. Models name inputs by numbers too, so a number has two readings: that
-//! of names, where a number that is some input's name means that input, and that of positions. Whichever gives every
-//! input exactly one array is meant. If both do and differ, nobody can tell, and it is an error; `#N` is always the
-//! position.
+//! An input goes by its name or by its position. Models name inputs by numbers too, so a number has two
+//! readings: that of names, where a number that is some input's name means that input, and that of positions.
+//! Whichever gives every input exactly one array is meant. If both do and differ, nobody can tell, and it is
+//! an error; `#N` is always the position.
 
 use strata_isa_spec::bundle::Port;
 
@@ -70,7 +70,8 @@ fn meant(ports: &[Port], name: &str, positions_first: bool) -> Option<usize> {
 /// The tensors of `ports`, from what a user gave by name or by position.
 ///
 /// # Errors
-/// If one is missing, unknown, given twice, of another shape, or holds what its type cannot; all problems at once.
+/// If one is missing, unknown, given twice, of another shape, or holds what its type cannot; all problems at
+/// once.
 pub(crate) fn match_inputs(ports: &[Port], given: &[(String, Array)]) -> Result<Vec<Array>, RunError> {
     let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
     let assigned = assign(ports, &names).map_err(|problem| RunError::Inputs { problems: vec![problem] })?;

@@ -26,8 +26,9 @@ fn uniform(seed: u64, index: u64) -> f64 {
     ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Noise from a seed. Floats are normal, a sum of uniform deviates. Integers of up to 16 bits, such as pictures, are
-/// uniform over their type; larger ones are 0 or 1, as they are mostly indices and amounts, of which few are valid.
+/// Noise from a seed. Floats are normal, a sum of uniform deviates. Integers of up to 16 bits, such as
+/// pictures, are uniform over their type; larger ones are 0 or 1, as they are mostly indices and amounts, of
+/// which few are valid.
 fn noise(seed: u64, shape: &[usize], dtype: DType) -> Array {
     let value = |i: u64| match dtype {
         // Four uniform deviates have variance 1/3.

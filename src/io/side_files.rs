@@ -8,8 +8,8 @@ use strata_frontend::import::SideFiles;
 
 /// The folder of a model's file.
 ///
-/// A file in it may be a link to another place only if the model's own file is a link to the same folder, as in the
-/// caches of model hubs.
+/// A file in it may be a link to another place only if the model's own file is a link to the same folder, as
+/// in the caches of model hubs.
 #[derive(Clone, Debug)]
 pub struct ModelFolder {
     /// The folder as the model's path names it.

@@ -1,7 +1,8 @@
 //! In which versions of ONNX's own operator set the definition of each operator changed.
 //!
-//! A model states one version for all its nodes, and each of its functions another; what a node means is decided by the
-//! newest definition that is no newer. Source: the schemas of onnx 1.23.2, whose operator set is 28.
+//! A model states one version for all its nodes, and each of its functions another; what a node means is
+//! decided by the newest definition that is no newer. Source: the schemas of onnx 1.23.2, whose operator set
+//! is 28.
 
 /// The newest operator set whose definitions were read. Those after it may mean anything.
 pub const NEWEST: i64 = 28;

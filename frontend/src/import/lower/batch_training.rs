@@ -1,6 +1,7 @@
 //! `BatchNormalization` in training mode: by the moments of the batch itself, as reductions.
 //!
-//! Exporters write it for weights that are standardised, which folds, and where a model was left in training mode.
+//! Exporters write it for weights that are standardised, which folds, and where a model was left in training
+//! mode.
 
 use strata_ir::{ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;

@@ -1,8 +1,10 @@
-//! Control flow that is decided while importing: branches, loops, sequences and optional values become plain nodes.
+//! Control flow that is decided while importing: branches, loops, sequences and optional values become plain
+//! nodes.
 //!
-//! Nodes are taken in order and lowered into a module that is thrown away, which tells shapes and constants. An `If`
-//! whose condition is constant is replaced by its branch, a loop whose conditions are by copies of its body. Sequences
-//! and optional values are kept track of by the names of the tensors in them. What depends on the data stays as it is.
+//! Nodes are taken in order and lowered into a module that is thrown away, which tells shapes and constants.
+//! An `If` whose condition is constant is replaced by its branch, a loop whose conditions are by copies of
+//! its body. Sequences and optional values are kept track of by the names of the tensors in them. What
+//! depends on the data stays as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 

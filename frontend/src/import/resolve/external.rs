@@ -1,6 +1,7 @@
 //! Tensors whose data stand in files beside the model's, which exporters write for large models.
 //!
-//! What a tensor says of its place is checked here; the files are read by whoever has them, through [`SideFiles`].
+//! What a tensor says of its place is checked here; the files are read by whoever has them, through
+//! [`SideFiles`].
 
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{ModelProto, TensorProto};

@@ -1,8 +1,8 @@
-//! What ONNX's protobuf has and tract's messages of it lack: overloads and default attributes of functions, types of
-//! inputs other than tensors.
+//! What ONNX's protobuf has and tract's messages of it lack: overloads and default attributes of functions,
+//! types of inputs other than tensors.
 //!
-//! The bytes are decoded a second time, into messages of these fields alone; all others are skipped. An overload becomes
-//! part of the name, `op:overload`, of the function and of the nodes that call it.
+//! The bytes are decoded a second time, into messages of these fields alone; all others are skipped. An
+//! overload becomes part of the name, `op:overload`, of the function and of the nodes that call it.
 
 use prost::Message;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto};
@@ -97,7 +97,8 @@ pub(super) struct Extras {
     pub(super) outputs: Vec<(String, &'static str)>,
 }
 
-/// Reads the extras of a file, whose `model` was decoded by tract's messages; names of functions get their overloads.
+/// Reads the extras of a file, whose `model` was decoded by tract's messages; names of functions get their
+/// overloads.
 pub(super) fn read(bytes: &[u8], model: &mut ModelProto) -> Extras {
     // What tract's decoder took is well formed; a message that differs all the same has no extras.
     let Ok(extras) = Model::decode(bytes) else { return Extras::default() };

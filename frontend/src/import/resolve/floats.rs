@@ -1,9 +1,10 @@
-//! One float type inside: half precision, bfloat16 and double precision become single precision everywhere in a model.
+//! One float type inside: half precision, bfloat16 and double precision become single precision everywhere in
+//! a model.
 //!
-//! The machine computes in integers, and the IR's only floats are `f32`. So constants are converted, casts between
-//! floats become casts to `f32`, and inputs and outputs are declared as `f32`; what they were is remembered, for whoever
-//! hands tensors in and out. What a half-precision model rounds or overflows on the way is therefore not reproduced:
-//! results are those of the same network in single precision.
+//! The machine computes in integers, and the IR's only floats are `f32`. So constants are converted, casts
+//! between floats become casts to `f32`, and inputs and outputs are declared as `f32`; what they were is
+//! remembered, for whoever hands tensors in and out. What a half-precision model rounds or overflows on the
+//! way is therefore not reproduced: results are those of the same network in single precision.
 
 use std::collections::BTreeMap;
 

@@ -26,7 +26,8 @@ struct Function {
     opset: Option<i64>,
 }
 
-/// Puts the functions of a model in place of the nodes that call them. `defaults` are their default attributes.
+/// Puts the functions of a model in place of the nodes that call them. `defaults` are their default
+/// attributes.
 pub(super) fn inline(model: &mut ModelProto, defaults: Vec<Vec<AttributeProto>>, problems: &mut Problems) {
     let mut defaults = defaults.into_iter();
     let mut functions = BTreeMap::new();
@@ -185,8 +186,8 @@ impl<'a> Inliner<'a> {
     }
 }
 
-/// Attributes that refer to those of the function's call, else to its defaults, become what they refer to; those that
-/// refer to none are left out.
+/// Attributes that refer to those of the function's call, else to its defaults, become what they refer to;
+/// those that refer to none are left out.
 fn resolve_attributes(node: &mut NodeProto, call: &NodeProto, defaults: &[AttributeProto]) {
     let attributes = std::mem::take(&mut node.attribute).into_iter().filter_map(|attribute| {
         if attribute.ref_attr_name.is_empty() {

@@ -9,12 +9,12 @@
 //! | `functions` | functions of the model's own |
 //! | `floats` | float types other than `f32` |
 //! | `sparse` | sparse tensors |
-//! | `expand`, `loops`, `sequences` | branches, loops, sequences and optional values that do not depend on the data |
+//! | `expand`, `loops`, `sequences` | branches, loops, sequences, optional values that fold |
 //!
 //! `visit` and `names` serve them: walks over graphs with their subgraphs, and names for what is copied.
 //!
-//! Invariants: a name stands for one tensor, before and after; what a step does not take it leaves as it was, for the
-//! import or the host to judge. The number of nodes stays bounded whatever the file says.
+//! Invariants: a name stands for one tensor, before and after; what a step does not take it leaves as it was,
+//! for the import or the host to judge. The number of nodes stays bounded whatever the file says.
 
 mod expand;
 mod external;

@@ -6,7 +6,8 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
 use super::visit::{defined, each_node, subgraphs, subgraphs_mut};
 
-/// What tensors are called where nodes are copied to, by what they were called; an empty name is an absent operand.
+/// What tensors are called where nodes are copied to, by what they were called; an empty name is an absent
+/// operand.
 pub(super) type Renaming = BTreeMap<String, String>;
 
 /// All names of tensors in a model.
@@ -49,8 +50,8 @@ impl Names {
         }
     }
 
-    /// Renames what a node and its subgraphs read and define. All that subgraphs define gets a name that is new in the
-    /// model, so that no name from outside is taken for one from inside.
+    /// Renames what a node and its subgraphs read and define. All that subgraphs define gets a name that is
+    /// new in the model, so that no name from outside is taken for one from inside.
     pub(super) fn rename(&mut self, node: &mut NodeProto, renaming: &Renaming, prefix: &str) {
         for name in node.input.iter_mut().chain(&mut node.output) {
             if let Some(new) = renaming.get(name) {

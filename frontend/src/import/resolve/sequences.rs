@@ -1,7 +1,7 @@
 //! Sequences and optional values whose elements are known by name.
 //!
-//! A node that makes a sequence stays in the graph, for readers that this module does not replace; it is dropped with
-//! all that no result depends on.
+//! A node that makes a sequence stays in the graph, for readers that this module does not replace; it is
+//! dropped with all that no result depends on.
 
 use tract_onnx::pb::NodeProto;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -11,8 +11,8 @@ use crate::import::array::Array;
 use crate::import::graph::{node_name, resolve_axis};
 
 impl Expander {
-    /// Replaces a node that reads sequences or optional values, or keeps track of what it makes. Whether the node has
-    /// been dealt with.
+    /// Replaces a node that reads sequences or optional values, or keeps track of what it makes. Whether the
+    /// node has been dealt with.
     pub(super) fn sequence(&mut self, node: &NodeProto) -> bool {
         match node.op_type.as_str() {
             "SequenceEmpty" => self.made(node, Some(Vec::new())),
