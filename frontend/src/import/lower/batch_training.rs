@@ -126,6 +126,21 @@ mod tests {
     }
 
     #[test]
+    fn moments_among_the_outputs_meant_training_before_operator_set_14() {
+        let net = |opset, outputs, attrs: &[(&str, Attr<'_>)]| {
+            let net = Net::new(opset, &[1, 3, 4, 5]).weight("s", &[3]).weight("b", &[3]);
+            let net = net.floats("m", &[3], vec![1.0; 3]).floats("v", &[3], vec![2.0; 3]);
+            let model = net.node("BatchNormalization", "x s b m v", outputs, attrs).model("y");
+            let imported = import_proto(&model, &ImportOptions::default()).expect("it imports");
+            run(&imported, &[Tensor::f32([1, 3, 4, 5], noise(60, 3))])
+        };
+        let trained = net(15, "y m2 v2", &[("training_mode", Attr::Int(1))]);
+        assert_eq!(net(9, "y m2 v2 sm sv", &[]), trained);
+        assert_eq!(net(9, "y", &[]), net(15, "y", &[]));
+        assert_ne!(net(9, "y", &[]), trained);
+    }
+
+    #[test]
     fn standardised_weights_fold() {
         let attrs = [("training_mode", Attr::Int(1))];
         let net = Net::new(15, &[1, 3, 4, 5])

@@ -29,11 +29,13 @@ pub(super) fn batch(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     if node.opset < 7 && !node.flag("is_test", false)? {
         unsupported!("training");
     }
-    if node.flag("training_mode", false)? {
-        return super::batch_training::batch(lo, node, &view);
+    // From operator set 14 on an attribute says so, before that the number of outputs did.
+    let has_moments = node.proto.output.iter().skip(1).any(|name| !name.is_empty());
+    if node.opset < 14 && (1..node.n_outputs()).any(|i| node.has_output(i)) {
+        unsupported!("the moments of training before operator set 14");
     }
-    if (1..node.n_outputs()).any(|i| node.has_output(i)) {
-        unsupported!("training");
+    if node.flag("training_mode", false)? || (7..14).contains(&node.opset) && has_moments {
+        return super::batch_training::batch(lo, node, &view);
     }
     if node.opset < 9 && !node.flag("spatial", true)? {
         unsupported!("moments for each pixel");
