@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `parts` | import and quantisation, in as many parts as the machine and the host need |
+//! | `host` | the parts that the host runs |
 //! | `calibrate`, `noise` | what activations are calibrated on |
 //! | `precision` | which activations are 16-bit |
 //! | `tosa` | functions of TOSA, which need no import |
@@ -11,14 +12,16 @@
 mod assemble;
 mod calibrate;
 mod forms;
+pub(crate) mod host;
 mod noise;
-mod parts;
+pub(crate) mod parts;
 mod precision;
 mod tosa;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use strata_frontend::host::HostError;
 use strata_frontend::import::{self, ImportError, ImportOptions, NoSideFiles, Resolved, SideFiles};
 use strata_ir::Module;
 use strata_ir::dialect::Op;
@@ -34,6 +37,7 @@ use strata_passes::rewrite::Families;
 
 use self::forms::Forms;
 pub(crate) use self::forms::SELECT;
+use self::noise::NoiseInput;
 use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
@@ -47,7 +51,8 @@ const SQNR_MACS: u64 = 24_000_000_000;
 /// What activations are calibrated on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CalibrationData {
-    /// Seeded noise, normal with deviation 1, where no data are at hand: ranges are then only plausible.
+    /// Seeded noise where no data are at hand, normal with deviation 1 for floats and uniform for integers: ranges are
+    /// then only plausible.
     Noise {
         /// The seed.
         seed: u64,
@@ -123,6 +128,12 @@ pub enum CompileError {
     /// The calibration data do not fit the inputs.
     #[error("calibration data: {0}")]
     CalibrationData(#[source] RunError),
+    /// The host's library fails at a node that was left to it.
+    #[error("the model uses what Strata does not support:\n  {0}")]
+    Host(#[source] HostError),
+    /// The model could not be evaluated.
+    #[error(transparent)]
+    Run(RunError),
     /// Layers that were to be 16-bit are not there.
     #[error("no layer or input that the machine computes with is called {}", .0.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))]
     UnknownLayers(Vec<String>),
@@ -159,6 +170,7 @@ impl CompileError {
         matches!(
             self,
             Self::Import(ImportError::Unsupported { .. })
+                | Self::Host(HostError::Node { .. })
                 | Self::Pass { error: PassError::Unsupported(_), .. }
         )
     }
@@ -186,8 +198,8 @@ pub enum Event<'a> {
 
 impl Event<'_> {
     /// That ranges come from noise.
-    fn noise(samples: usize, shapes: &[&[usize]]) -> Self {
-        let shapes: Vec<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
+    fn noise(samples: usize, inputs: &[NoiseInput]) -> Self {
+        let shapes: Vec<String> = inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
         Self::Note(format!(
             "no calibration data: ranges come from {samples} samples of seeded noise of shape {}; give images or arrays \
              with --calibrate",
@@ -327,9 +339,19 @@ impl Compiler {
     ) -> Result<Prepared, CompileError> {
         let mut clock = Clock::default();
         clock.begin("import", observer);
+        self.demand_finite_samples()?;
         let parts = self.parts(model, file_name, &mut clock, observer)?;
         clock.stop();
         Ok(Prepared { compiler: self.clone(), network: network_name(file_name), parts, clock })
+    }
+
+    /// That calibration samples hold numbers only: a range of anything else is none.
+    fn demand_finite_samples(&self) -> Result<(), CompileError> {
+        let CalibrationData::Samples(samples) = &self.options.calibration else { return Ok(()) };
+        let all = samples.iter().enumerate().flat_map(|(n, arrays)| {
+            arrays.iter().enumerate().map(move |(at, array)| (format!("{at} of sample {n}"), array))
+        });
+        session::demand_finite(all).map_err(CompileError::CalibrationData)
     }
 
     /// Runs a pipeline, telling the observer of each phase that it reaches. Whether anything changed.

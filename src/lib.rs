@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
+//! | [`float`](mod@float) | ONNX models in f32, with what the host runs of them |
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`stats`] | the statistics, with stable keys |
@@ -28,6 +29,8 @@
 pub mod cli;
 pub mod compile;
 pub mod evaluate;
+pub mod float;
+mod host;
 mod inputs;
 pub mod io;
 pub mod ptq;
@@ -36,6 +39,7 @@ pub mod session;
 pub mod stats;
 
 pub use compile::{CalibrationData, CompileError, CompileOptions, Compiled, Compiler, Event, Prepared};
+pub use float::FloatModel;
 pub use session::{RunError, Session};
 pub use stats::Stats;
 pub use strata_isa_spec::Target;

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use strata_frontend::host::{HostError, HostModel, HostTensor};
+use strata_frontend::host::HostError;
 use strata_ir::attr::Attribute;
 use strata_ir::dialect::Op;
 use strata_ir::{ElemType, Module, OpId, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port, Quantisation};
 use strata_isa_spec::{Program, SegmentKind, interp};
 
+use crate::host::HostPart;
 use crate::inputs::{fit, match_inputs};
 use crate::io::array::{Array, DType};
 
@@ -31,11 +32,23 @@ pub enum RunError {
     #[error("evaluation: {0}")]
     Eval(#[from] eval::EvalError),
     /// A host part of ONNX could not be run.
-    #[error("on the host: {0}")]
+    #[error(transparent)]
     Host(#[from] HostError),
     /// The bundle contradicts itself.
     #[error("the bundle is inconsistent: {0}")]
     Bundle(String),
+}
+
+/// That tensors hold numbers only: no integer stands for a NaN or an infinity.
+///
+/// # Errors
+/// If one does not; all such are named.
+pub(crate) fn demand_finite<'a>(tensors: impl Iterator<Item = (String, &'a Array)>) -> Result<(), RunError> {
+    let problem = |(name, array): (String, &Array)| {
+        array.not_finite().map(|what| format!("input `{name}` holds {what}"))
+    };
+    let problems: Vec<String> = tensors.filter_map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(RunError::Inputs { problems }) }
 }
 
 /// Where each element of the permuted tensor comes from: axis `i` of the result is axis `perm[i]` of `shape`.
@@ -90,16 +103,9 @@ pub(crate) fn dtype_of(name: &str) -> Result<DType, RunError> {
 #[derive(Clone, Debug)]
 pub struct Session {
     bundle: Bundle,
-    hosts: Vec<Option<Host>>,
+    hosts: Vec<Option<HostPart>>,
     /// The seed of the order of steps, if runs are checked.
     checked: Option<u64>,
-}
-
-/// What the host needs to run a part.
-#[derive(Clone, Debug)]
-enum Host {
-    Ir(Box<Module>),
-    Onnx(Box<HostModel>),
 }
 
 /// What a machine part gave, in its order of outputs: the integers in the machine's layout.
@@ -112,21 +118,10 @@ impl Session {
     /// If a host part is not valid, ports do not fit their program, or a part takes what nothing gives.
     pub fn new(bundle: Bundle) -> Result<Self, RunError> {
         let host = |(index, part): (usize, &Part)| {
-            let about = |error: String| RunError::Bundle(format!("part {index}: {error}"));
-            Ok(match &part.code {
-                Code::Machine(machine) => {
-                    check_ports(&machine.program, part)?;
-                    None
-                }
-                Code::Ir(text) => {
-                    let module = strata_ir::text::parse(text, None).map_err(|e| about(e.to_string()))?;
-                    Some(Host::Ir(Box::new(module)))
-                }
-                Code::Onnx(bytes) => {
-                    let model = HostModel::load(bytes).map_err(|e| about(e.to_string()))?;
-                    Some(Host::Onnx(Box::new(model)))
-                }
-            })
+            if let Code::Machine(machine) = &part.code {
+                check_ports(&machine.program, part)?;
+            }
+            HostPart::load(&part.code).map_err(|error| RunError::Bundle(format!("part {index}: {error}")))
         };
         let hosts = bundle.parts.iter().enumerate().map(host).collect::<Result<_, RunError>>()?;
         check_flow(&bundle)?;
@@ -211,7 +206,9 @@ impl Session {
         progress: &mut dyn FnMut(usize),
         observe: &mut dyn FnMut(&Part, &Integers) -> Result<(), RunError>,
     ) -> Result<BTreeMap<&str, Array>, RunError> {
-        let given = match_inputs(self.inputs(), inputs)?.into_iter().map(to_internal);
+        let given = match_inputs(self.inputs(), inputs)?;
+        demand_finite(self.inputs().iter().map(|port| port.name.clone()).zip(&given))?;
+        let given = given.into_iter().map(to_internal);
         let names = self.inputs().iter().map(|port| port.name.as_str());
         let mut tensors: BTreeMap<&str, Array> = names.zip(given).collect();
         let mut phases_before = 0;
@@ -228,8 +225,7 @@ impl Session {
                     let users = part.outputs.iter().zip(&integers);
                     users.map(|(port, values)| to_user(port, values, true)).collect::<Result<Vec<_>, _>>()?
                 }
-                (_, Some(Host::Ir(module))) => run_ir(part, module, &arrays)?,
-                (_, Some(Host::Onnx(model))) => run_onnx(model, arrays)?,
+                (_, Some(host)) => host.run(&part.inputs, &part.outputs, arrays)?,
                 (_, None) => return Err(RunError::Bundle("a host part was not prepared".to_owned())),
             };
             tensors.extend(part.outputs.iter().map(|port| port.name.as_str()).zip(results));
@@ -293,39 +289,6 @@ fn to_declared(port: &Port, array: Array) -> Result<Array, RunError> {
 
 fn not_given(name: &str) -> RunError {
     RunError::Bundle(format!("nothing gives `{name}`"))
-}
-
-/// Evaluates a host part of the compiler's IR.
-fn run_ir(part: &Part, module: &Module, arrays: &[Array]) -> Result<Vec<Array>, RunError> {
-    let func = module.function("host").ok_or_else(|| RunError::Bundle("no function `host`".to_owned()))?;
-    // What a program gave stands in the user's axes; the function takes the machine's, from which `perm` leads there.
-    let argument = |(port, array): (&Port, &Array)| {
-        let mut inverse = vec![0; port.perm.len()];
-        for (axis, &from) in port.perm.iter().enumerate() {
-            inverse[from] = axis;
-        }
-        let values = permute(&array.values, &array.shape, &inverse);
-        Tensor::f32(port.machine_shape.clone(), values.iter().map(|&v| v as f32).collect())
-    };
-    let arguments = part.inputs.iter().zip(arrays).map(argument).collect();
-    let results = eval::eval_function(module, func, arguments)?;
-    part.outputs.iter().zip(&results).map(|(port, tensor)| from_tensor(port, tensor)).collect()
-}
-
-/// Runs a host part of ONNX.
-fn run_onnx(model: &HostModel, arrays: Vec<Array>) -> Result<Vec<Array>, RunError> {
-    let outputs = model.run(&arrays.into_iter().map(to_host).collect::<Vec<_>>())?;
-    outputs.into_iter().map(from_host).collect()
-}
-
-/// An array as the host's engine takes it.
-pub(crate) fn to_host(Array { shape, dtype, values }: Array) -> HostTensor {
-    HostTensor { shape, dtype: dtype.name().to_owned(), values }
-}
-
-/// What the host's engine gives, as an array.
-pub(crate) fn from_host(HostTensor { shape, dtype, values }: HostTensor) -> Result<Array, RunError> {
-    Ok(Array { shape, dtype: dtype_of(&dtype)?, values })
 }
 
 /// That every part takes what is there, in the shape in which it is, and that the network's outputs are given.

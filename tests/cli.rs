@@ -406,6 +406,11 @@ fn addresses_are_allocated_or_refused() {
 
 /// A network with an operator in its middle that only the host knows.
 fn with_hardmax(scratch: &Scratch) -> String {
+    with_operator(scratch, "Hardmax")
+}
+
+/// A network with an operator before its last convolution.
+fn with_operator(scratch: &Scratch, operator: &str) -> String {
     let options = ZooOptions { size: Some((24, 16)), ..ZooOptions::default() };
     let mut model = build("fsrcnn", &options).expect("the zoo has it");
     let graph = model.graph.as_mut().expect("it has a graph");
@@ -413,7 +418,7 @@ fn with_hardmax(scratch: &Scratch) -> String {
     let last = graph.node.iter().rposition(is_conv).expect("it has convolutions");
     let name = graph.node[last].input[0].clone();
     let hardmax = NodeProto {
-        op_type: "Hardmax".to_owned(),
+        op_type: operator.to_owned(),
         name: "pick".to_owned(),
         input: vec![name],
         output: vec!["picked".to_owned()],
@@ -450,6 +455,52 @@ fn the_host_runs_what_the_machine_cannot() {
     let (_, err) = scratch.ends(3, &["compile", &model, "-o", "none.strata", "--no-host"]);
     assert!(err.contains("Hardmax `pick`"), "{err}");
     assert!(!scratch.path("none.strata").exists());
+}
+
+#[test]
+fn a_model_runs_in_f32_with_what_the_host_runs_of_it() {
+    let scratch = Scratch::new();
+    let model = with_hardmax(&scratch);
+    let values = (0..24 * 16).map(|i| (i % 97) as f32 / 97.0).collect();
+    scratch.write("in.npy", Array::f32(vec![1, 1, 16, 24], values).to_npy());
+    scratch.ends(0, &["run", &model, "--input", "0=in.npy", "--output-dir", "out"]);
+    let found = load(&scratch.path("out/0.npy"));
+    assert!(found.values.iter().all(|v| v.is_finite()) && found.values.iter().any(|&v| v != 0.0));
+}
+
+#[test]
+fn what_nobody_runs_is_told_once_and_in_our_words() {
+    let scratch = Scratch::new();
+    let model = with_operator(&scratch, "Frobnicate");
+    scratch.write("in.npy", Array::f32(vec![1, 1, 16, 24], vec![0.0; 384]).to_npy());
+    for arguments in [
+        &["compile", &model, "-o", "none.strata"][..],
+        &["run", &model, "--input", "0=in.npy", "--output-dir", "out"],
+    ] {
+        let (_, err) = scratch.ends(3, arguments);
+        assert!(err.contains("Frobnicate `pick`"), "{err}");
+        // What follows it, whose shapes nobody knows, is no cause.
+        assert_eq!(err.lines().filter(|line| line.contains("`: ")).count(), 1, "{err}");
+        assert!(!err.contains("tract") && !err.contains("panicked"), "{err}");
+    }
+}
+
+#[test]
+fn inputs_that_are_no_numbers_are_refused() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--calibrate", &input]);
+    for (value, says) in [(f32::NAN, "NaN in 1 of 384"), (f32::INFINITY, "an infinity in 1 of 384")] {
+        let mut values = vec![0.5; 384];
+        values[7] = value;
+        scratch.write("odd.npy", Array::f32(vec![1, 1, 16, 24], values).to_npy());
+        for file in ["net.strata", &model] {
+            let (_, err) = scratch.ends(1, &["run", file, "--input", "0=odd.npy", "--output-dir", "out"]);
+            assert!(err.contains(says), "{err}");
+        }
+        let (_, err) = scratch.ends(1, &["compile", &model, "-o", "no.strata", "--calibrate", "odd.npy"]);
+        assert!(err.contains(says) && err.contains("odd.npy"), "{err}");
+    }
 }
 
 /// Folders `a` and `b` hold the same arrays under the same names.

@@ -379,11 +379,15 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
         si(model.macs_winograd as f64),
         count(model.weights)
     );
-    let mut plan = table(&["plan", &stats.plan.mode]);
-    for (what, values) in plan_lines(&[(&stats.plan, stats.simulated.as_ref())]) {
-        row(&mut plan, &[&[what.to_owned()], values.as_slice()].concat());
+    if compiled.plans.is_empty() {
+        text += "the machine has nothing to run of it\n";
+    } else {
+        let mut plan = table(&["plan", &stats.plan.mode]);
+        for (what, values) in plan_lines(&[(&stats.plan, stats.simulated.as_ref())]) {
+            row(&mut plan, &[&[what.to_owned()], values.as_slice()].concat());
+        }
+        text += &show(&plan);
     }
-    text += &show(&plan);
     if let Some(host) = &stats.host {
         text += &format!("\n{}", host_text(host));
     }

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use strata_frontend::host::verified;
 use strata_frontend::import::{self, supported_ops};
 use strata_frontend::zoo::ZooModel;
 use strata_ir::diag::code;
@@ -114,6 +115,14 @@ fn onnx() -> String {
     for op in supported_ops() {
         let notes = op.notes.replace('|', "\\|");
         let _ = writeln!(page, "| {} | {} | {} | {notes} |", op.name, op.domain, op.since_opset);
+    }
+    page += "\n## On the host\n\nWhat the import does not take is handed to the host's library where all of it is \
+             verified: the operator set, the element types of the operands (`?`: may be left out, `…`: any number), and \
+             the attributes with their values. Any other node is declined.\n\n";
+    page += "| operator | operator sets | operands; attributes |\n|---|---|---|\n";
+    for op in verified::operators() {
+        let [first, last] = op.opsets;
+        let _ = writeln!(page, "| `{}` | {first} to {last} | {op} |", op.name);
     }
     page
 }

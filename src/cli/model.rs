@@ -15,7 +15,7 @@ use super::failure::Failure;
 use crate::compile::{CalibrationData, CompileError};
 use crate::inputs;
 use crate::io::array::show_shape;
-use crate::io::{self, Array, ImageOptions, ModelFolder};
+use crate::io::{self, Array, DType, ImageOptions, ModelFolder};
 use crate::session;
 
 /// What a file holds, told by its first bytes and its name.
@@ -185,7 +185,10 @@ pub(super) fn calibration(
             let at = arrays.iter().position(|(name, _)| name.as_deref() == Some(input.name.as_str()));
             let at = at.or_else(|| (ports.len() == 1 && arrays.len() == 1).then_some(0));
             match at.map(|at| arrays.swap_remove(at).1) {
-                Some(array) if array.shape == input.shape => sample.push(array),
+                Some(array) if array.shape == input.shape => match fault(&array, &input.dtype) {
+                    Some(what) => problems.push(format!("input `{}` {what}", input.name)),
+                    None => sample.push(array),
+                },
                 Some(array) => problems.push(format!(
                     "input `{}`: expected shape {}, found {}",
                     input.name,
@@ -201,6 +204,16 @@ pub(super) fn calibration(
         samples.push(sample);
     }
     Ok(CalibrationData::Samples(samples))
+}
+
+/// Why an array cannot be a sample of an input of element type `dtype`.
+fn fault(array: &Array, dtype: &str) -> Option<String> {
+    if let Some(what) = array.not_finite() {
+        return Some(format!("holds {what}"));
+    }
+    let dtype: DType = dtype.parse().ok()?;
+    let value = array.values.iter().find(|&&value| !dtype.holds(value))?;
+    Some(format!("is of {dtype} and cannot hold {value}"))
 }
 
 /// How often each op stands in a module, by name.

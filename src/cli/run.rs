@@ -13,7 +13,9 @@ use super::failure::Failure;
 use super::model::{self, Content};
 use super::tables::{count, megabytes, millijoules, percent, row, show, table, words};
 use super::times::show_times;
+use crate::compile::CompileError;
 use crate::evaluate;
+use crate::float::FloatModel;
 use crate::inputs;
 use crate::io::{Array, file_stem, write_atomic};
 use crate::session::{self, Session};
@@ -21,7 +23,7 @@ use crate::stats::{PhaseStats, SimulatedStats};
 
 /// Run a bundle on the interpreter, or a model on the evaluator
 ///
-/// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32, a TOSA function in its own arithmetic.
+/// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32, with what the import does not take on the host as in a bundle; a TOSA function in its own arithmetic.
 /// Outputs are written as NAME.npy, or as 0.npy, 1.npy, … when all inputs are named by position.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -134,13 +136,17 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
 fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure> {
     let progress = console.progress(None);
     progress.step("importing");
-    let module = model::imported(bytes, &args.model, &args.input_shapes)?;
-    let (takes, gives) = model::main_ports(&module)?;
-    let inputs = model::inputs(&args.inputs, &takes, &args.images.options())?;
+    let about = |error: CompileError| Failure::from(error).about(&args.model);
+    let shapes = args.input_shapes.iter().cloned().collect();
+    let resolved = model::resolved(bytes, &args.model, &args.input_shapes)?;
+    let model = FloatModel::new(resolved, &model::file_name(&args.model), &shapes).map_err(about)?;
+    let inputs = model::inputs(&args.inputs, model.inputs(), &args.images.options())?;
     progress.step("evaluating in f32");
-    let outputs = session::evaluate(&module, &inputs)?;
+    let outputs = model.run(&inputs).map_err(about)?;
     drop(progress);
-    write_outputs(args, &takes, &gives, &outputs, console)
+    let port = |(name, array): &(String, Array)| session::plain_port(name, &array.shape, array.dtype.name());
+    let gives: Vec<Port> = outputs.iter().map(port).collect();
+    write_outputs(args, model.inputs(), &gives, &outputs, console)
 }
 
 /// Evaluates a function of plain TOSA.

@@ -48,9 +48,9 @@ impl Compiler {
         for (index, part) in prepared.parts.iter().enumerate() {
             let forms = match part {
                 PreparedPart::Machine(forms) => forms,
-                PreparedPart::Host { onnx, inputs, outputs } => {
+                PreparedPart::Host { code, inputs, outputs } => {
                     let (inputs, outputs) = (inputs.clone(), outputs.clone());
-                    parts.push(Part { inputs, outputs, code: Code::Onnx(onnx.clone()) });
+                    parts.push(Part { inputs, outputs, code: code.clone() });
                     continue;
                 }
             };

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use strata_frontend::import::Imported;
 use strata_ir::Module;
+use strata_isa_spec::bundle::Port;
 use strata_passes::quantise::{self, Calibration};
 
+use super::noise::{self, NoiseInput};
 use super::parts::{Model, PreparedPart, PreparedParts};
 use super::precision::Chosen;
-use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, main_ports, missing, noise};
+use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, main_ports, missing};
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
 use crate::session::{self, RunError};
@@ -43,15 +45,16 @@ impl Compiler {
                 self.smaller(model, &imported.module, f32_macs(&imported.module))
             }
         };
-        self.calibrate_on(module, &mut imported.module, observer)
+        self.calibrate_on(module, &mut imported.module, &model.indexed_rows(), observer)
     }
 
     /// Prepares `module` and `original`, the same at perhaps another size, and gathers ranges of `module` on the given
-    /// data, or on noise.
+    /// data, or on noise. `rows` tells of inputs that number the rows of tables how many there are.
     pub(super) fn calibrate_on(
         &self,
         mut module: Module,
         original: &mut Module,
+        rows: &BTreeMap<String, usize>,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Calibrated, CompileError> {
         let given = quantise::given_scales(&module);
@@ -61,12 +64,13 @@ impl Compiler {
             CalibrationData::Samples(samples) => samples.clone(),
             CalibrationData::Noise { seed, samples } => {
                 let ports = main_ports(&module)?;
-                let shapes: Vec<&[usize]> = ports.iter().map(|port| &port.shape[..]).collect();
+                let input =
+                    |port: &Port| NoiseInput::new(&port.shape, &port.dtype, rows.get(&port.name).copied());
+                let inputs: Vec<NoiseInput> = ports.iter().map(input).collect();
                 if needed {
-                    observer(Event::noise(*samples, &shapes));
+                    observer(Event::noise(*samples, &inputs));
                 }
-                let noise = (0..*samples).map(|at| noise::sample(*seed, at, &ports));
-                noise.collect::<Result<_, _>>().map_err(CompileError::CalibrationData)?
+                (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect()
             }
         };
         let tensors = ptq::arguments(&module, &samples).map_err(CompileError::CalibrationData)?;

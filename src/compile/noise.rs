@@ -1,21 +1,51 @@
 //! Seeded noise, where there is nothing better to calibrate on.
-
-use strata_isa_spec::bundle::Port;
+//!
+//! Floats are normal with deviation 1. Integers are uniform: over all that their type holds if it has 8 or 16 bits, as
+//! a picture's bytes do; over the rows of the table that they number, where the model shows one; else 0 or 1.
 
 use crate::io::array::{Array, DType};
-use crate::session::{RunError, dtype_of};
 
-/// Sample `sample`: an array of noise for each input, of its shape and type.
-///
-/// # Errors
-/// If the type of an input is not known.
-pub(super) fn sample(seed: u64, sample: usize, inputs: &[Port]) -> Result<Vec<Array>, RunError> {
-    let array = |(at, port): (usize, &Port)| {
-        let dtype = dtype_of(&port.dtype)?;
-        if dtype.is_float() && port.shape.iter().product::<usize>() <= FEW {
-            return Ok(few(sample, &port.shape, dtype));
+/// The greatest of wide integers of which nothing is known: mostly indices and amounts, of which few are valid.
+const WIDE_MOST: i64 = 1;
+
+/// How the elements of an input are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Distribution {
+    Normal,
+    Uniform { least: i64, most: i64 },
+}
+
+/// An input that noise is made for.
+#[derive(Clone, Debug)]
+pub(super) struct NoiseInput {
+    pub shape: Vec<usize>,
+    dtype: DType,
+    distribution: Distribution,
+}
+
+impl NoiseInput {
+    /// An input of a shape and element type. `n_rows` is how many rows its elements number, if they do.
+    pub(super) fn new(shape: &[usize], dtype: &str, n_rows: Option<usize>) -> Self {
+        let dtype = dtype.parse().unwrap_or(DType::F32);
+        let distribution = match (dtype, dtype.int_range()) {
+            (_, None) => Distribution::Normal,
+            (DType::I32 | DType::I64 | DType::U32 | DType::U64, _) => {
+                let most = n_rows.map_or(WIDE_MOST, |n| n.saturating_sub(1) as i64);
+                Distribution::Uniform { least: 0, most }
+            }
+            (_, Some((least, most))) => Distribution::Uniform { least: least as i64, most: most as i64 },
+        };
+        Self { shape: shape.to_vec(), dtype, distribution }
+    }
+}
+
+/// Sample `sample`: an array of noise for each input.
+pub(super) fn sample(seed: u64, sample: usize, inputs: &[NoiseInput]) -> Vec<Array> {
+    let array = |(at, input): (usize, &NoiseInput)| {
+        if input.distribution == Distribution::Normal && input.shape.iter().product::<usize>() <= FEW {
+            return few(sample, input);
         }
-        Ok(noise(seed ^ ((sample as u64) << 32) ^ at as u64, &port.shape, dtype))
+        noise(seed ^ ((sample as u64) << 32) ^ at as u64, input)
     };
     inputs.iter().enumerate().map(array).collect()
 }
@@ -24,64 +54,73 @@ pub(super) fn sample(seed: u64, sample: usize, inputs: &[Port]) -> Result<Vec<Ar
 const FEW: usize = 4;
 
 /// Two standard deviations to either side by turns, from element to element and from sample to sample.
-fn few(sample: usize, shape: &[usize], dtype: DType) -> Array {
-    let n = shape.iter().product::<usize>();
+fn few(sample: usize, input: &NoiseInput) -> Array {
+    let n = input.shape.iter().product::<usize>();
     let value = |i: usize| if (i + sample).is_multiple_of(2) { 2.0 } else { -2.0 };
-    Array { shape: shape.to_vec(), dtype, values: (0..n).map(value).collect() }
+    Array { shape: input.shape.clone(), dtype: input.dtype, values: (0..n).map(value).collect() }
 }
 
-/// A uniform deviate in 0 to 1 of a counter-based generator, SplitMix64.
-fn uniform(seed: u64, index: u64) -> f64 {
-    let mut z =
-        seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index.wrapping_mul(0xD1B5_4A32_D192_ED03));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// Noise from a seed. Floats are normal, a sum of uniform deviates. Integers of up to 16 bits, such as
-/// pictures, are uniform over their type; larger ones are 0 or 1, as they are mostly indices and amounts, of
-/// which few are valid.
-fn noise(seed: u64, shape: &[usize], dtype: DType) -> Array {
-    let value = |i: u64| match dtype {
-        // Four uniform deviates have variance 1/3.
-        DType::F16 | DType::F32 | DType::F64 => {
-            dtype.round(((0..4).map(|k| uniform(seed, 4 * i + k)).sum::<f64>() - 2.0) * 3f64.sqrt())
-        }
-        DType::U8 | DType::I8 | DType::U16 | DType::I16 => {
-            let (least, greatest) = dtype.int_range().unwrap_or((0.0, 1.0));
-            (least + uniform(seed, i) * (greatest - least + 1.0)).floor()
-        }
-        _ => (2.0 * uniform(seed, i)).floor(),
+/// Noise from a seed, by a counter-based generator.
+fn noise(seed: u64, input: &NoiseInput) -> Array {
+    let uniform = |index: u64| {
+        // SplitMix64.
+        let mut z =
+            seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(index.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     };
-    let n = shape.iter().product::<usize>() as u64;
-    Array { shape: shape.to_vec(), dtype, values: (0..n).map(value).collect() }
+    let n = input.shape.iter().product::<usize>() as u64;
+    let values = match input.distribution {
+        // Four uniform deviates have variance 1/3.
+        Distribution::Normal => (0..n)
+            .map(|i| ((0..4).map(|k| uniform(4 * i + k)).sum::<f64>() - 2.0) * 3f64.sqrt())
+            .map(|v| input.dtype.round(v))
+            .collect(),
+        Distribution::Uniform { least, most } => {
+            let n_values = (most - least + 1) as f64;
+            (0..n).map(|i| least as f64 + (uniform(i) * n_values).floor()).collect()
+        }
+    };
+    Array { shape: input.shape.clone(), dtype: input.dtype, values }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ends(dtype: &str, n_rows: Option<usize>) -> [f64; 2] {
+        let input = NoiseInput::new(&[10_000], dtype, n_rows);
+        let values = sample(3, 1, &[input]).remove(0).values;
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        [least, values.into_iter().fold(f64::NEG_INFINITY, f64::max)]
+    }
+
     #[test]
     fn a_scalar_has_a_range_too() {
-        let scalar = [crate::session::plain_port("k", &[], "f32")];
-        let values = [0, 1].map(|at| sample(5, at, &scalar).expect("a known type")[0].values.clone());
+        let scalar = [NoiseInput::new(&[], "f32", None)];
+        let values = [0, 1].map(|at| sample(5, at, &scalar)[0].values.clone());
         assert_eq!(values, [[2.0], [-2.0]]);
     }
 
     #[test]
-    fn noise_is_of_its_type_and_spans_it() {
-        for dtype in DType::ALL {
-            let noise = noise(7, &[1000], dtype);
-            assert!(noise.values.iter().all(|&value| dtype.holds(value)), "{dtype}");
-            let sum: f64 = noise.values.iter().sum();
-            let (least, greatest) = match dtype {
-                DType::U8 | DType::I8 | DType::U16 | DType::I16 => dtype.int_range().expect("integers"),
-                _ if dtype.is_float() => (-1.0, 1.0),
-                _ => (0.0, 1.0),
-            };
-            let middle = (least + greatest) / 2.0;
-            assert!((sum / 1000.0 - middle).abs() < 0.05 * (greatest - least + 1.0), "{dtype}: {sum}");
-        }
+    fn integers_fill_their_type() {
+        assert_eq!(ends("u8", None), [0.0, 255.0]);
+        assert_eq!(ends("i8", None), [-128.0, 127.0]);
+        assert_eq!(ends("bool", None), [0.0, 1.0]);
+        let [least, most] = ends("u16", None);
+        assert!(least < 100.0 && most > 65_000.0, "{least} to {most}");
+    }
+
+    #[test]
+    fn indices_stay_within_their_table() {
+        assert_eq!(ends("i64", Some(7)), [0.0, 6.0]);
+        assert_eq!(ends("i32", None), [0.0, 1.0]);
+    }
+
+    #[test]
+    fn floats_are_normal() {
+        let [least, most] = ends("f32", None);
+        assert!((-4.0..-2.0).contains(&least) && (2.0..4.0).contains(&most), "{least} to {most}");
     }
 }

@@ -8,20 +8,21 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use strata_frontend::host::{self, HostModel, HostTensor};
 use strata_frontend::import::{
-    self, ImportError, ImportOptions, Imported, Resolved, Survey, UnsupportedNode, import_proto,
+    self, Blocked, ImportError, ImportOptions, Imported, Resolved, Survey, UnsupportedNode, import_proto,
     import_resolved, survey,
 };
 use strata_frontend::partition::{GraphPart, Work, partition, work};
-use strata_frontend::proto::{ModelProto, ValueInfoProto, encode};
+use strata_frontend::proto::{ModelProto, ValueInfoProto};
 use strata_ir::Module;
-use strata_isa_spec::bundle::Port;
+use strata_isa_spec::bundle::{Code, Port};
 use strata_passes::manager::{PassError, Phase, UnsupportedOp};
 use strata_passes::quantise;
 
 use super::forms::Forms;
-use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing, noise};
+use super::host::host_part;
+use super::noise::{self, NoiseInput};
+use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing};
 use crate::io::array::Array;
 use crate::ptq::Samples;
 use crate::session::{self, RunError};
@@ -32,10 +33,10 @@ use crate::stats::{HostNode, HostStats, PrecisionStats};
 pub(super) enum PreparedPart {
     /// A module at the stages phase.
     Machine(Box<Forms>),
-    /// An ONNX model.
+    /// What the host runs.
     Host {
-        /// The file's bytes.
-        onnx: Vec<u8>,
+        /// A function of the IR, or an ONNX model.
+        code: Code,
         /// What it takes.
         inputs: Vec<Port>,
         /// What it gives.
@@ -63,12 +64,12 @@ pub(super) struct PreparedParts {
 }
 
 /// Tensors of one sample by name.
-type Tensors = BTreeMap<String, Array>;
+pub(crate) type Tensors = BTreeMap<String, Array>;
 
 /// Why parts could not be prepared.
 enum Obstacle {
     /// Nodes that the machine cannot run, by index, and why.
-    Nodes(BTreeMap<usize, String>),
+    Nodes(BTreeMap<usize, Blocked>),
     /// Anything else.
     Error(CompileError),
 }
@@ -80,10 +81,10 @@ impl<E: Into<CompileError>> From<E> for Obstacle {
 }
 
 /// The ONNX nodes that ops of a module stand for; `None` if an op's origin is not known.
-fn origins(ops: &[UnsupportedOp], nodes: &[usize]) -> Option<BTreeMap<usize, String>> {
+fn origins(ops: &[UnsupportedOp], nodes: &[usize]) -> Option<BTreeMap<usize, Blocked>> {
     let origin = |op: &UnsupportedOp| {
         let line = usize::try_from(op.line?).ok()?;
-        Some((*nodes.get(line)?, format!("{}: {}", op.op, op.reason)))
+        Some((*nodes.get(line)?, Blocked::Unsupported(format!("{}: {}", op.op, op.reason))))
     };
     ops.iter().map(origin).collect()
 }
@@ -97,18 +98,24 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, CompileError> {
-        let model = Model::new(self, model, file_name);
-        let mut blocked = match self.whole(&model, clock, observer) {
-            Ok(parts) => return Ok(parts),
-            Err(Obstacle::Error(error)) => return Err(error),
-            Err(Obstacle::Nodes(blocked)) => blocked,
-        };
+        let model = Model::new(model, file_name, &self.options.input_shapes);
+        let mut blocked = model.long_recurrences()?;
+        if !self.options.host || model.leaves_nothing(&blocked)? {
+            blocked.clear();
+        }
+        if blocked.is_empty() {
+            match self.whole(&model, clock, observer) {
+                Ok(parts) => return Ok(parts),
+                Err(Obstacle::Error(error)) => return Err(error),
+                Err(Obstacle::Nodes(nodes)) => blocked = nodes,
+            }
+        }
         blocked.extend(model.survey()?.blocked.clone());
         let mut samples = None;
         loop {
             let host: BTreeSet<usize> = blocked.keys().copied().collect();
             let cut = partition(model.proto(), model.survey()?, &host);
-            if cut.iter().all(|part| part.on_host) {
+            if !self.options.host && cut.iter().all(GraphPart::on_host) {
                 return Err(model.unsupported(&blocked));
             }
             model.demand_runner(&cut, &blocked)?;
@@ -117,7 +124,13 @@ impl Compiler {
                 None => samples.insert(self.samples(&model, observer)?),
             };
             match self.cut((&model, samples.clone()), &cut, &mut blocked, clock, observer) {
-                Ok(parts) if self.options.host => return Ok(parts),
+                Ok(parts) if self.options.host => {
+                    if cut.iter().all(GraphPart::on_host) {
+                        let what = "the machine can run nothing of the model: the host runs all of it";
+                        observer(Event::Note(what.to_owned()));
+                    }
+                    return Ok(parts);
+                }
                 Ok(_) => return Err(model.unsupported(&blocked)),
                 Err(Obstacle::Error(error)) => return Err(error),
                 Err(Obstacle::Nodes(more)) => {
@@ -183,7 +196,7 @@ impl Compiler {
         &self,
         (model, mut samples): (&Model<'_>, Vec<Tensors>),
         cut: &[GraphPart],
-        blocked: &mut BTreeMap<usize, String>,
+        blocked: &mut BTreeMap<usize, Blocked>,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, Obstacle> {
@@ -194,9 +207,9 @@ impl Compiler {
         let mut macs = 0;
         let mut unknown: BTreeSet<String> = self.options.precision.int16.iter().cloned().collect();
         for (index, part) in cut.iter().enumerate() {
-            observer(Event::Part { index, of: cut.len(), on_host: part.on_host });
-            if part.on_host {
-                prepared.parts.push(host_part(part, &mut samples)?);
+            observer(Event::Part { index, of: cut.len(), on_host: part.on_host() });
+            if part.on_host() {
+                prepared.parts.push(host_part(part, model.file_name, &mut samples)?);
                 continue;
             }
             let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
@@ -249,13 +262,13 @@ impl Compiler {
         Ok(match &self.options.calibration {
             CalibrationData::Samples(samples) => samples.iter().cloned().map(named).collect(),
             CalibrationData::Noise { seed, samples } => {
-                let shapes: Vec<&[usize]> = ports.iter().map(|port| &port.shape[..]).collect();
-                observer(Event::noise(*samples, &shapes));
-                let plain = |port: &import::Port| session::plain_port(&port.name, &port.shape, port.dtype);
-                let inputs: Vec<Port> = ports.iter().map(plain).collect();
-                let noise = (0..*samples).map(|sample| noise::sample(*seed, sample, &inputs));
-                let noise = noise.map(|sample| sample.map(named).map_err(CompileError::CalibrationData));
-                noise.collect::<Result<_, _>>()?
+                let rows = model.indexed_rows();
+                let input = |port: &import::Port| {
+                    NoiseInput::new(&port.shape, port.dtype, rows.get(&port.name).copied())
+                };
+                let inputs: Vec<NoiseInput> = ports.iter().map(input).collect();
+                observer(Event::noise(*samples, &inputs));
+                (0..*samples).map(|sample| named(noise::sample(*seed, sample, &inputs))).collect()
             }
         })
     }
@@ -301,42 +314,8 @@ fn part_arguments(module: &Module, samples: &mut [Tensors]) -> Result<Samples, C
     Ok(tensors)
 }
 
-/// A host part, and what it gives for every sample.
-fn host_part(part: &GraphPart, samples: &mut [Tensors]) -> Result<PreparedPart, CompileError> {
-    let onnx = encode(&part.model);
-    let model = HostModel::load(&onnx).map_err(|e| CompileError::CalibrationData(RunError::Host(e)))?;
-    let (takes, gives) = (part.inputs(), part.outputs());
-    let mut ports = None;
-    for sample in samples.iter_mut() {
-        let tensor = |name: &&str| {
-            let array = sample.get(*name).ok_or_else(|| missing(name))?;
-            Ok(session::to_host(array.clone()))
-        };
-        let inputs = takes.iter().map(tensor).collect::<Result<Vec<_>, CompileError>>()?;
-        let outputs = model.run(&inputs).map_err(|e| CompileError::CalibrationData(RunError::Host(e)))?;
-        let declared = |name: &str, outputs: bool| part.is_declared(name, outputs);
-        ports.get_or_insert_with(|| {
-            let port = |names: &[&str], tensors: &[HostTensor], is_output: bool| -> Vec<Port> {
-                let each = names.iter().zip(tensors);
-                each.map(|(name, t)| Port {
-                    varies: !declared(name, is_output),
-                    ..session::plain_port(name, &t.shape, &t.dtype)
-                })
-                .collect()
-            };
-            (port(&takes, &inputs, false), port(&gives, &outputs, true))
-        });
-        for (name, tensor) in gives.iter().zip(outputs) {
-            let array = session::from_host(tensor).map_err(CompileError::CalibrationData)?;
-            sample.insert((*name).to_owned(), array);
-        }
-    }
-    let (inputs, outputs) = ports.unwrap_or_default();
-    Ok(PreparedPart::Host { onnx, inputs, outputs })
-}
-
 /// The model that is compiled.
-pub(super) struct Model<'a> {
+pub(crate) struct Model<'a> {
     resolved: &'a Resolved,
     file_name: &'a str,
     options: ImportOptions,
@@ -344,17 +323,17 @@ pub(super) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn new(compiler: &Compiler, resolved: &'a Resolved, file_name: &'a str) -> Self {
+    pub(crate) fn new(
+        resolved: &'a Resolved,
+        file_name: &'a str,
+        input_shapes: &BTreeMap<String, Vec<usize>>,
+    ) -> Self {
         let options = ImportOptions {
-            input_shapes: compiler.options.input_shapes.clone(),
+            input_shapes: input_shapes.clone(),
             file_name: file_name.to_owned(),
             ..ImportOptions::default()
         };
         Self { resolved, file_name, options, survey: OnceCell::new() }
-    }
-
-    fn proto(&self) -> &'a ModelProto {
-        &self.resolved.model
     }
 
     /// Whether another size of its inputs may make another graph of it.
@@ -362,8 +341,17 @@ impl<'a> Model<'a> {
         self.resolved.depends_on_shapes
     }
 
+    pub(super) fn proto(&self) -> &'a ModelProto {
+        &self.resolved.model
+    }
+
+    /// How it is imported.
+    pub(crate) fn options(&self) -> &ImportOptions {
+        &self.options
+    }
+
     /// Its survey, made when it is first asked for: most models need none.
-    fn survey(&self) -> Result<&Survey, ImportError> {
+    pub(crate) fn survey(&self) -> Result<&Survey, ImportError> {
         if let Some(survey) = self.survey.get() {
             return Ok(survey);
         }
@@ -371,46 +359,51 @@ impl<'a> Model<'a> {
         Ok(self.survey.get_or_init(|| survey))
     }
 
-    fn node(&self, index: usize) -> Option<&strata_frontend::proto::NodeProto> {
+    pub(super) fn node(&self, index: usize) -> Option<&strata_frontend::proto::NodeProto> {
         self.proto().graph.as_ref()?.node.get(index)
     }
 
-    fn described(&self, nodes: &BTreeMap<usize, String>) -> Vec<UnsupportedNode> {
-        let describe = |(&index, why): (&usize, &String)| {
-            self.node(index).map(|node| UnsupportedNode::new(node, why.clone()))
+    /// The version of a domain's operator set that it uses.
+    pub(super) fn opset(&self, domain: &str) -> i64 {
+        let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        let is_same = |other: &str| other == domain || is_own(other) && is_own(domain);
+        self.proto().opset_import.iter().find(|set| is_same(&set.domain)).map_or(0, |set| set.version)
+    }
+
+    /// For inputs whose elements number the rows of tables, how many rows there are.
+    pub(super) fn indexed_rows(&self) -> BTreeMap<String, usize> {
+        import::indexed_rows(self.proto())
+    }
+
+    pub(super) fn is_initialiser(&self, name: &str) -> bool {
+        self.proto().graph.iter().flat_map(|graph| &graph.initializer).any(|tensor| tensor.name == name)
+    }
+
+    fn described(&self, nodes: &BTreeMap<usize, Blocked>) -> Vec<UnsupportedNode> {
+        let describe = |(&index, why): (&usize, &Blocked)| {
+            self.node(index).map(|node| UnsupportedNode::new(node, why.to_string()))
         };
         nodes.iter().filter_map(describe).collect()
     }
 
-    fn unsupported(&self, nodes: &BTreeMap<usize, String>) -> CompileError {
-        ImportError::Unsupported(self.described(nodes)).into()
-    }
-
-    /// That the host can run what is left to it.
-    fn demand_runner(
-        &self,
-        cut: &[GraphPart],
-        blocked: &BTreeMap<usize, String>,
-    ) -> Result<(), CompileError> {
-        let on_host = cut.iter().filter(|part| part.on_host).flat_map(|part| &part.nodes);
-        let knows = host::operators();
-        let homeless = on_host.filter(|&&index| self.node(index).is_some_and(|node| !knows(node)));
-        let why = |index: usize| {
-            blocked.get(&index).cloned().unwrap_or_else(|| "it is between host nodes".to_owned())
-        };
-        let homeless: BTreeMap<usize, String> = homeless
-            .map(|&index| (index, format!("{}; and the host cannot run it either", why(index))))
-            .collect();
-        if homeless.is_empty() { Ok(()) } else { Err(self.unsupported(&homeless)) }
+    /// The error that these nodes are not supported. Those that only follow others are not told of beside them.
+    pub(super) fn unsupported(&self, nodes: &BTreeMap<usize, Blocked>) -> CompileError {
+        let is_cause = |why: &Blocked| *why != Blocked::Follows;
+        let mut causes = nodes.clone();
+        if nodes.values().any(is_cause) {
+            causes.retain(|_, why| is_cause(why));
+        }
+        ImportError::Unsupported(self.described(&causes)).into()
     }
 
     /// What `nodes`, and the host parts of a cut, leave to the host.
-    fn host_stats(&self, survey: &Survey, nodes: &BTreeMap<usize, String>, cut: &[GraphPart]) -> HostStats {
+    fn host_stats(&self, survey: &Survey, nodes: &BTreeMap<usize, Blocked>, cut: &[GraphPart]) -> HostStats {
         let mut nodes = nodes.clone();
-        for &index in cut.iter().filter(|part| part.on_host).flat_map(|part| &part.nodes) {
+        for &index in cut.iter().filter(|part| part.on_host()).flat_map(|part| &part.nodes) {
             nodes.entry(index).or_insert_with(|| {
-                "it stands between nodes of the host, without a convolution or matrix product beside it"
-                    .to_owned()
+                let why =
+                    "it stands between nodes of the host, without a convolution or matrix product beside it";
+                Blocked::Unsupported(why.to_owned())
             });
         }
         let work = |index: usize| self.node(index).map_or(Work::default(), |node| work(node, &survey.facts));
@@ -457,7 +450,7 @@ impl<'a> Model<'a> {
     }
 
     /// Its import, with some inputs of other shapes.
-    pub(super) fn import(
+    pub(crate) fn import(
         &self,
         other_shapes: &BTreeMap<String, Vec<usize>>,
     ) -> Result<Imported, ImportError> {

@@ -43,6 +43,7 @@ impl Compiler {
         file_name: &str,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Prepared, CompileError> {
+        self.demand_finite_samples()?;
         let mut clock = Clock::default();
         let entry = entry::of(&module)?;
         let main = module.function("main").ok_or_else(|| missing("main"))?;
@@ -73,7 +74,7 @@ impl Compiler {
             Entry::Float => {
                 observer(Event::Reached(Phase::Import, &module));
                 clock.begin("calibrate", observer);
-                let found = self.calibrate_on(module.clone(), &mut module, observer)?;
+                let found = self.calibrate_on(module.clone(), &mut module, &BTreeMap::new(), observer)?;
                 let ranges = (found.calibration.clone(), found.chosen.precision.clone());
                 let (forms, tail) = self.to_stages(module, ranges, &mut clock, observer)?;
                 demand_known(found.chosen.unknown.clone())?;

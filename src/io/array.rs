@@ -232,6 +232,19 @@ impl Array {
         Self::new(self.shape, dtype, self.values)
     }
 
+    /// What it holds that is no finite number, in words; `None` if all its elements are.
+    pub fn not_finite(&self) -> Option<String> {
+        let count = |is: fn(f64) -> bool| self.values.iter().filter(|&&value| is(value)).count();
+        let (n_nan, n_infinite) = (count(f64::is_nan), count(f64::is_infinite));
+        let of = self.values.len();
+        match (n_nan, n_infinite) {
+            (0, 0) => None,
+            (0, n) => Some(format!("an infinity in {n} of {of} elements")),
+            (n, 0) => Some(format!("NaN in {n} of {of} elements")),
+            (n, m) => Some(format!("NaN in {n} and an infinity in {m} of {of} elements")),
+        }
+    }
+
     /// The values as `f32`, rounded.
     pub fn to_f32(&self) -> Vec<f32> {
         self.values.iter().map(|&value| value as f32).collect()

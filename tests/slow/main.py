@@ -13,6 +13,7 @@ import detect
 import dumps
 import floats
 import headline
+import host
 import natural
 import ocr
 import operators
@@ -36,6 +37,7 @@ MODULES = [
     vectors,
     quantised,
     operators,
+    host,
     tosa_suite,
     accuracy,
     headline,

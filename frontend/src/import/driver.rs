@@ -46,7 +46,7 @@ impl Input<'_> {
 
 /// Elements of the initialisers that operators with trained parameters read, each counted once.
 fn n_parameters(graph: &GraphProto) -> u64 {
-    const TRAINED: [&str; 10] = [
+    const TRAINED: [&str; 13] = [
         "Conv",
         "ConvTranspose",
         "Gemm",
@@ -57,6 +57,9 @@ fn n_parameters(graph: &GraphProto) -> u64 {
         "LayerNormalization",
         "PRelu",
         "RMSNormalization",
+        "GRU",
+        "LSTM",
+        "RNN",
     ];
     let readers = graph.node.iter().filter(|node| TRAINED.contains(&node.op_type.as_str()));
     let read: BTreeSet<&str> = readers.flat_map(|node| &node.input).map(String::as_str).collect();
@@ -265,7 +268,7 @@ pub(super) fn import(
     } else {
         super::CrossCheck::default()
     };
-    let mut outputs = finish(&mut lowering, graph, &values, &mut problems);
+    let mut outputs = finish(&mut lowering, graph, &values, options.plain_layout, &mut problems);
     problems.check()?;
     for (port, _) in outputs.iter_mut().filter(|(port, _)| port.dtype == "f32") {
         port.dtype = types.user_dtype(&port.name).unwrap_or(port.dtype);
@@ -451,7 +454,11 @@ fn settle_inputs<'a>(
             problems.lowering(name, "input", "", LowerError::Unsupported(why));
             continue;
         }
-        let perm = wanted_order(graph, name, shape.len());
+        let perm = if options.plain_layout {
+            (0..shape.len()).collect()
+        } else {
+            wanted_order(graph, name, shape.len())
+        };
         inputs.push(Input { name, shape, dtype, perm });
     }
     for name in options.input_shapes.keys().filter(|name| !graph.input.iter().any(|i| i.name == **name)) {
@@ -507,7 +514,7 @@ fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
                 }
                 "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "MatMul" | "Gemm" | "Shape" | "Size"
                 | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" | "ArgMax" | "ArgMin"
-                | "Einsum" | "OneHot" | "TopK" => None,
+                | "Einsum" | "OneHot" | "TopK" | "GRU" | "LSTM" | "RNN" => None,
                 _ => Some(axes.clone()),
             };
             if let Some(axes) = followed.filter(|axes| axes.len() == rank) {
@@ -581,6 +588,7 @@ fn finish(
     lowering: &mut Lowering,
     graph: &GraphProto,
     values: &BTreeMap<&str, Value>,
+    plain_layout: bool,
     problems: &mut Problems,
 ) -> Vec<(Port, ElemType)> {
     lowering.em.loc = Location::unknown();
@@ -599,7 +607,8 @@ fn finish(
             }
         };
         let identity = || (0..view.shape.len()).collect();
-        let perm: Vec<usize> = view.natural_perm(&lowering.em).unwrap_or_else(identity);
+        let natural = if plain_layout { None } else { view.natural_perm(&lowering.em) };
+        let perm: Vec<usize> = natural.unwrap_or_else(identity);
         let value = lowering.in_order(&view, &perm);
         let inverse = (0..perm.len()).map(|axis| perm.iter().position(|&p| p == axis).unwrap_or_default());
         let port = Port {

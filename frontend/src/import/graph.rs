@@ -29,7 +29,7 @@ pub(crate) fn opset_of(proto: &NodeProto, models: i64) -> i64 {
 }
 
 /// What to call a node: its name, else its first output's.
-pub(super) fn node_name(proto: &NodeProto) -> &str {
+pub(crate) fn node_name(proto: &NodeProto) -> &str {
     if proto.name.is_empty() { proto.output.first().map_or("", String::as_str) } else { &proto.name }
 }
 
@@ -117,6 +117,15 @@ impl<'a> Node<'a> {
                 Ok(text) => Ok(text),
                 Err(_) => invalid!("attribute `{name}` is not UTF-8"),
             },
+        }
+    }
+
+    pub(super) fn strings(&self, name: &str) -> Lowered<Option<Vec<String>>> {
+        let Some(attr) = self.attribute(name, AttributeType::Strings)? else { return Ok(None) };
+        let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone());
+        match attr.strings.iter().map(text).collect::<Result<Vec<_>, _>>() {
+            Ok(texts) => Ok(Some(texts)),
+            Err(_) => invalid!("attribute `{name}` is not UTF-8"),
         }
     }
 

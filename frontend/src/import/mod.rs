@@ -18,6 +18,7 @@
 //! | `emit` | TOSA ops with their result types |
 //! | `lower` | the operator table and the lowerings |
 //! | `affine` | folding factors and terms into convolutions; dead code |
+//! | `indexed` | inputs that number the rows of tables |
 //! | `survey` | what can be imported of a graph and what cannot |
 //! | `witness` | the comparison with tract's shape analysis |
 //!
@@ -32,6 +33,7 @@ mod emit;
 mod error;
 mod fold;
 mod graph;
+mod indexed;
 mod layout;
 mod lower;
 #[cfg(test)]
@@ -39,6 +41,8 @@ mod operator_tests;
 mod quant_data;
 #[cfg(test)]
 mod quantised_tests;
+#[cfg(test)]
+mod recurrent_tests;
 pub(crate) mod resolve;
 mod shapes;
 mod survey;
@@ -54,9 +58,11 @@ use tract_onnx::pb::ModelProto;
 
 use self::resolve::FloatTypes;
 pub use error::{ImportError, Malformation, ShapeDisagreement, UnsupportedNode};
+pub(crate) use graph::node_name;
+pub use indexed::indexed_rows;
 pub use lower::{OpSupport, supported_ops};
 pub use resolve::{MAX_UNROLLED, NoSideFiles, Resolved, SideFiles, resolve};
-pub use survey::{Fact, Survey, survey};
+pub use survey::{Blocked, Fact, Survey, survey};
 pub use versions::NEWEST as NEWEST_OPSET;
 
 /// How to import.
@@ -69,11 +75,19 @@ pub struct ImportOptions {
     pub file_name: String,
     /// Whether tract analyses the shapes too.
     pub cross_check: bool,
+    /// Whether the function takes and gives tensors in ONNX's own layout, rather than in that of the layers that they
+    /// reach first or come from.
+    pub plain_layout: bool,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        Self { input_shapes: BTreeMap::new(), file_name: "model.onnx".to_owned(), cross_check: true }
+        Self {
+            input_shapes: BTreeMap::new(),
+            file_name: "model.onnx".to_owned(),
+            cross_check: true,
+            plain_layout: false,
+        }
     }
 }
 

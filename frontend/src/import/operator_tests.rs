@@ -1,5 +1,6 @@
 //! Operators one by one: values judged by tract, forms by what the module holds.
 
+use strata_ir::Tensor;
 use strata_ir::dialect::Op;
 
 use super::tests::{Attr, Net, check, count, n_transposes};
@@ -187,6 +188,84 @@ fn einstein_sums() {
     }
     let net = Net::new(13, &[2, 5, 4]);
     check(&net.node("Einsum", "x", "y", &[("equation", Attr::Text("abc->ca"))]).model("y"));
+}
+
+#[test]
+fn pictures_are_read_at_the_places_of_a_grid() {
+    for mode in ["nearest", "bilinear", "bicubic"] {
+        for padding in ["zeros", "border", "reflection"] {
+            // tract moves places to the border before it weights their taps.
+            let is_misread = (mode, padding) == ("bicubic", "border");
+            for corners in (0..2).filter(|_| !is_misread) {
+                let attrs = [
+                    ("mode", Attr::Text(mode)),
+                    ("padding_mode", Attr::Text(padding)),
+                    ("align_corners", Attr::Int(corners)),
+                ];
+                // Half of the places stand outside.
+                let grid = super::tests::noise(7 * 6 * 2, 5).iter().map(|v| v * 1.6).collect();
+                let net = Net::new(16, &[1, 2, 4, 5]).floats("g", &[1, 7, 6, 2], grid);
+                check(&net.node("GridSample", "x g", "y", &attrs).model("y"));
+            }
+        }
+    }
+    let grid = super::tests::noise(2 * 3 * 2 * 3, 6).iter().map(|v| v * 1.4).collect();
+    let net = Net::new(20, &[1, 2, 3, 4, 2]).floats("g", &[1, 2, 3, 2, 3], grid);
+    check(&net.node("GridSample", "x g", "y", &[("mode", Attr::Text("linear"))]).model("y"));
+    // Half a step outside of 0, 1, 2: what stands there is 0, 0, 0, 1, and the last weight -3/32.
+    let net = Net::new(16, &[1, 1, 1, 3]).floats("g", &[1, 1, 1, 2], vec![-1.0, 0.0]);
+    let attrs = [("mode", Attr::Text("bicubic")), ("padding_mode", Attr::Text("border"))];
+    let model = net.node("GridSample", "x g", "y", &attrs).model("y");
+    let imported = import_proto(&model, &ImportOptions::default()).expect("it imports");
+    let got = super::tests::run(&imported, &[Tensor::f32([1, 1, 1, 3], vec![0.0, 1.0, 2.0])]);
+    assert!((got[0].as_f32().expect("floats")[0] + 0.09375).abs() < 1e-6);
+}
+
+#[test]
+fn pads_wider_than_their_axis_go_to_and_fro_and_round() {
+    let numbers = |n: usize| Tensor::f32([1, 1, n], (0..n).map(|v| v as f32).collect::<Vec<_>>());
+    for (mode, n, pads, want) in [
+        ("reflect", 3, [5, 4], &[1.0, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 2.0][..]),
+        ("reflect", 1, [2, 1], &[0.0, 0.0, 0.0, 0.0]),
+        ("wrap", 3, [4, 5], &[2.0, 0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 0.0, 1.0]),
+    ] {
+        let net = Net::new(19, &[1, 1, n as i64]).ints("p", &[0, 0, pads[0], 0, 0, pads[1]]);
+        let model = net.node("Pad", "x p", "y", &[("mode", Attr::Text(mode))]).model("y");
+        let options = ImportOptions { cross_check: false, ..Default::default() };
+        let imported = import_proto(&model, &options).expect("the pad imports");
+        let got = super::tests::run(&imported, &[numbers(n)]);
+        assert_eq!(got[0].as_f32().expect("floats"), want, "{mode} of {n} by {pads:?}");
+    }
+}
+
+#[test]
+fn a_vector_of_zeros_has_no_direction() {
+    let net = Net::new(13, &[2, 3]);
+    let model = net.node("LpNormalization", "x", "y", &[("axis", Attr::Int(1))]).model("y");
+    let imported = import_proto(&model, &ImportOptions::default()).expect("it imports");
+    let x = Tensor::f32([2, 3], vec![0.0, 0.0, 0.0, 2.0, 0.0, 0.0]);
+    let got = super::tests::run(&imported, &[x]);
+    assert_eq!(got[0].as_f32().expect("floats"), [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+}
+
+#[test]
+fn global_pools_of_powers() {
+    for p in [1, 2, 3] {
+        let net = Net::new(13, &[1, 3, 4, 5]);
+        let model = net.node("GlobalLpPool", "x", "y", &[("p", Attr::Int(p))]).model("y");
+        let imported = import_proto(&model, &ImportOptions::default()).expect("it imports");
+        let x = super::tests::noise(60, 4);
+        let got = super::tests::run(&imported, &[Tensor::f32([1, 3, 4, 5], x.clone())]);
+        assert_eq!(got[0].shape(), [1, 3, 1, 1]);
+        for (channel, got) in x.chunks(20).zip(got[0].as_f32().expect("floats")) {
+            let sum: f32 = channel.iter().map(|v| v.abs().powi(p as i32)).sum();
+            assert!((got - sum.powf(1.0 / p as f32)).abs() < 1e-5, "p = {p}: {got}");
+        }
+    }
+    let model = Net::new(13, &[1, 1, 2, 2]).node("GlobalLpPool", "x", "y", &[]).model("y");
+    let imported = import_proto(&model, &ImportOptions::default()).expect("it imports");
+    let x = Tensor::f32([1, 1, 2, 2], vec![1.0, f32::NEG_INFINITY, 2.0, 3.0]);
+    assert_eq!(super::tests::run(&imported, &[x])[0].as_f32().expect("floats"), [f32::INFINITY]);
 }
 
 #[test]

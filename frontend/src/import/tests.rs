@@ -28,7 +28,9 @@ pub(super) enum Attr<'a> {
     Int(i64),
     Ints(&'a [i64]),
     Float(f32),
+    Floats(&'a [f32]),
     Text(&'a str),
+    Texts(&'a [&'a str]),
 }
 
 fn value_info(name: &str, shape: &[i64]) -> ValueInfoProto {
@@ -113,9 +115,17 @@ impl Net {
                     out.f = *v;
                     AttributeType::Float
                 }
+                Attr::Floats(v) => {
+                    out.floats = v.to_vec();
+                    AttributeType::Floats
+                }
                 Attr::Text(v) => {
                     out.s = v.as_bytes().to_vec();
                     AttributeType::String
+                }
+                Attr::Texts(v) => {
+                    out.strings = v.iter().map(|text| text.as_bytes().to_vec()).collect();
+                    AttributeType::Strings
                 }
             };
             out.r#type = kind as i32;

@@ -1,10 +1,8 @@
 //! A second opinion on shapes: tract's own analysis of the same graph, compared tensor by tensor.
 //!
-//! tract gives up on operators that it does not know; what it derived until then is still compared. It is called
-//! behind `catch_unwind`, since a few of its paths panic on odd graphs.
+//! tract gives up on operators that it does not know; what it derived until then is still compared.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tract_onnx::pb::{ModelProto, tensor_proto::DataType};
 use tract_onnx::prelude::InferenceModelExt;
@@ -17,12 +15,20 @@ use super::error::{ImportError, ShapeDisagreement};
 use super::graph::OPSET_ATTRIBUTE;
 use super::layout::Value;
 use super::survey::Fact;
+use crate::quiet::{Panicked, guarded};
 
-/// What tract knows of tensors, by name.
-type Facts = BTreeMap<String, Fact>;
+/// What tract derived of a graph.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Analysis {
+    /// Tensors whose extents are known, by name.
+    pub(super) facts: BTreeMap<String, Fact>,
+    /// The element types of tensors, known extents or not.
+    pub(super) types: BTreeMap<String, DataType>,
+    /// Why it stopped early, if it did.
+    pub(super) gave_up: Option<String>,
+}
 
-/// What tract derived, and why it stopped early if it did.
-fn analyse(model: &ModelProto, inputs: &[Input<'_>]) -> TractResult<(Facts, Option<String>)> {
+fn analyse(model: &ModelProto, inputs: &[Input<'_>]) -> TractResult<Analysis> {
     let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_types(true);
     let mut parsed = onnx.parse(model, None)?;
     for input in inputs {
@@ -32,19 +38,22 @@ fn analyse(model: &ModelProto, inputs: &[Input<'_>]) -> TractResult<(Facts, Opti
         }
     }
     let gave_up = parsed.model.analyse(false).err().map(|error| error.root_cause().to_string());
-    let mut facts = BTreeMap::new();
+    let mut analysis = Analysis { gave_up, ..Analysis::default() };
     let mut names: Vec<_> = parsed.outlets_by_name.iter().collect();
     names.sort();
     for (name, &outlet) in names {
         let fact = parsed.model.outlet_fact(outlet)?;
+        let dtype = fact.datum_type.concretize().map_or(DataType::Undefined, onnx_type);
+        if dtype != DataType::Undefined {
+            analysis.types.insert(name.clone(), dtype);
+        }
         let Some(shape) = fact.shape.concretize() else { continue };
         let shape: Option<Vec<usize>> = shape.iter().map(|dim| dim.to_usize().ok()).collect();
-        let dtype = fact.datum_type.concretize().map_or(DataType::Undefined, onnx_type);
         if let Some(shape) = shape {
-            facts.insert(name.clone(), Fact { shape, dtype });
+            analysis.facts.insert(name.clone(), Fact { shape, dtype });
         }
     }
-    Ok((facts, gave_up))
+    Ok(analysis)
 }
 
 /// The element type of ONNX for one of tract's, `Undefined` where there is none.
@@ -67,18 +76,14 @@ fn onnx_type(dtype: DatumType) -> DataType {
     }
 }
 
-/// [`analyse`] with whatever stopped it as a text.
-fn analysed(model: &ModelProto, inputs: &[Input<'_>]) -> (Facts, Option<String>) {
-    match catch_unwind(AssertUnwindSafe(|| analyse(model, inputs))) {
-        Ok(Ok(analysed)) => analysed,
-        Ok(Err(error)) => (BTreeMap::new(), Some(error.root_cause().to_string())),
-        Err(_) => (BTreeMap::new(), Some("tract panicked".to_owned())),
-    }
-}
-
 /// What tract knows of the tensors of a graph, as far as it gets.
-pub(super) fn facts(model: &ModelProto, inputs: &[Input<'_>]) -> Facts {
-    analysed(model, inputs).0
+pub(super) fn analysis(model: &ModelProto, inputs: &[Input<'_>]) -> Analysis {
+    let stopped = |why: String| Analysis { gave_up: Some(why), ..Analysis::default() };
+    match guarded(|| analyse(model, inputs)) {
+        Ok(Ok(analysis)) => analysis,
+        Ok(Err(error)) => stopped(error.root_cause().to_string()),
+        Err(Panicked) => stopped("tract panicked".to_owned()),
+    }
 }
 
 /// Tensors whose shapes tract is known to derive wrongly, and those that follow from them: a `Slice` that is empty, or
@@ -117,7 +122,7 @@ pub(super) fn compare(
     inputs: &[Input<'_>],
     imported: &BTreeMap<&str, Value>,
 ) -> Result<CrossCheck, ImportError> {
-    let (facts, gave_up) = analysed(model, inputs);
+    let Analysis { facts, gave_up, .. } = analysis(model, inputs);
     let misread = misread(model, imported);
     let mut check = CrossCheck { n_agreed: 0, gave_up };
     let mut disagreements = Vec::new();

@@ -6,6 +6,9 @@
 //! convolution or a matrix product goes to the host with the rest: it would be rounded to integers and back for
 //! nothing.
 //!
+//! The nodes of a host level are cut once more in the same way: those that the import takes are evaluated in f32 as
+//! we import them, only the others go to the host's ONNX library.
+//!
 //! A part is an ONNX model of its own. Tensors that do not depend on the network's inputs are its initialisers.
 
 mod work;
@@ -14,17 +17,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{GraphProto, ModelProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
 
 use crate::import::resolve::reads;
 use crate::import::{Fact, Survey};
 pub use work::{Work, work};
 
+/// Who runs a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Runner {
+    /// The machine, in integers.
+    Machine,
+    /// The host, which evaluates the import in f32.
+    Evaluator,
+    /// The host, with its ONNX library.
+    Library,
+}
+
 /// A stretch of the graph.
 #[derive(Clone, Debug)]
 pub struct GraphPart {
-    /// Whether the host runs it.
-    pub on_host: bool,
+    /// Who runs it.
+    pub runner: Runner,
     /// The indices of its nodes in the whole graph, in order; node `i` of `model` is node `nodes[i]` there.
     pub nodes: Vec<usize>,
     /// It as a model. Its inputs are inputs of the network or what other parts give.
@@ -32,6 +48,11 @@ pub struct GraphPart {
 }
 
 impl GraphPart {
+    /// Whether the host runs it.
+    pub fn on_host(&self) -> bool {
+        self.runner != Runner::Machine
+    }
+
     /// Whether the shape of an input or output is known before anything runs.
     pub fn is_declared(&self, name: &str, is_output: bool) -> bool {
         let graph = self.model.graph.as_ref();
@@ -71,7 +92,24 @@ pub fn partition(model: &ModelProto, survey: &Survey, host: &BTreeSet<usize>) ->
         }
         host.extend(idle);
     };
-    cutter.parts(model, &levels)
+    cutter.parts(model, &cutter.places(&levels))
+}
+
+/// The place of a node in the order of parts: its level and, on the host, that within the level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    level: usize,
+    step: usize,
+}
+
+impl Place {
+    fn runner(self) -> Runner {
+        match (self.level % 2, self.step % 2) {
+            (1, _) => Runner::Machine,
+            (_, 0) => Runner::Evaluator,
+            _ => Runner::Library,
+        }
+    }
 }
 
 struct Cutter<'a> {
@@ -127,6 +165,20 @@ impl<'a> Cutter<'a> {
         levels
     }
 
+    /// Cuts host levels between the evaluator and the library.
+    fn places(&self, levels: &BTreeMap<usize, usize>) -> BTreeMap<usize, Place> {
+        let mut places: BTreeMap<usize, Place> = BTreeMap::new();
+        for &index in &self.live {
+            let level = levels[&index];
+            let operands = self.operands(index).filter_map(|operand| places.get(&operand));
+            let least = operands.filter(|place| place.level == level).map(|place| place.step).max();
+            let least = least.unwrap_or(0);
+            let is_odd = usize::from(level % 2 == 0 && self.survey.blocked.contains_key(&index));
+            places.insert(index, Place { level, step: least + usize::from(least % 2 != is_odd) });
+        }
+        places
+    }
+
     /// The nodes of machine parts, or pieces of them that hang together, that do not multiply and accumulate.
     fn idle(&self, levels: &BTreeMap<usize, usize>) -> BTreeSet<usize> {
         let mut piece: BTreeMap<usize, usize> = self.live.iter().map(|&index| (index, index)).collect();
@@ -150,29 +202,29 @@ impl<'a> Cutter<'a> {
         idle.copied().collect()
     }
 
-    fn parts(&self, model: &ModelProto, levels: &BTreeMap<usize, usize>) -> Vec<GraphPart> {
-        let mut by_level: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    fn parts(&self, model: &ModelProto, places: &BTreeMap<usize, Place>) -> Vec<GraphPart> {
+        let mut by_place: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
         for &index in &self.live {
-            by_level.entry(levels[&index]).or_default().push(index);
+            by_place.entry(places[&index]).or_default().push(index);
         }
         let results: BTreeSet<&str> = self.graph.output.iter().map(|info| info.name.as_str()).collect();
         let initialisers: BTreeSet<&str> =
             self.graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-        // The levels of the nodes that read a tensor.
-        let mut read_at: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        // The places of the nodes that read a tensor.
+        let mut read_at: BTreeMap<&str, BTreeSet<Place>> = BTreeMap::new();
         for &index in &self.live {
             for &name in &self.reads[index] {
-                read_at.entry(name).or_default().insert(levels[&index]);
+                read_at.entry(name).or_default().insert(places[&index]);
             }
         }
         // Results that are constant have no part of their own.
         let mut constant_results: Vec<&str> =
             results.iter().copied().filter(|name| self.survey.constants.contains_key(*name)).collect();
         let mut parts = Vec::new();
-        for (level, nodes) in by_level {
+        for (place, nodes) in by_place {
             let is_here =
-                |name: &str| self.producer.get(name).is_some_and(|index| levels.get(index) == Some(&level));
-            let is_read_elsewhere = |at: &BTreeSet<usize>| at.iter().any(|&other| other != level);
+                |name: &str| self.producer.get(name).is_some_and(|index| places.get(index) == Some(&place));
+            let is_read_elsewhere = |at: &BTreeSet<Place>| at.iter().any(|&other| other != place);
             let leaves =
                 |name: &str| results.contains(name) || read_at.get(name).is_some_and(is_read_elsewhere);
             let mut takes = Vec::new();
@@ -194,7 +246,7 @@ impl<'a> Cutter<'a> {
             let folded = self.survey.constants.iter().filter(|(name, _)| constants.contains(name.as_str()));
             let graph = GraphProto {
                 name: format!("{}, part {}", self.graph.name, parts.len()),
-                node: nodes.iter().map(|&index| self.graph.node[index].clone()).collect(),
+                node: nodes.iter().map(|&index| self.node(index)).collect(),
                 initializer: initializer.chain(folded.map(|(_, tensor)| tensor)).cloned().collect(),
                 input: takes.iter().map(|name| self.value_info(name)).collect(),
                 output: gives.iter().map(|name| self.value_info(name)).collect(),
@@ -207,9 +259,17 @@ impl<'a> Cutter<'a> {
                 graph: Some(graph),
                 ..ModelProto::default()
             };
-            parts.push(GraphPart { on_host: level % 2 == 0, nodes, model });
+            parts.push(GraphPart { runner: place.runner(), nodes, model });
         }
         parts
+    }
+
+    /// A node as a part has it: what it gives that is known beforehand is an initialiser there, and no output.
+    fn node(&self, index: usize) -> NodeProto {
+        let mut node = self.graph.node[index].clone();
+        let known = |name: &&mut String| self.survey.constants.contains_key(name.as_str());
+        node.output.iter_mut().filter(known).for_each(String::clear);
+        node
     }
 
     /// The declaration of a tensor, with what is known of it.
@@ -223,19 +283,25 @@ impl<'a> Cutter<'a> {
                 doc_string: String::new(),
             },
             // Nothing is known of the shape; the type may be.
-            None => declared.next().cloned().unwrap_or_else(|| ValueInfoProto {
-                name: name.to_owned(),
-                r#type: Some(TypeProto {
-                    value: Some(type_proto::Value::TensorType(type_proto::Tensor::default())),
-                    ..TypeProto::default()
-                }),
-                doc_string: String::new(),
-            }),
+            None => declared.next().cloned().unwrap_or_else(|| undeclared(name)),
         }
     }
 }
 
-fn tensor_type(fact: &Fact) -> TypeProto {
+/// The declaration of a tensor of which nothing is known.
+pub(crate) fn undeclared(name: &str) -> ValueInfoProto {
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(type_proto::Tensor::default())),
+            ..TypeProto::default()
+        }),
+        doc_string: String::new(),
+    }
+}
+
+/// The type of a tensor of which all is known.
+pub(crate) fn tensor_type(fact: &Fact) -> TypeProto {
     let dim = |&extent: &usize| Dimension {
         value: Some(dimension::Value::DimValue(extent as i64)),
         ..Dimension::default()

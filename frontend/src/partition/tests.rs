@@ -44,7 +44,11 @@ fn cut(model: &ModelProto) -> Vec<(&'static str, Vec<usize>, String, String)> {
     let host = survey.blocked.keys().copied().collect();
     let parts = partition(model, &survey, &host);
     let describe = |part: &GraphPart| {
-        let place = if part.on_host { "host" } else { "machine" };
+        let place = match part.runner {
+            Runner::Machine => "machine",
+            Runner::Evaluator => "evaluator",
+            Runner::Library => "library",
+        };
         (place, part.nodes.clone(), part.inputs().join(" "), part.outputs().join(" "))
     };
     parts.iter().map(describe).collect()
@@ -57,7 +61,7 @@ fn a_node_in_the_middle_makes_three_parts() {
         cut(&model),
         [
             ("machine", vec![0], "x".to_owned(), "a".to_owned()),
-            ("host", vec![1], "a".to_owned(), "b".to_owned()),
+            ("library", vec![1], "a".to_owned(), "b".to_owned()),
             ("machine", vec![2], "b".to_owned(), "y".to_owned()),
         ]
     );
@@ -81,8 +85,12 @@ fn a_skip_past_the_host_is_handed_on() {
 fn what_does_not_multiply_stays_with_the_host() {
     let nodes = [("Hardmax", "x", "a"), ("Relu", "a", "b"), ("Hardmax", "b", "c"), ("Conv", "c w", "y")];
     let parts = cut(&model(&nodes, &["y"]));
-    assert_eq!(parts[0], ("host", vec![0, 1, 2], "x".to_owned(), "c".to_owned()));
-    assert_eq!(parts[1].1, [3]);
+    let places: Vec<_> = parts.iter().map(|part| (part.0, part.1.clone())).collect();
+    // The host evaluates what the import takes, and leaves only the rest to its library.
+    let host = [("library", vec![0]), ("evaluator", vec![1]), ("library", vec![2])];
+    assert_eq!(places[..3], host);
+    assert_eq!(places[3..], [("machine", vec![3])]);
+    assert_eq!((&*parts[1].2, &*parts[1].3), ("a", "b"));
 }
 
 #[test]
@@ -97,7 +105,7 @@ fn parallel_branches_share_parts() {
     ];
     let parts = cut(&model(&nodes, &["y"]));
     let places: Vec<_> = parts.iter().map(|part| (part.0, part.1.clone())).collect();
-    assert_eq!(places, [("machine", vec![0, 2]), ("host", vec![1, 3]), ("machine", vec![4, 5])]);
+    assert_eq!(places, [("machine", vec![0, 2]), ("library", vec![1, 3]), ("machine", vec![4, 5])]);
 }
 
 /// What follows a result whose shape depends on the data has none that is known either.
@@ -106,7 +114,7 @@ fn data_dependent_shapes_stay_with_the_host() {
     let nodes = [("Conv", "x w", "a"), ("NonZero", "a", "n"), ("Transpose", "n", "t"), ("Conv", "a w", "y")];
     let parts = cut(&model(&nodes, &["y", "t"]));
     let places: Vec<_> = parts.iter().map(|part| (part.0, part.1.clone())).collect();
-    assert_eq!(places, [("machine", vec![0, 3]), ("host", vec![1, 2])]);
+    assert_eq!(places, [("machine", vec![0, 3]), ("library", vec![1, 2])]);
 }
 
 /// Shape arithmetic is constant in every part, and dead nodes are in none.
@@ -129,6 +137,42 @@ fn constants_become_initialisers() {
     let last = parts[2].model.graph.as_ref().expect("a graph");
     let names: Vec<_> = last.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     assert_eq!(names, ["w", "s"]);
+}
+
+/// An output that is constant beside one that is not is an initialiser where it is read, and defined only there.
+#[test]
+fn constant_outputs_are_defined_once() {
+    let mut model =
+        model(&[("Split", "x none", "a"), ("Conv", "a w", "y"), ("Shape", "e", "s")], &["y", "s"]);
+    let graph = model.graph.as_mut().expect("a graph");
+    graph.node[0].output.push("e".to_owned());
+    let axis = AttributeProto { name: "axis".to_owned(), i: 1, r#type: 2, ..AttributeProto::default() };
+    graph.node[0].attribute.push(axis);
+    graph.node.insert(
+        1,
+        NodeProto {
+            op_type: "Hardmax".to_owned(),
+            input: vec!["a".to_owned()],
+            output: vec!["h".to_owned()],
+            ..NodeProto::default()
+        },
+    );
+    graph.node[2].input[0] = "h".to_owned();
+    graph.output.push(ValueInfoProto { name: "e".to_owned(), ..ValueInfoProto::default() });
+    graph.initializer.push(tract_onnx::pb::TensorProto {
+        name: "none".to_owned(),
+        dims: vec![2],
+        data_type: DataType::Int64 as i32,
+        int64_data: vec![2, 0],
+        ..Default::default()
+    });
+    let survey = survey(&model, &ImportOptions::default()).expect("the graph is sound");
+    let host = survey.blocked.keys().copied().collect();
+    for part in partition(&model, &survey, &host) {
+        let graph = part.model.graph.expect("a graph");
+        let made: Vec<&str> = graph.node.iter().flat_map(|node| &node.output).map(String::as_str).collect();
+        assert!(graph.initializer.iter().all(|tensor| !made.contains(&&*tensor.name)), "{made:?}");
+    }
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn is_infinite(em: &mut Emitter, x: ValueId, negative: bool, positive: bool) -> 
 }
 
 /// The nearest whole number, the even one of two: TOSA has only floors.
-fn round_half_even(em: &mut Emitter, x: ValueId) -> ValueId {
+pub(super) fn round_half_even(em: &mut Emitter, x: ValueId) -> ValueId {
     let floor = em.unary(dialect::Floor {}, x);
     let above = em.shift(floor, 1.0);
     let rest = em.sub(x, floor);
@@ -207,14 +207,14 @@ pub(super) fn divide(em: &mut Emitter, a: ValueId, b: ValueId) -> ValueId {
 }
 
 /// `clamp(alpha * x + beta, 0, 1)`.
-fn hard_sigmoid(em: &mut Emitter, x: ValueId, alpha: f32, beta: f32) -> ValueId {
+pub(super) fn hard_sigmoid(em: &mut Emitter, x: ValueId, alpha: f32, beta: f32) -> ValueId {
     let scaled = em.scale(x, alpha);
     let shifted = em.shift(scaled, beta);
     em.clamp(shifted, 0.0, 1.0)
 }
 
 /// `x` where positive, else `slope * x`.
-fn leaky(em: &mut Emitter, x: ValueId, slope: ValueId, is_fraction: bool) -> ValueId {
+pub(super) fn leaky(em: &mut Emitter, x: ValueId, slope: ValueId, is_fraction: bool) -> ValueId {
     let sloped = em.mul(x, slope);
     if is_fraction {
         return em.maximum(x, sloped);
@@ -225,7 +225,13 @@ fn leaky(em: &mut Emitter, x: ValueId, slope: ValueId, is_fraction: bool) -> Val
 }
 
 /// `gamma * (max(x, 0) + alpha * (exp(min(x, 0) * steepness) - 1))`: ELU, CELU and SELU.
-fn exponential_unit(em: &mut Emitter, x: ValueId, alpha: f32, steepness: f32, gamma: f32) -> ValueId {
+pub(super) fn exponential_unit(
+    em: &mut Emitter,
+    x: ValueId,
+    alpha: f32,
+    steepness: f32,
+    gamma: f32,
+) -> ValueId {
     let positive = em.clamp(x, 0.0, f32::MAX);
     let negative = em.clamp(x, f32::MIN, 0.0);
     let exponent = if steepness == 1.0 { negative } else { em.scale(negative, steepness) };
@@ -237,7 +243,7 @@ fn exponential_unit(em: &mut Emitter, x: ValueId, alpha: f32, steepness: f32, ga
 }
 
 /// `ln(1 + exp(x)) = max(x, 0) + ln(1 + exp(-|x|))`, which does not overflow.
-fn softplus(em: &mut Emitter, x: ValueId) -> ValueId {
+pub(super) fn softplus(em: &mut Emitter, x: ValueId) -> ValueId {
     let magnitude = em.unary(dialect::Abs {}, x);
     let negated = em.negate(magnitude);
     let power = em.unary(dialect::Exp {}, negated);

@@ -11,7 +11,8 @@ use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::Node;
 use crate::import::layout::{Value, View};
 
-const POINT: Window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pads: [0; 4] };
+/// A window of one element.
+pub(super) const POINT: Window = Window { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], pads: [0; 4] };
 
 impl Lowering {
     /// `x · weight + bias` over the last axis of `x`; `weight` is `[K, M]`.

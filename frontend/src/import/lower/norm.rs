@@ -250,6 +250,9 @@ pub(super) fn lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         }
         p => unsupported!("p = {p}"),
     };
+    // A vector of zeros stays one.
+    let least = em.scalar_like(norm, f32::MIN_POSITIVE);
+    let norm = em.maximum(norm, least);
     let out = divide(em, x, norm);
     single(View::plain(out, view.shape, &perm, DataType::Float))
 }

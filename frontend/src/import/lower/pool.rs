@@ -364,6 +364,34 @@ pub(super) fn global_average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
     single(lo.nhwc_result(out, input.shape().len()))
 }
 
+/// `GlobalLpPool`.
+pub(super) fn global_lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    if view.dtype != DataType::Float {
+        unsupported!("on {:?}", view.dtype);
+    }
+    if view.shape.len() < 3 {
+        invalid!("a spatial operator on shape {:?}", view.shape);
+    }
+    let p = match node.int("p", 2)? {
+        p @ 1..=64 => p as f32,
+        p => invalid!("p = {p}"),
+    };
+    let (x, perm) = lo.in_natural_order(&view);
+    let spatial: Vec<_> = (0..perm.len()).rev().filter(|&place| perm[place] >= 2).collect();
+    let em = &mut lo.em;
+    let magnitude = em.unary(dialect::Abs {}, x);
+    let rank = perm.len();
+    let exponent = em.scalar(rank, p);
+    let power = if p == 1.0 { magnitude } else { em.binary(dialect::Pow {}, magnitude, exponent) };
+    let sum = spatial.iter().fold(power, |sum, &place| em.reduce_sum(sum, place));
+    let root = em.scalar(rank, 1.0 / p);
+    let out = if p == 1.0 { sum } else { em.binary(dialect::Pow {}, sum, root) };
+    let mut shape = view.shape.clone();
+    shape[2..].fill(1);
+    single(View::plain(out, shape, &perm, DataType::Float))
+}
+
 /// `GlobalMaxPool`.
 pub(super) fn global_max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let input = node.input(0)?;

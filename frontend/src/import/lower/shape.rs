@@ -297,51 +297,65 @@ pub(super) fn pad(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 fn mirror(lo: &mut Lowering, mut x: ValueId, padding: &[(usize, usize)], reflect: bool) -> Lowered<ValueId> {
     for (axis, &(before, after)) in padding.iter().enumerate() {
         let extent = lo.em.shape(x)[axis];
-        if reflect && before.max(after) >= extent {
-            unsupported!("a reflection wider than the axis");
-        }
-        let side = |lo: &mut Lowering, start: usize, edge: usize, size: usize| {
-            if !reflect {
-                let part = lo.em.slice_axis(x, axis, edge, 1);
-                return lo.em.copies(part, axis, size);
-            }
-            if size <= MAX_COPIES {
-                // The machine turns nothing around, but it joins slices.
-                let rows: Vec<_> =
-                    (0..size).rev().map(|at| lo.em.slice_axis(x, axis, start + at, 1)).collect();
-                return lo.em.concat(&rows, axis);
-            }
-            let part = lo.em.slice_axis(x, axis, start, size);
-            lo.em.reverse(part, axis)
-        };
         let mut parts = Vec::new();
-        if before > 0 {
-            parts.push(side(lo, 1, 0, before));
-        }
-        parts.push(x);
-        if after > 0 {
-            parts.push(side(lo, (extent - 1).saturating_sub(after), extent - 1, after));
+        if reflect {
+            // The indices go to and fro, however far: 2 1 [0 1 2] 1 0 1.
+            let period = (2 * (extent - 1)).max(1) as i64;
+            let folded = |at: i64| {
+                let at = at.rem_euclid(period);
+                at.min(period - at) as usize
+            };
+            parts.extend(indexed(lo, x, axis, &(-(before as i64)..0).map(folded).collect::<Vec<_>>()));
+            parts.push(x);
+            let behind = extent as i64..(extent + after) as i64;
+            parts.extend(indexed(lo, x, axis, &behind.map(folded).collect::<Vec<_>>()));
+        } else {
+            let edge = |lo: &mut Lowering, at: usize, n: usize| {
+                let part = lo.em.slice_axis(x, axis, at, 1);
+                lo.em.copies(part, axis, n)
+            };
+            parts.extend((before > 0).then(|| edge(lo, 0, before)));
+            parts.push(x);
+            parts.extend((after > 0).then(|| edge(lo, extent - 1, after)));
         }
         x = lo.em.concat(&parts, axis);
     }
     Ok(x)
 }
 
-/// Padding by the other end of the axis.
+/// Pieces of `x` that make up the given indices of an axis, of which neighbours differ by at most one.
+fn indexed(lo: &mut Lowering, x: ValueId, axis: usize, indices: &[usize]) -> Vec<ValueId> {
+    let mut pieces = Vec::new();
+    let mut rest = indices;
+    while let Some(&first) = rest.first() {
+        let rises = |n: &usize| rest[*n] == first + n;
+        let falls = |n: &usize| first >= *n && rest[*n] == first - n;
+        let n_up = (0..rest.len()).take_while(rises).count();
+        let n_down = (0..rest.len()).take_while(falls).count();
+        if n_up >= n_down {
+            pieces.push(lo.em.slice_axis(x, axis, first, n_up));
+        } else if n_down <= MAX_COPIES {
+            // The machine turns nothing around, but it joins slices.
+            pieces.extend((0..n_down).map(|at| lo.em.slice_axis(x, axis, first - at, 1)));
+        } else {
+            let part = lo.em.slice_axis(x, axis, first + 1 - n_down, n_down);
+            pieces.push(lo.em.reverse(part, axis));
+        }
+        rest = &rest[n_up.max(n_down)..];
+    }
+    pieces
+}
+
+/// Padding by the other end of the axis, again and again.
 fn wrapped(lo: &mut Lowering, mut x: ValueId, padding: &[(usize, usize)]) -> Lowered<ValueId> {
     for (axis, &(before, after)) in padding.iter().enumerate() {
-        let extent = lo.em.shape(x)[axis];
-        if before.max(after) > extent {
-            unsupported!("a wrap around the whole axis");
-        }
-        let mut parts = Vec::new();
-        if before > 0 {
-            parts.push(lo.em.slice_axis(x, axis, extent - before, before));
-        }
+        let extent = lo.em.shape(x)[axis] as i64;
+        let around = |range: std::ops::Range<i64>| -> Vec<usize> {
+            range.map(|at| at.rem_euclid(extent) as usize).collect()
+        };
+        let mut parts = indexed(lo, x, axis, &around(-(before as i64)..0));
         parts.push(x);
-        if after > 0 {
-            parts.push(lo.em.slice_axis(x, axis, 0, after));
-        }
+        parts.extend(indexed(lo, x, axis, &around(extent..extent + after as i64)));
         x = lo.em.concat(&parts, axis);
     }
     Ok(x)

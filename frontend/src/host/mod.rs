@@ -1,13 +1,17 @@
-//! ONNX models that the host runs, with tract: the parts of a network that the machine has no form of.
+//! ONNX models that the host runs, with tract: what of a network neither the machine nor our own evaluator takes.
+//!
+//! tract looks operators up without their domain, accepts some that it cannot run, and runs some wrongly.
+//! [`verified`] therefore says, operator by operator, which nodes it was seen to run right; no other is handed to it.
 //!
 //! A model is prepared once if its inputs declare all their extents, else anew for every run, with the shapes that it
-//! is given. It stays what it is in the file: nothing here interprets a node. tract looks operators up without their
-//! domain and accepts some that it cannot run, so [`operators`] says beforehand which it has.
+//! is given. Where tract does not prepare or run it as a whole, its nodes are run one by one.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod stepwise;
+pub mod verified;
+
 use std::sync::Arc;
 
-use tract_onnx::pb::{ModelProto, NodeProto};
+use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::{InferenceModelExt, IntoRunnable};
 use tract_onnx::tract_hir::internal::{
     DatumType, Factoid, InferenceFact, InferenceModel, IntoTValue, TVec, Tensor as TractTensor, TractResult,
@@ -17,9 +21,10 @@ use tract_onnx::tract_hir::tract_core::model::TypedRunnableModel;
 
 use crate::import::ImportError;
 use crate::proto::decode;
+use crate::quiet::{Panicked, guarded};
 
-/// Domains whose operators tract's table holds: ONNX's own, and what onnxruntime's exporters add.
-const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+/// The greatest integer up to which `f64` holds every integer: 2^53.
+const EXACT: i64 = 1 << 53;
 
 /// Why the host could not run a model.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +40,18 @@ pub enum HostError {
         /// How many were given.
         found: usize,
     },
-    /// tract rejects the model or an input, or fails.
-    #[error("tract: {0}")]
-    Tract(String),
+    /// A node that the host cannot run.
+    #[error("{op} `{name}`: the host cannot run it{on}")]
+    Node {
+        /// The node's name.
+        name: String,
+        /// Its operator.
+        op: String,
+        /// On what, if it has operands.
+        on: String,
+        /// What the host's library said.
+        detail: String,
+    },
 }
 
 /// A tensor that goes into a host model or comes out of it, in ONNX's layout.
@@ -51,40 +65,26 @@ pub struct HostTensor {
     pub values: Vec<f64>,
 }
 
-/// A test of whether tract has an operator of a node's name and domain.
-pub fn operators() -> impl Fn(&NodeProto) -> bool {
-    let register = tract_onnx::onnx().op_register;
-    move |node| DOMAINS.contains(&node.domain.as_str()) && register.0.contains_key(&node.op_type)
-}
-
 /// A model that is ready to run.
 #[derive(Clone, Debug)]
 pub struct HostModel {
     proto: ModelProto,
     /// The prepared model, if its shapes are known beforehand.
     prepared: Option<Arc<TypedRunnableModel>>,
-    n_inputs: usize,
 }
 
 impl HostModel {
     /// Prepares the bytes of an ONNX file.
     ///
     /// # Errors
-    /// If they are none, or tract cannot run the model.
+    /// If they are none. What tract cannot run is told by [`run`](Self::run), which can name the node.
     pub fn load(bytes: &[u8]) -> Result<Self, HostError> {
         let proto = decode(bytes)?;
-        let (n_inputs, prepared) = guarded(|| {
-            let graph = parse(&proto)?;
-            let outlets = graph.input_outlets()?.to_vec();
-            let mut is_static = true;
-            for outlet in &outlets {
-                let shape = graph.outlet_fact(*outlet)?.shape.concretize();
-                is_static &= shape.is_some_and(|shape| shape.iter().all(|dim| dim.to_i64().is_ok()));
-            }
-            let prepared = if is_static { Some(graph.into_typed()?.into_runnable()?) } else { None };
-            Ok((outlets.len(), prepared))
-        })?;
-        Ok(Self { proto, prepared, n_inputs })
+        let prepared = match quietly(|| prepare(&proto)) {
+            Ok(prepared) => prepared,
+            Err(_) => None,
+        };
+        Ok(Self { proto, prepared })
     }
 
     /// Runs the model on `inputs`, in the order of the graph's inputs; gives its outputs in theirs.
@@ -92,26 +92,47 @@ impl HostModel {
     /// # Errors
     /// If the inputs do not fit, or tract fails.
     pub fn run(&self, inputs: &[HostTensor]) -> Result<Vec<HostTensor>, HostError> {
-        if inputs.len() != self.n_inputs {
-            return Err(HostError::Inputs { expected: self.n_inputs, found: inputs.len() });
+        let expected = stepwise::free_inputs(&self.proto).count();
+        if inputs.len() != expected {
+            return Err(HostError::Inputs { expected, found: inputs.len() });
         }
-        guarded(|| {
-            let tensors = inputs.iter().map(to_tract).collect::<TractResult<Vec<_>>>()?;
-            let model = match &self.prepared {
-                Some(model) => Arc::clone(model),
-                None => {
-                    let mut graph = parse(&self.proto)?;
-                    for (outlet, tensor) in graph.input_outlets()?.to_vec().into_iter().zip(&tensors) {
-                        let fact = InferenceFact::dt_shape(tensor.datum_type(), tensor.shape());
-                        graph.set_outlet_fact(outlet, fact)?;
-                    }
-                    graph.into_typed()?.into_runnable()?
-                }
-            };
-            let values: TVec<_> = tensors.into_iter().map(IntoTValue::into_tvalue).collect();
-            model.run(values)?.iter().map(|value| from_tract(value)).collect()
-        })
+        let ran = quietly(|| match &self.prepared {
+            Some(model) => run_prepared(model, inputs),
+            None => run_on_shapes(&self.proto, inputs),
+        });
+        match ran {
+            Ok(outputs) => Ok(outputs),
+            Err(_) => stepwise::run(&self.proto, inputs),
+        }
     }
+}
+
+/// A model whose inputs all declare their extents, ready to run.
+fn prepare(proto: &ModelProto) -> TractResult<Option<Arc<TypedRunnableModel>>> {
+    let graph = parse(proto)?;
+    for outlet in graph.input_outlets()? {
+        let shape = graph.outlet_fact(*outlet)?.shape.concretize();
+        if !shape.is_some_and(|shape| shape.iter().all(|dim| dim.to_i64().is_ok())) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(graph.into_typed()?.into_runnable()?))
+}
+
+/// Prepares a model for the shapes of `inputs` and runs it.
+fn run_on_shapes(proto: &ModelProto, inputs: &[HostTensor]) -> TractResult<Vec<HostTensor>> {
+    let mut graph = parse(proto)?;
+    for (outlet, tensor) in graph.input_outlets()?.to_vec().into_iter().zip(inputs) {
+        let tensor = to_tract(tensor)?;
+        graph.set_outlet_fact(outlet, InferenceFact::dt_shape(tensor.datum_type(), tensor.shape()))?;
+    }
+    run_prepared(&graph.into_typed()?.into_runnable()?, inputs)
+}
+
+fn run_prepared(model: &Arc<TypedRunnableModel>, inputs: &[HostTensor]) -> TractResult<Vec<HostTensor>> {
+    let tensors = inputs.iter().map(to_tract).collect::<TractResult<Vec<_>>>()?;
+    let values: TVec<_> = tensors.into_iter().map(IntoTValue::into_tvalue).collect();
+    model.run(values)?.iter().map(|value| from_tract(value)).collect()
 }
 
 fn parse(proto: &ModelProto) -> TractResult<InferenceModel> {
@@ -122,12 +143,12 @@ fn parse(proto: &ModelProto) -> TractResult<InferenceModel> {
         .model)
 }
 
-/// What tract gives; a panic of its is an error too, since a few of its paths panic on odd graphs.
-fn guarded<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, HostError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
+/// What tract gives, or what it says.
+fn quietly<T>(run: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match guarded(run) {
         Ok(Ok(result)) => Ok(result),
-        Ok(Err(error)) => Err(HostError::Tract(format!("{error:#}"))),
-        Err(_) => Err(HostError::Tract("it panicked".to_owned())),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(Panicked) => Err("it panicked".to_owned()),
     }
 }
 
@@ -151,6 +172,13 @@ fn from_tract(tensor: &TractTensor) -> TractResult<HostTensor> {
             .map(|(name, _)| *name)
             .ok_or_else(|| anyhow!("outputs of type {dtype:?}"))?,
     };
+    if matches!(dtype, "i64" | "u64") {
+        let integers = tensor.cast_to::<i64>()?;
+        let integers = integers.try_as_plain_ram()?;
+        if integers.as_slice::<i64>()?.iter().any(|v| v.unsigned_abs() > EXACT.unsigned_abs()) {
+            return Err(anyhow!("an integer beyond 2^53"));
+        }
+    }
     let wide = tensor.cast_to::<f64>()?;
     let values = wide.try_as_plain_ram()?.as_slice::<f64>()?.to_vec();
     Ok(HostTensor { shape: tensor.shape().to_vec(), dtype: dtype.to_owned(), values })
