@@ -146,7 +146,8 @@ fn constant_outputs_are_defined_once() {
         model(&[("Split", "x none", "a"), ("Conv", "a w", "y"), ("Shape", "e", "s")], &["y", "s"]);
     let graph = model.graph.as_mut().expect("a graph");
     graph.node[0].output.push("e".to_owned());
-    let axis = AttributeProto { name: "axis".to_owned(), i: 1, r#type: 2, ..AttributeProto::default() };
+    let axis =
+        tract_onnx::pb::AttributeProto { name: "axis".to_owned(), i: 1, r#type: 2, ..Default::default() };
     graph.node[0].attribute.push(axis);
     graph.node.insert(
         1,

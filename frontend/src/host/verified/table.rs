@@ -99,7 +99,7 @@ pub(super) const OPERATORS: &[HostOp] = &[
         &[],
     ),
     op("Softmax", [13, NEWEST], &[Needed(F32)], &[attr("axis", Int)]),
-    op("Split", [13, NEWEST], &[Needed(ANY), Constant(I64)], &[attr("axis", Int)]),
+    HostOp { n_outputs: 8, ..op("Split", [13, NEWEST], &[Needed(ANY), Constant(I64)], &[attr("axis", Int)]) },
     op("Sqrt", [6, NEWEST], &[Needed(F32)], &[]),
     op("Squeeze", [1, 12], &[Needed(ANY)], &[attr("axes", Ints)]),
     op("Squeeze", [13, NEWEST], &[Needed(ANY), Constant(I64)], &[]),
