@@ -7,6 +7,9 @@
 //! convolution's integers do not change at all; what changes is how well one scale suits all channels of the activation,
 //! against how well one scale of an output channel suits the weights of all its inputs.
 //!
+//! An activation that lets no factor pass (swish, hard swish, GELU) has its result multiplied by `1 / s[c]` instead;
+//! quantised, that is part of the rescale that ends the activation's table.
+//!
 //! | module | what it does |
 //! |---|---|
 //! | `pairs` | finds the convolutions between which channels may be scaled |
@@ -28,7 +31,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use strata_ir::dialect::{Clamp, Minimum, NanMode};
+use strata_ir::dialect::{Clamp, Minimum, Mul, NanMode};
 use strata_ir::eval::EvalError;
 use strata_ir::{Attribute, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 
@@ -49,6 +52,10 @@ pub struct ChannelStatistics {
 struct Channels {
     /// The greatest magnitude seen.
     greatest: Vec<f64>,
+    /// The least value seen, if it is below 0.
+    low: Vec<f64>,
+    /// The greatest value seen, if it is above 0.
+    high: Vec<f64>,
     /// The mean of the squares.
     mean_square: Vec<f64>,
     /// Over how many values.
@@ -63,14 +70,7 @@ impl ChannelStatistics {
     pub fn collect(module: &Module, samples: &[Vec<Arc<Tensor>>]) -> Result<Self, EvalError> {
         let Some(func) = module.function("main") else { return Ok(Self { places: Vec::new() }) };
         let pairs = find_pairs(module, module.entry_block(func));
-        let mut places: Vec<Channels> = pairs
-            .iter()
-            .map(|pair| Channels {
-                greatest: vec![0.0; pair.n_channels],
-                mean_square: vec![0.0; pair.n_channels],
-                n_pixels: 0,
-            })
-            .collect();
+        let mut places: Vec<Channels> = pairs.iter().map(|pair| Channels::new(pair.n_channels)).collect();
         for inputs in samples {
             let mut observe = |value: ValueId, tensor: &Tensor| {
                 let at = pairs.iter().position(|pair| pair.value == value);
@@ -85,18 +85,25 @@ impl ChannelStatistics {
 }
 
 impl Channels {
+    fn new(n_channels: usize) -> Self {
+        let zero = vec![0.0; n_channels];
+        Self { greatest: zero.clone(), low: zero.clone(), high: zero.clone(), mean_square: zero, n_pixels: 0 }
+    }
+
     fn add(&mut self, data: &[f32], n_samples: usize) {
         let n_channels = self.greatest.len().max(1);
         let share = n_channels as f64 / (data.len() * n_samples).max(1) as f64;
         self.n_pixels += data.len() / n_channels;
         for pixel in data.chunks(n_channels) {
-            for ((greatest, mean_square), &x) in
-                self.greatest.iter_mut().zip(&mut self.mean_square).zip(pixel)
-            {
+            for (channel, &x) in pixel.iter().enumerate() {
                 let x = f64::from(x);
-                *greatest = greatest.max(x.abs());
-                *mean_square += share * x * x;
+                self.low[channel] = self.low[channel].min(x);
+                self.high[channel] = self.high[channel].max(x);
+                self.mean_square[channel] += share * x * x;
             }
+        }
+        for (greatest, (low, high)) in self.greatest.iter_mut().zip(self.low.iter().zip(&self.high)) {
+            *greatest = high.max(-low);
         }
     }
 }
@@ -129,17 +136,41 @@ pub fn equalise(module: &mut Module, statistics: Option<&ChannelStatistics>) -> 
 /// Divides the producer's channels by the factors and multiplies the weights that read them.
 fn apply(module: &mut Module, pair: &Pair, factors: &[f64]) {
     let inverse: Vec<f64> = factors.iter().map(|s| s.recip()).collect();
-    let output_channel = pairs::output_channels(module, pair.producer);
-    scale_constant(module, pair.producer, 1, &output_channel, &inverse);
-    let one_each: Vec<usize> = (0..pair.n_channels).collect();
-    scale_constant(module, pair.producer, 2, &one_each, &inverse);
-    for &consumer in &pair.consumers {
+    match pair.bend {
+        Some(value) => scale_value(module, value, &inverse),
+        None => {
+            let output_channel = pairs::output_channels(module, pair.producer);
+            scale_constant(module, pair.producer, 1, &output_channel, &inverse);
+            let one_each: Vec<usize> = (0..pair.n_channels).collect();
+            scale_constant(module, pair.producer, 2, &one_each, &inverse);
+        }
+    }
+    for &consumer in pair.consumers.iter().chain(&pair.others) {
         let input_channel = pairs::input_channels(module, consumer, pair.n_channels);
         scale_constant(module, consumer, 1, &input_channel, factors);
     }
     for &clamp in &pair.clamps {
         split_clamp(module, clamp, factors);
     }
+}
+
+/// Multiplies the channels of a value by factors, for all that uses it.
+fn scale_value(module: &mut Module, value: ValueId, factors: &[f64]) {
+    let Some(def) = module.defining_op(value) else { return };
+    let uses = |&&op: &&OpId| module.op(op).operands().contains(&value);
+    let Some(&first) = module.block_ops(module.position(def).0).iter().find(uses) else { return };
+    let (ty, loc) = (module.tensor_ty(value).clone(), module.op(def).loc.clone());
+    let mut shape = vec![1; ty.shape.len()];
+    if let Some(last) = shape.last_mut() {
+        *last = factors.len();
+    }
+    let data = factors.iter().map(|&factor| factor as f32).collect();
+    let gains = module.insert_const_before(first, Tensor::f32(shape, data), loc.clone());
+    let shift = module.insert_const_before(first, Tensor::i8([1], vec![0]), loc.clone());
+    let product = module.insert_before(first, Mul {}, &[value, gains, shift], &[Type::Tensor(ty)], loc);
+    let scaled = module.result(product);
+    module.replace_all_uses(value, scaled);
+    module.set_operand(product, 0, value);
 }
 
 /// Replaces a constant operand by its elements times the factors of their channels; a bias of one element is repeated.

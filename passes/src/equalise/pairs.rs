@@ -1,4 +1,8 @@
 //! Where channels may be scaled: convolutions whose result goes, channel by channel, only into other convolutions.
+//!
+//! An activation that lets no factor pass, such as a hard swish, is where scaling begins: its result is multiplied by the
+//! factors, which costs nothing, as they become factors of the rescale that ends the activation. The result may go into
+//! several branches, one of which makes the gate that another is multiplied by (squeeze and excitation).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,12 +16,35 @@ use crate::quantise::{Function, is_elementwise};
 #[derive(Debug)]
 pub(super) struct Pair {
     pub producer: OpId,
-    /// The value that the consumers read.
+    /// The activation's result that is scaled, where the producer's own cannot be.
+    pub bend: Option<ValueId>,
+    /// The value that the consumers read, or what it is before gates are multiplied with it; of several the largest.
     pub value: ValueId,
     pub consumers: Vec<OpId>,
+    /// Convolutions that read smaller values with the same channels.
+    pub others: Vec<OpId>,
     /// Clamps from 0 to a bound on the way.
     pub clamps: Vec<OpId>,
     pub n_channels: usize,
+}
+
+/// What is computed from a value channel by channel.
+#[derive(Default)]
+struct Branches {
+    /// The values whose channels are scaled.
+    scaled: BTreeSet<ValueId>,
+    /// Convolutions that read one, and which.
+    readers: Vec<(OpId, ValueId)>,
+    /// Values that scaled ones are multiplied by.
+    gates: Vec<ValueId>,
+}
+
+/// The result of an activation.
+#[derive(Clone, Copy)]
+struct Activation {
+    value: ValueId,
+    /// Whether no factor passes through it.
+    is_bent: bool,
 }
 
 struct Search<'a> {
@@ -33,7 +60,13 @@ pub(super) fn find_pairs(module: &Module, block: BlockId) -> Vec<Pair> {
     for (at, &op) in module.block_ops(block).iter().enumerate() {
         search.order[op] = at;
     }
-    module.block_ops(block).iter().filter_map(|&op| search.pair(op)).collect()
+    let mut pairs: Vec<Pair> = Vec::new();
+    for &op in module.block_ops(block) {
+        // Of two that are multiplied with each other one is scaled.
+        let pair = search.pair(op).filter(|pair| pairs.iter().all(|other| other.consumers != pair.consumers));
+        pairs.extend(pair);
+    }
+    pairs
 }
 
 /// The output channel of each element of a convolution's weights.
@@ -95,39 +128,86 @@ impl Search<'_> {
         }
         let mut value = self.module.result(producer);
         let n_channels = *self.shape(value).last()?;
-        let mut clamps = Vec::new();
+        let (mut clamps, mut bend) = (Vec::new(), None);
         loop {
-            let users = &self.users[value];
-            let reads = |&user: &OpId| {
-                let operands = self.module.op(user).operands();
-                self.is_constant_convolution(user) && operands.iter().filter(|&&v| v == value).count() == 1
-            };
-            if !users.is_empty() && users.iter().all(reads) {
-                let mut consumers = users.clone();
-                consumers.sort_unstable();
-                consumers.dedup();
-                return Some(Pair { producer, value, consumers, clamps, n_channels });
-            }
-            value = match *users.as_slice() {
+            value = match *self.users[value].as_slice() {
                 [user] if self.passes_channels(user, value) => self.module.result(user),
                 [user] if self.is_bounded_relu(user) => {
                     clamps.push(user);
                     self.module.result(user)
                 }
-                _ => self.activation(value)?,
+                _ => match self.activation(value) {
+                    Some(activation) => {
+                        if activation.is_bent {
+                            // What comes before is not scaled.
+                            clamps.clear();
+                            bend = Some(activation.value);
+                        }
+                        activation.value
+                    }
+                    None => break,
+                },
             };
         }
+        let mut branches = Branches::default();
+        self.follow(value, &mut branches)?;
+        if branches.gates.iter().any(|gate| branches.scaled.contains(gate)) {
+            return None;
+        }
+        let size = |value: ValueId| self.shape(value).iter().product::<usize>();
+        let largest = branches.readers.iter().map(|&(_, value)| value).max_by_key(|&value| size(value))?;
+        // What a gate leaves of a channel says nothing of the value before it, which has integers of its own.
+        let value = if branches.gates.is_empty() { largest } else { value };
+        let (mut consumers, mut others) = (Vec::new(), Vec::new());
+        for (op, read) in branches.readers {
+            if size(read) == size(largest) { consumers.push(op) } else { others.push(op) }
+        }
+        consumers.sort_unstable();
+        consumers.dedup();
+        Some(Pair { producer, bend, value, consumers, others, clamps, n_channels })
+    }
+
+    /// Follows all that reads a value until convolutions do; `None` if something else comes first.
+    fn follow(&self, value: ValueId, branches: &mut Branches) -> Option<()> {
+        if !branches.scaled.insert(value) {
+            return Some(());
+        }
+        let users = &self.users[value];
+        for &user in users {
+            let data = self.module.op(user);
+            if data.operands().iter().filter(|&&v| v == value).count() != 1 {
+                return None;
+            }
+            if self.is_constant_convolution(user) {
+                branches.readers.push((user, value));
+            } else if self.passes_channels(user, value) {
+                self.follow(self.module.result(user), branches)?;
+            } else if let (Op::Mul(_), &[a, b, _]) = (&data.op, data.operands()) {
+                if self.shape(self.module.result(user)) != self.shape(value) {
+                    return None;
+                }
+                branches.gates.push(if a == value { b } else { a });
+                self.follow(self.module.result(user), branches)?;
+            } else {
+                return None;
+            }
+        }
+        (!users.is_empty()).then_some(())
     }
 
     /// Whether an op computes every channel of its result from the same channel of `value`, linearly or as an extreme.
     fn passes_channels(&self, op: OpId, value: ValueId) -> bool {
         let data = self.module.op(op);
         let is_input = data.operands().first() == Some(&value);
+        let Some(&result) = data.results().first() else { return false };
+        let result = self.shape(result);
         let same_channels = || {
-            let result = self.shape(self.module.result(op));
-            result.len() == self.shape(value).len() && result.last() == self.shape(value).last()
+            // A reshape that keeps the last axis moves pixels only, whatever the rank.
+            let same_rank = result.len() == self.shape(value).len() || matches!(data.op, Op::Reshape(_));
+            same_rank && result.last() == self.shape(value).last()
         };
         let moves = match &data.op {
+            Op::Reshape(_) => true,
             Op::MaxPool2d(_) | Op::AvgPool2d(_) | Op::Resize(_) | Op::Identity(_) | Op::Slice(_) => true,
             Op::Pad(_) => {
                 let fill = data.operands().get(2).and_then(|&v| self.constant(v));
@@ -146,12 +226,12 @@ impl Search<'_> {
         *low == 0.0 && *high > 0.0 && *high < f64::from(f32::MAX)
     }
 
-    /// The value that is an activation of `value` through which positive factors pass, if all that uses `value` is
-    /// part of that activation.
-    fn activation(&self, value: ValueId) -> Option<ValueId> {
+    /// The activation of `value`, if all that uses `value` is part of it: the nearest through which positive factors pass,
+    /// else the farthest of any kind that is the same for all channels.
+    fn activation(&self, value: ValueId) -> Option<Activation> {
         let mut inner = BTreeSet::from([value]);
         let mut pending = self.users[value].clone();
-        let mut last = None;
+        let mut bent = None;
         while let Some(at) = (0..pending.len()).min_by_key(|&at| self.order[pending[at]]) {
             let op = pending.swap_remove(at);
             pending.retain(|&other| other != op);
@@ -159,20 +239,20 @@ impl Search<'_> {
             let result = *data.results().first()?;
             let stays = |v: &ValueId| inner.contains(v) || self.constant(*v).is_some();
             if !is_elementwise(&data.op) || !data.operands().iter().all(stays) {
-                return None;
+                break;
             }
             inner.insert(result);
-            if pending.is_empty() {
-                last = Some(result);
-                let function = Function::between(self.module, &|v| self.constant(v), value, result);
-                if function.is_some_and(|f| f.as_two_slopes().is_some()) {
-                    break;
+            if pending.is_empty() && self.shape(result) == self.shape(value) {
+                let function = Function::between(self.module, &|v| self.constant(v), value, result)?;
+                if function.as_two_slopes().is_some() {
+                    return Some(Activation { value: result, is_bent: false });
+                }
+                if function.n_channels() == 1 {
+                    bent = Some(Activation { value: result, is_bent: true });
                 }
             }
             pending.extend(self.users[result].iter().copied());
         }
-        let last = last?;
-        let function = Function::between(self.module, &|v| self.constant(v), value, last)?;
-        (function.as_two_slopes().is_some() && self.shape(last) == self.shape(value)).then_some(last)
+        bent
     }
 }

@@ -11,7 +11,9 @@ use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 use super::QuantParams;
 use super::calibrate::{Range, Ranges};
 use super::function::{Function, channel_values, data_operands, is_elementwise};
+use super::outputs::{self, ChannelRanges};
 use super::table16::Table16;
+use super::thin;
 use crate::manager::{PassError, UnsupportedOp};
 
 /// A value that is computed by looking up a function of another.
@@ -29,6 +31,16 @@ enum Fused {
     Clamp(ValueId),
     /// The producer's integers stand for numbers greater by this factor.
     Gain(ValueId, f64),
+}
+
+/// Which values are to be `i16`.
+struct WideWishes<'a> {
+    /// Whether one is, with all that shares its scale.
+    is_wide: &'a dyn Fn(ValueId) -> bool,
+    /// Those that are if all that shares their scale is among them.
+    thin: &'a BTreeSet<ValueId>,
+    /// Those that are, with all that shares their scale, if no product reads any of it.
+    exponents: &'a BTreeSet<ValueId>,
 }
 
 /// The decisions.
@@ -54,6 +66,10 @@ pub(super) struct Plan {
     pub wide: BTreeSet<ValueId>,
     /// Values that the model itself rounds, in single precision.
     pub rounded: BTreeSet<ValueId>,
+    /// Results that are `i16` since their parts differ so much in range.
+    pub uneven: BTreeSet<ValueId>,
+    /// Values that are `i16` whatever was wished, since that costs next to nothing.
+    pub wide_by_design: BTreeSet<ValueId>,
 }
 
 impl Plan {
@@ -73,7 +89,7 @@ fn is_mac(op: &Op) -> bool {
 }
 
 /// Whether an op ends in a rescale, so that it can give its result any scale.
-fn rescales(op: &Op) -> bool {
+pub(super) fn rescales(op: &Op) -> bool {
     is_mac(op)
         || matches!(
             op,
@@ -125,6 +141,8 @@ pub(super) struct Wishes<'a> {
     pub ranges: &'a Ranges<'a>,
     /// Whether a value shall be `i16`; what shares its scale then is too.
     pub is_wide: &'a dyn Fn(ValueId) -> bool,
+    /// The channels of the parts of outputs.
+    pub channels: BTreeMap<ValueId, &'a ChannelRanges>,
 }
 
 /// Decides how `block`, the body of `@main`, becomes integers.
@@ -150,14 +168,29 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
     let lookups = analysis.lookups(&ops, &anchored);
     let wide = analysis.wide_sums(&ops, &results);
     let fused = analysis.fused(&lookups, &anchored);
+    // A model that fixes scales fixes those of its outputs too.
+    let uneven = match wishes.fixed.is_empty() {
+        true => outputs::uneven(module, &results, wishes.ranges, &wishes.channels),
+        false => BTreeSet::new(),
+    };
+    let thin = analysis.thin(&ops, &results);
+    let wide_wishes = WideWishes {
+        is_wide: &|value| (wishes.is_wide)(value) || uneven.contains(&value),
+        thin: &thin,
+        exponents: &thin::exponents(module, &ops),
+    };
     let (mut params, groups) = analysis.params(
         (&ops, args_of(module, block)),
         (&results, &anchored),
         &lookups,
         &fused,
         &wide,
-        wishes,
+        &wide_wishes,
     )?;
+    let is_wished = |values: &&Vec<ValueId>| values.iter().any(|&value| (wide_wishes.is_wide)(value));
+    let is_wide = |value: &ValueId| params.get(value).is_some_and(|params| params.elem == ElemType::I16);
+    let by_design = groups.values().filter(|values| !is_wished(values)).flatten();
+    let wide_by_design = by_design.copied().filter(|value| is_wide(value)).collect();
     let internal = analysis.internal(&lookups, &anchored);
     for (base, wider) in analysis.looked_up_wide(&lookups, &internal, &params) {
         params.insert(base, wider);
@@ -178,6 +211,8 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
         internal,
         wide,
         rounded: wishes.fixed.keys().copied().collect(),
+        uneven,
+        wide_by_design,
     })
 }
 
@@ -253,6 +288,7 @@ impl<'a> Analysis<'a> {
         let function = Function::between(self.module, &|v| self.constant(v), base, value)?;
         let has_form = function.n_channels == 1
             || function.as_two_slopes().is_some()
+            || function.as_gained().is_some()
             || function.as_clamp().is_some_and(|bounds| self.is_within(value, bounds));
         has_form.then_some(function)
     }
@@ -520,7 +556,12 @@ impl<'a> Analysis<'a> {
         if only.function.n_channels == 1 {
             return Some(Box::new(|x| only.function.at(x, 0)));
         }
-        let slopes = only.function.as_two_slopes()?;
+        let Some(slopes) = only.function.as_two_slopes() else {
+            let (function, gains) = only.function.as_gained()?;
+            let squares = gains.iter().map(|gain| gain * gain).sum::<f64>();
+            let mean = (squares / gains.len().max(1) as f64).sqrt();
+            return Some(Box::new(move |x| mean * function.at(x, 0)));
+        };
         let mean = |side: usize| {
             let squares = slopes.iter().map(|slopes| slopes[side] * slopes[side]);
             (squares.sum::<f64>() / slopes.len().max(1) as f64).sqrt()
@@ -580,6 +621,44 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// The values of few elements that are `i16` because that costs next to nothing; results are handed out as `i8`, and a
+    /// model that fixes scales fixes these too.
+    fn thin(&self, ops: &[OpId], results: &[ValueId]) -> BTreeSet<ValueId> {
+        if !self.fixed.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut thin = thin::thin_values(self.module, ops, &|value| self.constants[value].is_some());
+        thin.retain(|value| !results.contains(value));
+        thin
+    }
+
+    /// Whether values that share a scale are `i16`.
+    fn are_wide(&self, values: &[ValueId], wishes: &WideWishes<'_>) -> bool {
+        let is_multiplied = |value: &ValueId| self.users[*value].iter().any(|&op| is_mac(self.op(op)));
+        values.iter().any(|&value| (wishes.is_wide)(value))
+            || values.iter().all(|value| wishes.thin.contains(value))
+            || values.iter().any(|value| wishes.exponents.contains(value))
+                && !values.iter().any(is_multiplied)
+    }
+
+    /// Whether an average has a scale of its own: if it is thin, or so much smaller than what it averages that it is worth
+    /// it. Sums over a whole image are rescaled in any case; other windows then cost products, or 16 bits.
+    fn has_own_scale(&self, op: OpId, thin: &BTreeSet<ValueId>) -> bool {
+        let Op::AvgPool2d(pool) = self.op(op) else { return false };
+        // A model that fixes scales says where they change.
+        if !self.fixed.is_empty() {
+            return false;
+        }
+        let (input, result) = (self.module.op(op).operands()[0], self.module.result(op));
+        let shape = self.module.ty(input).as_tensor().map(|ty| ty.shape.as_slice());
+        let is_global =
+            matches!(shape, Some(&[_, h, w, _]) if pool.kernel == [h as i64, w as i64]) && pool.pad == [0; 4];
+        let span = |value| self.ranges.seen(value).map(|range| range.high.max(0.0) - range.low.min(0.0));
+        let worth = if is_global { 1.5 } else { 4.0 };
+        thin.contains(&result)
+            || span(input).zip(span(result)).is_some_and(|(input, mean)| input > worth * mean)
+    }
+
     /// The scale of every value that is computed: values that must share one get one that covers all their ranges. Also
     /// which values share one.
     fn params(
@@ -589,7 +668,7 @@ impl<'a> Analysis<'a> {
         lookups: &BTreeMap<ValueId, Lookup>,
         fused: &BTreeMap<ValueId, Fused>,
         wide: &BTreeSet<ValueId>,
-        wishes: &Wishes<'_>,
+        wishes: &WideWishes<'_>,
     ) -> Result<(BTreeMap<ValueId, QuantParams>, Groupings), PassError> {
         let is_f32 = |v: ValueId| self.elem(v) == Some(ElemType::F32);
         let computed = ops.iter().map(|&op| self.module.result(op));
@@ -611,7 +690,8 @@ impl<'a> Analysis<'a> {
                 groups.fix(value, params);
             }
         }
-        for &op in ops.iter().filter(|&&op| keeps_scale(self.op(op))) {
+        let keeps = |op: OpId| keeps_scale(self.op(op)) && !self.has_own_scale(op, wishes.thin);
+        for &op in ops.iter().filter(|&&op| keeps(op)) {
             for operand in self.variables(op).collect::<Vec<_>>() {
                 groups.unite(operand, self.module.result(op));
             }
@@ -646,6 +726,10 @@ impl<'a> Analysis<'a> {
                 },
                 None => range,
             };
+            let is_mean = |op| matches!(self.op(op), Op::AvgPool2d(_) | Op::ReduceSum(_));
+            let is_thin_mean =
+                wishes.thin.contains(&value) && self.module.defining_op(value).is_some_and(is_mean);
+            let extreme = if is_thin_mean { thin::with_headroom(extreme) } else { extreme };
             groups.cover(value, clamped(range), clamped(extreme));
         }
         for &op in ops.iter().filter(|&&op| matches!(self.op(op), Op::Concat(_))) {
@@ -673,7 +757,7 @@ impl<'a> Analysis<'a> {
         for (root, values) in &by_root {
             let shared = if let Some(&fixed) = groups.fixed.get(root) {
                 fixed
-            } else if values.iter().any(|&value| (wishes.is_wide)(value)) {
+            } else if self.are_wide(values, wishes) {
                 QuantParams::of_range_in(groups.extreme[root], ElemType::I16)
             } else {
                 QuantParams::of_range(groups.range[root])

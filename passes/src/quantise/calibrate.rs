@@ -12,6 +12,7 @@ use strata_ir::eval::EvalError;
 use strata_ir::{BlockId, Module, OpId, Tensor, ValueId};
 
 use super::forward::forward;
+use super::outputs::{self, ChannelRanges};
 use super::{QuantiseOptions, bias, entropy};
 use crate::manager::PassError;
 
@@ -117,6 +118,8 @@ struct Observed {
 pub struct Calibration {
     values: Vec<Observed>,
     n_samples: usize,
+    /// The channels of the parts of outputs, by index.
+    channels: BTreeMap<usize, ChannelRanges>,
     /// What to add to the biases of convolutions, by the index of the convolution's result.
     corrections: BTreeMap<usize, Vec<f32>>,
 }
@@ -144,6 +147,10 @@ impl Calibration {
             index[*value] = Some(at);
         }
         let mut values: Vec<_> = observed.iter().map(|&(_, op)| Observed { op, histogram: None }).collect();
+        let terminator = module.terminator(module.entry_block(func));
+        let returned = terminator.map_or(&[][..], |op| module.op(op).operands());
+        let with_channels = outputs::with_channels(module, returned);
+        let mut channels: BTreeMap<usize, ChannelRanges> = BTreeMap::new();
         let mut not_finite: Vec<String> = Vec::new();
         for (sample, inputs) in samples.iter().enumerate() {
             let mut observe = |value: ValueId, tensor: &Tensor| {
@@ -151,13 +158,16 @@ impl Calibration {
                 if !observe(&mut values[at].histogram, data) {
                     not_finite.push(place(module, value));
                 }
+                if with_channels.contains(&value) {
+                    channels.entry(at).or_default().observe(tensor.shape(), data);
+                }
             };
             forward(module, func, inputs, &mut observe)
                 .map_err(|error| CalibrationError::Forward { sample, error })?;
         }
         not_finite.dedup();
         if not_finite.is_empty() {
-            Ok(Self { values, n_samples: samples.len(), corrections: BTreeMap::new() })
+            Ok(Self { values, n_samples: samples.len(), channels, corrections: BTreeMap::new() })
         } else {
             Err(CalibrationError::NotFinite(not_finite))
         }
@@ -194,7 +204,13 @@ impl Calibration {
 
     /// A calibration for a network that needs none: it has no ranges.
     pub fn none() -> Self {
-        Self { values: Vec::new(), n_samples: 0, corrections: BTreeMap::new() }
+        Self { values: Vec::new(), n_samples: 0, channels: BTreeMap::new(), corrections: BTreeMap::new() }
+    }
+
+    /// The ranges of the channels of the parts of outputs, in the same network.
+    pub(super) fn channels(&self, module: &Module, func: OpId) -> BTreeMap<ValueId, &ChannelRanges> {
+        let observed = observed_values(module, module.entry_block(func));
+        self.channels.iter().filter_map(|(&at, channels)| Some((observed.get(at)?.0, channels))).collect()
     }
 
     /// How many samples it saw.

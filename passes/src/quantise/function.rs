@@ -285,6 +285,26 @@ impl Function {
         }
     }
 
+    /// For how many channels it differs; 1 if it is the same for all.
+    pub(crate) fn n_channels(&self) -> usize {
+        self.n_channels
+    }
+
+    /// If the function is one for all channels, and at last multiplied by a positive factor a channel: that function, and
+    /// the factors.
+    pub(super) fn as_gained(&self) -> Option<(Self, Vec<f64>)> {
+        let (last, before) = self.steps.split_last()?;
+        let (Op::Mul(_), [Operand::Step(from), Operand::Constant(gains)]) = (&last.op, &last.operands[..])
+        else {
+            return None;
+        };
+        let is_uniform =
+            |operand: &Operand| !matches!(operand, Operand::Constant(values) if values.len() > 1);
+        let gains_well = gains.len() == self.n_channels && gains.iter().all(|&k| k > 0.0 && k.is_finite());
+        let one_for_all = from + 1 == before.len() && before.iter().flat_map(|s| &s.operands).all(is_uniform);
+        (gains_well && one_for_all).then(|| (Self { steps: before.to_vec(), n_channels: 1 }, gains.clone()))
+    }
+
     /// If the function is linear on either side of 0, in every channel: the slopes below and above it, a channel
     /// each.
     pub(crate) fn as_two_slopes(&self) -> Option<Vec<[f64; 2]>> {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use strata_ir::attr::RoundingMode;
 use strata_ir::dialect::{
-    Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, ReduceSum, Rescale,
-    Reshape, ResizeMode, Table,
+    AvgPool2d, Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, ReduceSum,
+    Rescale, Reshape, ResizeMode, Table,
 };
 use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
@@ -21,6 +21,7 @@ use strata_ir::{
 
 use super::analyse::{Lookup, Plan, keeps_scale};
 use super::calibrate::Range;
+use super::function::Function;
 use super::integers::QuantConstant;
 use super::params::FixedScale;
 use super::table16::Table16;
@@ -350,8 +351,10 @@ impl<'a> Lowering<'a> {
         let function = &lookup.function;
         let clamp = function.as_clamp();
         if function.n_channels > 1 && clamp.is_none() {
-            let slopes = function.as_two_slopes().ok_or(NOT_EXPECTED)?;
-            let quantised = self.two_slopes(base, &slopes, params)?;
+            let quantised = match function.as_two_slopes() {
+                Some(slopes) => self.two_slopes(base, &slopes, params)?,
+                None => self.gained(base, function, params)?,
+            };
             self.done.insert(result, quantised);
             return Ok(());
         }
@@ -417,6 +420,30 @@ impl<'a> Lowering<'a> {
         }))
     }
 
+    /// A function that is the same for all channels, times a factor a channel: a table of `i16`, and a rescale a channel.
+    fn gained(
+        &mut self,
+        base: Quantised,
+        function: &Function,
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let (function, gains) = function.as_gained().ok_or(NOT_EXPECTED)?;
+        let base = if base.params.elem == ElemType::I16 { base } else { self.spread(base)? };
+        let least = gains.iter().copied().fold(f64::INFINITY, f64::min);
+        // No channel is cut that its factor brings into reach.
+        let reach = QuantParams { scale: params.scale / least, ..params };
+        let table = Table16::new(|x| function.at(x, 0), base.params, reach);
+        let scales =
+            gains.iter().map(|gain| FixedScale::new(table.scale * gain / params.scale, Table16::BOUND));
+        let scales = scales.collect::<Option<Vec<_>>>().ok_or(OUT_OF_RANGE)?;
+        let entries = self.constant(Tensor::new([Table16::N], TensorData::I16(table.entries)));
+        let shape = self.new_shape(base.value);
+        let value = self.append(Table {}, &[base.value, entries], &shape, ElemType::I32);
+        self.report.n_tables += 1;
+        let value = self.rescale(value, 0, &scales, params.elem, params.zero_point);
+        Ok(Quantised { value, params })
+    }
+
     /// Looks all 256 values of an `i8` up.
     fn table_of(&mut self, input: ValueId, entry: impl Fn(i8) -> i8) -> ValueId {
         let entries: Vec<i8> = (i8::MIN..=i8::MAX).map(entry).collect();
@@ -468,6 +495,29 @@ impl<'a> Lowering<'a> {
         let local_bound = false;
         let op = DepthwiseConv2d { pad: [0; 4], stride, dilation: [1, 1], acc_type, local_bound };
         self.accumulate(op.into(), input, weights, shape, params)
+    }
+
+    /// Means of windows that reach into padding, which count what is inside, at a scale of their own: in `i16` with steps so
+    /// fine that rounding them counts for nothing, and then rescaled.
+    fn padded_average(
+        &mut self,
+        mut pool: AvgPool2d,
+        input: Quantised,
+        shape: &[usize],
+        params: QuantParams,
+    ) -> Result<Quantised, &'static str> {
+        let fine = if input.params.elem == ElemType::I16 { input } else { self.finest_i16(input)? };
+        pool.acc_type = ElemType::I32;
+        let zero_points = [self.zero_point(fine.params), self.zero_point(fine.params)];
+        let operands = [fine.value, zero_points[0], zero_points[1]];
+        let value = self.append(pool, &operands, shape, ElemType::I16);
+        self.rescaled(Quantised { value, params: fine.params }, params)
+    }
+
+    /// An `i8` value as `i16`, exactly: its step is a power of two of the new ones.
+    fn finest_i16(&mut self, q: Quantised) -> Result<Quantised, &'static str> {
+        let scale = q.params.scale / 128.0;
+        self.rescaled(q, QuantParams { scale, zero_point: 0, elem: ElemType::I16 })
     }
 
     fn reshape(&mut self, input: ValueId, shape: &[usize]) -> ValueId {
@@ -699,6 +749,9 @@ impl<'a> Lowering<'a> {
             let input = self.operand(operands[0])?;
             if input.params != params && pool.pad == [0; 4] {
                 return self.average(pool.kernel, pool.stride, input, shape, params);
+            }
+            if input.params != params && self.plan.rounded.is_empty() {
+                return self.padded_average(pool.clone(), input, shape, params);
             }
         }
         let input = self.operand_as(operands[0], params)?;

@@ -15,6 +15,8 @@
 //! | `function` | elementwise subgraphs of one variable |
 //! | `lower` | the rewriting |
 //! | `precision` | which activations are `i16` |
+//! | `outputs` | outputs that 8 bits do not serve |
+//! | `thin` | values for which 16 bits cost next to nothing |
 //! | [`mixed`] | the search for those that are worth it |
 //! | `table16` | functions of `i16` |
 //! | `weights`, `params` | integers that stand for weights, biases, ranges and factors |
@@ -52,9 +54,11 @@ mod kernels;
 mod lower;
 pub mod mixed;
 pub mod noise;
+mod outputs;
 mod params;
 mod precision;
 mod table16;
+mod thin;
 mod weights;
 
 #[cfg(test)]
@@ -100,6 +104,8 @@ pub struct QuantReport {
     pub n_rescales: usize,
     /// The layers (or arguments) whose results are `i16`, each once.
     pub i16_layers: Vec<String>,
+    /// The layers whose results are returned, and are `i16` since their parts differ so much in range.
+    pub uneven_outputs: Vec<String>,
     /// Convolutions whose weights the model gives as integers that the machine cannot hold as they are.
     pub n_requantised: usize,
     /// Values whose scale and zero point are the model's own.
@@ -135,6 +141,8 @@ pub fn quantise(
     let block = module.entry_block(func);
     let (plan, fixed) = plan(module, func, calibration, options)?;
     let i16_layers = i16_layers(module, func, &plan);
+    let name = |&value: &ValueId| precision::layer_of(module, func, value);
+    let uneven_outputs = plan.uneven.iter().filter_map(name).collect();
 
     let old: BTreeSet<OpId> = module.block_ops(block).iter().copied().collect();
     let returned = module.terminator(block).map(|op| module.op(op).operands().to_vec()).unwrap_or_default();
@@ -168,6 +176,7 @@ pub fn quantise(
     let values = args.into_iter().chain(computed).filter_map(|real| done(&real)).collect();
     let (mut report, unsupported) = (lowering.report, lowering.unsupported);
     report.i16_layers = i16_layers;
+    report.uneven_outputs = uneven_outputs;
     report.values = values;
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
@@ -197,8 +206,12 @@ fn plan(
         let why = "the model brings its own scales of 8 bits: 16-bit activations cannot be chosen for it";
         return Err(PassError::invalid(why));
     }
-    let wishes =
-        analyse::Wishes { fixed: &fixed.params, ranges: &ranges, is_wide: &|value| wide.contains(&value) };
+    let wishes = analyse::Wishes {
+        fixed: &fixed.params,
+        ranges: &ranges,
+        is_wide: &|value| wide.contains(&value),
+        channels: calibration.channels(module, func),
+    };
     let plan = analyse::analyse(module, module.entry_block(func), &wishes)?;
     Ok((plan, fixed))
 }
@@ -208,11 +221,12 @@ fn i16_layers(module: &Module, func: OpId, plan: &analyse::Plan) -> Vec<String> 
     let mut layers = Vec::new();
     let is_wide = |value: &&ValueId| plan.params.get(value).is_some_and(|p| p.elem == ElemType::I16);
     for &value in plan.groups.values().flatten().filter(is_wide) {
-        // What only a function takes is no activation: it is wide because that is closer, whatever the precision.
+        // What only a function takes is no activation, and other values cost next to nothing: they are wide whatever the precision.
         let is_looked_up = plan.lookups.values().any(|lookup| lookup.base == value);
         let name = precision::layer_of(module, func, value).unwrap_or_else(|| "(unnamed)".to_owned());
         let is_known = layers.contains(&name);
-        if !(is_known || is_looked_up && plan.is_internal(value)) {
+        let is_by_design = plan.wide_by_design.contains(&value) || is_looked_up && plan.is_internal(value);
+        if !is_known && !is_by_design {
             layers.push(name);
         }
     }
@@ -238,7 +252,12 @@ pub fn given_scales(module: &Module) -> GivenScales {
     };
     let mut none = calibrate::Ranges::default();
     let fixed = fixed::collapse(&mut module, func, &mut none);
-    let wishes = analyse::Wishes { fixed: &fixed.params, ranges: &none, is_wide: &|_| false };
+    let wishes = analyse::Wishes {
+        fixed: &fixed.params,
+        ranges: &none,
+        is_wide: &|_| false,
+        channels: BTreeMap::new(),
+    };
     let needs_calibration =
         fixed.params.is_empty() || analyse::analyse(&module, module.entry_block(func), &wishes).is_err();
     GivenScales { n_fixed: fixed.params.len(), n_dynamic: fixed.n_dynamic, needs_calibration }

@@ -38,11 +38,15 @@ impl Power {
     pub fn of(reference: &[f32], got: impl IntoIterator<Item = f64>) -> Self {
         let mut power = Self::default();
         for (&want, got) in reference.iter().zip(got) {
-            let want = f64::from(want);
-            power.signal += want * want;
-            power.noise += (want - got) * (want - got);
+            power.observe(f64::from(want), got);
         }
         power
+    }
+
+    /// Adds one value of a reference and what was got in its place.
+    pub fn observe(&mut self, want: f64, got: f64) {
+        self.signal += want * want;
+        self.noise += (want - got) * (want - got);
     }
 
     /// The ratio of the two in decibels: infinite without noise.
@@ -50,7 +54,8 @@ impl Power {
         if self.noise == 0.0 { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() }
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds signal and noise of other values.
+    pub fn add(&mut self, other: Self) {
         self.signal += other.signal;
         self.noise += other.noise;
     }

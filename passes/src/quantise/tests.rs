@@ -13,6 +13,7 @@ use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, Type, ValueId
 use super::*;
 
 mod given;
+mod ranges;
 
 /// A network under construction: one f32 argument, seeded weights.
 pub(crate) struct Net {
@@ -102,7 +103,7 @@ impl Net {
         self.op(Add {}, &[a, b])
     }
 
-    fn mul(&mut self, a: ValueId, b: ValueId) -> ValueId {
+    pub(crate) fn mul(&mut self, a: ValueId, b: ValueId) -> ValueId {
         let shift = Builder::new(&mut self.module, self.block).const_i8(&[1], vec![0]);
         self.op(Mul {}, &[a, b, shift])
     }
