@@ -15,6 +15,7 @@ import floats
 import headline
 import host
 import natural
+import node
 import ocr
 import operators
 import quantised
@@ -35,6 +36,7 @@ MODULES = [
     ocr,
     bad_input,
     vectors,
+    node,
     quantised,
     operators,
     host,

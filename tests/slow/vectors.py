@@ -51,15 +51,20 @@ def freeze(model, arrays):
     return kept
 
 
-def node_vectors(folder):
-    """The data sets of a folder of the backend test."""
+def tolerances(folder):
+    """How far outputs of a folder's vectors may be off, relatively and absolutely."""
     options = folder / "data.json"
     given = json.loads(options.read_text(encoding="utf-8")) if options.exists() else {}
+    return given.get("rtol", 1e-3), given.get("atol", 1e-7)
+
+
+def node_vectors(folder):
+    """The data sets of a folder of the backend test."""
     for data_set in sorted(folder.glob("test_data_set_*")):
         model = onnx.load(folder / "model.onnx")
         inputs = freeze(model, tensors(data_set.glob("input_*.pb")))
         outputs = tensors(data_set.glob("output_*.pb"))
-        yield Vector(model, inputs, outputs, given.get("rtol", 1e-3), given.get("atol", 1e-7))
+        yield Vector(model, inputs, outputs, *tolerances(folder))
 
 
 def light_vectors(path):
