@@ -7,12 +7,14 @@
 //! | `calibrate`, `noise` | what activations are calibrated on |
 //! | `precision` | which activations are 16-bit |
 //! | `tosa` | functions of TOSA, which need no import |
+//! | `hints` | sizes of memories that would do where the target is too small |
 //! | `assemble` | plans, programs, and the bundle of all parts |
 
 mod assemble;
 mod calibrate;
 mod forms;
 pub(crate) mod host;
+mod hints;
 mod noise;
 pub(crate) mod parts;
 mod precision;
@@ -31,7 +33,8 @@ use strata_isa_spec::verify::VerifyError;
 use strata_passes::manager::{
     Changed, PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp,
 };
-use strata_passes::plan::{Mode, Objective, Plan, PlanOptions, StageGraph};
+use strata_passes::plan::pass::does_not_fit;
+use strata_passes::plan::{Mode, Objective, Plan, PlanError, PlanOptions, StageGraph};
 use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
 use strata_passes::rewrite::Families;
 
@@ -165,6 +168,18 @@ fn list(errors: &[VerifyError]) -> String {
 }
 
 impl CompileError {
+    /// Whether all that it says is that the target is too small.
+    pub fn is_of_size(&self) -> bool {
+        matches!(self, Self::Pass { error, .. } if does_not_fit(error))
+    }
+
+    /// Fields of the target and the sizes that it says would do.
+    pub fn would_do(&self) -> Vec<(&'static str, u64)> {
+        let Self::Pass { error: PassError::Other(error), .. } = self else { return Vec::new() };
+        let Some(PlanError::StageTooLarge(stages)) = error.downcast_ref() else { return Vec::new() };
+        stages.iter().map(|stage| (stage.field, stage.needed)).collect()
+    }
+
     /// Whether the model is valid but not supported.
     pub fn is_unsupported(&self) -> bool {
         matches!(
@@ -241,6 +256,21 @@ impl Prepared {
             PreparedPart::Machine(forms) => Some(&forms.as_imported),
             PreparedPart::Host { .. } => None,
         })
+    }
+
+    /// The same network for another machine: its integers stay, its stages are formed anew.
+    ///
+    /// # Errors
+    /// If stages cannot be formed for it.
+    pub fn on(&self, target: Target) -> Result<Self, CompileError> {
+        let mut other = self.clone();
+        other.compiler.options.target = target;
+        for part in &mut other.parts.parts {
+            if let PreparedPart::Machine(forms) = part {
+                **forms = other.compiler.formed_anew(forms, &mut other.clock)?;
+            }
+        }
+        Ok(other)
     }
 
     /// Plans, schedules and emits.

@@ -155,6 +155,9 @@ pub struct PlanStats {
     pub frames_per_second: f64,
     /// Energy of one inference in picojoules.
     pub energy_pj: EnergyStats,
+    /// What the judges refused of other plans that were made for it: defects of Strata, which this plan is free of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
 }
 
 /// Energy of one inference in picojoules.
@@ -251,6 +254,7 @@ impl PlanStats {
         self.peak_weight_sram_bytes = self.peak_weight_sram_bytes.max(next.peak_weight_sram_bytes);
         self.frames_per_second = frames_per_second(clock_hz, self.cycles);
         self.energy_pj.add(&next.energy_pj);
+        self.refused.extend_from_slice(&next.refused);
     }
 }
 

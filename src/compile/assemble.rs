@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use strata_backend::Lowered;
 use strata_ir::Module;
 use strata_ir::text::to_string;
 use strata_isa_spec::bundle::{Bundle, Code, FORMAT_VERSION, Machine, Manifest, Part, Port};
@@ -57,7 +58,8 @@ impl Compiler {
             if of > 1 {
                 observer(Event::Part { index, of, on_host: false });
             }
-            let mut emitted = self.emit(forms, aim, clock, observer)?;
+            let emitted = self.emit(forms, aim, clock, observer);
+            let mut emitted = emitted.map_err(|error| self.with_sizes_that_do(error, prepared, aim))?;
             stats = Some(match stats {
                 None => emitted.stats,
                 Some(stats) => stats.and_then(&emitted.stats, self.options.target.array.clock_hz),
@@ -114,13 +116,13 @@ impl Compiler {
         let func = forms.as_imported.function("main").ok_or_else(|| missing("main"))?;
         let graph = StageGraph::from_module(&forms.as_imported, func)
             .map_err(|e| CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(e) })?;
-        let Planned { module, plan } = self.plan_forms(forms, (mode, objective), clock, observer)?;
-        clock.begin("emit", observer);
-        let lowered = strata_backend::lower(&module)?;
-        clock.begin("verify", observer);
-        let errors = verify(&lowered.program, target);
-        if !errors.is_empty() {
-            return Err(CompileError::Invalid(errors));
+        let (planned, lowered) = self.lowered(forms, (mode, objective), clock, observer)?;
+        let Planned { module, plan, refused } = planned;
+        if !refused.is_empty() {
+            observer(Event::Note(format!(
+                "a defect of Strata: plans were refused and made anew without what was wrong with them; please report it: {}",
+                refused.join("; ")
+            )));
         }
         clock.begin("simulate", observer);
         let timing = timed::simulate(&lowered.program, target);
@@ -130,6 +132,7 @@ impl Compiler {
             simulated: Some(SimulatedStats::new(&timing, target.array.clock_hz, plan.dram_bytes.compulsory)),
             ..Stats::default()
         };
+        stats.plan.refused = refused;
         stats.plan.energy_pj = EnergyStats::from(timing.energy_pj);
         (stats.plan.peak_activation_sram_bytes, stats.plan.peak_weight_sram_bytes) = peaks(&lowered.program);
         let ports = |func: &str, outputs: bool| {
@@ -143,6 +146,34 @@ impl Compiler {
         let (inputs, outputs) = (ports("main", false)?, ports("main", true)?);
         let machine = Machine { program: lowered.program, weights: lowered.weights, names: lowered.names };
         Ok(Emitted { machine, inputs, outputs, tail, stats, plan, graph })
+    }
+
+    /// A plan and its program, which verifies. Where that of a plan with refinements does not, a defect, there are none in the plan.
+    fn lowered(
+        &self,
+        forms: &Forms,
+        aim: (Mode, Objective),
+        clock: &mut Clock,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(Planned, Lowered), CompileError> {
+        let mut refused = Vec::new();
+        let mut refine = true;
+        loop {
+            let mut planned = self.plan_forms(forms, aim, refine, clock, observer)?;
+            clock.begin("emit", observer);
+            let lowered = strata_backend::lower(&planned.module)?;
+            clock.begin("verify", observer);
+            let errors = verify(&lowered.program, &self.options.target);
+            refused.append(&mut planned.refused);
+            if errors.is_empty() {
+                return Ok((Planned { refused, ..planned }, lowered));
+            }
+            if !refine {
+                return Err(CompileError::Invalid(errors));
+            }
+            refused.extend(errors.iter().map(ToString::to_string));
+            refine = false;
+        }
     }
 
     /// Signal-to-noise ratio of every f32 output against `reference`, through a compiled bundle.

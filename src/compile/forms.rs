@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use strata_ir::Module;
 use strata_ir::equal::difference;
 use strata_passes::manager::{Changed, PassContext, Phase};
-use strata_passes::plan::pass::does_not_fit;
+use strata_passes::plan::pass::Refused;
 use strata_passes::plan::{Mode, Objective, Plan};
 use strata_passes::rewrite::Tier;
 
@@ -67,6 +67,8 @@ pub(super) struct Planned {
     pub module: Module,
     /// Its plan.
     pub plan: Plan,
+    /// What judges refused of plans that were made, each a defect of the planner.
+    pub refused: Vec<String>,
 }
 
 impl Compiler {
@@ -81,6 +83,11 @@ impl Compiler {
         self.run_silently(SELECT, &mut as_imported, clock, observer)?;
         let [rewritten, in_columns, smaller] = [const { OnceLock::new() }; 3];
         Ok(Forms { as_imported, in_integers, rewritten, in_columns, smaller })
+    }
+
+    /// The same network's forms for this compiler's target.
+    pub(super) fn formed_anew(&self, forms: &Forms, clock: &mut Clock) -> Result<Forms, CompileError> {
+        self.forms(forms.in_integers.clone(), clock, &mut |_| {})
     }
 
     /// A form, if rewrites make one.
@@ -155,6 +162,7 @@ impl Compiler {
     }
 
     /// Plans each form, all at once, takes the one that costs least, of equals the one nearest to the import, and schedules it.
+    /// `refine` is the option of `fuse-layers`.
     ///
     /// # Errors
     /// If no form fits the target, that of the import says why; any other failure, whichever form it is of, is a defect.
@@ -162,12 +170,13 @@ impl Compiler {
         &self,
         forms: &Forms,
         aim: (Mode, Objective),
+        refine: bool,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
         // Forms are made and planned beside one another: all that is one step, by its wall time.
         clock.begin("fuse-layers", observer);
-        let plan = |form| Ok((form, self.fuse(form, aim)?));
+        let plan = |form| Ok((form, self.fuse(form, aim, refine)?));
         let others = || -> Result<Vec<_>, CompileError> {
             let made = Form::of(aim).iter().map(|&form| self.form(forms, form));
             let made: Vec<Option<&Module>> = made.collect::<Result<_, _>>()?;
@@ -180,26 +189,34 @@ impl Compiler {
             Ok(unlike.into_par_iter().map(plan).collect())
         };
         let (imported, others) = rayon::join(|| plan(&forms.as_imported), others);
-        let planned = iter::once(imported).chain(others?);
-        let best = cheapest(planned, |(_, planned)| planned.plan.certificate.cost);
+        let mut planned: Vec<_> = iter::once(imported).chain(others?).collect();
+        let of_all =
+            planned.iter_mut().flatten().flat_map(|(_, planned)| std::mem::take(&mut planned.refused));
+        let refused = of_all.collect();
+        let best = cheapest(planned.into_iter(), |(_, planned)| planned.plan.certificate.cost);
         observer(Event::Reached(Phase::Stages, best.as_ref().map_or(&forms.as_imported, |(form, _)| form)));
-        let (_, Planned { mut module, plan }) = best?;
+        let (_, Planned { mut module, plan, .. }) = best?;
         observer(Event::Reached(Phase::Phases, &module));
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
         context.insert(plan.clone());
         self.run_passes("schedule", &mut module, &mut context, clock, observer)?;
-        Ok(Planned { module, plan })
+        Ok(Planned { module, plan, refused })
     }
 
     /// Plans a form.
-    fn fuse(&self, form: &Module, (mode, objective): (Mode, Objective)) -> Result<Planned, CompileError> {
+    fn fuse(
+        &self,
+        form: &Module,
+        (mode, objective): (Mode, Objective),
+        refine: bool,
+    ) -> Result<Planned, CompileError> {
         let mut module = form.clone();
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
         let has = |family: &str| self.options.families.has(family);
         let pipeline = format!(
-            "fuse-layers{{objective={},tolerance-percent={},mode={},merge={},diamond={},sibling={}}}",
+            "fuse-layers{{objective={},tolerance-percent={},mode={},refine={refine},merge={},diamond={},sibling={}}}",
             word(&objective),
             self.options.tolerance_percent,
             word(&mode),
@@ -209,7 +226,8 @@ impl Compiler {
         );
         self.run_passes(&pipeline, &mut module, &mut context, &mut Clock::default(), &mut |_| {})?;
         let plan = context.take::<Plan>().ok_or_else(|| missing("a plan"))?;
-        Ok(Planned { module, plan })
+        let Refused(refused) = context.take().unwrap_or_default();
+        Ok(Planned { module, plan, refused })
     }
 }
 
@@ -222,7 +240,7 @@ fn cheapest<T>(
     let mut best: Option<Result<T, CompileError>> = None;
     for form in forms {
         best = Some(match (best, form) {
-            (_, Err(error)) if !is_of_size(&error) => return Err(error),
+            (_, Err(error)) if !error.is_of_size() => return Err(error),
             (Some(Ok(best)), Ok(form)) if cost(&form) < cost(&best) => Ok(form),
             (None | Some(Err(_)), Ok(form)) => Ok(form),
             (None, form) => form,
@@ -230,11 +248,6 @@ fn cheapest<T>(
         });
     }
     best.unwrap_or_else(|| Err(missing("a form of the network")))
-}
-
-/// Whether all that an error says is that the target is too small.
-fn is_of_size(error: &CompileError) -> bool {
-    matches!(error, CompileError::Pass { error, .. } if does_not_fit(error))
 }
 
 #[cfg(test)]

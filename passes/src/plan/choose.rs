@@ -30,7 +30,7 @@ use super::graph::StageSet;
 use crate::schedule::FARTHEST_PREFETCH;
 
 pub use cuts::choose;
-pub use replay::replay;
+pub use replay::{may_be_in_place, replay};
 
 /// Where a tensor that is still needed lives between phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
 use strata_isa_spec::{Target, timed};
 
-use super::check::check;
+use super::check::{PlanFault, check};
 use super::egraph::Offer;
 use super::fronts::with_fronts;
 use super::graph::Topology;
 use super::prefetch::with_prefetch;
-use super::solve::{PlanError, PlanOptions, Planned, Planner, percent_of};
+use super::solve::{PlanError, PlanOptions, Planned, Planner, usable_bytes};
 use super::{Mode, Objective, Plan, StageGraph, StageId};
 use crate::manager::{
     Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
@@ -84,6 +84,13 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
                   not fit at all.",
         },
         OptionInfo {
+            name: "refine",
+            kind: OptionKind::Bool,
+            default: "true",
+            doc: "Whether a tensor may take the space of one that dies, and first rows may stay or come ahead where the rest of a \
+                  tensor does not.",
+        },
+        OptionInfo {
             name: "longest-phase",
             kind: OptionKind::Integer(1, 4096),
             default: "64",
@@ -107,7 +114,7 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             ..Offer::default()
         };
         let tolerance_percent = u32::try_from(options.integer("tolerance-percent")).unwrap_or(0);
-        let strips = options.flag("strips");
+        let (strips, refine) = (options.flag("strips"), options.flag("refine"));
         Box::new(FuseLayers {
             options: PlanOptions {
                 objective,
@@ -115,11 +122,17 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
                 tolerance_percent,
                 offer,
                 strips,
+                growths: refine,
+                first_rows: refine,
                 ..PlanOptions::default()
             },
         })
     },
 };
+
+/// What judges refused of plans on the way to one, each a defect of the planner. The plan is without what they found fault with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refused(pub Vec<String>);
 
 /// Wraps stages that run together in `strata.phase` ops.
 #[derive(Clone, Copy, Debug, Default)]
@@ -150,13 +163,15 @@ impl Pass for FuseLayers {
                 // Channels that several stages make are joined by a concat that its readers stand behind, whichever of them
                 // they read. Where a plan runs a strip before a stage whose part it does not read, the IR has no such order.
                 Err(_) => {
+                    let before = planned.refused;
                     planned = with(PlanOptions { strips: false, ..self.options })?;
+                    planned.refused.splice(0..0, before);
                     context.count("stages of strips given up", n_strips as u64);
                     n_strips = 0;
                 }
             }
         }
-        let Planned { mut plan, realised, .. } = planned;
+        let Planned { mut plan, realised, refused, .. } = planned;
         if n_strips > 0 {
             let split = StageGraph::from_module(module, func).map_err(PassError::other)?;
             wrap(module, func, &split, &mut plan)?;
@@ -170,6 +185,10 @@ impl Pass for FuseLayers {
         if n_strips > 0 {
             context.count("stages of strips", n_strips as u64);
         }
+        if !refused.is_empty() {
+            context.count("faults found by the judge", refused.len() as u64);
+        }
+        context.insert(Refused(refused));
         context.insert(plan);
         Ok(Changed::Yes)
     }
@@ -217,7 +236,7 @@ pub(super) fn plan_with_addresses(
             Ok(_) | Err(_) => {}
         }
     }
-    Ok(best)
+    Ok(Planned { refused: planner.refused, ..best })
 }
 
 /// Whether all that an error of planning says is that the target is too small for what was asked: not a defect of the planner or
@@ -292,13 +311,11 @@ fn plan_in_a_share(
         };
         match schedule::schedule(&found.realised.graph, &found.plan, target) {
             Ok(mut scheduled) => {
-                if options.mode == Mode::Multi && options.objective != Objective::Sram {
-                    let capacity = percent_of(target.memory.activation, options.capacity_percent);
-                    let graph = &found.realised.graph;
-                    let filled = with_first_rows(graph, target, (found.plan, scheduled), capacity, options);
-                    (found.plan, scheduled) = filled.map_err(PassError::other)?;
-                    check(graph, target, &found.plan)
-                        .map_err(|faults| PassError::other(PlanError::Unsound(faults)))?;
+                if options.has_first_rows() {
+                    let plain = (found.plan, scheduled);
+                    let refined =
+                        refined(&found.realised.graph, target, plain, options, &mut planner.refused);
+                    (found.plan, scheduled) = refined.map_err(PassError::other)?;
                 }
                 let timing = timed::simulate(&scheduled.program, target);
                 found.plan.take_times(&timing);
@@ -311,38 +328,74 @@ fn plan_in_a_share(
     Err(failure.expect("the loop above ran"))
 }
 
-/// A plan and its schedule with first rows of tensors in what they leave of `capacity` bytes of activation SRAM: those that save
-/// traffic, and if it is of time also those that phases would wait for, if that is faster.
-fn with_first_rows(
+/// A plan and its schedule.
+type Made = (Plan, Scheduled);
+
+/// A sound plan with first rows of tensors in SRAM, if that is better. What the judge refuses is passed over, and `refused` tells of
+/// it.
+fn refined(
     graph: &StageGraph,
     target: &Target,
-    plain: (Plan, Scheduled),
-    capacity: u64,
+    plain: Made,
     options: &PlanOptions,
-) -> Result<(Plan, Scheduled), ScheduleError> {
-    let graph = (graph, &Topology::new(graph)?);
-    let filled = |(plan, scheduled): (Plan, Scheduled)| -> Result<(Plan, Scheduled), ScheduleError> {
-        let filled = with_fronts(graph, target, &plan, &scheduled, capacity)?;
-        Ok(filled.unwrap_or((plan, scheduled)))
-    };
-    if !options.prefetches() {
-        return filled(plain);
+    refused: &mut Vec<String>,
+) -> Result<Made, ScheduleError> {
+    let topology = Topology::new(graph)?;
+    let mut made = with_first_rows((graph, &topology), target, &plain, options).unwrap_or_else(|defect| {
+        refused.push(defect.to_string());
+        Vec::new()
+    });
+    made.retain(|(plan, _)| match check(graph, target, plan) {
+        Ok(()) => true,
+        Err(faults) => {
+            refused.extend(faults.iter().map(PlanFault::to_string));
+            false
+        }
+    });
+    if made.is_empty() {
+        made.push(plain);
     }
-    // Both want the same room: either comes first.
-    let ahead_first = with_prefetch(graph, target, &plain.0, &plain.1, capacity)?.map(filled).transpose()?;
+    Ok(if options.prefetches() { fastest(made, target, options.tolerance()) } else { made.swap_remove(0) })
+}
+
+/// A plan with first rows of tensors in what it leaves of activation SRAM: those that save traffic, and if it is of time also those
+/// that phases would wait for. Both want the same room, so either comes first.
+fn with_first_rows(
+    graph: (&StageGraph, &Topology),
+    target: &Target,
+    plain: &Made,
+    options: &PlanOptions,
+) -> Result<Vec<Made>, ScheduleError> {
+    let capacity = usable_bytes(target, options.capacity_percent);
+    let filled = |(plan, scheduled): &Made| with_fronts(graph, target, plan, scheduled, capacity);
     let saving_first = filled(plain)?;
-    let both = with_prefetch(graph, target, &saving_first.0, &saving_first.1, capacity)?;
-    let made = [Some(saving_first), both, ahead_first].into_iter().flatten();
-    let made: Vec<(u64, (Plan, Scheduled))> =
-        made.map(|made| (timed::simulate(&made.1.program, target).cycles, made)).collect();
+    if !options.prefetches() {
+        return Ok(saving_first.into_iter().collect());
+    }
+    let (plan, scheduled) = saving_first.as_ref().unwrap_or(plain);
+    let both = with_prefetch(graph, target, plan, scheduled, capacity)?;
+    let ahead = with_prefetch(graph, target, &plain.0, &plain.1, capacity)?;
+    let ahead_first = match ahead {
+        Some(ahead) => Some(filled(&ahead)?.unwrap_or(ahead)),
+        None => None,
+    };
+    let saving_first = saving_first.unwrap_or_else(|| plain.clone());
+    Ok([Some(saving_first), both, ahead_first].into_iter().flatten().collect())
+}
+
+/// The fastest of some plans, of which there is at least one; of those that are slower by no more than so many percent, the one that
+/// moves least.
+fn fastest(made: Vec<Made>, target: &Target, tolerance_percent: u32) -> Made {
+    let timed = |made: Made| (timed::simulate(&made.1.program, target).cycles, made);
+    let made: Vec<(u64, Made)> = made.into_iter().map(timed).collect();
     let fastest = made.iter().map(|(cycles, _)| *cycles).min().unwrap_or(0);
-    let slowest = fastest + (u128::from(fastest) * u128::from(options.tolerance()) / 100) as u64;
+    let slowest = fastest + (u128::from(fastest) * u128::from(tolerance_percent) / 100) as u64;
     let equal = made.into_iter().filter(|(cycles, _)| *cycles <= slowest);
-    let best = equal.min_by_key(|(cycles, (plan, _))| match options.tolerance() {
+    let best = equal.min_by_key(|(cycles, (plan, _))| match tolerance_percent {
         0 => (*cycles, plan.dram_bytes.total),
         _ => (plan.dram_bytes.total, *cycles),
     });
-    Ok(best.expect("the fastest is one").1)
+    best.expect("the fastest is one").1
 }
 
 /// Steps by which the least SRAM is searched, in bytes.
@@ -362,11 +415,13 @@ pub(super) fn plan_in_least_sram(
         plan_with_addresses(graph, &smaller, options)
     };
     let mut best = within(target.memory.activation)?;
+    let mut refused = std::mem::take(&mut best.refused);
     let (mut too_little, mut enough) = (0, (best.plan.certificate.cost as u64).div_ceil(SRAM_STEP));
     while too_little + 1 < enough {
         let middle = u64::midpoint(too_little, enough);
         match within(middle * SRAM_STEP) {
-            Ok(found) => {
+            Ok(mut found) => {
+                refused.append(&mut found.refused);
                 let bytes = found.plan.certificate.cost as u64;
                 enough = middle.min(bytes.div_ceil(SRAM_STEP)).max(too_little + 1);
                 best = found;
@@ -375,7 +430,7 @@ pub(super) fn plan_in_least_sram(
             Err(error) => return Err(error),
         }
     }
-    Ok(best)
+    Ok(Planned { refused, ..best })
 }
 
 impl Plan {

@@ -76,6 +76,8 @@ struct Wanted {
     stream: usize,
     /// Rows that are wanted.
     rows: u32,
+    /// The fewest that are of use: the phase loads none of those before the last of them.
+    least: u32,
     /// Bytes from one of its rows to the next, with a front.
     pitch: u64,
     /// The ring through which the phase before writes the tensor, if it does. It has to be as wide.
@@ -158,10 +160,9 @@ impl<'a> Case<'a> {
                     rings.find(|&s| memory.streams[s].ring.is_some_and(|at| streams[at].buffer == buffer))?,
                 );
             }
-            // Rows before the first that the phase loads are no use.
             let loads = transfers::loads(self.graph, self.topology, &self.phases[phase], buffer);
-            let brings_some = loads.iter().any(|load| load.view.row0 < rows);
-            brings_some.then_some(Wanted { buffer, stream, rows, pitch, written })
+            let least = loads.iter().map(|load| load.view.row0 + 1).min()?;
+            (least <= rows).then_some(Wanted { buffer, stream, rows, least, pitch, written })
         });
         let mut rings: Vec<Wanted> = rings.collect();
         rings.sort_by_key(|wanted| std::cmp::Reverse(u64::from(wanted.rows) * wanted.pitch));
@@ -416,8 +417,9 @@ impl Memory {
         let (before, n_found) = (self.streams.clone(), found.len());
         let mut left: BTreeSet<usize> = self.rings_of(phase).collect();
         for wanted in wanted {
-            if let Some(front) =
-                (1..=wanted.rows).rev().find_map(|rows| self.bring(phase, wanted, rows, next, &left))
+            if let Some(front) = (wanted.least..=wanted.rows)
+                .rev()
+                .find_map(|rows| self.bring(phase, wanted, rows, next, &left))
             {
                 left.remove(&wanted.stream);
                 found.push(front);
@@ -491,7 +493,7 @@ impl Memory {
                 let (from, to) = self.last_slots(wanted.stream, self.streams[wanted.stream].base, rows);
                 is_free(&taken, (from, to))
             };
-            if let Some(rows) = (1..=most).rev().find(fits) {
+            if let Some(rows) = (wanted.least..=most).rev().find(fits) {
                 found.push(self.front(phase, wanted, rows));
                 self.stand(phase, wanted.stream, rows);
             }

@@ -7,7 +7,7 @@ use strata_isa_spec::Target;
 
 use super::bound::{Bounds, bounds};
 use super::check::{PlanFault, check};
-use super::choose::{Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, replay};
+use super::choose::{Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, may_be_in_place, replay};
 use super::columns::{Column, Context, How};
 use super::cost::{Weights, on_chip_energy};
 use super::egraph::{self, Offer};
@@ -51,6 +51,8 @@ pub struct PlanOptions {
     pub strips: bool,
     /// Whether a tensor may take the space of another as that is read for the last time.
     pub growths: bool,
+    /// Whether first rows of tensors may [stay](super::fronts) where the rest does not, or [come ahead](super::prefetch).
+    pub first_rows: bool,
     /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes interlock.
     pub capacity_percent: u32,
 }
@@ -70,6 +72,7 @@ impl Default for PlanOptions {
             work: 200_000,
             strips: true,
             growths: true,
+            first_rows: true,
             capacity_percent: 100,
         }
     }
@@ -89,14 +92,29 @@ impl PlanOptions {
         }
     }
 
+    /// The same with one thing less that a planner may get wrong, if it asks for any.
+    fn simpler(&self) -> Option<Self> {
+        if self.growths {
+            return Some(Self { growths: false, ..*self });
+        }
+        self.strips.then_some(Self { strips: false, ..*self })
+    }
+
     /// By how many percent a plan may be slower than another and count as equally fast.
     pub(super) fn tolerance(&self) -> u32 {
         if self.objective == Objective::Latency { self.tolerance_percent } else { 0 }
     }
 
+    /// Whether first rows may be anywhere but where the whole tensor is.
+    pub(super) fn has_first_rows(&self) -> bool {
+        self.first_rows && self.mode == Mode::Multi && self.objective != Objective::Sram
+    }
+
     /// Whether first rows of what a phase loads come [in the phase before](super::prefetch), where there is room.
     pub(super) fn prefetches(&self) -> bool {
-        self.mode == Mode::Multi && matches!(self.objective, Objective::Latency | Objective::Edp)
+        self.first_rows
+            && self.mode == Mode::Multi
+            && matches!(self.objective, Objective::Latency | Objective::Edp)
     }
 }
 
@@ -165,6 +183,8 @@ pub struct Planned {
     pub realised: Realised,
     /// What the chooser chose and by what estimate; `realised.chosen` has the one that each phase is of.
     pub picks: Vec<Pick>,
+    /// What judges refused of plans that were made for it, each a defect of the planner: it is without what they found fault with.
+    pub refused: Vec<String>,
 }
 
 /// A variant of a column that was chosen.
@@ -192,6 +212,23 @@ pub fn plan(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Resul
     Planner::new(graph, target, options)?.plan(options)
 }
 
+/// Stages of a graph that do not fit a target even alone.
+///
+/// # Errors
+/// If the graph makes no sense.
+pub fn too_large(
+    graph: &StageGraph,
+    target: &Target,
+    options: &PlanOptions,
+) -> Result<Vec<TooLarge>, PlanError> {
+    let alone = Offer { merge: false, diamond: false, sibling: false, ..options.offer };
+    match Planner::new(graph, target, &PlanOptions { offer: alone, ..*options }) {
+        Ok(_) => Ok(Vec::new()),
+        Err(PlanError::StageTooLarge(stages)) => Ok(stages),
+        Err(error) => Err(error),
+    }
+}
+
 /// A graph on a target with the columns that it was offered, to be planned more than once. What the chooser answered to a question
 /// is remembered.
 #[derive(Debug)]
@@ -203,6 +240,8 @@ pub struct Planner<'a> {
     price: Option<usize>,
     /// Cycles of the fastest plan that was found.
     fastest: Option<u64>,
+    /// What judges refused of plans that were made.
+    pub(super) refused: Vec<String>,
 }
 
 /// What the chooser is asked about all columns.
@@ -216,7 +255,14 @@ impl<'a> Planner<'a> {
     pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
         let offered = offer(offering(Context::new(graph, target)?, options), options)?;
         let bounds = bounds(graph, &offered.context().topology, target);
-        Ok(Self { offered, bounds, answers: BTreeMap::new(), price: None, fastest: None })
+        Ok(Self {
+            offered,
+            bounds,
+            answers: BTreeMap::new(),
+            price: None,
+            fastest: None,
+            refused: Vec::new(),
+        })
     }
 
     /// Stages of the graph.
@@ -228,7 +274,7 @@ impl<'a> Planner<'a> {
     /// likely to make up for when it looks closely.
     pub fn is_hopeless(&self, options: &PlanOptions, cycles: u64) -> bool {
         let target = self.offered.context().target;
-        let capacity = percent_of(target.memory.activation, options.capacity_percent);
+        let capacity = usable_bytes(target, options.capacity_percent);
         let weights = Weights::of(Objective::Latency, target, (0.0, 0.0));
         let found = choose(&self.offered, &[], weights, (capacity, u128::MAX), options.limits().narrow());
         found.is_ok_and(|choice| choice.cycles > cycles + cycles / 100 * HOPELESS_PERCENT)
@@ -241,7 +287,7 @@ impl<'a> Planner<'a> {
     /// If no sequence of columns fits.
     pub fn plan(&mut self, options: &PlanOptions) -> Result<Planned, PlanError> {
         let target = self.offered.context().target;
-        let capacity = percent_of(target.memory.activation, options.capacity_percent);
+        let capacity = usable_bytes(target, options.capacity_percent);
         let mut forbidden = Vec::new();
         loop {
             let choice = self.search(options, capacity, &forbidden)?;
@@ -260,6 +306,9 @@ impl<'a> Planner<'a> {
             // What strips were thought to take and what they take can differ where several of them feed one load.
             let (phases, choice) = match replayed {
                 Ok(found) => found,
+                Err(_) if options.growths && !keeps_places(&made, &choice) => {
+                    return self.plan(&PlanOptions { growths: false, ..*options });
+                }
                 Err(at) => {
                     forbidden.extend(to_forbid(&self.offered, &choice, realised.chosen[at]));
                     continue;
@@ -267,22 +316,26 @@ impl<'a> Planner<'a> {
             };
             let mut plan = write_down(&made, &phases, &choice, options);
             certify(&mut plan, self.bounds, choice.proven && options.capacity_percent >= 100);
-            // The columns saw their rows with transfers at the borders; without them tensors may stand closer.
-            for (buffer, gap_bytes) in growth_gaps(&realised.graph, &made.topology, &plan, target) {
-                if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
-                    into.gap_bytes = into.gap_bytes.min(gap_bytes);
-                }
+            let gaps = growth_gaps(&realised.graph, &made.topology, &plan, target);
+            if !close_gaps(&mut plan, &gaps) {
+                // More room is needed than the columns saw: the plan is made again without such pairs.
+                return self.plan(&PlanOptions { growths: false, ..*options });
             }
             return match check(&realised.graph, target, &plan) {
-                Ok(()) => Ok(Planned { plan, realised, picks }),
-                // Where more room turns out to be needed than the columns saw, the plan is made again without such pairs.
-                Err(faults)
-                    if options.growths && faults.iter().all(|f| matches!(f, PlanFault::Growth { .. })) =>
-                {
-                    self.plan(&PlanOptions { growths: false, ..*options })
-                }
-                Err(faults) => Err(PlanError::Unsound(faults)),
+                Ok(()) => Ok(Planned { plan, realised, picks, refused: Vec::new() }),
+                Err(faults) => self.plan_simpler(options, faults),
             };
+        }
+    }
+
+    /// A plan with less of what may be wrong with one that the judge refused.
+    fn plan_simpler(&mut self, options: &PlanOptions, faults: Vec<PlanFault>) -> Result<Planned, PlanError> {
+        let Some(simpler) = options.simpler() else { return Err(PlanError::Unsound(faults)) };
+        self.refused.extend(faults.iter().map(PlanFault::to_string));
+        match self.plan(&simpler) {
+            // That it does not fit is not what went wrong.
+            Err(error) if error.is_of_size() => Err(PlanError::Unsound(faults)),
+            made => made,
         }
     }
 
@@ -553,6 +606,25 @@ fn to_forbid(offered: &Offered<'_>, choice: &Choice, at: usize) -> Vec<Forbidden
     if in_strips.is_empty() { vec![way(&choice.phases[at])] } else { in_strips }
 }
 
+/// Whether all tensors that a choice has in place of others may be so in the graph that was made of it.
+fn keeps_places(made: &Context<'_>, choice: &Choice) -> bool {
+    let mut places = choice.phases.iter().flat_map(|phase| &phase.places);
+    places.all(|&(buffer, place)| place != Place::InPlace || may_be_in_place(made, buffer))
+}
+
+/// Moves tensors as close to those whose space they take as they may stand; whether they did not stand too close. The columns saw their rows
+/// with transfers at the borders: without them tensors may mostly stand closer.
+fn close_gaps(plan: &mut Plan, gaps: &[(BufferId, u64)]) -> bool {
+    let mut is_room = true;
+    for &(buffer, gap_bytes) in gaps {
+        if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
+            is_room &= gap_bytes <= into.gap_bytes;
+            into.gap_bytes = into.gap_bytes.min(gap_bytes);
+        }
+    }
+    is_room
+}
+
 /// Enters the bounds of a plan.
 fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
     plan.dram_bytes.compulsory = bounds.bytes;
@@ -567,8 +639,12 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
     };
 }
 
-pub(super) fn percent_of(bytes: u64, percent: u32) -> u64 {
-    (u128::from(bytes) * u128::from(percent.min(100)) / 100) as u64
+/// So many percent of a target's activation SRAM, as far as something aligned can end there.
+pub(super) fn usable_bytes(target: &Target, percent: u32) -> u64 {
+    let memory = &target.memory;
+    let alignment = u64::from(memory.alignment.max(1));
+    let bytes = (u128::from(memory.activation) * u128::from(percent.min(100)) / 100) as u64;
+    bytes / alignment * alignment
 }
 
 /// A problem with the methods that options ask for: what is asked for is bytes, not time, if columns are to take the least SRAM
@@ -594,27 +670,51 @@ fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>,
     let too_large = alone.filter(|&(at, _)| offered.column(at, options.strips).is_none());
     let too_large: Vec<TooLarge> = too_large
         .flat_map(|(_, set)| set.iter())
-        .map(|stage| too_large_why(offered.context(), stage, options.strips))
+        .flat_map(|stage| too_large_why(offered.context(), stage, options.strips))
         .collect();
     if too_large.is_empty() { Ok(offered) } else { Err(PlanError::StageTooLarge(too_large)) }
 }
 
-/// Which memory a stage is too large for, and the least of it in which the stage would run.
-fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> TooLarge {
+/// Which memories a stage is too large for, and the least of each in which the stage would run.
+fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> Vec<TooLarge> {
     let memory = &context.target.memory;
+    let name = &context.graph.stages[stage].name;
     let weights = context.profile(stage).weight_bytes;
-    let name = context.graph.stages[stage].name.clone();
+    let too_large = |field: &'static str, limit: u64, needed: u64| {
+        let memory = if field == WEIGHTS { "weight SRAM" } else { "activation SRAM" };
+        TooLarge { stage: name.clone(), memory, field, limit, needed }
+    };
+    let mut of_both = Vec::new();
     if weights > memory.weight {
-        let (limit, needed) = (memory.weight, weights);
-        return TooLarge { stage: name, memory: "weight SRAM", field: "memory.weight", limit, needed };
+        of_both.push(too_large(WEIGHTS, memory.weight, weights));
     }
+    let needed = least_activation(context, stage, with_strips);
+    if needed > memory.activation {
+        of_both.push(too_large(ACTIVATION, memory.activation, needed));
+    }
+    of_both
+}
+
+/// The field of a target that is the size of its weight SRAM.
+const WEIGHTS: &str = "memory.weight";
+
+/// The field of a target that is the size of its activation SRAM.
+const ACTIVATION: &str = "memory.activation";
+
+/// Bytes of activation SRAM in which a stage runs alone, with room for its weights: the least of them, or what there is.
+fn least_activation(context: &Context<'_>, stage: StageId, with_strips: bool) -> u64 {
+    let memory = &context.target.memory;
     let fits = |bytes: u64| {
         let mut roomy = context.target.clone();
         roomy.memory.activation = bytes;
+        roomy.memory.weight = memory.weight.max(context.profile(stage).weight_bytes);
         let context = context.with_memory(&roomy);
         let column = Column::new(&context, &StageSet::of(stage));
         column.is_some_and(|column| column.fits() || with_strips && column.with_strips(&context).fits())
     };
+    if fits(memory.activation) {
+        return memory.activation;
+    }
     let (mut too_little, mut needed) = (memory.activation, memory.activation.max(1) * 2);
     while !fits(needed) && needed < MOST_SRAM {
         (too_little, needed) = (needed, needed * 2);
@@ -625,8 +725,7 @@ fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> To
         let middle = u64::midpoint(too_little, needed).next_multiple_of(step).min(needed - 1);
         if fits(middle) { needed = middle } else { too_little = middle }
     }
-    let limit = memory.activation;
-    TooLarge { stage: name, memory: "activation SRAM", field: "memory.activation", limit, needed }
+    needed
 }
 
 /// Bytes of SRAM beyond which no stage is looked at.

@@ -154,6 +154,29 @@ impl Net {
         out
     }
 
+    /// The levels of a U-Net and the one below them, of twice the channels.
+    fn levels(&mut self, input: View, channels: &[u32]) -> View {
+        let mut x = input;
+        let mut skips = Vec::new();
+        for &chs in channels {
+            x = self.conv(x, chs, 3, 1);
+            x = self.conv(x, chs, 3, 1);
+            skips.push(x);
+            x = self.max_pool(x, 2, 2);
+        }
+        let chs = 2 * x.chs;
+        x = self.conv(x, chs, 3, 1);
+        x = self.conv(x, chs, 3, 1);
+        for skip in skips.into_iter().rev() {
+            let up = self.upsample(x);
+            let up = self.conv(up, skip.chs, 1, 1);
+            x = self.concat(skip, up);
+            x = self.conv(x, skip.chs, 3, 1);
+            x = self.conv(x, skip.chs, 3, 1);
+        }
+        x
+    }
+
     pub(super) fn output(&mut self, view: View, index: u32) {
         self.graph.buffers[BufferId::from_u32(view.stream)].role = BufferRole::Output(index);
     }
@@ -298,24 +321,46 @@ pub(super) fn mobilenetv2(rows: u32, cols: u32) -> StageGraph {
 /// A U-Net of four levels.
 pub(super) fn unet(rows: u32, cols: u32) -> StageGraph {
     let mut net = Net::default();
-    let mut x = net.input([rows, cols, 3]);
-    let mut skips = Vec::new();
-    for chs in [64, 128, 256, 512] {
-        x = net.conv(x, chs, 3, 1);
-        x = net.conv(x, chs, 3, 1);
-        skips.push(x);
-        x = net.max_pool(x, 2, 2);
-    }
-    x = net.conv(x, 1024, 3, 1);
-    x = net.conv(x, 1024, 3, 1);
-    for skip in skips.into_iter().rev() {
-        let up = net.upsample(x);
-        let up = net.conv(up, skip.chs, 1, 1);
-        x = net.concat(skip, up);
-        x = net.conv(x, skip.chs, 3, 1);
-        x = net.conv(x, skip.chs, 3, 1);
-    }
-    x = net.conv(x, 2, 1, 1);
+    let input = net.input([rows, cols, 3]);
+    let x = net.levels(input, &[64, 128, 256, 512]);
+    let x = net.conv(x, 2, 1, 1);
     net.output(x, 0);
+    net.finish()
+}
+
+/// Two narrow U-Nets, of which the second refines what the first makes, beside the input.
+pub(super) fn two_unets(rows: u32, cols: u32) -> StageGraph {
+    let mut net = Net::default();
+    let input = net.input([rows, cols, 3]);
+    let x = net.conv(input, 8, 3, 1);
+    let coarse = net.levels(x, &[8, 16, 32]);
+    let again = net.concat(coarse, x);
+    let x = net.levels(again, &[16, 24, 32]);
+    let x = net.conv(x, 2, 1, 1);
+    net.output(x, 0);
+    net.finish()
+}
+
+/// A single-shot detector: a narrow backbone of depthwise and pointwise convolutions, of whose last four scales each has a head for
+/// classes and one for boxes.
+pub(super) fn single_shot(rows: u32, cols: u32) -> StageGraph {
+    let mut net = Net::default();
+    let input = net.input([rows, cols, 3]);
+    let mut x = net.conv(input, 16, 3, 2);
+    let mut scales = Vec::new();
+    for (chs, blocks) in [(32, 2), (64, 3), (128, 3), (256, 2), (256, 1)] {
+        for block in 0..blocks {
+            let deep = net.depthwise(x, if block == 0 { 2 } else { 1 });
+            x = if block == 0 { net.conv(deep, chs, 1, 1) } else { net.conv_add(deep, chs, 1, x) };
+        }
+        scales.push(x);
+    }
+    for (scale, x) in scales.into_iter().skip(1).enumerate() {
+        for (head, chs) in [6, 12].into_iter().enumerate() {
+            let deep = net.depthwise(x, 1);
+            let out = net.conv(deep, chs, 1, 1);
+            net.output(out, (2 * scale + head) as u32);
+        }
+    }
     net.finish()
 }

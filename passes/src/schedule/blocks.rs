@@ -142,9 +142,7 @@ fn packed(problem: &Problem<'_>, lives: &[Live], behind: &[Option<Behind>]) -> O
         // Nothing moves: the allocator does that better.
         return None;
     }
-    let alignment = u64::from(problem.target.memory.alignment.max(1));
-    let capacity = problem.activation_bytes() / alignment * alignment;
-    let bases = pack(&extents, problem.phases.len(), capacity as i64)?;
+    let bases = pack(&extents, problem.phases.len(), problem.activation_bytes() as i64)?;
     let bases = bases.into_iter().enumerate().collect();
     place_all(problem, lives, &blocks, &bases, problem.address_nodes).ok()
 }

@@ -152,9 +152,10 @@ impl<'a> Problem<'a> {
         loading.map(|later| self.plan.staying_rows(buffer, phase, later)).min().unwrap_or(0)
     }
 
-    /// Bytes of activation SRAM that streams may take.
+    /// Bytes of activation SRAM that streams may take: as far as an aligned one can end.
     fn activation_bytes(&self) -> u64 {
-        self.target.memory.activation.min(self.plan.activation_bytes)
+        let alignment = u64::from(self.target.memory.alignment.max(1));
+        self.target.memory.activation.min(self.plan.activation_bytes) / alignment * alignment
     }
 
     /// Rounds up to the target's alignment.

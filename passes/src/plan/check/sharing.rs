@@ -85,11 +85,17 @@ impl Judge<'_> {
             let dies_here = phases(&other.readers).into_iter().all(|reader| reader <= phase)
                 && phases(&other.writers).into_iter().all(|writer| writer < phase)
                 && other_until == Some(phase as u32);
-            let is_kept = residency.kept_until.is_some_and(|until| until as usize > phase);
-            let is_alone = growths.iter().all(|(watch, ..)| watch.dying != into.buffer.as_u32());
-            if !(is_born_before && dies_here && is_kept && is_alone) {
-                let problem = "it is not whole here for the last time".to_owned();
-                faults.push(self.no_growth(phase, id.as_u32(), into.buffer.as_u32(), problem));
+            // It may be whole in this phase only: what stands in DRAM too can be dropped before it is read.
+            let is_taken = growths.iter().any(|(watch, ..)| watch.dying == into.buffer.as_u32());
+            let problem = if !(is_born_before && dies_here) {
+                Some("that is not whole here for the last time")
+            } else if !self.is_whole(id, phase) {
+                Some("it is not whole itself")
+            } else {
+                is_taken.then_some("another takes it")
+            };
+            if let Some(problem) = problem {
+                faults.push(self.no_growth(phase, id.as_u32(), into.buffer.as_u32(), problem.to_owned()));
                 continue;
             }
             let (dying_pitch, growing_pitch) = (align(dying.row_bytes()), align(buffer.row_bytes()));

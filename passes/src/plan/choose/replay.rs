@@ -9,8 +9,13 @@ use crate::plan::columns::{Column, Context};
 use crate::plan::cost::Weights;
 use crate::plan::graph::StageSet;
 
+/// Whether a tensor has a host in a graph. Where stages became strips it may have lost it: a strip is no ancestor of another.
+pub fn may_be_in_place(context: &Context<'_>, buffer: BufferId) -> bool {
+    context.hosts[buffer.as_u32() as usize].is_some()
+}
+
 /// What the phases of a choice cost, one column of one variant each, with the tensors where `chosen` puts them in each phase,
-/// and grown into the same others; what has no place is streamed.
+/// and grown into the same others; what has no place is streamed, and what cannot be in place of another has its own.
 ///
 /// # Errors
 /// The first phase that does not fit.
@@ -32,7 +37,10 @@ pub fn replay(
         done.extend(&column.set);
         let variant = &column.variants[0];
         search.slots((column, variant), &before, &done, &mut slots);
-        let place = |buffer: BufferId| place_of(&chosen[at].places, buffer).unwrap_or(Place::Dram);
+        let place = |buffer: BufferId| {
+            let place = place_of(&chosen[at].places, buffer).unwrap_or(Place::Dram);
+            if place == Place::InPlace && !may_be_in_place(context, buffer) { Place::Sram } else { place }
+        };
         let (ways, growths) = search.placed(variant, &slots, place, &chosen[at].growths);
         let way = ways[slots.len()];
         let stages = column.stages.len() as u32 + way.dma_stages;

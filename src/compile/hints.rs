@@ -1,0 +1,108 @@
+//! What would do where a target is too small: sizes of its memories in which every stage of every part of a network runs.
+//!
+//! Which stages there are depends on the memories, since layers are split to fit them. So sizes that would do are tried: the stages
+//! are formed anew for them, and looked at again.
+
+use strata_isa_spec::Target;
+use strata_passes::manager::PassError;
+use strata_passes::plan::solve::{TooLarge, too_large};
+use strata_passes::plan::{Mode, Objective, PlanError, PlanOptions, StageGraph};
+
+use super::forms::Forms;
+use super::parts::{PreparedPart, PreparedParts};
+use super::{Clock, CompileError, Compiler, missing};
+
+/// Times that larger sizes are tried, at most.
+const MOST_TRIES: usize = 8;
+
+impl Compiler {
+    /// An error that says that the target is too small, with what is too large for it of all parts, and sizes that do.
+    pub(super) fn with_sizes_that_do(
+        &self,
+        error: CompileError,
+        prepared: &PreparedParts,
+        aim: (Mode, Objective),
+    ) -> CompileError {
+        if error.would_do().is_empty() {
+            return error;
+        }
+        match self.sizes_that_do(prepared, aim) {
+            Ok(stages) if !stages.is_empty() => {
+                let error = PassError::other(PlanError::StageTooLarge(stages));
+                CompileError::Pass { pass: "fuse-layers".to_owned(), error }
+            }
+            Ok(_) | Err(_) => error,
+        }
+    }
+
+    fn sizes_that_do(
+        &self,
+        prepared: &PreparedParts,
+        aim: (Mode, Objective),
+    ) -> Result<Vec<TooLarge>, CompileError> {
+        let mut found: Vec<TooLarge> = Vec::new();
+        for _ in 0..MOST_TRIES {
+            let mut compiler = self.clone();
+            raise(&mut compiler.options.target, &found);
+            let more = compiler.too_large(prepared, aim)?;
+            if more.is_empty() {
+                break;
+            }
+            add(&mut found, more, &self.options.target);
+        }
+        Ok(found)
+    }
+
+    /// What is too large for the target of all parts, their stages formed for it.
+    fn too_large(
+        &self,
+        prepared: &PreparedParts,
+        (mode, objective): (Mode, Objective),
+    ) -> Result<Vec<TooLarge>, CompileError> {
+        let options = PlanOptions { mode, objective, ..PlanOptions::default() };
+        let machine = prepared.parts.iter().filter_map(|part| match part {
+            PreparedPart::Machine(forms) => Some(forms),
+            PreparedPart::Host { .. } => None,
+        });
+        let mut found = Vec::new();
+        for forms in machine {
+            let Forms { as_imported, .. } = self.formed_anew(forms, &mut Clock::default())?;
+            let func = as_imported.function("main").ok_or_else(|| missing("main"))?;
+            let failed = |error| CompileError::Pass { pass: "fuse-layers".to_owned(), error };
+            let graph =
+                StageGraph::from_module(&as_imported, func).map_err(|e| failed(PassError::other(e)))?;
+            let stages = too_large(&graph, &self.options.target, &options);
+            found.extend(stages.map_err(|e| failed(PassError::other(e)))?);
+        }
+        Ok(found)
+    }
+}
+
+/// The least size of activation SRAM and of weight SRAM in which stages run that are too large.
+fn raise(target: &mut Target, stages: &[TooLarge]) {
+    for stage in stages {
+        let size = match stage.field {
+            "memory.weight" => &mut target.memory.weight,
+            _ => &mut target.memory.activation,
+        };
+        *size = stage.needed.max(*size);
+    }
+}
+
+/// Adds stages that are too large for some target to those that are for the one that was asked about. A layer's need may grow with
+/// the target, since fewer of its channels are split off.
+fn add(found: &mut Vec<TooLarge>, more: Vec<TooLarge>, target: &Target) {
+    for stage in more {
+        let is_same = |other: &&mut TooLarge| (&other.stage, other.field) == (&stage.stage, stage.field);
+        match found.iter_mut().find(is_same) {
+            Some(other) => other.needed = stage.needed.max(other.needed),
+            None => {
+                let limit = match stage.field {
+                    "memory.weight" => target.memory.weight,
+                    _ => target.memory.activation,
+                };
+                found.push(TooLarge { limit, ..stage });
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+"""Networks compiled for many sizes of activation SRAM, from the least in which they run, and every objective: there is a plan, no
+judge refuses one on the way to it, and sizes that are said to do where there is too little do.
+"""
+
+import functools
+
+from harness import RELEASE, Check, Failed, call, float_models, trained, zoo
+
+SIZES = 12
+# What is not looked at by then is left out, and the line says how much was.
+SECONDS = 60
+MEMORY = RELEASE / "examples/memory"
+# Sizes of the zoo at which some dozens of plans take seconds each.
+ZOO = {
+    "yolov3": "64x64",
+    "yolov3-tiny": "64x64",
+    "resnet50": "64x64",
+    "mobilenetv2": "96x96",
+    "vgg16": "64x64",
+    "unet": "64x64",
+    "fsrcnn": "96x64",
+}
+
+
+def swept(network):
+    """Compiles a network for all sizes and objectives."""
+    flags = [*network.shape_flags(), "--sizes", SIZES, "--seconds", SECONDS]
+    done = call([MEMORY, network.path, *flags], limit=10 * SECONDS)
+    lines = done.stdout.splitlines()
+    if done.returncode != 0 or not lines:
+        raise Failed("; ".join(lines) or done.stderr.strip())
+    return lines[-1]
+
+
+def of_zoo(name):
+    return swept(zoo(name, ZOO[name]))
+
+
+def of_trained(name):
+    return swept(trained(name))
+
+
+CHECKS = [Check(f"memory/{name}", functools.partial(of_zoo, name)) for name in ZOO]
+CHECKS += [Check(f"memory/{name}", functools.partial(of_trained, name)) for name in float_models()]
