@@ -1,13 +1,14 @@
-//! Compiles a model for many sizes of activation SRAM, from the least in which it runs, and every objective; finds what no
-//! compile should end in.
+//! Compiles a model for many sizes of activation SRAM, from the least in which it runs, and every objective;
+//! finds what no compile should end in.
 //!
 //! ```text
 //! cargo run --release --example memory -- model.onnx --input-shape x=1x3x320x320 --sizes 12 --seconds 60
 //! ```
 //!
-//! A compile either succeeds, and verifies, or says that the target is too small. Where it names sizes that would do, a compile
-//! for these sizes succeeds. No refinement of a plan is one that the judge of plans refuses. Prints a line for everything that is
-//! otherwise, then a line of what was compiled; exits with 1 if anything is.
+//! A compile either succeeds, and verifies, or says that the target is too small. Where it names sizes that
+//! would do, a compile for these sizes succeeds. No refinement of a plan is one that the judge of plans
+//! refuses. Prints a line for everything that is otherwise, then a line of what was compiled; exits with 1 if
+//! anything is.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
 
@@ -28,7 +29,8 @@ usage: memory MODEL.onnx [--input-shape NAME=1x3x32x32]... [--target NAME] [--si
 /// The size from which the least that works is looked for.
 const FIRST_BYTES: u64 = 1024;
 
-/// Times that sizes may be named that do not do yet: a part of a model that goes before another is told of first.
+/// Times that sizes may be named that do not do yet: a part of a model that goes before another is told of
+/// first.
 const MOST_HINTS: usize = 8;
 
 /// What is asked for: one phase a layer, and several layers for every objective.

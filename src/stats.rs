@@ -155,7 +155,8 @@ pub struct PlanStats {
     pub frames_per_second: f64,
     /// Energy of one inference in picojoules.
     pub energy_pj: EnergyStats,
-    /// What the judges refused of other plans that were made for it: defects of Strata, which this plan is free of.
+    /// What the judges refused of other plans that were made for it: defects of Strata, which this plan is
+    /// free of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
 }

@@ -148,7 +148,8 @@ impl Compiler {
         Ok(Emitted { machine, inputs, outputs, tail, stats, plan, graph })
     }
 
-    /// A plan and its program, which verifies. Where that of a plan with refinements does not, a defect, there are none in the plan.
+    /// A plan and its program, which verifies. Where that of a plan with refinements does not, a defect,
+    /// there are none in the plan.
     fn lowered(
         &self,
         forms: &Forms,

@@ -1,7 +1,8 @@
-//! What would do where a target is too small: sizes of its memories in which every stage of every part of a network runs.
+//! What would do where a target is too small: sizes of its memories in which every stage of every part of a
+//! network runs.
 //!
-//! Which stages there are depends on the memories, since layers are split to fit them. So sizes that would do are tried: the stages
-//! are formed anew for them, and looked at again.
+//! Which stages there are depends on the memories, since layers are split to fit them. So sizes that would do
+//! are tried: the stages are formed anew for them, and looked at again.
 
 use strata_isa_spec::Target;
 use strata_passes::manager::PassError;
@@ -16,7 +17,8 @@ use super::{Clock, CompileError, Compiler, missing};
 const MOST_TRIES: usize = 8;
 
 impl Compiler {
-    /// An error that says that the target is too small, with what is too large for it of all parts, and sizes that do.
+    /// An error that says that the target is too small, with what is too large for it of all parts, and sizes
+    /// that do.
     pub(super) fn with_sizes_that_do(
         &self,
         error: CompileError,
@@ -89,8 +91,8 @@ fn raise(target: &mut Target, stages: &[TooLarge]) {
     }
 }
 
-/// Adds stages that are too large for some target to those that are for the one that was asked about. A layer's need may grow with
-/// the target, since fewer of its channels are split off.
+/// Adds stages that are too large for some target to those that are for the one that was asked about. A
+/// layer's need may grow with the target, since fewer of its channels are split off.
 fn add(found: &mut Vec<TooLarge>, more: Vec<TooLarge>, target: &Target) {
     for stage in more {
         let is_same = |other: &&mut TooLarge| (&other.stage, other.field) == (&stage.stage, stage.field);

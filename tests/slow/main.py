@@ -14,6 +14,7 @@ import dumps
 import floats
 import headline
 import host
+import memory
 import natural
 import node
 import ocr
@@ -44,6 +45,7 @@ MODULES = [
     accuracy,
     headline,
     soundness,
+    memory,
 ]
 
 

@@ -130,7 +130,8 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
     },
 };
 
-/// What judges refused of plans on the way to one, each a defect of the planner. The plan is without what they found fault with.
+/// What judges refused of plans on the way to one, each a defect of the planner. The plan is without what
+/// they found fault with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Refused(pub Vec<String>);
 
@@ -331,8 +332,8 @@ fn plan_in_a_share(
 /// A plan and its schedule.
 type Made = (Plan, Scheduled);
 
-/// A sound plan with first rows of tensors in SRAM, if that is better. What the judge refuses is passed over, and `refused` tells of
-/// it.
+/// A sound plan with first rows of tensors in SRAM, if that is better. What the judge refuses is passed over,
+/// and `refused` tells of it.
 fn refined(
     graph: &StageGraph,
     target: &Target,
@@ -358,8 +359,8 @@ fn refined(
     Ok(if options.prefetches() { fastest(made, target, options.tolerance()) } else { made.swap_remove(0) })
 }
 
-/// A plan with first rows of tensors in what it leaves of activation SRAM: those that save traffic, and if it is of time also those
-/// that phases would wait for. Both want the same room, so either comes first.
+/// A plan with first rows of tensors in what it leaves of activation SRAM: those that save traffic, and if it
+/// is of time also those that phases would wait for. Both want the same room, so either comes first.
 fn with_first_rows(
     graph: (&StageGraph, &Topology),
     target: &Target,
@@ -383,8 +384,8 @@ fn with_first_rows(
     Ok([Some(saving_first), both, ahead_first].into_iter().flatten().collect())
 }
 
-/// The fastest of some plans, of which there is at least one; of those that are slower by no more than so many percent, the one that
-/// moves least.
+/// The fastest of some plans, of which there is at least one; of those that are slower by no more than so
+/// many percent, the one that moves least.
 fn fastest(made: Vec<Made>, target: &Target, tolerance_percent: u32) -> Made {
     let timed = |made: Made| (timed::simulate(&made.1.program, target).cycles, made);
     let made: Vec<(u64, Made)> = made.into_iter().map(timed).collect();

@@ -7,7 +7,9 @@ use strata_isa_spec::Target;
 
 use super::bound::{Bounds, bounds};
 use super::check::{PlanFault, check};
-use super::choose::{Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, may_be_in_place, replay};
+use super::choose::{
+    Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, may_be_in_place, replay,
+};
 use super::columns::{Column, Context, How};
 use super::cost::{Weights, on_chip_energy};
 use super::egraph::{self, Offer};
@@ -51,7 +53,8 @@ pub struct PlanOptions {
     pub strips: bool,
     /// Whether a tensor may take the space of another as that is read for the last time.
     pub growths: bool,
-    /// Whether first rows of tensors may [stay](super::fronts) where the rest does not, or [come ahead](super::prefetch).
+    /// Whether first rows of tensors may [stay](super::fronts) where the rest does not, or [come
+    /// ahead](super::prefetch).
     pub first_rows: bool,
     /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes interlock.
     pub capacity_percent: u32,
@@ -183,7 +186,8 @@ pub struct Planned {
     pub realised: Realised,
     /// What the chooser chose and by what estimate; `realised.chosen` has the one that each phase is of.
     pub picks: Vec<Pick>,
-    /// What judges refused of plans that were made for it, each a defect of the planner: it is without what they found fault with.
+    /// What judges refused of plans that were made for it, each a defect of the planner: it is without what
+    /// they found fault with.
     pub refused: Vec<String>,
 }
 
@@ -612,8 +616,9 @@ fn keeps_places(made: &Context<'_>, choice: &Choice) -> bool {
     places.all(|&(buffer, place)| place != Place::InPlace || may_be_in_place(made, buffer))
 }
 
-/// Moves tensors as close to those whose space they take as they may stand; whether they did not stand too close. The columns saw their rows
-/// with transfers at the borders: without them tensors may mostly stand closer.
+/// Moves tensors as close to those whose space they take as they may stand; whether they did not stand too
+/// close. The columns saw their rows with transfers at the borders: without them tensors may mostly stand
+/// closer.
 fn close_gaps(plan: &mut Plan, gaps: &[(BufferId, u64)]) -> bool {
     let mut is_room = true;
     for &(buffer, gap_bytes) in gaps {
@@ -701,7 +706,8 @@ const WEIGHTS: &str = "memory.weight";
 /// The field of a target that is the size of its activation SRAM.
 const ACTIVATION: &str = "memory.activation";
 
-/// Bytes of activation SRAM in which a stage runs alone, with room for its weights: the least of them, or what there is.
+/// Bytes of activation SRAM in which a stage runs alone, with room for its weights: the least of them, or
+/// what there is.
 fn least_activation(context: &Context<'_>, stage: StageId, with_strips: bool) -> u64 {
     let memory = &context.target.memory;
     let fits = |bytes: u64| {

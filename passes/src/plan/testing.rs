@@ -341,8 +341,8 @@ pub(super) fn two_unets(rows: u32, cols: u32) -> StageGraph {
     net.finish()
 }
 
-/// A single-shot detector: a narrow backbone of depthwise and pointwise convolutions, of whose last four scales each has a head for
-/// classes and one for boxes.
+/// A single-shot detector: a narrow backbone of depthwise and pointwise convolutions, of whose last four
+/// scales each has a head for classes and one for boxes.
 pub(super) fn single_shot(rows: u32, cols: u32) -> StageGraph {
     let mut net = Net::default();
     let input = net.input([rows, cols, 3]);

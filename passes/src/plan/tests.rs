@@ -505,8 +505,8 @@ fn first_rows_of_what_grew_stay() {
     }
 }
 
-/// Plans of a network in so many sizes of activation SRAM, each a third more than the one before, from the least in which every stage
-/// runs alone. The judge refuses none on the way to them.
+/// Plans of a network in so many sizes of activation SRAM, each a third more than the one before, from the
+/// least in which every stage runs alone. The judge refuses none on the way to them.
 fn plans_in_many_sizes(graph: &StageGraph, objective: Objective, sizes: usize) -> Vec<Planned> {
     let options = PlanOptions { objective, ..PlanOptions::default() };
     let alone = too_large(graph, &x1("64B"), &options).expect("it is a graph");
@@ -522,7 +522,8 @@ fn plans_in_many_sizes(graph: &StageGraph, objective: Objective, sizes: usize) -
     found
 }
 
-/// Whether a tensor is dropped after the phase in which it takes the space of another: it stands in DRAM too by then.
+/// Whether a tensor is dropped after the phase in which it takes the space of another: it stands in DRAM too
+/// by then.
 fn drops_what_grew(Planned { plan, realised, .. }: &Planned) -> bool {
     let births = |buffer: usize| {
         let is_written = |stage: &StageId| realised.graph.stages[*stage].code.out.stream as usize == buffer;

@@ -9,13 +9,15 @@ use crate::plan::columns::{Column, Context};
 use crate::plan::cost::Weights;
 use crate::plan::graph::StageSet;
 
-/// Whether a tensor has a host in a graph. Where stages became strips it may have lost it: a strip is no ancestor of another.
+/// Whether a tensor has a host in a graph. Where stages became strips it may have lost it: a strip is no
+/// ancestor of another.
 pub fn may_be_in_place(context: &Context<'_>, buffer: BufferId) -> bool {
     context.hosts[buffer.as_u32() as usize].is_some()
 }
 
 /// What the phases of a choice cost, one column of one variant each, with the tensors where `chosen` puts them in each phase,
-/// and grown into the same others; what has no place is streamed, and what cannot be in place of another has its own.
+/// and grown into the same others; what has no place is streamed, and what cannot be in place of another has
+/// its own.
 ///
 /// # Errors
 /// The first phase that does not fit.
