@@ -120,7 +120,8 @@ impl Compiler {
         let Planned { module, plan, refused } = planned;
         if !refused.is_empty() {
             observer(Event::Note(format!(
-                "a defect of Strata: plans were refused and made anew without what was wrong with them; please report it: {}",
+                "a defect of Strata: plans were refused, and made anew without what was wrong with them; \
+                 please report it: {}",
                 refused.join("; ")
             )));
         }
