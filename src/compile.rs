@@ -13,8 +13,8 @@
 mod assemble;
 mod calibrate;
 mod forms;
-pub(crate) mod host;
 mod hints;
+pub(crate) mod host;
 mod noise;
 pub(crate) mod parts;
 mod precision;
