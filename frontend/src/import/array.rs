@@ -207,6 +207,11 @@ impl Array {
             (Data::Int(v), DataType::Uint32 | DataType::Uint64) => {
                 proto.uint64_data = v.iter().map(|&x| x as u64).collect();
             }
+            (Data::Int(v), DataType::Int4 | DataType::Uint4) => {
+                let nibble = |v: Option<&i64>| v.map_or(0, |&v| v as u8 & 15);
+                proto.raw_data =
+                    v.chunks(2).map(|pair| nibble(pair.first()) | nibble(pair.get(1)) << 4).collect();
+            }
             (Data::Int(v), _) => proto.int32_data = v.iter().map(|&x| x as i32).collect(),
         }
         proto
@@ -230,7 +235,10 @@ impl Array {
         if proto.data_location == Some(DataLocation::External as i32) {
             unsupported!("the tensor's data stand in another file; store them in the model itself");
         }
-        let data = decode_data(proto, dtype)?;
+        let data = match dtype {
+            DataType::Int4 | DataType::Uint4 => Data::Int(decode_nibbles(proto, dtype, n_elements)?),
+            _ => decode_data(proto, dtype)?,
+        };
         let found = match &data {
             Data::Float(v) => v.len(),
             Data::Int(v) => v.len(),
@@ -241,6 +249,23 @@ impl Array {
         }
         Ok(Self { shape, data, dtype, quant: None })
     }
+}
+
+/// Integers of four bits, two in a byte, the first in the lower half.
+fn decode_nibbles(proto: &TensorProto, dtype: DataType, n_elements: usize) -> Lowered<Arc<Vec<i64>>> {
+    let bytes: Vec<u8> = match proto.raw_data.is_empty() {
+        true => proto.int32_data.iter().map(|&pair| pair as u8).collect(),
+        false => proto.raw_data.clone(),
+    };
+    if bytes.len() != n_elements.div_ceil(2) {
+        invalid!("{} bytes for {n_elements} elements of four bits", bytes.len());
+    }
+    let number = |nibble: u8| match dtype {
+        DataType::Int4 => i64::from((nibble << 4) as i8 >> 4),
+        _ => i64::from(nibble),
+    };
+    let pairs = bytes.iter().flat_map(|&byte| [number(byte & 15), number(byte >> 4)]);
+    Ok(Arc::new(pairs.take(n_elements).collect()))
 }
 
 fn decode_data(proto: &TensorProto, dtype: DataType) -> Lowered<Data> {
@@ -346,6 +371,8 @@ mod tests {
             Array::ints([1], vec![-3], DataType::Int8),
             Array::ints([1], vec![200], DataType::Uint8),
             Array::ints([1], vec![1 << 31], DataType::Uint32),
+            Array::ints([3], vec![-8, 7, -1], DataType::Int4),
+            Array::ints([2], vec![15, 1], DataType::Uint4),
         ];
         for array in cases {
             assert_eq!(Array::decode(&array.encode("x")).expect("it decodes"), array);

@@ -46,9 +46,12 @@ impl Input<'_> {
 
 /// Elements of the initialisers that operators with trained parameters read, each counted once.
 fn n_parameters(graph: &GraphProto) -> u64 {
-    const TRAINED: [&str; 13] = [
+    const TRAINED: [&str; 19] = [
         "Conv",
         "ConvTranspose",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
         "Gemm",
         "MatMul",
         "BatchNormalization",
@@ -60,6 +63,9 @@ fn n_parameters(graph: &GraphProto) -> u64 {
         "GRU",
         "LSTM",
         "RNN",
+        "SimplifiedLayerNormalization",
+        "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
     ];
     let readers = graph.node.iter().filter(|node| TRAINED.contains(&node.op_type.as_str()));
     let read: BTreeSet<&str> = readers.flat_map(|node| &node.input).map(String::as_str).collect();
@@ -75,7 +81,7 @@ fn quantised_parameters<'a>(graph: &'a GraphProto, read: &BTreeSet<&str>) -> Vec
     let operands = |node: &'a NodeProto| -> Vec<&'a str> {
         let places: &[usize] = match node.op_type.as_str() {
             "DequantizeLinear" if node.output.iter().any(|name| read.contains(name.as_str())) => &[0],
-            "ConvInteger" | "MatMulInteger" => &[0, 1],
+            "ConvInteger" | "MatMulInteger" | "MatMulIntegerToFloat" => &[0, 1],
             "QLinearConv" => &[3, 8],
             "QLinearMatMul" => &[0, 3],
             "QGemm" => &[0, 3, 6],
@@ -291,6 +297,12 @@ pub(super) fn import(
 
 /// Whether the node's operator is one that the table has, at this version.
 pub(super) fn check_operator(proto: &NodeProto, opset: i64) -> Lowered<()> {
+    if proto.domain == "com.microsoft.nchwc" {
+        unsupported!(
+            "its weights are laid out for one processor; have onnxruntime save the model at the optimisation level \
+             `extended`, not `all`"
+        );
+    }
     if !matches!(proto.domain.as_str(), "" | MICROSOFT_DOMAIN) {
         unsupported!("operators of the domain `{}` are not known", proto.domain);
     }

@@ -424,7 +424,7 @@ impl Emitter {
     pub(super) fn mean(&mut self, x: ValueId, axes: &[usize]) -> ValueId {
         let n: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let sum = axes.iter().fold(x, |sum, &axis| self.reduce_sum(sum, axis));
-        self.scale(sum, 1.0 / n as f32)
+        if n == 1 { sum } else { self.scale(sum, 1.0 / n as f32) }
     }
 
     pub(super) fn argmax(&mut self, x: ValueId, axis: usize) -> ValueId {

@@ -9,7 +9,7 @@ use super::array::{Array, Data, broadcast_shape, offsets, strides};
 use super::error::{Lowered, invalid};
 use super::graph::{Node, resolve_axis};
 use super::layout::Value;
-use super::lower::dequantise;
+use super::lower::{dequantise, reduced_axes};
 use super::shapes;
 
 /// What the node computes, or `None` if that is not known while importing, or not from here.
@@ -305,11 +305,7 @@ fn select(inputs: &[&Array]) -> Lowered<Option<Vec<Array>>> {
 fn reduce(node: &Node<'_>, x: &Array) -> Lowered<Option<Vec<Array>>> {
     let Data::Int(data) = &x.data else { return Ok(None) };
     let rank = x.shape.len();
-    let axes = match node.axes(1, rank)? {
-        Some(axes) => axes,
-        None if node.flag("noop_with_empty_axes", false)? => return Ok(Some(vec![x.clone()])),
-        None => (0..rank).collect(),
-    };
+    let axes = reduced_axes(node, rank)?;
     let keep = node.flag("keepdims", true)?;
     let kept: Vec<_> = (0..rank).map(|a| if axes.contains(&a) { 1 } else { x.shape[a] }).collect();
     let own = strides(&kept);

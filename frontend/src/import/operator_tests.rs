@@ -3,7 +3,7 @@
 use strata_ir::Tensor;
 use strata_ir::dialect::Op;
 
-use super::tests::{Attr, Net, check, count, n_transposes};
+use super::tests::{Attr, Net, check, count, n_transposes, noise, run};
 use super::*;
 
 #[test]
@@ -284,5 +284,159 @@ fn what_is_unsupported_of_a_known_operator_is_declined() {
     for net in cases {
         let error = import_proto(&net.model("y"), &ImportOptions::default());
         assert!(matches!(error, Err(ImportError::Unsupported(_))), "{error:?}");
+    }
+}
+
+/// Imports a model of one input and runs it on noise.
+fn outputs(model: &ModelProto) -> Vec<Tensor> {
+    let imported = import_proto(model, &ImportOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+    let shape = imported.inputs[0].shape.clone();
+    let n = shape.iter().product();
+    run(&imported, &[Tensor::f32(shape, noise(n, 1))])
+}
+
+/// That two models give the same, within rounding.
+#[track_caller]
+fn same(a: &ModelProto, b: &ModelProto) {
+    let (a, b) = (outputs(a), outputs(b));
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(&b) {
+        assert_eq!(a.shape(), b.shape());
+        for (x, y) in a.as_f32().expect("f32").iter().zip(b.as_f32().expect("f32")) {
+            assert!((x - y).abs() <= 1e-5 * (1.0 + y.abs()), "{x} and {y}");
+        }
+    }
+}
+
+#[test]
+fn reductions_over_no_axes_still_act_on_elements() {
+    let x = Tensor::f32([2, 2], vec![1.0, -2.0, 3.0, 0.5]);
+    let of_elements: [(&str, fn(f32) -> f32); 9] = [
+        ("ReduceL1", f32::abs),
+        ("ReduceL2", f32::abs),
+        ("ReduceLogSum", f32::ln),
+        ("ReduceLogSumExp", |x| x),
+        ("ReduceSumSquare", |x| x * x),
+        ("ReduceMean", |x| x),
+        ("ReduceSum", |x| x),
+        ("ReduceMax", |x| x),
+        ("ReduceProd", |x| x),
+    ];
+    for (op, of_element) in of_elements {
+        for axes in ["x", "x none"] {
+            let noop = [("noop_with_empty_axes", Attr::Int(1)), ("keepdims", Attr::Int(0))];
+            let net = Net::new(18, &[2, 2]).ints("none", &[]).node(op, axes, "y", &noop);
+            let imported = import_proto(&net.model("y"), &ImportOptions::default()).expect("it imports");
+            let got = run(&imported, std::slice::from_ref(&x)).swap_remove(0);
+            assert_eq!(got.shape(), [2, 2]);
+            for (got, &x) in got.as_f32().expect("f32").iter().zip(x.as_f32().expect("f32")) {
+                let want = of_element(x);
+                assert!((got - want).abs() < 1e-6 || got.is_nan() && want.is_nan(), "{op}({x}) = {got}");
+            }
+        }
+        // Without the attribute an empty list is all axes.
+        let net = Net::new(18, &[2, 2]).ints("none", &[]).node(op, "x none", "y", &[]);
+        assert_eq!(outputs(&net.model("y"))[0].shape(), [1, 1]);
+    }
+}
+
+#[test]
+fn operators_that_onnxruntime_fuses_are_their_parts() {
+    let conv = || Net::new(13, &[1, 2, 5, 4]).weight("w", &[3, 2, 3, 3]).weight("b", &[3]);
+    let pads = || ("pads", Attr::Ints(&[1, 1, 1, 1]));
+    for (activation, params, part, attrs) in [
+        ("Relu", &[][..], "Relu", vec![]),
+        ("Clip", &[-0.25, 0.5], "Clip", vec![("min", Attr::Float(-0.25)), ("max", Attr::Float(0.5))]),
+        ("LeakyRelu", &[0.3], "LeakyRelu", vec![("alpha", Attr::Float(0.3))]),
+        (
+            "HardSigmoid",
+            &[0.3, 0.4],
+            "HardSigmoid",
+            vec![("alpha", Attr::Float(0.3)), ("beta", Attr::Float(0.4))],
+        ),
+    ] {
+        let fused =
+            [pads(), ("activation", Attr::Text(activation)), ("activation_params", Attr::Floats(params))];
+        let fused = conv().weight("z", &[1, 3, 5, 4]).node("com.microsoft:FusedConv", "x w b z", "y", &fused);
+        let parts = conv().weight("z", &[1, 3, 5, 4]).node("Conv", "x w b", "c", &[pads()]);
+        let parts = parts.node("Add", "c z", "s", &[]).node(part, "s", "y", &attrs);
+        same(&fused.model("y"), &parts.model("y"));
+    }
+    let rows = || Net::new(13, &[4, 6]).weight("w", &[5, 6]).weight("b", &[5]);
+    let gemm = || [("transB", Attr::Int(1)), ("alpha", Attr::Float(0.5))];
+    let mut fused: Vec<_> = gemm().into();
+    fused.extend([("activation", Attr::Text("LeakyRelu")), ("activation_alpha", Attr::Float(0.2))]);
+    let fused = rows().node("com.microsoft:FusedGemm", "x w b", "y", &fused);
+    let parts = rows().node("Gemm", "x w b", "g", &gemm());
+    same(&fused.model("y"), &parts.node("LeakyRelu", "g", "y", &[("alpha", Attr::Float(0.2))]).model("y"));
+    let turned = [("transB", Attr::Int(1)), ("alpha", Attr::Float(0.25))];
+    let fused = rows().node("com.microsoft:FusedMatMul", "x w", "y", &turned);
+    let parts = rows().node("Transpose", "w", "t", &[]).node("MatMul", "x t", "m", &[]);
+    let parts = parts.floats("quarter", &[], vec![0.25]).node("Mul", "m quarter", "y", &[]);
+    same(&fused.model("y"), &parts.model("y"));
+}
+
+#[test]
+fn activations_and_normalisations_that_onnxruntime_fuses() {
+    let net = || Net::new(20, &[2, 3, 6]).weight("b", &[6]).weight("scale", &[6]).weight("shift", &[6]);
+    let sum = || net().node("Add", "x b", "s", &[]);
+    let gelu = |approximate| [("approximate", Attr::Text(approximate))];
+    let fused = net().node("com.microsoft:BiasGelu", "x b", "y", &[]);
+    same(&fused.model("y"), &sum().node("Gelu", "s", "y", &gelu("none")).model("y"));
+    let fused = net().node("com.microsoft:FastGelu", "x b", "y", &[]);
+    same(&fused.model("y"), &sum().node("Gelu", "s", "y", &gelu("tanh")).model("y"));
+    let fused = net().node("com.microsoft:QuickGelu", "x", "y", &[("alpha", Attr::Float(1.5))]);
+    let parts = net().floats("a", &[], vec![1.5]).node("Mul", "x a", "m", &[]).node("Sigmoid", "m", "g", &[]);
+    same(&fused.model("y"), &parts.node("Mul", "x g", "y", &[]).model("y"));
+    let epsilon = || [("epsilon", Attr::Float(1e-5))];
+    let skip = || net().weight("skip", &[2, 3, 6]);
+    let fused = skip();
+    let fused =
+        fused.node("com.microsoft:SkipLayerNormalization", "x skip scale shift b", "y _ _ t", &epsilon());
+    let parts = skip().node("Add", "x skip", "s", &[]).node("Add", "s b", "t", &[]);
+    let parts = parts.node("LayerNormalization", "t scale shift", "y", &epsilon());
+    same(&fused.model("y t"), &parts.model("y t"));
+    let fused =
+        skip().node("com.microsoft:SkipSimplifiedLayerNormalization", "x skip scale", "y", &epsilon());
+    let parts = skip().node("Add", "x skip", "s", &[]);
+    let parts = parts.node("SimplifiedLayerNormalization", "s scale", "y", &epsilon());
+    same(&fused.model("y"), &parts.model("y"));
+}
+
+#[test]
+fn volumes_without_depth_are_images() {
+    let is_volume = |op: &Op| matches!(op, Op::Pad(_) | Op::Concat(_));
+    for extents in [[1, 5, 6], [5, 1, 6], [5, 6, 1]] {
+        let unit = extents.iter().position(|&e| e == 1).expect("one is");
+        let around =
+            |inside: i64| -> [i64; 3] { std::array::from_fn(|axis| if axis == unit { 1 } else { inside }) };
+        let shape = [&[1, 2][..], &extents].concat();
+        let kernel = [&[3, 2][..], &around(3)].concat();
+        let net = Net::new(13, &shape).weight("w", &kernel).weight("b", &[3]);
+        let module = check(&net.node("Conv", "x w b", "y", &[]).model("y")).module;
+        assert_eq!(count(&module, |op| matches!(op, Op::Conv2d(_))), 1);
+        // A kernel of three over one sample and its padding: the middle tap alone meets it.
+        let net = Net::new(13, &shape).weight("w", &[3, 2, 3, 3, 3]).weight("b", &[3]);
+        let pads = [("pads", Attr::Ints(&[1; 6]))];
+        let module = check(&net.node("Conv", "x w b", "y", &pads).model("y")).module;
+        assert_eq!(count(&module, |op| matches!(op, Op::Conv2d(_))), 1);
+        assert_eq!(count(&module, is_volume), 0);
+        let net = Net::new(13, &shape).weight("w", &[2, 3, 3, 3, 3]).weight("b", &[3]);
+        let module = check(&net.node("ConvTranspose", "x w b", "y", &pads).model("y")).module;
+        assert_eq!(count(&module, |op| matches!(op, Op::TransposeConv2d(_))), 1);
+        assert_eq!(count(&module, is_volume), 0);
+        for pool in ["MaxPool", "AveragePool"] {
+            let window = around(2);
+            let net = Net::new(13, &shape);
+            let module =
+                check(&net.node(pool, "x", "y", &[("kernel_shape", Attr::Ints(&window))]).model("y"));
+            assert_eq!(count(&module.module, is_volume), 0);
+        }
+    }
+    // More depth than one, in every place.
+    let net = Net::new(13, &[1, 2, 4, 3, 5]).weight("w", &[3, 2, 2, 3, 2]);
+    check(&net.node("Conv", "x w", "y", &[("strides", Attr::Ints(&[1, 2, 1]))]).model("y"));
+    for op in ["GlobalMaxPool", "GlobalAveragePool"] {
+        check(&Net::new(13, &[2, 3, 4, 3, 5]).node(op, "x", "y", &[]).model("y"));
     }
 }

@@ -39,7 +39,7 @@ impl QuantData {
     /// The element type of the IR that holds the integers, and what is taken away from each to fit it.
     fn storage(&self) -> (ElemType, i32) {
         match self.dtype {
-            DataType::Int8 => (ElemType::I8, 0),
+            DataType::Int8 | DataType::Int4 | DataType::Uint4 => (ElemType::I8, 0),
             DataType::Uint8 => (ElemType::I8, 128),
             DataType::Int16 => (ElemType::I16, 0),
             DataType::Uint16 => (ElemType::I16, 1 << 15),

@@ -149,6 +149,78 @@ fn dequantised_weights_stay_integers() {
     assert_eq!(imported.n_parameters, 4);
 }
 
+#[test]
+fn integers_of_four_bits_are_two_in_a_byte() {
+    let nibbles = |dtype: DataType, raw: &[u8]| {
+        let zero = if dtype == DataType::Int4 { -1 } else { 8 };
+        let mut net = Net::new(DataType::Float, &[1, 1, 1, 1]).floats("s", &[], &[0.5]);
+        let tensor = |name: &str, dims: &[i64], raw_data: Vec<u8>| TensorProto {
+            name: name.to_owned(),
+            dims: dims.to_vec(),
+            data_type: dtype as i32,
+            raw_data,
+            ..Default::default()
+        };
+        net.0.initializer.push(tensor("w", &[1, 1, 1, 3], raw.to_vec()));
+        net.0.initializer.push(tensor("z", &[], vec![zero as u8 & 15]));
+        net.node("DequantizeLinear", &["w", "s", "z"], &["wf"], &[])
+            .node("Add", &["x", "wf"], &["y"], &[])
+            .run(&["y"], Tensor::f32([1, 1, 1, 1], vec![0.0]))[0]
+            .as_f32()
+            .expect("floats")
+            .to_vec()
+    };
+    // -8, 7 and -2 less -1; then 8, 7 and 14 less 8. The last half byte is no element.
+    assert_eq!(nibbles(DataType::Int4, &[0x78, 0x3e]), [-3.5, 4.0, -0.5]);
+    assert_eq!(nibbles(DataType::Uint4, &[0x78, 0x3e]), [0.0, -0.5, 3.0]);
+}
+
+#[test]
+fn quantising_to_four_bits_saturates() {
+    let net = Net::new(DataType::Float, &[4])
+        .floats("s", &[], &[0.5])
+        .ints("z", DataType::Int4, &[1], &[1])
+        .node("QuantizeLinear", &["x", "s", "z"], &["q"], &[])
+        .node("DequantizeLinear", &["q", "s", "z"], &["y"], &[]);
+    let got = net.run(&["y"], Tensor::f32([4], vec![-100.0, -1.3, 0.3, 100.0]));
+    assert_eq!(got[0].as_f32(), Some(&[-4.5, -1.5, 0.5, 3.0][..]));
+}
+
+#[test]
+fn operators_with_channels_last() {
+    let net = || {
+        Net::new(DataType::Uint8, &[1, 4, 4, 2])
+            .floats("s", &[], &[0.5])
+            .ints("z", DataType::Uint8, &[], &[100])
+            .ints("w", DataType::Int8, &[1, 2, 1, 1], &[2, -1])
+            .floats("one", &[], &[1.0])
+            .ints("none", DataType::Int8, &[], &[0])
+    };
+    let x: Vec<i32> = (0..32).map(|i| i * 29 % 256).collect();
+    let last = [("channels_last", &[1][..])];
+    let conv = ["x", "s", "z", "w", "one", "none", "one", "z"];
+    let got = net()
+        .node("com.microsoft:QLinearConv", &conv, &["conv"], &last)
+        .node("com.microsoft:QLinearGlobalAveragePool", &["x", "s", "z", "one", "z"], &["mean"], &last)
+        .node("com.microsoft:NhwcMaxPool", &["x"], &["most"], &[("kernel_shape", &[2, 2][..])])
+        .import(&["conv", "mean", "most"]);
+    let shapes: Vec<_> = got.outputs.iter().map(|port| port.shape.clone()).collect();
+    assert_eq!(shapes, [vec![1, 4, 4, 1], vec![1, 1, 1, 2], vec![1, 3, 3, 2]]);
+    let results = super::tests::run(&got, &[Tensor::i32([1, 4, 4, 2], x.clone())]);
+    let saturated = |real: f64| (real.round_ties_even() as i64 + 100).clamp(0, 255);
+    let real = |q: i32| 0.5 * f64::from(q - 100);
+    let want: Vec<_> = x.chunks(2).map(|p| saturated(2.0 * real(p[0]) - real(p[1]))).collect();
+    assert_eq!(ints(&results[0]), want);
+    let mean = |c: usize| saturated(x.iter().skip(c).step_by(2).map(|&q| real(q)).sum::<f64>() / 16.0);
+    assert_eq!(ints(&results[1]), [mean(0), mean(1)]);
+    let at = |y: usize, column: usize, c: usize| i64::from(x[(y * 4 + column) * 2 + c]);
+    let places = (0..3).flat_map(|y| (0..3).flat_map(move |c| [(y, c, 0), (y, c, 1)]));
+    let most = |(y, k, c): (usize, usize, usize)| {
+        at(y, k, c).max(at(y, k + 1, c)).max(at(y + 1, k, c)).max(at(y + 1, k + 1, c))
+    };
+    assert_eq!(ints(&results[2]), places.map(most).collect::<Vec<_>>());
+}
+
 /// `sum((x - xz) (w - wz))` of a 3x3 convolution of one channel with padding of 1.
 fn integer_conv(x: &[i64], w: &[i64], xz: i64, wz: i64, extent: i64) -> Vec<i64> {
     let at = |y: i64, c: i64| {

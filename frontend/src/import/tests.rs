@@ -93,7 +93,8 @@ impl Net {
         self
     }
 
-    /// A node; its inputs and outputs are names with spaces between, `_` for one that is left out.
+    /// A node; its inputs and outputs are names with spaces between, `_` for one that is left out. An operator of another
+    /// domain has that before it, with a colon between.
     pub(super) fn node(mut self, op: &str, inputs: &str, outputs: &str, attrs: &[(&str, Attr<'_>)]) -> Self {
         let names = |text: &str| -> Vec<String> {
             text.split_whitespace()
@@ -131,8 +132,10 @@ impl Net {
             out.r#type = kind as i32;
             out
         };
+        let (domain, op_type) = op.rsplit_once(':').unwrap_or(("", op));
         self.graph.node.push(NodeProto {
-            op_type: op.to_owned(),
+            op_type: op_type.to_owned(),
+            domain: domain.to_owned(),
             name: format!("node_{}", self.graph.node.len()),
             input: names(inputs),
             output: names(outputs),

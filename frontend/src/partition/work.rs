@@ -9,21 +9,26 @@ use tract_onnx::pb::NodeProto;
 use crate::import::Fact;
 
 /// Operators that multiply and accumulate.
-const MULTIPLIES: [&str; 14] = [
+const MULTIPLIES: [&str; 19] = [
     "Conv",
     "ConvInteger",
     "ConvTranspose",
     "Einsum",
+    "FusedConv",
+    "FusedGemm",
+    "FusedMatMul",
     "GRU",
     "Gemm",
     "LSTM",
     "MatMul",
     "MatMulInteger",
+    "MatMulIntegerToFloat",
     "QGemm",
     "QLinearConv",
     "QLinearMatMul",
     "RNN",
     "Attention",
+    "TransposeMatMul",
 ];
 
 /// Whether an operator's work is to multiply and accumulate.
@@ -64,16 +69,18 @@ pub fn work(node: &NodeProto, facts: &BTreeMap<String, Fact>) -> Work {
     let per_result = |products: Option<u64>| products.zip(shape(result)).map_or(0, |(k, out)| k * n(out));
     let macs = match node.op_type.as_str() {
         // Weights `[OC, IC/groups, kernel...]`.
-        "Conv" | "ConvInteger" => per_result(input(1).map(|w| n(w.get(1..).unwrap_or_default()))),
+        "Conv" | "ConvInteger" | "FusedConv" => {
+            per_result(input(1).map(|w| n(w.get(1..).unwrap_or_default())))
+        }
         "QLinearConv" => per_result(input(3).map(|w| n(w.get(1..).unwrap_or_default()))),
         // Weights `[IC, OC/groups, kernel...]`: every input element meets each of them once.
         "ConvTranspose" => {
             input(0).zip(input(1)).map_or(0, |(x, w)| n(x) * n(w.get(1..).unwrap_or_default()))
         }
-        "MatMul" | "MatMulInteger" | "QLinearMatMul" => {
+        "MatMul" | "MatMulInteger" | "MatMulIntegerToFloat" | "QLinearMatMul" => {
             per_result(input(0).and_then(|a| a.last()).map(|&k| k as u64))
         }
-        "Gemm" => {
+        "FusedGemm" | "FusedMatMul" | "Gemm" | "TransposeMatMul" => {
             let transposed = node.attribute.iter().any(|a| a.name == "transA" && a.i != 0);
             per_result(
                 input(0).and_then(|a| if transposed { a.first() } else { a.last() }).map(|&k| k as u64),

@@ -109,9 +109,23 @@ pub(super) fn keeps_scale(op: &Op) -> bool {
             | Op::Pad(_)
             | Op::Tile(_)
             | Op::Reverse(_)
+            | Op::Gather(_)
             | Op::ReduceMax(_)
             | Op::ReduceMin(_)
             | Op::Resize(_)
+    )
+}
+
+/// Whether an op says something true or false of two values, or joins two such statements.
+fn is_statement(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Equal(_)
+            | Op::Greater(_)
+            | Op::GreaterEqual(_)
+            | Op::LogicalAnd(_)
+            | Op::LogicalOr(_)
+            | Op::LogicalXor(_)
     )
 }
 
@@ -129,6 +143,9 @@ struct Analysis<'a> {
     users: SecondaryMap<ValueId, Vec<OpId>>,
     returned: Vec<ValueId>,
     ranges: &'a Ranges<'a>,
+    /// The values that stand for numbers which scaled integers can hold: floats, and what is computed of them as whole
+    /// numbers or as true (1) and false (0).
+    numbers: BTreeSet<ValueId>,
     /// For the result of an elementwise op that is a function of one value: the first such value.
     leaf: SecondaryMap<ValueId, Option<ValueId>>,
 }
@@ -151,8 +168,7 @@ pub(super) struct Wishes<'a> {
 /// Every op that neither the machine nor the host can take, or values without a range.
 pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> Result<Plan, PassError> {
     let mut analysis = Analysis::new(module, block, wishes);
-    analysis.find_functions();
-    let host = analysis.split_host()?;
+    let host = analysis.split()?;
     let (host_ops, ops): (Vec<_>, Vec<_>) = analysis.live.iter().copied().partition(|op| host.contains(op));
 
     let mut results = Vec::new();
@@ -262,7 +278,62 @@ impl<'a> Analysis<'a> {
             }
         }
         let (fixed, ranges) = (wishes.fixed, wishes.ranges);
-        Self { module, fixed, constants, live, users, returned, ranges, leaf: SecondaryMap::new() }
+        let (numbers, leaf) = (BTreeSet::new(), SecondaryMap::new());
+        let mut analysis = Self { module, fixed, constants, live, users, returned, ranges, numbers, leaf };
+        analysis.find_numbers(module.args(block), &BTreeSet::new());
+        analysis
+    }
+
+    /// Finds the values that stand for numbers; `opaque` are none, whatever they are computed of.
+    fn find_numbers(&mut self, args: &[ValueId], opaque: &BTreeSet<ValueId>) {
+        let is_float = |value: &ValueId| self.elem(*value) == Some(ElemType::F32);
+        let mut numbers: BTreeSet<ValueId> = args.iter().copied().filter(is_float).collect();
+        for &op in &self.live {
+            let result = self.module.result(op);
+            let keeps_numbers = match self.elem(result) {
+                Some(ElemType::F32) => true,
+                Some(ElemType::I1 | ElemType::I32) => {
+                    let kind = self.op(op);
+                    let is_of_numbers = is_elementwise(kind)
+                        || keeps_scale(kind)
+                        || matches!(kind, Op::Concat(_) | Op::ReduceSum(_));
+                    is_of_numbers && self.variables(op).all(|value| numbers.contains(&value))
+                }
+                _ => false,
+            };
+            if keeps_numbers && !opaque.contains(&result) {
+                numbers.insert(result);
+            }
+        }
+        self.numbers = numbers;
+    }
+
+    /// Finds functions of one value and the ops that the host runs. The host takes floats only: whole numbers and
+    /// statements that it needs are its own to compute.
+    fn split(&mut self) -> Result<BTreeSet<OpId>, PassError> {
+        let mut opaque = BTreeSet::new();
+        loop {
+            self.leaf = SecondaryMap::new();
+            self.find_functions();
+            let host = self.split_host()?;
+            let crosses = |op: &&OpId| {
+                let result = self.module.result(**op);
+                let is_float = self.elem(result) == Some(ElemType::F32);
+                !host.contains(*op)
+                    && !is_float
+                    && self.numbers.contains(&result)
+                    && self.users[result].iter().any(|user| host.contains(user))
+            };
+            let crossing: Vec<ValueId> =
+                self.live.iter().filter(crosses).map(|&op| self.module.result(op)).collect();
+            if crossing.is_empty() {
+                return Ok(host);
+            }
+            opaque.extend(crossing);
+            let args: Vec<ValueId> =
+                self.numbers.iter().copied().filter(|v| self.module.defining_op(*v).is_none()).collect();
+            self.find_numbers(&args, &opaque);
+        }
     }
 
     fn op(&self, op: OpId) -> &'a Op {
@@ -296,9 +367,10 @@ impl<'a> Analysis<'a> {
     /// Whether the range of a value lies within bounds: what tighter bounds of single channels would cut is then cut by
     /// saturation.
     fn is_within(&self, value: ValueId, (low, high): (f64, f64)) -> bool {
-        let slack = 1e-5 * (high - low).min(1e30);
-        let within =
-            |range: Range| f64::from(range.low) >= low - slack && f64::from(range.high) <= high + slack;
+        let within = |range: Range| {
+            let slack = 1e-5 * f64::from(range.low.abs().max(range.high.abs()));
+            f64::from(range.low) >= low - slack && f64::from(range.high) <= high + slack
+        };
         self.ranges.chosen(value).is_some_and(within)
     }
 
@@ -315,7 +387,8 @@ impl<'a> Analysis<'a> {
             let Some(&leaf) = leaves.first().filter(|_| leaves.len() == 1) else { continue };
             let shape = |v| self.module.ty(v).as_tensor().map(|ty| &ty.shape);
             if shape(leaf) == shape(value)
-                && self.elem(leaf) == Some(ElemType::F32)
+                && self.numbers.contains(&leaf)
+                && self.numbers.contains(&value)
                 && self.constants_are_small(op)
                 && self.function(leaf, value).is_some()
             {
@@ -338,18 +411,23 @@ impl<'a> Analysis<'a> {
         if self.leaf[result].is_some() {
             return None;
         }
-        if self.variables(op).any(|v| self.elem(v) != Some(ElemType::F32)) {
+        if self.variables(op).any(|v| !self.numbers.contains(&v)) {
             return Some("only f32 values can be quantised");
         }
         match &data.op {
             Op::Argmax(_) => None,
-            _ if self.elem(result) != Some(ElemType::F32) => Some("only f32 values can be quantised"),
+            _ if !self.numbers.contains(&result) => Some("only f32 values can be quantised"),
             Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::TransposeConv2d(_) => {
                 (!constant_from(1)).then_some("weights and bias must be constant")
             }
-            Op::Reshape(_) | Op::Slice(_) | Op::Pad(_) | Op::Tile(_) | Op::Resize(_) | Op::AvgPool2d(_) => {
-                (!constant_from(1)).then_some("all but the input must be constant")
-            }
+            Op::Reshape(_)
+            | Op::Slice(_)
+            | Op::Pad(_)
+            | Op::Tile(_)
+            | Op::Resize(_)
+            | Op::Gather(_)
+            | Op::AvgPool2d(_) => (!constant_from(1)).then_some("all but the input must be constant"),
+            op if is_statement(op) || matches!(op, Op::Select(_)) => None,
             other if rescales(other) || keeps_scale(other) || matches!(other, Op::Concat(_)) => None,
             _ => Some("there is no integer form of it"),
         }
@@ -607,8 +685,8 @@ impl<'a> Analysis<'a> {
     fn takes_scale_of(&self, base: ValueId, value: ValueId, lookups: &BTreeMap<ValueId, Lookup>) -> bool {
         let is_fixed = self.fixed.contains_key(&value) && !self.fixed.contains_key(&base);
         let Some(producer) = self.module.defining_op(base) else {
-            // Whoever feeds an argument rounds it.
-            return is_fixed && lookups[&value].function.is_identity();
+            // Whoever feeds an argument rounds it; bounds on it may as well follow.
+            return is_fixed && lookups[&value].function.as_clamp().is_some();
         };
         match self.op(producer) {
             op if rescales(op) => true,
@@ -670,15 +748,18 @@ impl<'a> Analysis<'a> {
         wide: &BTreeSet<ValueId>,
         wishes: &WideWishes<'_>,
     ) -> Result<(BTreeMap<ValueId, QuantParams>, Groupings), PassError> {
-        let is_f32 = |v: ValueId| self.elem(v) == Some(ElemType::F32);
+        let is_number = |v: ValueId| self.numbers.contains(&v);
         let computed = ops.iter().map(|&op| self.module.result(op));
         let computed = computed.filter(|v| self.leaf[*v].is_none() || lookups.contains_key(v));
         let members: Vec<ValueId> = (args.iter().copied().chain(computed))
-            .filter(|v| is_f32(*v) && !fused.contains_key(v) && !wide.contains(v))
+            .filter(|v| is_number(*v) && !fused.contains_key(v) && !wide.contains(v))
             .collect();
         let mut groups = Groups::default();
         for &value in &members {
             groups.add(value);
+            if self.elem(value) == Some(ElemType::I1) {
+                groups.fix(value, QuantParams::i8(1.0, 0));
+            }
         }
         for (&value, &params) in self.fixed {
             groups.fix(value, params);
@@ -755,8 +836,12 @@ impl<'a> Analysis<'a> {
         }
         let mut params = BTreeMap::new();
         for (root, values) in &by_root {
+            let are_whole = values.iter().any(|&value| self.elem(value) == Some(ElemType::I32));
+            let of_whole = || QuantParams::of_whole_numbers(groups.extreme[root]).filter(|_| are_whole);
             let shared = if let Some(&fixed) = groups.fixed.get(root) {
                 fixed
+            } else if let Some(whole) = of_whole() {
+                whole
             } else if self.are_wide(values, wishes) {
                 QuantParams::of_range_in(groups.extreme[root], ElemType::I16)
             } else {

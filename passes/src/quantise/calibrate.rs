@@ -4,13 +4,15 @@
 //! A [`Calibration`] is keyed by the order of the ops, with their names, so that what was gathered on a network at
 //! one input size can be applied to the same network at another.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use strata_ir::eval::EvalError;
-use strata_ir::{BlockId, Module, OpId, Tensor, ValueId};
+use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorData, ValueId};
 
+use super::analyse::keeps_scale;
 use super::forward::forward;
 use super::outputs::{self, ChannelRanges};
 use super::{QuantiseOptions, bias, entropy};
@@ -152,10 +154,12 @@ impl Calibration {
         let with_channels = outputs::with_channels(module, returned);
         let mut channels: BTreeMap<usize, ChannelRanges> = BTreeMap::new();
         let mut not_finite: Vec<String> = Vec::new();
+        let padded = infinitely_padded(module, module.entry_block(func));
         for (sample, inputs) in samples.iter().enumerate() {
             let mut observe = |value: ValueId, tensor: &Tensor| {
-                let (Some(at), Some(data)) = (index[value], tensor.as_f32()) else { return };
-                if !observe(&mut values[at].histogram, data) {
+                let (Some(at), Some(data)) = (index[value], numbers(tensor)) else { return };
+                let data: Cow<'_, [f32]> = if padded.contains(&value) { finite(&data) } else { data };
+                if !observe(&mut values[at].histogram, &data) {
                     not_finite.push(place(module, value));
                 }
                 if with_channels.contains(&value) {
@@ -297,6 +301,49 @@ impl Ranges<'_> {
             _ => self.chosen(value),
         }
     }
+}
+
+/// From this magnitude on a padding value is as good as infinite: it only stands for what no maximum may choose.
+const AS_GOOD_AS_INFINITE: f32 = 1e30;
+
+/// The values that hold infinities since they are padded with them, and those that are picked or moved from such.
+fn infinitely_padded(module: &Module, block: BlockId) -> BTreeSet<ValueId> {
+    let mut padded = BTreeSet::new();
+    for &op in module.block_ops(block) {
+        let data = module.op(op);
+        let operands = data.operands();
+        let is_padded = match &data.op {
+            Op::Pad(_) => {
+                let fill = operands.get(2).and_then(|&fill| module.constant(fill)?.tensor.as_f32()?.first());
+                fill.is_some_and(|fill| fill.abs() >= AS_GOOD_AS_INFINITE) || padded.contains(&operands[0])
+            }
+            // A mean of what is infinite is infinite itself.
+            Op::AvgPool2d(_) | Op::Resize(_) => false,
+            op if keeps_scale(op) || matches!(op, Op::Maximum(_) | Op::Minimum(_) | Op::Concat(_)) => {
+                operands.iter().any(|operand| padded.contains(operand))
+            }
+            _ => false,
+        };
+        if is_padded {
+            padded.extend(data.results());
+        }
+    }
+    padded
+}
+
+/// The numbers of a tensor of floats or of whole numbers.
+fn numbers(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
+    match tensor.data() {
+        TensorData::F32(values) => Some(values.into()),
+        TensorData::I32(values) => Some(values.iter().map(|&value| value as f32).collect()),
+        _ => None,
+    }
+}
+
+/// The data that are not as good as infinite.
+fn finite<'a>(data: &Cow<'a, [f32]>) -> Cow<'a, [f32]> {
+    let is_finite = |x: &f32| x.is_nan() || x.abs() < AS_GOOD_AS_INFINITE;
+    if data.iter().all(is_finite) { data.clone() } else { data.iter().copied().filter(is_finite).collect() }
 }
 
 /// The location of a value in words.

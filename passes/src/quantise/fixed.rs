@@ -75,6 +75,37 @@ pub(super) enum Real {
     Product(Box<Product>),
 }
 
+/// The reals that a model rounds to: all steps from the least to the greatest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Grid {
+    step: f64,
+    least: i64,
+    greatest: i64,
+}
+
+/// A grid as a key: the bits of its step, and its ends.
+type GridKey = (u64, i64, i64);
+
+impl Grid {
+    /// A grid of up to 16 bits that has 0.
+    fn new(step: f64, least: f64, greatest: f64) -> Option<Self> {
+        let is_whole = least.fract() == 0.0 && greatest.fract() == 0.0;
+        let fits = is_whole && least <= 0.0 && greatest >= 0.0 && greatest - least <= 65535.0;
+        fits.then_some(Self { step, least: least as i64, greatest: greatest as i64 })
+    }
+
+    fn key(self) -> GridKey {
+        (self.step.to_bits(), self.least, self.greatest)
+    }
+
+    /// The machine's integers for it: from the least of their type on.
+    fn params(self) -> QuantParams {
+        let elem = if self.greatest - self.least <= 255 { ElemType::I8 } else { ElemType::I16 };
+        let (least, _) = QuantParams { scale: 1.0, zero_point: 0, elem }.limits();
+        QuantParams { scale: self.step, zero_point: least - self.least, elem }
+    }
+}
+
 /// The body under rewriting.
 pub(super) struct Rewriting<'a, 'r> {
     pub module: &'a mut Module,
@@ -87,7 +118,9 @@ pub(super) struct Rewriting<'a, 'r> {
     /// Products as emitted.
     pub scaled_products: BTreeMap<ValueId, Scaled>,
     /// Identities by what they round and how.
-    rounded: BTreeMap<(ValueId, u64, i64), ValueId>,
+    rounded: BTreeMap<(ValueId, GridKey), ValueId>,
+    /// Values of the old body that are computed as they were.
+    recomputed: BTreeMap<ValueId, ValueId>,
     pub loc: Location,
     pub ranges: &'a mut Ranges<'r>,
     fixed: Fixed,
@@ -96,7 +129,7 @@ pub(super) struct Rewriting<'a, 'r> {
 /// Rewrites the body of `func` without integers. The ranges of old values are carried over to the new.
 pub(super) fn collapse(module: &mut Module, func: OpId, ranges: &mut Ranges<'_>) -> Fixed {
     let block = module.entry_block(func);
-    if !holds_integers(module, block) {
+    if !holds_integers(module, block) && !takes_narrow_integers(module, func) {
         return Fixed::default();
     }
     let old: std::collections::BTreeSet<OpId> = module.block_ops(block).iter().copied().collect();
@@ -114,6 +147,7 @@ pub(super) fn collapse(module: &mut Module, func: OpId, ranges: &mut Ranges<'_>)
         n_uses,
         scaled_products: BTreeMap::new(),
         rounded: BTreeMap::new(),
+        recomputed: BTreeMap::new(),
         loc: Location::unknown(),
         ranges,
         fixed: Fixed { is_rewritten: true, ..Fixed::default() },
@@ -136,6 +170,27 @@ pub(super) fn collapse(module: &mut Module, func: OpId, ranges: &mut Ranges<'_>)
         func.function_type = FunctionType { inputs, results };
     }
     fixed
+}
+
+/// The least integer and the machine's type for an argument of 8 or 16 bits.
+fn narrow_integers(arg_attrs: Option<&Attribute>, index: usize) -> Option<(i64, ElemType)> {
+    match super::dictionary(arg_attrs, index).get("strata.dtype")? {
+        Attribute::Str(dtype) => match dtype.as_str() {
+            "u8" => Some((0, ElemType::I8)),
+            "i8" => Some((i64::from(i8::MIN), ElemType::I8)),
+            "u16" => Some((0, ElemType::I16)),
+            "i16" => Some((i64::from(i16::MIN), ElemType::I16)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether an argument is of 8 or 16 bits.
+fn takes_narrow_integers(module: &Module, func: OpId) -> bool {
+    let Op::Func(row) = &module.op(func).op else { return false };
+    let n_args = module.args(module.entry_block(func)).len();
+    (0..n_args).any(|index| narrow_integers(row.arg_attrs.as_ref(), index).is_some())
 }
 
 /// Whether a body casts to integers or from an argument of 8 bits.
@@ -238,20 +293,27 @@ impl Rewriting<'_, '_> {
         self.append(Mul {}, &[x, factor, shift], &shape, ElemType::F32)
     }
 
-    /// A value rounded to given integers.
-    fn round(&mut self, x: ValueId, params: QuantParams) -> ValueId {
-        let key = (x, params.scale.to_bits(), params.zero_point);
-        if let Some(&value) = self.rounded.get(&key) {
+    /// A value rounded to a grid: bounded first where the machine's integers go beyond the model's.
+    fn round(&mut self, x: ValueId, grid: Grid) -> ValueId {
+        if let Some(&value) = self.rounded.get(&(x, grid.key())) {
             return value;
         }
         let shape = self.shape(x);
-        let value = self.append(Identity {}, &[x], &shape, ElemType::F32);
-        self.rounded.insert(key, value);
+        let params = grid.params();
+        let mut bounded = x;
+        if params.limits().1 != grid.greatest + params.zero_point {
+            let bound = |steps: i64| Attribute::Float(steps as f64 * grid.step, Some(ElemType::F32));
+            let (min_val, max_val) = (bound(grid.least), bound(grid.greatest));
+            let clamp = Clamp { min_val, max_val, nan_mode: NanMode::Propagate };
+            bounded = self.append(clamp, &[x], &shape, ElemType::F32);
+        }
+        let value = self.append(Identity {}, &[bounded], &shape, ElemType::F32);
+        self.rounded.insert((x, grid.key()), value);
         self.fixed.params.insert(value, params);
         value
     }
 
-    /// Arguments of 8 bits become reals: with the scale that their dequantisation gives them, else 1.
+    /// Arguments of 8 and 16 bits become reals: with the scale that their dequantisation gives them, else 1.
     fn arguments(&mut self, func: OpId) {
         let attrs = match &self.module.op(func).op {
             Op::Func(func) => func.arg_attrs.clone(),
@@ -259,20 +321,19 @@ impl Rewriting<'_, '_> {
         };
         for (index, arg) in self.module.args(self.block).to_vec().into_iter().enumerate() {
             self.reals.insert(arg, arg);
-            let least = match super::dictionary(attrs.as_ref(), index).get("strata.dtype") {
-                Some(Attribute::Str(dtype)) if dtype == "u8" => 0,
-                Some(Attribute::Str(dtype)) if dtype == "i8" => -128,
-                _ => continue,
-            };
+            let Some((least, elem)) = narrow_integers(attrs.as_ref(), index) else { continue };
+            // The user's integer for the machine's 0.
+            let centre = least + if elem == ElemType::I8 { 128 } else { 1 << 15 };
             let (scale, zero) = self.dequantisation(arg).unwrap_or((1.0, 0));
-            let params = QuantParams::i8(scale, zero - least - 128);
-            if !(-128..=127).contains(&params.zero_point) {
+            let params = QuantParams { scale, zero_point: zero - centre, elem };
+            let (low, high) = params.limits();
+            if !(low..=high).contains(&params.zero_point) {
                 continue;
             }
             let ty = self.module.tensor_ty(arg).with_elem(ElemType::F32);
             self.module.set_ty(arg, ty);
             self.fixed.params.insert(arg, params);
-            self.fixed.ports.insert(arg, QuantParams::i8(1.0, -128 - least));
+            self.fixed.ports.insert(arg, QuantParams { scale: 1.0, zero_point: -centre, elem });
             let raw = Raw { real: Real::Value(arg), step: Step::Known(scale), zero: Zero::Known(zero) };
             self.raws.insert(arg, raw);
         }
@@ -295,14 +356,20 @@ impl Rewriting<'_, '_> {
                     let (scale, zero) = self.dequantisation(result)?;
                     Some((scale, zero - whole(self.module, data.operands()[1])?))
                 }
-                Op::Cast(_) => users(result).find_map(|data| {
-                    let is_product = matches!(data.op, Op::Mul(_)) && data.operands()[0] == result;
-                    let scale = scalar(self.module, data.operands()[1])?;
-                    (is_product && scale > 0.0).then_some((scale, 0))
-                }),
+                Op::Cast(_) => self.scaling(result).map(|scale| (scale, 0)),
                 op if moves(op) => self.dequantisation(result),
                 _ => None,
             }
+        })
+    }
+
+    /// The positive number that a float is multiplied with, by the first op that does, perhaps once it was moved.
+    fn scaling(&self, value: ValueId) -> Option<f64> {
+        let ops = self.module.block_ops(self.block).iter().map(|&op| self.module.op(op));
+        ops.filter(|data| data.operands().first() == Some(&value)).find_map(|data| match &data.op {
+            Op::Mul(_) => scalar(self.module, data.operands()[1]).filter(|&scale| scale > 0.0),
+            op if moves(op) => self.scaling(*data.results().first()?),
+            _ => None,
         })
     }
 
@@ -363,7 +430,10 @@ impl Rewriting<'_, '_> {
         let Some(raw) = self.raws.get(&old).cloned() else {
             return self.reals.get(&old).copied().unwrap_or(old);
         };
-        let mut float = self.number(&raw);
+        let (Step::Known(step), Zero::Known(zero)) = (raw.step, raw.zero) else {
+            return self.computed(old);
+        };
+        let mut float = self.number(&raw, step, zero);
         if elem(self.module, old) != Some(ElemType::F32) || self.module.args(self.block).contains(&old) {
             let shape = self.shape(float);
             float = self.append(Cast {}, &[float], &shape, ElemType::I32);
@@ -371,13 +441,27 @@ impl Rewriting<'_, '_> {
         float
     }
 
-    /// The integers of a raw value as floats, computed from its real.
-    fn number(&mut self, raw: &Raw) -> ValueId {
-        let real = self.real(raw);
-        let (Step::Known(step), Zero::Known(zero)) = (raw.step, raw.zero) else {
-            // The scale depends on the data: the quantiser reports the cast that this becomes.
-            return real;
+    /// An old value whose scale depends on the data, computed as the model does.
+    fn computed(&mut self, old: ValueId) -> ValueId {
+        if let Some(&value) = self.recomputed.get(&old) {
+            return value;
+        }
+        let Some((kind, operands)) = self.def(old).map(|(kind, operands)| (kind.clone(), operands.to_vec()))
+        else {
+            return old;
         };
+        let operands: Vec<_> = operands.into_iter().map(|operand| self.value(operand)).collect();
+        let ty = self.module.ty(old).clone();
+        let op = self.module.append(self.block, kind, &operands, &[ty], self.loc.clone());
+        let value = self.module.result(op);
+        self.ranges.copy(old, value);
+        self.recomputed.insert(old, value);
+        value
+    }
+
+    /// The integers of a raw value as floats, computed from its real.
+    fn number(&mut self, raw: &Raw, step: f64, zero: i64) -> ValueId {
+        let real = self.real(raw);
         let steps = if step == 1.0 { real } else { self.scaled(real, 1.0 / step) };
         let bounds = self.ends(real).map(|[low, high]| Range {
             low: (f64::from(low) / step) as f32,
@@ -402,7 +486,8 @@ impl Rewriting<'_, '_> {
     /// The least and the greatest real of a value that is rounded.
     fn ends(&self, value: ValueId) -> Option<[f32; 2]> {
         let params = self.fixed.params.get(&value)?;
-        Some([params.dequantise(-128) as f32, params.dequantise(127) as f32])
+        let (least, greatest) = params.limits();
+        Some([params.dequantise(least) as f32, params.dequantise(greatest) as f32])
     }
 
     /// The real of a raw value as a value of the new body.
@@ -415,15 +500,25 @@ impl Rewriting<'_, '_> {
 
     /// What the function returns for an old value.
     fn result(&mut self, old: ValueId) -> ValueId {
-        let Some(raw) = self.raws.get(&old).cloned() else { return self.value(old) };
+        let Some(raw) = self.raws.get(&old).cloned() else {
+            let value = self.value(old);
+            // An argument that the user sees as integers is returned as the real that it stands for.
+            return if self.fixed.ports.contains_key(&value) { self.named_again(value) } else { value };
+        };
         let (Real::Value(real), Zero::Known(zero)) = (&raw.real, raw.zero) else { return self.value(old) };
         let Some(&params) = self.fixed.params.get(real) else { return self.value(old) };
-        // A value of its own, since the real itself may be a result too.
-        let shape = self.shape(*real);
-        let value = self.append(Identity {}, &[*real], &shape, ElemType::F32);
-        self.fixed.params.insert(value, params);
-        self.fixed.ports.insert(value, QuantParams::i8(1.0, params.zero_point - zero));
+        let value = self.named_again(*real);
+        let port = QuantParams { scale: 1.0, zero_point: params.zero_point - zero, ..params };
+        self.fixed.ports.insert(value, port);
         value
+    }
+
+    /// A value of its own with the integers of another, which may be a result or an argument with another meaning.
+    fn named_again(&mut self, value: ValueId) -> ValueId {
+        let shape = self.shape(value);
+        let copy = self.append(Identity {}, &[value], &shape, ElemType::F32);
+        self.same_integers(value, copy);
+        copy
     }
 
     /// The result of an op as a raw value, if it is one.
@@ -554,12 +649,9 @@ impl Rewriting<'_, '_> {
         };
         let (x, inverse) = self.quotient(steps)?;
         let scale = divisor(self.module, inverse).filter(|scale| *scale > 0.0)?;
-        let zero_point = -128 - least as i64;
-        if greatest - least != 255.0 || !(-128..=127).contains(&zero_point) {
-            return None;
-        }
+        let grid = Grid::new(scale, least, greatest)?;
         let x = self.value(x);
-        let real = self.round(x, QuantParams::i8(scale, zero_point));
+        let real = self.round(x, grid);
         Some(Raw { real: Real::Value(real), step: Step::Known(scale), zero: Zero::Known(0) })
     }
 

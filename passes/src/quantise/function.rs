@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use strata_ir::{Attribute, Module, Op, OpId, Tensor, ValueId};
+use strata_ir::{Attribute, ElemType, Module, Op, OpId, Tensor, ValueId};
 
 /// Whether an op acts on each element alone and has a scalar meaning here.
 pub(crate) fn is_elementwise(op: &Op) -> bool {
@@ -44,6 +44,9 @@ pub(crate) fn is_elementwise(op: &Op) -> bool {
             | Op::Negate(_)
             | Op::Clamp(_)
             | Op::Select(_)
+            | Op::Cast(_)
+            | Op::ArithmeticRightShift(_)
+            | Op::IntDiv(_)
     )
 }
 
@@ -56,8 +59,9 @@ pub(super) fn data_operands<'a>(op: &Op, operands: &'a [ValueId]) -> &'a [ValueI
     }
 }
 
-/// What an elementwise op computes of real numbers; `i1` is 0 or 1. `None` for ops without a scalar meaning.
-fn scalar(op: &Op, x: &[f64]) -> Option<f64> {
+/// What an elementwise op whose result is of `elem` computes of real numbers; `i1` is 0 or 1. `None` for ops without a
+/// scalar meaning.
+fn scalar(op: &Op, elem: ElemType, x: &[f64]) -> Option<f64> {
     let truth = |b: bool| f64::from(u8::from(b));
     Some(match op {
         Op::Add(_) => x[0] + x[1],
@@ -88,6 +92,14 @@ fn scalar(op: &Op, x: &[f64]) -> Option<f64> {
         Op::Identity(_) => x[0],
         Op::Negate(_) => -x[0],
         Op::Clamp(op) => x[0].max(bound(&op.min_val)?).min(bound(&op.max_val)?),
+        Op::Cast(_) => match elem {
+            ElemType::F32 => x[0],
+            ElemType::I32 => x[0].round_ties_even().clamp(f64::from(i32::MIN), f64::from(i32::MAX)),
+            ElemType::I1 => truth(x[0] != 0.0),
+            _ => return None,
+        },
+        Op::ArithmeticRightShift(op) if !op.round => (x[0] / libm::pow(2.0, x[1])).floor(),
+        Op::IntDiv(_) if x[1] != 0.0 => (x[0] / x[1]).trunc(),
         Op::Select(_) => {
             if x[0] != 0.0 {
                 x[1]
@@ -114,6 +126,8 @@ pub(crate) struct Function {
 #[derive(Clone, Debug)]
 struct Step {
     op: Op,
+    /// The element type of its result.
+    elem: ElemType,
     operands: Vec<Operand>,
 }
 
@@ -188,7 +202,11 @@ impl Function {
             .iter()
             .map(|&operand| self.visit(module, constant, variable, operand, known))
             .collect::<Option<Vec<_>>>()?;
-        self.steps.push(Step { op: data.op.clone(), operands });
+        let elem = module.ty(value).as_tensor()?.elem;
+        if scalar(&data.op, elem, &[1.0; 3]).is_none() {
+            return None;
+        }
+        self.steps.push(Step { op: data.op.clone(), elem, operands });
         known.insert(op, self.steps.len() - 1);
         Some(Operand::Step(self.steps.len() - 1))
     }
@@ -213,7 +231,7 @@ impl Function {
                     Operand::Constant(values) => values[if values.len() == 1 { 0 } else { channel }],
                 })
                 .collect();
-            results.push(round(scalar(&step.op, &operands).unwrap_or(f64::NAN)));
+            results.push(round(scalar(&step.op, step.elem, &operands).unwrap_or(f64::NAN)));
         }
         results.last().copied().unwrap_or(x)
     }
@@ -259,7 +277,7 @@ impl Function {
                     Operand::Constant(values) if values.len() > 1 => Operand::Constant(vec![values[channel]]),
                     other => other.clone(),
                 };
-                Step { op: step.op.clone(), operands: step.operands.iter().map(one).collect() }
+                Step { operands: step.operands.iter().map(one).collect(), ..step.clone() }
             };
             Self { steps: self.steps.iter().map(step).collect(), n_channels: 1 }.as_clamp()
         };
@@ -276,7 +294,7 @@ impl Function {
 
     /// If the function is `k * x` for one positive `k`: that `k`.
     pub(super) fn as_gain(&self) -> Option<f64> {
-        let [Step { op: Op::Mul(_), operands }] = self.steps.as_slice() else { return None };
+        let [Step { op: Op::Mul(_), operands, .. }] = self.steps.as_slice() else { return None };
         match operands.as_slice() {
             [Operand::Variable, Operand::Constant(k)] | [Operand::Constant(k), Operand::Variable] => {
                 (k.len() == 1 && k[0] > 0.0 && k[0].is_finite()).then_some(k[0])

@@ -95,7 +95,8 @@ fn steps(module: &mut Module, block: BlockId, x: ValueId, params: QuantParams) -
     let inverse = elementwise(module, block, Reciprocal {}, &[scale], ElemType::F32);
     let steps = times(module, block, x, inverse);
     let bound = |q: i64| Attribute::Float((q - params.zero_point) as f64, Some(ElemType::F32));
-    let clamp = Clamp { min_val: bound(-128), max_val: bound(127), nan_mode: NanMode::Propagate };
+    let (least, greatest) = params.limits();
+    let clamp = Clamp { min_val: bound(least), max_val: bound(greatest), nan_mode: NanMode::Propagate };
     let bounded = elementwise(module, block, clamp, &[steps], ElemType::F32);
     let rounded = elementwise(module, block, Cast {}, &[bounded], ElemType::I32);
     elementwise(module, block, Cast {}, &[rounded], ElemType::F32)

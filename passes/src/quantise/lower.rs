@@ -5,6 +5,9 @@
 //! `tosa.table` (with a rescale of its own, if it is of `i16`) or `tosa.clamp` if there is a function; stage selection
 //! relies on that order.
 
+mod choices;
+mod offset;
+mod picks;
 mod slopes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +22,7 @@ use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
 };
 
+use self::offset::is_offset;
 use super::analyse::{Lookup, Plan, keeps_scale};
 use super::calibrate::Range;
 use super::function::Function;
@@ -177,6 +181,14 @@ impl<'a> Lowering<'a> {
         output_zp: i64,
     ) -> ValueId {
         let input_elem = self.module.tensor_ty(input).elem;
+        if is_offset(input_elem, input_zp) {
+            let centred = self.without_offset(input, input_zp);
+            return self.rescale(centred, 0, scales, elem, output_zp);
+        }
+        if is_offset(elem, output_zp) {
+            let wide = self.rescale(input, input_zp, scales, ElemType::I32, 0);
+            return self.with_offset(wide, output_zp);
+        }
         let scale32 = input_elem != ElemType::I48;
         let multipliers = scales.iter().map(|s| s.multiplier);
         let multipliers = match scale32 {
@@ -232,7 +244,13 @@ impl<'a> Lowering<'a> {
             return Ok(Quantised { value: self.constant(tensor), params });
         }
         let tensor = self.plan.constant(value).ok_or(NOT_EXPECTED)?;
-        let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
+        let data: Vec<f32> = match tensor.as_f32() {
+            Some(values) => values.to_vec(),
+            None => tensor.data().to_ints().ok_or(NOT_EXPECTED)?.into_iter().map(|q| q as f32).collect(),
+        };
+        if !data.iter().all(|x| x.is_finite()) {
+            return Err("an operand is infinite or not a number");
+        }
         let low = data.iter().copied().fold(0.0, f32::min);
         let high = data.iter().copied().fold(0.0, f32::max);
         let params = QuantParams::of_range_in(Range { low, high }, elem);
@@ -276,9 +294,11 @@ impl<'a> Lowering<'a> {
     /// The integers of an operand with the given parameters.
     fn operand_as(&mut self, value: ValueId, params: QuantParams) -> Result<ValueId, &'static str> {
         if let Some(tensor) = self.plan.constant(value) {
-            let data = tensor.as_f32().ok_or(NOT_EXPECTED)?;
-            let integers = params.quantise_all(tensor.shape(), data.iter().map(|&x| f64::from(x)));
-            return Ok(self.constant(integers));
+            let data: Vec<f64> = match tensor.as_f32() {
+                Some(values) => values.iter().map(|&x| f64::from(x)).collect(),
+                None => tensor.data().to_ints().ok_or(NOT_EXPECTED)?.into_iter().map(|q| q as f64).collect(),
+            };
+            return Ok(self.constant(params.quantise_all(tensor.shape(), data)));
         }
         let q = self.operand(value)?;
         if q.params == params {
@@ -315,6 +335,13 @@ impl<'a> Lowering<'a> {
                 self.binary(kind, &operands, &shape, result)?
             }
             Op::Mul(_) => self.product(&operands, &shape, result)?,
+            Op::Equal(_) | Op::Greater(_) | Op::GreaterEqual(_) => {
+                self.comparison(&kind, &operands, &shape)?
+            }
+            Op::LogicalAnd(_) | Op::LogicalOr(_) | Op::LogicalXor(_) => {
+                self.junction(&kind, &operands, &shape)?
+            }
+            Op::Select(_) => self.choice(&operands, &shape, result)?,
             Op::ReduceSum(_) => {
                 let sum = self.sum(kind, &operands, &shape)?;
                 if self.plan.wide.contains(&result) {
@@ -534,7 +561,11 @@ impl<'a> Lowering<'a> {
         shape: &[usize],
         result: ValueId,
     ) -> Result<Quantised, &'static str> {
-        let input = self.operand(operands[0])?;
+        let mut input = self.operand(operands[0])?;
+        if matches!(op, Op::TransposeConv2d(_)) {
+            // How many taps meet an output differs from place to place, so no bias makes up for a zero point.
+            input = self.without_zero_point(input)?;
+        }
         let weight = self.plan.constant(operands[1]).ok_or(NOT_EXPECTED)?;
         let bias = self.plan.constant(operands[2]).ok_or(NOT_EXPECTED)?;
         let axis = match &mut op {
@@ -570,16 +601,20 @@ impl<'a> Lowering<'a> {
     /// A convolution and the rescale of its accumulators.
     fn accumulate(
         &mut self,
-        op: Op,
+        mut op: Op,
         input: Quantised,
-        weights: QuantWeights,
+        mut weights: QuantWeights,
         shape: &[usize],
         params: QuantParams,
     ) -> Result<Quantised, &'static str> {
-        let scales = (weights.scales.iter().zip(&weights.bounds))
-            .map(|(scale, bound)| sum_scale(input.params, input.params.scale * scale / params.scale, *bound))
-            .collect::<Option<Vec<_>>>()
-            .ok_or(OUT_OF_RANGE)?;
+        let input = if is_offset(input.params.elem, input.params.zero_point) {
+            self.convolve_without_offset(&mut op, input, &mut weights)?
+        } else {
+            input
+        };
+        let factors: Vec<f64> =
+            weights.scales.iter().map(|scale| input.params.scale * scale / params.scale).collect();
+        let bounds = std::mem::take(&mut weights.bounds);
         let operands = [
             input.value,
             self.constant(weights.weight),
@@ -589,8 +624,35 @@ impl<'a> Lowering<'a> {
         ];
         self.report.n_convolutions += 1;
         let sums = self.append(op, &operands, shape, accumulator(input.params));
-        let value = self.rescale(sums, 0, &scales, params.elem, params.zero_point);
+        let value = if accumulator(input.params) == ElemType::I48 && !self.plan.rounded.is_empty() {
+            self.rescale_finely(sums, &factors, &bounds, params)?
+        } else {
+            let scales: Option<Vec<_>> = (factors.iter().zip(&bounds))
+                .map(|(&factor, &bound)| sum_scale(input.params, factor, bound))
+                .collect();
+            self.rescale(sums, 0, &scales.ok_or(OUT_OF_RANGE)?, params.elem, params.zero_point)
+        };
         Ok(Quantised { value, params })
+    }
+
+    /// Rescales sums of 48 bits where a model gives scales of 16 bits: factors of 15 bits, as TOSA has them for such sums,
+    /// could be a step off, so a power of two brings the sums to 32 bits first.
+    fn rescale_finely(
+        &mut self,
+        sums: ValueId,
+        factors: &[f64],
+        bounds: &[f64],
+        params: QuantParams,
+    ) -> Result<ValueId, &'static str> {
+        let greatest = bounds.iter().copied().fold(1.0, f64::max);
+        let excess = (greatest.log2().ceil() as i32 - 29).max(0);
+        let first = FixedScale { multiplier: 1 << 14, shift: (14 + excess) as i8 };
+        let wide = self.rescale(sums, 0, &[first], ElemType::I32, 0);
+        let unit = 2_f64.powi(excess);
+        let scales: Option<Vec<_>> = (factors.iter().zip(bounds))
+            .map(|(factor, bound)| FixedScale::new(factor * unit, bound / unit + 1.0))
+            .collect();
+        Ok(self.rescale(wide, 0, &scales.ok_or(OUT_OF_RANGE)?, params.elem, params.zero_point))
     }
 
     fn matmul(
@@ -607,6 +669,7 @@ impl<'a> Lowering<'a> {
         let [mut a, mut b] = self.operands(operands, QuantParams::i8(1.0, 0))?;
         if ElemType::I16 == a.params.elem || ElemType::I16 == b.params.elem {
             (a, b) = (self.as_i16(a)?, self.as_i16(b)?);
+            (a, b) = (self.without_zero_point(a)?, self.without_zero_point(b)?);
         }
         let depth = self.new_shape(a.value).last().copied().unwrap_or(1);
         let zero_points = [self.zero_point(a.params), self.zero_point(b.params)];
@@ -618,8 +681,12 @@ impl<'a> Lowering<'a> {
             return Err("its sums could overflow the accumulator");
         }
         let factor = a.params.scale * b.params.scale / params.scale;
-        let scale = sum_scale(a.params, factor, bound).ok_or(OUT_OF_RANGE)?;
-        let value = self.rescale(sums, 0, &[scale], params.elem, params.zero_point);
+        let value = if accumulator(a.params) == ElemType::I48 && !self.plan.rounded.is_empty() {
+            self.rescale_finely(sums, &[factor], &[bound], params)?
+        } else {
+            let scale = sum_scale(a.params, factor, bound).ok_or(OUT_OF_RANGE)?;
+            self.rescale(sums, 0, &[scale], params.elem, params.zero_point)
+        };
         Ok(Quantised { value, params })
     }
 
@@ -670,6 +737,17 @@ impl<'a> Lowering<'a> {
         self.combine(op, a, b, shape, params)
     }
 
+    /// The scale at which two values are compared or added.
+    fn common_scale(&self, a: Quantised, b: Quantised) -> f64 {
+        match (a.params.elem, b.params.elem) {
+            (ElemType::I8, ElemType::I8) => 2.0 * a.params.scale.max(b.params.scale) / f64::from(1 << 20),
+            _ => {
+                (a.params.scale * a.params.reach()).max(b.params.scale * b.params.reach())
+                    / f64::from(1 << 27)
+            }
+        }
+    }
+
     /// A sum, difference or extreme: both sides are brought to a common scale, of `i8` with 20 bits below the greater step,
     /// and where there are more bits, with what leaves room for the sum.
     fn combine(
@@ -680,13 +758,7 @@ impl<'a> Lowering<'a> {
         shape: &[usize],
         params: QuantParams,
     ) -> Result<Quantised, &'static str> {
-        let common = match (a.params.elem, b.params.elem) {
-            (ElemType::I8, ElemType::I8) => 2.0 * a.params.scale.max(b.params.scale) / f64::from(1 << 20),
-            _ => {
-                (a.params.scale * a.params.reach()).max(b.params.scale * b.params.reach())
-                    / f64::from(1 << 27)
-            }
-        };
+        let common = self.common_scale(a, b);
         let (a, b) = (self.widen(a, common)?, self.widen(b, common)?);
         let value = self.append(op, &[a.value, b.value], shape, ElemType::I32);
         self.narrow(Wide { value, scale: common, bound: a.bound + b.bound }, params)
@@ -700,6 +772,8 @@ impl<'a> Lowering<'a> {
     ) -> Result<Quantised, &'static str> {
         let params = self.params(result)?;
         let [a, b] = self.operands(operands, params)?;
+        // Without a zero point the product fits 32 bits.
+        let (a, b) = (self.without_zero_point(a)?, self.without_zero_point(b)?);
         let (wide_a, wide_b) = (self.widen(a, a.params.scale)?, self.widen(b, b.params.scale)?);
         let shift = self.scalar(0, ElemType::I8);
         let value = self.append(Mul {}, &[wide_a.value, wide_b.value, shift], shape, ElemType::I32);
@@ -755,11 +829,16 @@ impl<'a> Lowering<'a> {
             }
         }
         let input = self.operand_as(operands[0], params)?;
+        if let Some((axis, indices)) = self.picks(&op, operands) {
+            return self.picked(Quantised { value: input, params }, axis, &indices);
+        }
         let mut inputs = vec![input];
         match &mut op {
             Op::AvgPool2d(pool) => {
                 pool.acc_type = ElemType::I32;
-                inputs.extend([self.zero_point(params), self.zero_point(params)]);
+                // A mean of 16 bits is as far from any zero point as its elements are on average.
+                let zero_point = if params.elem == ElemType::I16 { 0 } else { params.zero_point };
+                inputs.extend([0; 2].map(|_| self.scalar(zero_point, params.elem)));
             }
             Op::Pad(Pad {}) => {
                 inputs.push(self.constant_operand(operands[1])?);

@@ -203,13 +203,15 @@ fn plan(
     let wide = options.precision.wide_values(module, func);
     let fixed = fixed::collapse(module, func, &mut ranges);
     if fixed.is_rewritten && !wide.is_empty() {
-        let why = "the model brings its own scales of 8 bits: 16-bit activations cannot be chosen for it";
+        let why = "the model brings its own scales: 16-bit activations cannot be chosen for it";
         return Err(PassError::invalid(why));
     }
+    // Beside activations that the model gives 16 bits, what it does not round would lose by having 8.
+    let brings_wide = fixed.params.values().any(|params| params.elem == ElemType::I16);
     let wishes = analyse::Wishes {
         fixed: &fixed.params,
         ranges: &ranges,
-        is_wide: &|value| wide.contains(&value),
+        is_wide: &|value| brings_wide || wide.contains(&value),
         channels: calibration.channels(module, func),
     };
     let plan = analyse::analyse(module, module.entry_block(func), &wishes)?;

@@ -9,7 +9,8 @@ use super::calibrate::Range;
 pub struct QuantParams {
     /// The real step of one unit; positive.
     pub scale: f64,
-    /// The integer that stands for 0: any `i8`, and 0 for `i16`, since TOSA's 16-bit operations know no other.
+    /// The integer that stands for 0. For `i16` it is 0, since TOSA's 16-bit operations know no other, unless the model
+    /// itself gives another.
     pub zero_point: i64,
     /// The type of the integers: `i8` or `i16`.
     pub elem: ElemType,
@@ -45,6 +46,16 @@ impl QuantParams {
         Self { scale: if usable { scale } else { 1.0 }, zero_point: 0, elem }
     }
 
+    /// The parameters that hold the whole numbers of a range as they are, if 16 bits are enough.
+    pub(super) fn of_whole_numbers(range: Range) -> Option<Self> {
+        let (low, high) = (f64::from(range.low.min(0.0)).floor(), f64::from(range.high.max(0.0)).ceil());
+        if high - low <= 255.0 {
+            return Some(Self::i8(1.0, -128 - low as i64));
+        }
+        let fits = low >= f64::from(i16::MIN) && high <= f64::from(i16::MAX);
+        fits.then_some(Self { scale: 1.0, zero_point: 0, elem: ElemType::I16 })
+    }
+
     /// The least and the greatest integer.
     pub fn limits(self) -> (i64, i64) {
         if self.elem == ElemType::I16 { (i16::MIN.into(), i16::MAX.into()) } else { (-128, 127) }
@@ -52,7 +63,11 @@ impl QuantParams {
 
     /// The greatest magnitude of an integer less the zero point, whatever the zero point.
     pub fn reach(self) -> f64 {
-        if self.elem == ElemType::I16 { 32768.0 } else { 255.0 }
+        match self.elem {
+            ElemType::I16 if self.zero_point == 0 => 32768.0,
+            ElemType::I16 => 65535.0,
+            _ => 255.0,
+        }
     }
 
     /// The nearest integer, saturated.
@@ -114,6 +129,9 @@ pub(super) struct FixedScale {
 }
 
 impl FixedScale {
+    /// The factor that changes nothing, for integers of magnitude below 2^29.
+    pub(super) const ONE: Self = Self { multiplier: 1 << 30, shift: 30 };
+
     /// The nearest fixed-point factor, if RESCALE may apply it to integers of magnitude up to `bound`: TOSA wants
     /// `-2^(shift-1) <= value < 2^(shift-1)`.
     pub(super) fn new(factor: f64, bound: f64) -> Option<Self> {

@@ -12,6 +12,7 @@ use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, Type, ValueId
 
 use super::*;
 
+mod choices;
 mod given;
 mod ranges;
 

@@ -71,8 +71,15 @@ fn auto_padding(auto: &str, extent: usize, kernel: i64, stride: i64, dilation: i
 
 impl Lowering {
     /// Makes the window fit as TOSA wants it: no negative padding, and steps that end exactly at the padded edge.
-    /// What no tap reads is trimmed from the padding, or cut off the input.
-    pub(super) fn fit_window(&mut self, x: ValueId, mut window: Window) -> Lowered<(ValueId, Window)> {
+    /// What no tap reads is trimmed from the padding, or cut off the input; where that is all of the input, the padding,
+    /// of `fill`, is made part of it.
+    pub(super) fn fit_window(
+        &mut self,
+        x: ValueId,
+        mut window: Window,
+        fill: Option<f32>,
+    ) -> Lowered<(ValueId, Window)> {
+        let whole = window;
         let mut shape = self.em.shape(x).to_vec();
         let mut start = vec![0; shape.len()];
         for axis in 0..2 {
@@ -95,6 +102,12 @@ impl Lowering {
             }
             let excess = span % window.stride[axis];
             let trimmed = excess.min(after);
+            if excess - trimmed >= shape[axis + 1] as i64 {
+                let Some(value) = fill else { unsupported!("windows that meet nothing but padding") };
+                let padded = self.em.pad_spatial(x, whole.pads.map(|pad| pad.max(0)), value);
+                let cropped = Window { pads: whole.pads.map(|pad| pad.min(0)), ..whole };
+                return self.fit_window(padded, cropped, fill);
+            }
             window.pads[2 * axis + 1] -= trimmed;
             shape[axis + 1] -= (excess - trimmed) as usize;
         }
@@ -156,7 +169,7 @@ pub(super) fn conv(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let kernel = [kh as i64, kw as i64];
     check_kernel(node, rank, kernel)?;
     let window = window(node, rank, kernel, [h, w])?;
-    let (x, window) = lo.fit_window(x, window)?;
+    let (x, window) = lo.fit_window(x, window, Some(0.0))?;
     let out = grouped(lo, x, &weight, &bias(node, n_out)?, group, &window)?;
     single(lo.nhwc_result(out, rank))
 }
@@ -201,62 +214,149 @@ pub(super) fn spatial_list(node: &Node<'_>, name: &str, n: usize, default: i64) 
     }
 }
 
-/// A 3-D convolution: the sum of 2-D ones, one for each tap along the depth, the depth counted to the batch.
+/// A 3-D convolution, one of its spatial axes taken for the depth: one of extent 1, if there is one, since it is a 2-D
+/// convolution then.
 fn volumetric(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let weight = node.constant(1, "the weight")?;
     weight.as_floats()?;
-    let (&[n, n_in, depth, h, w], &[n_out, n_per_group, kd, kh, kw]) = (&view.shape[..], &weight.shape[..])
-    else {
+    if view.shape.len() != 5 || weight.shape.len() != 5 || weight.shape.contains(&0) {
         invalid!("a weight of shape {:?} for an input of shape {:?}", weight.shape, view.shape)
-    };
+    }
+    let (n_in, n_out, n_per_group) = (view.shape[1], weight.shape[0], weight.shape[1]);
     let group = n_groups(node, n_in, n_out)?;
     if n_per_group * group != n_in || view.dtype != DataType::Float {
         invalid!("a weight for {} channels on an input of {n_in}", n_per_group * group);
     }
+    if let Some(declared) = node.ints("kernel_shape")?
+        && !declared.iter().copied().eq(weight.shape[2..].iter().map(|&k| k as i64))
+    {
+        invalid!("kernel_shape {declared:?} does not fit a weight of shape {:?}", weight.shape);
+    }
     let strides = spatial_list(node, "strides", 3, 1)?;
     let dilations = spatial_list(node, "dilations", 3, 1)?;
-    let mut pads = spatial_list(node, "pads", 6, 0)?;
+    let pads = spatial_list(node, "pads", 6, 0)?;
     let auto = node.string("auto_pad", "NOTSET")?;
-    if !matches!(auto.as_str(), "NOTSET" | "") {
-        for (axis, (extent, kernel)) in
-            [(depth, kd), (view.shape[3], kh), (view.shape[4], kw)].into_iter().enumerate()
-        {
-            (pads[axis], pads[axis + 3]) =
-                auto_padding(&auto, extent, kernel as i64, strides[axis], dilations[axis])?;
+    let mut axes = Vec::new();
+    for axis in 0..3 {
+        let (extent, kernel) = (view.shape[axis + 2], weight.shape[axis + 2] as i64);
+        let (stride, dilation) = (strides[axis], dilations[axis]);
+        let (before, after) = match auto.as_str() {
+            "NOTSET" | "" => (pads[axis], pads[axis + 3]),
+            auto => auto_padding(auto, extent, kernel, stride, dilation)?,
+        };
+        axes.push(ConvAxis { kernel, stride, dilation, before, after });
+    }
+    let order = depth_first(&view.shape[2..]);
+    let turned = Volume {
+        x: view.transposed(&spatial_perm(order)),
+        weight: weight.transposed(&spatial_perm(order)),
+        bias: bias(node, n_out)?,
+        group,
+        axes: order.map(|axis| axes[axis]),
+    };
+    let out = turned.convolved(lo)?;
+    single(out.transposed(&spatial_perm(inverse(order))))
+}
+
+/// The order of three spatial axes with one of extent 1 first, if there is one.
+pub(super) fn depth_first(extents: &[usize]) -> [usize; 3] {
+    match extents.iter().position(|&extent| extent == 1) {
+        Some(1) => [1, 0, 2],
+        Some(2) => [2, 0, 1],
+        _ => [0, 1, 2],
+    }
+}
+
+/// The order of the spatial axes that undoes another.
+pub(super) fn inverse(order: [usize; 3]) -> [usize; 3] {
+    std::array::from_fn(|axis| order.iter().position(|&from| from == axis).unwrap_or(axis))
+}
+
+/// An order of the spatial axes as a permutation of all five.
+pub(super) fn spatial_perm([a, b, c]: [usize; 3]) -> [usize; 5] {
+    [0, 1, a + 2, b + 2, c + 2]
+}
+
+/// How a kernel slides along one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ConvAxis {
+    kernel: i64,
+    stride: i64,
+    dilation: i64,
+    before: i64,
+    after: i64,
+}
+
+impl ConvAxis {
+    /// How many outputs there are on an input of `extent`.
+    fn n_out(&self, extent: usize) -> Lowered<usize> {
+        let span = extent as i64 + self.before + self.after - (self.kernel - 1) * self.dilation - 1;
+        if span < 0 {
+            invalid!("the kernel is larger than the padded input");
         }
+        Ok((span / self.stride + 1) as usize)
     }
-    let order = channels_last(5);
-    let x = lo.in_order(&view, &order);
-    let (front, back) = (pads[0] as usize, pads[3] as usize);
-    let x = lo.em.pad(x, &[(0, 0), (front, back), (0, 0), (0, 0), (0, 0)], 0.0);
-    let reach = (kd - 1) * dilations[0] as usize;
-    let Some(span) = (depth + front + back).checked_sub(reach + 1) else {
-        invalid!("the kernel is larger than the padded input")
-    };
-    let (stride, n_depth) = (strides[0] as usize, span / strides[0] as usize + 1);
-    let window = Window {
-        kernel: [kh as i64, kw as i64],
-        stride: [strides[1], strides[2]],
-        dilation: [dilations[1], dilations[2]],
-        pads: [pads[1], pads[4], pads[2], pads[5]],
-    };
-    let planes = weight.transposed(&[2, 0, 1, 3, 4]);
-    let mut bias = bias(node, n_out)?;
-    let mut sum = None;
-    for tap in 0..kd {
-        let slab = lo.em.slice_axis(x, 1, tap * dilations[0] as usize, (n_depth - 1) * stride + 1);
-        let slab = lo.em.every(slab, 1, stride);
-        let images = lo.em.reshape(slab, &[n * n_depth, h, w, n_in]);
-        let (images, window) = lo.fit_window(images, window)?;
-        let plane = part_of(&planes, tap, kd).reshaped([n_out, n_per_group, kh, kw]);
-        let part = grouped(lo, images, &plane, &bias, group, &window)?;
-        bias.fill(0.0);
-        sum = Some(sum.map_or(part, |sum| lo.em.add(sum, part)));
+}
+
+/// The operands of a 3-D convolution.
+struct Volume {
+    x: View,
+    weight: Array,
+    bias: Vec<f32>,
+    group: usize,
+    axes: [ConvAxis; 3],
+}
+
+impl Volume {
+    /// The sum of 2-D convolutions, one for each tap along the depth, the depth counted to the batch. Of an input without
+    /// depth only one tap meets anything.
+    fn convolved(&self, lo: &mut Lowering) -> Lowered<View> {
+        let Self { x, weight, bias, group, axes: [along, y_axis, x_axis] } = self;
+        let (&[n, n_in, depth, h, w], &[n_out, n_per_group, kd, kh, kw]) = (&x.shape[..], &weight.shape[..])
+        else {
+            invalid!("a weight of shape {:?} for an input of shape {:?}", weight.shape, x.shape)
+        };
+        let n_depth = along.n_out(depth)?;
+        let window = Window {
+            kernel: [kh as i64, kw as i64],
+            stride: [y_axis.stride, x_axis.stride],
+            dilation: [y_axis.dilation, x_axis.dilation],
+            pads: [y_axis.before, y_axis.after, x_axis.before, x_axis.after],
+        };
+        let order = channels_last(5);
+        let planes = weight.transposed(&[2, 0, 1, 3, 4]);
+        let plane = |tap: usize| part_of(&planes, tap, kd).reshaped([n_out, n_per_group, kh, kw]);
+        let out = if depth == 1 && n_depth == 1 {
+            let images = lo.in_order_as(x, &order, &[n, h, w, n_in]);
+            let (images, window) = lo.fit_window(images, window, Some(0.0))?;
+            let tap = (0..kd).find(|&tap| tap as i64 * along.dilation == along.before);
+            let nothing =
+                || Array::floats([n_out, n_per_group, kh, kw], vec![0.0; n_out * n_per_group * kh * kw]);
+            let plane = tap.map_or_else(nothing, plane);
+            grouped(lo, images, &plane, bias, *group, &window)?
+        } else {
+            let x = lo.in_order(x, &order);
+            let padding = (along.before as usize, along.after as usize);
+            let x = lo.em.pad_axis(x, 1, padding, 0.0);
+            let (stride, dilation) = (along.stride as usize, along.dilation as usize);
+            let mut bias = bias.clone();
+            let mut sum = None;
+            for tap in 0..kd {
+                let slab = lo.em.slice_axis(x, 1, tap * dilation, (n_depth - 1) * stride + 1);
+                let slab = lo.em.every(slab, 1, stride);
+                let images = lo.em.reshape(slab, &[n * n_depth, h, w, n_in]);
+                let (images, window) = lo.fit_window(images, window, Some(0.0))?;
+                let part = grouped(lo, images, &plane(tap), &bias, *group, &window)?;
+                bias.fill(0.0);
+                sum = Some(sum.map_or(part, |sum| lo.em.add(sum, part)));
+            }
+            let Some(sum) = sum else { invalid!("a weight without taps") };
+            sum
+        };
+        let &[_, h, w, c] = lo.em.shape(out) else { invalid!("shape") };
+        Ok(View::plain(out, vec![n, c, n_depth, h, w], &order, DataType::Float))
     }
-    let Some(out) = sum else { invalid!("a weight without taps") };
-    let &[_, h, w, c] = lo.em.shape(out) else { invalid!("shape") };
-    single(View::plain(out, vec![n, c, n_depth, h, w], &order, DataType::Float))
 }
 
 /// Part `index` of `n` equal ones along the first axis.

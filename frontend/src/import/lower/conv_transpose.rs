@@ -7,7 +7,7 @@
 use strata_ir::ValueId;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::conv::{bias, part_of, spatial_list};
+use super::conv::{bias, depth_first, inverse, part_of, spatial_list, spatial_perm};
 use super::{Lowering, single};
 use crate::import::array::Array;
 use crate::import::emit::{Pads, Window};
@@ -95,8 +95,13 @@ pub(super) fn conv_transpose(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<
     let n_out = n_per_group * group;
     let axes = axes(node, &shape[2..], &weight.shape[2..])?;
     let bias = bias(node, n_out)?;
-    if let [depth, y, x] = axes[..] {
-        return single(volumetric(lo, input, weight, &bias, group, [depth, y, x])?);
+    if axes.len() == 3 {
+        // An axis of extent 1 is taken for the depth.
+        let order = depth_first(&shape[2..]);
+        let turned = lo.view(input)?.transposed(&spatial_perm(order));
+        let weight = weight.transposed(&spatial_perm(order));
+        let out = volumetric(lo, &turned, &weight, &bias, group, order.map(|axis| axes[axis]))?;
+        return single(out.transposed(&spatial_perm(inverse(order))));
     }
     let x = lo.nhwc(input)?;
     let (both, weight) = match axes[..] {
@@ -141,13 +146,12 @@ fn planar(
 /// A transposed convolution over depth, height and width.
 fn volumetric(
     lo: &mut Lowering,
-    input: &Value,
+    view: &View,
     weight: &Array,
     bias: &[f32],
     group: usize,
     [depth_axis, y, x]: [Axis; 3],
-) -> Lowered<Value> {
-    let view = lo.view(input)?;
+) -> Lowered<View> {
     if view.dtype != DataType::Float {
         unsupported!("on {:?}", view.dtype);
     }
@@ -156,10 +160,19 @@ fn volumetric(
         invalid!("a weight of shape {:?} for an input of shape {:?}", weight.shape, view.shape)
     };
     let order = channels_last(5);
-    let planes = lo.in_order_as(&view, &order, &[n * depth, h, w, c]);
+    let planes = lo.in_order_as(view, &order, &[n * depth, h, w, c]);
     let taps = weight.transposed(&[2, 0, 1, 3, 4]);
     let (stride, dilation) = (depth_axis.stride as usize, depth_axis.dilation as usize);
     let reach = (kd - 1) * dilation;
+    let [front, back] = depth_axis.added;
+    let seen = (0..kd).find(|&tap| (tap * dilation) as i64 == -front);
+    if let (1, Some(tap), 1) = (depth, seen, reach as i64 + 1 + front + back) {
+        // One plane in and one out: they meet by one tap.
+        let plane = part_of(&taps, tap, kd).reshaped([n_in, n_per_group, kh, kw]);
+        let out = planar(lo, planes, &plane, bias, group, [y, x])?;
+        let &[_, h, w, c] = lo.em.shape(out) else { invalid!("shape") };
+        return Ok(View::plain(out, vec![n, c, 1, h, w], &order, DataType::Float));
+    }
     let no_bias = vec![0.0; bias.len()];
     let mut sum: Option<ValueId> = None;
     for tap in 0..kd {
@@ -176,7 +189,6 @@ fn volumetric(
         sum = Some(sum.map_or(placed, |sum| lo.em.add(sum, placed)));
     }
     let Some(sum) = sum else { invalid!("a weight without taps") };
-    let [front, back] = depth_axis.added;
     let cut = [front, back].map(|added| (-added).max(0) as usize);
     let full = lo.em.shape(sum)[1];
     let kept = lo.em.slice_axis(sum, 1, cut[0], full - cut[0] - cut[1]);
@@ -184,7 +196,7 @@ fn volumetric(
     let bias = lo.em.floats([1, 1, 1, 1, bias.len()], bias.to_vec());
     let out = lo.em.add(out, bias);
     let &[n, depth, h, w, c] = lo.em.shape(out) else { invalid!("shape") };
-    Ok(View::plain(out, vec![n, c, depth, h, w], &order, DataType::Float).into())
+    Ok(View::plain(out, vec![n, c, depth, h, w], &order, DataType::Float))
 }
 
 /// Spreads the taps of a `[a, b, kh, kw]` weight apart, with zeros between.
@@ -267,7 +279,7 @@ fn depthwise_transpose(
         dilation: [1, 1],
         pads: [y.before, y.after, x_phases.before, x_phases.after],
     };
-    let (x, window) = lo.fit_window(x, window)?;
+    let (x, window) = lo.fit_window(x, window, Some(0.0))?;
     let phases = lo.em.depthwise(x, taps, bias, &window);
     let &[_, rows, columns, _] = lo.em.shape(phases) else { invalid!("shape") };
     let order = channels_last(4);

@@ -147,7 +147,7 @@ pub(super) fn conv_integer(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Va
         invalid!("a weight for {} channels on an input of {n_in}", n_per_group * group);
     }
     let window = super::conv::window(node, rank, [kh as i64, kw as i64], [h, w])?;
-    let (x, mut window) = lo.fit_window(x, window)?;
+    let (x, mut window) = lo.fit_window(x, window, None)?;
     let x = left(lo, x, dtype, &zero, &mut window.pads)?;
     let (pad, stride, dilation) = (window.pads, window.stride, window.dilation);
     let (acc_type, local_bound) = (ElemType::I32, false);

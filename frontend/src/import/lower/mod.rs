@@ -14,6 +14,7 @@ mod index;
 mod integer;
 mod integer_product;
 mod linear;
+mod microsoft;
 mod norm;
 mod order;
 mod pool;
@@ -24,6 +25,7 @@ mod reduce;
 mod resample;
 mod resize;
 mod shape;
+mod unpool;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ use super::error::{Lowered, invalid, unsupported};
 use super::graph::Node;
 use super::layout::{Relayouts, Value, View, channels_last};
 pub(super) use quantised::dequantise;
+pub(super) use reduce::reduced_axes;
 
 /// The function that lowers a node of one operator.
 pub(super) type LowerFn = fn(&mut Lowering, &Node<'_>) -> Lowered<Vec<Value>>;
@@ -63,14 +66,14 @@ impl std::fmt::Debug for OpSupport {
 
 /// Every operator that the importer knows: those of ONNX's own domain by name, then those of others.
 pub fn supported_ops() -> impl Iterator<Item = &'static OpSupport> {
-    OPS.iter().chain(quantised::MICROSOFT)
+    OPS.iter().chain(microsoft::OPERATORS)
 }
 
 /// The row of an operator.
 pub(super) fn find(domain: &str, op_type: &str) -> Option<&'static OpSupport> {
     let table = match domain {
         "" => OPS,
-        MICROSOFT_DOMAIN => quantised::MICROSOFT,
+        MICROSOFT_DOMAIN => microsoft::OPERATORS,
         _ => return None,
     };
     table.binary_search_by(|op| op.name.cmp(op_type)).ok().map(|at| &table[at])
@@ -151,7 +154,7 @@ const OPS: &[OpSupport] = table! {
     IsNaN since 9, elementwise::unary, "f32";
     LRN since 1, norm::lrn, "odd sizes and even ones";
     LSTM since 7, recurrent::recurrent, "constant weights and lengths; unrolled, up to 1024 steps";
-    LayerNormalization since 17, norm::layer, "constant scale and bias";
+    LayerNormalization since 1, norm::layer, "constant scale and bias; before operator set 17 as onnxruntime writes it";
     LeakyRelu since 1, elementwise::unary, "";
     Less since 1, elementwise::binary, "";
     LessOrEqual since 12, elementwise::binary, "";
@@ -163,6 +166,7 @@ const OPS: &[OpSupport] = table! {
     MatMulInteger since 10, integer_product::matmul_integer, "constant right side; one zero point a tensor";
     Max since 1, elementwise::variadic, "";
     MaxPool since 1, pool::max, "1-D to 3-D; dilated; indices by comparing tap after tap";
+    MaxUnpool since 9, unpool::max_unpool, "indices of a MaxPool of the graph whose windows do not overlap";
     Mean since 1, elementwise::variadic, "";
     MeanVarianceNormalization since 9, norm::mean_variance, "";
     Min since 1, elementwise::variadic, "";
@@ -204,6 +208,7 @@ const OPS: &[OpSupport] = table! {
     Shrink since 9, elementwise::unary, "f32";
     Sigmoid since 1, elementwise::unary, "";
     Sign since 9, elementwise::unary, "f32; i8, i16, i32";
+    SimplifiedLayerNormalization since 1, norm::rms, "as onnxruntime writes it; constant scale";
     Sin since 7, elementwise::unary, "";
     Size since 1, shape::folded, "";
     Slice since 1, shape::slice, "constant bounds, any step";
@@ -272,6 +277,8 @@ impl Aligned {
 pub(super) struct Lowering {
     pub(super) em: Emitter,
     relayouts: Relayouts,
+    /// What indices of max pools were computed from.
+    pooled: BTreeMap<ValueId, unpool::PooledFrom>,
     /// Emitted constants by the address of their array, which is held so that no other takes it.
     constants: BTreeMap<usize, (Arc<Array>, View)>,
 }
@@ -282,7 +289,12 @@ impl Lowering {
         let mut module = Module::new();
         let ty = strata_ir::attr::FunctionType { inputs: args, results: Vec::new() };
         let (_, block) = module.add_function("main", ty);
-        Self { em: Emitter::new(module, block), relayouts: Relayouts::default(), constants: BTreeMap::new() }
+        Self {
+            em: Emitter::new(module, block),
+            relayouts: Relayouts::default(),
+            pooled: BTreeMap::new(),
+            constants: BTreeMap::new(),
+        }
     }
 
     /// A value as a view; a constant is emitted.
@@ -404,13 +416,14 @@ impl Lowering {
         });
         let perm: Vec<_> = axes.iter().copied().flatten().collect();
         let missing: Vec<_> = (0..rank).filter(|axis| !perm.contains(axis)).collect();
+        let flat = flattened(operands, &shape, &axes);
         let mut values = Vec::new();
         for operand in operands {
             match operand {
                 Value::View(view) => {
                     let Some(view) = extended(view) else { invalid!("unit axes cannot be added") };
-                    let ir_shape: Vec<_> =
-                        axes.iter().map(|axis| axis.map_or(1, |a| view.shape[a])).collect();
+                    let own: Vec<_> = axes.iter().map(|axis| axis.map_or(1, |a| view.shape[a])).collect();
+                    let ir_shape = flat.as_ref().map_or(own, |flat| flat.shape.clone());
                     values.push(self.in_order_as(&view, &perm, &ir_shape));
                 }
                 Value::Const(array) => {
@@ -419,6 +432,7 @@ impl Lowering {
                     let ir_shape: Vec<_> = axes.iter().map(|axis| axis.map_or(1, |a| lead[a])).collect();
                     let full_perm: Vec<_> = missing.iter().chain(&perm).copied().collect();
                     let array = array.reshaped(lead).transposed(&full_perm).reshaped(ir_shape);
+                    let array = flat.as_ref().map_or_else(|| array.clone(), |flat| flat.constant(&array));
                     values.push(self.em.array(&array)?);
                 }
             }
@@ -435,6 +449,68 @@ impl Lowering {
         let view = self.view(value)?;
         let out = apply(&mut self.em, view.value);
         Ok(view.with_value(out, view.dtype).into())
+    }
+}
+
+/// Elements up to which a constant is spread over the axes behind those that it varies along.
+const MAX_SPREAD: usize = 1 << 20;
+
+/// How operands lie whose constants vary along other axes than the last: from the first such axis on all axes are one,
+/// the last. So every constant has one number or one for each channel, which is what a machine can do something with.
+struct Flattened {
+    /// The axes as they are without.
+    whole: Vec<usize>,
+    /// The first axis that is taken into the last.
+    first: usize,
+    /// The extents of the operands that are computed at run time.
+    shape: Vec<usize>,
+}
+
+/// The layout for operands that broadcast to `shape`, whose axes lie as `axes` says; `None` if there is no need, or an
+/// operand that is computed at run time has to be stretched.
+fn flattened(operands: &[Value], shape: &[usize], axes: &[Option<usize>]) -> Option<Flattened> {
+    let rank = shape.len();
+    let extent_in = |operand: &Value, axis: Option<usize>| {
+        let own = operand.shape();
+        axis.and_then(|axis| (axis + own.len()).checked_sub(rank)).map_or(1, |axis| own[axis])
+    };
+    let mut first = axes.len();
+    for operand in operands {
+        match operand {
+            Value::View(view) if view.shape.iter().product::<usize>() == shape.iter().product::<usize>() => {}
+            Value::View(_) => return None,
+            Value::Const(_) => {
+                let varies = axes.iter().position(|&axis| extent_in(operand, axis) > 1);
+                first = first.min(varies.unwrap_or(axes.len()));
+            }
+        }
+    }
+    let whole: Vec<usize> = axes.iter().map(|axis| axis.map_or(1, |a| shape[a])).collect();
+    let spread: usize = whole[first.min(whole.len())..].iter().product();
+    let behind = whole.iter().skip(first + 1).any(|&extent| extent > 1);
+    (behind && spread <= MAX_SPREAD).then(|| {
+        let mut shape = whole.clone();
+        shape[first..].fill(1);
+        if let Some(last) = shape.last_mut() {
+            *last = spread;
+        }
+        Flattened { whole, first, shape }
+    })
+}
+
+impl Flattened {
+    /// A constant as it lies here.
+    fn constant(&self, array: &Array) -> Array {
+        if array.len() == 1 {
+            return array.clone();
+        }
+        let mut spread = vec![1; self.first];
+        spread.extend(&self.whole[self.first..]);
+        let mut shape = vec![1; self.shape.len()];
+        if let (Some(last), Some(extent)) = (shape.last_mut(), self.shape.last()) {
+            *last = *extent;
+        }
+        array.broadcast_to(&spread).reshaped(shape)
     }
 }
 
@@ -459,7 +535,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_for_lookup() {
         assert!(OPS.is_sorted_by_key(|op| op.name));
-        assert!(quantised::MICROSOFT.is_sorted_by_key(|op| op.name));
+        assert!(microsoft::OPERATORS.is_sorted_by_key(|op| op.name));
         assert!(find("", "Conv").is_some() && find("", "NoSuchOp").is_none());
         assert!(find(MICROSOFT_DOMAIN, "QGemm").is_some() && find(MICROSOFT_DOMAIN, "Conv").is_none());
     }

@@ -178,36 +178,69 @@ pub(super) fn instance(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>
     single(affine(lo, out.into(), &scale, Some(&bias))?)
 }
 
-/// `LayerNormalization`.
-pub(super) fn layer(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let view = float_view(lo, node, 1)?;
-    let first = resolve_axis(node.int("axis", -1)?, view.shape.len())?;
+/// `x` standardised along all axes from `axis` on, with constant scale and bias; its mean and the inverse of its
+/// deviation.
+pub(super) fn layer_normalised(
+    lo: &mut Lowering,
+    x: &Value,
+    axis: i64,
+    epsilon: f32,
+    [scale, bias]: [Option<&Array>; 2],
+) -> Lowered<[Value; 3]> {
+    let view = lo.view(x)?;
+    let first = resolve_axis(axis, view.shape.len())?;
     let (x, perm) = lo.in_natural_order(&view);
     let axes: Vec<_> = (0..perm.len()).filter(|&place| perm[place] >= first).collect();
-    let done = standardise(&mut lo.em, x, &axes, node.float("epsilon", 1e-5)?);
+    let done = standardise(&mut lo.em, x, &axes, epsilon);
     let mut moments = view.shape.clone();
     moments[first..].fill(1);
     let out = View::plain(done.out, view.shape, &perm, DataType::Float);
-    let scale = node.constant(1, "the scale")?;
-    let bias = node.optional_constant(2, "the bias")?;
     let moment = |value| Value::from(View::plain(value, moments.clone(), &perm, DataType::Float));
-    Ok(vec![affine(lo, out.into(), scale, bias)?, moment(done.mean), moment(done.inverse)])
+    let (mean, inverse) = (moment(done.mean), moment(done.inverse));
+    let one = Array::floats([], vec![1.0]);
+    Ok([affine(lo, out.into(), scale.unwrap_or(&one), bias)?, mean, inverse])
 }
 
-/// `RMSNormalization`: `x / sqrt(mean(x²) + epsilon) * scale`.
-pub(super) fn rms(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+/// `LayerNormalization`.
+pub(super) fn layer(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 1)?;
-    let first = resolve_axis(node.int("axis", -1)?, view.shape.len())?;
+    let epsilon = node.float("epsilon", 1e-5)?;
+    let affine = [Some(node.constant(1, "the scale")?), node.optional_constant(2, "the bias")?];
+    Ok(layer_normalised(lo, &view.into(), node.int("axis", -1)?, epsilon, affine)?.into())
+}
+
+/// `x / sqrt(mean(x²) + epsilon) * scale` with the mean along all axes from `axis` on; and what it was multiplied with.
+pub(super) fn rms_normalised(
+    lo: &mut Lowering,
+    x: &Value,
+    axis: i64,
+    epsilon: f32,
+    scale: &Array,
+) -> Lowered<[Value; 2]> {
+    let view = lo.view(x)?;
+    let first = resolve_axis(axis, view.shape.len())?;
     let (x, perm) = lo.in_natural_order(&view);
     let axes: Vec<_> = (0..perm.len()).filter(|&place| perm[place] >= first).collect();
     let em = &mut lo.em;
     let square = em.mul(x, x);
     let mean = em.mean(square, &axes);
-    let shifted = em.shift(mean, node.float("epsilon", 1e-5)?);
+    let shifted = em.shift(mean, epsilon);
     let inverse = em.unary(dialect::Rsqrt {}, shifted);
     let out = em.mul(x, inverse);
+    let mut moments = view.shape.clone();
+    moments[first..].fill(1);
     let out = View::plain(out, view.shape, &perm, DataType::Float);
-    single(affine(lo, out.into(), node.constant(1, "the scale")?, None)?)
+    let inverse = View::plain(inverse, moments, &perm, DataType::Float);
+    Ok([affine(lo, out.into(), scale, None)?, inverse.into()])
+}
+
+/// `RMSNormalization`, and what onnxruntime calls `SimplifiedLayerNormalization`, which gives the inverse of the
+/// quadratic mean too.
+pub(super) fn rms(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let view = float_view(lo, node, 1)?;
+    let epsilon = node.float("epsilon", 1e-5)?;
+    let scale = node.constant(1, "the scale")?;
+    Ok(rms_normalised(lo, &view.into(), node.int("axis", -1)?, epsilon, scale)?.into())
 }
 
 /// `MeanVarianceNormalization`: `(x - mean) / (deviation + 1e-9)`.

@@ -3,7 +3,8 @@
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::conv::spatial_list;
+use super::conv::{depth_first, inverse, spatial_list, spatial_perm};
+use super::unpool::PooledFrom;
 use super::{Lowering, single};
 use crate::import::array::{Array, strides};
 use crate::import::emit::{Emitter, Window};
@@ -97,16 +98,20 @@ type Pool<'a> = dyn FnMut(&mut Lowering, ValueId, [AxisWindow; 2]) -> Lowered<Va
 /// Pools an input of one to three spatial axes by a pool of two.
 fn pooled(lo: &mut Lowering, view: &View, windows: &[AxisWindow], pool: &mut Pool<'_>) -> Lowered<Value> {
     let rank = view.shape.len();
-    if let &[n, _, depth, h, w] = &view.shape[..] {
-        let c = view.shape[1];
-        let order = channels_last(5);
-        let planes = lo.in_order_as(view, &order, &[n * depth, h, w, c]);
-        let planes = pool(lo, planes, [windows[1], windows[2]])?;
+    if rank == 5 {
+        let order = depth_first(&view.shape[2..]);
+        let turned = view.transposed(&spatial_perm(order));
+        let &[n, c, depth, h, w] = &turned.shape[..] else { invalid!("shape {:?}", turned.shape) };
+        let [along, y, x] = order.map(|axis| windows[axis]);
+        let last = channels_last(5);
+        let planes = lo.in_order_as(&turned, &last, &[n * depth, h, w, c]);
+        let planes = pool(lo, planes, [y, x])?;
         let &[_, h, w, _] = lo.em.shape(planes) else { invalid!("shape") };
         let columns = lo.em.reshape(planes, &[n, depth, h * w, c]);
-        let out = pool(lo, columns, [windows[0], POINT])?;
+        let out = pool(lo, columns, [along, POINT])?;
         let shape = vec![n, c, lo.em.shape(out)[1], h, w];
-        return Ok(View::plain(out, shape, &order, DataType::Float).into());
+        let out = View::plain(out, shape, &last, DataType::Float);
+        return Ok(out.transposed(&spatial_perm(inverse(order))).into());
     }
     let x = lo.nhwc(&view.clone().into())?;
     let both = if let [w] = windows { [POINT, *w] } else { [windows[0], windows[1]] };
@@ -147,7 +152,7 @@ pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         view = view.with_value(float, DataType::Float);
     }
     let out = pooled(lo, &view, &windows, &mut |lo, x, both| {
-        let (x, window) = lo.fit_window(x, window(both))?;
+        let (x, window) = lo.fit_window(x, window(both), Some(f32::MIN))?;
         if window.dilation != [1, 1] {
             return Ok(dilated(lo, x, window, f32::MIN, Emitter::maximum));
         }
@@ -156,7 +161,14 @@ pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     })?;
     let mut outputs = vec![out];
     if node.has_output(1) {
-        outputs.push(indices(lo, &view, &windows, node.flag("storage_order", false)?)?.into());
+        let column_major = node.flag("storage_order", false)?;
+        let indices = indices(lo, &view, &windows, column_major)?;
+        if !column_major && windows.iter().all(|axis| axis.dilation == 1) && windows.len() < 3 {
+            let both = if let [w] = windows[..] { [POINT, w] } else { [windows[0], windows[1]] };
+            let (input, result) = (lo.nhwc(&view.clone().into())?, lo.nhwc(&outputs[0])?);
+            lo.pooled.insert(indices.value, PooledFrom { input, result, window: window(both) });
+        }
+        outputs.push(indices.into());
     }
     if dtype != DataType::Float {
         let view = lo.view(&outputs[0])?;
@@ -304,7 +316,7 @@ pub(super) fn average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
             }
         }
         let n_in = [lo.em.shape(x)[1], lo.em.shape(x)[2]];
-        let (fitted, window) = lo.fit_window(x, window(both))?;
+        let (fitted, window) = lo.fit_window(x, window(both), Some(0.0))?;
         if window.dilation == [1, 1] && (0..4).all(|side| window.pads[side] < window.kernel[side / 2]) {
             return Ok(lo.em.avg_pool(fitted, window));
         }
@@ -330,7 +342,7 @@ pub(super) fn lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     };
     let view = lo.view(input)?;
     let out = pooled(lo, &view, &windows[..], &mut |lo, x, both| {
-        let (x, window) = lo.fit_window(x, window(both))?;
+        let (x, window) = lo.fit_window(x, window(both), Some(0.0))?;
         let magnitude = lo.em.unary(dialect::Abs {}, x);
         let exponent = lo.em.scalar(4, p);
         let power = if p == 1.0 { magnitude } else { lo.em.binary(dialect::Pow {}, magnitude, exponent) };
@@ -356,12 +368,35 @@ fn whole(lo: &Lowering, x: ValueId) -> Window {
     Window { kernel: [shape[1] as i64, shape[2] as i64], stride: [1, 1], dilation: [1, 1], pads: [0; 4] }
 }
 
+/// Pools over all spatial axes.
+fn globally(
+    lo: &mut Lowering,
+    node: &Node<'_>,
+    pool: fn(&mut Emitter, ValueId, Window) -> ValueId,
+) -> Lowered<Vec<Value>> {
+    let view = lo.view(node.input(0)?)?;
+    let rank = view.shape.len();
+    if rank < 3 {
+        invalid!("pooling of shape {:?}", view.shape);
+    }
+    let (n, c) = (view.shape[0], view.shape[1]);
+    let planar = if rank > 4 {
+        // More axes than two are two: windows are products of one axis each.
+        lo.reshaped(&view, &[n, c, view.shape[2], view.shape[3..].iter().product()])
+    } else {
+        view
+    };
+    let x = lo.nhwc(&planar.into())?;
+    let window = whole(lo, x);
+    let out = pool(&mut lo.em, x, window);
+    let mut shape = vec![1; rank];
+    (shape[0], shape[1]) = (n, c);
+    single(View::plain(out, shape, &channels_last(rank), DataType::Float))
+}
+
 /// `GlobalAveragePool`.
 pub(super) fn global_average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let input = node.input(0)?;
-    let x = lo.nhwc(input)?;
-    let out = lo.em.avg_pool(x, whole(lo, x));
-    single(lo.nhwc_result(out, input.shape().len()))
+    globally(lo, node, Emitter::avg_pool)
 }
 
 /// `GlobalLpPool`.
@@ -394,8 +429,5 @@ pub(super) fn global_lp(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value
 
 /// `GlobalMaxPool`.
 pub(super) fn global_max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let input = node.input(0)?;
-    let x = lo.nhwc(input)?;
-    let out = lo.em.max_pool(x, whole(lo, x));
-    single(lo.nhwc_result(out, input.shape().len()))
+    globally(lo, node, Emitter::max_pool)
 }

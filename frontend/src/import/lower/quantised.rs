@@ -10,9 +10,10 @@
 
 use strata_ir::dialect;
 use strata_ir::{ElemType, Tensor, ValueId};
-use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
+use tract_onnx::pb::tensor_proto::DataType;
 
-use super::{Lowering, OpSupport, find, single, table};
+use super::microsoft::{apply, channels_first, with_channels_last};
+use super::{Lowering, single};
 use crate::import::array::{Array, offsets, strides};
 use crate::import::emit::Emitter;
 use crate::import::error::{Lowered, invalid, unsupported};
@@ -20,30 +21,16 @@ use crate::import::graph::{Node, resolve_axis};
 use crate::import::layout::{Value, View};
 use crate::import::quant_data::dequantised;
 
-/// Operators of onnxruntime's own domain, by name.
-pub(super) const MICROSOFT: &[OpSupport] = table! {
-    super::MICROSOFT_DOMAIN,
-    DequantizeLinear since 1, dequantize_linear, "as ONNX's";
-    QGemm since 1, gemm, "as Gemm";
-    QLinearAdd since 1, binary, "";
-    QLinearAveragePool since 1, pool, "channels first";
-    QLinearConcat since 1, concat, "";
-    QLinearGlobalAveragePool since 1, pool, "channels first";
-    QLinearLeakyRelu since 1, unary, "";
-    QLinearMul since 1, binary, "";
-    QLinearSigmoid since 1, unary, "";
-    QLinearSoftmax since 1, unary, "";
-    QuantizeLinear since 1, quantize_linear, "as ONNX's";
-};
-
 /// The least and greatest integer of a type that activations are quantised to.
 fn int_range(dtype: DataType) -> Lowered<(i64, i64)> {
     Ok(match dtype {
+        DataType::Int4 => (-8, 7),
+        DataType::Uint4 => (0, 15),
         DataType::Int8 => (-128, 127),
         DataType::Uint8 => (0, 255),
         DataType::Int16 => (-32768, 32767),
         DataType::Uint16 => (0, 65535),
-        other => unsupported!("quantising to {other:?}"),
+        other => unsupported!("quantised numbers of type {other:?}"),
     })
 }
 
@@ -143,12 +130,8 @@ impl Steps {
     /// `(q - zero_point) * scale`.
     fn to_reals(&self, lo: &mut Lowering, q: &Value) -> Lowered<Value> {
         let dtype = q.dtype();
-        let known = matches!(
-            dtype,
-            DataType::Int8 | DataType::Uint8 | DataType::Int16 | DataType::Uint16 | DataType::Int32
-        );
-        if !known {
-            unsupported!("dequantising {dtype:?}");
+        if dtype != DataType::Int32 {
+            int_range(dtype)?;
         }
         if self.dtype.is_some_and(|own| own != dtype) {
             invalid!("a zero point of {:?} for {dtype:?}", self.dtype.unwrap_or(dtype));
@@ -322,32 +305,6 @@ fn quantise_result(
     single(steps.to_integers(lo, real, steps.dtype.unwrap_or(like))?)
 }
 
-/// Lowers an operator of ONNX's own domain with the attributes of `node` on other operands.
-fn apply(
-    lo: &mut Lowering,
-    node: &Node<'_>,
-    op_type: &str,
-    inputs: impl IntoIterator<Item = Value>,
-) -> Lowered<Value> {
-    // Operators of other domains say themselves which definition they follow, or are like the newest of ONNX's own.
-    let newest = || node.int("opset", crate::import::versions::NEWEST);
-    let opset = if node.proto.domain == super::MICROSOFT_DOMAIN { newest()? } else { node.opset };
-    let proto = NodeProto {
-        op_type: op_type.to_owned(),
-        name: node.proto.name.clone(),
-        attribute: node.proto.attribute.clone(),
-        output: node.proto.output.clone(),
-        ..NodeProto::default()
-    };
-    let inputs = inputs.into_iter().map(Some).collect();
-    let inner = Node { proto: &proto, opset, inputs, used: node.used };
-    let Some(op) = find("", op_type) else { unsupported!("the operator `{op_type}` is not known") };
-    match (op.lower)(lo, &inner)?.into_iter().next() {
-        Some(value) => Ok(value),
-        None => invalid!("no result"),
-    }
-}
-
 /// A bias of integers in units of input scale times weight scale, as reals.
 fn real_bias(bias: &Array, x_scale: &Array, w_scale: &Array, alpha: f32) -> Lowered<Array> {
     let (q, x_scale, w_scales) = (bias.as_ints()?, x_scale.scalar()?, w_scale.as_floats()?);
@@ -361,14 +318,26 @@ fn real_bias(bias: &Array, x_scale: &Array, w_scale: &Array, alpha: f32) -> Lowe
     Ok(Array::floats(bias.shape.clone(), q.iter().enumerate().map(real).collect()))
 }
 
-/// `QLinearConv`.
+/// Puts channels first if a node's come last.
+fn input_layout(lo: &mut Lowering, node: &Node<'_>, x: Value) -> Lowered<Value> {
+    if node.flag("channels_last", false)? { channels_first(lo, &x) } else { Ok(x) }
+}
+
+/// Puts channels last if a node's do.
+fn output_layout(lo: &mut Lowering, node: &Node<'_>, out: Value) -> Lowered<Value> {
+    if node.flag("channels_last", false)? { with_channels_last(lo, &out) } else { Ok(out) }
+}
+
+/// `QLinearConv`. onnxruntime's own may have channels last.
 pub(super) fn conv(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    let mut inputs = vec![operand(lo, node, 0, 0)?, operand(lo, node, 3, 0)?];
+    let x = operand(lo, node, 0, 0)?;
+    let mut inputs = vec![input_layout(lo, node, x)?, operand(lo, node, 3, 0)?];
     if let Some(bias) = node.optional_constant(8, "the bias")? {
         let (x_scale, w_scale) = (node.constant(1, "a scale")?, node.constant(4, "a scale")?);
         inputs.push(real_bias(bias, x_scale, w_scale, 1.0)?.into());
     }
     let real = apply(lo, node, "Conv", inputs)?;
+    let real = output_layout(lo, node, real)?;
     quantise_result(lo, node, &real, 6, node.input(0)?.dtype())
 }
 
@@ -380,7 +349,7 @@ pub(super) fn matmul(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
 }
 
 /// `QGemm`: without an output scale the result is of floats.
-fn gemm(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+pub(super) fn gemm(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let axis = if node.flag("transB", false)? { 0 } else { 1 };
     let mut inputs = vec![operand(lo, node, 0, 0)?, operand(lo, node, 3, axis)?];
     if let Some(bias) = node.optional_constant(6, "the bias")? {
@@ -395,15 +364,15 @@ fn gemm(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 }
 
 /// `QLinearAdd` and `QLinearMul`.
-fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+pub(super) fn binary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let op_type = node.proto.op_type.trim_start_matches("QLinear").to_owned();
     let inputs = [operand(lo, node, 0, 0)?, operand(lo, node, 3, 0)?];
     let real = apply(lo, node, &op_type, inputs)?;
     quantise_result(lo, node, &real, 6, node.input(0)?.dtype())
 }
 
-/// `QLinearSigmoid`, `QLinearLeakyRelu` and `QLinearSoftmax`.
-fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+/// `QLinearSigmoid`, `QLinearLeakyRelu`, `QLinearReduceMean` and `QLinearSoftmax`.
+pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let op_type = node.proto.op_type.trim_start_matches("QLinear").to_owned();
     let input = operand(lo, node, 0, 0)?;
     let real = apply(lo, node, &op_type, [input])?;
@@ -411,15 +380,38 @@ fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 }
 
 /// `QLinearAveragePool` and `QLinearGlobalAveragePool`.
-fn pool(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
-    if node.flag("channels_last", false)? {
-        unsupported!("channels last");
+pub(super) fn pool(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let op_type = node.proto.op_type.trim_start_matches("QLinear").to_owned();
+    let x = operand(lo, node, 0, 0)?;
+    let x = input_layout(lo, node, x)?;
+    let real = apply(lo, node, &op_type, [x])?;
+    let real = output_layout(lo, node, real)?;
+    quantise_result(lo, node, &real, 3, node.input(0)?.dtype())
+}
+
+/// `QLinearWhere`: the condition comes first, then either side with its scale and zero point.
+pub(super) fn select(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let inputs = [node.input(0)?.clone(), operand(lo, node, 1, 0)?, operand(lo, node, 4, 0)?];
+    let real = apply(lo, node, "Where", inputs)?;
+    quantise_result(lo, node, &real, 7, node.input(1)?.dtype())
+}
+
+/// `MatMulIntegerToFloat`: integers, scales, zero points and a bias of floats; the result is of floats.
+pub(super) fn matmul_to_float(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+    let mut side = |at: usize, axis: i64| -> Lowered<Value> {
+        let q = node.input(at)?;
+        Steps::of_node(node, [at + 2, at + 4], q.shape(), axis)?.to_reals(lo, q)
+    };
+    let inputs = [side(0, -2)?, side(1, -1)?];
+    let product = apply(lo, node, "MatMul", inputs)?;
+    match node.optional_input(6) {
+        Some(bias) => single(apply(lo, node, "Add", [product, bias.clone()])?),
+        None => single(product),
     }
-    unary(lo, node)
 }
 
 /// `QLinearConcat`: the scale and zero point of the result come first, then each operand with its own.
-fn concat(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
+pub(super) fn concat(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     if node.inputs.len() < 5 || !(node.inputs.len() - 2).is_multiple_of(3) {
         invalid!("{} operands", node.inputs.len());
     }

@@ -22,18 +22,20 @@ pub(super) fn finish(view: View, axes: &[usize], keep: bool) -> Lowered<Vec<Valu
     }
 }
 
+/// The axes that a reduction takes. With `noop_with_empty_axes` an empty list is none of them: what the operator does to
+/// single elements, such as squaring, is done all the same.
+pub(in crate::import) fn reduced_axes(node: &Node<'_>, rank: usize) -> Lowered<Vec<usize>> {
+    let axes = node.axes(1, rank)?.unwrap_or_default();
+    let none_is_all = axes.is_empty() && !node.flag("noop_with_empty_axes", false)?;
+    Ok(if none_is_all { (0..rank).collect() } else { axes })
+}
+
 /// `ReduceMean`, `ReduceSum` and their kin.
 pub(super) fn reduce(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let op = node.proto.op_type.as_str();
     let input = node.input(0)?;
     let rank = input.shape().len();
-    let mut axes = node.axes(1, rank)?.unwrap_or_default();
-    if axes.is_empty() {
-        if node.flag("noop_with_empty_axes", false)? {
-            return single(input.clone());
-        }
-        axes = (0..rank).collect();
-    }
+    let axes = reduced_axes(node, rank)?;
     let keep = node.flag("keepdims", true)?;
     if input.shape().contains(&0) {
         return single(of_nothing(op, input, &axes, keep)?);

@@ -253,3 +253,91 @@ fn a_tail_on_the_host_rounds_as_the_model_does() {
         assert_eq!(want, got);
     }
 }
+
+/// Makes the argument of a network integers of an ONNX type, as the importer does.
+fn integer_argument(net: &mut Net, x: ValueId, dtype: &str) {
+    let ty = net.module.tensor_ty(x).with_elem(ElemType::I32);
+    net.module.set_ty(x, ty.clone());
+    let func = net.module.function("main").expect("it was made");
+    let Op::Func(func) = &mut net.module.op_mut(func).op else { panic!("it is a function") };
+    func.function_type.inputs = vec![ty.into()];
+    let dtype = ("strata.dtype".to_owned(), Attribute::Str(dtype.to_owned()));
+    func.arg_attrs = Some(Attribute::Array(vec![Attribute::Dict([dtype].into())]));
+}
+
+/// What a quantised module makes of the integers that its user gives.
+fn outputs_for(quantised: &Module, integers: &[i32], shape: &[usize]) -> Vec<Vec<f32>> {
+    let input = Tensor::f32(shape, integers.iter().map(|&q| q as f32).collect());
+    let results = run_quantised(quantised, &[Arc::new(input)]);
+    results.iter().map(|t| t.as_f32().expect("reals").to_vec()).collect()
+}
+
+#[test]
+fn a_dequantised_argument_is_returned_as_the_real_that_it_is() {
+    let (mut net, x) = Net::new(&[1, 1, 2, 2]);
+    integer_argument(&mut net, x, "u8");
+    let real = net.dequantise(x, (0.25, 3));
+    let turned = net.op(Transpose { perms: vec![0, 1, 3, 2] }, &[real]);
+    // Beside the reals the integers themselves.
+    let module = net.finish(&[real, turned, x]);
+    let (quantised, _) = quantised(&module);
+    let got = outputs_for(&quantised, &[0, 3, 100, 255], &[1, 1, 2, 2]);
+    assert_eq!(got[0], [-0.75, 0.0, 24.25, 63.0]);
+    assert_eq!(got[1], [-0.75, 24.25, 0.0, 63.0]);
+    assert_eq!(got[2], [0.0, 3.0, 100.0, 255.0]);
+}
+
+#[test]
+fn integers_without_any_float_are_moved_as_they_are() {
+    for (dtype, least) in [("u8", 0), ("i8", -128), ("u16", 0), ("i16", -32768)] {
+        let (mut net, x) = Net::new(&[1, 2, 2, 1]);
+        integer_argument(&mut net, x, dtype);
+        let float = net.op_as(Cast {}, &[x], ElemType::F32);
+        let most = net.max_pool(float);
+        let most = net.op_as(Cast {}, &[most], ElemType::I32);
+        let module = net.finish(&[most]);
+        let (quantised, _) = quantised(&module);
+        let got = outputs_for(&quantised, &[least, least + 90, least + 7, least + 254], &[1, 2, 2, 1]);
+        assert_eq!(got[0], [(least + 254) as f32], "{dtype}");
+    }
+}
+
+impl Net {
+    /// Rounds to `i16` or `u16`, as the importer writes it: `zero_point` is less than the type's least integer.
+    fn round_wide(&mut self, x: ValueId, scale: f32, [least, greatest]: [i32; 2]) -> ValueId {
+        let rank = self.rank(x);
+        let scale = self.scalar(rank, scale);
+        let inverse = self.op(Reciprocal {}, &[scale]);
+        let steps = self.mul(x, inverse);
+        let bounded = self.clamp(steps, least.into(), greatest.into());
+        let rounded = self.op_as(Cast {}, &[bounded], ElemType::I32);
+        let real = self.op_as(Cast {}, &[rounded], ElemType::F32);
+        self.mul(real, scale)
+    }
+}
+
+#[test]
+fn sixteen_bits_are_within_a_step() {
+    // Signed; with a zero point; unsigned after a ReLU; and of which 0 is anywhere.
+    for ends in [[-32768, 32767], [-30000, 35535], [0, 65535], [-65535, 0], [-1, 65534]] {
+        let (mut net, x) = Net::new(&[1, 5, 4, 2]);
+        let scale = 1e-4;
+        let a = net.round_wide(x, scale, [-32768, 32767]);
+        let weight = net.weights(&[100, -50, 30, 70, -128, 127], 0.0, &[0.003, 0.004, 0.002]);
+        let y = net.pointwise(a, weight, &[0.5, -1.0, 0.25]);
+        let y = net.round_wide(y, scale, ends);
+        let module = net.finish(&[y]);
+        let (quantised, report) = quantised(&module);
+        assert_eq!((report.n_convolutions, report.n_requantised), (1, 0));
+        let main = module.function("main").expect("it is there");
+        for sample in samples(&module, 2) {
+            let want =
+                eval_function(&module, main, vec![(*sample[0]).clone()]).unwrap_or_else(|e| panic!("{e}"));
+            let got = run_quantised(&quantised, &sample);
+            let pairs = want[0].as_f32().expect("f32").iter().zip(got[0].as_f32().expect("f32"));
+            let worst = pairs.map(|(a, b)| (a - b).abs() / scale).fold(0.0, f32::max);
+            assert!(worst < 1.01, "{ends:?}: {worst} steps");
+            assert!(want[0].as_f32().is_some_and(|reals| reals.iter().any(|&x| x != 0.0)), "{ends:?}");
+        }
+    }
+}
