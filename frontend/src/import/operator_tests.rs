@@ -280,6 +280,16 @@ fn what_is_unsupported_of_a_known_operator_is_declined() {
             "y",
             &[("spatial", Attr::Int(0))],
         ),
+        // Windows that overlap: a place may be that of two maxima.
+        Net::new(11, &[1, 2, 7, 7])
+            .node("MaxPool", "x", "p i", &[("kernel_shape", Attr::Ints(&[3, 3]))])
+            .node("MaxUnpool", "p i", "y", &[("kernel_shape", Attr::Ints(&[3, 3]))]),
+        Net::new(13, &[1, 2, 4, 4]).weight("w", &[2, 2, 1, 1]).node(
+            "com.microsoft.nchwc:Conv",
+            "x w",
+            "y",
+            &[],
+        ),
     ];
     for net in cases {
         let error = import_proto(&net.model("y"), &ImportOptions::default());
@@ -438,5 +448,52 @@ fn volumes_without_depth_are_images() {
     check(&net.node("Conv", "x w", "y", &[("strides", Attr::Ints(&[1, 2, 1]))]).model("y"));
     for op in ["GlobalMaxPool", "GlobalAveragePool"] {
         check(&Net::new(13, &[2, 3, 4, 3, 5]).node(op, "x", "y", &[]).model("y"));
+    }
+}
+
+#[test]
+fn unpooling_puts_values_back_where_the_maxima_were() {
+    let window = || [("kernel_shape", Attr::Ints(&[2, 2])), ("strides", Attr::Ints(&[2, 2]))];
+    for shape in [[1, 2, 6, 4], [2, 1, 5, 7]] {
+        let net = Net::new(18, &shape)
+            .ints("shape", &shape)
+            .floats("two", &[], vec![2.0])
+            .node("MaxPool", "x", "p i", &window())
+            .node("Mul", "p two", "z", &[])
+            .node("MaxUnpool", "z i shape", "y", &window());
+        let got = outputs(&net.model("y")).swap_remove(0);
+        let [n, c, h, w] = shape.map(|extent| extent as usize);
+        let x = noise(n * c * h * w, 1);
+        let mut want = vec![0.0; x.len()];
+        for (plane, y, column) in
+            (0..n * c).flat_map(|p| (0..h / 2).flat_map(move |y| (0..w / 2).map(move |x| (p, y, x))))
+        {
+            let at = |place: usize| (plane * h + 2 * y + place / 2) * w + 2 * column + place % 2;
+            let best = (0..4).rev().max_by(|&a, &b| x[at(a)].total_cmp(&x[at(b)])).expect("four places");
+            want[at(best)] = 2.0 * x[at(best)];
+        }
+        assert_eq!((got.shape(), got.as_f32()), (&[n, c, h, w][..], Some(&want[..])));
+    }
+}
+
+#[test]
+fn constants_of_any_shape_have_one_number_for_each_channel() {
+    for shape in [&[1, 1, 4, 1][..], &[1, 1, 1, 5], &[5], &[1, 3, 4, 5], &[4, 1], &[1, 3, 1, 5], &[3, 4, 1]] {
+        for op in ["Add", "Sub", "Mul", "PRelu", "Max"] {
+            let net = Net::new(13, &[1, 3, 4, 5]).weight("w", &[3, 3, 1, 1]).weight("k", shape);
+            let net = net.node("Conv", "x w", "c", &[]).node(op, "c k", "y", &[]);
+            let module = check(&net.model("y")).module;
+            let elementwise = |op: &Op| matches!(op, Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Maximum(_));
+            for op in module.walk(module.body()) {
+                if !elementwise(&module.op(op).op) {
+                    continue;
+                }
+                for &operand in &module.op(op).operands()[..2] {
+                    let Some(constant) = module.constant(operand) else { continue };
+                    let (_, before) = constant.tensor.shape().split_last().expect("four axes");
+                    assert!(before.iter().all(|&extent| extent == 1), "{:?}", constant.tensor.shape());
+                }
+            }
+        }
     }
 }

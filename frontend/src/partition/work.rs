@@ -82,9 +82,7 @@ pub fn work(node: &NodeProto, facts: &BTreeMap<String, Fact>) -> Work {
         }
         "FusedGemm" | "FusedMatMul" | "Gemm" | "TransposeMatMul" => {
             let transposed = node.attribute.iter().any(|a| a.name == "transA" && a.i != 0);
-            per_result(
-                input(0).and_then(|a| if transposed { a.first() } else { a.last() }).map(|&k| k as u64),
-            )
+            per_result(input(0).and_then(|a| a.iter().nth_back(usize::from(transposed))).map(|&k| k as u64))
         }
         _ => 0,
     };

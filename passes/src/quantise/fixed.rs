@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use strata_ir::attr::{FunctionType, NanMode};
+use strata_ir::attr::{FunctionType, NanMode, ResizeMode};
 use strata_ir::dialect::{Add, Cast, Clamp, FuncReturn, Identity, Mul, Sub};
 use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, Type, ValueId};
 
@@ -238,6 +238,9 @@ fn whole(module: &Module, value: ValueId) -> Option<i64> {
 
 /// Whether an op only moves or selects elements of its first operand, so that it does the same to integers and reals.
 fn moves(op: &Op) -> bool {
+    if let Op::Resize(resize) = op {
+        return resize.mode == ResizeMode::NearestNeighbor;
+    }
     matches!(
         op,
         Op::MaxPool2d(_)

@@ -527,6 +527,9 @@ pub(super) fn prelu(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         Value::Const(array) => array.as_floats()?.iter().all(|a| (0.0..=1.0).contains(a)),
         Value::View(_) => false,
     };
+    if broadcast_shape([x.shape(), slope.shape()])? != x.shape() {
+        invalid!("slopes of shape {:?} for a tensor of shape {:?}", slope.shape(), x.shape());
+    }
     let aligned = lo.align(&[x.clone(), slope])?;
     let out = leaky(&mut lo.em, aligned.values[0], aligned.values[1], is_fraction);
     single(aligned.result(out, DataType::Float))

@@ -120,7 +120,7 @@ const OPS: &[OpSupport] = table! {
     Cos since 7, elementwise::unary, "";
     CumSum since 11, index::cumulative_sum, "f32, by a product with a triangle of ones; integers of up to 32 bits along up to 64";
     DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
-    DequantizeLinear since 10, quantised::dequantize_linear, "8, 16 and 32 bits; constant scales";
+    DequantizeLinear since 10, quantised::dequantize_linear, "4, 8, 16 and 32 bits; constant scales";
     Div since 1, elementwise::binary, "f32; integers of up to 32 bits, truncating";
     Dropout since 1, shape::identity, "inference";
     DynamicQuantizeLinear since 11, quantised::dynamic_quantize_linear, "";
@@ -182,7 +182,7 @@ const OPS: &[OpSupport] = table! {
     Pow since 1, elementwise::binary, "f32, to floats and integers";
     QLinearConv since 10, quantised::conv, "as Conv";
     QLinearMatMul since 10, quantised::matmul, "as MatMul";
-    QuantizeLinear since 10, quantised::quantize_linear, "8 and 16 bits; constant scales";
+    QuantizeLinear since 10, quantised::quantize_linear, "4, 8 and 16 bits; constant scales";
     RMSNormalization since 23, norm::rms, "constant scale";
     RNN since 7, recurrent::recurrent, "constant weights and lengths; unrolled, up to 1024 steps";
     Range since 11, shape::folded, "constant";

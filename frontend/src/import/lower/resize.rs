@@ -5,6 +5,7 @@
 //! convolution over that axis as channels, which is exact in every mode and which the machine has a stage for. A nearest
 //! neighbour that copies a few runs of samples is cut and joined instead.
 
+use strata_ir::ElemType;
 use strata_ir::attr::ResizeMode;
 use tract_onnx::pb::tensor_proto::DataType;
 
@@ -248,18 +249,34 @@ pub(super) fn upsample(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>
 
 fn interpolate(lo: &mut Lowering, node: &Node<'_>, resize: &Resize<'_>) -> Lowered<Vec<Value>> {
     let input = node.input(0)?;
-    if input.dtype() != DataType::Float {
-        unsupported!("on {:?}", input.dtype());
+    let dtype = input.dtype();
+    // Integers of 8 bits that are only picked pass through floats exactly.
+    let is_picked =
+        matches!(dtype, DataType::Int8 | DataType::Uint8) && matches!(resize.kernel, Kernel::Nearest(_));
+    if dtype != DataType::Float && !is_picked {
+        unsupported!("on {dtype:?}");
     }
     let axes = resize.axes(node, input.shape())?;
     if axes.iter().all(|s| resize.keeps(s)) {
         return single(input.clone());
     }
-    let view = lo.view(input)?;
-    match by_tosa(lo, &view, &axes, resize) {
-        Some(out) => single(out),
-        None => single(by_matrices(lo, view, &axes, resize)?),
+    let mut view = lo.view(input)?;
+    if is_picked {
+        let float = lo.em.cast(view.value, ElemType::F32);
+        view = view.with_value(float, DataType::Float);
     }
+    let out = match by_tosa(lo, &view, &axes, resize) {
+        Some(out) => out,
+        None => {
+            let out = by_matrices(lo, view, &axes, resize)?;
+            lo.view(&out)?
+        }
+    };
+    if !is_picked {
+        return single(out);
+    }
+    let int = lo.em.cast(out.value, ElemType::I32);
+    single(out.with_value(int, dtype))
 }
 
 /// One RESIZE, if TOSA's can express it: two axes at most change, side by side before the last one.

@@ -1,7 +1,7 @@
 //! Values of 16 bits with a zero point, as models that come quantised have them. TOSA's operations on `i16` know none: it
 //! is taken off where such a value is read, and added where one is made.
 
-use strata_ir::dialect::{Add, Cast, Maximum, Minimum, NanMode, Pad, Sub};
+use strata_ir::dialect::{Add, Maximum, Minimum, NanMode, Pad, Sub};
 use strata_ir::{ElemType, Op, Tensor, TensorData, ValueId};
 
 use super::super::QuantParams;
@@ -32,8 +32,7 @@ impl Lowering<'_> {
 
     /// The integers of an `i16` value less its zero point, in `i32`.
     pub(super) fn without_offset(&mut self, value: ValueId, zero_point: i64) -> ValueId {
-        let shape = self.new_shape(value);
-        let wide = self.append(Cast {}, &[value], &shape, ElemType::I32);
+        let wide = self.rescale(value, 0, &[FixedScale::ONE], ElemType::I32, 0);
         self.with_whole(Sub {}, wide, zero_point)
     }
 
