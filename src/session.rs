@@ -348,7 +348,9 @@ pub(crate) fn to_user(port: &Port, values: &[i64], dequantise: bool) -> Result<A
         Some(q) if dequantise => {
             let dtype = dtype_of(&port.dtype)?;
             let real = |v: i64| f64::from((q.scale * (v as f64 - f64::from(q.zero_point))) as f32);
-            (dtype, values.into_iter().map(|v| dtype.round(real(v))).collect())
+            // Of whole numbers what lies between two stands for the nearer.
+            let meant = |v: i64| if dtype.is_float() { dtype.round(real(v)) } else { real(v).round() };
+            (dtype, values.into_iter().map(meant).collect())
         }
         _ => {
             let name = if dequantise { &port.dtype } else { &port.machine_dtype };
