@@ -80,10 +80,8 @@ impl HostModel {
     /// If they are none. What tract cannot run is told by [`run`](Self::run), which can name the node.
     pub fn load(bytes: &[u8]) -> Result<Self, HostError> {
         let proto = decode(bytes)?;
-        let prepared = match quietly(|| prepare(&proto)) {
-            Ok(prepared) => prepared,
-            Err(_) => None,
-        };
+        // What cannot be prepared is run node by node.
+        let prepared = quietly(|| prepare(&proto)).unwrap_or_default();
         Ok(Self { proto, prepared })
     }
 

@@ -173,7 +173,7 @@ impl<'a> Cutter<'a> {
             let operands = self.operands(index).filter_map(|operand| places.get(&operand));
             let least = operands.filter(|place| place.level == level).map(|place| place.step).max();
             let least = least.unwrap_or(0);
-            let is_odd = usize::from(level % 2 == 0 && self.survey.blocked.contains_key(&index));
+            let is_odd = usize::from(level.is_multiple_of(2) && self.survey.blocked.contains_key(&index));
             places.insert(index, Place { level, step: least + usize::from(least % 2 != is_odd) });
         }
         places

@@ -163,7 +163,7 @@ impl Calibration {
                     not_finite.push(place(module, value));
                 }
                 if with_channels.contains(&value) {
-                    channels.entry(at).or_default().observe(tensor.shape(), data);
+                    channels.entry(at).or_default().observe(tensor.shape(), &data);
                 }
             };
             forward(module, func, inputs, &mut observe)

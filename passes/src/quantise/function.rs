@@ -203,9 +203,7 @@ impl Function {
             .map(|&operand| self.visit(module, constant, variable, operand, known))
             .collect::<Option<Vec<_>>>()?;
         let elem = module.ty(value).as_tensor()?.elem;
-        if scalar(&data.op, elem, &[1.0; 3]).is_none() {
-            return None;
-        }
+        scalar(&data.op, elem, &[1.0; 3])?;
         self.steps.push(Step { op: data.op.clone(), elem, operands });
         known.insert(op, self.steps.len() - 1);
         Some(Operand::Step(self.steps.len() - 1))

@@ -79,7 +79,7 @@ pub(super) fn functions(node: &Node<'_>, index: usize, usual: &[&str]) -> Lowere
         Some(names) => names.iter().map(String::as_str).collect(),
         None => usual.repeat(index + 1),
     };
-    if names.len() % usual.len() != 0 || names.len() < (index + 1) * usual.len() {
+    if !names.len().is_multiple_of(usual.len()) || names.len() < (index + 1) * usual.len() {
         invalid!("{} activation functions where every direction has {}", names.len(), usual.len());
     }
     let mut alphas = node.floats("activation_alpha")?.unwrap_or_default().iter();

@@ -58,7 +58,7 @@ impl Lowering<'_> {
             Op::DepthwiseConv2d(op) => &mut op.pad,
             _ => return Err(NOT_EXPECTED),
         };
-        let amounts = std::mem::replace(pad, [0; 4]);
+        let amounts = std::mem::take(pad);
         let is_depthwise = matches!(op, Op::DepthwiseConv2d(_));
         let zero_point = input.params.zero_point;
         let data = weights.weight.as_i8().ok_or(NOT_EXPECTED)?;
