@@ -321,7 +321,8 @@ fn same(a: &ModelProto, b: &ModelProto) {
 #[test]
 fn reductions_over_no_axes_still_act_on_elements() {
     let x = Tensor::f32([2, 2], vec![1.0, -2.0, 3.0, 0.5]);
-    let of_elements: [(&str, fn(f32) -> f32); 9] = [
+    type OfElement = fn(f32) -> f32;
+    let of_elements: [(&str, OfElement); 9] = [
         ("ReduceL1", f32::abs),
         ("ReduceL2", f32::abs),
         ("ReduceLogSum", f32::ln),
