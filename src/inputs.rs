@@ -110,6 +110,12 @@ pub(crate) fn fit(
             problems.push(format!("input `{name}`: expected shape {shape:?}, found {:?}", array.shape));
             continue;
         }
+        // Double precision is computed in f32.
+        let is_beyond = |value: &&f64| value.is_finite() && value.abs() > f64::from(f32::MAX);
+        if let Some(value) = array.values.iter().find(is_beyond) {
+            problems.push(format!("input `{name}`: {value} is beyond f32, in which networks are computed"));
+            continue;
+        }
         match array.clone().cast(dtype_of(&port.dtype)?) {
             Ok(array) => arrays.push(array),
             Err(what) => problems.push(format!("input `{name}`: {what}")),
@@ -161,6 +167,14 @@ mod tests {
         assert!(are_positions(&ports(&["1", "x"]), &["0", "1"]));
         assert!(!are_positions(&ports(&["1", "x"]), &["1", "x"]));
         assert!(!are_positions(&ports(&["7"]), &["7"]) && !are_positions(&numbered, &[]));
+    }
+
+    #[test]
+    fn doubles_that_no_f32_holds_are_refused() {
+        let port = [plain_port("x", &[1], "f64")];
+        let array = Array { shape: vec![1], dtype: dtype_of("f64").expect("a type"), values: vec![2.4e198] };
+        let error = match_inputs(&port, &[("x".to_owned(), array)]).expect_err("it is beyond f32");
+        assert!(error.to_string().contains("is beyond f32"), "{error}");
     }
 
     #[test]

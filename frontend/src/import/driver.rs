@@ -39,7 +39,7 @@ impl Input<'_> {
             name: self.name.to_owned(),
             shape: self.shape.clone(),
             perm: self.perm.clone(),
-            dtype: types.user_dtype(self.name).unwrap_or(dtype_name(self.dtype)),
+            dtype: types.user_dtype(self.name).or(dtype_name(self.dtype)).unwrap_or("f32"),
         }
     }
 }
@@ -466,6 +466,10 @@ fn settle_inputs<'a>(
             problems.lowering(name, "input", "", LowerError::Unsupported(why));
             continue;
         }
+        if dtype_name(dtype).is_none() {
+            problems.unsupported(name, "input", format!("elements of type {dtype:?}"));
+            continue;
+        }
         let perm = if options.plain_layout {
             (0..shape.len()).collect()
         } else {
@@ -618,17 +622,17 @@ fn finish(
                 continue;
             }
         };
+        let Some(dtype) = dtype_name(view.dtype) else {
+            problems.unsupported(&info.name, "output", format!("elements of type {:?}", view.dtype));
+            continue;
+        };
         let identity = || (0..view.shape.len()).collect();
         let natural = if plain_layout { None } else { view.natural_perm(&lowering.em) };
         let perm: Vec<usize> = natural.unwrap_or_else(identity);
         let value = lowering.in_order(&view, &perm);
         let inverse = (0..perm.len()).map(|axis| perm.iter().position(|&p| p == axis).unwrap_or_default());
-        let port = Port {
-            name: info.name.clone(),
-            shape: view.shape.clone(),
-            perm: inverse.collect(),
-            dtype: dtype_name(view.dtype),
-        };
+        let port =
+            Port { name: info.name.clone(), shape: view.shape.clone(), perm: inverse.collect(), dtype };
         outputs.push((port, lowering.em.elem(value)));
         results.push(value);
     }
@@ -636,9 +640,9 @@ fn finish(
     outputs
 }
 
-/// The name of an ONNX element type, as `strata.dtype` spells it.
-fn dtype_name(dtype: DataType) -> &'static str {
-    match dtype {
+/// The name of an ONNX element type, as `strata.dtype` spells it, if arrays of it can be given or taken.
+fn dtype_name(dtype: DataType) -> Option<&'static str> {
+    Some(match dtype {
         DataType::Float => "f32",
         DataType::Bool => "bool",
         DataType::Int8 => "i8",
@@ -651,8 +655,8 @@ fn dtype_name(dtype: DataType) -> &'static str {
         DataType::Uint64 => "u64",
         DataType::Double => "f64",
         DataType::Float16 => "f16",
-        _ => "other",
-    }
+        _ => return None,
+    })
 }
 
 /// The dictionary of an argument or result.
