@@ -9,12 +9,14 @@
 //! | `tosa` | functions of TOSA, which need no import |
 //! | `hints` | sizes of memories that would do where the target is too small |
 //! | `assemble` | plans, programs, and the bundle of all parts |
+//! | `measure` | what the written program's outputs are worth |
 
 mod assemble;
 mod calibrate;
 mod forms;
 mod hints;
 pub(crate) mod host;
+mod measure;
 mod noise;
 pub(crate) mod parts;
 mod precision;
@@ -47,9 +49,6 @@ use crate::io::array::Array;
 use crate::ptq::PtqOptions;
 use crate::session::{self, RunError};
 use crate::stats::{self, CompileStats, Stats};
-
-/// Multiply-accumulates up to which outputs are measured against f32.
-const SQNR_MACS: u64 = 24_000_000_000;
 
 /// What activations are calibrated on.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +91,8 @@ pub struct CompileOptions {
     pub precision: PrecisionOptions,
     /// Shapes of inputs by name, for dynamic dimensions or another size.
     pub input_shapes: BTreeMap<String, Vec<usize>>,
-    /// Whether to measure every output against f32 (skipped for networks too large to run in seconds).
+    /// Whether to run the program and measure every output against f32; networks too large to run in seconds are not
+    /// measured.
     pub measure_sqnr: bool,
     /// Whether the host may run what the machine has no form of; else that is an error.
     pub host: bool,
@@ -286,6 +286,10 @@ impl Prepared {
         let mut clock = self.clock.clone();
         let aim = (mode, objective);
         let mut compiled = self.compiler.assemble(&self.parts, &self.network, aim, &mut clock, observer)?;
+        if let Some(yardstick) = &self.parts.yardstick {
+            clock.begin("measure", observer);
+            yardstick.measure(&mut compiled, observer);
+        }
         let seconds_by_pass = clock.finish();
         compiled.stats.compile =
             Some(CompileStats { seconds_by_pass, peak_rss_bytes: stats::peak_rss_bytes() });
@@ -423,8 +427,14 @@ impl Compiler {
         context.insert(calibration);
         context.insert(precision);
         self.run_passes(&self.quantise_step(), &mut module, &mut context, clock, observer)?;
-        let host = context.take::<QuantReport>().map(|report| report.host_ops).unwrap_or_default();
-        Ok((self.forms(module, clock, observer)?, host))
+        let report = context.take::<QuantReport>().unwrap_or_default();
+        if !report.uneven_outputs.is_empty() {
+            observer(Event::Note(format!(
+                "results of {} are 16-bit: parts of them are too small for 8 bits at one scale",
+                report.uneven_outputs.join(", ")
+            )));
+        }
+        Ok((self.forms(module, clock, observer)?, report.host_ops))
     }
 }
 

@@ -30,9 +30,25 @@ pub struct Stats {
     /// What compiling took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile: Option<CompileStats>,
-    /// Signal-to-noise ratio of every output against f32, in decibels, where it was measured.
+    /// Signal-to-noise ratio of every output against f32, in decibels, where it was measured; `None` without noise.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub sqnr_db: BTreeMap<String, f64>,
+    pub sqnr_db: BTreeMap<String, Option<f64>>,
+    /// Of outputs some channels of which are far worse than the output as a whole: those channels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weak_channels: BTreeMap<String, Vec<ChannelNoise>>,
+}
+
+/// The signal-to-noise ratio of neighbouring channels of an output.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChannelNoise {
+    /// The output's axis that holds the channels.
+    pub axis: usize,
+    /// The first of them.
+    pub first: usize,
+    /// The last of them.
+    pub last: usize,
+    /// Signal to noise of all of them, in decibels.
+    pub sqnr_db: f64,
 }
 
 /// The activations that a search has made 16-bit.

@@ -66,6 +66,24 @@ fn relative_error(expected: &Array, found: &Array) -> f64 {
     pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / range(&expected.values)
 }
 
+/// Signal to noise in decibels.
+fn decibels(expected: &Array, found: &Array) -> f64 {
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let pairs = expected.values.iter().zip(&found.values);
+    10.0 * (square(&mut expected.values.iter().copied()) / square(&mut pairs.map(|(a, b)| a - b))).log10()
+}
+
+/// That the signal to noise that a compile has told, printed and in `stats.json`, is that of what the bundle gives.
+fn told_is_computed(scratch: &Scratch, printed: &str, expected: &Array, found: &Array) {
+    let stats = std::fs::read_to_string(scratch.path("stats.json")).expect("statistics are written");
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("they are JSON");
+    let mut ratios = stats["sqnr_db"].as_object().expect("it was measured").values();
+    let told = ratios.next().and_then(|db| db.as_f64()).expect("a ratio");
+    let computed = decibels(expected, found);
+    assert!((told - computed).abs() < 0.01, "{told} is told, {computed} computed");
+    assert!(printed.contains(&format!(": {told:.1} dB signal to quantisation noise")), "{printed}");
+}
+
 #[test]
 fn activations_of_16_bits_where_they_are_asked_for() {
     let scratch = Scratch::new();
@@ -120,6 +138,7 @@ fn a_network_goes_all_the_way() {
     let error = relative_error(&expected, &found);
     assert!(error > 0.0 && error < 0.1, "int8 is near f32 but not equal to it: {error}");
     assert_eq!(load(&scratch.path("raw/0.npy")).dtype, DType::I8);
+    told_is_computed(&scratch, &out, &expected, &found);
 
     scratch.ends(0, &["verify", "net.strata"]);
     let (text, _) = scratch.ends(0, &["disasm", "net.strata"]);
@@ -448,6 +467,8 @@ fn the_host_runs_what_the_machine_cannot() {
     scratch.ends(0, &["run", "mixed.strata", "--input", "0=in.npy", "--output-dir", "out", "--timing"]);
     let found = load(&scratch.path("out/0.npy"));
     assert!(found.values.iter().all(|v| v.is_finite()) && found.values.iter().any(|&v| v != 0.0));
+    scratch.ends(0, &["run", &model, "--input", "0=in.npy", "--output-dir", "f32"]);
+    told_is_computed(&scratch, &out, &load(&scratch.path("f32/0.npy")), &found);
     // A program each before and after.
     scratch.ends(0, &["run", "mixed.strata", "--input", "0=in.npy", "--output-dir", "raw", "--raw"]);
     assert!(scratch.path("raw/1.npy").is_file());

@@ -19,6 +19,7 @@ use crate::compile::{
     CalibrationData, CompileOptions, Compiled, Compiler, Event, PrecisionMode, PrecisionOptions,
 };
 use crate::io::{self, write_atomic};
+use crate::stats::ChannelNoise;
 use crate::{Mode, Objective};
 
 /// Compile an ONNX model or a TOSA function to a bundle
@@ -392,7 +393,14 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
         text += &format!("\n{}", host_text(host));
     }
     for (name, db) in &stats.sqnr_db {
-        text += &format!("\noutput `{name}`: {db:.1} dB signal to quantisation noise against f32");
+        text += &match db {
+            Some(db) => format!("\noutput `{name}`: {db:.1} dB signal to quantisation noise against f32"),
+            None => format!("\noutput `{name}`: no quantisation noise against f32"),
+        };
+        for weak in stats.weak_channels.get(name).into_iter().flatten() {
+            let ChannelNoise { axis, first, last, sqnr_db } = weak;
+            text += &format!("\n  but only {sqnr_db:.1} dB in {first} to {last} along axis {axis}");
+        }
     }
     if let Some(compile) = &stats.compile {
         let seconds: f64 = compile.seconds_by_pass.values().sum();

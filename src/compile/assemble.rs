@@ -1,5 +1,4 @@
-//! From parts at the stages phase to a bundle: plans, schedules and emits every machine part, and measures the whole
-//! against f32.
+//! From parts at the stages phase to a bundle: plans, schedules and emits every machine part.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +11,11 @@ use strata_isa_spec::{Program, Target, timed};
 use strata_passes::manager::PassError;
 use strata_passes::plan::summary::activation_table;
 use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
-use strata_passes::quantise;
 
 use super::forms::{Forms, Planned};
 use super::parts::{PreparedPart, PreparedParts};
 use super::{Clock, CompileError, Compiled, Compiler, Event, missing, word};
-use crate::io::array::Array;
-use crate::session::{self, Session};
+use crate::session;
 use crate::stats::{self, EnergyStats, ModelStats, PlanStats, SimulatedStats, Stats};
 
 /// A machine part, planned and emitted.
@@ -79,7 +76,6 @@ impl Compiler {
         }
         let mut stats = stats.unwrap_or_default();
         stats.model.parameters = prepared.n_parameters;
-        stats.sqnr_db = prepared.sqnr_db.clone();
         stats.precision = prepared.precision.clone();
         stats.host = prepared.host.clone().map(|mut host| {
             host.parts = parts.iter().filter(|part| !matches!(part.code, Code::Machine(_))).count() as u64;
@@ -176,28 +172,6 @@ impl Compiler {
             refused.extend(errors.iter().map(ToString::to_string));
             refine = false;
         }
-    }
-
-    /// Signal-to-noise ratio of every f32 output against `reference`, through a compiled bundle.
-    pub(super) fn measure(
-        &self,
-        prepared: &PreparedParts,
-        inputs: &[(String, Array)],
-        reference: &BTreeMap<String, Array>,
-    ) -> Result<BTreeMap<String, f64>, CompileError> {
-        let layer_by_layer = (Mode::Single, Objective::default());
-        let compiled =
-            self.assemble(prepared, "measured", layer_by_layer, &mut Clock::default(), &mut |_| {})?;
-        let session = Session::new(compiled.bundle).map_err(CompileError::Measure)?;
-        let outputs = session.run(inputs, &mut |_| {}).map_err(CompileError::Measure)?;
-        let f32s = |array: &Array| array.values.iter().map(|&v| v as f32).collect::<Vec<_>>();
-        // What a detector keeps of its boxes may be more or fewer in integers: there is nothing to compare then.
-        let ratios = outputs.into_iter().filter_map(|(name, got)| {
-            let want = reference.get(&name).filter(|want| want.shape == got.shape && got.dtype.is_float())?;
-            let ratio = quantise::sqnr(&f32s(want), &f32s(&got));
-            Some((name, ratio))
-        });
-        Ok(ratios.collect())
     }
 }
 

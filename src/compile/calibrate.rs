@@ -1,7 +1,6 @@
 //! Calibration of a model that is one part: at its own size or, on noise, at a smaller one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use strata_frontend::import::Imported;
 use strata_ir::Module;
@@ -9,12 +8,11 @@ use strata_isa_spec::bundle::Port;
 use strata_passes::quantise::{self, Calibration};
 
 use super::noise::{self, NoiseInput};
-use super::parts::{Model, PreparedPart, PreparedParts};
+use super::parts::Model;
 use super::precision::Chosen;
-use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, main_ports, missing};
+use super::{CalibrationData, CompileError, Compiler, Event, f32_macs, main_ports, missing};
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
-use crate::session::{self, RunError};
 
 /// Multiply-accumulates of an f32 forward pass up to which a network is calibrated on noise at its own input size;
 /// larger ones are calibrated at a smaller one.
@@ -25,10 +23,9 @@ pub(super) struct Calibrated {
     pub calibration: Calibration,
     /// Which activations are 16-bit.
     pub chosen: Chosen,
-    /// The network at the size of calibration, and a sample, to measure outputs on.
-    module: Module,
-    sample: Vec<Array>,
-    pub macs: u64,
+    /// The first sample, or noise of the model's own size where it was calibrated at a smaller one, to measure outputs
+    /// on.
+    pub sample: Vec<Array>,
 }
 
 impl Compiler {
@@ -60,24 +57,22 @@ impl Compiler {
         let given = quantise::given_scales(&module);
         let needed = given.needs_calibration;
         observe_given(&given, observer);
-        let samples = match &self.options.calibration {
-            CalibrationData::Samples(samples) => samples.clone(),
+        let (samples, sample) = match &self.options.calibration {
+            CalibrationData::Samples(samples) => {
+                (samples.clone(), samples.first().cloned().unwrap_or_default())
+            }
             CalibrationData::Noise { seed, samples } => {
-                let ports = main_ports(&module)?;
-                let input =
-                    |port: &Port| NoiseInput::new(&port.shape, &port.dtype, rows.get(&port.name).copied());
-                let inputs: Vec<NoiseInput> = ports.iter().map(input).collect();
+                let inputs = noise_inputs(&module, rows)?;
                 if needed {
                     observer(Event::noise(*samples, &inputs));
                 }
-                (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect()
+                let samples = (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect();
+                (samples, noise::sample(*seed, 0, &noise_inputs(original, rows)?))
             }
         };
         let tensors = ptq::arguments(&module, &samples).map_err(CompileError::CalibrationData)?;
         let (calibration, chosen) = self.choose(&mut [&mut module, original], &tensors, observer)?;
-        let macs = f32_macs(&module);
-        let sample = samples.into_iter().next().unwrap_or_default();
-        Ok(Calibrated { calibration, chosen, module, sample, macs })
+        Ok(Calibrated { calibration, chosen, sample })
     }
 
     /// Prepares networks, the first of which the samples fit, and chooses what quantising them needs: ranges, precision,
@@ -142,32 +137,14 @@ impl Compiler {
         }
         module.clone()
     }
+}
 
-    /// Signal-to-noise ratio of every output on the calibration's first sample.
-    pub(super) fn measure_calibrated(
-        &self,
-        calibrated: Calibrated,
-        whole: &PreparedParts,
-    ) -> Result<BTreeMap<String, f64>, CompileError> {
-        let Calibrated { calibration, chosen, module, sample, .. } = calibrated;
-        let func = module.function("main").ok_or_else(|| missing("main"))?;
-        let arguments = session::to_arguments(&module, &sample).map_err(CompileError::Measure)?;
-        let arguments: Vec<_> = arguments.into_iter().map(Arc::new).collect();
-        let results = quantise::forward(&module, func, &arguments, &mut |_, _| {})
-            .map_err(|e| CompileError::Measure(RunError::Eval(e)))?;
-        let ports = session::ports(&module, func, true).map_err(CompileError::Measure)?;
-        let reference = ports
-            .iter()
-            .zip(&results)
-            .map(|(port, tensor)| Ok((port.name.clone(), session::from_tensor(port, tensor)?)))
-            .collect::<Result<_, _>>()
-            .map_err(CompileError::Measure)?;
-        let ranges = (calibration, chosen.precision);
-        let (forms, _) = self.to_stages(module, ranges, &mut Clock::default(), &mut |_| {})?;
-        let parts = vec![PreparedPart::Machine(Box::new(forms))];
-        let inputs: Vec<_> = sample.into_iter().enumerate().map(|(at, a)| (at.to_string(), a)).collect();
-        self.measure(&PreparedParts { parts, ..whole.clone() }, &inputs, &reference)
-    }
+/// The inputs of a network that noise is made for. `rows` tells of those that number the rows of tables how many there
+/// are.
+fn noise_inputs(module: &Module, rows: &BTreeMap<String, usize>) -> Result<Vec<NoiseInput>, CompileError> {
+    let ports = main_ports(module)?;
+    let input = |port: &Port| NoiseInput::new(&port.shape, &port.dtype, rows.get(&port.name).copied());
+    Ok(ports.iter().map(input).collect())
 }
 
 /// Says what the model quantises itself.

@@ -19,10 +19,12 @@ use strata_isa_spec::bundle::{Code, Port};
 use strata_passes::manager::{PassError, Phase, UnsupportedOp};
 use strata_passes::quantise;
 
+use super::calibrate::Calibrated;
 use super::forms::Forms;
 use super::host::host_part;
+use super::measure::Yardstick;
 use super::noise::{self, NoiseInput};
-use super::{CalibrationData, Clock, CompileError, Compiler, Event, SQNR_MACS, f32_macs, missing};
+use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, missing};
 use crate::io::array::Array;
 use crate::ptq::Samples;
 use crate::session::{self, RunError};
@@ -58,7 +60,8 @@ pub(super) struct PreparedParts {
     /// What the host has to do.
     pub host: Option<HostStats>,
     pub n_parameters: u64,
-    pub sqnr_db: BTreeMap<String, f64>,
+    /// What the bundle is measured by, if it is.
+    pub yardstick: Option<Yardstick>,
     /// What a search for 16-bit activations found, a machine part each.
     pub precision: Vec<PrecisionStats>,
 }
@@ -161,11 +164,11 @@ impl Compiler {
         observer(Event::Reached(Phase::Import, &imported.module));
         clock.begin("calibrate", observer);
         let calibrated = self.calibrate(model, &mut imported, observer)?;
-        let chosen = calibrated.chosen.clone();
+        let Calibrated { calibration, chosen, sample } = calibrated;
         let Imported { module, n_parameters, n_nodes, .. } = imported;
         let nodes: Vec<usize> = (0..n_nodes).collect();
-        let ranges = (calibrated.calibration.clone(), chosen.precision);
-        let staged = self.to_stages(module, ranges, clock, observer);
+        let ranges = (calibration, chosen.precision);
+        let staged = self.to_stages(module.clone(), ranges, clock, observer);
         let (forms, tail) = staged.map_err(|error| obstacle(error, &nodes))?;
         demand_known(chosen.unknown)?;
         let tail = origins(&tail, &nodes).unwrap_or_default();
@@ -182,12 +185,7 @@ impl Compiler {
         if !tail.is_empty() {
             prepared.host = Some(model.host_stats(model.survey()?, &tail, &[]));
         }
-        if self.options.measure_sqnr && calibrated.macs <= SQNR_MACS {
-            clock.begin("measure", observer);
-            prepared.sqnr_db = self.measure_calibrated(calibrated, &prepared)?;
-        } else if self.options.measure_sqnr {
-            observer(Event::Note("the network is too large to measure its outputs against f32".to_owned()));
-        }
+        prepared.yardstick = self.yardstick(&module, sample, clock, observer);
         Ok(prepared)
     }
 
@@ -240,10 +238,9 @@ impl Compiler {
         demand_known(unknown)?;
         blocked.extend(tails);
         prepared.host = Some(model.host_stats(model.survey()?, blocked, cut));
-        if self.options.measure_sqnr && macs <= SQNR_MACS {
-            clock.begin("measure", observer);
-            let (inputs, reference) = model.ends(samples.swap_remove(0));
-            prepared.sqnr_db = self.measure(&prepared, &inputs, &reference)?;
+        if self.measures(macs, observer) {
+            let sample = samples.into_iter().next();
+            prepared.yardstick = sample.map(|tensors| Yardstick::of_parts(&prepared, tensors));
         }
         Ok(prepared)
     }
@@ -422,16 +419,6 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// The inputs and the outputs of the model among the tensors of a sample.
-    fn ends(&self, tensors: Tensors) -> (Vec<(String, Array)>, Tensors) {
-        let Some(graph) = &self.proto().graph else { return Default::default() };
-        let is_input = |name: &str| graph.input.iter().any(|info| info.name == name);
-        let is_output = |name: &str| graph.output.iter().any(|info| info.name == name);
-        let inputs =
-            tensors.iter().filter(|(name, _)| is_input(name)).map(|(n, a)| (n.clone(), a.clone())).collect();
-        (inputs, tensors.into_iter().filter(|(name, _)| is_output(name)).collect())
-    }
-
     /// Its inputs and outputs, without parts as yet.
     fn no_parts(&self) -> Result<PreparedParts, ImportError> {
         let port = |port: &import::Port| session::plain_port(&port.name, &port.shape, port.dtype);
@@ -444,7 +431,7 @@ impl<'a> Model<'a> {
             outputs: outputs.map(|info| info.name.clone()).collect(),
             host: None,
             n_parameters: 0,
-            sqnr_db: BTreeMap::new(),
+            yardstick: None,
             precision: Vec::new(),
         })
     }

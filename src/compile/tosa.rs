@@ -12,8 +12,8 @@ use strata_passes::manager::{PassError, Phase};
 
 use super::parts::{PreparedPart, PreparedParts, demand_known};
 use super::{
-    Clock, CompileError, Compiled, Compiler, Event, PrecisionOptions, Prepared, SQNR_MACS, main_ports,
-    missing, network_name,
+    Clock, CompileError, Compiled, Compiler, Event, PrecisionOptions, Prepared, main_ports, missing,
+    network_name,
 };
 use crate::session;
 
@@ -56,10 +56,9 @@ impl Compiler {
             output_types: BTreeMap::new(),
             host: None,
             n_parameters: 0,
-            sqnr_db: BTreeMap::new(),
+            yardstick: None,
             precision: Vec::new(),
         };
-        let mut calibrated = None;
         let forms = match entry {
             Entry::Integer => {
                 if self.options.precision != PrecisionOptions::default() {
@@ -75,26 +74,19 @@ impl Compiler {
                 observer(Event::Reached(Phase::Import, &module));
                 clock.begin("calibrate", observer);
                 let found = self.calibrate_on(module.clone(), &mut module, &BTreeMap::new(), observer)?;
-                let ranges = (found.calibration.clone(), found.chosen.precision.clone());
-                let (forms, tail) = self.to_stages(module, ranges, &mut clock, observer)?;
-                demand_known(found.chosen.unknown.clone())?;
-                parts.precision.extend(found.chosen.stats.clone());
+                let ranges = (found.calibration, found.chosen.precision);
+                let (forms, tail) = self.to_stages(module.clone(), ranges, &mut clock, observer)?;
+                demand_known(found.chosen.unknown)?;
+                parts.precision.extend(found.chosen.stats);
                 if !self.options.host && !tail.is_empty() {
                     let error = PassError::Unsupported(tail);
                     return Err(CompileError::Pass { pass: "quantise".to_owned(), error });
                 }
-                calibrated = Some(found);
+                parts.yardstick = self.yardstick(&module, found.sample, &mut clock, observer);
                 forms
             }
         };
         parts.parts.push(PreparedPart::Machine(Box::new(forms)));
-        match calibrated {
-            Some(calibrated) if self.options.measure_sqnr && calibrated.macs <= SQNR_MACS => {
-                clock.begin("measure", observer);
-                parts.sqnr_db = self.measure_calibrated(calibrated, &parts)?;
-            }
-            _ => {}
-        }
         clock.stop();
         Ok(Prepared { compiler: self.clone(), network: network_name(file_name), parts, clock })
     }
