@@ -13,8 +13,8 @@ import subprocess
 from harness import ROOT, Check, demand
 
 # What takes about five minutes on two slow cores, from a seed that the tests of `cargo test` do not reach.
-PROGRAMS = "8000"
-NETWORKS = "3000"
+PROGRAMS = "30000"
+NETWORKS = "5000"
 SEED = "1000000"
 TIME_LIMIT = 6 * 3600
 
