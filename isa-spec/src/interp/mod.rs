@@ -6,7 +6,7 @@
 //!
 //! [`run_checked`] runs the same program as an adversary would: memories begin with random bytes, ready stages step in
 //! random order, weight loads complete as late or as early as they may, and every byte remembers which row of which
-//! stream it holds ([`shadow`]). It knows nothing of how the verifier came to its verdict.
+//! stream it holds. It knows nothing of how the verifier came to its verdict.
 
 mod arith;
 mod kernels;
