@@ -218,8 +218,8 @@ pub struct PhasePlan {
 /// Where a buffer that crosses phases lives. [`transfers`] says what is moved for it. A buffer used in one phase only (and neither input nor output) has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Residency {
-    /// Last phase up to which the whole tensor stays in activation SRAM, from the phase that first writes (or loads) it;
-    /// `None` if it is never whole in SRAM.
+    /// Last phase up to which the whole tensor stays in activation SRAM, from the phase that first writes (or loads) it:
+    /// the last that uses it there. `None` if it is never whole in SRAM.
     pub kept_until: Option<u32>,
     /// Whether it is stored to DRAM as it is written (always so for outputs; inputs stand there already).
     pub stored: bool,

@@ -768,13 +768,14 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         for &(buffer, place) in &chosen.places {
             let slot = &mut residency[buffer.as_u32() as usize];
             let was_kept = slot.kept_until.is_some();
-            if place.in_sram() {
-                slot.kept_until = Some(index as u32);
-            }
             if place == Place::InPlace {
                 slot.in_place_of = context.hosts[buffer.as_u32() as usize];
             }
             let Some(at) = column.boundary.iter().position(|b| b.buffer == buffer) else { continue };
+            // What is in DRAM too may be dropped before it is read again. It then stays no longer than it is of use.
+            if place.in_sram() {
+                slot.kept_until = Some(index as u32);
+            }
             let ring = &variant.rings[at];
             let in_dram = place == Place::Dram;
             let size = graph.buffers[buffer].size_bytes();
