@@ -64,7 +64,12 @@ impl Trial {
         for step in Pipeline::parse(&passes).map_err(|e| e.to_string())?.steps() {
             if let Err(error) = step.build().run(&mut module, &mut context) {
                 let error = format!("{}: {error}", step.info.name);
-                return if error.contains("do not fit the target") { Ok(None) } else { Err(error) };
+                let is_too_large = ["do not fit the target", "no sequence of phases fits the target"];
+                return if is_too_large.iter().any(|text| error.contains(text)) {
+                    Ok(None)
+                } else {
+                    Err(error)
+                };
             }
         }
         let lowered = strata_backend::lower(&module).map_err(|e| e.to_string())?;
