@@ -10,6 +10,7 @@ use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
 use strata_isa_spec::{Program, Target, interp};
 use strata_passes::manager::{PassContext, Pipeline};
+use strata_passes::plan::pass::{Refused, does_not_fit};
 
 /// Networks that a plain run of the test tries.
 const NETWORKS: u64 = 300;
@@ -63,14 +64,15 @@ impl Trial {
         );
         for step in Pipeline::parse(&passes).map_err(|e| e.to_string())?.steps() {
             if let Err(error) = step.build().run(&mut module, &mut context) {
-                let error = format!("{}: {error}", step.info.name);
-                let is_too_large = ["do not fit the target", "no sequence of phases fits the target"];
-                return if is_too_large.iter().any(|text| error.contains(text)) {
+                return if does_not_fit(&error) {
                     Ok(None)
                 } else {
-                    Err(error)
+                    Err(format!("{}: {error}", step.info.name))
                 };
             }
+        }
+        if let Some(Refused(faults)) = context.get::<Refused>().filter(|Refused(faults)| !faults.is_empty()) {
+            return Err(format!("the judge refused a plan on the way: {}", faults.join("; ")));
         }
         let lowered = strata_backend::lower(&module).map_err(|e| e.to_string())?;
         Ok(Some((lowered.program, lowered.weights)))

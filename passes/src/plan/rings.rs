@@ -414,11 +414,17 @@ impl<'a> Simulation<'a> {
     }
 
     fn run(&mut self) {
-        // What nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
-        let sinks: Vec<usize> = (0..self.actors.len()).filter(|&a| self.readers(a).is_empty()).collect();
+        // Whose rows nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
+        // A stage may read other rows of the stream that it writes, from an earlier phase, and is a sink nevertheless.
+        let mut is_read = vec![false; self.actors.len()];
+        for input in &self.inputs {
+            is_read[input.writer] = true;
+        }
+        let sinks: Vec<usize> = (0..self.actors.len()).filter(|&actor| !is_read[actor]).collect();
         let mut anchor = Anchor::new(self);
         let all = |this: &Self| sinks.iter().map(|&sink| this.progress(sink)).collect::<Vec<u64>>();
-        // Only this loop takes a sink's steps, and those that write the same ring, which are sinks too.
+        // Only this loop takes a sink's steps, and whoever writes the same ring.
+        let writes_with_others = self.writers.iter().any(|writers| !writers.is_empty());
         let mut progress = all(self);
         loop {
             let least = progress.iter().enumerate().min_by_key(|&(_, progress)| *progress);
@@ -428,7 +434,7 @@ impl<'a> Simulation<'a> {
                 break;
             }
             let skipped = self.skips && at == 0 && anchor.turn(self, &sinks);
-            if skipped || !self.writers[sink].is_empty() {
+            if skipped || writes_with_others {
                 progress = all(self);
             } else {
                 progress[at] = self.progress(sink);
@@ -564,5 +570,29 @@ impl<'a> Simulation<'a> {
         {
             self.taken += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stage that makes row `n` of `out` from row `n` of each view that it reads.
+    fn row_by_row(reads: &[View], out: View) -> Actor {
+        let ports = reads.iter().flat_map(|view| Actor::dma_out(*view).ports.to_vec()).collect();
+        Actor { ports, is_transfer: false, ..Actor::dma_in(out) }
+    }
+
+    fn rows(stream: u32, row0: u32, rows: u32) -> View {
+        View { row0, rows, ..View::whole(stream, rows, 4, 8) }
+    }
+
+    #[test]
+    fn a_stage_that_reads_other_rows_of_its_own_stream_pulls_the_rest() {
+        // The sum of a part of a join, written in an earlier phase, and of what the first stage makes, is another part.
+        let sum = row_by_row(&[rows(7, 7, 7), rows(3, 0, 7)], rows(7, 0, 7));
+        let actors = [row_by_row(&[rows(2, 0, 7)], rows(3, 0, 7)), sum];
+        assert_eq!(ring_slots(&actors, Slack::Lockstep)[&3], 1);
+        assert_eq!(ring_slots(&actors, Slack::Overlap)[&3], 2);
     }
 }
