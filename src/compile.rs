@@ -186,6 +186,7 @@ impl CompileError {
             self,
             Self::Import(ImportError::Unsupported { .. })
                 | Self::Host(HostError::Node { .. })
+                | Self::Calibration(CalibrationError::NotFinite(_))
                 | Self::Pass { error: PassError::Unsupported(_), .. }
         )
     }

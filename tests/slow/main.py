@@ -14,6 +14,7 @@ import dumps
 import floats
 import headline
 import host
+import integers
 import memory
 import natural
 import node
@@ -41,6 +42,7 @@ MODULES = [
     quantised,
     operators,
     host,
+    integers,
     tosa_suite,
     accuracy,
     headline,

@@ -26,9 +26,11 @@ LEAST_DB = 20
 # Inputs beyond are no test of 8 bits.
 LARGEST = 1e4
 # Types of inputs that a network can be calibrated on.
-CALIBRATED = "fd?bBhHiIlLqQ"
+CALIBRATED = "efd?bBhHiIlLqQ"
 # Of the vectors of 1.19.1, so many have to pass.
 LEAST_PASSED = {"1.19.1": 1000}
+# What a bfloat16 is rounded by, at most, as a part of it.
+BFLOAT16_STEP = 2**-8
 HERE = pathlib.Path(__file__).parent
 
 
@@ -51,8 +53,10 @@ def is_plain(model):
 
 
 def values(data_set):
-    """Inputs and outputs of a data set."""
-    return vectors.tensors(data_set.glob("input_*.pb")), vectors.tensors(data_set.glob("output_*.pb"))
+    """Inputs and outputs of a data set; those of bfloat16, which files of arrays do not have, as float32."""
+    found = [vectors.tensors(data_set.glob(f"{kind}_*.pb")) for kind in ["input", "output"]]
+    widened = lambda array: array.astype(numpy.float32) if array.dtype.name == "bfloat16" else array
+    return [[widened(array) for array in arrays] for arrays in found]
 
 
 def ended(done):
@@ -78,7 +82,7 @@ def run(folder, program, model, inputs, count):
     flags = write_inputs(folder, dict(enumerate(inputs)))
     done = call([STRATA, "run", program, "--quiet", "--output-dir", folder, *flags], LIMIT_SECONDS)
     if done.returncode != 0:
-        return ended(done), []
+        return refused(done, inputs) or ended(done), []
     return None, outputs_of(folder, model, inputs, count)
 
 
@@ -93,12 +97,14 @@ def judged(got, want, differs):
 
 
 def in_floats(model, inputs, outputs, tolerances):
-    """A model through `strata run`."""
+    """A model through `strata run`, which computes numbers of 16 bits in 32."""
     with tempfile.TemporaryDirectory(dir=SCRATCH.name) as name:
         folder = pathlib.Path(name)
         onnx.save(model, folder / "model.onnx")
         failed, got = run(folder, folder / "model.onnx", model, inputs, len(outputs))
         relative, absolute = tolerances
+        if any(port.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16 for port in model.graph.output):
+            relative = max(relative, BFLOAT16_STEP)
         vector = vectors.Vector(model, inputs, outputs, relative, absolute)
         return failed or judged(got, outputs, lambda own, due: vectors.difference(own, due, vector))
 
@@ -123,6 +129,13 @@ def noise(got, want):
     return f"{10 * numpy.log10(signal / error):.1f} dB" if signal else f"{error:.1e} where there is to be 0"
 
 
+def refused(done, inputs):
+    """The outcome of a refusal of inputs that no integers stand for, if it is one and told as such."""
+    is_told = done.returncode == 1 and ("NaN" in done.stderr or "infinit" in done.stderr)
+    has_some = any(array.dtype.kind == "f" and not numpy.isfinite(array).all() for array in inputs)
+    return Outcome("declined", "its inputs hold NaN or infinities, which are refused") if is_told and has_some else None
+
+
 def in_integers(model, inputs, outputs):
     """A model through `strata compile`, calibrated on its inputs, and `strata run` of the bundle."""
     with tempfile.TemporaryDirectory(dir=SCRATCH.name) as name:
@@ -135,7 +148,7 @@ def in_integers(model, inputs, outputs):
             flags += ["--calibrate", folder / "calibration.npz"]
         done = call([STRATA, "compile", folder / "model.onnx", *flags], LIMIT_SECONDS)
         if done.returncode != 0:
-            return ended(done)
+            return refused(done, inputs) or ended(done)
         failed, got = run(folder, folder / "x.strata", model, inputs, len(outputs))
         if failed or not is_sane([*inputs, *outputs]):
             return failed or PASSED

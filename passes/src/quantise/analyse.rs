@@ -1,6 +1,8 @@
 //! What quantisation decides before it rewrites anything: what is constant, which subgraphs are functions of one
 //! value, what the machine cannot run, and which scale every value has.
 
+mod whole;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -143,6 +145,8 @@ struct Analysis<'a> {
     users: SecondaryMap<ValueId, Vec<OpId>>,
     returned: Vec<ValueId>,
     ranges: &'a Ranges<'a>,
+    /// Ranges of whole numbers that follow from their types.
+    whole: BTreeMap<ValueId, Range>,
     /// The values that stand for numbers which scaled integers can hold: floats, and what is computed of them as whole
     /// numbers or as true (1) and false (0).
     numbers: BTreeSet<ValueId>,
@@ -279,15 +283,18 @@ impl<'a> Analysis<'a> {
         }
         let (fixed, ranges) = (wishes.fixed, wishes.ranges);
         let (numbers, leaf) = (BTreeSet::new(), SecondaryMap::new());
-        let mut analysis = Self { module, fixed, constants, live, users, returned, ranges, numbers, leaf };
+        let whole = whole::ranges(module, &live, &|value| constants[value].clone(), fixed);
+        let mut analysis =
+            Self { module, fixed, constants, live, users, returned, ranges, whole, numbers, leaf };
         analysis.find_numbers(module.args(block), &BTreeSet::new());
         analysis
     }
 
     /// Finds the values that stand for numbers; `opaque` are none, whatever they are computed of.
     fn find_numbers(&mut self, args: &[ValueId], opaque: &BTreeSet<ValueId>) {
-        let is_float = |value: &ValueId| self.elem(*value) == Some(ElemType::F32);
-        let mut numbers: BTreeSet<ValueId> = args.iter().copied().filter(is_float).collect();
+        // Whole numbers of 8 and 16 bits have become floats of a fixed scale.
+        let is_number = |value: &ValueId| matches!(self.elem(*value), Some(ElemType::F32 | ElemType::I1));
+        let mut numbers: BTreeSet<ValueId> = args.iter().copied().filter(is_number).collect();
         for &op in &self.live {
             let result = self.module.result(op);
             let keeps_numbers = match self.elem(result) {
@@ -315,6 +322,12 @@ impl<'a> Analysis<'a> {
         loop {
             self.leaf = SecondaryMap::new();
             self.find_functions();
+            let inexact = self.inexact_integers();
+            if !inexact.is_empty() {
+                opaque.extend(inexact);
+                self.find_numbers(&self.inputs(), &opaque);
+                continue;
+            }
             let host = self.split_host()?;
             let crosses = |op: &&OpId| {
                 let result = self.module.result(**op);
@@ -330,10 +343,13 @@ impl<'a> Analysis<'a> {
                 return Ok(host);
             }
             opaque.extend(crossing);
-            let args: Vec<ValueId> =
-                self.numbers.iter().copied().filter(|v| self.module.defining_op(*v).is_none()).collect();
-            self.find_numbers(&args, &opaque);
+            self.find_numbers(&self.inputs(), &opaque);
         }
+    }
+
+    /// The arguments that stand for numbers.
+    fn inputs(&self) -> Vec<ValueId> {
+        self.numbers.iter().copied().filter(|v| self.module.defining_op(*v).is_none()).collect()
     }
 
     fn op(&self, op: OpId) -> &'a Op {
@@ -453,18 +469,31 @@ impl<'a> Analysis<'a> {
         if !unsupported.is_empty() {
             return Err(PassError::Unsupported(unsupported));
         }
+        let mut integral: BTreeSet<OpId> = BTreeSet::new();
         for &op in self.live.iter().rev() {
             let result = self.module.result(op);
             let only_host = !self.users[result].is_empty()
                 && self.users[result].iter().all(|user| host.contains(user))
                 && !self.returned.contains(&result);
-            let belongs = matches!(self.op(op), Op::Exp(_) | Op::Sub(_) | Op::ReduceMax(_))
+            let is_of_integers = |user: &OpId| integral.contains(user) || self.casts_to_whole(*user);
+            // What the integers of a rounded value are computed by, which the machine would round again.
+            let is_integral = self.leaf[result].is_some_and(|leaf| self.fixed.contains_key(&leaf))
+                && self.users[result].iter().all(is_of_integers);
+            if is_integral {
+                integral.insert(op);
+            }
+            let belongs = is_integral
+                || matches!(self.op(op), Op::Exp(_) | Op::Sub(_) | Op::ReduceMax(_))
                 || self.elem(result) == Some(ElemType::I1);
             if only_host && belongs {
                 host.insert(op);
             }
         }
         Ok(host)
+    }
+
+    fn casts_to_whole(&self, op: OpId) -> bool {
+        matches!(self.op(op), Op::Cast(_)) && self.elem(self.module.result(op)) == Some(ElemType::I32)
     }
 
     fn is_sum_of_exponentials(&self, op: OpId) -> bool {
@@ -782,7 +811,9 @@ impl<'a> Analysis<'a> {
             if groups.params(value).is_some() || self.is_only_picked_from(value, ops, results) {
                 continue;
             }
-            let range = if results.contains(&value) {
+            let range = if let Some(range) = self.exact_range(value) {
+                Some(range)
+            } else if results.contains(&value) {
                 // Nothing after it makes up for what is clipped of a result.
                 self.ranges.seen(value)
             } else if let Some(function) = self.only_function(value, anchored, lookups) {
@@ -796,7 +827,7 @@ impl<'a> Analysis<'a> {
             let unused = self.users[value].is_empty() && !self.returned.contains(&value);
             let any = unused.then_some(Range { low: 0.0, high: 0.0 });
             let range = range.or(any).ok_or_else(missing)?;
-            let extreme = self.ranges.seen(value).or(any).ok_or_else(missing)?;
+            let extreme = self.whole_range(value).or(any).ok_or_else(missing)?;
             let clamp = lookups
                 .get(&value)
                 .filter(|lookup| matches!(fused.get(&lookup.base), Some(Fused::Clamp(by)) if *by == value));

@@ -90,8 +90,8 @@ pub enum CalibrationError {
         /// What happened.
         error: EvalError,
     },
-    /// A value is infinite or not a number.
-    #[error("calibration gives values that are infinite or not a number at: {}", .0.join(", "))]
+    /// Values are infinite or not a number; named are those that do not merely follow from others.
+    #[error("the network computes values that are infinite or not a number, which no integers stand for, at: {}", .0.join(", "))]
     NotFinite(Vec<String>),
     /// It was gathered on another network.
     #[error(
@@ -153,14 +153,14 @@ impl Calibration {
         let returned = terminator.map_or(&[][..], |op| module.op(op).operands());
         let with_channels = outputs::with_channels(module, returned);
         let mut channels: BTreeMap<usize, ChannelRanges> = BTreeMap::new();
-        let mut not_finite: Vec<String> = Vec::new();
+        let mut not_finite: BTreeSet<ValueId> = BTreeSet::new();
         let padded = infinitely_padded(module, module.entry_block(func));
         for (sample, inputs) in samples.iter().enumerate() {
             let mut observe = |value: ValueId, tensor: &Tensor| {
                 let (Some(at), Some(data)) = (index[value], numbers(tensor)) else { return };
                 let data: Cow<'_, [f32]> = if padded.contains(&value) { finite(&data) } else { data };
                 if !observe(&mut values[at].histogram, &data) {
-                    not_finite.push(place(module, value));
+                    not_finite.insert(value);
                 }
                 if with_channels.contains(&value) {
                     channels.entry(at).or_default().observe(tensor.shape(), &data);
@@ -169,11 +169,17 @@ impl Calibration {
             forward(module, func, inputs, &mut observe)
                 .map_err(|error| CalibrationError::Forward { sample, error })?;
         }
-        not_finite.dedup();
+        let follows = |value: &ValueId| {
+            let op = module.defining_op(*value);
+            op.is_some_and(|op| module.op(op).operands().iter().any(|operand| not_finite.contains(operand)))
+        };
+        let mut first: Vec<String> =
+            not_finite.iter().filter(|value| !follows(value)).map(|&value| place(module, value)).collect();
+        first.dedup();
         if not_finite.is_empty() {
             Ok(Self { values, n_samples: samples.len(), channels, corrections: BTreeMap::new() })
         } else {
-            Err(CalibrationError::NotFinite(not_finite))
+            Err(CalibrationError::NotFinite(first))
         }
     }
 
@@ -331,11 +337,12 @@ fn infinitely_padded(module: &Module, block: BlockId) -> BTreeSet<ValueId> {
     padded
 }
 
-/// The numbers of a tensor of floats or of whole numbers.
-fn numbers(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
+/// The numbers of a tensor of floats, of whole numbers, or of what is true (1) and false (0).
+pub(super) fn numbers(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
     match tensor.data() {
         TensorData::F32(values) => Some(values.into()),
         TensorData::I32(values) => Some(values.iter().map(|&value| value as f32).collect()),
+        TensorData::I1(values) => Some(values.iter().map(|&holds| f32::from(u8::from(holds))).collect()),
         _ => None,
     }
 }

@@ -436,10 +436,13 @@ impl Rewriting<'_, '_> {
         let (Step::Known(step), Zero::Known(zero)) = (raw.step, raw.zero) else {
             return self.computed(old);
         };
-        let mut float = self.number(&raw, step, zero);
+        let float = self.number(&raw, step, zero);
         if elem(self.module, old) != Some(ElemType::F32) || self.module.args(self.block).contains(&old) {
             let shape = self.shape(float);
-            float = self.append(Cast {}, &[float], &shape, ElemType::I32);
+            let whole = self.append(Cast {}, &[float], &shape, ElemType::I32);
+            self.ranges.copy(float, whole);
+            self.ranges.copy(old, whole);
+            return whole;
         }
         float
     }

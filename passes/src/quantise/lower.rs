@@ -253,7 +253,13 @@ impl<'a> Lowering<'a> {
         }
         let low = data.iter().copied().fold(0.0, f32::min);
         let high = data.iter().copied().fold(0.0, f32::max);
-        let params = QuantParams::of_range_in(Range { low, high }, elem);
+        let range = Range { low, high };
+        let params = match tensor.as_f32() {
+            Some(_) => QuantParams::of_range_in(range, elem),
+            None => {
+                QuantParams::of_whole_numbers(range).ok_or("an operand holds whole numbers beyond 16 bits")?
+            }
+        };
         let value = self.constant(params.quantise_all(tensor.shape(), data.iter().map(|&x| f64::from(x))));
         Ok(Quantised { value, params })
     }

@@ -16,6 +16,7 @@ use cranelift_entity::SecondaryMap;
 use strata_ir::eval::EvalError;
 use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorData, Type, ValueId};
 
+use super::calibrate::numbers;
 use super::forward::{compute, forward};
 use super::weights::{ChannelAxis, quantise_weights};
 use super::{QuantParams, QuantisedValue};
@@ -154,8 +155,8 @@ impl<'a> Networks<'a> {
             .function("main")
             .map(|main| self.quantised.args(self.quantised.entry_block(main)).to_vec());
         (inputs.iter().zip(args.unwrap_or_default()))
-            .map(|(input, arg)| match (params.get(&arg), input.as_f32()) {
-                (Some(params), Some(data)) => Arc::new(integers(data, *params, self.quantised, arg)),
+            .map(|(input, arg)| match (params.get(&arg), numbers(input)) {
+                (Some(params), Some(data)) => Arc::new(integers(&data, *params, self.quantised, arg)),
                 _ => Arc::clone(input),
             })
             .collect()

@@ -1,0 +1,183 @@
+//! Which whole numbers the machine has as they are, and their ranges as they follow from their types: those of arguments of 8
+//! and 16 bits, and of what is computed of such.
+//!
+//! A whole number is to be exact whatever the data, so samples say too little of it: where the range is known from the
+//! types, it counts instead of what was seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use strata_ir::{ElemType, Module, Op, OpId, Tensor, ValueId};
+
+use super::super::QuantParams;
+use super::super::calibrate::Range;
+use super::{Analysis, keeps_scale};
+
+/// The least and the greatest that a value can be.
+type Interval = (f64, f64);
+
+impl Analysis<'_> {
+    /// Whole numbers that the machine would not have as they are, but rounded or interpolated: those beyond 16 bits, and
+    /// functions that take or give more than 8.
+    pub(super) fn inexact_integers(&self) -> Vec<ValueId> {
+        let results = self.live.iter().map(|&op| self.module.result(op));
+        results.filter(|&value| self.is_whole(value) && self.is_inexact(value)).collect()
+    }
+
+    /// Whether a value is a whole number that stands for itself.
+    fn is_whole(&self, value: ValueId) -> bool {
+        let is_number = self.numbers.contains(&value) && !self.fixed.contains_key(&value);
+        is_number && self.elem(value) == Some(ElemType::I32)
+    }
+
+    fn is_inexact(&self, value: ValueId) -> bool {
+        let leaf = self.leaf[value];
+        let is_step = |op: &OpId| leaf.is_some() && self.leaf[self.module.result(*op)] == leaf;
+        // Within a function any number may be passed through.
+        let is_needed = self.returned.contains(&value) || !self.users[value].iter().all(is_step);
+        let params = self.whole_range(value).map(QuantParams::of_whole_numbers);
+        let fits = |most: ElemType| {
+            params.is_none_or(|params| params.is_some_and(|p| p.elem == most || p.elem == ElemType::I8))
+        };
+        match leaf {
+            None => is_needed && !fits(ElemType::I16),
+            Some(leaf) => {
+                self.integers(leaf).is_some_and(|params| params.elem == ElemType::I16)
+                    || is_needed && !fits(ElemType::I8)
+            }
+        }
+    }
+
+    /// The range of a whole number: by the types, or else what was seen.
+    pub(super) fn whole_range(&self, value: ValueId) -> Option<Range> {
+        self.exact_range(value).or_else(|| self.ranges.seen(value))
+    }
+
+    /// The range of a whole number if it follows from the types.
+    pub(super) fn exact_range(&self, value: ValueId) -> Option<Range> {
+        if !self.is_whole(value) {
+            return None;
+        }
+        self.range_of_table(value).or_else(|| self.whole.get(&value).copied())
+    }
+
+    /// All that a function of 8 bits gives.
+    fn range_of_table(&self, value: ValueId) -> Option<Range> {
+        let leaf = self.leaf[value]?;
+        let params = self.integers(leaf).filter(|params| params.elem == ElemType::I8)?;
+        let function = self.function(leaf, value)?;
+        let (least, greatest) = params.limits();
+        let all = (0..function.n_channels)
+            .flat_map(|channel| (least..=greatest).map(move |q| (channel, q)))
+            .map(|(channel, q)| function.at(params.dequantise(q), channel));
+        let (low, high) =
+            all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
+        Some(Range { low: low as f32, high: high as f32 })
+    }
+
+    /// The integers that a value is known to have: those that the model fixes, or the whole numbers of its type.
+    fn integers(&self, value: ValueId) -> Option<QuantParams> {
+        match self.elem(value)? {
+            ElemType::I32 => self
+                .whole
+                .get(&value)
+                .copied()
+                .or_else(|| self.ranges.seen(value))
+                .and_then(QuantParams::of_whole_numbers),
+            ElemType::I1 => Some(QuantParams::i8(1.0, 0)),
+            _ => self.fixed.get(&value).copied(),
+        }
+    }
+}
+
+/// The ranges of whole numbers among the results of `ops`, in order, as far as they follow from `fixed`, the integers that
+/// arguments and rounded values have, and from constants.
+pub(super) fn ranges(
+    module: &Module,
+    ops: &[OpId],
+    constant: &dyn Fn(ValueId) -> Option<Arc<Tensor>>,
+    fixed: &BTreeMap<ValueId, QuantParams>,
+) -> BTreeMap<ValueId, Range> {
+    let ends = |params: &QuantParams| {
+        let (least, greatest) = params.limits();
+        (params.dequantise(least), params.dequantise(greatest))
+    };
+    let mut known: BTreeMap<ValueId, Interval> = fixed.iter().map(|(&value, p)| (value, ends(p))).collect();
+    for &op in ops {
+        let data = module.op(op);
+        let [result] = data.results() else { continue };
+        let operand = |at: usize| {
+            let value = *data.operands().get(at)?;
+            known.get(&value).copied().or_else(|| span(&*constant(value)?))
+        };
+        if !known.contains_key(result)
+            && let Some(interval) = interval(module, &data.op, data.operands(), &operand)
+        {
+            known.insert(*result, interval);
+        }
+    }
+    let is_whole = |value: ValueId| module.ty(value).as_tensor().is_some_and(|ty| ty.elem == ElemType::I32);
+    let whole = known.into_iter().filter(|&(value, _)| is_whole(value) && !fixed.contains_key(&value));
+    whole.map(|(value, (low, high))| (value, Range { low: low as f32, high: high as f32 })).collect()
+}
+
+/// The ends of a constant.
+fn span(tensor: &Tensor) -> Option<Interval> {
+    let values: Vec<f64> = match tensor.as_f32() {
+        Some(values) => values.iter().copied().map(f64::from).collect(),
+        None => tensor.data().to_ints()?.into_iter().map(|value| value as f64).collect(),
+    };
+    let low = values.iter().copied().reduce(f64::min)?;
+    Some((low, values.iter().copied().fold(low, f64::max)))
+}
+
+/// The ends of what an op gives, if those of its operands are known.
+fn interval(
+    module: &Module,
+    op: &Op,
+    operands: &[ValueId],
+    operand: &dyn Fn(usize) -> Option<Interval>,
+) -> Option<Interval> {
+    let corners = |of: fn(f64, f64) -> f64| {
+        let ((a, b), (c, d)) = (operand(0)?, operand(1)?);
+        let corners = [of(a, c), of(a, d), of(b, c), of(b, d)];
+        Some((
+            corners.into_iter().fold(f64::INFINITY, f64::min),
+            corners.into_iter().fold(f64::NEG_INFINITY, f64::max),
+        ))
+    };
+    match op {
+        Op::Add(_) => corners(|a, b| a + b),
+        Op::Sub(_) => corners(|a, b| a - b),
+        Op::Mul(_) => corners(|a, b| a * b),
+        Op::Maximum(_) => corners(f64::max),
+        Op::Minimum(_) => corners(f64::min),
+        // The shifts are by few bits; rounding up adds one at most.
+        Op::ArithmeticRightShift(_) => {
+            let ((low, high), (least, most)) = (operand(0)?, operand(1)?);
+            let shifted = |x: f64, by: f64| (x / by.exp2()).floor();
+            Some((
+                shifted(low, least).min(shifted(low, most)),
+                shifted(high, least).max(shifted(high, most)) + 1.0,
+            ))
+        }
+        Op::Cast(_) => operand(0).map(|(low, high)| (low.round_ties_even(), high.round_ties_even())),
+        Op::Abs(_) => operand(0).map(|(low, high)| (0.0, high.max(-low))),
+        Op::Negate(_) => operand(0).map(|(low, high)| (-high, -low)),
+        Op::Identity(_) => operand(0),
+        Op::Select(_) => union(operand(1)?, operand(2)?),
+        Op::Concat(_) => (0..operands.len()).map(operand).reduce(|a, b| union(a?, b?))?,
+        Op::Pad(_) => union(operand(0)?, operand(2)?),
+        Op::ReduceSum(sum) => {
+            let (low, high) = operand(0)?;
+            let extent = *module.ty(operands[0]).as_tensor()?.shape.get(sum.axis as usize)? as f64;
+            Some((low * extent, high * extent))
+        }
+        op if keeps_scale(op) => operand(0),
+        _ => None,
+    }
+}
+
+fn union(a: Interval, b: Interval) -> Option<Interval> {
+    Some((a.0.min(b.0), a.1.max(b.1)))
+}
