@@ -283,7 +283,7 @@ impl<'a> Analysis<'a> {
         }
         let (fixed, ranges) = (wishes.fixed, wishes.ranges);
         let (numbers, leaf) = (BTreeSet::new(), SecondaryMap::new());
-        let whole = whole::ranges(module, &live, &|value| constants[value].clone(), fixed);
+        let whole = BTreeMap::new();
         let mut analysis =
             Self { module, fixed, constants, live, users, returned, ranges, whole, numbers, leaf };
         analysis.find_numbers(module.args(block), &BTreeSet::new());
@@ -322,6 +322,7 @@ impl<'a> Analysis<'a> {
         loop {
             self.leaf = SecondaryMap::new();
             self.find_functions();
+            self.whole = self.whole_ranges();
             let inexact = self.inexact_integers();
             if !inexact.is_empty() {
                 opaque.extend(inexact);
@@ -373,6 +374,9 @@ impl<'a> Analysis<'a> {
 
     fn function(&self, base: ValueId, value: ValueId) -> Option<Function> {
         let function = Function::between(self.module, &|v| self.constant(v), base, value)?;
+        if self.elem(value) != Some(ElemType::F32) && function.n_channels > 1 {
+            return None;
+        }
         let has_form = function.n_channels == 1
             || function.as_two_slopes().is_some()
             || function.as_gained().is_some()
@@ -848,8 +852,10 @@ impl<'a> Analysis<'a> {
             let result = self.module.result(op);
             for operand in self.variables(op).collect::<Vec<_>>() {
                 let span = |range: Range| range.high.max(0.0) - range.low.min(0.0);
-                // Fixed scales are not for sharing: where they differ the operand is rescaled.
-                if groups.params(operand).is_some() || groups.params(result).is_some() {
+                // Fixed scales are not for sharing: where they differ the operand is rescaled. Nor are those of whole numbers,
+                // which are 1 anyway.
+                let is_whole = self.elem(result) == Some(ElemType::I32);
+                if is_whole || groups.params(operand).is_some() || groups.params(result).is_some() {
                     continue;
                 }
                 let (Some(own), Some(joint)) = (groups.range(operand), groups.range(result)) else {

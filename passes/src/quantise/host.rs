@@ -49,7 +49,10 @@ pub(super) fn add_host(
         let (kind, loc) = (data.op.clone(), data.loc.clone());
         let (operands, results) = (data.operands().to_vec(), data.results().to_vec());
         let operands: Vec<_> = operands.iter().map(|&v| get(module, &mut known, v)).collect();
-        if let (Some(&params), [result]) = (fixed.params.get(&results[0]), &results[..]) {
+        // What moves rounded values, or clamps them, has their integers too, and stays what it is.
+        if let (Op::Identity(_), Some(&params), [result]) =
+            (&kind, fixed.params.get(&results[0]), &results[..])
+        {
             let value = match fixed.ports.get(result) {
                 Some(&port) => integers(module, block, operands[0], params, port),
                 None => rounded(module, block, operands[0], params),

@@ -5,7 +5,6 @@
 //! types, it counts instead of what was seen.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use strata_ir::{ElemType, Module, Op, OpId, Tensor, ValueId};
 
@@ -55,70 +54,65 @@ impl Analysis<'_> {
 
     /// The range of a whole number if it follows from the types.
     pub(super) fn exact_range(&self, value: ValueId) -> Option<Range> {
-        if !self.is_whole(value) {
-            return None;
-        }
-        self.range_of_table(value).or_else(|| self.whole.get(&value).copied())
+        self.whole.get(&value).copied().filter(|_| self.is_whole(value))
     }
 
-    /// All that a function of 8 bits gives.
-    fn range_of_table(&self, value: ValueId) -> Option<Range> {
-        let leaf = self.leaf[value]?;
-        let params = self.integers(leaf).filter(|params| params.elem == ElemType::I8)?;
-        let function = self.function(leaf, value)?;
-        let (least, greatest) = params.limits();
-        let all = (0..function.n_channels)
-            .flat_map(|channel| (least..=greatest).map(move |q| (channel, q)))
-            .map(|(channel, q)| function.at(params.dequantise(q), channel));
-        let (low, high) =
-            all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
-        Some(Range { low: low as f32, high: high as f32 })
-    }
-
-    /// The integers that a value is known to have: those that the model fixes, or the whole numbers of its type.
+    /// The integers that a value is known to have: those that the model fixes, or the whole numbers of its range.
     fn integers(&self, value: ValueId) -> Option<QuantParams> {
         match self.elem(value)? {
-            ElemType::I32 => self
-                .whole
-                .get(&value)
-                .copied()
-                .or_else(|| self.ranges.seen(value))
-                .and_then(QuantParams::of_whole_numbers),
+            ElemType::I32 => self.whole_range(value).and_then(QuantParams::of_whole_numbers),
             ElemType::I1 => Some(QuantParams::i8(1.0, 0)),
             _ => self.fixed.get(&value).copied(),
         }
     }
-}
 
-/// The ranges of whole numbers among the results of `ops`, in order, as far as they follow from `fixed`, the integers that
-/// arguments and rounded values have, and from constants.
-pub(super) fn ranges(
-    module: &Module,
-    ops: &[OpId],
-    constant: &dyn Fn(ValueId) -> Option<Arc<Tensor>>,
-    fixed: &BTreeMap<ValueId, QuantParams>,
-) -> BTreeMap<ValueId, Range> {
-    let ends = |params: &QuantParams| {
-        let (least, greatest) = params.limits();
-        (params.dequantise(least), params.dequantise(greatest))
-    };
-    let mut known: BTreeMap<ValueId, Interval> = fixed.iter().map(|(&value, p)| (value, ends(p))).collect();
-    for &op in ops {
-        let data = module.op(op);
-        let [result] = data.results() else { continue };
-        let operand = |at: usize| {
-            let value = *data.operands().get(at)?;
-            known.get(&value).copied().or_else(|| span(&*constant(value)?))
+    /// The ranges of whole numbers as far as they follow from the integers that arguments and rounded values have, and from
+    /// constants.
+    pub(super) fn whole_ranges(&self) -> BTreeMap<ValueId, Range> {
+        let ends = |params: &QuantParams| {
+            let (least, greatest) = params.limits();
+            (params.dequantise(least), params.dequantise(greatest))
         };
-        if !known.contains_key(result)
-            && let Some(interval) = interval(module, &data.op, data.operands(), &operand)
-        {
-            known.insert(*result, interval);
+        let mut known: BTreeMap<ValueId, Interval> =
+            self.fixed.iter().map(|(&value, params)| (value, ends(params))).collect();
+        for &op in &self.live {
+            let data = self.module.op(op);
+            let [result] = data.results() else { continue };
+            if known.contains_key(result) {
+                continue;
+            }
+            let of = |value: ValueId| known.get(&value).copied().or_else(|| span(&*self.constant(value)?));
+            let operand = |at: usize| of(*data.operands().get(at)?);
+            let table = self.leaf[*result]
+                .and_then(|leaf| self.range_of_table(*result, leaf, known.get(&leaf).copied()));
+            if let Some(interval) =
+                table.or_else(|| interval(self.module, &data.op, data.operands(), &operand))
+            {
+                known.insert(*result, interval);
+            }
         }
+        let is_whole =
+            |value: ValueId| self.elem(value) == Some(ElemType::I32) && !self.fixed.contains_key(&value);
+        let whole = known.into_iter().filter(|&(value, _)| is_whole(value));
+        whole.map(|(value, (low, high))| (value, Range { low: low as f32, high: high as f32 })).collect()
     }
-    let is_whole = |value: ValueId| module.ty(value).as_tensor().is_some_and(|ty| ty.elem == ElemType::I32);
-    let whole = known.into_iter().filter(|&(value, _)| is_whole(value) && !fixed.contains_key(&value));
-    whole.map(|(value, (low, high))| (value, Range { low: low as f32, high: high as f32 })).collect()
+
+    /// All that a function of 8 bits gives, of a leaf whose ends may be known.
+    fn range_of_table(&self, value: ValueId, leaf: ValueId, ends: Option<Interval>) -> Option<Interval> {
+        let params = match (self.elem(leaf)?, ends) {
+            (ElemType::I32, Some((low, high))) => {
+                QuantParams::of_whole_numbers(Range { low: low as f32, high: high as f32 })?
+            }
+            _ => self.integers(leaf)?,
+        };
+        if params.elem != ElemType::I8 || self.elem(value) != Some(ElemType::I32) {
+            return None;
+        }
+        let function = self.function(leaf, value)?;
+        let (least, greatest) = params.limits();
+        let all = (least..=greatest).map(|q| function.at(params.dequantise(q), 0));
+        Some(all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y))))
+    }
 }
 
 /// The ends of a constant.
