@@ -110,9 +110,7 @@ pub(crate) fn fit(
             problems.push(format!("input `{name}`: expected shape {shape:?}, found {:?}", array.shape));
             continue;
         }
-        // Double precision is computed in f32.
-        let is_beyond = |value: &&f64| value.is_finite() && value.abs() > f64::from(f32::MAX);
-        if let Some(value) = array.values.iter().find(is_beyond) {
+        if let Some(value) = array.beyond_f32() {
             problems.push(format!("input `{name}`: {value} is beyond f32, in which networks are computed"));
             continue;
         }

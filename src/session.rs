@@ -117,6 +117,10 @@ impl Session {
     /// # Errors
     /// If a host part is not valid, ports do not fit their program, or a part takes what nothing gives.
     pub fn new(bundle: Bundle) -> Result<Self, RunError> {
+        let problems = bundle.manifest.target.problems();
+        if !problems.is_empty() {
+            return Err(RunError::Bundle(format!("no machine is like its target: {}", problems.join("; "))));
+        }
         let host = |(index, part): (usize, &Part)| {
             if let Code::Machine(machine) = &part.code {
                 check_ports(&machine.program, part)?;

@@ -10,6 +10,7 @@
 //! | [`tosa`] | TOSA flatbuffers, and functions of TOSA that other tools wrote, to the IR |
 //! | [`zoo`] | published networks written as ONNX files |
 
+mod dtype;
 pub mod host;
 pub mod import;
 pub mod partition;

@@ -158,8 +158,14 @@ impl Target {
             self.memory.alignment.is_power_of_two() && self.memory.alignment <= 4096,
             "memory.alignment must be a power of two up to 4096",
         );
-        need((1..1 << 32).contains(&self.memory.activation), "memory.activation must be 1 byte to 4 GiB");
-        need((1..1 << 32).contains(&self.memory.weight), "memory.weight must be 1 byte to 4 GiB");
+        need(
+            (1..1 << 32).contains(&self.memory.activation),
+            "memory.activation must be at least 1 byte and less than 4 GiB",
+        );
+        need(
+            (1..1 << 32).contains(&self.memory.weight),
+            "memory.weight must be at least 1 byte and less than 4 GiB",
+        );
         need(self.memory.port_bytes_per_cycle > 0, "memory.port_bytes_per_cycle must be positive");
         need(self.dram.bytes_per_cycle > 0, "dram.bytes_per_cycle must be positive");
         need(self.limits.stages >= 3, "limits.stages must be at least 3: a stage and its two DMA stages");

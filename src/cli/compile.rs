@@ -145,6 +145,7 @@ enum ObjectiveArg {
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let emit = args.emit.as_deref().and_then(Phase::from_name);
     let options = options(args)?;
+    spare_the_model(args)?;
     let source = source(args, console)?;
     if let Some(folder) = &args.dump_phases {
         create_folder(folder)?;
@@ -206,6 +207,21 @@ enum Source {
     Onnx(Box<Resolved>),
     /// A function of plain TOSA.
     Module(Module),
+}
+
+/// That nothing is written over the model itself.
+fn spare_the_model(args: &Args) -> Result<(), Failure> {
+    let place = |path: &Path| std::fs::canonicalize(path).ok();
+    let model = place(&args.model);
+    let written = [("--output", &args.output), ("--stats", &args.stats)];
+    let over =
+        written.iter().find(|(_, path)| path.as_deref().and_then(place).is_some_and(|p| Some(p) == model));
+    match over {
+        Some((flag, _)) => {
+            Err(Failure::Usage(format!("{flag} names the model itself, {}", args.model.display())))
+        }
+        None => Ok(()),
+    }
 }
 
 fn source(args: &Args, console: &Console) -> Result<Source, Failure> {

@@ -211,6 +211,9 @@ fn fault(array: &Array, dtype: &str) -> Option<String> {
     if let Some(what) = array.not_finite() {
         return Some(format!("holds {what}"));
     }
+    if let Some(value) = array.beyond_f32() {
+        return Some(format!("holds {value}, beyond f32, in which networks are computed"));
+    }
     let dtype: DType = dtype.parse().ok()?;
     let value = array.values.iter().find(|&&value| !dtype.holds(value))?;
     Some(format!("is of {dtype} and cannot hold {value}"))

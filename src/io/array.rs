@@ -245,6 +245,11 @@ impl Array {
         }
     }
 
+    /// A number that it holds which is beyond single precision, in which networks are computed.
+    pub fn beyond_f32(&self) -> Option<f64> {
+        self.values.iter().copied().find(|value| value.is_finite() && value.abs() > f64::from(f32::MAX))
+    }
+
     /// The values as `f32`, rounded.
     pub fn to_f32(&self) -> Vec<f32> {
         self.values.iter().map(|&value| value as f32).collect()

@@ -27,6 +27,10 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
+    if !folder.is_dir() {
+        let what = format!("there is no folder {}", folder.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, what));
+    }
     let mut beside = tempfile::Builder::new();
     beside.prefix(".strata-");
     // Those of any new file, which the user's mask narrows; a temporary file would be for its owner alone.

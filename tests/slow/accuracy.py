@@ -70,7 +70,7 @@ Signal to noise of every output of the trained models of `tests/models/models.js
 `strata` is what `strata compile` does unless told otherwise: ranges by mean square error, equalisation and bias correction.
 `onnxruntime` is the best of its static quantiser's methods MinMax, Entropy and Percentile for that very output: QDQ, signed 8-bit activations, signed 8-bit weights with a scale a channel, calibrated on the same samples.
 The verdict is `worse` if Strata's is lower by more than {noise} dB.
-The agreement is the share of samples with the same likeliest class or text, or of what is clearly seen on one side that is not clearly denied on the other: scores of objects, faces or text.
+The agreement is the share of samples with the same likeliest class, of places with the same likeliest character, or of what is clearly seen on one side that is not clearly denied on the other: scores of objects, faces or text.
 
 """
 OPTIONS = """

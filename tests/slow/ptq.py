@@ -139,8 +139,8 @@ def same_top(wants, gots):
 
 
 def same_text(wants, gots):
-    """Whether the likeliest character is the same everywhere."""
-    return float((wants[0].argmax(-1) == gots[0].argmax(-1)).all())
+    """The share of places, blank ones included, with the same likeliest character."""
+    return float((wants[0].argmax(-1) == gots[0].argmax(-1)).mean())
 
 
 #: What a score may be off the threshold and still count on neither side: there f32 itself is in doubt.
@@ -222,6 +222,9 @@ SUBJECTS = {
     "mtcnn_onet": Subject(
         mean=127.5, factor=1 / 128, samples=functools.partial(of_pictures, source=faces), agreement=same_scores(2, (1, 1), 0.6)
     ),
+    "nudenet_yolov8n": Subject(factor=1 / 255),
+    "picodet_layout": Subject(**IMAGENET, order="BGR", samples=of_pages),
+    "pplcnet_orientation": Subject(**IMAGENET, samples=of_pages, agreement=same_top),
 }
 METHODS = {
     "MinMax": CalibrationMethod.MinMax,

@@ -17,6 +17,8 @@ use tract_onnx::pb::{AttributeProto, NodeProto, attribute_proto::AttributeType, 
 
 use table::OPERATORS;
 
+use crate::dtype;
+
 /// What a node may have as an operand.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand {
@@ -153,7 +155,7 @@ impl HostOp {
             match dtype {
                 Some(dtype) if !types.contains(&dtype) => {
                     let types = list(types);
-                    return Err(format!("operand {at} is {}; verified are {types}", type_name(dtype)));
+                    return Err(format!("operand {at} is {}; verified are {types}", dtype::told(dtype)));
                 }
                 None => return Err(format!("the element type of operand {at} is not known")),
                 Some(_) => {}
@@ -195,7 +197,7 @@ impl fmt::Display for HostOp {
 
 impl fmt::Display for Operand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.types().iter().map(|&dtype| type_name(dtype)).collect::<Vec<_>>().join("/"))?;
+        f.write_str(&self.types().iter().map(|&dtype| dtype::told(dtype)).collect::<Vec<_>>().join("/"))?;
         f.write_str(match self {
             Self::Needed(_) => "",
             Self::Optional(_) => "?",
@@ -219,28 +221,7 @@ impl fmt::Display for Attribute {
 }
 
 fn list(types: &[DataType]) -> String {
-    types.iter().map(|&dtype| type_name(dtype)).collect::<Vec<_>>().join(", ")
-}
-
-/// The name of an element type, as ports spell it.
-fn type_name(dtype: DataType) -> &'static str {
-    match dtype {
-        DataType::Float => "f32",
-        DataType::Double => "f64",
-        DataType::Float16 => "f16",
-        DataType::Bfloat16 => "bf16",
-        DataType::Bool => "bool",
-        DataType::String => "string",
-        DataType::Int8 => "i8",
-        DataType::Uint8 => "u8",
-        DataType::Int16 => "i16",
-        DataType::Uint16 => "u16",
-        DataType::Int32 => "i32",
-        DataType::Uint32 => "u32",
-        DataType::Int64 => "i64",
-        DataType::Uint64 => "u64",
-        _ => "of another type",
-    }
+    types.iter().map(|&dtype| dtype::told(dtype)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::layout::{Value, View, channels_last};
 use super::lower::{Lowering, MICROSOFT_DOMAIN, elem_of, find};
 use super::resolve::{self, FloatTypes, reads};
 use super::{ImportOptions, Imported, Port, affine, fold, versions, witness};
+use crate::dtype;
 
 /// TOSA's bound of a tensor's rank.
 const MAX_RANK: usize = 6;
@@ -29,6 +30,7 @@ pub(super) struct Input<'a> {
     pub(super) name: &'a str,
     pub(super) shape: Vec<usize>,
     pub(super) dtype: DataType,
+    dtype_name: &'static str,
     perm: Vec<usize>,
 }
 
@@ -39,7 +41,7 @@ impl Input<'_> {
             name: self.name.to_owned(),
             shape: self.shape.clone(),
             perm: self.perm.clone(),
-            dtype: types.user_dtype(self.name).or(dtype_name(self.dtype)).unwrap_or("f32"),
+            dtype: types.user_dtype(self.name).unwrap_or(self.dtype_name),
         }
     }
 }
@@ -466,16 +468,16 @@ fn settle_inputs<'a>(
             problems.lowering(name, "input", "", LowerError::Unsupported(why));
             continue;
         }
-        if dtype_name(dtype).is_none() {
+        let Some(dtype_name) = dtype::name(dtype) else {
             problems.unsupported(name, "input", format!("elements of type {dtype:?}"));
             continue;
-        }
+        };
         let perm = if options.plain_layout {
             (0..shape.len()).collect()
         } else {
             wanted_order(graph, name, shape.len())
         };
-        inputs.push(Input { name, shape, dtype, perm });
+        inputs.push(Input { name, shape, dtype, dtype_name, perm });
     }
     for name in options.input_shapes.keys().filter(|name| !graph.input.iter().any(|i| i.name == **name)) {
         let known: Vec<_> = graph.input.iter().filter(free).map(|i| format!("`{}`", i.name)).collect();
@@ -622,7 +624,7 @@ fn finish(
                 continue;
             }
         };
-        let Some(dtype) = dtype_name(view.dtype) else {
+        let Some(dtype) = dtype::name(view.dtype) else {
             problems.unsupported(&info.name, "output", format!("elements of type {:?}", view.dtype));
             continue;
         };
@@ -638,25 +640,6 @@ fn finish(
     }
     lowering.em.module.append(lowering.em.block, FuncReturn {}, &results, &[], Location::unknown());
     outputs
-}
-
-/// The name of an ONNX element type, as `strata.dtype` spells it, if arrays of it can be given or taken.
-fn dtype_name(dtype: DataType) -> Option<&'static str> {
-    Some(match dtype {
-        DataType::Float => "f32",
-        DataType::Bool => "bool",
-        DataType::Int8 => "i8",
-        DataType::Uint8 => "u8",
-        DataType::Int16 => "i16",
-        DataType::Uint16 => "u16",
-        DataType::Int32 => "i32",
-        DataType::Uint32 => "u32",
-        DataType::Int64 => "i64",
-        DataType::Uint64 => "u64",
-        DataType::Double => "f64",
-        DataType::Float16 => "f16",
-        _ => return None,
-    })
 }
 
 /// The dictionary of an argument or result.

@@ -1,6 +1,8 @@
 //! What quantisation decides before it rewrites anything: what is constant, which subgraphs are functions of one
 //! value, what the machine cannot run, and which scale every value has.
 
+mod groups;
+mod split;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,13 +12,14 @@ use cranelift_entity::SecondaryMap;
 use strata_ir::eval::eval_op_kind;
 use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 
+use self::groups::Groups;
 use super::QuantParams;
 use super::calibrate::{Range, Ranges};
 use super::function::{Function, channel_values, data_operands, is_elementwise};
 use super::outputs::{self, ChannelRanges};
 use super::table16::Table16;
 use super::thin;
-use crate::manager::{PassError, UnsupportedOp};
+use crate::manager::PassError;
 
 /// A value that is computed by looking up a function of another.
 #[derive(Debug)]
@@ -315,44 +318,6 @@ impl<'a> Analysis<'a> {
         self.numbers = numbers;
     }
 
-    /// Finds functions of one value and the ops that the host runs. The host takes floats only: whole numbers and
-    /// statements that it needs are its own to compute.
-    fn split(&mut self) -> Result<BTreeSet<OpId>, PassError> {
-        let mut opaque = BTreeSet::new();
-        loop {
-            self.leaf = SecondaryMap::new();
-            self.find_functions();
-            self.whole = self.whole_ranges();
-            let inexact = self.inexact_integers();
-            if !inexact.is_empty() {
-                opaque.extend(inexact);
-                self.find_numbers(&self.inputs(), &opaque);
-                continue;
-            }
-            let host = self.split_host()?;
-            let crosses = |op: &&OpId| {
-                let result = self.module.result(**op);
-                let is_float = self.elem(result) == Some(ElemType::F32);
-                !host.contains(*op)
-                    && !is_float
-                    && self.numbers.contains(&result)
-                    && self.users[result].iter().any(|user| host.contains(user))
-            };
-            let crossing: Vec<ValueId> =
-                self.live.iter().filter(crosses).map(|&op| self.module.result(op)).collect();
-            if crossing.is_empty() {
-                return Ok(host);
-            }
-            opaque.extend(crossing);
-            self.find_numbers(&self.inputs(), &opaque);
-        }
-    }
-
-    /// The arguments that stand for numbers.
-    fn inputs(&self) -> Vec<ValueId> {
-        self.numbers.iter().copied().filter(|v| self.module.defining_op(*v).is_none()).collect()
-    }
-
     fn op(&self, op: OpId) -> &'a Op {
         &self.module.op(op).op
     }
@@ -451,76 +416,6 @@ impl<'a> Analysis<'a> {
             other if rescales(other) || keeps_scale(other) || matches!(other, Op::Concat(_)) => None,
             _ => Some("there is no integer form of it"),
         }
-    }
-
-    /// The ops that the host runs: those that the machine has no form of and the denominators of softmax, with all
-    /// that follows, if what follows leads to results without further convolutions.
-    fn split_host(&self) -> Result<BTreeSet<OpId>, PassError> {
-        let mut host = BTreeSet::new();
-        let mut unsupported = Vec::new();
-        for &op in &self.live {
-            let obstacle = self.obstacle(op);
-            if host.contains(&op) || (obstacle.is_none() && !self.is_sum_of_exponentials(op)) {
-                continue;
-            }
-            let after = self.closure(op);
-            if !after.iter().any(|&op| is_mac(self.op(op))) {
-                host.extend(after);
-            } else if let Some(reason) = obstacle {
-                unsupported.push(UnsupportedOp::new(self.module, op, reason));
-            }
-        }
-        if !unsupported.is_empty() {
-            return Err(PassError::Unsupported(unsupported));
-        }
-        let mut integral: BTreeSet<OpId> = BTreeSet::new();
-        for &op in self.live.iter().rev() {
-            let result = self.module.result(op);
-            let only_host = !self.users[result].is_empty()
-                && self.users[result].iter().all(|user| host.contains(user))
-                && !self.returned.contains(&result);
-            let is_of_integers = |user: &OpId| integral.contains(user) || self.casts_to_whole(*user);
-            // What the integers of a rounded value are computed by, which the machine would round again.
-            let is_integral = self.leaf[result].is_some_and(|leaf| self.fixed.contains_key(&leaf))
-                && self.users[result].iter().all(is_of_integers);
-            if is_integral {
-                integral.insert(op);
-            }
-            let belongs = is_integral
-                || matches!(self.op(op), Op::Exp(_) | Op::Sub(_) | Op::ReduceMax(_))
-                || self.elem(result) == Some(ElemType::I1);
-            if only_host && belongs {
-                host.insert(op);
-            }
-        }
-        Ok(host)
-    }
-
-    fn casts_to_whole(&self, op: OpId) -> bool {
-        matches!(self.op(op), Op::Cast(_)) && self.elem(self.module.result(op)) == Some(ElemType::I32)
-    }
-
-    fn is_sum_of_exponentials(&self, op: OpId) -> bool {
-        let operand = self.module.op(op).operands().first();
-        let producer = operand.and_then(|&value| self.module.defining_op(value));
-        matches!(self.op(op), Op::ReduceSum(_))
-            && producer.is_some_and(|op| matches!(self.op(op), Op::Exp(_)))
-    }
-
-    /// An op and all live ops that depend on it.
-    fn closure(&self, op: OpId) -> BTreeSet<OpId> {
-        let mut closure = BTreeSet::from([op]);
-        let mut pending = vec![op];
-        while let Some(op) = pending.pop() {
-            for &result in self.module.op(op).results() {
-                for &user in &self.users[result] {
-                    if closure.insert(user) {
-                        pending.push(user);
-                    }
-                }
-            }
-        }
-        closure
     }
 
     /// The values that are needed as such: by ops that are no steps of a function, and as results.
@@ -714,6 +609,27 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// What is only joined to a value that the model rounds is rounded like it: convolutions in groups, above all.
+    fn fix_joined(&self, fused: &BTreeMap<ValueId, Fused>, groups: &mut Groups) {
+        for (&base, fused) in fused {
+            let (value, gain) = match *fused {
+                Fused::Clamp(value) => (value, 1.0),
+                Fused::Gain(value, gain) => (value, gain),
+            };
+            let Some(&params) = self.fixed.get(&value) else { continue };
+            let Some(op) = self.module.defining_op(base).filter(|&op| matches!(self.op(op), Op::Concat(_)))
+            else {
+                continue;
+            };
+            for operand in self.variables(op).collect::<Vec<_>>() {
+                let is_only_joined = self.users[operand].len() == 1 && !self.returned.contains(&operand);
+                if is_only_joined && groups.params(operand).is_none() {
+                    groups.fix(operand, QuantParams { scale: params.scale / gain, ..params });
+                }
+            }
+        }
+    }
+
     /// Whether `base` can be computed at the scale of `value`, the only function of it.
     fn takes_scale_of(&self, base: ValueId, value: ValueId, lookups: &BTreeMap<ValueId, Lookup>) -> bool {
         let is_fixed = self.fixed.contains_key(&value) && !self.fixed.contains_key(&base);
@@ -804,6 +720,7 @@ impl<'a> Analysis<'a> {
                 groups.fix(value, params);
             }
         }
+        self.fix_joined(fused, &mut groups);
         let keeps = |op: OpId| keeps_scale(self.op(op)) && !self.has_own_scale(op, wishes.thin);
         for &op in ops.iter().filter(|&&op| keeps(op)) {
             for operand in self.variables(op).collect::<Vec<_>>() {
@@ -903,70 +820,4 @@ impl<'a> Analysis<'a> {
 fn same_integers(function: &Function, given: QuantParams) -> Option<QuantParams> {
     let gained = function.as_gain().map(|gain| QuantParams { scale: given.scale * gain, ..given });
     gained.or_else(|| function.as_clamp().map(|_| given))
-}
-
-/// Disjoint sets of values, each with the union of their ranges and of all that was seen, or with fixed
-/// parameters.
-#[derive(Default)]
-struct Groups {
-    parent: BTreeMap<ValueId, ValueId>,
-    range: BTreeMap<ValueId, Range>,
-    extreme: BTreeMap<ValueId, Range>,
-    fixed: BTreeMap<ValueId, QuantParams>,
-}
-
-impl Groups {
-    fn add(&mut self, value: ValueId) {
-        self.parent.insert(value, value);
-    }
-
-    fn root(&mut self, value: ValueId) -> Option<ValueId> {
-        let mut root = *self.parent.get(&value)?;
-        while self.parent[&root] != root {
-            root = self.parent[&root];
-        }
-        self.parent.insert(value, root);
-        Some(root)
-    }
-
-    fn range(&mut self, value: ValueId) -> Option<Range> {
-        let root = self.root(value)?;
-        self.range.get(&root).copied()
-    }
-
-    fn params(&mut self, value: ValueId) -> Option<QuantParams> {
-        let root = self.root(value)?;
-        self.fixed.get(&root).copied()
-    }
-
-    /// Widens the ranges of a value's set.
-    fn cover(&mut self, value: ValueId, range: Range, extreme: Range) {
-        let Some(root) = self.root(value) else { return };
-        for (ranges, new) in [(&mut self.range, range), (&mut self.extreme, extreme)] {
-            let joint = ranges.get(&root).map_or(new, |own| own.union(new));
-            ranges.insert(root, joint);
-        }
-    }
-
-    fn fix(&mut self, value: ValueId, params: QuantParams) {
-        if let Some(root) = self.root(value) {
-            self.fixed.insert(root, params);
-        }
-    }
-
-    /// Joins two sets, unless they are fixed in different ways.
-    fn unite(&mut self, a: ValueId, b: ValueId) {
-        let (Some(a), Some(b)) = (self.root(a), self.root(b)) else { return };
-        let (fixed_a, fixed_b) = (self.fixed.get(&a).copied(), self.fixed.get(&b).copied());
-        if a == b || (fixed_a.is_some() && fixed_b.is_some() && fixed_a != fixed_b) {
-            return;
-        }
-        self.parent.insert(b, a);
-        if let Some(params) = fixed_b {
-            self.fixed.insert(a, params);
-        }
-        if let Some(range) = self.range.get(&b).copied() {
-            self.cover(a, range, self.extreme[&b]);
-        }
-    }
 }

@@ -24,6 +24,7 @@ use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, Op
 use super::QuantParams;
 use super::calibrate::{Range, Ranges};
 use super::dynamic::{Product, Scaled};
+use crate::manager::UnsupportedOp;
 
 /// What the model says about integers.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,8 @@ pub(super) struct Fixed {
     pub params: BTreeMap<ValueId, QuantParams>,
     /// Activations whose scale the model computes from the data.
     pub n_dynamic: usize,
+    /// Products of integers that are needed as they are, which 16 bits do not hold.
+    pub unscaled: Vec<UnsupportedOp>,
     /// How arguments and results that are integers for the user stand for what he sees.
     pub ports: BTreeMap<ValueId, QuantParams>,
 }
@@ -436,7 +439,12 @@ impl Rewriting<'_, '_> {
         let (Step::Known(step), Zero::Known(zero)) = (raw.step, raw.zero) else {
             return self.computed(old);
         };
+        if let (Real::Product(_), Some(op)) = (&raw.real, self.module.defining_op(old)) {
+            let why = "sums of integer products are quantised by what scales them; nothing does";
+            self.fixed.unscaled.push(UnsupportedOp::new(self.module, op, why));
+        }
         let float = self.number(&raw, step, zero);
+        self.ranges.copy(old, float);
         if elem(self.module, old) != Some(ElemType::F32) || self.module.args(self.block).contains(&old) {
             let shape = self.shape(float);
             let whole = self.append(Cast {}, &[float], &shape, ElemType::I32);

@@ -510,7 +510,7 @@ impl<'a> Lowering<'a> {
         let bound = input.params.reach() * taps as f64;
         if is_global && bound < 2_f64.powi(30) {
             let mut sum = self.widen(input, input.params.scale)?.value;
-            for (axis, shape) in [(2, [1, image[1], 1, n]), (1, [1, 1, 1, n])] {
+            for (axis, shape) in [(2, [image[0], image[1], 1, n]), (1, [image[0], 1, 1, n])] {
                 sum = self.append(ReduceSum { axis }, &[sum], &shape, ElemType::I32);
             }
             let scale = input.params.scale / taps as f64;

@@ -139,6 +139,7 @@ pub fn quantise(
 ) -> Result<QuantReport, PassError> {
     let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
     let block = module.entry_block(func);
+    name_result_types(module, func);
     let (plan, fixed) = plan(module, func, calibration, options)?;
     let i16_layers = i16_layers(module, func, &plan);
     let name = |&value: &ValueId| precision::layer_of(module, func, value);
@@ -163,7 +164,10 @@ pub fn quantise(
     let results: Vec<(ValueId, Option<QuantParams>)> = (plan.results.iter())
         .map(|&value| {
             let params = lowering.done.get(&value).map(|q| q.params);
-            (lowering.integer(value), meaning(&value).or(params))
+            // The host takes an argument as the real that it stands for, whatever its user sees.
+            let is_argument = lowering.module.defining_op(value).is_none();
+            let seen = meaning(&value).filter(|_| !is_argument);
+            (lowering.integer(value), seen.or(params))
         })
         .collect();
     let done = |real: &ValueId| {
@@ -192,6 +196,29 @@ pub fn quantise(
     Ok(report)
 }
 
+/// Writes down the types of results that are no floats, which their integers do not tell.
+fn name_result_types(module: &mut Module, func: OpId) {
+    let Op::Func(row) = &mut module.op_mut(func).op else { return };
+    let named = row.function_type.results.iter().enumerate().map(|(index, ty)| {
+        let mut entries = dictionary(row.res_attrs.as_ref(), index);
+        let elem = ty.as_tensor().map(|ty| ty.elem);
+        let dtype = match elem {
+            Some(ElemType::I1) => Some("bool"),
+            Some(ElemType::I32) => Some("i32"),
+            _ => None,
+        };
+        if let Some(dtype) = dtype {
+            entries.entry("strata.dtype".to_owned()).or_insert_with(|| Attribute::Str(dtype.to_owned()));
+        }
+        Attribute::Dict(entries)
+    });
+    let named: Vec<Attribute> = named.collect();
+    let has_any = named.iter().any(|entries| *entries != Attribute::Dict(BTreeMap::new()));
+    if has_any {
+        row.res_attrs = Some(Attribute::Array(named));
+    }
+}
+
 /// Decides how a function becomes integers. A model that comes quantised is first rewritten, see [`fixed`].
 fn plan(
     module: &mut Module,
@@ -202,7 +229,12 @@ fn plan(
     let mut ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
     let wide = options.precision.wide_values(module, func);
     let fixed = fixed::collapse(module, func, &mut ranges);
-    if fixed.is_rewritten && !wide.is_empty() {
+    if !fixed.unscaled.is_empty() {
+        return Err(PassError::Unsupported(fixed.unscaled));
+    }
+    // Integers that arguments have, or that are counted, are no scales of the model's.
+    let brings_scales = fixed.params.keys().any(|&value| module.defining_op(value).is_some());
+    if brings_scales && !wide.is_empty() {
         let why = "the model brings its own scales: 16-bit activations cannot be chosen for it";
         return Err(PassError::invalid(why));
     }
@@ -211,7 +243,7 @@ fn plan(
     let wishes = analyse::Wishes {
         fixed: &fixed.params,
         ranges: &ranges,
-        is_wide: &|value| brings_wide || wide.contains(&value),
+        is_wide: &|value| brings_wide || wide.contains(fixed.origins.get(&value).unwrap_or(&value)),
         channels: calibration.channels(module, func),
     };
     let plan = analyse::analyse(module, module.entry_block(func), &wishes)?;

@@ -15,6 +15,7 @@ use super::*;
 mod choices;
 mod given;
 mod ranges;
+mod whole;
 
 /// A network under construction: one f32 argument, seeded weights.
 pub(crate) struct Net {
@@ -191,7 +192,17 @@ pub(crate) fn run_quantised(module: &Module, inputs: &[Arc<Tensor>]) -> Vec<Tens
         });
     let real: Vec<Tensor> = real.collect();
     match module.function("host") {
-        Some(host) => eval_function(module, host, real).unwrap_or_else(|e| panic!("{e}")),
+        Some(host) => {
+            let takes = module.args(module.entry_block(host)).iter().map(|&arg| module.tensor_ty(arg).elem);
+            let as_taken = |(tensor, elem): (Tensor, ElemType)| match (elem, tensor.as_f32()) {
+                (ElemType::I32, Some(data)) => {
+                    Tensor::i32(tensor.shape(), data.iter().map(|&x| x as i32).collect())
+                }
+                _ => tensor,
+            };
+            let real = real.into_iter().zip(takes).map(as_taken).collect();
+            eval_function(module, host, real).unwrap_or_else(|e| panic!("{e}"))
+        }
         None => real,
     }
 }

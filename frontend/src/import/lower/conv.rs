@@ -184,6 +184,9 @@ fn grouped(
     window: &Window,
 ) -> Lowered<ValueId> {
     let &[n_out, n_per_group, kh, kw] = &weight.shape[..] else { invalid!("weight shape") };
+    if weight.shape.contains(&0) {
+        invalid!("the weight is of shape {:?}, without an element", weight.shape);
+    }
     if n_per_group == 1 && group > 1 {
         // [C*M, 1, KH, KW] -> [KH, KW, C, M]
         let weight = weight.reshaped([group, n_out / group, kh, kw]).transposed(&[2, 3, 0, 1]);

@@ -156,6 +156,9 @@ fn extents(node: &Node<'_>, x: &View) -> Lowered<Extents> {
     let &[_, _, n_hidden] = &node.constant(2, "the recurrent weight")?.shape[..] else {
         invalid!("a recurrent weight that is not of rank 3")
     };
+    if n_hidden == 0 {
+        invalid!("a recurrent weight for no hidden state");
+    }
     let declared = node.int("hidden_size", n_hidden as i64)?;
     if declared != n_hidden as i64 {
         invalid!("`hidden_size` is {declared}, but the recurrent weight is for {n_hidden}");

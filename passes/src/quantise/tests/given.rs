@@ -255,7 +255,7 @@ fn a_tail_on_the_host_rounds_as_the_model_does() {
 }
 
 /// Makes the argument of a network integers of an ONNX type, as the importer does.
-fn integer_argument(net: &mut Net, x: ValueId, dtype: &str) {
+pub(super) fn integer_argument(net: &mut Net, x: ValueId, dtype: &str) {
     let ty = net.module.tensor_ty(x).with_elem(ElemType::I32);
     net.module.set_ty(x, ty.clone());
     let func = net.module.function("main").expect("it was made");
