@@ -38,6 +38,16 @@ enum Fused {
     Gain(ValueId, f64),
 }
 
+impl Fused {
+    /// The function's value, and by how much its numbers are greater than the producer's.
+    fn result(self) -> (ValueId, f64) {
+        match self {
+            Self::Clamp(value) => (value, 1.0),
+            Self::Gain(value, gain) => (value, gain),
+        }
+    }
+}
+
 /// Which values are to be `i16`.
 struct WideWishes<'a> {
     /// Whether one is, with all that shares its scale.
@@ -612,10 +622,7 @@ impl<'a> Analysis<'a> {
     /// What is only joined to a value that the model rounds is rounded like it: convolutions in groups, above all.
     fn fix_joined(&self, fused: &BTreeMap<ValueId, Fused>, groups: &mut Groups) {
         for (&base, fused) in fused {
-            let (value, gain) = match *fused {
-                Fused::Clamp(value) => (value, 1.0),
-                Fused::Gain(value, gain) => (value, gain),
-            };
+            let (value, gain) = fused.result();
             let Some(&params) = self.fixed.get(&value) else { continue };
             let Some(op) = self.module.defining_op(base).filter(|&op| matches!(self.op(op), Op::Concat(_)))
             else {
@@ -804,10 +811,7 @@ impl<'a> Analysis<'a> {
             params.extend(values.iter().map(|&value| (value, shared)));
         }
         for (&base, fused) in fused {
-            let (value, gain) = match *fused {
-                Fused::Clamp(value) => (value, 1.0),
-                Fused::Gain(value, gain) => (value, gain),
-            };
+            let (value, gain) = fused.result();
             if let Some(&shared) = params.get(&value) {
                 params.insert(base, QuantParams { scale: shared.scale / gain, ..shared });
             }

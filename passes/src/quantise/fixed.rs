@@ -449,7 +449,6 @@ impl Rewriting<'_, '_> {
             let shape = self.shape(float);
             let whole = self.append(Cast {}, &[float], &shape, ElemType::I32);
             self.ranges.copy(float, whole);
-            self.ranges.copy(old, whole);
             return whole;
         }
         float

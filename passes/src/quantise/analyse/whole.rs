@@ -111,18 +111,22 @@ impl Analysis<'_> {
         let function = self.function(leaf, value)?;
         let (least, greatest) = params.limits();
         let all = (least..=greatest).map(|q| function.at(params.dequantise(q), 0));
-        Some(all.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y))))
+        ends_of(all)
     }
 }
 
 /// The ends of a constant.
 fn span(tensor: &Tensor) -> Option<Interval> {
-    let values: Vec<f64> = match tensor.as_f32() {
-        Some(values) => values.iter().copied().map(f64::from).collect(),
-        None => tensor.data().to_ints()?.into_iter().map(|value| value as f64).collect(),
-    };
-    let low = values.iter().copied().reduce(f64::min)?;
-    Some((low, values.iter().copied().fold(low, f64::max)))
+    match tensor.as_f32() {
+        Some(values) => ends_of(values.iter().copied().map(f64::from)),
+        None => ends_of(tensor.data().to_ints()?.into_iter().map(|value| value as f64)),
+    }
+}
+
+/// The least and the greatest of some numbers.
+fn ends_of(mut numbers: impl Iterator<Item = f64>) -> Option<Interval> {
+    let first = numbers.next()?;
+    Some(numbers.fold((first, first), |(low, high), x| (low.min(x), high.max(x))))
 }
 
 /// The ends of what an op gives, if those of its operands are known.
@@ -134,11 +138,7 @@ fn interval(
 ) -> Option<Interval> {
     let corners = |of: fn(f64, f64) -> f64| {
         let ((a, b), (c, d)) = (operand(0)?, operand(1)?);
-        let corners = [of(a, c), of(a, d), of(b, c), of(b, d)];
-        Some((
-            corners.into_iter().fold(f64::INFINITY, f64::min),
-            corners.into_iter().fold(f64::NEG_INFINITY, f64::max),
-        ))
+        ends_of([of(a, c), of(a, d), of(b, c), of(b, d)].into_iter())
     };
     match op {
         Op::Add(_) => corners(|a, b| a + b),

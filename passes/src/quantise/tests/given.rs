@@ -6,7 +6,7 @@ use super::*;
 type Given = (f32, i64);
 
 impl Net {
-    fn op_as(&mut self, op: impl Into<Op>, operands: &[ValueId], elem: ElemType) -> ValueId {
+    pub(super) fn op_as(&mut self, op: impl Into<Op>, operands: &[ValueId], elem: ElemType) -> ValueId {
         Builder::new(&mut self.module, self.block)
             .op_as(op, operands, elem)
             .unwrap_or_else(|e| panic!("{e:?}"))
@@ -88,11 +88,15 @@ fn both(module: &Module, quantised: &Module, input: &Tensor) -> (Vec<i64>, Vec<i
     let main = |module: &Module| module.function("main").expect("it is there");
     let want = eval_function(module, main(module), vec![input.clone()]).unwrap_or_else(|e| panic!("{e}"));
     let got = run_quantised(quantised, &[Arc::new(input.clone())]);
-    let ints = |tensor: &Tensor| match tensor.as_f32() {
+    (ints(&want[0]), ints(&got[0]))
+}
+
+/// The whole numbers of a tensor.
+pub(super) fn ints(tensor: &Tensor) -> Vec<i64> {
+    match tensor.as_f32() {
         Some(values) => values.iter().map(|&v| v as i64).collect(),
         None => tensor.data().to_ints().expect("integers"),
-    };
-    (ints(&want[0]), ints(&got[0]))
+    }
 }
 
 fn i8_constants(module: &Module) -> Vec<Vec<i8>> {

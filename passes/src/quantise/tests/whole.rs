@@ -2,18 +2,12 @@
 
 use strata_ir::TensorData;
 
-use super::given::integer_argument;
+use super::given::{integer_argument, ints};
 use super::*;
 
 impl Net {
     fn whole(&mut self, shape: &[usize], values: Vec<i32>) -> ValueId {
         self.module.append_const(self.block, Tensor::i32(shape, values), Location::unknown())
-    }
-
-    fn op_on_whole(&mut self, op: impl Into<Op>, operands: &[ValueId], elem: ElemType) -> ValueId {
-        Builder::new(&mut self.module, self.block)
-            .op_as(op, operands, elem)
-            .unwrap_or_else(|e| panic!("{e:?}"))
     }
 }
 
@@ -33,10 +27,6 @@ fn both_on_all(module: &Module, shape: &[usize], least: i32) -> (Vec<Vec<i64>>, 
         eval_function(module, main, vec![Tensor::i32(shape, all.clone())]).unwrap_or_else(|e| panic!("{e}"));
     let given = Tensor::f32(shape, all.into_iter().map(|q| q as f32).collect());
     let got = run_quantised(&quantised, &[Arc::new(given)]);
-    let ints = |tensor: &Tensor| match tensor.as_f32() {
-        Some(values) => values.iter().map(|&v| v as i64).collect(),
-        None => tensor.data().to_ints().expect("integers"),
-    };
     (want.iter().map(ints).collect(), got.iter().map(ints).collect())
 }
 
@@ -46,10 +36,10 @@ fn ranges_of_whole_numbers_follow_from_their_types() {
         let (mut net, x) = Net::new(&[1, 16, 16, 1]);
         integer_argument(&mut net, x, dtype);
         let ramp = net.whole(&[1, 16, 16, 1], (0..256).rev().collect());
-        let sum = net.op_on_whole(Add {}, &[x, ramp], ElemType::I32);
+        let sum = net.op_as(Add {}, &[x, ramp], ElemType::I32);
         let three = net.whole(&[1, 1, 1, 1], vec![3]);
         let shift = net.module.append_const(net.block, Tensor::i8([1], vec![0]), Location::unknown());
-        let triple = net.op_on_whole(Mul {}, &[x, three, shift], ElemType::I32);
+        let triple = net.op_as(Mul {}, &[x, three, shift], ElemType::I32);
         let (want, got) = both_on_all(&net.finish(&[sum, triple]), &[1, 16, 16, 1], least);
         assert_eq!(want, got, "{dtype}");
     }
@@ -61,8 +51,8 @@ fn comparisons_of_whole_numbers_are_exact() {
     integer_argument(&mut net, x, "u8");
     // As wide as the type, so that its own 256 levels are not the whole numbers.
     let others = net.whole(&[1, 16, 16, 1], (0..256).map(|q| (q + q % 3 - 1).clamp(0, 254)).collect());
-    let greater = net.op_on_whole(Greater {}, &[x, others], ElemType::I1);
-    let equal = net.op_on_whole(Equal {}, &[x, others], ElemType::I1);
+    let greater = net.op_as(Greater {}, &[x, others], ElemType::I1);
+    let equal = net.op_as(Equal {}, &[x, others], ElemType::I1);
     let (want, got) = both_on_all(&net.finish(&[greater, equal]), &[1, 16, 16, 1], 0);
     assert_eq!(want, got);
 }
@@ -72,7 +62,7 @@ fn an_equality_a_channel_is_no_pair_of_slopes() {
     let (mut net, x) = Net::new(&[1, 1, 1, 60]);
     integer_argument(&mut net, x, "u8");
     let others = net.whole(&[1, 1, 1, 60], (0..60).map(|q| q / 2 * 2).collect());
-    let equal = net.op_on_whole(Equal {}, &[x, others], ElemType::I1);
+    let equal = net.op_as(Equal {}, &[x, others], ElemType::I1);
     let (want, got) = both_on_all(&net.finish(&[equal]), &[1, 1, 1, 60], 0);
     assert_eq!(want, got);
 }
@@ -85,7 +75,7 @@ fn truth_values_are_arguments() {
     let func = net.module.function("main").expect("it was made");
     let Op::Func(func) = &mut net.module.op_mut(func).op else { panic!("it is a function") };
     func.function_type.inputs = vec![ty.into()];
-    let not = net.op_on_whole(LogicalNot {}, &[x], ElemType::I1);
+    let not = net.op_as(LogicalNot {}, &[x], ElemType::I1);
     let module = net.finish(&[not]);
     let sample = Tensor::new([1, 4, 4, 1], TensorData::I1((0..16).map(|n| n % 3 == 0).collect()));
     let calibration =
