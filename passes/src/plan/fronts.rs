@@ -16,7 +16,7 @@ use std::ops::RangeInclusive;
 use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable};
 use strata_isa_spec::{Program, Target};
 
-use super::graph::{StageSet, Topology};
+use super::graph::{StageSet, Topology, views_meet};
 use super::transfers::{self, Transfer, window};
 use super::{Bases, BufferId, BufferRole, FrontRows, PhasePlan, Plan, Residency, StageGraph, StageId};
 use crate::schedule::{ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
@@ -91,7 +91,7 @@ struct Spilled {
     /// The phases that load of it, in order, and the bytes that each loads.
     loads: Vec<(usize, Vec<Transfer>)>,
     /// What is stored of it, but for an output.
-    stored: Vec<Transfer>,
+    stored: Vec<Stored>,
     /// For how many of the loads rows can stay without any ring becoming wider than it is.
     n_as_wide: usize,
 }
@@ -99,11 +99,20 @@ struct Spilled {
 impl Spilled {
     /// DRAM bytes saved for each byte of SRAM, on average, in which rows stay for the loads up to number `last`.
     fn saved_bytes(&self, graph: &StageGraph, last: usize) -> f64 {
-        let bytes = |transfers: &[Transfer]| transfers.iter().map(|t| t.bytes(graph)).sum::<u64>();
-        let loads: u64 = self.loads[..=last].iter().map(|(_, loads)| bytes(loads)).sum();
-        let stores = if last + 1 == self.loads.len() { bytes(&self.stored) } else { 0 };
-        (loads + stores) as f64 / (u64::from(self.rows) * self.pitch) as f64
+        let loads = self.loads[..=last].iter().flat_map(|(_, loads)| loads);
+        let spared = self.stored.iter().filter(|stored| stored.last_load <= self.loads[last].0);
+        let moved = loads.chain(spared.map(|stored| &stored.transfer));
+        let bytes: u64 = moved.map(|transfer| transfer.bytes(graph)).sum();
+        bytes as f64 / (u64::from(self.rows) * self.pitch) as f64
     }
+}
+
+/// What a phase stores of a tensor.
+#[derive(Debug)]
+struct Stored {
+    transfer: Transfer,
+    /// The last phase that loads of it.
+    last_load: usize,
 }
 
 /// A plan, as far as tensors that go through DRAM are concerned.
@@ -178,7 +187,11 @@ impl<'a> Case<'a> {
         }
         let may_be_spared = matches!(declared.role, BufferRole::Internal) && ahead.is_none();
         for set in self.phases.iter().filter(|_| may_be_spared) {
-            stored.extend(transfers::stores(self.graph, self.topology, set, buffer, is_loaded));
+            for transfer in transfers::stores(self.graph, self.topology, set, buffer, is_loaded) {
+                let readers = uses.readers.iter().filter(|(_, read)| views_meet(read, &transfer.view));
+                let last_load = readers.map(|&(reader, _)| phase_of(reader)).max()?;
+                stored.push(Stored { transfer, last_load });
+            }
         }
         let spilled = Spilled {
             buffer,
@@ -226,14 +239,15 @@ impl<'a> Case<'a> {
 
     /// Makes what the case's plan moves what another moves that differs from it by the rows that stay.
     fn count(&self, spilled: &[Spilled], plan: &mut Plan) {
-        let saved = |transfers: &[Transfer], row: u32| -> u64 {
-            let moved = |t: &Transfer| t.from_row(row).map_or(0, |rest| rest.bytes(self.graph));
-            transfers.iter().map(|t| t.bytes(self.graph) - moved(t)).sum()
-        };
         let of = |plan: &Plan, tensor: &Spilled| -> (u64, u64) {
-            let rows = |phase: usize| plan.staying_rows(tensor.buffer, tensor.birth, phase);
-            let read = tensor.loads.iter().map(|(phase, loads)| saved(loads, rows(*phase))).sum();
-            (read, tensor.loads.last().map_or(0, |&(last, _)| saved(&tensor.stored, rows(last))))
+            let saved = |transfer: &Transfer, load: usize| -> u64 {
+                let rows = plan.staying_rows(tensor.buffer, tensor.birth, load);
+                transfer.to_row(rows).map_or(0, |spared| spared.bytes(self.graph))
+            };
+            let loads =
+                tensor.loads.iter().flat_map(|(phase, loads)| loads.iter().map(|load| (load, *phase)));
+            let stores = tensor.stored.iter().map(|stored| (&stored.transfer, stored.last_load));
+            (loads.map(|(t, phase)| saved(t, phase)).sum(), stores.map(|(t, phase)| saved(t, phase)).sum())
         };
         for tensor in spilled {
             let ((was_read, was_written), (read, written)) = (of(self.plan, tensor), of(plan, tensor));

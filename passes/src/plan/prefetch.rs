@@ -314,15 +314,15 @@ impl<'a> Case<'a> {
         let loads = transfers::loaded(role, &reads, pieces.into_iter());
         let loads = loads.into_iter().map(|view| Transfer { buffer: front.buffer, view }).collect();
         let read = bytes(loads, front.rows);
+        let mut stores = transfers::stores(graph, topology, &self.phases[from], front.buffer, |stage| {
+            phase_of(stage) > from
+        });
         // They are stored if a later phase loads them.
+        let later = uses.readers.iter().filter(|(stage, _)| phase_of(*stage) > until);
+        let later: Vec<View> = later.map(|(_, view)| *view).collect();
         let is_internal = matches!(role, BufferRole::Internal);
-        let is_read_later = uses.readers.iter().any(|&(stage, _)| phase_of(stage) > until);
-        let stores = || {
-            transfers::stores(graph, topology, &self.phases[from], front.buffer, |stage| {
-                phase_of(stage) > from
-            })
-        };
-        let written = if is_internal && !is_read_later { bytes(stores(), front.rows) } else { 0 };
+        stores.retain(|stored| is_internal && later.iter().all(|read| !views_meet(read, &stored.view)));
+        let written = bytes(stores, front.rows);
         plan.dram_bytes.spill_read -= read;
         plan.dram_bytes.spill_write -= written;
         plan.dram_bytes.total -= read + written;

@@ -28,7 +28,8 @@ use strata_isa_spec::{
 
 use crate::manager::{Changed, Pass, PassContext, PassError, PassInfo, Phase};
 use crate::plan::cost::with_winograd;
-use crate::plan::graph::{GraphError, Topology};
+use crate::plan::graph::{GraphError, Topology, views_meet};
+use crate::plan::transfers::Transfer;
 use crate::plan::{Bases, BufferId, BufferRole, Plan, StageGraph, StageId};
 use crate::stages::{self, main_function};
 use streams::Piece;
@@ -144,12 +145,13 @@ impl<'a> Problem<'a> {
         users.iter().map(|(stage, _)| self.phase_of[stage.as_u32() as usize]).min()
     }
 
-    /// The first row of what a phase writes of a buffer that some later phase loads.
-    fn first_loaded_later(&self, buffer: BufferId, phase: usize) -> u32 {
-        let readers = self.topology.uses[buffer.as_u32() as usize].readers.iter();
+    /// The first row that some later phase loads of what a phase writes and stores.
+    fn first_loaded_later(&self, stored: &Transfer, phase: usize) -> u32 {
+        let readers = self.topology.uses[stored.buffer.as_u32() as usize].readers.iter();
+        let readers = readers.filter(|(_, read)| views_meet(read, &stored.view));
         let later = readers.map(|(reader, _)| self.phase_of[reader.as_u32() as usize]);
-        let loading = later.filter(|&later| later > phase && !self.is_whole(buffer, later));
-        loading.map(|later| self.plan.staying_rows(buffer, phase, later)).min().unwrap_or(0)
+        let loading = later.filter(|&later| later > phase && !self.is_whole(stored.buffer, later));
+        loading.map(|later| self.plan.staying_rows(stored.buffer, phase, later)).min().unwrap_or(0)
     }
 
     /// Bytes of activation SRAM that streams may take: as far as an aligned one can end.

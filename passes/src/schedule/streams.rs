@@ -138,7 +138,7 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
             for transfer in moved_out(problem, &set, buffer, phase) {
                 let segment = segment_of(problem, buffer, segments, &mut scratch);
                 sized.1.push((transfer, segment));
-                let first = first_stored(problem, buffer, phase);
+                let first = first_stored(problem, &transfer, phase);
                 stores[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
             }
             let number = match resident {
@@ -385,11 +385,11 @@ fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usi
     transfers::stores(problem.graph, problem.topology, set, buffer, is_loaded)
 }
 
-/// The first row of what a phase writes of a buffer that it stores.
-fn first_stored(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> u32 {
-    match problem.graph.buffers[buffer].role {
+/// The first row that a phase stores of what it would store, were no rows to stay.
+fn first_stored(problem: &Problem<'_>, stored: &Transfer, phase: usize) -> u32 {
+    match problem.graph.buffers[stored.buffer].role {
         BufferRole::Output(_) => 0,
-        _ => problem.first_loaded_later(buffer, phase),
+        _ => problem.first_loaded_later(stored, phase),
     }
 }
 

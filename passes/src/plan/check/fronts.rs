@@ -188,9 +188,10 @@ impl Judge<'_> {
     }
 
     /// What is stored of a part of a buffer that later phases read where the buffer is not whole: the rows that do not stay for
-    /// all of them.
+    /// all that read of it.
     pub(super) fn stored(&self, buffer: BufferId, phase: usize, part: View) -> Option<View> {
-        let readers = self.uses(buffer).readers.iter().map(|(stage, _)| self.phase_of[stage]);
+        let readers = self.uses(buffer).readers.iter().filter(|(_, read)| common(read, &part).is_some());
+        let readers = readers.map(|(stage, _)| self.phase_of[stage]);
         let loading = readers.filter(|&reader| reader > phase && !self.is_whole(buffer, reader));
         let stays = |reader: usize| {
             let fronts = self.plan.fronts.iter().filter(|front| {
