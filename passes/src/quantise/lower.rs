@@ -830,7 +830,7 @@ impl<'a> Lowering<'a> {
             if input.params != params && pool.pad == [0; 4] {
                 return self.average(pool.kernel, pool.stride, input, shape, params);
             }
-            if input.params != params && self.plan.rounded.is_empty() {
+            if input.params != params {
                 return self.padded_average(pool.clone(), input, shape, params);
             }
         }
