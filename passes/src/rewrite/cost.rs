@@ -63,6 +63,10 @@ pub(crate) struct Part {
     pub(crate) is_wide: bool,
     /// Whether it is a rescale.
     pub(crate) narrows: bool,
+    /// Whether it is a comparison, which runs only as a part of a choice between two rescales.
+    pub(crate) compares: bool,
+    /// Whether it is such a choice.
+    pub(crate) chooses: bool,
     /// Pixels of its result: elementwise ops join stages of as many.
     pub(crate) extents: Vec<usize>,
 }
@@ -101,6 +105,8 @@ impl<'a> Pricer<'a> {
             bytes: bytes(class),
             is_wide: ty.is_some_and(|ty| ty.elem == ElemType::I48),
             narrows: term.kind == "tosa.rescale",
+            compares: term.kind == "tosa.greater_equal",
+            chooses: term.kind == "tosa.select",
             extents: ty.map(|ty| ty.shape.clone()).unwrap_or_default(),
         };
         if let (Some(spec), Some(ty)) = (egraph.analysis.spec(term), ty) {
@@ -297,6 +303,17 @@ impl Prices {
                 _ => break false,
             }
         };
+        // Whether a choice is one between two rescales of what is compared, as [`stages`](crate::stages) take it.
+        let is_of_sides = |choice: &Part| {
+            let [compared, sides @ ..] = choice.streamed.as_slice() else { return false };
+            part(*compared).compares
+                && sides.len() == 2
+                && sides.iter().all(|&side| part(side).narrows)
+                && choice
+                    .streamed
+                    .iter()
+                    .all(|&class| uses[class] == 1 && part(class).streamed == part(*compared).streamed)
+        };
         // Whether a class is made by a stage that something may still join.
         let mut is_open = vec![false; n];
         let mut total = 0u64;
@@ -304,6 +321,13 @@ impl Prices {
         let stage = |cycles: u64| cycles.max(self.floor);
         for &class in order {
             let it = part(class);
+            let can_run = match it.chooses {
+                true => is_of_sides(it),
+                false => it.streamed.iter().all(|&operand| !part(operand).compares),
+            };
+            if !can_run {
+                return INFINITE;
+            }
             total += it.weights;
             match it.role {
                 Role::Given => {}
@@ -358,7 +382,7 @@ impl Prices {
         }
         for &root in roots {
             let it = part(root);
-            if it.is_wide {
+            if it.is_wide || it.compares {
                 return INFINITE;
             }
             // A result is a tensor of its own.

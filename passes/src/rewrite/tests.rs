@@ -173,6 +173,30 @@ impl Net {
         builder.op_as(op, &[x, m, s, zi, zo], ElemType::I8).expect("a valid rescale")
     }
 
+    /// PReLU, as the quantiser writes it.
+    fn prelu(&mut self, x: ValueId) -> ValueId {
+        let (zero_point, channels) = (self.one(ElemType::I8, 3), self.extents(x)[3]);
+        let rescale = |net: &mut Self, x: ValueId, scales: [ValueId; 2], ends: [ValueId; 2], elem| {
+            let [multiplier, shift] = scales;
+            let op = no_unsigned(net.module.tensor_ty(multiplier).n_elements() > 1);
+            let mut builder = Builder::new(&mut net.module, net.block);
+            builder.op_as(op, &[x, multiplier, shift, ends[0], ends[1]], elem).expect("a valid rescale")
+        };
+        let (zero, result_zero_point) = (self.one(ElemType::I32, 0), self.one(ElemType::I8, -5));
+        let as_is = [self.ints(ElemType::I32, &[1], 1 << 30, 1 << 30), self.one(ElemType::I8, 30)];
+        let wide = rescale(self, x, as_is, [zero_point, zero], ElemType::I32);
+        let zeros = self.ints(ElemType::I32, &[1, 1, 1, 1], 0, 0);
+        let mut builder = Builder::new(&mut self.module, self.block);
+        let positive = builder.op_as(dialect::GreaterEqual {}, &[wide, zeros], ElemType::I1).expect("valid");
+        let side = |net: &mut Self, least: i64| {
+            let multiplier = net.ints(ElemType::I32, &[channels], least, (1 << 31) - 1);
+            let shift = net.ints(ElemType::I8, &[channels], 31, 33);
+            rescale(net, wide, [multiplier, shift], [zero, result_zero_point], ElemType::I8)
+        };
+        let sides = [side(self, 1 << 30), side(self, 1 << 30)];
+        self.op(dialect::Select {}, &[positive, sides[0], sides[1]])
+    }
+
     fn clamp(&mut self, x: ValueId, least: i64, most: i64) -> ValueId {
         let bound = |value| Attribute::Int(value, ElemType::I8);
         let nan_mode = NanMode::Propagate;
@@ -273,7 +297,8 @@ fn upsample_keeps_results() {
         let narrow = net.rescale(sums, 5, 3);
         let bounded = net.clamp(narrow, -100, 90);
         let looked = net.table(bounded);
-        net.finish(&[looked])
+        let two_sided = net.prelu(looked);
+        net.finish(&[two_sided])
     });
 }
 
@@ -349,6 +374,7 @@ fn thin_input_keeps_results() {
         let wide = net.conv(net.input(1), 3, 5, 1, zp);
         let wide = net.rescale(wide, 125, -20);
         let wide = net.clamp(wide, -90, 100);
+        let wide = net.prelu(wide);
         net.finish(&[thin, wide])
     });
 }
@@ -362,7 +388,8 @@ fn transposed_keeps_results() {
         let kernel = net.rng.count(stride as usize, 9);
         let sums = net.transposed(net.input(0), 2, kernel, stride, zp);
         let narrow = net.rescale(sums, 6 * kernel, 11);
-        net.finish(&[narrow])
+        let two_sided = net.prelu(narrow);
+        net.finish(&[two_sided])
     });
 }
 

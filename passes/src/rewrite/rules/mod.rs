@@ -116,9 +116,12 @@ impl Pointwise {
             let is_const = |id: Id| egraph[id].data.constant.is_some();
             let at = match op {
                 Op::Rescale(_) | Op::Clamp(_) | Op::Table(_) | Op::Cast(_) | Op::Negate(_) => 0,
-                Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Maximum(_) | Op::Minimum(_) => {
-                    usize::from(is_const(term.children[0]))
-                }
+                Op::Add(_)
+                | Op::Sub(_)
+                | Op::Mul(_)
+                | Op::Maximum(_)
+                | Op::Minimum(_)
+                | Op::GreaterEqual(_) => usize::from(is_const(term.children[0])),
                 _ => return None,
             };
             let all_const = term.children.iter().enumerate().all(|(index, &id)| index == at || is_const(id));
@@ -157,7 +160,12 @@ impl Pointwise {
             // Only these have constants that are one a channel.
             let varying: &[usize] = match &self.op {
                 Op::Rescale(rescale) if rescale.per_channel => &[1, 2],
-                Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Maximum(_) | Op::Minimum(_) => &[0, 1],
+                Op::Add(_)
+                | Op::Sub(_)
+                | Op::Mul(_)
+                | Op::Maximum(_)
+                | Op::Minimum(_)
+                | Op::GreaterEqual(_) => &[0, 1],
                 _ => &[],
             };
             for &index in varying.iter().filter(|&&index| index != self.at) {

@@ -29,6 +29,7 @@ pub(super) static RULE: Rule = Rule {
         "tosa.mul",
         "tosa.maximum",
         "tosa.minimum",
+        "tosa.greater_equal",
     ],
     apply: apply_one,
 };
@@ -37,7 +38,15 @@ pub(super) static RULE: Rule = Rule {
 pub(super) static JOINED: Rule = Rule {
     families: &["upsample"],
     name: "upsample-joined",
-    kinds: &["tosa.add", "tosa.sub", "tosa.mul", "tosa.maximum", "tosa.minimum", "tosa.concat"],
+    kinds: &[
+        "tosa.add",
+        "tosa.sub",
+        "tosa.mul",
+        "tosa.maximum",
+        "tosa.minimum",
+        "tosa.select",
+        "tosa.concat",
+    ],
     apply: apply_joined,
 };
 
@@ -116,6 +125,7 @@ fn apply_joined(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
         let Action::Op(op) = &spec.action else { continue };
         let n_streamed = match op {
             Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Maximum(_) | Op::Minimum(_) => 2,
+            Op::Select(_) => 3,
             Op::Concat(concat) if concat.axis == 3 => term.children.len(),
             _ => continue,
         };
