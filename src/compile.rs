@@ -177,7 +177,7 @@ impl CompileError {
     pub fn would_do(&self) -> Vec<(&'static str, u64)> {
         let Self::Pass { error: PassError::Other(error), .. } = self else { return Vec::new() };
         let Some(PlanError::StageTooLarge(stages)) = error.downcast_ref() else { return Vec::new() };
-        stages.iter().map(|stage| (stage.field, stage.needed)).collect()
+        stages.iter().map(|stage| (stage.resource.field(), stage.needed)).collect()
     }
 
     /// Whether the model is valid but not supported.

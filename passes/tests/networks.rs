@@ -41,15 +41,17 @@ impl Trial {
         let preset = rng.pick(&["micro", "micro", "x1", "cascade", "tile"]);
         let activation = rng.pick(&["2KiB", "3KiB", "5KiB", "8KiB", "12KiB", "20KiB", "64KiB", "256KiB"]);
         let weight = rng.pick(&["12KiB", "24KiB", "128KiB"]);
-        let sizes = [("memory.activation", activation), ("memory.weight", weight)];
-        let sizes = sizes.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        Self {
-            seed,
-            options,
-            split_bytes: rng.pick(&[3_000, 6_000, 64_000]),
-            objective: rng.pick(&["latency", "latency", "traffic", "energy", "edp", "sram"]),
-            target: Target::preset(preset, &sizes).expect("a preset"),
-        }
+        let split_bytes = rng.pick(&[3_000, 6_000, 64_000]);
+        let objective = rng.pick(&["latency", "latency", "traffic", "energy", "edp", "sram"]);
+        let settings = [
+            ("memory.activation", activation),
+            ("memory.weight", weight),
+            ("limits.stages", rng.pick(&["128", "128", "128", "12", "6"])),
+            ("limits.streams", rng.pick(&["256", "256", "256", "7", "4"])),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let target = Target::preset(preset, &settings).expect("a preset");
+        Self { seed, options, split_bytes, objective, target }
     }
 
     /// The program and its weights; `None` if a stage does not fit the machine.

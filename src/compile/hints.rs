@@ -1,12 +1,13 @@
-//! What would do where a target is too small: sizes of its memories in which every stage of every part of a
-//! network runs.
+//! What would do where a target is too small: sizes of its memories, and numbers of streams, with which every stage of
+//! every part of a network runs.
 //!
 //! Which stages there are depends on the memories, since layers are split to fit them. So sizes that would do
 //! are tried: the stages are formed anew for them, and looked at again.
 
 use strata_isa_spec::Target;
 use strata_passes::manager::PassError;
-use strata_passes::plan::solve::{TooLarge, too_large};
+use strata_passes::plan::solve::too_large;
+use strata_passes::plan::too_large::TooLarge;
 use strata_passes::plan::{Mode, Objective, PlanError, PlanOptions, StageGraph};
 
 use super::forms::Forms;
@@ -80,14 +81,10 @@ impl Compiler {
     }
 }
 
-/// The least size of activation SRAM and of weight SRAM in which stages run that are too large.
+/// Gives a target what stages need that are too large for it.
 fn raise(target: &mut Target, stages: &[TooLarge]) {
     for stage in stages {
-        let size = match stage.field {
-            "memory.weight" => &mut target.memory.weight,
-            _ => &mut target.memory.activation,
-        };
-        *size = stage.needed.max(*size);
+        stage.resource.raise(target, stage.needed);
     }
 }
 
@@ -95,16 +92,11 @@ fn raise(target: &mut Target, stages: &[TooLarge]) {
 /// layer's need may grow with the target, since fewer of its channels are split off.
 fn add(found: &mut Vec<TooLarge>, more: Vec<TooLarge>, target: &Target) {
     for stage in more {
-        let is_same = |other: &&mut TooLarge| (&other.stage, other.field) == (&stage.stage, stage.field);
+        let is_same =
+            |other: &&mut TooLarge| (&other.stage, other.resource) == (&stage.stage, stage.resource);
         match found.iter_mut().find(is_same) {
             Some(other) => other.needed = stage.needed.max(other.needed),
-            None => {
-                let limit = match stage.field {
-                    "memory.weight" => target.memory.weight,
-                    _ => target.memory.activation,
-                };
-                found.push(TooLarge { limit, ..stage });
-            }
+            None => found.push(TooLarge { limit: stage.resource.of(target), ..stage }),
         }
     }
 }

@@ -175,7 +175,7 @@ impl Judge<'_> {
         for (index, planned) in self.plan.phases.iter().enumerate() {
             let mut actors = Vec::new();
             let mut stores = Vec::new();
-            let (mut weights, mut n_dma) = (0, 0);
+            let (mut weights, mut n_dma, mut n_streams) = (0, 0, 0);
             let mut sram = 0;
             let mut rings: Vec<(BufferId, View)> = Vec::new();
             // Tables that stages share stand once in weight SRAM, and stay there from a phase to the next.
@@ -205,6 +205,7 @@ impl Judge<'_> {
                 let size = u64::from(buffer.rows) * align(buffer.row_bytes());
                 let standing = self.standing(id, index);
                 let there = standing.map_or(0, |standing| standing.there);
+                n_streams += u64::from(!touched.is_empty()) + self.n_fronts(id, index, !touched.is_empty());
                 if is_whole {
                     sram += size;
                 } else {
@@ -313,10 +314,13 @@ impl Judge<'_> {
             };
             within("activation SRAM", sram, memory.activation);
             within("weight SRAM", weights, memory.weight);
-            let stages = planned.stages.len() as u64 + n_dma;
-            if stages > u64::from(self.target.limits.stages) {
-                let problem = format!("{stages} stages of {}", self.target.limits.stages);
-                faults.push(PlanFault::Array { phase: index, problem });
+            let (n_stages, limits) = (planned.stages.len() as u64 + n_dma, &self.target.limits);
+            for (name, n, most) in
+                [("stages", n_stages, limits.stages), ("streams", n_streams, limits.streams)]
+            {
+                if n > u64::from(most) {
+                    faults.push(PlanFault::Array { phase: index, problem: format!("{n} {name} of {most}") });
+                }
             }
         }
         self.faults.extend(faults);

@@ -503,6 +503,9 @@ impl Column {
             return None;
         }
         let touched = topology.touched(set);
+        if touched.len() > target.limits.streams as usize {
+            return None;
+        }
         let (private, shared_buffers): (Vec<BufferId>, Vec<BufferId>) =
             touched.into_iter().partition(|&buffer| topology.is_private(graph, set, buffer));
         let mut parts = Parts { private, dma: Vec::new(), rings: Vec::new() };

@@ -25,6 +25,7 @@
 //! | [`offered`] | sets as columns, evaluated when they are asked for |
 //! | [`choose`] | exact choice among columns by dynamic programming over cuts |
 //! | [`solve`] | [`solve::plan`]: all of it, in order |
+//! | [`too_large`] | stages that do not fit a target even alone, and what would do |
 //! | [`bound`] | what no plan can beat |
 //! | [`check`] | an independent judge of plans |
 //! | [`pass`] | the pass `fuse-layers` |
@@ -55,6 +56,7 @@ pub mod tables;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod too_large;
 pub mod transfers;
 pub mod twins;
 

@@ -17,6 +17,7 @@ use super::graph::{GraphError, StageSet};
 use super::offered::{Offered, WithStrips};
 use super::strips::Strips;
 use super::strips::realise::{Chosen, Realised, realise};
+use super::too_large::{self, TooLarge};
 use super::{
     BufferId, BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency,
     StageGraph, StageId,
@@ -152,22 +153,6 @@ impl PlanError {
     pub fn is_of_size(&self) -> bool {
         matches!(self, Self::StageTooLarge(_) | Self::Stuck { .. })
     }
-}
-
-/// A stage that does not fit the target.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{stage}` needs {needed} bytes of {memory}, {} more than the {limit} there are: {field}={needed}B would do", .needed - .limit)]
-pub struct TooLarge {
-    /// The stage's name.
-    pub stage: String,
-    /// The memory that is too small.
-    pub memory: &'static str,
-    /// The field of the target that is its size.
-    pub field: &'static str,
-    /// Bytes of it.
-    pub limit: u64,
-    /// The least bytes of it in which the stage runs.
-    pub needed: u64,
 }
 
 /// Prices of a DRAM byte in 1024ths of a cycle, between what it costs the channel's time and nothing.
@@ -675,67 +660,10 @@ fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>,
     let too_large = alone.filter(|&(at, _)| offered.column(at, options.strips).is_none());
     let too_large: Vec<TooLarge> = too_large
         .flat_map(|(_, set)| set.iter())
-        .flat_map(|stage| too_large_why(offered.context(), stage, options.strips))
+        .flat_map(|stage| too_large::reasons(offered.context(), stage, options.strips))
         .collect();
     if too_large.is_empty() { Ok(offered) } else { Err(PlanError::StageTooLarge(too_large)) }
 }
-
-/// Which memories a stage is too large for, and the least of each in which the stage would run.
-fn too_large_why(context: &Context<'_>, stage: StageId, with_strips: bool) -> Vec<TooLarge> {
-    let memory = &context.target.memory;
-    let name = &context.graph.stages[stage].name;
-    let weights = context.profile(stage).weight_bytes;
-    let too_large = |field: &'static str, limit: u64, needed: u64| {
-        let memory = if field == WEIGHTS { "weight SRAM" } else { "activation SRAM" };
-        TooLarge { stage: name.clone(), memory, field, limit, needed }
-    };
-    let mut of_both = Vec::new();
-    if weights > memory.weight {
-        of_both.push(too_large(WEIGHTS, memory.weight, weights));
-    }
-    let needed = least_activation(context, stage, with_strips);
-    if needed > memory.activation {
-        of_both.push(too_large(ACTIVATION, memory.activation, needed));
-    }
-    of_both
-}
-
-/// The field of a target that is the size of its weight SRAM.
-const WEIGHTS: &str = "memory.weight";
-
-/// The field of a target that is the size of its activation SRAM.
-const ACTIVATION: &str = "memory.activation";
-
-/// Bytes of activation SRAM in which a stage runs alone, with room for its weights: the least of them, or
-/// what there is.
-fn least_activation(context: &Context<'_>, stage: StageId, with_strips: bool) -> u64 {
-    let memory = &context.target.memory;
-    let fits = |bytes: u64| {
-        let mut roomy = context.target.clone();
-        roomy.memory.activation = bytes;
-        roomy.memory.weight = memory.weight.max(context.profile(stage).weight_bytes);
-        let context = context.with_memory(&roomy);
-        let column = Column::new(&context, &StageSet::of(stage));
-        column.is_some_and(|column| column.fits() || with_strips && column.with_strips(&context).fits())
-    };
-    if fits(memory.activation) {
-        return memory.activation;
-    }
-    let (mut too_little, mut needed) = (memory.activation, memory.activation.max(1) * 2);
-    while !fits(needed) && needed < MOST_SRAM {
-        (too_little, needed) = (needed, needed * 2);
-    }
-    // Rings are of aligned rows, so the least is a multiple of the alignment.
-    let step = u64::from(memory.alignment.max(1));
-    while too_little + step < needed {
-        let middle = u64::midpoint(too_little, needed).next_multiple_of(step).min(needed - 1);
-        if fits(middle) { needed = middle } else { too_little = middle }
-    }
-    needed
-}
-
-/// Bytes of SRAM beyond which no stage is looked at.
-const MOST_SRAM: u64 = 1 << 40;
 
 /// Energy in picojoules of columns, each run as one of its variants, that move so many bytes.
 fn energy<'a>(

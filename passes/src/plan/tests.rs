@@ -210,6 +210,34 @@ fn other_networks_move_as_little_as_the_reference() {
     }
 }
 
+/// A phase names no more streams than the target allows, and a plan of which one does is refused.
+#[test]
+fn phases_have_no_more_streams_than_the_target() {
+    let target = |streams: &str| {
+        let settings = [("memory.activation", "256KiB"), ("limits.streams", streams)];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Target::preset("x1", &settings).expect("a preset")
+    };
+    let graph = resnet50(224, 224);
+    let (wide, narrow) = (target("256"), target("4"));
+    for objective in [Objective::Latency, Objective::Traffic] {
+        let (split, plan) = planned_with_graph(&graph, &wide, Mode::Multi, objective);
+        let faults = check(&split, &narrow, &plan).expect_err("some phases name more");
+        assert!(faults.iter().any(|fault| fault.to_string().contains("streams of 4")), "{faults:?}");
+        let options = PlanOptions { objective, ..PlanOptions::default() };
+        let (made, scheduled) = {
+            let planned = plan_with_addresses(&graph, &narrow, &options).expect("it fits");
+            assert!(planned.refused.is_empty(), "{:?}", planned.refused);
+            let scheduled =
+                schedule(&planned.realised.graph, &planned.plan, &narrow).expect("it has addresses");
+            (planned.plan, scheduled)
+        };
+        assert!(made.phases.iter().any(|phase| phase.stages.len() > 1), "some run together");
+        let n_streams = |phase: usize| super::fronts::streams_of(&scheduled.program, phase).len();
+        assert!((0..made.phases.len()).all(|phase| n_streams(phase) <= 4));
+    }
+}
+
 /// A tensor that is read back from DRAM takes one load, though more stages wrote it than a phase may have.
 #[test]
 fn pieces_of_a_tensor_are_loaded_as_one() {

@@ -131,6 +131,19 @@ impl Judge<'_> {
         loads.into_iter().filter_map(|load| above(load, front.rows)).collect()
     }
 
+    /// How many streams of first rows of a buffer a phase names: those that come for a later phase, and if its stages use the buffer,
+    /// all that stand there.
+    pub(super) fn n_fronts(&self, buffer: BufferId, phase: usize, is_used: bool) -> u64 {
+        let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
+        let is_named = |front: &&FrontRows| {
+            let comes = front.from as usize == phase;
+            let is_for_later = comes && !self.is_written(front);
+            let stands = (front.from as usize..=front.until as usize).contains(&phase);
+            is_for_later || is_used && stands
+        };
+        fronts.filter(is_named).count() as u64
+    }
+
     /// The first rows of a buffer that stand in SRAM for the stages of a phase, if some do.
     pub(super) fn standing(&self, buffer: BufferId, phase: usize) -> Option<Standing> {
         let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
