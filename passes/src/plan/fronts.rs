@@ -110,6 +110,8 @@ impl Spilled {
 /// What a phase stores of a tensor.
 #[derive(Debug)]
 struct Stored {
+    /// The phase that stores it.
+    phase: usize,
     transfer: Transfer,
     /// The last phase that loads of it.
     last_load: usize,
@@ -185,12 +187,12 @@ impl<'a> Case<'a> {
                 loads.push((phase, loaded));
             }
         }
-        let may_be_spared = matches!(declared.role, BufferRole::Internal) && ahead.is_none();
-        for set in self.phases.iter().filter(|_| may_be_spared) {
+        let may_be_spared = matches!(declared.role, BufferRole::Internal);
+        for (phase, set) in self.phases.iter().enumerate().filter(|_| may_be_spared) {
             for transfer in transfers::stores(self.graph, self.topology, set, buffer, is_loaded) {
                 let readers = uses.readers.iter().filter(|(_, read)| views_meet(read, &transfer.view));
                 let last_load = readers.map(|&(reader, _)| phase_of(reader)).max()?;
-                stored.push(Stored { transfer, last_load });
+                stored.push(Stored { phase, transfer, last_load });
             }
         }
         let spilled = Spilled {
@@ -240,14 +242,17 @@ impl<'a> Case<'a> {
     /// Makes what the case's plan moves what another moves that differs from it by the rows that stay.
     fn count(&self, spilled: &[Spilled], plan: &mut Plan) {
         let of = |plan: &Plan, tensor: &Spilled| -> (u64, u64) {
-            let saved = |transfer: &Transfer, load: usize| -> u64 {
-                let rows = plan.staying_rows(tensor.buffer, tensor.birth, load);
+            let spared = |transfer: &Transfer, since: usize, load: usize| -> u64 {
+                let rows = plan.staying_rows(tensor.buffer, since, load);
                 transfer.to_row(rows).map_or(0, |spared| spared.bytes(self.graph))
             };
-            let loads =
-                tensor.loads.iter().flat_map(|(phase, loads)| loads.iter().map(|load| (load, *phase)));
-            let stores = tensor.stored.iter().map(|stored| (&stored.transfer, stored.last_load));
-            (loads.map(|(t, phase)| saved(t, phase)).sum(), stores.map(|(t, phase)| saved(t, phase)).sum())
+            let loads = tensor
+                .loads
+                .iter()
+                .flat_map(|(phase, loads)| loads.iter().map(|load| spared(load, tensor.birth, *phase)));
+            let stores =
+                tensor.stored.iter().map(|stored| spared(&stored.transfer, stored.phase, stored.last_load));
+            (loads.sum(), stores.sum())
         };
         for tensor in spilled {
             let ((was_read, was_written), (read, written)) = (of(self.plan, tensor), of(plan, tensor));
