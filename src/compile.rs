@@ -1,4 +1,4 @@
-//! Compiling: an ONNX model or a TOSA function to a bundle, through every phase of the IR.
+//! Compiling: an ONNX model or a TOSA function to a bundle, through every level of the IR.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -25,23 +25,25 @@ mod tosa;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use strata_backend::model::{Mode, Objective, Plan, StageGraph};
 use strata_frontend::host::HostError;
 use strata_frontend::import::{self, ImportError, ImportOptions, NoSideFiles, Resolved, SideFiles};
 use strata_ir::Module;
 use strata_ir::dialect::Op;
+use strata_ir::pass::{
+    self, Changed, DriverOptions, Level, PassContext, PassError, PassFailure, Pipeline, PipelineFailure,
+    Progress, UnsupportedOp,
+};
 use strata_isa_spec::Target;
 use strata_isa_spec::bundle::Bundle;
 use strata_isa_spec::verify::VerifyError;
-use strata_passes::manager::{
-    Changed, PassContext, PassError, Phase, Pipeline, PipelineError, UnsupportedOp,
-};
-use strata_passes::plan::pass::does_not_fit;
-use strata_passes::plan::{Mode, Objective, Plan, PlanError, PlanOptions, StageGraph};
-use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport};
+use strata_passes::fuse::pass::does_not_fit;
+use strata_passes::fuse::{PlanError, PlanOptions};
+use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport, Quantise};
 use strata_passes::rewrite::Families;
 
 use self::forms::Forms;
-pub(crate) use self::forms::SELECT;
+pub(crate) use self::forms::select;
 use self::noise::NoiseInput;
 use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};
@@ -141,20 +143,17 @@ pub enum CompileError {
     #[error("no layer or input that the machine computes with is called {}", .0.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))]
     UnknownLayers(Vec<String>),
     /// A pass failed.
-    #[error("{pass}: {error}")]
+    #[error("{pass}: {failure}")]
     Pass {
         /// The pass.
-        pass: String,
+        pass: &'static str,
         /// Why.
         #[source]
-        error: PassError,
+        failure: PassFailure,
     },
-    /// A textual pipeline is wrong.
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
     /// The scheduled module could not be lowered.
     #[error("emit: {0}")]
-    Emit(#[from] strata_backend::LowerError),
+    Emit(#[from] strata_backend::emit::LowerError),
     /// The compiler made a program that the machine refuses: a defect of Strata.
     #[error("the compiler made an invalid program, which is a defect of Strata: {}", list(.0))]
     Invalid(Vec<VerifyError>),
@@ -167,15 +166,28 @@ fn list(errors: &[VerifyError]) -> String {
     errors.iter().map(|e| format!("\n  {e}")).collect()
 }
 
+impl From<PipelineFailure> for CompileError {
+    fn from(PipelineFailure { pass, failure, .. }: PipelineFailure) -> Self {
+        Self::Pass { pass, failure }
+    }
+}
+
 impl CompileError {
+    /// What a pass, or what prepares it, says.
+    pub(crate) fn of_pass(pass: &'static str, error: PassError) -> Self {
+        Self::Pass { pass, failure: PassFailure::Pass(error) }
+    }
+
     /// Whether all that it says is that the target is too small.
     pub fn is_of_size(&self) -> bool {
-        matches!(self, Self::Pass { error, .. } if does_not_fit(error))
+        matches!(self, Self::Pass { failure: PassFailure::Pass(error), .. } if does_not_fit(error))
     }
 
     /// Fields of the target and the sizes that it says would do.
     pub fn would_do(&self) -> Vec<(&'static str, u64)> {
-        let Self::Pass { error: PassError::Other(error), .. } = self else { return Vec::new() };
+        let Self::Pass { failure: PassFailure::Pass(PassError::Other(error)), .. } = self else {
+            return Vec::new();
+        };
         let Some(PlanError::StageTooLarge(stages)) = error.downcast_ref() else { return Vec::new() };
         stages.iter().map(|stage| (stage.resource.field(), stage.needed)).collect()
     }
@@ -187,7 +199,7 @@ impl CompileError {
             Self::Import(ImportError::Unsupported { .. })
                 | Self::Host(HostError::Node { .. })
                 | Self::Calibration(CalibrationError::NotFinite(_))
-                | Self::Pass { error: PassError::Unsupported(_), .. }
+                | Self::Pass { failure: PassFailure::Pass(PassError::Unsupported(_)), .. }
         )
     }
 }
@@ -206,8 +218,8 @@ pub enum Event<'a> {
         /// Whether the host runs it.
         on_host: bool,
     },
-    /// The module has reached a phase.
-    Reached(Phase, &'a Module),
+    /// The module has reached a level.
+    Reached(Level, &'a Module),
     /// Something that the user should know.
     Note(String),
 }
@@ -251,7 +263,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The modules that the machine runs, at the stages phase, before any rewrite.
+    /// The modules that the machine runs, at the stages level, before any rewrite.
     pub fn modules(&self) -> impl Iterator<Item = &Module> {
         self.parts.parts.iter().filter_map(|part| match part {
             PreparedPart::Machine(forms) => Some(&forms.as_imported),
@@ -389,33 +401,29 @@ impl Compiler {
         session::demand_finite(all).map_err(CompileError::CalibrationData)
     }
 
-    /// Runs a pipeline, telling the observer of each phase that it reaches. Whether anything changed.
+    /// Runs a pipeline, telling the observer of each level that it reaches. Whether anything changed.
     fn run_passes(
         &self,
-        pipeline: &str,
+        pipeline: &Pipeline,
         module: &mut Module,
         context: &mut PassContext,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Changed, CompileError> {
-        let mut phase = Phase::of(module);
-        let mut changed = Changed::No;
-        for step in Pipeline::parse(pipeline)?.steps() {
-            let pass = step.build();
-            clock.begin(pass.name(), observer);
-            let ran = pass.run(module, context);
-            changed =
-                changed | ran.map_err(|error| CompileError::Pass { pass: pass.name().to_owned(), error })?;
-            let reached = Phase::of(module);
-            if reached != phase {
-                phase = reached;
-                observer(Event::Reached(phase, module));
+        let mut level = Level::of(module);
+        let mut follow = |progress: Progress<'_>| match progress {
+            Progress::Begins { pass, .. } => clock.begin(pass.name, observer),
+            Progress::Ended { report, module, .. } if report.level != level => {
+                level = report.level;
+                observer(Event::Reached(level, module));
             }
-        }
-        Ok(changed)
+            Progress::Ended { .. } => {}
+        };
+        let reports = pass::run(module, pipeline, context, &DriverOptions::default(), &mut follow)?;
+        Ok(reports.iter().fold(Changed::No, |changed, report| changed | report.changed))
     }
 
-    /// From the import phase to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host too.
+    /// From the import level to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host too.
     fn to_stages(
         &self,
         mut module: Module,
@@ -427,7 +435,8 @@ impl Compiler {
         context.insert(self.options.target.clone());
         context.insert(calibration);
         context.insert(precision);
-        self.run_passes(&self.quantise_step(), &mut module, &mut context, clock, observer)?;
+        let quantise = Pipeline::of(Quantise { options: self.options.ptq.quantise(Precision::Int8) });
+        self.run_passes(&quantise, &mut module, &mut context, clock, observer)?;
         let report = context.take::<QuantReport>().unwrap_or_default();
         if !report.uneven_outputs.is_empty() {
             observer(Event::Note(format!(
@@ -440,12 +449,7 @@ impl Compiler {
 }
 
 fn missing(what: &str) -> CompileError {
-    CompileError::Pass { pass: "emit".to_owned(), error: PassError::Missing(what.to_owned()) }
-}
-
-/// The kebab-case word of a plain enum, as serde writes it.
-fn word<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    CompileError::of_pass("emit", PassError::Missing(what.to_owned()))
 }
 
 fn network_name(file_name: &str) -> String {

@@ -11,21 +11,21 @@
 
 use std::sync::Arc;
 
+use strata_ir::pass::{self, DriverOptions, Level, Pass, PassContext, PassError, Pipeline};
 use strata_ir::{Module, Tensor};
-use strata_passes::equalise::ChannelStatistics;
-use strata_passes::manager::{PassContext, PassError, Phase, Pipeline};
+use strata_passes::equalise::{ChannelStatistics, Equalise};
 use strata_passes::quantise::noise::{LayerNoise, Networks, OutputNoise};
-use strata_passes::quantise::{Calibration, Precision, QuantReport, QuantiseOptions, RangeChoice};
+use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise, QuantiseOptions, RangeChoice};
 
 use crate::compile::CompileError;
 use crate::io::Array;
 use crate::session::{self, RunError};
 
 /// How a network is quantised.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PtqOptions {
-    /// How activation ranges are chosen: `min-max`, `percentile`, `mse` or `entropy`.
-    pub range: String,
+    /// How activation ranges are chosen.
+    pub range: RangeChoice,
     /// Whether the f32 network is equalised first; a compile without calibration data does not.
     pub equalise: bool,
     /// Whether biases are corrected on the calibration samples; likewise.
@@ -34,12 +34,9 @@ pub struct PtqOptions {
 
 impl Default for PtqOptions {
     fn default() -> Self {
-        Self { range: "mse".to_owned(), equalise: true, bias_correction: true }
+        Self { range: RangeChoice::MeanSquareError, equalise: true, bias_correction: true }
     }
 }
-
-/// Per cent of values that `percentile` keeps at either end.
-const PERCENTILE: f64 = 99.99;
 
 /// Samples of a network: each a tensor for every argument of its `@main`.
 pub type Samples = Vec<Vec<Arc<Tensor>>>;
@@ -56,23 +53,24 @@ pub fn arguments(module: &Module, samples: &[Vec<Array>]) -> Result<Samples, Run
     samples.iter().map(one).collect()
 }
 
-fn failed(pass: &str, error: PassError) -> CompileError {
-    CompileError::Pass { pass: pass.to_owned(), error }
+fn failed(pass: &'static str, error: PassError) -> CompileError {
+    CompileError::of_pass(pass, error)
 }
 
 /// Runs one pass.
-fn run(pipeline: &str, module: &mut Module, context: &mut PassContext) -> Result<(), CompileError> {
-    for step in Pipeline::parse(pipeline)?.steps() {
-        let pass = step.build();
-        pass.run(module, context).map_err(|error| failed(pass.name(), error))?;
-    }
+fn run(
+    pass: impl Pass + 'static,
+    module: &mut Module,
+    context: &mut PassContext,
+) -> Result<(), CompileError> {
+    pass::run(module, &Pipeline::of(pass), context, &DriverOptions::default(), &mut |_| {})?;
     Ok(())
 }
 
 impl PtqOptions {
-    /// The pass `quantise` with these options, as a pipeline.
-    pub fn pipeline(&self) -> String {
-        format!("quantise{{range={}}}", self.range)
+    /// The options of the pass `quantise`.
+    pub fn quantise(&self, precision: Precision) -> QuantiseOptions {
+        QuantiseOptions { range: self.range, precision }
     }
 
     /// Prepares f32 networks for calibration: one that the samples fit, and perhaps the same at another input size.
@@ -86,7 +84,7 @@ impl PtqOptions {
         for module in modules {
             let mut context = PassContext::new();
             context.insert(statistics.clone());
-            run("equalise", module, &mut context)?;
+            run(Equalise, module, &mut context)?;
         }
         Ok(())
     }
@@ -105,8 +103,7 @@ impl PtqOptions {
         if !self.bias_correction {
             return Ok(());
         }
-        let range = RangeChoice::from_name(&self.range, PERCENTILE);
-        let options = QuantiseOptions { range, precision: precision.clone() };
+        let options = self.quantise(precision.clone());
         match calibration.correct_biases(module, &options, samples) {
             // What has no integer form is for the quantiser to say, which comes to it next.
             Ok(()) | Err(PassError::Unsupported(_)) => Ok(()),
@@ -140,7 +137,7 @@ pub fn study(
     with_layers: bool,
     step: &mut dyn FnMut(&str),
 ) -> Result<Study, CompileError> {
-    if Phase::of(&module) != Phase::Import {
+    if Level::of(&module) != Level::Import {
         return Err(failed("quantise", PassError::invalid("the module is quantised already")));
     }
     let original = module.clone();
@@ -156,7 +153,7 @@ pub fn study(
     let real = module.clone();
     let mut context = PassContext::new();
     context.insert(calibration);
-    run(&options.pipeline(), &mut module, &mut context)?;
+    run(Quantise { options: options.quantise(Precision::Int8) }, &mut module, &mut context)?;
     let report = context.take::<QuantReport>().unwrap_or_default();
     step("measure");
     let networks = Networks { real: &real, quantised: &module, values: &report.values };

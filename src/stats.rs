@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use strata_backend::model::DramBytes;
 use strata_isa_spec::timed::{DmaTime, EnergyUse, TimeUse, Timing};
-use strata_passes::plan::DramBytes;
 
 pub use self::phases::{PartitionStats, PhaseStats, StageStats};
 

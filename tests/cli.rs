@@ -281,7 +281,7 @@ fn timing_says_what_array_and_queues_wait_for() {
 fn every_phase_is_dumped_and_reads_back() {
     let scratch = Scratch::new();
     let (model, _) = scratch.fsrcnn();
-    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--dump-phases", "dump", "--quiet"]);
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--dump-levels", "dump", "--quiet"]);
     for phase in ["0-import", "1-quant", "2-stages", "3-phases", "4-sched"] {
         scratch.ends(0, &["verify", &format!("dump/{phase}.mlir")]);
     }
@@ -456,7 +456,7 @@ fn the_host_runs_what_the_machine_cannot() {
     let values = (0..24 * 16).map(|i| (i % 97) as f32 / 97.0).collect();
     scratch.write("in.npy", Array::f32(vec![1, 1, 16, 24], values).to_npy());
     let compile = ["compile", &model, "-o", "mixed.strata", "--calibrate", "in.npy", "--stats", "stats.json"];
-    let (out, _) = scratch.ends(0, &[&compile[..], &["--dump-phases", "dump"]].concat());
+    let (out, _) = scratch.ends(0, &[&compile[..], &["--dump-levels", "dump"]].concat());
     assert!(out.contains("the host runs 1 node in 1 part:") && out.contains("Hardmax `pick`"), "{out}");
     for file in ["dump/part0/1-quant.mlir", "dump/part2/4-sched.mlir"] {
         assert!(scratch.path(file).is_file(), "{file} is missing");
@@ -598,7 +598,7 @@ fn functions_of_floats_are_calibrated_and_those_that_do_not_fit_are_declined_or_
 fn a_quantised_dump_is_a_front_door_too() {
     let scratch = Scratch::new();
     let (model, input) = scratch.fsrcnn();
-    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--calibrate", &input, "--dump-phases", "dump"]);
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--calibrate", &input, "--dump-levels", "dump"]);
     scratch.ends(0, &["compile", "dump/1-quant.mlir", "-o", "again.strata"]);
     let by_position = format!("0={input}");
     for (model, folder) in [("net.strata", "a"), ("again.strata", "b"), ("dump/1-quant.mlir", "c")] {

@@ -7,9 +7,9 @@ use strata::{Bundle, CompileOptions, Compiled, Compiler, Event, Mode, Objective,
 use strata_frontend::proto::encode;
 use strata_frontend::zoo::{ZooModel, ZooOptions, build};
 use strata_ir::Module;
+use strata_ir::pass::Level;
 use strata_isa_spec::timed::{TimeUse, Timing, simulate};
 use strata_isa_spec::{Head, Program};
-use strata_passes::manager::Phase;
 
 /// By how much cycles and DRAM bytes may differ.
 const TOLERANCE: f64 = 0.02;
@@ -38,7 +38,7 @@ fn quantised(model: ZooModel) -> Module {
     let compiler = Compiler::new(options(&Target::preset("x1", &[]).expect("a preset")));
     let mut reached = None;
     let observer = &mut |event: Event<'_>| {
-        if let Event::Reached(Phase::Quant, module) = event {
+        if let Event::Reached(Level::Quant, module) = event {
             reached = Some(module.clone());
         }
     };

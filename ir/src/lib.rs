@@ -13,6 +13,7 @@
 //! | [`eval`] | the reference evaluator: what every op computes |
 //! | [`infer`](mod@infer) | result types from operands, and what TOSA allows of them |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
+//! | [`pass`] | what a pass is, registries and pipelines of passes, and the driver that runs them |
 //! | [`text`] | the text form: printer and parser |
 //! | [`verify`](mod@verify) | what is wrong with a module: all of it |
 //!
@@ -27,6 +28,7 @@ pub mod equal;
 pub mod eval;
 pub mod infer;
 pub mod module;
+pub mod pass;
 pub mod tensor;
 pub mod text;
 pub mod types;

@@ -29,10 +29,12 @@ use strata_ir::diag::{Diagnostic, Place};
 use strata_ir::equal::difference;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::random_inputs;
+use strata_ir::pass::compare::compare;
+use strata_ir::pass::{
+    self, DriverOptions, Level, PassContext, PassError, PassFailure, Pipeline, Progress, Registry,
+};
 use strata_ir::{Location, Module, text, verify};
 use strata_isa_spec::{Target, asm, codec, interp};
-use strata_passes::manager::compare::compare;
-use strata_passes::manager::{PassContext, PassError, Phase, Pipeline, RunFailure, RunOptions, run_pipeline};
 use strata_passes::quantise::Calibration;
 
 /// Random inputs on which a module is evaluated before and after.
@@ -202,16 +204,19 @@ impl Case {
         if let Some(target) = &self.target {
             context.insert(target.clone());
         }
-        let options = RunOptions { check_claims: true, evaluate: N_INPUTS, reproducers: false };
-        let reports = run_pipeline(&mut module, pipeline, &mut context, &options, &mut |dump| {
-            must_round_trip(dump.module);
-        })
-        .map_err(|error| problems_of(error.failure))?;
+        let options = DriverOptions { check_claims: true, evaluate: N_INPUTS, reproducers: false };
+        let mut follow = |told: Progress<'_>| {
+            if let Progress::Ended { module, .. } = told {
+                must_round_trip(module);
+            }
+        };
+        let reports = pass::run(&mut module, pipeline, &mut context, &options, &mut follow)
+            .map_err(|stopped| problems_of(stopped.failure))?;
         if let Some(main) = before.function("main") {
             let inputs = random_inputs(&before, main, 0);
             eval_function(&before, main, inputs).map_err(|e| vec![Problem::placeless(e)])?;
         }
-        if Phase::of(&before) >= Phase::Quant
+        if Level::of(&before) >= Level::Quant
             && let Some(difference) = compare(&before, &module, N_INPUTS)
         {
             panic!("the pipeline changed what the module computes {difference}");
@@ -223,7 +228,7 @@ impl Case {
             let _ = writeln!(output, "// {}: {changed}{counters}", report.name);
         }
         match &self.target {
-            Some(target) if Phase::of(&module) == Phase::Sched => {
+            Some(target) if Level::of(&module) == Level::Sched => {
                 output += &machine_program(&before, &module, target);
             }
             _ => output += &text::to_string(&module),
@@ -254,6 +259,11 @@ impl Case {
     }
 }
 
+/// The passes of Strata.
+fn registry() -> Registry {
+    Registry::new(strata_passes::PASSES.iter().chain(strata_backend::PASSES).copied())
+}
+
 /// The key and the value of a comment that has them.
 fn key_and_value(comment: &str) -> Option<(&str, &str)> {
     let (key, value) = comment.split_once(':')?;
@@ -267,7 +277,7 @@ fn parse_run(value: &str) -> Result<Run, String> {
         "round-trip" => Run::RoundTrip,
         "verify" => Run::Verify,
         "assemble" => Run::Assemble,
-        passes => Run::Passes(Pipeline::parse(passes).map_err(|e| e.to_string())?),
+        passes => Run::Passes(registry().parse(passes).map_err(|e| e.to_string())?),
     })
 }
 
@@ -315,7 +325,7 @@ fn must_round_trip(module: &Module) {
 
 /// Ranges of an f32 network on random inputs; of any other, nothing.
 fn calibration(module: &Module) -> Result<Option<Calibration>, Vec<Problem>> {
-    let Some(main) = module.function("main").filter(|_| Phase::of(module) == Phase::Import) else {
+    let Some(main) = module.function("main").filter(|_| Level::of(module) == Level::Import) else {
         return Ok(None);
     };
     let sample = |seed| random_inputs(module, main, seed).into_iter().map(Arc::new).collect();
@@ -323,16 +333,16 @@ fn calibration(module: &Module) -> Result<Option<Calibration>, Vec<Problem>> {
     Calibration::collect(module, &samples).map(Some).map_err(|e| vec![Problem::placeless(e)])
 }
 
-fn problems_of(failure: RunFailure) -> Vec<Problem> {
+fn problems_of(failure: PassFailure) -> Vec<Problem> {
     match failure {
-        RunFailure::Pass(PassError::Unsupported(ops)) => ops.iter().map(Problem::placeless).collect(),
-        RunFailure::Pass(PassError::Invalid(problems)) => problems.iter().map(Problem::placeless).collect(),
-        RunFailure::InvalidBefore(all) => all.0.iter().map(Problem::of).collect(),
+        PassFailure::Pass(PassError::Unsupported(ops)) => ops.iter().map(Problem::placeless).collect(),
+        PassFailure::Pass(PassError::Invalid(problems)) => problems.iter().map(Problem::placeless).collect(),
+        PassFailure::InvalidBefore(all) => all.0.iter().map(Problem::of).collect(),
         // The fault of a pass is never what a test expects.
-        RunFailure::InvalidAfter(_)
-        | RunFailure::FalseClaim
-        | RunFailure::Miscompiled(_)
-        | RunFailure::Panicked(_) => {
+        PassFailure::InvalidAfter(_)
+        | PassFailure::FalseClaim
+        | PassFailure::Miscompiled(_)
+        | PassFailure::Panicked(_) => {
             panic!("{failure}")
         }
         other => vec![Problem::placeless(other)],
@@ -341,12 +351,12 @@ fn problems_of(failure: RunFailure) -> Vec<Problem> {
 
 /// The assembly of a scheduled module, which the machine accepts and which gives the results of `before`.
 fn machine_program(before: &Module, module: &Module, target: &Target) -> String {
-    let lowered = strata_backend::lower(module).unwrap_or_else(|e| panic!("{e}"));
+    let lowered = strata_backend::emit::lower(module).unwrap_or_else(|e| panic!("{e}"));
     let errors = strata_isa_spec::verify::verify(&lowered.program, target);
     let listing = asm::disassemble(&lowered.program, &lowered.names);
     assert!(errors.is_empty(), "the machine's verifier: {errors:#?}\n{listing}");
     let main = before.function("main").expect("a scheduled module has a @main");
-    for seed in (0..N_INPUTS as u64).filter(|_| Phase::of(before) >= Phase::Quant) {
+    for seed in (0..N_INPUTS as u64).filter(|_| Level::of(before) >= Level::Quant) {
         let inputs = random_inputs(before, main, seed);
         let bytes: Vec<Vec<u8>> = inputs.iter().map(|tensor| tensor.data().to_bytes()).collect();
         let want = eval_function(before, main, inputs).expect("it was evaluated before");

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use strata_ir::Module;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
+use strata_ir::pass::{self, DriverOptions, PassContext, PassFailure, Registry};
 use strata_isa_spec::{Program, Target, interp};
-use strata_passes::manager::{PassContext, Pipeline};
-use strata_passes::plan::pass::{Refused, does_not_fit};
+use strata_passes::fuse::pass::{Refused, does_not_fit};
 
 /// Networks that a plain run of the test tries.
 const NETWORKS: u64 = 300;
@@ -64,19 +64,19 @@ impl Trial {
             "form-stages,split-channels{{budget-bytes={split_bytes}}},fuse-layers{{mode={mode},objective={objective}}},\
              schedule"
         );
-        for step in Pipeline::parse(&passes).map_err(|e| e.to_string())?.steps() {
-            if let Err(error) = step.build().run(&mut module, &mut context) {
-                return if does_not_fit(&error) {
-                    Ok(None)
-                } else {
-                    Err(format!("{}: {error}", step.info.name))
-                };
-            }
+        let registry = Registry::new(strata_passes::PASSES.iter().chain(strata_backend::PASSES).copied());
+        let pipeline = registry.parse(&passes).map_err(|e| e.to_string())?;
+        let ran = pass::run(&mut module, &pipeline, &mut context, &DriverOptions::default(), &mut |_| {});
+        if let Err(stopped) = ran {
+            return match &stopped.failure {
+                PassFailure::Pass(error) if does_not_fit(error) => Ok(None),
+                _ => Err(stopped.to_string()),
+            };
         }
         if let Some(Refused(faults)) = context.get::<Refused>().filter(|Refused(faults)| !faults.is_empty()) {
             return Err(format!("the judge refused a plan on the way: {}", faults.join("; ")));
         }
-        let lowered = strata_backend::lower(&module).map_err(|e| e.to_string())?;
+        let lowered = strata_backend::emit::lower(&module).map_err(|e| e.to_string())?;
         Ok(Some((lowered.program, lowered.weights)))
     }
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use strata_passes::allocate::{self, Limits, Outcome, Problem, Proof, Shortfall, csv};
+use strata_backend::allocate;
+use strata_backend::allocate::{Limits, Outcome, Problem, Proof, Shortfall, csv};
 
 use super::console::Console;
 use super::failure::Failure;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use strata_isa_spec::Target;
+use strata_passes::quantise::RangeChoice;
 
 use super::failure::Failure;
 use crate::io::{self, ChannelOrder, Fit, ImageOptions, Layout};
@@ -95,12 +96,15 @@ impl PtqArgs {
     /// The options asked for.
     pub(super) fn options(&self) -> PtqOptions {
         PtqOptions {
-            range: self.range.clone(),
+            range: RangeChoice::from_name(&self.range, PERCENTILE),
             equalise: self.equalise == Switch::On,
             bias_correction: self.bias_correction == Switch::On,
         }
     }
 }
+
+/// Per cent of values that the range `percentile` keeps at either end.
+const PERCENTILE: f64 = 99.99;
 
 /// `KEY=VALUE`.
 pub(super) fn parse_pair(text: &str) -> Result<(String, String), String> {

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
+use strata_ir::pass::Level;
 use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
 use strata_ir::text::resources;
-use strata_passes::manager::Phase;
 use strata_passes::rewrite::{Families, UnknownFamily};
 
 use super::args::{ImageArgs, PtqArgs, TargetArgs, parse_shape};
@@ -68,12 +68,12 @@ pub(super) struct Args {
     /// Shape of an input, for dynamic dimensions or another size
     #[arg(long = "input-shape", value_name = "NAME=1x3x416x416", value_parser = parse_shape)]
     input_shapes: Vec<(String, Vec<usize>)>,
-    /// Write the IR of a phase (or the program's text) instead of a bundle
-    #[arg(long, value_name = "PHASE", value_parser = Phase::ALL.map(Phase::name))]
+    /// Write the IR of a level (or the program's text) instead of a bundle
+    #[arg(long, value_name = "LEVEL", value_parser = Level::ALL.map(Level::name))]
     emit: Option<String>,
-    /// Write the IR of every phase to a folder
+    /// Write the IR of every level to a folder
     #[arg(long, value_name = "DIR")]
-    dump_phases: Option<PathBuf>,
+    dump_levels: Option<PathBuf>,
     /// Keep large constants in the text of dumps, where every MLIR tool reads them, not in a file beside
     #[arg(long)]
     inline_constants: bool,
@@ -143,11 +143,11 @@ enum ObjectiveArg {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
-    let emit = args.emit.as_deref().and_then(Phase::from_name);
+    let emit = args.emit.as_deref().and_then(Level::from_name);
     let options = options(args)?;
     spare_the_model(args)?;
     let source = source(args, console)?;
-    if let Some(folder) = &args.dump_phases {
+    if let Some(folder) = &args.dump_levels {
         create_folder(folder)?;
     }
     let options = CompileOptions { calibration: calibration(args, &source)?, ..options };
@@ -167,10 +167,10 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     }
     let compiled = match compiled {
         Ok(compiled) => compiled,
-        // The phase that was asked for was reached before what failed.
+        // The level that was asked for was reached before what failed.
         Err(error) => match emitted {
             Some(emitted) => {
-                console.note(&format!("a later phase failed: {error}"));
+                console.note(&format!("a later level failed: {error}"));
                 return write_emitted(args, emitted, console);
             }
             None => return Err(Failure::from(error).about(&args.model)),
@@ -180,17 +180,17 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let json = serde_json::to_string_pretty(&compiled.stats).map_err(Failure::failed)?;
         write_atomic(path, format!("{json}\n").as_bytes())?;
     }
-    if let Some(folder) = &args.dump_phases {
+    if let Some(folder) = &args.dump_levels {
         write_atomic(&folder.join("5-program.asm"), program_text(&compiled.bundle).as_bytes())?;
     }
     match emit {
-        Some(Phase::Program) => {
+        Some(Level::Program) => {
             let text = program_text(&compiled.bundle);
             write_emitted(args, Emitted { text, side: None }, console)
         }
-        Some(phase) => {
+        Some(level) => {
             let emitted =
-                emitted.ok_or_else(|| Failure::Failed(format!("phase `{phase}` was not reached")))?;
+                emitted.ok_or_else(|| Failure::Failed(format!("level `{level}` was not reached")))?;
             write_emitted(args, emitted, console)
         }
         None => {
@@ -296,7 +296,7 @@ fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure>
     model::calibration(path, &inputs, &args.images.options())
 }
 
-/// A phase's text, and its large constants if they stand in a file of their own.
+/// A level's text, and its large constants if they stand in a file of their own.
 struct Emitted {
     text: String,
     side: Option<Vec<u8>>,
@@ -305,7 +305,7 @@ struct Emitted {
 /// Watches a compile: shows its steps and keeps or writes the IR that was asked for.
 struct Dumps<'a> {
     args: &'a Args,
-    emit: Option<Phase>,
+    emit: Option<Level>,
     progress: &'a Progress<'a>,
     failure: Option<Failure>,
     emitted: Option<Emitted>,
@@ -325,16 +325,16 @@ impl Dumps<'_> {
                 }
                 self.part = (!on_host).then_some(index);
             }
-            Event::Reached(phase, module) => {
-                if let Some(folder) = &self.args.dump_phases {
-                    let written = self.dump(folder, phase, module);
+            Event::Reached(level, module) => {
+                if let Some(folder) = &self.args.dump_levels {
+                    let written = self.dump(folder, level, module);
                     self.failure = self.failure.take().or(written.err());
                 }
-                if self.emit == Some(phase) {
+                if self.emit == Some(level) {
                     // Standard output has no file beside it.
                     let inline = self.args.inline_constants || self.args.output.is_none();
                     if self.emitted.is_some() {
-                        let what = "the model is in several parts; --dump-phases writes the IR of each";
+                        let what = "the model is in several parts; --dump-levels writes the IR of each";
                         self.failure = self.failure.take().or(Some(Failure::Usage(what.to_owned())));
                     }
                     self.emitted = Some(render(module, inline));
@@ -345,15 +345,15 @@ impl Dumps<'_> {
 }
 
 impl Dumps<'_> {
-    /// Writes the IR of a phase, of a part in a folder of its own.
-    fn dump(&self, folder: &Path, phase: Phase, module: &Module) -> Result<(), Failure> {
-        let at = Phase::ALL.iter().position(|p| *p == phase).unwrap_or_default();
+    /// Writes the IR of a level, of a part in a folder of its own.
+    fn dump(&self, folder: &Path, level: Level, module: &Module) -> Result<(), Failure> {
+        let at = Level::ALL.iter().position(|l| *l == level).unwrap_or_default();
         let folder = match self.part {
             None => folder.to_owned(),
             Some(part) => folder.join(format!("part{part}")),
         };
         create_folder(&folder)?;
-        let path = folder.join(format!("{at}-{phase}.mlir"));
+        let path = folder.join(format!("{at}-{level}.mlir"));
         write_module(&path, &render(module, self.args.inline_constants))
     }
 }

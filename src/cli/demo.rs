@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use strata_backend::model::summary::activation_table;
 use strata_frontend::proto::encode;
 use strata_frontend::zoo::{ZooModel, ZooOptions, build};
 use strata_ir::eval;
-use strata_passes::plan::summary::activation_table;
 
 use super::args::{TargetArgs, parse_size};
 use super::console::{Console, Progress};

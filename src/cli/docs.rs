@@ -10,12 +10,12 @@ use strata_frontend::import::{self, supported_ops};
 use strata_frontend::zoo::ZooModel;
 use strata_ir::diag::code;
 use strata_isa_spec::{Target, asm};
-use strata_passes::manager;
 
 use super::compile::create_folder;
 use super::console::Console;
 use super::failure::Failure;
 use crate::io::write_atomic;
+use crate::registry;
 
 /// Write the generated documentation, or check that it is not stale
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,7 @@ fn pages() -> Vec<(&'static str, String)> {
         ("isa.md", asm::manual()),
         ("onnx.md", onnx()),
         ("ops.md", strata_ir::dialect::doc::markdown()),
-        ("passes.md", manager::registry::markdown()),
+        ("passes.md", registry().markdown()),
         ("rewrites.md", strata_passes::rewrite::families::markdown()),
         ("targets.md", targets()),
         ("zoo.md", zoo()),

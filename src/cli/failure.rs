@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use strata_ir::pass::PipelineError;
 use strata_isa_spec::bundle::BundleError;
 use strata_isa_spec::target::TargetError;
-use strata_passes::manager::PipelineError;
 
 use crate::compile::CompileError;
 use crate::io::IoError;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
+use strata_ir::pass::Level;
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port};
 use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Head, timed};
-use strata_passes::manager::Phase;
 
 use super::args::parse_shape;
 use super::console::Console;
@@ -153,7 +153,7 @@ fn machine_text(machine: &Machine, stages: bool) -> String {
 }
 
 fn module_text(path: &Path, module: &Module) -> String {
-    let mut text = format!("{}: phase {}\n", model::file_name(path), Phase::of(module));
+    let mut text = format!("{}: level {}\n", model::file_name(path), Level::of(module));
     if let Ok((inputs, outputs)) = model::main_ports(module) {
         text += &format!("\n{}", ports_text(&inputs, &outputs));
     }

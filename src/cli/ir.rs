@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use strata_ir::pass::{self, DriverOptions, PassContext, Progress};
 use strata_ir::text;
-use strata_passes::manager::{Dump, PassContext, Pipeline, REGISTRY, RunOptions, run_pipeline};
 
 use super::args::TargetArgs;
 use super::console::Console;
@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::model::{self, Content};
 use super::tables::{row, show, words};
 use crate::io::write_atomic;
+use crate::registry;
 
 /// Run passes on a module of the IR
 ///
@@ -45,18 +46,18 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         return Err(Failure::file(path, "not a .mlir file"));
     };
     let own = source.lines().next().and_then(|line| line.strip_prefix("// passes: "));
-    let pipeline = Pipeline::parse(args.passes.as_deref().or(own).unwrap_or_default())?;
+    let pipeline = registry().parse(args.passes.as_deref().or(own).unwrap_or_default())?;
     let mut module = model::module(path, &source, console)?;
     let mut context = PassContext::new();
     context.insert(args.target.target()?);
     let options =
-        RunOptions { check_claims: true, evaluate: args.evaluate, reproducers: args.reproducer.is_some() };
-    let progress = console.progress(Some(pipeline.steps().len() as u64));
-    let dump = &mut |dump: Dump<'_>| {
-        progress.step(dump.name);
-        progress.done(dump.index as u64 + 1);
+        DriverOptions { check_claims: true, evaluate: args.evaluate, reproducers: args.reproducer.is_some() };
+    let progress = console.progress(Some(pipeline.passes().len() as u64));
+    let mut follow = |told: Progress<'_>| match told {
+        Progress::Begins { pass, .. } => progress.step(pass.name),
+        Progress::Ended { index, .. } => progress.done(index as u64 + 1),
     };
-    let reports = run_pipeline(&mut module, &pipeline, &mut context, &options, dump);
+    let reports = pass::run(&mut module, &pipeline, &mut context, &options, &mut follow);
     drop(progress);
     match reports {
         Ok(_) => {}
@@ -77,9 +78,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
 fn list() -> String {
     let mut lines = words(&["pass", "takes", "gives", ""]);
-    for info in REGISTRY {
-        let takes = info.takes.iter().map(|phase| phase.name()).collect::<Vec<_>>().join(", ");
-        let gives = info.gives.map_or("the same", |phase| phase.name());
+    for info in registry().passes() {
+        let takes = info.takes.iter().map(|level| level.name()).collect::<Vec<_>>().join(", ");
+        let gives = info.gives.map_or("the same", |level| level.name());
         row(&mut lines, &[info.name, &takes, gives, first_sentence(info.doc)]);
     }
     show(&lines)

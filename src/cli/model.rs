@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use strata_frontend::import::{self, ImportOptions, Resolved};
 use strata_frontend::tosa;
+use strata_ir::pass::Level;
 use strata_ir::text::resources::Resources;
 use strata_ir::{Module, diag, text};
 use strata_isa_spec::bundle::{Bundle, Port};
-use strata_passes::manager::Phase;
 
 use super::console::Console;
 use super::failure::Failure;
@@ -80,9 +80,9 @@ pub(super) fn module(path: &Path, source: &str, console: &Console) -> Result<Mod
 /// The function of plain TOSA that a `.mlir` file holds, ready to be compiled or evaluated.
 pub(super) fn function(path: &Path, source: &str, console: &Console) -> Result<Module, Failure> {
     let mut module = module(path, source, console)?;
-    let phase = Phase::of(&module);
-    if phase > Phase::Quant {
-        let what = format!("a module at phase `{phase}`; `strata opt` takes those, this command plain TOSA");
+    let level = Level::of(&module);
+    if level > Level::Quant {
+        let what = format!("a module at level `{level}`; `strata opt` takes those, this command plain TOSA");
         return Err(Failure::file(path, what));
     }
     let prepared = tosa::entry::prepare(&mut module);

@@ -35,7 +35,7 @@ pub(super) fn page(about: &About<'_>, study: &Study) -> String {
             body {
                 h1 { "What quantising " (about.model) " costs" }
                 p {
-                    "Ranges by " (range) ", equalisation " (on(*equalise)) ", bias correction " (on(*bias_correction))
+                    "Ranges by " (range.name()) ", equalisation " (on(*equalise)) ", bias correction " (on(*bias_correction))
                     "; calibrated on " (about.n_calibration_samples) " samples, measured on " (about.n_measured_samples)
                     ". All figures are signal to noise ratios against f32, in decibels: six of them are a bit."
                 }

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use strata_ir::pass::Level;
 use strata_isa_spec::asm::disassemble;
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part};
 use strata_isa_spec::verify::verify as verify_program;
-use strata_passes::manager::Phase;
 
 use super::console::Console;
 use super::failure::Failure;
@@ -86,7 +86,7 @@ pub(super) fn verify(args: &VerifyArgs, console: &Console) -> Result<(), Failure
 fn verify_module(path: &Path, source: &str, console: &Console) -> Result<(), Failure> {
     let module = model::module(path, source, console)?;
     match strata_ir::verify(&module) {
-        Ok(()) => console.summary(&format!("{}: valid, phase {}\n", path.display(), Phase::of(&module))),
+        Ok(()) => console.summary(&format!("{}: valid, level {}\n", path.display(), Level::of(&module))),
         Err(errors) => {
             let list: String = errors.0.iter().map(|error| format!("\n  {error}")).collect();
             Err(Failure::file(path, format!("the module is not valid:{list}")))

@@ -56,7 +56,7 @@ pub(super) struct Args {
 #[derive(Debug, Serialize)]
 struct Figures<'a> {
     model: String,
-    range: &'a str,
+    range: &'static str,
     equalise: bool,
     bias_correction: bool,
     n_calibration_samples: usize,
@@ -119,7 +119,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
     let figures = Figures {
         model: model::file_name(&args.model),
-        range: &options.range,
+        range: options.range.name(),
         equalise: options.equalise,
         bias_correction: options.bias_correction,
         n_calibration_samples: calibrate.len(),

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::report::human_bytes;
 use crate::stats::{EnergyStats, HostNode, HostStats, PlanStats, SimulatedStats};
-use strata_passes::plan::DramBytes;
+use strata_backend::model::DramBytes;
 
 /// A table without frames: the first column to the left, the others to the right.
 pub(super) fn table<H: ToString>(header: &[H]) -> Table {

@@ -1,20 +1,20 @@
-//! From parts at the stages phase to a bundle: plans, schedules and emits every machine part.
+//! From parts at the stages level to a bundle: plans, schedules and emits every machine part.
 
 use std::collections::BTreeMap;
 
-use strata_backend::Lowered;
+use strata_backend::emit::Lowered;
+use strata_backend::model::summary::activation_table;
+use strata_backend::model::{Mode, Objective, Plan, StageGraph};
 use strata_ir::Module;
+use strata_ir::pass::PassError;
 use strata_ir::text::to_string;
 use strata_isa_spec::bundle::{Bundle, Code, FORMAT_VERSION, Machine, Manifest, Part, Port};
 use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Program, Target, timed};
-use strata_passes::manager::PassError;
-use strata_passes::plan::summary::activation_table;
-use strata_passes::plan::{Mode, Objective, Plan, StageGraph};
 
 use super::forms::{Forms, Planned};
 use super::parts::{PreparedPart, PreparedParts};
-use super::{Clock, CompileError, Compiled, Compiler, Event, missing, word};
+use super::{Clock, CompileError, Compiled, Compiler, Event, missing};
 use crate::session;
 use crate::stats::{self, EnergyStats, ModelStats, PlanStats, SimulatedStats, Stats};
 
@@ -111,7 +111,7 @@ impl Compiler {
         // The network's own stages: rewrites make others of them, and in a plan those that run in strips are several.
         let func = forms.as_imported.function("main").ok_or_else(|| missing("main"))?;
         let graph = StageGraph::from_module(&forms.as_imported, func)
-            .map_err(|e| CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(e) })?;
+            .map_err(|e| CompileError::of_pass("fuse-layers", PassError::other(e)))?;
         let (planned, lowered) = self.lowered(forms, (mode, objective), clock, observer)?;
         let Planned { module, plan, refused } = planned;
         if !refused.is_empty() {
@@ -159,7 +159,7 @@ impl Compiler {
         loop {
             let mut planned = self.plan_forms(forms, aim, refine, clock, observer)?;
             clock.begin("emit", observer);
-            let lowered = strata_backend::lower(&planned.module)?;
+            let lowered = strata_backend::emit::lower(&planned.module)?;
             clock.begin("verify", observer);
             let errors = verify(&lowered.program, &self.options.target);
             refused.append(&mut planned.refused);
@@ -253,8 +253,8 @@ fn model_stats(graph: &StageGraph) -> ModelStats {
 fn plan_stats(plan: &Plan, macs: u64, target: &Target, objective: Objective, mode: Mode) -> PlanStats {
     let clock = target.array.clock_hz;
     PlanStats {
-        mode: word(&mode),
-        objective: word(&objective),
+        mode: mode.name().to_owned(),
+        objective: objective.name().to_owned(),
         phases: plan.phases.len() as u64,
         stages: plan.phases.iter().map(|p| p.stages.len() as u64).sum(),
         largest_phase_stages: plan.phases.iter().map(|p| p.stages.len() as u64).max().unwrap_or(0),

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use strata_frontend::import::Imported;
 use strata_ir::Module;
 use strata_isa_spec::bundle::Port;
-use strata_passes::quantise::{self, Calibration};
+use strata_passes::quantise;
+use strata_passes::quantise::Calibration;
 
 use super::noise::{self, NoiseInput};
 use super::parts::Model;

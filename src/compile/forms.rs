@@ -8,17 +8,24 @@ use std::iter;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
+use strata_backend::model::{Mode, Objective, Plan};
+use strata_backend::place::Schedule;
+use strata_backend::select::FormStages;
+use strata_backend::select::split::SplitChannels;
 use strata_ir::Module;
 use strata_ir::equal::difference;
-use strata_passes::manager::{Changed, PassContext, Phase};
-use strata_passes::plan::pass::Refused;
-use strata_passes::plan::{Mode, Objective, Plan};
-use strata_passes::rewrite::Tier;
+use strata_ir::pass::{Changed, Level, PassContext, Pipeline};
+use strata_passes::fuse::egraph::Offer;
+use strata_passes::fuse::pass::Refused;
+use strata_passes::fuse::{FuseLayers, PlanOptions};
+use strata_passes::rewrite::{Families, RewriteTosa, Take, Tier};
 
-use super::{Clock, CompileError, Compiler, Event, missing, word};
+use super::{Clock, CompileError, Compiler, Event, missing};
 
 /// From integers to stages.
-pub(crate) const SELECT: &str = "form-stages,split-channels";
+pub(crate) fn select() -> Pipeline {
+    Pipeline::of(FormStages).then(SplitChannels::default())
+}
 
 /// Families that change how much lives at once: taken wherever they apply too, not only where ops cost less for it.
 const OF_TRAFFIC: [&str; 2] = ["upsample", "concat-sum"];
@@ -27,7 +34,7 @@ const OF_TRAFFIC: [&str; 2] = ["upsample", "concat-sum"];
 /// be better off without them.
 const OF_PIXELS: [&str; 2] = ["thin-input", "transposed"];
 
-/// A network at the stages phase, in as many forms as were asked for.
+/// A network at the stages level, in as many forms as were asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Forms {
     /// As it was imported.
@@ -63,7 +70,7 @@ impl Form {
 
 /// A form that was planned, and scheduled if it is the one that is taken.
 pub(super) struct Planned {
-    /// The module at the last phase of planning.
+    /// The module at the last level of planning.
     pub module: Module,
     /// Its plan.
     pub plan: Plan,
@@ -80,7 +87,7 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Forms, CompileError> {
         let mut as_imported = in_integers.clone();
-        self.run_silently(SELECT, &mut as_imported, clock, observer)?;
+        self.run_silently(&select(), &mut as_imported, clock, observer)?;
         let [rewritten, in_columns, smaller] = [const { OnceLock::new() }; 3];
         Ok(Forms { as_imported, in_integers, rewritten, in_columns, smaller })
     }
@@ -112,12 +119,12 @@ impl Compiler {
             |out: &[&str]| on.iter().copied().filter(|name| !out.contains(name)).collect::<Vec<_>>();
         let module = &forms.in_integers;
         match form {
-            Form::Rewritten => self.rewritten(module, "cheapest", &on),
-            Form::InColumns => self.rewritten(module, "cheapest", &without(&OF_PIXELS)),
+            Form::Rewritten => self.rewritten(module, Take::Cheapest, &on),
+            Form::InColumns => self.rewritten(module, Take::Cheapest, &without(&OF_PIXELS)),
             Form::Smaller => {
                 let of_traffic: Vec<&str> =
                     on.iter().copied().filter(|name| OF_TRAFFIC.contains(name)).collect();
-                self.rewritten(module, "every", &of_traffic)
+                self.rewritten(module, Take::Every, &of_traffic)
             }
         }
     }
@@ -126,28 +133,28 @@ impl Compiler {
     fn rewritten(
         &self,
         module: &Module,
-        take: &str,
+        take: Take,
         families: &[&str],
     ) -> Result<Option<Module>, CompileError> {
         if families.is_empty() {
             return Ok(None);
         }
         let mut module = module.clone();
-        let rewrite = format!("rewrite-tosa{{families={},take={take}}}", families.join("+"));
-        let run = |pipeline: &str, module: &mut Module| {
+        let rewrite = Pipeline::of(RewriteTosa { families: Families::of_names(families), take });
+        let run = |pipeline: &Pipeline, module: &mut Module| {
             self.run_silently(pipeline, module, &mut Clock::default(), &mut |_| {})
         };
         if run(&rewrite, &mut module)? == Changed::No {
             return Ok(None);
         }
-        run(SELECT, &mut module)?;
+        run(&select(), &mut module)?;
         Ok(Some(module))
     }
 
     /// Runs passes of which the observer is told the names, not what they leave.
     fn run_silently(
         &self,
-        pipeline: &str,
+        pipeline: &Pipeline,
         module: &mut Module,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
@@ -194,13 +201,13 @@ impl Compiler {
             planned.iter_mut().flatten().flat_map(|(_, planned)| std::mem::take(&mut planned.refused));
         let refused = of_all.collect();
         let best = cheapest(planned.into_iter(), |(_, planned)| planned.plan.certificate.cost);
-        observer(Event::Reached(Phase::Stages, best.as_ref().map_or(&forms.as_imported, |(form, _)| form)));
+        observer(Event::Reached(Level::Stages, best.as_ref().map_or(&forms.as_imported, |(form, _)| form)));
         let (_, Planned { mut module, plan, .. }) = best?;
-        observer(Event::Reached(Phase::Phases, &module));
+        observer(Event::Reached(Level::Phases, &module));
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
         context.insert(plan.clone());
-        self.run_passes("schedule", &mut module, &mut context, clock, observer)?;
+        self.run_passes(&Pipeline::of(Schedule), &mut module, &mut context, clock, observer)?;
         Ok(Planned { module, plan, refused })
     }
 
@@ -215,16 +222,27 @@ impl Compiler {
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
         let has = |family: &str| self.options.families.has(family);
-        let pipeline = format!(
-            "fuse-layers{{objective={},tolerance-percent={},mode={},refine={refine},merge={},diamond={},sibling={}}}",
-            word(&objective),
-            self.options.tolerance_percent,
-            word(&mode),
-            has("group-merge"),
-            has("group-diamond"),
-            has("group-sibling")
-        );
-        self.run_passes(&pipeline, &mut module, &mut context, &mut Clock::default(), &mut |_| {})?;
+        let options = PlanOptions {
+            objective,
+            mode,
+            tolerance_percent: self.options.tolerance_percent,
+            growths: refine,
+            first_rows: refine,
+            offer: Offer {
+                merge: has("group-merge"),
+                diamond: has("group-diamond"),
+                sibling: has("group-sibling"),
+                ..PlanOptions::default().offer
+            },
+            ..PlanOptions::default()
+        };
+        self.run_passes(
+            &Pipeline::of(FuseLayers { options }),
+            &mut module,
+            &mut context,
+            &mut Clock::default(),
+            &mut |_| {},
+        )?;
         let plan = context.take::<Plan>().ok_or_else(|| missing("a plan"))?;
         let Refused(refused) = context.take().unwrap_or_default();
         Ok(Planned { module, plan, refused })
@@ -252,14 +270,14 @@ fn cheapest<T>(
 
 #[cfg(test)]
 mod tests {
-    use strata_passes::manager::PassError;
-    use strata_passes::plan::PlanError;
-    use strata_passes::schedule::ScheduleError;
+    use strata_backend::place::ScheduleError;
+    use strata_ir::pass::PassError;
+    use strata_passes::fuse::PlanError;
 
     use super::*;
 
     fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Result<u32, CompileError> {
-        Err(CompileError::Pass { pass: "fuse-layers".to_owned(), error: PassError::other(error) })
+        Err(CompileError::of_pass("fuse-layers", PassError::other(error)))
     }
 
     fn too_large(name: &'static str) -> Result<u32, CompileError> {

@@ -4,11 +4,12 @@
 //! Which stages there are depends on the memories, since layers are split to fit them. So sizes that would do
 //! are tried: the stages are formed anew for them, and looked at again.
 
+use strata_backend::model::{Mode, Objective, StageGraph};
+use strata_ir::pass::PassError;
 use strata_isa_spec::Target;
-use strata_passes::manager::PassError;
-use strata_passes::plan::solve::too_large;
-use strata_passes::plan::too_large::TooLarge;
-use strata_passes::plan::{Mode, Objective, PlanError, PlanOptions, StageGraph};
+use strata_passes::fuse::solve::too_large;
+use strata_passes::fuse::too_large::TooLarge;
+use strata_passes::fuse::{PlanError, PlanOptions};
 
 use super::forms::Forms;
 use super::parts::{PreparedPart, PreparedParts};
@@ -32,7 +33,7 @@ impl Compiler {
         match self.sizes_that_do(prepared, aim) {
             Ok(stages) if !stages.is_empty() => {
                 let error = PassError::other(PlanError::StageTooLarge(stages));
-                CompileError::Pass { pass: "fuse-layers".to_owned(), error }
+                CompileError::of_pass("fuse-layers", error)
             }
             Ok(_) | Err(_) => error,
         }
@@ -71,7 +72,7 @@ impl Compiler {
         for forms in machine {
             let Forms { as_imported, .. } = self.formed_anew(forms, &mut Clock::default())?;
             let func = as_imported.function("main").ok_or_else(|| missing("main"))?;
-            let failed = |error| CompileError::Pass { pass: "fuse-layers".to_owned(), error };
+            let failed = |error| CompileError::of_pass("fuse-layers", error);
             let graph =
                 StageGraph::from_module(&as_imported, func).map_err(|e| failed(PassError::other(e)))?;
             let stages = too_large(&graph, &self.options.target, &options);

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use strata_ir::Module;
 use strata_isa_spec::bundle::Port;
-use strata_passes::quantise::{self, noise::Power};
+use strata_passes::quantise;
+use strata_passes::quantise::noise::Power;
 
 use super::parts::{PreparedParts, Tensors};
 use super::{Clock, Compiled, Compiler, Event, f32_macs};
@@ -226,10 +227,10 @@ mod tests {
     use super::*;
     use crate::compile::CompileOptions;
     use crate::session::plain_port;
+    use strata_backend::model::{Mode, Objective};
     use strata_frontend::proto::encode;
     use strata_frontend::zoo::{ZooOptions, build};
     use strata_isa_spec::Target;
-    use strata_passes::plan::{Mode, Objective};
 
     /// Boxes of up to 300 and scores of up to 1, all rounded to one step.
     fn detections(n: usize) -> Vec<f64> {

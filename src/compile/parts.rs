@@ -1,4 +1,4 @@
-//! From a model to its parts: what the machine runs, as modules at the stages phase, and what it leaves to the host.
+//! From a model to its parts: what the machine runs, as modules at the stages level, and what it leaves to the host.
 //!
 //! A model that the machine can run as a whole is one part. Else the nodes that are in the way go to the host, the
 //! rest is tried again part by part, and so on: the set of host nodes only grows. What a part is calibrated on is
@@ -15,8 +15,8 @@ use strata_frontend::import::{
 use strata_frontend::partition::{GraphPart, Work, partition, work};
 use strata_frontend::proto::{ModelProto, ValueInfoProto};
 use strata_ir::Module;
+use strata_ir::pass::{Level, PassError, PassFailure, UnsupportedOp};
 use strata_isa_spec::bundle::{Code, Port};
-use strata_passes::manager::{PassError, Phase, UnsupportedOp};
 use strata_passes::quantise;
 
 use super::calibrate::Calibrated;
@@ -33,7 +33,7 @@ use crate::stats::{HostNode, HostStats, PrecisionStats};
 /// A part of a model that is ready to be planned, or to be run by the host.
 #[derive(Clone, Debug)]
 pub(super) enum PreparedPart {
-    /// A module at the stages phase.
+    /// A module at the stages level.
     Machine(Box<Forms>),
     /// What the host runs.
     Host {
@@ -161,7 +161,7 @@ impl Compiler {
             Err(ImportError::Unsupported(_)) => return Err(Obstacle::Nodes(BTreeMap::new())),
             Err(error) => return Err(CompileError::from(error).into()),
         };
-        observer(Event::Reached(Phase::Import, &imported.module));
+        observer(Event::Reached(Level::Import, &imported.module));
         clock.begin("calibrate", observer);
         let calibrated = self.calibrate(model, &mut imported, observer)?;
         let Calibrated { calibration, chosen, sample } = calibrated;
@@ -212,7 +212,7 @@ impl Compiler {
             }
             let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
             let Imported { mut module, n_parameters, .. } = import_proto(&part.model, &options)?;
-            observer(Event::Reached(Phase::Import, &module));
+            observer(Event::Reached(Level::Import, &module));
             let tensors = part_arguments(&module, &mut samples)?;
             let (calibration, chosen) = self.choose(&mut [&mut module], &tensors, observer)?;
             unknown.retain(|name| chosen.unknown.contains(name));
@@ -273,7 +273,7 @@ impl Compiler {
 
 /// What stops a pass: nodes of the model that can go to the host, if that is what it says.
 fn obstacle(error: CompileError, nodes: &[usize]) -> Obstacle {
-    if let CompileError::Pass { error: PassError::Unsupported(ops), .. } = &error
+    if let CompileError::Pass { failure: PassFailure::Pass(PassError::Unsupported(ops)), .. } = &error
         && let Some(nodes) = origins(ops, nodes)
     {
         return Obstacle::Nodes(nodes);

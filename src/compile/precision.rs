@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use strata_ir::{Module, Tensor};
-use strata_passes::manager::Pipeline;
 use strata_passes::quantise::mixed::{Goal, search};
-use strata_passes::quantise::{Calibration, Precision, QuantiseOptions};
+use strata_passes::quantise::{Calibration, Precision};
 
 use super::{CompileError, Compiler, Event, missing};
 use crate::stats::{I16Group, PrecisionStats};
@@ -47,11 +46,6 @@ pub(super) struct Chosen {
 }
 
 impl Compiler {
-    /// The pass that quantises, with its options.
-    pub(super) fn quantise_step(&self) -> String {
-        self.options.ptq.pipeline()
-    }
-
     /// The precision of `module`, which was calibrated on `samples`.
     pub(super) fn precision(
         &self,
@@ -77,11 +71,9 @@ impl Compiler {
         let PrecisionMode::Mixed { budget_percent, target_db } = *mode else {
             return Ok(Chosen { precision, stats: None, unknown });
         };
-        let steps = Pipeline::parse(&self.quantise_step())?;
-        let step = steps.steps().first().ok_or_else(|| missing("quantise"))?;
-        let options = QuantiseOptions { precision, ..QuantiseOptions::of_pass(&step.options) };
+        let options = self.options.ptq.quantise(precision);
         let goal = Goal { budget_percent, target_db, winograd: self.options.target.array.winograd };
-        let error = |error| CompileError::Pass { pass: "quantise".to_owned(), error };
+        let error = |error| CompileError::of_pass("quantise", error);
         let found = search(module, calibration, samples, &options, &goal).map_err(error)?;
         let promoted = found.candidates.iter().filter(|c| c.promoted);
         let stats = PrecisionStats {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use strata_frontend::tosa::entry::{self, Entry};
 use strata_ir::Module;
-use strata_passes::manager::{PassError, Phase};
+use strata_ir::pass::{Level, PassError};
 
 use super::parts::{PreparedPart, PreparedParts, demand_known};
 use super::{
@@ -66,12 +66,12 @@ impl Compiler {
                         "the function is of integers already: its precision stays".to_owned(),
                     ));
                 }
-                Phase::Quant.mark(&mut module);
-                observer(Event::Reached(Phase::Quant, &module));
+                Level::Quant.mark(&mut module);
+                observer(Event::Reached(Level::Quant, &module));
                 self.forms(module, &mut clock, observer)?
             }
             Entry::Float => {
-                observer(Event::Reached(Phase::Import, &module));
+                observer(Event::Reached(Level::Import, &module));
                 clock.begin("calibrate", observer);
                 let found = self.calibrate_on(module.clone(), &mut module, &BTreeMap::new(), observer)?;
                 let ranges = (found.calibration, found.chosen.precision);
@@ -80,7 +80,7 @@ impl Compiler {
                 parts.precision.extend(found.chosen.stats);
                 if !self.options.host && !tail.is_empty() {
                     let error = PassError::Unsupported(tail);
-                    return Err(CompileError::Pass { pass: "quantise".to_owned(), error });
+                    return Err(CompileError::of_pass("quantise", error));
                 }
                 parts.yardstick = self.yardstick(&module, found.sample, &mut clock, observer);
                 forms

@@ -76,7 +76,7 @@ def compiled(network, mode, flags):
     folder = scratch("bits")
     bundle = folder / "x.strata"
     common = ["--inline-constants", "--no-measure", "--quiet", *network.shape_flags()]
-    strata("compile", network.path, "-o", bundle, "--mode", mode, "--dump-phases", folder, *common, *flags)
+    strata("compile", network.path, "-o", bundle, "--mode", mode, "--dump-levels", folder, *common, *flags)
     return folder, bundle
 
 

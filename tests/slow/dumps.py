@@ -12,7 +12,7 @@ def check(network_of, name):
     network = network_of(name)
     folder = scratch("dumps")
     flags = ["--inline-constants", "--no-measure", "--quiet", *network.shape_flags()]
-    done = call([STRATA, "compile", network.path, "-o", folder / "x.strata", "--dump-phases", folder, *flags])
+    done = call([STRATA, "compile", network.path, "-o", folder / "x.strata", "--dump-levels", folder, *flags])
     # A network may hold what the machine has no stage for; what was reached until then counts all the same.
     declined = done.returncode == DECLINED
     if done.returncode != 0 and not declined:

@@ -242,7 +242,7 @@ def manifest(bundle):
 
 
 def dump(folder, phase):
-    """The dump of a phase among those of `--dump-phases`."""
+    """The dump of a phase among those of `--dump-levels`."""
     found = list(folder.glob(f"*-{phase}.mlir"))
     demand(len(found) == 1, f"there is no one dump of phase {phase}")
     return found[0]

@@ -114,7 +114,7 @@ def compiled(name, target):
     """A bundle and the folder with the dump of its integers."""
     folder = scratch("quantised")
     bundle = folder / "x.strata"
-    flags = ["--target", target, "--no-measure", "--dump-phases", folder, "--inline-constants"]
+    flags = ["--target", target, "--no-measure", "--dump-levels", folder, "--inline-constants"]
     done = strata("compile", CACHE / f"{name}.onnx", "-o", bundle, *flags, *calibration(name))
     if not (MODELS[name].dynamic or MODELS[name].partly):
         demand("no calibration is needed" in done.stderr, "it is calibrated, but quantises all itself")

@@ -176,7 +176,7 @@ def forms(name):
     """What tosa-opt makes of a quantised network is the same network: in its own form to the letter, and as a flatbuffer in
     what the evaluator and the compiled program make of random integers."""
     network, folder = zoo(name), scratch("forms")
-    common = ["--inline-constants", "--no-measure", "--quiet", "--dump-phases", folder]
+    common = ["--inline-constants", "--no-measure", "--quiet", "--dump-levels", folder]
     strata("compile", network.path, "-o", folder / "x.strata", *common)
     quant, pretty = dump(folder, "quant"), folder / "pretty.mlir"
     done = call([TOOLS / "tosa-opt", "--mlir-print-debuginfo", quant, "-o", pretty])

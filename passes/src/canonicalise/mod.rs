@@ -11,13 +11,12 @@
 //! fixpoint of these rules. It does not reorder sums or touch ops within `strata` regions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use strata_ir::dialect::Transpose;
 use strata_ir::eval::eval_op_kind;
+use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo, PassOptions};
 use strata_ir::{BlockId, Module, Op, OpId, Tensor, Type, ValueId};
-
-use crate::manager::registry::{PassInfo, PassOptions};
-use crate::manager::{Changed, Pass, PassContext, PassError, Phase};
 
 /// Constants of more elements than this are not made from smaller ones.
 const LARGE: usize = 1 << 16;
@@ -28,14 +27,15 @@ const SMALL: usize = 64;
 pub static CANONICALISE: PassInfo = PassInfo {
     name: "canonicalise",
     doc: "Folds constants and removes what changes nothing: identities, chains of reshapes and transposes, dead ops.",
-    takes: &[Phase::Import, Phase::Quant],
+    takes: &[Level::Import, Level::Quant],
     gives: None,
     options: &[],
-    build: |_: &PassOptions| Box::new(Canonicalise),
+    build: |_: &PassOptions| Arc::new(Canonicalise),
 };
 
-#[derive(Debug)]
-struct Canonicalise;
+/// Canonicalises every function.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Canonicalise;
 
 impl Pass for Canonicalise {
     fn info(&self) -> &'static PassInfo {

@@ -3,10 +3,10 @@
 use strata_ir::attr::FunctionType;
 use strata_ir::build::Builder;
 use strata_ir::dialect::{Add, Concat, FuncReturn, Identity, Reshape, Slice, Transpose};
+use strata_ir::pass::compare::compare;
 use strata_ir::{ElemType, Module, Type, ValueId};
 
 use super::*;
-use crate::manager::compare::compare;
 
 /// Canonicalises a function of one f32 argument of `[1, 2, 3, 4]` and returns the names of the ops that are left.
 #[track_caller]

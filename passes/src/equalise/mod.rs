@@ -31,14 +31,13 @@ mod tests;
 
 use std::sync::Arc;
 
+use pairs::{Pair, find_pairs};
 use strata_ir::dialect::{Clamp, Minimum, Mul, NanMode};
 use strata_ir::eval::EvalError;
+use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo, PassOptions};
 use strata_ir::{Attribute, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 
-use crate::manager::registry::{PassInfo, PassOptions};
-use crate::manager::{Changed, Pass, PassContext, PassError, Phase};
 use crate::quantise::forward;
-use pairs::{Pair, find_pairs};
 
 /// What the samples show of the channels between convolutions.
 #[derive(Clone, Debug, PartialEq)]
@@ -213,14 +212,15 @@ pub static EQUALISE: PassInfo = PassInfo {
     name: "equalise",
     doc: "Cross-layer equalisation: scales channels between convolutions so that one scale a tensor suits them all. Changes \
           no result beyond rounding. Uses channel statistics of sample inputs if it is given some, else the weights alone.",
-    takes: &[Phase::Import],
+    takes: &[Level::Import],
     gives: None,
     options: &[],
-    build: |_: &PassOptions| Box::new(Equalise),
+    build: |_: &PassOptions| Arc::new(Equalise),
 };
 
-#[derive(Debug)]
-struct Equalise;
+/// Equalises `@main`, with the [`ChannelStatistics`] of the context if there are some.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Equalise;
 
 impl Pass for Equalise {
     fn info(&self) -> &'static PassInfo {

@@ -16,8 +16,8 @@
 
 use strata_ir::{Module, Op};
 
-use super::Channels;
-use super::pairs::{Pair, input_channels, output_channels};
+use crate::equalise::Channels;
+use crate::equalise::pairs::{Pair, input_channels, output_channels};
 
 /// Exponents that are tried of the activation's ranges, and of the weights'.
 const ACTIVATION: [f64; 3] = [0.0, 0.25, 0.5];

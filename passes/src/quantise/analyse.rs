@@ -10,16 +10,15 @@ use std::sync::Arc;
 
 use cranelift_entity::SecondaryMap;
 use strata_ir::eval::eval_op_kind;
+use strata_ir::pass::PassError;
 use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 
-use self::groups::Groups;
-use super::QuantParams;
-use super::calibrate::{Range, Ranges};
-use super::function::{Function, channel_values, data_operands, is_elementwise};
-use super::outputs::{self, ChannelRanges};
-use super::table16::Table16;
-use super::thin;
-use crate::manager::PassError;
+use crate::quantise::analyse::groups::Groups;
+use crate::quantise::calibrate::{Range, Ranges};
+use crate::quantise::function::{Function, channel_values, data_operands, is_elementwise};
+use crate::quantise::outputs::{self, ChannelRanges};
+use crate::quantise::table16::Table16;
+use crate::quantise::{QuantParams, thin};
 
 /// A value that is computed by looking up a function of another.
 #[derive(Debug)]

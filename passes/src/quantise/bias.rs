@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cranelift_entity::SecondaryMap;
+use strata_ir::pass::PassError;
 use strata_ir::{Module, Op, OpId, Tensor, TensorData, Type, ValueId};
 
-use super::forward::{compute, forward};
-use super::noise::Networks;
-use super::{Calibration, QuantiseOptions, quantise};
-use crate::manager::PassError;
+use crate::quantise::forward::{compute, forward};
+use crate::quantise::noise::Networks;
+use crate::quantise::{Calibration, QuantiseOptions, quantise};
 
 /// Values of a channel, over all samples, below which their mean says too little to correct by.
 const FEW: usize = 1024;

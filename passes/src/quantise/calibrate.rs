@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use strata_ir::eval::EvalError;
+use strata_ir::pass::PassError;
 use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorData, ValueId};
 
-use super::analyse::keeps_scale;
-use super::forward::forward;
-use super::outputs::{self, ChannelRanges};
-use super::{QuantiseOptions, bias, entropy};
-use crate::manager::PassError;
+use crate::quantise::analyse::keeps_scale;
+use crate::quantise::forward::forward;
+use crate::quantise::outputs::{self, ChannelRanges};
+use crate::quantise::{QuantiseOptions, bias, entropy};
 
 /// Bins of a histogram.
 const N_BINS: usize = 2048;
@@ -52,7 +52,7 @@ type ErrorOf<'a> = dyn Fn(&[(f64, f64)], Range) -> f64 + 'a;
 pub enum RangeChoice {
     /// All that was seen.
     MinMax,
-    /// All but the given fraction (such as `1e-4`) at either end.
+    /// So many per cent of the values (such as 99.99) at either end.
     Percentile(f64),
     /// The range with the least mean square error of quantising to 256 levels, rounding and saturation together.
     #[default]
@@ -66,9 +66,19 @@ impl RangeChoice {
     pub fn from_name(name: &str, percentile: f64) -> Self {
         match name {
             "min-max" => Self::MinMax,
-            "percentile" => Self::Percentile(1.0 - percentile / 100.0),
+            "percentile" => Self::Percentile(percentile),
             "entropy" => Self::Entropy,
             _ => Self::MeanSquareError,
+        }
+    }
+
+    /// Its name as an option of the pass.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MinMax => "min-max",
+            Self::Percentile(_) => "percentile",
+            Self::MeanSquareError => "mse",
+            Self::Entropy => "entropy",
         }
     }
 }
@@ -442,7 +452,7 @@ impl Histogram {
     fn range(&self, choice: RangeChoice) -> Range {
         match choice {
             RangeChoice::MinMax => self.seen,
-            RangeChoice::Percentile(fraction) => self.percentile(fraction),
+            RangeChoice::Percentile(percent) => self.percentile(1.0 - percent / 100.0),
             RangeChoice::MeanSquareError if self.counts.iter().sum::<u64>() < FEW => self.seen,
             RangeChoice::MeanSquareError => self.least_error(&quantisation_error),
             RangeChoice::Entropy => self.least_divergence(),
@@ -509,7 +519,7 @@ impl Histogram {
 
 /// The sum of squares of what quantising to a range's 256 levels changes, bins weighted by their counts.
 fn quantisation_error(bins: &[(f64, f64)], range: Range) -> f64 {
-    let params = super::QuantParams::of_range(range);
+    let params = crate::quantise::QuantParams::of_range(range);
     let per_step = 1.0 / params.scale;
     let zero_point = params.zero_point as f64;
     // Within the range the error of a value spread over its bin is that of rounding, `scale^2 / 12`, however the
@@ -527,7 +537,7 @@ fn quantisation_error(bins: &[(f64, f64)], range: Range) -> f64 {
 
 /// The sum of squares of what quantising to a range's 256 levels changes in a function's result.
 fn error_through(bins: &[(f64, f64)], range: Range, function: &dyn Fn(f64) -> f64) -> f64 {
-    let params = super::QuantParams::of_range(range);
+    let params = crate::quantise::QuantParams::of_range(range);
     let zero_point = params.zero_point as f64;
     let (least, greatest) = ((-128.0 - zero_point) * params.scale, (127.0 - zero_point) * params.scale);
     let half = 0.5 * params.scale;
@@ -569,7 +579,7 @@ mod tests {
         let mut data: Vec<f32> = (0..100_000).map(|i| (i % 1000) as f32 / 1000.0).collect();
         data.push(50.0);
         let histogram = histogram_of(&[&data]);
-        let percentile = histogram.range(RangeChoice::Percentile(1e-4));
+        let percentile = histogram.range(RangeChoice::Percentile(99.99));
         assert!(percentile.high < 1.1, "{percentile:?}");
         let seen = histogram.range(RangeChoice::MinMax);
         let chosen = histogram.range(RangeChoice::MeanSquareError);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use strata_ir::dialect::{Cast, Conv2d, Mul, Reshape, Sub};
 use strata_ir::{ElemType, Op, Tensor, TensorData, ValueId};
 
-use super::fixed::{Raw, Real, Rewriting, Step, Zero, scalar};
+use crate::quantise::fixed::{Raw, Real, Rewriting, Step, Zero, scalar};
 
 /// A convolution of reals and of weights that are integers.
 #[derive(Clone, Debug)]

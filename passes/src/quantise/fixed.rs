@@ -1,4 +1,4 @@
-//! Models that come quantised: turns the integers of the import phase back into reals that have their scale and zero
+//! Models that come quantised: turns the integers of the import level back into reals that have their scale and zero
 //! point fixed.
 //!
 //! The importer writes quantising and dequantising as arithmetic on `i32`. [`collapse`] rewrites the body of `@main`
@@ -19,12 +19,12 @@ use std::sync::Arc;
 
 use strata_ir::attr::{FunctionType, NanMode, ResizeMode};
 use strata_ir::dialect::{Add, Cast, Clamp, FuncReturn, Identity, Mul, Sub};
+use strata_ir::pass::UnsupportedOp;
 use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, Type, ValueId};
 
-use super::QuantParams;
-use super::calibrate::{Range, Ranges};
-use super::dynamic::{Product, Scaled};
-use crate::manager::UnsupportedOp;
+use crate::quantise::QuantParams;
+use crate::quantise::calibrate::{Range, Ranges};
+use crate::quantise::dynamic::{Product, Scaled};
 
 /// What the model says about integers.
 #[derive(Clone, Debug, Default)]
@@ -177,7 +177,7 @@ pub(super) fn collapse(module: &mut Module, func: OpId, ranges: &mut Ranges<'_>)
 
 /// The least integer and the machine's type for an argument of 8 or 16 bits.
 fn narrow_integers(arg_attrs: Option<&Attribute>, index: usize) -> Option<(i64, ElemType)> {
-    match super::dictionary(arg_attrs, index).get("strata.dtype")? {
+    match crate::quantise::dictionary(arg_attrs, index).get("strata.dtype")? {
         Attribute::Str(dtype) => match dtype.as_str() {
             "u8" => Some((0, ElemType::I8)),
             "i8" => Some((i64::from(i8::MIN), ElemType::I8)),

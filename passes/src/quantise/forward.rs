@@ -1,4 +1,4 @@
-//! A fast forward pass: over the import phase in f32, for calibration, and over the quant phase in integers, to
+//! A fast forward pass: over the import level in f32, for calibration, and over the quant level in integers, to
 //! measure what quantising costs.
 //!
 //! Convolutions and matrix products have fast kernels; all else is the reference evaluator's. In f32, sums run in
@@ -11,8 +11,8 @@ use cranelift_entity::SecondaryMap;
 use strata_ir::eval::{EvalError, eval_op_kind};
 use strata_ir::{Module, Op, OpId, Tensor, Type, ValueId};
 
-use super::integer;
-use super::kernels::{Operand, conv2d, depthwise_conv2d, matmul, transpose_conv2d};
+use crate::quantise::integer;
+use crate::quantise::kernels::{Operand, conv2d, depthwise_conv2d, matmul, transpose_conv2d};
 
 /// Runs a function on `inputs` and returns its results, showing every value that is no constant to `observer` when
 /// it is defined.

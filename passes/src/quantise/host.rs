@@ -8,9 +8,9 @@ use strata_ir::attr::{FunctionType, NanMode};
 use strata_ir::dialect::{Add, Cast, Clamp, FuncReturn, Mul, Reciprocal};
 use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, Tensor, Type, ValueId};
 
-use super::QuantParams;
-use super::analyse::Plan;
-use super::fixed::Fixed;
+use crate::quantise::QuantParams;
+use crate::quantise::analyse::Plan;
+use crate::quantise::fixed::Fixed;
 
 /// Adds `@host`: its arguments are the plan's results as they were before quantisation, its results those that the
 /// function had. Call it while the f32 ops still stand.

@@ -6,8 +6,8 @@
 
 use strata_ir::{ElemType, Op, Tensor, TensorData, Type};
 
-use super::gemm::Real;
-use super::kernels::{Operand, conv2d, depthwise_conv2d, matmul, transpose_conv2d};
+use crate::quantise::gemm::Real;
+use crate::quantise::kernels::{Operand, conv2d, depthwise_conv2d, matmul, transpose_conv2d};
 
 /// Magnitudes below which every integer is exact in single and in double precision.
 const EXACT_SINGLE: f64 = (1_u64 << 24) as f64;

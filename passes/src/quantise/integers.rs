@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use strata_ir::{ElemType, Module, Op, Tensor, TensorData, ValueId};
 
-use super::QuantParams;
-use super::weights::{ChannelAxis, QuantWeights};
+use crate::quantise::QuantParams;
+use crate::quantise::weights::{ChannelAxis, QuantWeights};
 
 /// Integers with their scales.
 #[derive(Clone, Debug)]

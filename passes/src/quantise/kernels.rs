@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 use strata_ir::dialect::{Conv2d, DepthwiseConv2d, TransposeConv2d};
 
-use super::gemm::{Matrix, Real, accumulate};
+use crate::quantise::gemm::{Matrix, Real, accumulate};
 
 /// Output pixels of one tile: enough to repay packing the weights.
 const TILE_PIXELS: usize = 512;

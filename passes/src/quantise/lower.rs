@@ -1,4 +1,4 @@
-//! Rewrites the body of `@main` from f32 to integers, op by op, as the [plan](super::analyse) says.
+//! Rewrites the body of `@main` from f32 to integers, op by op, as the [plan](crate::quantise::analyse) says.
 //!
 //! New ops are appended after the old ones and the old ones then removed. What stands between a convolution (or a
 //! sum, a product, …) and its successor is always `tosa.rescale` from the accumulator to the activation, then a
@@ -18,20 +18,20 @@ use strata_ir::dialect::{
     AvgPool2d, Clamp, Concat, Conv2d, DepthwiseConv2d, FuncReturn, MatMul, Mul, NanMode, Pad, ReduceSum,
     Rescale, Reshape, ResizeMode, Table,
 };
+use strata_ir::pass::UnsupportedOp;
 use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
 };
 
-use self::offset::is_offset;
-use super::analyse::{Lookup, Plan, keeps_scale};
-use super::calibrate::Range;
-use super::function::Function;
-use super::integers::QuantConstant;
-use super::params::FixedScale;
-use super::table16::Table16;
-use super::weights::{ChannelAxis, QuantWeights, corrected, quantise_weights};
-use super::{QuantParams, QuantReport};
-use crate::manager::UnsupportedOp;
+use crate::quantise::analyse::{Lookup, Plan, keeps_scale};
+use crate::quantise::calibrate::Range;
+use crate::quantise::function::Function;
+use crate::quantise::integers::QuantConstant;
+use crate::quantise::lower::offset::is_offset;
+use crate::quantise::params::FixedScale;
+use crate::quantise::table16::Table16;
+use crate::quantise::weights::{ChannelAxis, QuantWeights, corrected, quantise_weights};
+use crate::quantise::{QuantParams, QuantReport};
 
 /// An integer value and what it stands for.
 #[derive(Clone, Copy)]
@@ -69,7 +69,7 @@ pub(super) struct Lowering<'a> {
 type Lowered = Result<(), &'static str>;
 
 const OUT_OF_RANGE: &str = "the ratio of its scales is beyond what RESCALE can apply";
-const NOT_EXPECTED: &str = "its operands are not as the import phase promises";
+const NOT_EXPECTED: &str = "its operands are not as the import level promises";
 
 impl<'a> Lowering<'a> {
     pub(super) fn new(

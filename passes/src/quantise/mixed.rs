@@ -7,21 +7,21 @@
 //! the budget lasts or until the target is met. Noises of different groups do not quite add up, so the budget is spent in
 //! rounds, and what is left is judged anew in each.
 //!
-//! The search decides nothing about arithmetic; [`quantise`](super::quantise()) does with the [`Precision`] what it would
+//! The search decides nothing about arithmetic; [`quantise`](crate::quantise::quantise()) does with the [`Precision`] what it would
 //! do with one written by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use strata_ir::pass::PassError;
 use strata_ir::{ElemType, Module, Op, OpId, Tensor, ValueId};
 
-use super::analyse::Plan;
-use super::calibrate::observed_values;
-use super::forward::{forward, forward_changed};
-use super::precision::layer_of;
-use super::weights::{ChannelAxis, quantise_weights};
-use super::{Calibration, Precision, QuantParams, QuantiseOptions, plan};
-use crate::manager::PassError;
+use crate::quantise::analyse::Plan;
+use crate::quantise::calibrate::observed_values;
+use crate::quantise::forward::{forward, forward_changed};
+use crate::quantise::precision::layer_of;
+use crate::quantise::weights::{ChannelAxis, quantise_weights};
+use crate::quantise::{Calibration, Precision, QuantParams, QuantiseOptions, plan};
 
 /// Multiply-accumulates that the search may spend, which bounds its samples and rounds. One of each is made in any case.
 const SEARCH_MACS: u64 = 400_000_000_000;
@@ -81,7 +81,7 @@ pub struct Search {
 /// `i16` is so from the start and costs nothing here.
 ///
 /// # Errors
-/// As [`quantise`](super::quantise()), or if a sample does not fit the network.
+/// As [`quantise`](crate::quantise::quantise()), or if a sample does not fit the network.
 pub fn search(
     module: &Module,
     calibration: &Calibration,

@@ -73,12 +73,14 @@ pub use params::QuantParams;
 pub use precision::Precision;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use strata_ir::attr::FunctionType;
+use strata_ir::pass::{
+    Changed, Level, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions,
+    UnsupportedOp,
+};
 use strata_ir::{Attribute, ElemType, Module, Op, OpId, Type, ValueId};
-
-use crate::manager::registry::{OptionInfo, OptionKind, PassInfo, PassOptions};
-use crate::manager::{Changed, Pass, PassContext, PassError, Phase, UnsupportedOp};
 
 /// Why ops at the end of a network are left to the host.
 const STAYS_ON_HOST: &str =
@@ -192,7 +194,7 @@ pub fn quantise(
     let params: BTreeMap<_, _> =
         plan.params.iter().map(|(value, params)| (*value, meaning(value).unwrap_or(*params))).collect();
     sign(module, func, &params, &results, result_attrs);
-    Phase::Quant.mark(module);
+    Level::Quant.mark(module);
     Ok(report)
 }
 
@@ -377,17 +379,18 @@ pub fn sqnr(reference: &[f32], got: &[f32]) -> f64 {
 }
 
 /// The pass: takes the [`Calibration`] from the context and leaves the [`QuantReport`] there.
-#[derive(Debug)]
-struct Quantise {
-    options: QuantiseOptions,
+#[derive(Clone, Debug, Default)]
+pub struct Quantise {
+    /// How; the precision of the context, if there is one, comes before theirs.
+    pub options: QuantiseOptions,
 }
 
 /// The pass `quantise`.
 pub static QUANTISE: PassInfo = PassInfo {
     name: "quantise",
     doc: "Post-training quantisation to 8-bit integers, activations 16-bit where chosen, with ranges from a calibration.",
-    takes: &[Phase::Import],
-    gives: Some(Phase::Quant),
+    takes: &[Level::Import],
+    gives: Some(Level::Quant),
     options: &[
         OptionInfo {
             name: "scheme",
@@ -414,7 +417,7 @@ pub static QUANTISE: PassInfo = PassInfo {
             doc: "Bits of activations, unless the context holds a choice of layers.",
         },
     ],
-    build: build_quantise,
+    build: |options| Arc::new(Quantise { options: QuantiseOptions::of_pass(options) }),
 };
 
 impl QuantiseOptions {
@@ -427,15 +430,28 @@ impl QuantiseOptions {
         let precision = if options.text("precision") == "int16" { Precision::Int16 } else { Precision::Int8 };
         Self { range, precision }
     }
-}
 
-fn build_quantise(options: &PassOptions) -> Box<dyn Pass> {
-    Box::new(Quantise { options: QuantiseOptions::of_pass(options) })
+    /// The options of the pass that say so; layers that are `i16` by name are for the context to say.
+    fn to_pass(&self) -> PassOptions {
+        let options = PassOptions::defaults(&QUANTISE).with("range", self.range.name());
+        let options = match self.range {
+            RangeChoice::Percentile(percent) => options.with("percentile", percent),
+            _ => options,
+        };
+        match self.precision {
+            Precision::Int16 => options.with("precision", "int16"),
+            Precision::Int8 | Precision::Mixed(_) => options,
+        }
+    }
 }
 
 impl Pass for Quantise {
     fn info(&self) -> &'static PassInfo {
         &QUANTISE
+    }
+
+    fn options(&self) -> PassOptions {
+        self.options.to_pass()
     }
 
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {

@@ -14,13 +14,13 @@ use std::sync::Arc;
 
 use cranelift_entity::SecondaryMap;
 use strata_ir::eval::EvalError;
+use strata_ir::pass::PassError;
 use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorData, Type, ValueId};
 
-use super::calibrate::numbers;
-use super::forward::{compute, forward};
-use super::weights::{ChannelAxis, quantise_weights};
-use super::{QuantParams, QuantisedValue};
-use crate::manager::PassError;
+use crate::quantise::calibrate::numbers;
+use crate::quantise::forward::{compute, forward};
+use crate::quantise::weights::{ChannelAxis, quantise_weights};
+use crate::quantise::{QuantParams, QuantisedValue};
 
 /// Samples on which layers are quantised alone: each costs about as many runs as there are layers.
 const ALONE_SAMPLES: usize = 4;
@@ -94,7 +94,7 @@ pub struct OutputNoise {
 /// A network in f32 and quantised.
 #[derive(Clone, Copy, Debug)]
 pub struct Networks<'a> {
-    /// The f32 module, as it was given to [`quantise`](super::quantise).
+    /// The f32 module, as it was given to [`quantise`](crate::quantise::quantise).
     pub real: &'a Module,
     /// The module that came of it.
     pub quantised: &'a Module,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use strata_ir::{Module, Tensor};
 
-use super::noise::{Networks, Power};
-use super::tests::{Net, run_quantised, samples};
 use super::*;
+use crate::quantise::noise::{Networks, Power};
+use crate::quantise::tests::{Net, run_quantised, samples};
 
 /// Convolutions with activations, a pool and a residual sum.
 fn network() -> Module {

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strata_ir::{Module, Op, ValueId};
 
-use super::analyse::{keeps_scale, rescales};
-use super::calibrate::{Range, Ranges};
+use crate::quantise::analyse::{keeps_scale, rescales};
+use crate::quantise::calibrate::{Range, Ranges};
 
 /// Of an output's 256 levels, those that a part spans at least to be served by 8 bits.
 const FEWEST_LEVELS: f32 = 16.0;

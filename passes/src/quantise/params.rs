@@ -2,7 +2,7 @@
 
 use strata_ir::{Attribute, ElemType, Tensor, TensorData};
 
-use super::calibrate::Range;
+use crate::quantise::calibrate::Range;
 
 /// How an integer stands for a real number: `real = scale * (q - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use strata_ir::{Module, OpId, ValueId};
 
-use super::calibrate::observed_values;
+use crate::quantise::calibrate::observed_values;
 
 /// The element types of activations.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -69,7 +69,7 @@ pub(super) fn layer_of(module: &Module, func: OpId, value: ValueId) -> Option<St
     }
     let strata_ir::Op::Func(function) = &module.op(func).op else { return None };
     let index = module.args(module.entry_block(func)).iter().position(|&arg| arg == value)?;
-    match super::dictionary(function.arg_attrs.as_ref(), index).get("strata.name")? {
+    match crate::quantise::dictionary(function.arg_attrs.as_ref(), index).get("strata.name")? {
         strata_ir::Attribute::Str(name) => Some(name.clone()),
         _ => None,
     }

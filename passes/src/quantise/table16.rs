@@ -4,7 +4,7 @@
 //! 8 bits: accumulators are rescaled to `i16`, looked up, and only the result is rounded to `i8`. A function that is
 //! straight on either side of 0 is exact, since 0 is one of the points.
 
-use super::QuantParams;
+use crate::quantise::QuantParams;
 
 /// A table and what it stands for.
 pub(super) struct Table16 {
@@ -83,8 +83,8 @@ impl Table16 {
 mod tests {
     use strata_ir::ElemType;
 
-    use super::super::Range;
     use super::*;
+    use crate::quantise::Range;
 
     /// The greatest error over all integers, in steps of the output.
     fn error(function: impl Fn(f64) -> f64, input: Range, output: QuantParams) -> f64 {

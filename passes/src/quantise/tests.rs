@@ -249,7 +249,7 @@ fn check_in(module: &Module, precision: Precision, least_db: f64) -> (Module, Qu
     verify(&quantised).unwrap_or_else(|e| panic!("{e}"));
     let integers = random_inputs(&quantised, main, 3);
     let target = strata_isa_spec::Target::preset("x1", &[]).expect("a preset");
-    let fault = crate::schedule::tests::difference(&mut quantised.clone(), &integers, &target, "multi");
+    let fault = crate::tests::difference(&mut quantised.clone(), &integers, &target, "multi");
     assert_eq!(fault, None, "{}", strata_ir::text::to_string(&quantised));
     all_db.retain(|db| db.is_finite());
     (quantised, report, all_db)

@@ -12,9 +12,9 @@ use std::collections::BTreeSet;
 
 use strata_ir::{Module, Op, OpId, ValueId};
 
-use super::analyse::keeps_scale;
-use super::calibrate::Range;
-use super::function::is_elementwise;
+use crate::quantise::analyse::keeps_scale;
+use crate::quantise::calibrate::Range;
+use crate::quantise::function::is_elementwise;
 
 /// A reduction by at least this factor gives a thin value.
 const REDUCTION: usize = 8;

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use strata_ir::{ElemType, Tensor, TensorData};
 
-use super::QuantParams;
+use crate::quantise::QuantParams;
 
 /// The greatest magnitude that an accumulator may reach, with room for a sum of two.
 fn accumulator_limit(input: QuantParams) -> f64 {

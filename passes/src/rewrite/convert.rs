@@ -12,9 +12,9 @@ use strata_ir::{
     BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, TensorType, Type, ValueId,
 };
 
-use super::constants::ConstId;
-use super::extract::Selection;
-use super::language::{Action, CONST, Graph, Knowledge, Move, Spec, Term};
+use crate::rewrite::constants::ConstId;
+use crate::rewrite::extract::Selection;
+use crate::rewrite::language::{Action, CONST, Graph, Knowledge, Move, Spec, Term};
 
 /// A function as an e-graph.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! What a selection of terms costs on a target: the judge of extractions.
 //!
-//! The terms that are selected are gathered into stages as [`stages::select`](crate::stages) will: an elementwise op joins the
+//! The terms that are selected are gathered into stages as [`stages::select`](strata_backend::select) will: an elementwise op joins the
 //! stage that makes its operand if nothing else uses that. In cycles, a selection costs the sum of
 //!
 //! - each stage's array cycles by `isa-spec`'s timing formulas on the whole array, in its best mapping and with Winograd where it
@@ -14,14 +14,14 @@
 use std::collections::BTreeMap;
 
 use egg::Id;
+use strata_backend::cost::{may_winograd, with_winograd};
 use strata_ir::attr::ResizeMode;
 use strata_ir::{ElemType, Op, TensorType};
 use strata_isa_spec::inst::{Conv2d, DepthwiseConv2d, Load, TransposeConv2d, WeightAddr, Window};
 use strata_isa_spec::timing::{best_mapping, dram_cycles};
 use strata_isa_spec::{Head, StageCode, Target, View};
 
-use super::language::{Action, Graph, Move, Spec, Term};
-use crate::plan::cost::{may_winograd, with_winograd};
+use crate::rewrite::language::{Action, Graph, Move, Spec, Term};
 
 /// Of so many bytes that stages hand on, one is taken to cross DRAM in a plan of several layers a phase.
 const SPILLED: u64 = 64;
@@ -303,7 +303,7 @@ impl Prices {
                 _ => break false,
             }
         };
-        // Whether a choice is one between two rescales of what is compared, as [`stages`](crate::stages) take it.
+        // Whether a choice is one between two rescales of what is compared, as [`stages`](strata_backend::select) take it.
         let is_of_sides = |choice: &Part| {
             let [compared, sides @ ..] = choice.streamed.as_slice() else { return false };
             part(*compared).compares

@@ -1,4 +1,4 @@
-//! Extraction: which term of every class to take, judged by the [cost](super::cost) of the whole.
+//! Extraction: which term of every class to take, judged by the [cost](crate::rewrite::cost) of the whole.
 //!
 //! It starts from the function as it stands and takes exchanges of terms, one class or several that go together, as long as the
 //! whole becomes cheaper; where no single exchange helps it looks further, at what follows an exchange near by. Classes that
@@ -13,9 +13,9 @@ use egg::Id;
 use strata_ir::eval::random::Rng;
 use strata_isa_spec::Target;
 
-use super::convert::{Function, canonical};
-use super::cost::{INFINITE, Part, Pricer, Prices, Role};
-use super::language::{ARG, CONST, Term};
+use crate::rewrite::convert::{Function, canonical};
+use crate::rewrite::cost::{INFINITE, Part, Pricer, Prices, Role};
+use crate::rewrite::language::{ARG, CONST, Term};
 
 /// Evaluations of whole selections, at most.
 const EVALUATIONS: usize = 100_000;

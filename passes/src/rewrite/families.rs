@@ -6,7 +6,7 @@ use std::fmt;
 /// Where a family is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// On TOSA ops in integers, by [`rewrite-tosa`](super::REWRITE_TOSA): the ops change, what they compute does not.
+    /// On TOSA ops in integers, by [`rewrite-tosa`](crate::rewrite::REWRITE_TOSA): the ops change, what they compute does not.
     Semantic,
     /// On sets of stages, by `fuse-layers`: what may run together.
     Group,
@@ -181,6 +181,15 @@ impl Families {
         Ok(families)
     }
 
+    /// The families of some names; a name that is none is passed over.
+    pub fn of_names(names: &[&str]) -> Self {
+        let mut families = Self::none();
+        for family in FAMILIES.iter().filter(|family| names.contains(&family.name)) {
+            families.set(family.name, true);
+        }
+        families
+    }
+
     fn set(&mut self, name: &'static str, on: bool) {
         if on {
             self.0.insert(name);
@@ -260,13 +269,13 @@ mod tests {
 
     #[test]
     fn every_rule_has_its_family() {
-        for rule in super::super::rules::RULES {
+        for rule in crate::rewrite::rules::RULES {
             for name in rule.families {
                 assert_eq!(family(name).map(|f| f.tier), Some(Tier::Semantic), "{}", rule.name);
             }
         }
         for name in Families::all().of(Tier::Semantic) {
-            assert!(super::super::rules::RULES.iter().any(|rule| rule.families.contains(&name)), "{name}");
+            assert!(crate::rewrite::rules::RULES.iter().any(|rule| rule.families.contains(&name)), "{name}");
         }
     }
 }

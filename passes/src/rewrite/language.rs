@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
 use strata_ir::{ElemType, Location, Op, TensorType, Type};
 
-use super::constants::{ConstId, Constants};
+use crate::rewrite::constants::{ConstId, Constants};
 
 /// What kind a term is: an op's MLIR name, or one of the words below.
 pub(crate) type Kind = &'static str;

@@ -4,8 +4,8 @@ use egg::Id;
 use strata_ir::dialect::{Conv2d, Slice};
 use strata_ir::{ElemType, Location, Op, Tensor, TensorData, TensorType};
 
-use super::constants::{ConstId, Recipe};
-use super::language::{self, Action, CONST, Graph, Move, Spec, Term};
+use crate::rewrite::constants::{ConstId, Recipe};
+use crate::rewrite::language::{self, Action, CONST, Graph, Move, Spec, Term};
 
 /// Makes terms that come from one place of the network.
 pub(crate) struct Maker<'a> {

@@ -11,7 +11,7 @@
 //! | `convert` | from a function and back |
 //!
 //! The pass stands between `quantise` and `form-stages`. It is the first tier of the e-graph: what the ops are; the second,
-//! [`plan::egraph`](crate::plan::egraph), says which stages may run together. They are two e-graphs because stages are not terms
+//! [`plan::egraph`](crate::fuse::egraph), says which stages may run together. They are two e-graphs because stages are not terms
 //! of TOSA, and the choice of groups needs addresses and time, which no cost of terms has.
 //!
 //! Every rewrite is an equation of integer tensors, whatever they hold; the pass relies on that and on its types, and does not
@@ -30,18 +30,19 @@ mod rules;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use egg::{Id, Runner, SimpleScheduler};
 use strata_ir::{BlockId, Module};
 use strata_isa_spec::Target;
 
-use self::convert::{Function, canonical};
-use self::extract::{Choice, Problem, Selection};
-pub use self::families::{FAMILIES, Families, FamilyInfo, Tier, UnknownFamily};
-use self::language::Term;
-use crate::manager::{
-    Changed, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions, Phase,
+use crate::rewrite::convert::{Function, canonical};
+use crate::rewrite::extract::{Choice, Problem, Selection};
+pub use crate::rewrite::families::{FAMILIES, Families, FamilyInfo, Tier, UnknownFamily};
+use crate::rewrite::language::Term;
+use strata_ir::pass::{
+    Changed, Level, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions,
 };
 
 /// Nodes of the e-graph beyond those of the function, at most.
@@ -54,12 +55,15 @@ pub static REWRITE_TOSA: PassInfo = PassInfo {
     name: "rewrite-tosa",
     doc: "Rewrites ops to others that compute the same bits in less time on the target, by the families of \
           [rewrites](rewrites.md) that are on.",
-    takes: &[Phase::Quant],
+    takes: &[Level::Quant],
     gives: None,
     options: &[
         OptionInfo {
             name: "families",
-            kind: OptionKind::Families,
+            kind: OptionKind::Text {
+                accepts: |text| Families::parse(text, '+').is_ok(),
+                description: "families joined by `+`, with `-` before those to leave out; `all`, `none` or `default`",
+            },
             default: "default",
             doc: "Which families are on.",
         },
@@ -70,19 +74,31 @@ pub static REWRITE_TOSA: PassInfo = PassInfo {
             doc: "Take what costs least, or every rewrite that the machine can run.",
         },
     ],
-    build: |options: &PassOptions| {
+    build: |options| {
         // The option's kind has been checked.
         let families = Families::parse(options.text("families"), '+').unwrap_or_default();
-        let choice = if options.text("take") == "every" { Choice::Every } else { Choice::Cost };
-        Box::new(RewriteTosa { families, choice })
+        let take = if options.text("take") == "every" { Take::Every } else { Take::Cheapest };
+        Arc::new(RewriteTosa { families, take })
     },
 };
 
+/// Which of equal ops are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Take {
+    /// Those that cost least.
+    #[default]
+    Cheapest,
+    /// Those of every rewrite that the machine can run.
+    Every,
+}
+
 /// Rewrites `@main`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RewriteTosa {
-    families: Families,
-    choice: Choice,
+    /// The families of rewrites that are on.
+    pub families: Families,
+    /// What is taken of what they offer.
+    pub take: Take,
 }
 
 impl Pass for RewriteTosa {
@@ -90,11 +106,24 @@ impl Pass for RewriteTosa {
         &REWRITE_TOSA
     }
 
+    fn options(&self) -> PassOptions {
+        let take = match self.take {
+            Take::Cheapest => "cheapest",
+            Take::Every => "every",
+        };
+        let families = self.families.to_string().replace(',', "+");
+        PassOptions::defaults(&REWRITE_TOSA).with("families", families).with("take", take)
+    }
+
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
         let target = context.require::<Target>("a target, to judge what is cheaper")?.clone();
+        let choice = match self.take {
+            Take::Cheapest => Choice::Cost,
+            Take::Every => Choice::Every,
+        };
         let Some(func) = module.function("main") else { return Ok(Changed::No) };
         let block = module.entry_block(func);
-        let outcome = rewrite(module, block, &target, &self.families, self.choice)?;
+        let outcome = rewrite(module, block, &target, &self.families, choice)?;
         for (counter, n) in outcome.counts {
             context.count(counter, n);
         }

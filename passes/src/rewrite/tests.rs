@@ -9,13 +9,14 @@ use strata_ir::attr::{FunctionType, NanMode, ResizeMode, RoundingMode};
 use strata_ir::build::Builder;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
+use strata_ir::pass::Level;
 use strata_ir::{Attribute, ElemType, Module, OpId, Tensor, TensorData, Type, ValueId, dialect, verify};
 use strata_isa_spec::{Target, interp};
 
-use super::convert::Function;
-use super::extract::{Choice, Problem};
-use super::{Families, Outcome, rewrite, saturate};
-use crate::manager::{PassContext, Pipeline};
+use crate::rewrite::convert::Function;
+use crate::rewrite::extract::{Choice, Problem};
+use crate::rewrite::{Families, Outcome, rewrite, saturate};
+use crate::tests::run_passes;
 
 fn target(name: &str) -> Target {
     Target::preset(name, &[]).expect("a preset")
@@ -69,16 +70,11 @@ fn holds(
 /// The machine's results.
 fn run_program(module: &Module, inputs: &[Tensor], target: &Target) -> Vec<Vec<u8>> {
     let mut module = module.clone();
-    crate::manager::Phase::Quant.mark(&mut module);
-    let mut context = PassContext::new();
-    context.insert(target.clone());
-    let passes = Pipeline::parse("form-stages,split-channels,fuse-layers,schedule").expect("a pipeline");
-    for step in passes.steps() {
-        if let Err(error) = step.build().run(&mut module, &mut context) {
-            panic!("{}: {error}\n{}", step.info.name, strata_ir::text::to_string(&module));
-        }
+    Level::Quant.mark(&mut module);
+    if let Err(failure) = run_passes(&mut module, "form-stages,split-channels,fuse-layers,schedule", target) {
+        panic!("{failure}\n{}", strata_ir::text::to_string(&module));
     }
-    let lowered = strata_backend::lower(&module).expect("scheduled modules are lowered");
+    let lowered = strata_backend::emit::lower(&module).expect("scheduled modules are lowered");
     let errors = strata_isa_spec::verify::verify(&lowered.program, target);
     assert!(errors.is_empty(), "{errors:?}");
     let bytes: Vec<Vec<u8>> = inputs.iter().map(|tensor| tensor.data().to_bytes()).collect();

@@ -5,19 +5,21 @@
 use std::path::Path;
 use std::time::Instant;
 
+use strata_backend::model::Plan;
+use strata_backend::place::Schedule;
 use strata_frontend::proto::encode;
 use strata_frontend::zoo::{ZooOptions, build};
 use strata_ir::Module;
+use strata_ir::pass::{self, DriverOptions, Level, PassContext, Pipeline};
 use strata_isa_spec::Target;
 use strata_isa_spec::verify::verify;
-use strata_passes::manager::{PassContext, Phase, Pipeline};
-use strata_passes::plan::Plan;
+use strata_passes::fuse::FuseLayers;
 use strata_passes::rewrite::Families;
 
 use crate::cli::console::Progress;
 use crate::cli::failure::Failure;
 use crate::cli::model::{self, Content};
-use crate::compile::{CompileOptions, Compiled, Compiler, Event, SELECT};
+use crate::compile::{CompileOptions, Compiled, Compiler, Event, select};
 use crate::{Mode, Objective, io, stats};
 
 /// Width and height.
@@ -101,7 +103,7 @@ impl Subject {
         let mut reached = None;
         prepare(&Compiler::new(options), &mut |event| match event {
             Event::Step(step) => progress.step(&format!("{name}: {step}")),
-            Event::Reached(Phase::Quant, module) => reached = Some(module.clone()),
+            Event::Reached(Level::Quant, module) => reached = Some(module.clone()),
             _ => {}
         })?;
         let module = reached.ok_or_else(|| Failure::failed(format!("{name} was never quantised")))?;
@@ -129,12 +131,12 @@ impl Subject {
         let mut module = self.module.clone();
         let mut context = PassContext::new();
         context.insert(target.clone());
-        run(SELECT, &mut module, &mut context)?;
+        run(&select(), &mut module, &mut context)?;
         let watch = Stopwatch::start();
-        run("fuse-layers,schedule", &mut module, &mut context)?;
+        run(&Pipeline::of(FuseLayers::default()).then(Schedule), &mut module, &mut context)?;
         let cost = watch.stop();
         let plan = context.take::<Plan>().ok_or_else(|| Failure::failed("no plan was left"))?;
-        let program = strata_backend::lower(&module).map_err(Failure::failed)?.program;
+        let program = strata_backend::emit::lower(&module).map_err(Failure::failed)?.program;
         if let Some(error) = verify(&program, target).first() {
             return Err(Failure::failed(format!("the compiler made an invalid program: {error}")));
         }
@@ -146,12 +148,9 @@ fn options(target: &Target) -> CompileOptions {
     CompileOptions { measure_sqnr: false, ..CompileOptions::new(target.clone()) }
 }
 
-fn run(pipeline: &str, module: &mut Module, context: &mut PassContext) -> Result<(), Failure> {
-    for step in Pipeline::parse(pipeline)?.steps() {
-        let pass = step.build();
-        pass.run(module, context).map_err(|error| Failure::failed(format!("{}: {error}", pass.name())))?;
-    }
-    Ok(())
+fn run(pipeline: &Pipeline, module: &mut Module, context: &mut PassContext) -> Result<(), Failure> {
+    let ran = pass::run(module, pipeline, context, &DriverOptions::default(), &mut |_| {});
+    ran.map(|_| ()).map_err(Failure::failed)
 }
 
 /// Takes the time of what this thread does.

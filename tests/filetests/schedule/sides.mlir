@@ -22,4 +22,4 @@
     %y = "tosa.select"(%is_above, %above, %below) : (tensor<1x2x3x4xi1>, tensor<1x2x3x4xi8>, tensor<1x2x3x4xi8>) -> tensor<1x2x3x4xi8>
     "func.return"(%y) : (tensor<1x2x3x4xi8>) -> ()
   }) : () -> ()
-}) {strata.phase = "quant"} : () -> ()
+}) {strata.level = "quant"} : () -> ()

@@ -136,7 +136,7 @@ fn every_prefix_ends_in_an_error() {
 #[test]
 fn both_forms_are_read_as_the_same_module() {
     let pretty = "#loc1 = loc(\"pool\")
-        module @net attributes {strata.phase = \"quant\"} {
+        module @net attributes {strata.level = \"quant\"} {
           func.func private @\"main\"(%arg0: tensor<1x4x4x1xi8> {strata.name = \"x\"} loc(\"x\"), %arg1: tensor<1xi8>) -> (tensor<1x2x2x1xi8> {strata.name = \"y\"}, tensor<1xi8>) attributes {strata.note = 1 : i32} {
             %0 = tosa.max_pool2d %arg0 {kernel = array<i64: 2, 2>, nan_mode = IGNORE, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 2, 2>} : (tensor<1x4x4x1xi8>) -> tensor<1x2x2x1xi8> loc(#loc1)
             %1 = tosa.const_shape  {values = dense<[1, 2, 2, 1]> : tensor<4xindex>} : () -> !tosa.shape<4>
@@ -152,7 +152,7 @@ fn both_forms_are_read_as_the_same_module() {
             %2 = \"tosa.reshape\"(%0, %1) : (tensor<1x2x2x1xi8>, !tosa.shape<4>) -> tensor<1x2x2x1xi8>
             \"func.return\"(%2, %b) : (tensor<1x2x2x1xi8>, tensor<1xi8>) -> ()
         }) {strata.note = 1 : i32} : () -> ()
-      }) {strata.phase = \"quant\"} : () -> ()";
+      }) {strata.level = \"quant\"} : () -> ()";
     let [pretty, generic] = [pretty, generic].map(|text| parse(text, None).expect("it parses"));
     assert_eq!(crate::text::to_string(&pretty), crate::text::to_string(&generic));
     crate::verify::verify(&pretty).expect("it verifies");

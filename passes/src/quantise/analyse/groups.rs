@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use strata_ir::ValueId;
 
-use super::super::QuantParams;
-use super::super::calibrate::Range;
+use crate::quantise::QuantParams;
+use crate::quantise::calibrate::Range;
 
 /// Disjoint sets of values, each with the union of their ranges and of all that was seen, or with fixed
 /// parameters.

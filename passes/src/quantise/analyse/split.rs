@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use cranelift_entity::SecondaryMap;
+use strata_ir::pass::{PassError, UnsupportedOp};
 use strata_ir::{ElemType, Op, OpId, ValueId};
 
-use super::{Analysis, is_mac};
-use crate::manager::{PassError, UnsupportedOp};
+use crate::quantise::analyse::{Analysis, is_mac};
 
 impl Analysis<'_> {
     /// Finds functions of one value and the ops that the host runs. The host takes floats only: whole numbers and

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use strata_ir::{ElemType, Module, Op, OpId, Tensor, ValueId};
 
-use super::super::QuantParams;
-use super::super::calibrate::Range;
-use super::{Analysis, keeps_scale};
+use crate::quantise::QuantParams;
+use crate::quantise::analyse::{Analysis, keeps_scale};
+use crate::quantise::calibrate::Range;
 
 /// The least and the greatest that a value can be.
 type Interval = (f64, f64);

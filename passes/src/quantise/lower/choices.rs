@@ -3,9 +3,9 @@
 use strata_ir::dialect::{Add, Mul, Sub};
 use strata_ir::{ElemType, Op, Tensor, ValueId};
 
-use super::super::QuantParams;
-use super::super::params::FixedScale;
-use super::{Lowering, NOT_EXPECTED, OUT_OF_RANGE, Quantised};
+use crate::quantise::QuantParams;
+use crate::quantise::lower::{Lowering, NOT_EXPECTED, OUT_OF_RANGE, Quantised};
+use crate::quantise::params::FixedScale;
 
 /// The integers of what is true or false.
 const TRUTH: QuantParams = QuantParams { scale: 1.0, zero_point: 0, elem: ElemType::I8 };
@@ -112,7 +112,7 @@ impl Lowering<'_> {
             .map(|(own, other)| own.max(other))
             .collect();
         let product = self.append(Mul {}, &[wide.value, holds.value, shift], &shape, ElemType::I32);
-        let product = super::Wide { value: product, ..wide };
+        let product = crate::quantise::lower::Wide { value: product, ..wide };
         Ok(Some(self.narrow(product, params)?))
     }
 

@@ -4,10 +4,10 @@
 use strata_ir::dialect::{Add, Maximum, Minimum, NanMode, Pad, Sub};
 use strata_ir::{ElemType, Op, Tensor, TensorData, ValueId};
 
-use super::super::QuantParams;
-use super::super::params::FixedScale;
-use super::super::weights::QuantWeights;
-use super::{Lowering, NOT_EXPECTED, Quantised};
+use crate::quantise::QuantParams;
+use crate::quantise::lower::{Lowering, NOT_EXPECTED, Quantised};
+use crate::quantise::params::FixedScale;
+use crate::quantise::weights::QuantWeights;
 
 /// From this magnitude on an integer saturates in 16 bits, with any zero point.
 const BEYOND: i64 = 1 << 17;

@@ -4,9 +4,9 @@
 use strata_ir::dialect::{Concat, Conv2d, Slice, Transpose};
 use strata_ir::{Op, Tensor, TensorData, ValueId};
 
-use super::super::QuantParams;
-use super::super::weights::QuantWeights;
-use super::{Lowering, NOT_EXPECTED, Quantised, accumulator};
+use crate::quantise::QuantParams;
+use crate::quantise::lower::{Lowering, NOT_EXPECTED, Quantised, accumulator};
+use crate::quantise::weights::QuantWeights;
 
 /// Runs of indices up to which data are cut and joined.
 const MAX_RUNS: usize = 16;

@@ -3,11 +3,11 @@
 use strata_ir::dialect::{Add, DepthwiseConv2d, GreaterEqual, Select};
 use strata_ir::{ElemType, Op, Tensor, TensorData};
 
-use super::super::QuantParams;
-use super::super::calibrate::Range;
-use super::super::params::FixedScale;
-use super::super::weights::QuantWeights;
-use super::{Lowering, OUT_OF_RANGE, Quantised, accumulator};
+use crate::quantise::QuantParams;
+use crate::quantise::calibrate::Range;
+use crate::quantise::lower::{Lowering, OUT_OF_RANGE, Quantised, accumulator};
+use crate::quantise::params::FixedScale;
+use crate::quantise::weights::QuantWeights;
 
 impl Lowering<'_> {
     /// `x < 0 ? below[c] * x : above[c] * x`: two rescales, of which the sign of `x` selects; with slopes of any sign, which

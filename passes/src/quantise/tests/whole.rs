@@ -2,8 +2,8 @@
 
 use strata_ir::TensorData;
 
-use super::given::{integer_argument, ints};
 use super::*;
+use crate::quantise::tests::given::{integer_argument, ints};
 
 impl Net {
     fn whole(&mut self, shape: &[usize], values: Vec<i32>) -> ValueId {

@@ -2,17 +2,17 @@
 //!
 //! `conv(concat(a, b), [Wa | Wb]) + bias = conv(a, Wa) + (conv(b, Wb) + bias)` in `i32`, before any rescale. The zero points
 //! are those of the concatenation, for each part. The part without bias is an operand of the sum that is streamed, so it is
-//! the one that comes from an upsample, if one does: [`upsample`](super::upsample) then moves that before its pixels are repeated.
+//! the one that comes from an upsample, if one does: [`upsample`](crate::rewrite::rules::upsample) then moves that before its pixels are repeated.
 
 use egg::Id;
 use strata_ir::dialect::{Add, Concat, Op};
 use strata_ir::{ElemType, TensorType};
 
-use super::super::constants::Recipe;
-use super::super::language::{self, Action, Graph};
-use super::super::make::{Conv, Maker};
-use super::Rule;
-use super::upsample::upsampled;
+use crate::rewrite::constants::Recipe;
+use crate::rewrite::language::{self, Action, Graph};
+use crate::rewrite::make::{Conv, Maker};
+use crate::rewrite::rules::Rule;
+use crate::rewrite::rules::upsample::upsampled;
 
 /// The rule.
 pub(super) static RULE: Rule =

@@ -16,10 +16,10 @@ use egg::{Applier, Id, PatternAst, Rewrite, SearchMatches, Searcher, Subst, Symb
 use strata_ir::dialect::{Op, Rescale};
 use strata_ir::{Location, TensorType};
 
-use super::constants::{ConstId, Recipe};
-use super::families::Families;
-use super::language::{self, Action, Graph, Kind, Knowledge, Term};
-use super::make::Maker;
+use crate::rewrite::constants::{ConstId, Recipe};
+use crate::rewrite::families::Families;
+use crate::rewrite::language::{self, Action, Graph, Kind, Knowledge, Term};
+use crate::rewrite::make::Maker;
 
 /// A rewrite.
 pub(crate) struct Rule {

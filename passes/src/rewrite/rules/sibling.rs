@@ -14,10 +14,10 @@ use strata_ir::attr::{NanMode, RoundingMode};
 use strata_ir::dialect::{Add, Clamp, Maximum, Minimum, Op, Rescale};
 use strata_ir::{Attribute, ElemType, TensorType};
 
-use super::super::constants::{ConstId, Recipe};
-use super::super::language::{self, Action, Graph};
-use super::super::make::{Conv, Maker};
-use super::{Rule, scales};
+use crate::rewrite::constants::{ConstId, Recipe};
+use crate::rewrite::language::{self, Action, Graph};
+use crate::rewrite::make::{Conv, Maker};
+use crate::rewrite::rules::{Rule, scales};
 
 /// The rule.
 pub(super) static RULE: Rule =

@@ -12,10 +12,10 @@ use strata_ir::dialect::{Conv2d, Pad};
 use strata_ir::{ElemType, TensorType};
 use strata_isa_spec::timing::WINOGRAD_LEAST_CHANNELS;
 
-use super::super::constants::{Phases, Recipe};
-use super::super::language::{self, Graph, Move};
-use super::super::make::{Conv, Maker};
-use super::{Pointwise, Rule};
+use crate::rewrite::constants::{Phases, Recipe};
+use crate::rewrite::language::{self, Graph, Move};
+use crate::rewrite::make::{Conv, Maker};
+use crate::rewrite::rules::{Pointwise, Rule};
 
 /// Input channels up to which an input is thin.
 const THIN: usize = 3;

@@ -11,9 +11,9 @@ use egg::Id;
 use strata_ir::TensorType;
 use strata_ir::dialect::{Conv2d, DepthwiseConv2d, Op, Slice};
 
-use super::super::language::{self, Action, Graph, Move};
-use super::super::make::Maker;
-use super::Rule;
+use crate::rewrite::language::{self, Action, Graph, Move};
+use crate::rewrite::make::Maker;
+use crate::rewrite::rules::Rule;
 
 /// Pads before convolutions.
 pub(super) static PAD: Rule = Rule {

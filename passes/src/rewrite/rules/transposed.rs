@@ -8,10 +8,10 @@ use egg::Id;
 use strata_ir::dialect::{Conv2d, Op};
 use strata_ir::{ElemType, TensorType};
 
-use super::super::constants::{Phases, Recipe};
-use super::super::language::{self, Action, Graph, Move};
-use super::super::make::Maker;
-use super::Rule;
+use crate::rewrite::constants::{Phases, Recipe};
+use crate::rewrite::language::{self, Action, Graph, Move};
+use crate::rewrite::make::Maker;
+use crate::rewrite::rules::Rule;
 
 /// The rule.
 pub(super) static RULE: Rule =
@@ -89,7 +89,7 @@ fn apply(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
 
 #[cfg(test)]
 mod tests {
-    use super::in_phases;
+    use crate::rewrite::rules::transposed::in_phases;
 
     #[test]
     fn phases_share_the_taps() {

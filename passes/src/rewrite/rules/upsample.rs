@@ -9,9 +9,9 @@ use strata_ir::TensorType;
 use strata_ir::attr::ResizeMode;
 use strata_ir::dialect::Op;
 
-use super::super::language::{self, Action, Graph, Move};
-use super::super::make::{Conv, Maker};
-use super::{Pointwise, Rule};
+use crate::rewrite::language::{self, Action, Graph, Move};
+use crate::rewrite::make::{Conv, Maker};
+use crate::rewrite::rules::{Pointwise, Rule};
 
 /// Ops of one operand.
 pub(super) static RULE: Rule = Rule {
@@ -158,7 +158,7 @@ fn apply_joined(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
 
 #[cfg(test)]
 mod tests {
-    use super::repeats;
+    use crate::rewrite::rules::upsample::repeats;
 
     #[test]
     fn only_whole_repeats_count() {

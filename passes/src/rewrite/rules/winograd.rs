@@ -9,10 +9,10 @@ use strata_ir::TensorType;
 use strata_ir::dialect::Pad;
 use strata_isa_spec::timing::WINOGRAD_LEAST_CHANNELS;
 
-use super::super::constants::Recipe;
-use super::super::language::{self, Graph};
-use super::super::make::{Conv, Maker};
-use super::Rule;
+use crate::rewrite::constants::Recipe;
+use crate::rewrite::language::{self, Graph};
+use crate::rewrite::make::{Conv, Maker};
+use crate::rewrite::rules::Rule;
 
 /// The rule.
 pub(super) static RULE: Rule =

@@ -1,0 +1,229 @@
+//! First rows of tensors that are in SRAM where the rest is not: those that stay, and those that are loaded a phase ahead.
+
+use std::cmp::Ordering;
+
+use strata_isa_spec::View;
+
+use crate::check::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
+use crate::model::{BufferId, BufferRole, FrontRows, Residency};
+
+/// The first rows of a tensor that stand in a phase.
+#[derive(Clone, Copy)]
+pub(super) struct Standing {
+    /// How many.
+    pub(super) rows: u32,
+    /// How many of them stood there before.
+    pub(super) there: u32,
+    /// Columns and channels that they have, and the ring of the rest too.
+    pub(super) part: View,
+}
+
+impl Judge<'_> {
+    /// Whether the first rows that are to be in SRAM are of a tensor that shares its bytes with no other, unless they come as it
+    /// grows into one; whether, of several sets of them, those that come at once and stay longer come first, and no others are
+    /// there at once; and whether those that are loaded can be.
+    pub(super) fn fronts(&mut self) {
+        let mut faults = Vec::new();
+        for (at, front) in self.plan.fronts.iter().enumerate() {
+            let (rows, until) = (front.rows, front.until);
+            let Some(buffer) = self.graph.buffers.get(front.buffer) else { continue };
+            let mut fault = |problem: &'static str| {
+                faults.push(PlanFault::Front { buffer: buffer.name.clone(), rows, until, problem });
+            };
+            if rows == 0 || rows >= buffer.rows {
+                fault("they are none or all");
+            }
+            if until <= front.from {
+                fault("they stay for no phase but the first");
+            }
+            if until as usize >= self.plan.phases.len() {
+                fault("there is no such phase");
+                continue;
+            }
+            let mut others = self.plan.fronts[at + 1..].iter().filter(|other| other.buffer == front.buffer);
+            let nests = |other: &FrontRows| match other.rows.cmp(&rows) {
+                _ if other.from != front.from => other.until <= front.from || until <= other.from,
+                Ordering::Less => other.until >= until,
+                Ordering::Equal => false,
+                Ordering::Greater => other.until <= until,
+            };
+            if !others.all(nests) {
+                fault("those that stay longer do not come first");
+            }
+            let own = self.plan.residency[front.buffer.as_u32() as usize];
+            let shares = |residency: &Residency| {
+                let into = residency.grows_into.map(|into| into.buffer);
+                into == Some(front.buffer) || residency.in_place_of == Some(front.buffer)
+            };
+            let is_born = self.first_use(front.buffer) == Some(front.from as usize);
+            let grew_before = own.grows_into.is_some() && !is_born;
+            if grew_before || own.in_place_of.is_some() || self.plan.residency.iter().any(shares) {
+                fault("the tensor shares its bytes with another");
+            }
+            self.cannot_be_loaded(front).into_iter().for_each(fault);
+        }
+        self.faults.extend(faults);
+    }
+
+    /// Whether stages write first rows in the phase in which these come.
+    fn is_written(&self, front: &FrontRows) -> bool {
+        self.uses(front.buffer).writers.iter().any(|(stage, _)| self.phase_of[stage] == front.from as usize)
+    }
+
+    /// Why first rows cannot be there from the phase in which they are to come, if so. Those that are written before it are loaded by
+    /// it.
+    fn cannot_be_loaded(&self, front: &FrontRows) -> Option<&'static str> {
+        let (from, until) = (front.from as usize, front.until as usize);
+        let is_input = matches!(self.graph.buffers[front.buffer].role, BufferRole::Input(_));
+        let older = |phase: usize| !self.wanted(front.buffer, phase, from).is_empty();
+        if !(from..=until).any(older) {
+            let is_first = self.is_written(front);
+            return (!is_first).then_some("no phase has them to load or writes them as they come");
+        }
+        if !is_input && !self.plan.residency[front.buffer.as_u32() as usize].stored {
+            return Some("the tensor is not in DRAM");
+        }
+        if !self.is_written(front) && self.ahead(front.buffer, from).is_empty() {
+            return Some("the phase that reads the tensor reads none of them");
+        }
+        if (from..=until).any(|phase| self.is_whole(front.buffer, phase)) {
+            return Some("the whole tensor is there");
+        }
+        if self.is_written(front) && older(from) {
+            return Some("the phase in which they come loads the tensor");
+        }
+        let readers = self.uses(front.buffer).readers.iter().map(|(stage, _)| self.phase_of[stage]);
+        if readers.filter(|&reader| reader > from).min() != Some(until) {
+            return Some("they are not for the next phase that reads the tensor");
+        }
+        // What is written after they come is missing, unless stages write it there.
+        let writers = self.uses(front.buffer).writers.iter();
+        let mut late = writers.filter(|(stage, _)| (from + 1..=until).contains(&self.phase_of[stage]));
+        late.next().map(|_| "the tensor is not whole before the phase that reads them")
+    }
+
+    /// What a phase reads of what earlier phases than `before` wrote of a buffer, or of an input, as boxes.
+    fn wanted(&self, buffer: BufferId, phase: usize, before: usize) -> Vec<View> {
+        let uses = self.uses(buffer);
+        let here = uses.readers.iter().filter(|(stage, _)| self.phase_of[stage] == phase);
+        let reads: Vec<View> = here.map(|(_, view)| *view).collect();
+        if matches!(self.graph.buffers[buffer].role, BufferRole::Input(_)) {
+            return if reads.is_empty() { Vec::new() } else { vec![hull(&reads)] };
+        }
+        let pieces = uses.writers.iter().filter(|(writer, _)| self.phase_of[writer] < before);
+        let boxes = pieces.filter_map(|(_, piece)| {
+            let shared: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
+            (!shared.is_empty()).then(|| hull(&shared))
+        });
+        tiles(boxes.collect())
+    }
+
+    /// First rows of a buffer that come in a phase, the most of them.
+    fn comes(&self, buffer: BufferId, phase: usize) -> Option<&FrontRows> {
+        let fronts = self.plan.fronts.iter();
+        fronts.filter(|f| f.buffer == buffer && f.from as usize == phase).max_by_key(|front| front.rows)
+    }
+
+    /// What a phase loads of a buffer for a later one.
+    pub(super) fn ahead(&self, buffer: BufferId, phase: usize) -> Vec<View> {
+        let Some(front) = self.comes(buffer, phase) else { return Vec::new() };
+        let loads = self.wanted(buffer, front.until as usize, phase);
+        loads.into_iter().filter_map(|load| above(load, front.rows)).collect()
+    }
+
+    /// How many streams of first rows of a buffer a phase names: those that come for a later phase, and if its stages use the buffer,
+    /// all that stand there.
+    pub(super) fn n_fronts(&self, buffer: BufferId, phase: usize, is_used: bool) -> u64 {
+        let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
+        let is_named = |front: &&FrontRows| {
+            let comes = front.from as usize == phase;
+            let is_for_later = comes && !self.is_written(front);
+            let stands = (front.from as usize..=front.until as usize).contains(&phase);
+            is_for_later || is_used && stands
+        };
+        fronts.filter(is_named).count() as u64
+    }
+
+    /// The first rows of a buffer that stand in SRAM for the stages of a phase, if some do.
+    pub(super) fn standing(&self, buffer: BufferId, phase: usize) -> Option<Standing> {
+        let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
+        let stands = |front: &&FrontRows| {
+            let from = front.from as usize + usize::from(!self.is_written(front));
+            (from..=front.until as usize).contains(&phase)
+        };
+        let most = fronts.filter(stands).max_by_key(|front| front.rows)?;
+        let there = if (most.from as usize) < phase { most.rows } else { 0 };
+        Some(Standing { rows: most.rows, there, part: self.held(most) })
+    }
+
+    /// The columns and channels of first rows, the same of all that come at once: those that are in use while any stay, all where the
+    /// tensor is whole.
+    fn held(&self, front: &FrontRows) -> View {
+        let buffer = front.buffer;
+        let alike = self.plan.fronts.iter().filter(|f| f.buffer == buffer && f.from == front.from);
+        let until = alike.map(|front| front.until as usize).max().unwrap_or(0);
+        let from = front.from as usize + usize::from(!self.is_written(front));
+        if (from..=until).any(|phase| self.is_whole(buffer, phase)) {
+            return whole(buffer, &self.graph.buffers[buffer]);
+        }
+        let uses = self.uses(buffer);
+        let used = uses.writers.iter().chain(&uses.readers);
+        let here = used.filter(|(stage, _)| (from..=until).contains(&self.phase_of[stage]));
+        hull(&here.map(|(_, view)| *view).collect::<Vec<View>>())
+    }
+
+    /// Bytes of the first rows that a phase loads of a buffer for a later one, where its own stages do not use them.
+    pub(super) fn bytes_ahead(&self, buffer: BufferId, phase: usize) -> u64 {
+        let front = self.comes(buffer, phase).filter(|front| !self.is_written(front));
+        front.map_or(0, |front| {
+            u64::from(front.rows) * self.align(row_bytes(&self.graph.buffers[buffer], &self.held(front)))
+        })
+    }
+
+    /// Bytes that the ring of the rest of a buffer, so many bytes from its base, shares with first rows that are read in this phase
+    /// for the last time.
+    pub(super) fn overwritten(&self, buffer: BufferId, phase: usize, (ring, row): (u64, u64)) -> u64 {
+        let Some(bases) = &self.plan.bases else { return 0 };
+        let stream = bases.streams.iter().find(|s| s.buffer == buffer && s.phase as usize == phase);
+        let Some(base) = stream.map(|stream| stream.base) else { return 0 };
+        let of_buffer = || self.plan.fronts.iter().filter(|front| front.buffer == buffer);
+        let shared = self.plan.fronts.iter().zip(&bases.fronts).map(|(front, &at)| {
+            let is_there = (front.from as usize) < phase && front.until as usize == phase;
+            if front.buffer != buffer || !is_there {
+                return 0;
+            }
+            let fewer = of_buffer().filter(|other| other.from == front.from && other.rows < front.rows);
+            let rows = front.rows - fewer.map(|other| other.rows).max().unwrap_or(0);
+            let end = (at + u64::from(rows) * row).min(base + ring);
+            end.saturating_sub(at.max(base))
+        });
+        shared.sum()
+    }
+
+    /// What is stored of a part of a buffer that later phases read where the buffer is not whole: the rows that do not stay for
+    /// all that read of it.
+    pub(super) fn stored(&self, buffer: BufferId, phase: usize, part: View) -> Option<View> {
+        let readers = self.uses(buffer).readers.iter().filter(|(_, read)| common(read, &part).is_some());
+        let readers = readers.map(|(stage, _)| self.phase_of[stage]);
+        let loading = readers.filter(|&reader| reader > phase && !self.is_whole(buffer, reader));
+        let stays = |reader: usize| {
+            let fronts = self.plan.fronts.iter().filter(|front| {
+                front.buffer == buffer && front.from as usize <= phase && reader <= front.until as usize
+            });
+            fronts.map(|front| front.rows).max().unwrap_or(0)
+        };
+        below(part, loading.map(stays).min()?)
+    }
+}
+
+/// What a box has of the rows that follow the first so many, if anything.
+pub(super) fn below(part: View, rows: u32) -> Option<View> {
+    let (row0, end) = (part.row0.max(rows), part.row0 + part.rows);
+    (row0 < end).then(|| View { row0, rows: end - row0, ..part })
+}
+
+/// What a box has of the first so many rows, if anything.
+fn above(part: View, rows: u32) -> Option<View> {
+    let end = (part.row0 + part.rows).min(rows);
+    (part.row0 < end).then(|| View { rows: end - part.row0, ..part })
+}

@@ -1,0 +1,267 @@
+//! The middle of a token simulation, skipped: once a phase repeats itself, it does so until something ends.
+//!
+//! The state of a simulation is how many steps each actor has taken. What happens next depends on it and on which rows
+//! the steps to come read. So if between two moments every actor took some steps, and over a stretch its demand repeats after as many
+//! steps, further down its streams by as many rows as their writers made, then what comes next is what has just been, shifted:
+//! no ring holds more rows than it did, and whole repetitions can be jumped over, as long as all demands looked at keep within
+//! their stretch and nothing meets the end of a tensor. A gap that is watched between two streams changes by the same bytes with each
+//! repetition, so it is largest in the first or after the last, both of which are simulated.
+//!
+//! Skipping changes no result, only how long it takes; whatever does not fit the pattern is simulated step by step.
+
+use crate::cost::rings::{Port, Reader, Simulation};
+
+/// Periods that are looked for, in steps: a resize to `n` times the size repeats after `n`.
+const PERIODS: std::ops::RangeInclusive<usize> = 1..=4;
+
+/// Turns of the first sink, since the anchor, after which the anchor is moved up at the latest. A skip is tried after one turn, two,
+/// four and so on. The first anchors are moved up sooner, since most phases repeat themselves as soon as all have begun.
+const MOST_TURNS: u32 = 16;
+
+/// Sinks of more steps are not skipped: their lags, rounded, might not keep their order.
+const MOST_SINK_STEPS: u32 = 1 << 16;
+
+/// The longest stretch of steps over which a port's demand repeats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// Its first step, and one past its last.
+    from: u32,
+    to: u32,
+    /// Steps after which it repeats; zero if it never does.
+    period: u32,
+    /// Rows that the demand has moved on by then.
+    rows: u32,
+}
+
+impl Stretch {
+    /// The stretch around the middle, under the least period that covers half of all steps.
+    pub(super) fn new(first: &[u32], end: &[u32]) -> Self {
+        let n = end.len();
+        for period in PERIODS {
+            let middle = n / 2;
+            if middle + period >= n {
+                break;
+            }
+            let moved = |values: &[u32], at: usize| values[at + period].checked_sub(values[at]);
+            let Some(rows) = moved(end, middle) else { continue };
+            let repeats = |at: usize| moved(end, at) == Some(rows) && moved(first, at) == Some(rows);
+            let from = (0..=middle).rev().take_while(|&at| repeats(at)).last();
+            let Some(from) = from else { continue };
+            let to = (middle..n - period)
+                .take_while(|&at| repeats(at))
+                .last()
+                .map_or(middle, |at| at + period + 1);
+            if 2 * (to - from) >= n {
+                return Self { from: from as u32, to: to as u32, period: period as u32, rows };
+            }
+        }
+        Self::default()
+    }
+
+    /// Rows that the demand moves on by over `steps` steps, if that is a whole number of periods.
+    fn moved(&self, steps: u32) -> Option<u32> {
+        let whole = self.period > 0 && steps.is_multiple_of(self.period);
+        whole.then(|| steps / self.period * self.rows)
+    }
+}
+
+/// A moment to compare later ones with.
+#[derive(Debug)]
+pub(super) struct Anchor {
+    steps: Vec<u32>,
+    turns: u32,
+    /// Turns after which the anchor is moved up.
+    most_turns: u32,
+    done: bool,
+}
+
+impl Anchor {
+    pub(super) fn new(simulation: &Simulation<'_>) -> Self {
+        Self { steps: simulation.steps.clone(), turns: 0, most_turns: 1, done: false }
+    }
+
+    /// After a turn of the first sink: skips what can be skipped; whether it did.
+    pub(super) fn turn(&mut self, simulation: &mut Simulation<'_>, sinks: &[usize]) -> bool {
+        if self.done {
+            return false;
+        }
+        self.turns += 1;
+        if !self.turns.is_power_of_two() {
+            return false;
+        }
+        if let Some(times) = repetitions(simulation, &self.steps, sinks) {
+            for (actor, &then) in self.steps.iter().enumerate() {
+                simulation.skip(actor, then, times);
+            }
+            self.done = true;
+            return true;
+        } else if self.turns == self.most_turns {
+            self.steps.clone_from(&simulation.steps);
+            self.turns = 0;
+            self.most_turns = (2 * self.most_turns).min(MOST_TURNS);
+        }
+        false
+    }
+}
+
+/// How often what happened since `anchor` will happen again, if it is sure to do so at least once.
+fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> Option<u32> {
+    let Simulation { actors, steps, .. } = simulation;
+    let taken = |actor: usize| steps[actor] - anchor[actor];
+    let rows_made = |actor: usize| taken(actor) * actors[actor].rows_per_step;
+    // Whichever sink lags most is next: they must have moved on by the same share of their steps.
+    let lead = sinks.first().copied()?;
+    for &sink in sinks.iter().filter(|&&sink| steps[sink] < actors[sink].n_steps()) {
+        let [share, other] =
+            [(sink, lead), (lead, sink)].map(|(a, b)| u64::from(taken(a)) * u64::from(actors[b].n_steps()));
+        if share != other || taken(sink) == 0 || actors[sink].n_steps() > MOST_SINK_STEPS {
+            return None;
+        }
+    }
+    if sinks.iter().any(|&sink| steps[sink] >= actors[sink].n_steps() && taken(sink) > 0) {
+        return None;
+    }
+    let mut times = u32::MAX;
+    for (actor, this) in actors.iter().enumerate().filter(|&(actor, _)| taken(actor) > 0) {
+        // The last repetition, the step after it, and what it looks ahead to.
+        let reached = steps[actor] + taken(actor) + 2;
+        let room = (this.n_rows / this.rows_per_step.max(1)).checked_sub(reached)?;
+        times = times.min(room / taken(actor));
+        for (number, port) in this.ports.iter().enumerate() {
+            let mut writers = simulation.inputs(actor).iter().filter(|input| input.port == number).peekable();
+            let is_watched = simulation.watched.binary_search(&(actor, number)).is_ok();
+            if writers.peek().is_none() && !is_watched {
+                continue;
+            }
+            let Port { stretch, end, .. } = port;
+            let moved = stretch.moved(taken(actor))?;
+            // A watch looks back at the step before.
+            if anchor[actor] < stretch.from + u32::from(is_watched) {
+                return None;
+            }
+            times = times.min(stretch.to.checked_sub(reached)? / taken(actor));
+            for writer in writers.map(|input| input.writer) {
+                let row0 = actors[writer].out.map_or(0, |out| out.row0);
+                let (from, to) = (end[anchor[actor] as usize], *end.get(reached as usize)?);
+                let most = row0 + actors[writer].n_rows;
+                let left = most.checked_sub(to + 2 * actors[writer].rows_per_step)?;
+                if from < row0 {
+                    return None;
+                }
+                if let Some(fits) = left.checked_div(moved) {
+                    times = times.min(fits);
+                }
+            }
+        }
+    }
+    for actor in 0..actors.len() {
+        // What is between the rows of two writers of a ring stays the same, or they are not in each other's way.
+        let is_in_step = |&other: &usize| {
+            let end = actors[actor].out.map_or(0, |out| out.row0 + actors[actor].n_rows);
+            rows_made(other) == rows_made(actor)
+                || simulation.next_row(other).is_none_or(|next| next >= end)
+                || simulation.next_row(actor).is_none()
+        };
+        if !simulation.writers[actor].iter().all(is_in_step) {
+            return None;
+        }
+        for &Reader { actor: reader, port, .. } in simulation.readers(actor) {
+            let moved = if taken(reader) == 0 {
+                0
+            } else {
+                actors[reader].ports[port].stretch.moved(taken(reader))?
+            };
+            if taken(reader) > 0 && anchor[reader] < actors[reader].ports[port].stretch.from {
+                return None;
+            }
+            if moved != rows_made(actor) {
+                return None;
+            }
+        }
+    }
+    (1..u32::MAX).contains(&times).then_some(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::cost::rings::{Actor, Simulation, Slack, Watch};
+    use crate::model::StageGraph;
+    use crate::model::graph::views_meet;
+    use crate::model::samples::{mobilenetv2, resnet50, unet, yolov3};
+
+    #[test]
+    fn stretches_are_found_around_the_middle() {
+        // A 3x3 window of stride 1 over ten rows.
+        let end = [2, 3, 4, 5, 6, 7, 8, 9, 10, 10];
+        let first = [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, u32::MAX];
+        assert_eq!(Stretch::new(&first, &end), Stretch { from: 1, to: 9, period: 1, rows: 1 });
+        // Rows that a resize reads twice.
+        let end = [1, 1, 2, 2, 3, 3, 4, 4];
+        let first = [0, 0, 1, 1, 2, 2, 3, 3, u32::MAX];
+        assert_eq!(Stretch::new(&first, &end), Stretch { from: 0, to: 8, period: 2, rows: 1 });
+        assert_eq!(Stretch::new(&[0, 5, u32::MAX], &[1, 9]).period, 0);
+    }
+
+    /// The stages from one on, their transfers in front.
+    fn actors(graph: &StageGraph, from: usize, n: usize) -> Vec<Actor> {
+        let codes: Vec<_> = graph.stages.values().skip(from).take(n).map(|node| &node.code).collect();
+        let mut loaded = BTreeSet::new();
+        let mut actors = Vec::new();
+        for view in codes.iter().flat_map(|code| code.reads()) {
+            let is_written = codes.iter().any(|code| views_meet(&code.out, &view));
+            if !is_written && loaded.insert((view.stream, view.ch0, view.row0)) {
+                actors.push(Actor::dma_in(view));
+            }
+        }
+        actors.extend(codes.into_iter().map(Actor::new));
+        actors
+    }
+
+    /// The first, the middle and the last stream written, each to grow into the first and the last one read.
+    fn watches(actors: &[Actor]) -> Vec<Watch> {
+        let written: Vec<u32> = actors.iter().filter_map(|actor| actor.out.map(|out| out.stream)).collect();
+        let read: Vec<u32> =
+            actors.iter().flat_map(|actor| actor.ports.iter()).map(|port| port.view.stream).collect();
+        let growing = [written.first(), written.get(written.len() / 2), written.last()];
+        let dying = [read.first(), read.last()];
+        let pairs = growing
+            .into_iter()
+            .flatten()
+            .flat_map(|&growing| dying.into_iter().flatten().map(move |&dying| (growing, dying)));
+        let watch = |(growing, dying)| Watch { dying, dying_pitch: 640, growing, growing_pitch: 704 };
+        pairs.filter(|(growing, dying)| growing != dying).map(watch).collect()
+    }
+
+    #[test]
+    fn skipping_changes_nothing_but_time() {
+        let mut skipped = 0;
+        for graph in [yolov3(416, 416), resnet50(224, 224), mobilenetv2(224, 224), unet(256, 256)] {
+            let all = graph.stages.len();
+            for from in (0..all).step_by(2) {
+                for n in [1, 2, 3, 5, 9, 17, 40, all] {
+                    let actors = actors(&graph, from, n);
+                    for slack in [Slack::Lockstep, Slack::Overlap] {
+                        let watches = watches(&actors);
+                        let [mut fast, mut slow] = [true, false].map(|skips| Simulation {
+                            skips,
+                            ..Simulation::watching(&actors, slack, &watches)
+                        });
+                        fast.run();
+                        slow.run();
+                        assert_eq!(fast.slots, slow.slots, "{slack:?}: {n} stages from {from} of {all}");
+                        assert_eq!(fast.steps, slow.steps);
+                        let gaps = |simulation: &Simulation<'_>| {
+                            simulation.watches.iter().map(|w| w.gap).collect::<Vec<_>>()
+                        };
+                        assert_eq!(gaps(&fast), gaps(&slow), "{slack:?}: {n} stages from {from} of {all}");
+                        skipped += usize::from(fast.taken < slow.taken / 2);
+                    }
+                }
+            }
+        }
+        assert!(skipped > 300, "{skipped} simulations took less than half of their steps");
+    }
+}

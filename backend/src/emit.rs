@@ -1,0 +1,109 @@
+//! Code generation: the `sched` level of the IR to a program and its weight segment.
+//!
+//! All decisions stand in the IR by now, in the attributes that [`record`] declares: this crate gathers them to an
+//! [`isa_spec`](strata_isa_spec) program, and packs the constants of the stages into the weight segment. It decides
+//! nothing and checks only that what it gathers is complete; whether the program is
+//! valid is for the machine's verifier to say.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use strata_ir::{Module, Op, OpId};
+use strata_isa_spec::record::{self, TablePlacement};
+use strata_isa_spec::{Phase, Program, Segment, SegmentKind, Stream};
+
+/// Why a module could not be lowered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LowerError {
+    /// There is no function to lower.
+    #[error("there is no function @main")]
+    NoMain,
+    /// An attribute of the schedule is missing or malformed.
+    #[error("the module is not scheduled: `{attr}` of {op}: {problem}")]
+    Attribute {
+        /// The attribute.
+        attr: &'static str,
+        /// The op that should carry it.
+        op: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A table's place does not fit the stage or the segment.
+    #[error("table {table} of stage {stage}: {problem}")]
+    Table {
+        /// Which stage, in the order of the IR.
+        stage: u32,
+        /// Which table of it.
+        table: u32,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What a scheduled module becomes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lowered {
+    /// The program.
+    pub program: Program,
+    /// The content of its weight segment.
+    pub weights: Vec<u8>,
+    /// Names of source layers, by `source` index.
+    pub names: Vec<String>,
+}
+
+/// Lowers `@main` of a module at the `sched` level.
+///
+/// # Errors
+/// If an attribute of the schedule is missing or malformed.
+pub fn lower(module: &Module) -> Result<Lowered, LowerError> {
+    let func = module.function("main").ok_or(LowerError::NoMain)?;
+    let segments: Vec<Segment> = attribute(module, func, record::SEGMENTS)?;
+    let streams: Vec<Stream> = attribute(module, func, record::STREAMS)?;
+    let names: Vec<String> = attribute(module, func, record::NAMES)?;
+    let placements: Vec<TablePlacement> = attribute(module, func, record::TABLE_PLACES)?;
+    let mut phases: Vec<Phase> = Vec::new();
+    for &op in module.block_ops(module.entry_block(func)) {
+        if matches!(module.op(op).op, Op::Phase(_)) {
+            phases.push(attribute(module, op, record::CODE)?);
+        }
+    }
+    let bytes = segments.iter().find(|s| s.kind == SegmentKind::Weights).map_or(0, |s| s.bytes);
+    let weights = pack(module, func, &placements, bytes)?;
+    Ok(Lowered { program: Program { segments, streams, phases }, weights, names })
+}
+
+fn attribute<T: DeserializeOwned>(module: &Module, op: OpId, attr: &'static str) -> Result<T, LowerError> {
+    let data = module.op(op);
+    let problem = |problem: String| LowerError::Attribute { attr, op: data.op.name().to_owned(), problem };
+    let value = data.extra.get(attr).ok_or_else(|| problem("it is missing".to_owned()))?;
+    value.to_serde().map_err(|e| problem(e.to_string()))
+}
+
+/// Lays every placed table into a segment of `bytes`; what lies between is zero.
+fn pack(
+    module: &Module,
+    func: OpId,
+    placements: &[TablePlacement],
+    bytes: u64,
+) -> Result<Vec<u8>, LowerError> {
+    let is_stage = |op: &OpId| matches!(module.op(*op).op, Op::Stage(_));
+    let stages: Vec<OpId> = module.walk(module.entry_block(func)).into_iter().filter(is_stage).collect();
+    let mut segment = vec![0u8; usize::try_from(bytes).unwrap_or(0)];
+    let mut constants: BTreeMap<u32, Vec<OpId>> = BTreeMap::new();
+    for &TablePlacement { stage, table, constant, offset } in placements {
+        let problem = |problem: &str| LowerError::Table { stage, table, problem: problem.to_owned() };
+        let &op = stages.get(stage as usize).ok_or_else(|| problem("there is no such stage"))?;
+        let consts = constants.entry(stage).or_insert_with(|| {
+            let is_const = |op: &OpId| matches!(module.op(*op).op, Op::Const(_));
+            module.block_ops(module.entry_block(op)).iter().copied().filter(is_const).collect()
+        });
+        let &op = consts.get(constant as usize).ok_or_else(|| problem("the stage has no such constant"))?;
+        let elements = module.op(op).op.constant().ok_or_else(|| problem("it is no constant"))?;
+        let data = elements.tensor.data().to_bytes();
+        let from = usize::try_from(offset).map_err(|_| problem("its offset is beyond memory"))?;
+        let to = from.checked_add(data.len()).filter(|&to| to <= segment.len());
+        let to = to.ok_or_else(|| problem("it does not fit the weight segment"))?;
+        segment[from..to].copy_from_slice(&data);
+    }
+    Ok(segment)
+}

@@ -1,0 +1,264 @@
+//! Which stages run together, on which clusters, and where every tensor that crosses phases lives.
+
+use serde::{Deserialize, Serialize};
+use strata_isa_spec::{Mapping, timed};
+
+use super::{BufferId, StageId};
+use crate::cost::rings::Slack;
+
+/// What a plan minimises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Objective {
+    /// Cycles of one inference.
+    #[default]
+    Latency,
+    /// Energy of one inference.
+    Energy,
+    /// DRAM bytes of one inference.
+    Traffic,
+    /// Energy times delay.
+    Edp,
+    /// Bytes of activation SRAM at the peak; among equals, DRAM bytes.
+    Sram,
+}
+
+impl Objective {
+    /// Every objective.
+    pub const ALL: [Self; 5] = [Self::Latency, Self::Energy, Self::Traffic, Self::Edp, Self::Sram];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Energy => "energy",
+            Self::Traffic => "traffic",
+            Self::Edp => "edp",
+            Self::Sram => "sram",
+        }
+    }
+
+    /// The objective of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|objective| objective.name() == name)
+    }
+}
+
+/// Whether phases may hold more than one stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Multi-layer.
+    #[default]
+    Multi,
+    /// The layer-at-a-time machine: one stage a phase.
+    Single,
+}
+
+impl Mode {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Multi => "multi",
+            Self::Single => "single",
+        }
+    }
+
+    /// The mode of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Multi, Self::Single].into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+/// A stage's place in a phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The stage.
+    pub stage: StageId,
+    /// Its partition, an index into the phase's.
+    pub partition: u32,
+    /// How the array is divided.
+    pub mapping: Mapping,
+    /// Whether it runs as Winograd.
+    pub winograd: bool,
+}
+
+/// A phase of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhasePlan {
+    /// Clusters of each partition.
+    pub partitions: Vec<u32>,
+    /// Its stages, in topological order.
+    pub stages: Vec<Placement>,
+    /// How its rings are sized: what [`ring_slots`](crate::cost::rings::ring_slots) is to be called with.
+    pub slack: Slack,
+    /// What the planner predicts of it, in cycles.
+    pub predicted_cycles: u64,
+}
+
+/// Where a buffer that crosses phases lives. [`transfers`](crate::cost::transfers) says what is moved for it. A buffer used in one phase only (and neither input nor output) has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residency {
+    /// Last phase up to which the whole tensor stays in activation SRAM, from the phase that first writes (or loads) it:
+    /// the last that uses it there. `None` if it is never whole in SRAM.
+    pub kept_until: Option<u32>,
+    /// Whether it is stored to DRAM as it is written (always so for outputs; inputs stand there already).
+    pub stored: bool,
+    /// The tensor whose space it takes as that is read for the last time, in the phase that first writes this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grows_into: Option<GrowsInto>,
+    /// The tensor in whose very bytes it is written, element by element, as that is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place_of: Option<BufferId>,
+}
+
+/// How a tensor shares bytes with one that dies in the phase in which it is born.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrowsInto {
+    /// The one that dies.
+    pub buffer: BufferId,
+    /// How many bytes before it the new one begins: far enough that no row is written before those that stand there are
+    /// passed.
+    pub gap_bytes: u64,
+}
+
+impl GrowsInto {
+    /// Bytes that both take together, for their own sizes.
+    pub fn union_bytes(&self, dying: u64, growing: u64) -> u64 {
+        (dying + self.gap_bytes).max(growing)
+    }
+}
+
+/// First rows of a tensor that are in activation SRAM where the tensor as a whole is not. Those that stay from the phase that first
+/// writes the tensor are moved less often; those of a later phase are loaded by it, ahead of the phase that reads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontRows {
+    /// The tensor.
+    pub buffer: BufferId,
+    /// How many of its rows.
+    pub rows: u32,
+    /// The phase in which they come: it writes them, or else loads them.
+    pub from: u32,
+    /// The last phase that reads them there.
+    pub until: u32,
+}
+
+/// Where streams stand in activation SRAM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bases {
+    /// Rings and whole tensors, by buffer and phase.
+    pub streams: Vec<StreamBase>,
+    /// First rows that stay, in the order of [`Plan::fronts`]: the first byte of those beyond the next that stay longer.
+    pub fronts: Vec<u64>,
+}
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamBase {
+    /// The tensor that it holds, or the part of it that a phase uses.
+    pub buffer: BufferId,
+    /// The first phase in which it does.
+    pub phase: u32,
+    /// The first byte.
+    pub base: u64,
+    /// Bytes that it may take.
+    pub bytes: u64,
+}
+
+/// DRAM bytes of one inference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DramBytes {
+    /// Weights, biases and tables read.
+    pub weights: u64,
+    /// Network inputs read.
+    pub inputs: u64,
+    /// Network outputs written.
+    pub outputs: u64,
+    /// Activations stored.
+    pub spill_write: u64,
+    /// Activations loaded back (and inputs read more than once).
+    pub spill_read: u64,
+    /// All of these.
+    pub total: u64,
+    /// What no plan can avoid: weights, inputs and outputs once.
+    pub compulsory: u64,
+}
+
+/// Why a plan is as good as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Predicted cost under the objective, in its unit (cycles, picojoules, bytes, picojoule-cycles).
+    pub cost: f64,
+    /// No plan costs less; 0 where no bound is known, as for [`Objective::Sram`].
+    pub lower_bound: f64,
+    /// No plan takes fewer cycles.
+    pub lower_bound_cycles: u64,
+    /// `cost / lower_bound - 1`.
+    pub gap: f64,
+    /// Whether the chooser proved the plan optimal over the groups it was offered.
+    pub proven_optimal: bool,
+}
+
+/// A whole plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What it minimises.
+    pub objective: Objective,
+    /// Multi-layer or layer by layer.
+    pub mode: Mode,
+    /// Phases in order.
+    pub phases: Vec<PhasePlan>,
+    /// Where each buffer lives, by buffer index.
+    pub residency: Vec<Residency>,
+    /// First rows that are in SRAM longer or earlier than the tensors that they are of. Of one tensor, those that come in one phase
+    /// stay the less long the more they are, and those that come in another come after these are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fronts: Vec<FrontRows>,
+    /// Addresses, if they are not the scheduler's to find: fronts were fitted between those that it found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bases: Option<Bases>,
+    /// Bytes of activation SRAM in which it was planned; the scheduler uses no more.
+    pub activation_bytes: u64,
+    /// Predicted cycles: those of its phases.
+    pub cycles: u64,
+    /// Cycles by the closed form with which the search compared plans. Once a plan has addresses, `cycles` and those of its
+    /// phases are the timed simulation's of what was scheduled.
+    pub search_cycles: u64,
+    /// Predicted traffic.
+    pub dram_bytes: DramBytes,
+    /// Bounds.
+    pub certificate: Certificate,
+}
+
+impl Plan {
+    /// How many first rows of a tensor are in activation SRAM as a phase begins, if not all are.
+    pub fn front_rows(&self, buffer: BufferId, phase: usize) -> u32 {
+        phase.checked_sub(1).map_or(0, |before| self.staying_rows(buffer, before, phase))
+    }
+
+    /// How many first rows of a tensor stay in activation SRAM from one phase, or before it, to a later one, if not all do.
+    pub fn staying_rows(&self, buffer: BufferId, since: usize, phase: usize) -> u32 {
+        let stays = |front: &&FrontRows| front.from as usize <= since && phase <= front.until as usize;
+        let fronts = self.fronts.iter().filter(|front| front.buffer == buffer);
+        fronts.filter(stays).map(|front| front.rows).max().unwrap_or(0)
+    }
+
+    /// Takes the cycles of its phases, and its cost if that is of time, from a simulation of its program.
+    pub fn take_times(&mut self, timing: &timed::Timing) {
+        for (phase, time) in self.phases.iter_mut().zip(&timing.phases) {
+            phase.predicted_cycles = time.cycles;
+        }
+        self.cycles = timing.cycles;
+        let certificate = &mut self.certificate;
+        certificate.cost = match self.objective {
+            Objective::Latency => timing.cycles as f64,
+            Objective::Edp => timing.energy_pj.total * timing.cycles as f64,
+            // Rows that stay are not moved.
+            Objective::Traffic => self.dram_bytes.total as f64,
+            Objective::Energy | Objective::Sram => certificate.cost,
+        };
+        if certificate.lower_bound > 0.0 {
+            certificate.gap = certificate.cost / certificate.lower_bound - 1.0;
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! `schedule`: a plan to a program with every address.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | `blocks` | addresses of resident tensors of which some take the space of others |
+//! | `packing` | the same, where choosing between the ends of memory is not enough |
+//! | `streams` | rings and resident tensors of every phase, their DMA stages, and their addresses |
+//! | `weights` | where each stage's tables stand in weight SRAM, when they are loaded, what is prefetched |
+//! | `check` | an independent count of what the result moves and holds |
+//!
+//! The pass takes a module whose stages stand in `strata.phase` ops, in the plan's order, and leaves the machine's own
+//! structures in the attributes that [`strata_isa_spec::record`] declares. It changes no op, and decides neither what
+//! runs together nor where a tensor lives: that is the plan's.
+
+mod blocks;
+mod check;
+mod packing;
+mod streams;
+mod weights;
+
+use std::sync::Arc;
+
+use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
+use strata_ir::{Attribute, Module, Op, OpId};
+use strata_isa_spec::record::{self, TablePlacement};
+use strata_isa_spec::{
+    Mapping, Phase as MachinePhase, Program, Segment, SegmentKind, Stage, StageCode, Target,
+};
+use streams::Piece;
+
+use crate::cost::transfers::Transfer;
+use crate::cost::with_winograd;
+use crate::model::graph::{GraphError, Topology, views_meet};
+use crate::model::{Bases, BufferId, BufferRole, Plan, StageGraph, StageId};
+use crate::select::{self, main_function};
+pub use weights::{FARTHEST_PREFETCH, Weights};
+
+/// The row of [`Schedule`].
+pub static SCHEDULE: PassInfo = PassInfo {
+    name: "schedule",
+    doc: "Gives every ring, resident tensor and table an address, adds the DMA stages, and orders weight loads so that \
+          they run in the background of earlier phases.",
+    takes: &[Level::Phases],
+    gives: Some(Level::Sched),
+    options: &[],
+    build: |_| Arc::new(Schedule),
+};
+
+/// Lowers a plan to addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Schedule;
+
+/// Why a plan has no schedule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// The graph makes no sense.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The phases of the module are not those of the plan.
+    #[error("the module has {module} phases and stages, the plan {plan}")]
+    OtherPlan {
+        /// Phases and stages of the module.
+        module: String,
+        /// Phases and stages of the plan.
+        plan: String,
+    },
+    /// Streams or tables have no addresses.
+    #[error("phase {phase} needs at least {missing_bytes} bytes more of {memory}, for {}", names.join(", "))]
+    DoesNotFit {
+        /// The memory.
+        memory: &'static str,
+        /// The phase in which the most is live.
+        phase: usize,
+        /// What is live there.
+        names: Vec<String>,
+        /// Bytes that are missing at the least.
+        missing_bytes: u64,
+    },
+    /// What was made does not do what the plan says: a defect of the scheduler.
+    #[error("the schedule is not what was planned: {0}")]
+    Unsound(String),
+}
+
+/// A schedule: the program, the places of tables, and the names that stages refer to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scheduled {
+    /// The program.
+    pub program: Program,
+    /// Where each table lies in the weight segment. `constant` is filled by the pass, which knows the IR.
+    pub tables: Vec<TablePlacement>,
+    /// Names of source layers.
+    pub names: Vec<String>,
+    /// Where streams stand.
+    pub bases: Bases,
+    /// Where tables stand, which depends on the plan's phases only.
+    pub weights: Weights,
+}
+
+/// What all parts of the scheduler read.
+struct Problem<'a> {
+    graph: &'a StageGraph,
+    topology: &'a Topology,
+    plan: &'a Plan,
+    target: &'a Target,
+    /// Stages of each phase, in order.
+    phases: Vec<Vec<StageId>>,
+    /// Phase of each stage, by index.
+    phase_of: Vec<usize>,
+    /// Nodes that one search for addresses may visit.
+    address_nodes: u64,
+}
+
+/// Nodes that a search for addresses may visit.
+const ADDRESS_NODES: u64 = 400_000;
+
+impl<'a> Problem<'a> {
+    /// The problem of a plan whose phases hold these stages.
+    fn new(
+        graph: &'a StageGraph,
+        topology: &'a Topology,
+        plan: &'a Plan,
+        target: &'a Target,
+        phases: Vec<Vec<StageId>>,
+    ) -> Self {
+        let mut phase_of = vec![0; graph.stages.len()];
+        for (phase, stages) in phases.iter().enumerate() {
+            for stage in stages {
+                phase_of[stage.as_u32() as usize] = phase;
+            }
+        }
+        Self { graph, topology, plan, target, phases, phase_of, address_nodes: ADDRESS_NODES }
+    }
+
+    /// Whether a buffer is whole in activation SRAM during a phase.
+    fn is_whole(&self, buffer: BufferId, phase: usize) -> bool {
+        let until = self.plan.residency.get(buffer.as_u32() as usize).and_then(|r| r.kept_until);
+        until.is_some_and(|until| phase <= until as usize)
+            && self.birth(buffer).is_some_and(|first| first <= phase)
+    }
+
+    /// The phase that first writes a buffer, or reads it if none writes it.
+    fn birth(&self, buffer: BufferId) -> Option<usize> {
+        let uses = &self.topology.uses[buffer.as_u32() as usize];
+        let users = if uses.writers.is_empty() { &uses.readers } else { &uses.writers };
+        users.iter().map(|(stage, _)| self.phase_of[stage.as_u32() as usize]).min()
+    }
+
+    /// The first row that some later phase loads of what a phase writes and stores.
+    fn first_loaded_later(&self, stored: &Transfer, phase: usize) -> u32 {
+        let readers = self.topology.uses[stored.buffer.as_u32() as usize].readers.iter();
+        let readers = readers.filter(|(_, read)| views_meet(read, &stored.view));
+        let later = readers.map(|(reader, _)| self.phase_of[reader.as_u32() as usize]);
+        let loading = later.filter(|&later| later > phase && !self.is_whole(stored.buffer, later));
+        loading.map(|later| self.plan.staying_rows(stored.buffer, phase, later)).min().unwrap_or(0)
+    }
+
+    /// Bytes of activation SRAM that streams may take: as far as an aligned one can end.
+    fn activation_bytes(&self) -> u64 {
+        let alignment = u64::from(self.target.memory.alignment.max(1));
+        self.target.memory.activation.min(self.plan.activation_bytes) / alignment * alignment
+    }
+
+    /// Rounds up to the target's alignment.
+    fn align(&self, bytes: u64) -> u64 {
+        bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)))
+    }
+}
+
+/// Schedules a plan whose phases hold the stages of `graph` in order: phase 0 has the first stages, and so on.
+///
+/// # Errors
+/// If the plan is of another graph, or there are no addresses.
+pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Scheduled, ScheduleError> {
+    scheduled(graph, &Topology::new(graph)?, plan, target, (ADDRESS_NODES, None))
+}
+
+/// [`schedule`] of a plan of the same phases as one whose tables have addresses, with a search for those of streams that visits at most
+/// so many nodes.
+///
+/// # Errors
+/// If the plan is of another graph, or no addresses were found.
+pub fn schedule_within(
+    graph: &StageGraph,
+    topology: &Topology,
+    plan: &Plan,
+    target: &Target,
+    (address_nodes, weights): (u64, &Weights),
+) -> Result<Scheduled, ScheduleError> {
+    scheduled(graph, topology, plan, target, (address_nodes, Some(weights)))
+}
+
+/// The schedule of a plan, with tables where they are known to be.
+fn scheduled(
+    graph: &StageGraph,
+    topology: &Topology,
+    plan: &Plan,
+    target: &Target,
+    (address_nodes, weights): (u64, Option<&Weights>),
+) -> Result<Scheduled, ScheduleError> {
+    let n_planned: usize = plan.phases.iter().map(|p| p.stages.len()).sum();
+    if n_planned != graph.stages.len() {
+        let module = format!("{} stages", graph.stages.len());
+        return Err(ScheduleError::OtherPlan { module, plan: format!("{n_planned} stages") });
+    }
+    let mut stages = graph.stages.keys();
+    let phases: Vec<Vec<StageId>> =
+        plan.phases.iter().map(|phase| stages.by_ref().take(phase.stages.len()).collect()).collect();
+    let problem = Problem { address_nodes, ..Problem::new(graph, topology, plan, target, phases) };
+    let mut segments = outside_segments(graph);
+    let streams = streams::place(&problem, &mut segments)?;
+    let weights = weights.map_or_else(|| weights::place(&problem), |known| Ok(known.clone()))?;
+    segments.push(Segment { kind: SegmentKind::Weights, bytes: weights.segment_bytes });
+
+    let mut names: Vec<String> = graph.stages.values().map(|node| node.name.clone()).collect();
+    let mut machine_phases = Vec::with_capacity(problem.phases.len());
+    for (index, stages) in problem.phases.iter().enumerate() {
+        let planned = &plan.phases[index];
+        let mut phase = MachinePhase {
+            partitions: planned.partitions.clone(),
+            loads: weights.loads[index].clone(),
+            stages: Vec::new(),
+        };
+        push_transfers(&streams.loads[index], &mut phase, &mut names);
+        let computed = stages.iter().zip(&planned.stages).map(|(&id, placement)| {
+            let mut code = with_winograd(&graph.stages[id].code, placement.winograd);
+            weights.address(id, &mut code);
+            streams.address(index, &mut code);
+            Stage {
+                partition: placement.partition,
+                wait_loads: weights.waits[id.as_u32() as usize],
+                mapping: placement.mapping,
+                code,
+                source: id.as_u32(),
+            }
+        });
+        phase.stages.extend(computed);
+        push_transfers(&streams.stores[index], &mut phase, &mut names);
+        machine_phases.push(phase);
+    }
+    let program = Program { segments, streams: streams.streams, phases: machine_phases };
+    check::check(&program, plan).map_err(ScheduleError::Unsound)?;
+    Ok(Scheduled { program, tables: weights.tables.clone(), names, bases: streams.bases, weights })
+}
+
+/// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the row tokens of
+/// its phase as it will be scheduled.
+pub fn growth_gaps(
+    graph: &StageGraph,
+    topology: &Topology,
+    plan: &Plan,
+    target: &Target,
+) -> Vec<(BufferId, u64)> {
+    let phases: Vec<Vec<StageId>> =
+        plan.phases.iter().map(|phase| phase.stages.iter().map(|placed| placed.stage).collect()).collect();
+    let problem = Problem::new(graph, topology, plan, target, phases);
+    (0..problem.phases.len()).flat_map(|phase| streams::growth_gaps(&problem, phase)).collect()
+}
+
+/// Appends DMA stages to a phase. They take no clusters, so their partition does not matter.
+fn push_transfers(pieces: &[Piece], phase: &mut MachinePhase, names: &mut Vec<String>) {
+    for piece in pieces {
+        phase.stages.push(Stage {
+            partition: 0,
+            wait_loads: 0,
+            mapping: Mapping::default(),
+            code: piece.code.clone(),
+            source: names.len() as u32,
+        });
+        names.push(piece.name.clone());
+    }
+}
+
+/// One segment an input and an output, in the order of the function's arguments and results.
+fn outside_segments(graph: &StageGraph) -> Vec<Segment> {
+    let mut inputs: Vec<(u32, u64)> = Vec::new();
+    let mut outputs: Vec<(u32, u64)> = Vec::new();
+    for buffer in graph.buffers.values() {
+        match buffer.role {
+            BufferRole::Input(at) => inputs.push((at, buffer.size_bytes())),
+            BufferRole::Output(at) => outputs.push((at, buffer.size_bytes())),
+            BufferRole::Internal => {}
+        }
+    }
+    inputs.sort_unstable();
+    outputs.sort_unstable();
+    let of = |kind: SegmentKind| move |(_, bytes): (u32, u64)| Segment { kind, bytes };
+    let outputs = outputs.into_iter().map(of(SegmentKind::Output));
+    inputs.into_iter().map(of(SegmentKind::Input)).chain(outputs).collect()
+}
+
+/// The views of a code, to renumber.
+fn views_mut(code: &mut StageCode) -> Vec<&mut strata_isa_spec::View> {
+    let mut views = code.head.reads_mut();
+    views.extend(code.tail.iter_mut().filter_map(strata_isa_spec::Tail::read_mut));
+    if code.out.rows > 0 {
+        views.push(&mut code.out);
+    }
+    views
+}
+
+impl Pass for Schedule {
+    fn info(&self) -> &'static PassInfo {
+        &SCHEDULE
+    }
+
+    fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
+        let func = main_function(module)?;
+        let target = context.require::<Target>("a target")?.clone();
+        let plan = context.require::<Plan>("a plan: run `fuse-layers` first")?;
+        let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
+        let phases: Vec<OpId> = (module.block_ops(module.entry_block(func)).iter().copied())
+            .filter(|&op| matches!(module.op(op).op, Op::Phase(_)))
+            .collect();
+        let mut scheduled = schedule(&graph, plan, &target).map_err(PassError::other)?;
+        if phases.len() != scheduled.program.phases.len() {
+            let (found, expected) = (phases.len(), scheduled.program.phases.len());
+            return Err(PassError::invalid(format!("{found} phases in the module, {expected} in the plan")));
+        }
+        for table in &mut scheduled.tables {
+            let stage = graph.stages[StageId::from_u32(table.stage)].op;
+            table.constant =
+                select::graph::table_constant(module, stage, table.table).map_err(PassError::other)?;
+        }
+        let entry = |value: Result<Attribute, _>| value.map_err(PassError::other);
+        let program = &scheduled.program;
+        let extra = &mut module.op_mut(func).extra;
+        extra.insert(record::SEGMENTS.to_owned(), entry(Attribute::from_serde(&program.segments))?);
+        extra.insert(record::STREAMS.to_owned(), entry(Attribute::from_serde(&program.streams))?);
+        extra.insert(record::NAMES.to_owned(), entry(Attribute::from_serde(&scheduled.names))?);
+        extra.insert(record::TABLE_PLACES.to_owned(), entry(Attribute::from_serde(&scheduled.tables))?);
+        for (&op, phase) in phases.iter().zip(&program.phases) {
+            module.op_mut(op).extra.insert(record::CODE.to_owned(), entry(Attribute::from_serde(phase))?);
+        }
+        Level::Sched.mark(module);
+        Ok(Changed::Yes)
+    }
+}

@@ -1,0 +1,539 @@
+//! Streams of activations: which rings a phase has, how long each lives, where it stands, and what moves between it and
+//! DRAM.
+//!
+//! A buffer that is whole in SRAM is one stream over the phases that it is kept; so are those first rows of another that
+//! the plan keeps, or loads ahead. A buffer that is not whole is a ring of its own in every phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
+//! as [`crate::cost::transfers`] says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use strata_isa_spec::inst::{DmaIn, DmaOut};
+use strata_isa_spec::{Front, Segment, SegmentKind, StageCode, Stream, View};
+
+use crate::allocate::{self, Limits, Outcome};
+use crate::cost::rings::{Actor, Watch, ring_slots_watching, size_rings};
+use crate::cost::transfers::{self, Transfer};
+use crate::model::graph::{StageSet, bounding};
+use crate::model::{Bases, Buffer, BufferId, BufferRole, FrontRows, StageId, StreamBase};
+use crate::place::{Problem, ScheduleError, blocks, views_mut};
+
+/// A DMA stage.
+pub(super) struct Piece {
+    pub(super) code: StageCode,
+    pub(super) name: String,
+}
+
+/// What [`place`] decides.
+pub(super) struct Streams {
+    pub(super) streams: Vec<Stream>,
+    pub(super) bases: Bases,
+    /// DMA-in stages of each phase.
+    pub(super) loads: Vec<Vec<Piece>>,
+    /// DMA-out stages of each phase.
+    pub(super) stores: Vec<Vec<Piece>>,
+    /// The stream of each buffer in each phase.
+    numbers: Numbers,
+}
+
+/// The stream of each buffer in each phase, and what of the buffer it holds.
+pub(super) type Numbers = BTreeMap<(BufferId, usize), (u32, View)>;
+
+impl Streams {
+    /// Makes the views of a stage of a phase name streams instead of buffers.
+    pub(super) fn address(&self, phase: usize, code: &mut StageCode) {
+        for view in views_mut(code) {
+            *view = in_stream(&self.numbers, phase, view);
+        }
+    }
+}
+
+/// A view of a buffer as one of the stream that holds it in a phase.
+fn in_stream(numbers: &Numbers, phase: usize, view: &View) -> View {
+    match numbers.get(&(BufferId::from_u32(view.stream), phase)) {
+        Some(&(stream, held)) => within(view, stream, &held),
+        None => View { stream: u32::MAX, ..*view },
+    }
+}
+
+/// A view of a buffer as one of a stream that holds some columns and channels of it.
+fn within(view: &View, stream: u32, held: &View) -> View {
+    View { stream, col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..*view }
+}
+
+/// A stream before it has an address.
+pub(super) struct Live {
+    pub(super) buffer: BufferId,
+    /// Columns and channels of the buffer that it holds; its rows are the buffer's, or the first of them.
+    pub(super) held: View,
+    pub(super) rows: u32,
+    pub(super) slots: u32,
+    /// The stream that holds its first rows, and how many.
+    pub(super) front: Option<Front>,
+    /// Which of the plan's fronts it is, if it is one.
+    pub(super) is_front: Option<usize>,
+    pub(super) first: usize,
+    pub(super) last: usize,
+}
+
+impl Live {
+    /// A stream of so many rows, all of which have slots but those of the front.
+    fn new(problem: &Problem<'_>, buffer: BufferId, rows: u32, front: Option<Front>, phase: usize) -> Self {
+        let Buffer { rows: all, cols, chs, .. } = problem.graph.buffers[buffer];
+        let held = View::whole(buffer.as_u32(), all, cols, chs);
+        let slots = rows - front.map_or(0, |front| front.rows);
+        Self { buffer, held, rows, slots, front, is_front: None, first: phase, last: phase }
+    }
+
+    /// Bytes from one row to the next.
+    pub(super) fn pitch(&self, problem: &Problem<'_>) -> u64 {
+        let elem_bytes = problem.graph.buffers[self.buffer].elem.size_bytes();
+        problem.align(u64::from(self.held.cols) * u64::from(self.held.chs) * u64::from(elem_bytes))
+    }
+
+    /// Bytes of all slots.
+    pub(super) fn bytes(&self, problem: &Problem<'_>) -> u64 {
+        u64::from(self.slots) * self.pitch(problem)
+    }
+
+    /// Whether all of its rows have slots, those of its front there.
+    pub(super) fn has_all_rows(&self) -> bool {
+        self.slots + self.front.map_or(0, |front| front.rows) == self.rows
+    }
+
+    /// Whether every row of the buffer has a slot of its own.
+    pub(super) fn is_whole(&self, problem: &Problem<'_>) -> bool {
+        self.slots == problem.graph.buffers[self.buffer].rows
+    }
+}
+
+pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Result<Streams, ScheduleError> {
+    let graph = problem.graph;
+    let n_phases = problem.phases.len();
+    let mut lives: Vec<Live> = Vec::new();
+    let mut numbers = Numbers::new();
+    let mut fronts = Fronts::new();
+    let mut scratch: BTreeMap<BufferId, u32> = BTreeMap::new();
+    let mut loads: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
+    let mut stores: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
+    let mut ahead: Vec<Vec<Piece>> = (0..n_phases).map(|_| Vec::new()).collect();
+    for phase in 0..n_phases {
+        let set: StageSet = problem.phases[phase].iter().copied().collect();
+        let mut whole: Vec<BufferId> = Vec::new();
+        // Rings are of the size that they have if all rows are moved: it is enough for the others, and were what stays not asked for
+        // by transfers, rows might wait for stages that ask for it too late.
+        let mut sized = (Vec::new(), Vec::new());
+        for buffer in problem.topology.touched(&set) {
+            let is_whole = problem.is_whole(buffer, phase);
+            let front = front_of(problem, buffer, phase, &mut fronts, &mut lives);
+            let earlier = (0..phase).rev().find_map(|p| numbers.get(&(buffer, p)).map(|&(n, _)| (p, n)));
+            let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
+            for transfer in moved_in(problem, &set, buffer, phase, resident.is_some()) {
+                let segment = segment_of(problem, buffer, segments, &mut scratch);
+                sized.0.push((transfer, segment));
+                let first = problem.plan.front_rows(buffer, phase);
+                loads[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
+            }
+            for transfer in moved_out(problem, &set, buffer, phase) {
+                let segment = segment_of(problem, buffer, segments, &mut scratch);
+                sized.1.push((transfer, segment));
+                let first = first_stored(problem, &transfer, phase);
+                stores[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
+            }
+            let number = match resident {
+                Some((_, number)) => {
+                    lives[number as usize].last = phase;
+                    number
+                }
+                None => {
+                    let rows = graph.buffers[buffer].rows;
+                    let mut live = Live::new(problem, buffer, rows, front.map(|(front, _)| front), phase);
+                    let window = transfers::window(problem.topology, &set, buffer);
+                    // A ring is as wide as the front that it follows.
+                    let held = front.map(|(_, held)| held).or(window);
+                    live.held = held.filter(|_| !is_whole).unwrap_or(live.held);
+                    lives.push(live);
+                    lives.len() as u32 - 1
+                }
+            };
+            numbers.insert((buffer, phase), (number, lives[number as usize].held));
+            if is_whole {
+                whole.push(buffer);
+            }
+        }
+        let comes = problem.plan.fronts.iter().filter(|front| front.from as usize == phase);
+        for buffer in comes.map(|front| front.buffer).collect::<BTreeSet<BufferId>>() {
+            // What the phase writes has its front already, which it names through the ring of the rest.
+            let made = if writes(problem, buffer, phase) {
+                front_of(problem, buffer, phase, &mut fronts, &mut lives)
+            } else {
+                make_fronts(problem, buffer, phase, &mut fronts, &mut lives)
+            };
+            let Some((front, held)) = made else { continue };
+            let named = numbers.get(&(buffer, phase)).filter(|_| writes(problem, buffer, phase));
+            let (stream, held) = named.copied().unwrap_or((front.stream, held));
+            for transfer in moved_ahead(problem, buffer, (phase, front.rows)) {
+                let segment = segment_of(problem, buffer, segments, &mut scratch);
+                let view = within(&transfer.view, stream, &held);
+                let code = dma_code(problem, &transfer, view, segment, true);
+                ahead[phase].push(Piece { code, name: format!("{} (prefetch)", graph.buffers[buffer].name) });
+            }
+        }
+        // A whole buffer may be kept through phases that do not touch it: it lives on in between by its first and last.
+        let codes = phase_codes(problem, phase, &sized.0, &sized.1);
+        for (buffer, slots) in size_rings(&codes, problem.plan.phases[phase].slack) {
+            let buffer = BufferId::from_u32(buffer);
+            if let (false, Some(&(number, _))) = (whole.contains(&buffer), numbers.get(&(buffer, phase))) {
+                let live = &mut lives[number as usize];
+                live.slots = slots.clamp(1, live.slots);
+            }
+        }
+    }
+    let behind = blocks::growths(problem, &lives, &numbers);
+    let offsets = match &problem.plan.bases {
+        None => blocks::offsets(problem, &lives, &behind)?,
+        Some(bases) => known(problem, &lives, bases)?,
+    };
+    let bases = bases(problem, &lives, &offsets);
+    let streams = streams(problem, &lives, offsets);
+    let piece = |transfers: Vec<(Transfer, u32)>, phase: usize, into: bool| -> Vec<Piece> {
+        let one = |(transfer, segment): (Transfer, u32)| {
+            let view = in_stream(&numbers, phase, &transfer.view);
+            let code = dma_code(problem, &transfer, view, segment, into);
+            let name = &graph.buffers[transfer.buffer].name;
+            Piece { code, name: format!("{name} ({})", if into { "load" } else { "store" }) }
+        };
+        transfers.into_iter().map(one).collect()
+    };
+    // What a phase waits for is asked for before what it loads ahead.
+    let loads = loads.into_iter().zip(ahead).enumerate().map(|(phase, (own, ahead))| {
+        let mut pieces = piece(own, phase, true);
+        pieces.extend(ahead);
+        pieces
+    });
+    let loads = loads.collect();
+    let stores = stores.into_iter().enumerate().map(|(phase, t)| piece(t, phase, false)).collect();
+    Ok(Streams { streams, bases, loads, stores, numbers })
+}
+
+/// The streams that hold first rows of each buffer, of those that come in one phase those that stay longest first.
+type Fronts = BTreeMap<BufferId, Vec<Standing>>;
+
+/// A stream of first rows.
+struct Standing {
+    /// The phases whose stages write or read it.
+    from: usize,
+    until: usize,
+    front: Front,
+    /// Columns and channels of the buffer that it holds.
+    held: View,
+}
+
+/// The front of a buffer's stream in a phase, and the columns and channels that it holds.
+fn front_of(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    phase: usize,
+    fronts: &mut Fronts,
+    lives: &mut Vec<Live>,
+) -> Option<(Front, View)> {
+    let is_new = |all: &Vec<Standing>| all.iter().all(|standing| standing.from != phase);
+    if writes(problem, buffer, phase) && fronts.get(&buffer).is_none_or(is_new) {
+        make_fronts(problem, buffer, phase, fronts, lives);
+    }
+    let stands = |s: &&Standing| (s.from..=s.until).contains(&phase);
+    let standing = fronts.get(&buffer)?.iter().rev().find(stands)?;
+    Some((standing.front, standing.held))
+}
+
+/// Makes the streams of a buffer's first rows that come in a phase; the one of the most rows.
+fn make_fronts(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    phase: usize,
+    fronts: &mut Fronts,
+    lives: &mut Vec<Live>,
+) -> Option<(Front, View)> {
+    let comes = |(_, front): &(usize, FrontRows)| front.buffer == buffer && front.from as usize == phase;
+    let mut planned: Vec<(usize, FrontRows)> =
+        problem.plan.fronts.iter().copied().enumerate().filter(comes).collect();
+    planned.sort_unstable_by_key(|(_, front)| front.rows);
+    let from = phase + usize::from(!writes(problem, buffer, phase));
+    let held = held_by_front(problem, buffer, from..=planned.first()?.1.until as usize);
+    let mut behind = None;
+    for (at, FrontRows { rows, until, .. }) in planned {
+        let until = until as usize;
+        let live = Live::new(problem, buffer, rows, behind, phase);
+        lives.push(Live { held, last: until, is_front: Some(at), ..live });
+        let front = Front { stream: lives.len() as u32 - 1, rows };
+        fronts.entry(buffer).or_default().push(Standing { from, until, front, held });
+        behind = Some(front);
+    }
+    behind.map(|front| (front, held))
+}
+
+/// Whether a stage of a phase writes a buffer.
+fn writes(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> bool {
+    let writers = &problem.topology.uses[buffer.as_u32() as usize].writers;
+    writers.iter().any(|(stage, _)| problem.phase_of[stage.as_u32() as usize] == phase)
+}
+
+/// The columns and channels of first rows that stages use in some phases: those in use, or all where the whole tensor is there too.
+fn held_by_front(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> View {
+    let Buffer { rows, cols, chs, .. } = problem.graph.buffers[buffer];
+    let all = View::whole(buffer.as_u32(), rows, cols, chs);
+    let windows = phases.map(|phase| {
+        let stages = problem.phases.get(phase)?.iter().copied().collect();
+        let window = transfers::window(problem.topology, &stages, buffer);
+        if problem.is_whole(buffer, phase) { Some(all) } else { window }
+    });
+    windows.flatten().reduce(|a, b| bounding(&a, &b)).unwrap_or(all)
+}
+
+/// What a phase loads of a buffer's first `rows` for the next phase that reads it: what that would load of them, of what is
+/// written before.
+fn moved_ahead(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    (phase, rows): (usize, u32),
+) -> impl Iterator<Item = Transfer> {
+    let uses = &problem.topology.uses[buffer.as_u32() as usize];
+    let phase_of = |stage: StageId| problem.phase_of[stage.as_u32() as usize];
+    let readers = uses.readers.iter().map(|&(stage, view)| (phase_of(stage), view));
+    let later = readers.filter(|&(reader, _)| reader > phase);
+    let next = later.clone().map(|(reader, _)| reader).min();
+    let reads: Vec<View> = later.filter(|&(reader, _)| Some(reader) == next).map(|(_, view)| view).collect();
+    let pieces = uses.writers.iter().filter(|(stage, _)| phase_of(*stage) < phase).map(|(_, view)| *view);
+    let role = problem.graph.buffers[buffer].role;
+    let loads = transfers::loaded(role, &reads, pieces);
+    let loads = loads.into_iter().map(move |view| Transfer { buffer, view });
+    loads.filter_map(move |load| load.to_row(rows))
+}
+
+/// The gaps of tensors that a phase writes first and that grow into others.
+pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId, u64)> {
+    let set: StageSet = problem.phases[phase].iter().copied().collect();
+    let touched = problem.topology.touched(&set);
+    let pitch = |buffer: BufferId| problem.align(problem.graph.buffers[buffer].row_bytes());
+    let is_born = |buffer: &BufferId| {
+        let writers = problem.topology.uses[buffer.as_u32() as usize].writers.iter();
+        writers.map(|(stage, _)| problem.phase_of[stage.as_u32() as usize]).min() == Some(phase)
+    };
+    let growing = touched.iter().copied().filter(is_born).filter_map(|buffer| {
+        let into = problem.plan.residency.get(buffer.as_u32() as usize)?.grows_into?;
+        Some((buffer, into.buffer))
+    });
+    let (growing, watches): (Vec<BufferId>, Vec<Watch>) = growing
+        .map(|(buffer, dying)| {
+            let watch = Watch {
+                dying: dying.as_u32(),
+                dying_pitch: pitch(dying),
+                growing: buffer.as_u32(),
+                growing_pitch: pitch(buffer),
+            };
+            (buffer, watch)
+        })
+        .unzip();
+    if watches.is_empty() {
+        return Vec::new();
+    }
+    let (mut loads, mut stores) = (Vec::new(), Vec::new());
+    for &buffer in &touched {
+        let is_whole = problem.is_whole(buffer, phase);
+        let resident = is_whole && phase > 0 && problem.is_whole(buffer, phase - 1);
+        loads.extend(moved_in(problem, &set, buffer, phase, resident).into_iter().map(|t| (t, 0)));
+        stores.extend(moved_out(problem, &set, buffer, phase).into_iter().map(|t| (t, 0)));
+    }
+    let actors: Vec<Actor> = phase_codes(problem, phase, &loads, &stores).iter().map(Actor::new).collect();
+    let (_, gaps) = ring_slots_watching(&actors, problem.plan.phases[phase].slack, &watches);
+    growing.into_iter().zip(gaps).collect()
+}
+
+/// What a phase loads of a buffer, were none of its rows there.
+fn moved_in(
+    problem: &Problem<'_>,
+    set: &StageSet,
+    buffer: BufferId,
+    phase: usize,
+    resident: bool,
+) -> Vec<Transfer> {
+    let declared = &problem.graph.buffers[buffer];
+    match (problem.is_whole(buffer, phase), declared.role) {
+        (false, _) => transfers::loads(problem.graph, problem.topology, set, buffer),
+        (true, BufferRole::Input(_)) if !resident => {
+            let view = View::whole(buffer.as_u32(), declared.rows, declared.cols, declared.chs);
+            vec![Transfer { buffer, view }]
+        }
+        (true, _) => Vec::new(),
+    }
+}
+
+/// What a phase stores of a buffer, were no rows to stay: pieces of an output, and pieces of a stored buffer that some phase
+/// loads later.
+fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usize) -> Vec<Transfer> {
+    let role = problem.graph.buffers[buffer].role;
+    let stored = problem.plan.residency.get(buffer.as_u32() as usize).is_some_and(|r| r.stored);
+    let is_output = matches!(role, BufferRole::Output(_));
+    if !is_output && (!stored || matches!(role, BufferRole::Input(_))) {
+        return Vec::new();
+    }
+    let is_loaded = |reader: StageId| {
+        let later = problem.phase_of[reader.as_u32() as usize];
+        later > phase && !problem.is_whole(buffer, later)
+    };
+    transfers::stores(problem.graph, problem.topology, set, buffer, is_loaded)
+}
+
+/// The first row that a phase stores of what it would store, were no rows to stay.
+fn first_stored(problem: &Problem<'_>, stored: &Transfer, phase: usize) -> u32 {
+    match problem.graph.buffers[stored.buffer].role {
+        BufferRole::Output(_) => 0,
+        _ => problem.first_loaded_later(stored, phase),
+    }
+}
+
+/// The DRAM segment of a buffer; spilled ones get one of their own.
+fn segment_of(
+    problem: &Problem<'_>,
+    buffer: BufferId,
+    segments: &mut Vec<Segment>,
+    scratch: &mut BTreeMap<BufferId, u32>,
+) -> u32 {
+    let declared = &problem.graph.buffers[buffer];
+    let n_inputs = segments.iter().filter(|s| s.kind == SegmentKind::Input).count() as u32;
+    match declared.role {
+        BufferRole::Input(at) => at,
+        BufferRole::Output(at) => n_inputs + at,
+        BufferRole::Internal => *scratch.entry(buffer).or_insert_with(|| {
+            segments.push(Segment { kind: SegmentKind::Scratch, bytes: declared.size_bytes() });
+            segments.len() as u32 - 1
+        }),
+    }
+}
+
+/// A DMA stage's code, `view` being where in SRAM the transfer's rows stand; segments hold tensors dense, row-major.
+fn dma_code(problem: &Problem<'_>, transfer: &Transfer, view: View, segment: u32, into: bool) -> StageCode {
+    let declared = &problem.graph.buffers[transfer.buffer];
+    let pixel = u64::from(declared.chs) * u64::from(declared.elem.size_bytes());
+    let row = u64::from(declared.cols) * pixel;
+    let moved = &transfer.view;
+    let offset = u64::from(moved.row0) * row
+        + u64::from(moved.col0) * pixel
+        + u64::from(moved.ch0) * u64::from(declared.elem.size_bytes());
+    if into {
+        let head = DmaIn { segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: pixel as u32 };
+        StageCode { head: head.into(), tail: Vec::new(), out: view }
+    } else {
+        let head =
+            DmaOut { src: view, segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: pixel as u32 };
+        StageCode { head: head.into(), tail: Vec::new(), out: View::default() }
+    }
+}
+
+/// The codes of a phase, DMA stages included, with views that name buffers; writers stand before readers.
+fn phase_codes(
+    problem: &Problem<'_>,
+    phase: usize,
+    loads: &[(Transfer, u32)],
+    stores: &[(Transfer, u32)],
+) -> Vec<StageCode> {
+    let dma = |into: bool| {
+        move |(transfer, segment): &(Transfer, u32)| {
+            dma_code(problem, transfer, transfer.view, *segment, into)
+        }
+    };
+    let planned = problem.phases[phase].iter().zip(&problem.plan.phases[phase].stages);
+    let stages = planned.map(|(&stage, placement)| {
+        crate::cost::with_winograd(&problem.graph.stages[stage].code, placement.winograd)
+    });
+    loads.iter().map(dma(true)).chain(stages).chain(stores.iter().map(dma(false))).collect()
+}
+
+fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stream> {
+    let stream = |(live, base): (&Live, u64)| Stream {
+        elem: problem.graph.buffers[live.buffer].elem,
+        rows: live.rows,
+        cols: live.held.cols,
+        chs: live.held.chs,
+        base: base as u32,
+        pitch_bytes: live.pitch(problem) as u32,
+        slots: live.slots,
+        front: live.front,
+    };
+    lives.iter().zip(offsets).map(stream).collect()
+}
+
+/// The offsets that a plan knows.
+fn known(problem: &Problem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64>, ScheduleError> {
+    let streams: BTreeMap<(BufferId, usize), (u64, u64)> =
+        bases.streams.iter().map(|s| ((s.buffer, s.phase as usize), (s.base, s.bytes))).collect();
+    let of = |live: &Live| match live.is_front {
+        Some(at) => bases.fronts.get(at).map(|&base| (base, live.bytes(problem))),
+        None => streams.get(&(live.buffer, live.first)).copied(),
+    };
+    let offset = |live: &Live| {
+        let name = &problem.graph.buffers[live.buffer].name;
+        let (base, bytes) = of(live).ok_or_else(|| {
+            ScheduleError::Unsound(format!("`{name}` has no address in phase {}", live.first))
+        })?;
+        let missing_bytes = live.bytes(problem).saturating_sub(bytes);
+        let (memory, phase, names) = ("activation SRAM", live.first, vec![name.clone()]);
+        if missing_bytes > 0 {
+            return Err(ScheduleError::DoesNotFit { memory, phase, names, missing_bytes });
+        }
+        Ok(base)
+    };
+    lives.iter().map(offset).collect()
+}
+
+/// Where streams stand, by what they are.
+fn bases(problem: &Problem<'_>, lives: &[Live], offsets: &[u64]) -> Bases {
+    let mut bases = Bases { fronts: vec![0; problem.plan.fronts.len()], ..Bases::default() };
+    for (live, &base) in lives.iter().zip(offsets) {
+        match live.is_front {
+            Some(at) => bases.fronts[at] = base,
+            None => {
+                let (buffer, phase, bytes) = (live.buffer, live.first as u32, live.bytes(problem));
+                bases.streams.push(StreamBase { buffer, phase, base, bytes });
+            }
+        }
+    }
+    bases
+}
+
+/// Offsets within a capacity, or what is missing when the search has visited so many nodes.
+pub(super) fn fit(
+    problem: &allocate::Problem,
+    nodes: u64,
+    memory: &'static str,
+    name: impl Fn(u32) -> String,
+) -> Result<Vec<u64>, ScheduleError> {
+    let outcome =
+        allocate::allocate(problem, &Limits { nodes }).map_err(|e| ScheduleError::Unsound(e.to_string()))?;
+    let names_at = |time: i64| {
+        let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
+        live.map(|b| format!("`{}` ({} bytes)", name(b.id), b.size)).collect()
+    };
+    match outcome {
+        Outcome::Placed(plan) => Ok(plan.offsets),
+        Outcome::Infeasible(short) => Err(ScheduleError::DoesNotFit {
+            memory,
+            phase: usize::try_from(short.time).unwrap_or(0),
+            names: names_at(short.time),
+            missing_bytes: short.missing_bytes,
+        }),
+        Outcome::Exhausted(plan) => {
+            let load = |time: i64| {
+                let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
+                live.map(|b| b.size).sum::<u64>()
+            };
+            let worst = problem.buffers.iter().map(|b| b.lower).max_by_key(|&time| load(time)).unwrap_or(0);
+            Err(ScheduleError::DoesNotFit {
+                memory,
+                phase: usize::try_from(worst).unwrap_or(0),
+                names: names_at(worst),
+                missing_bytes: plan.peak.saturating_sub(problem.capacity),
+            })
+        }
+    }
+}

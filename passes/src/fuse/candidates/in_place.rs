@@ -1,0 +1,52 @@
+//! Tensors that may be written in the very bytes of another, element by element, as that is read: sums with a shortcut, most
+//! of all, also where a layer was split by output channels and its parts run phases apart.
+//!
+//! A tensor's *host* has the same shape, and every stage that writes some of the tensor reads of the host that same part, in
+//! place, and no more; everything else that writes or reads the host comes before all of them. So while the tensor is
+//! written, what is overwritten of its host is needed no more, in whichever phases that happens.
+
+use strata_backend::model::graph::Topology;
+use strata_backend::model::{Buffer, BufferId, BufferRole, StageGraph, StageId};
+use strata_isa_spec::View;
+
+/// The host of each buffer, by index, if it has one.
+pub fn hosts(graph: &StageGraph, topology: &Topology) -> Vec<Option<BufferId>> {
+    graph.buffers.keys().map(|buffer| host(graph, topology, buffer)).collect()
+}
+
+fn host(graph: &StageGraph, topology: &Topology, buffer: BufferId) -> Option<BufferId> {
+    let shape = |b: &Buffer| (b.rows, b.cols, b.chs, b.elem.size_bytes());
+    let writers = &topology.uses[buffer.as_u32() as usize].writers;
+    let code = &graph.stages[writers.first()?.0].code;
+    let reads = code.reads();
+    let mut candidates =
+        code.in_place_reads().into_iter().map(|which| BufferId::from_u32(reads[which].stream));
+    candidates.find(|&candidate| {
+        let is_internal = graph.buffers[buffer].role == BufferRole::Internal;
+        let is_alike = shape(&graph.buffers[buffer]) == shape(&graph.buffers[candidate]);
+        candidate != buffer && is_internal && is_alike && is_host(graph, topology, writers, candidate)
+    })
+}
+
+fn is_host(
+    graph: &StageGraph,
+    topology: &Topology,
+    writers: &[(StageId, View)],
+    candidate: BufferId,
+) -> bool {
+    let reads_in_place = |&(stage, _): &(StageId, View)| {
+        let code = &graph.stages[stage].code;
+        let in_place = code.in_place_reads();
+        let reads = code.reads();
+        let mut of_host =
+            (0..reads.len()).filter(|&which| reads[which].stream == candidate.as_u32()).peekable();
+        of_host.peek().is_some() && of_host.all(|which| in_place.contains(&which))
+    };
+    let uses = &topology.uses[candidate.as_u32() as usize];
+    let others = uses.writers.iter().chain(&uses.readers).map(|(stage, _)| *stage);
+    let mut others = others.filter(|stage| writers.iter().all(|(writer, _)| writer != stage));
+    let is_before_all = |stage: StageId| {
+        writers.iter().all(|(writer, _)| topology.ancestors[writer.as_u32() as usize].contains(stage))
+    };
+    writers.iter().all(reads_in_place) && others.all(is_before_all)
+}

@@ -1,0 +1,492 @@
+//! First rows that stay: what a plan leaves of activation SRAM keeps the *fronts* of tensors that go through DRAM.
+//!
+//! The chooser keeps a tensor whole or streams it; what neither takes is filled here. A row of a front is not loaded in the phases
+//! up to the last for which it stays, and not stored if that is the last of all that load it. How many rows of which tensors
+//! stay how long is a linear program: as many bytes as can be are not moved, within what each phase leaves free. Rows are many,
+//! so its answer, rounded down, is close to the best. Bytes that are free need not adjoin: where a plan with fronts has no
+//! addresses, less of them is filled. What then is left between addresses takes more fronts, one by one.
+//!
+//! First rows that are in SRAM for the sake of time, which a plan may have already, are for [`prefetch`](crate::fuse::refine::prefetch): those that
+//! are loaded ahead are kept, and as many rows stay where those stay.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable};
+use strata_backend::cost::transfers::{self, Transfer, window};
+use strata_backend::model::graph::{StageSet, Topology, views_meet};
+use strata_backend::model::{
+    Bases, BufferId, BufferRole, FrontRows, PhasePlan, Plan, Residency, StageGraph, StageId,
+};
+use strata_backend::place::{ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
+use strata_isa_spec::{Program, Target};
+
+/// Percents of what is free that are filled with fronts, until a plan has addresses.
+const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
+
+/// Nodes that the search for addresses of one plan with fronts may visit: there is a plan without them.
+pub(super) const ADDRESS_NODES: u64 = 2_000;
+
+/// Fronts that are put into holes between addresses, at most.
+const MOST_HOLES: usize = 64;
+
+/// The plan with fronts in what its schedule leaves of `capacity` bytes, and the schedule of that; `None` if nothing can stay.
+///
+/// # Errors
+/// If the scheduler has a defect.
+pub fn with_fronts(
+    (graph, topology): (&StageGraph, &Topology),
+    target: &Target,
+    plan: &Plan,
+    scheduled: &Scheduled,
+    capacity: u64,
+) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
+    let case = Case::new(graph, topology, target, (plan, &scheduled.weights), capacity);
+    let spilled: Vec<Spilled> = graph.buffers.keys().filter_map(|buffer| case.spilled(buffer)).collect();
+    if spilled.is_empty() {
+        return Ok(None);
+    }
+    // The rows that stay are chosen anew.
+    let mut used = Occupancy::without_fronts(&scheduled.program).bytes_in_use();
+    for (_, front) in loaded_ahead(plan, &spilled) {
+        let row_bytes = graph.buffers[front.buffer].row_bytes().next_multiple_of(case.alignment);
+        for used in &mut used[front.from as usize..=front.until as usize] {
+            *used += u64::from(front.rows) * row_bytes;
+        }
+    }
+    let free: Vec<u64> = used.into_iter().map(|used| capacity.saturating_sub(used)).collect();
+    let mut filled = None;
+    for percent in FILLS {
+        let room: Vec<u64> = free.iter().map(|bytes| bytes * percent / 100).collect();
+        let mut fronts = most_saving(graph, plan, &spilled, &room);
+        if fronts.is_empty() {
+            break;
+        }
+        fronts.extend(loaded_ahead(plan, &spilled).map(|(_, front)| front));
+        filled = case.schedule(&spilled, fronts, None)?;
+        if filled.is_some() {
+            break;
+        }
+    }
+    // New addresses may leave fewer holes than those that there were.
+    let mut found = vec![case.fill_holes(&spilled, plan, scheduled)?];
+    if let Some((plan, scheduled)) = filled {
+        found.push(case.fill_holes(&spilled, &plan, &scheduled)?.or(Some((plan, scheduled))));
+    }
+    Ok(found.into_iter().flatten().min_by_key(|(plan, _)| plan.dram_bytes.total))
+}
+
+/// A tensor of which rows can stay.
+#[derive(Debug)]
+struct Spilled {
+    buffer: BufferId,
+    rows: u32,
+    /// Bytes of SRAM that a row takes.
+    pitch: u64,
+    /// The phase that first writes it.
+    birth: usize,
+    /// The first phase in which what stays takes SRAM that the tensor did not: its birth, or the one after the last in which it
+    /// is whole.
+    from: usize,
+    /// The phases that load of it, in order, and the bytes that each loads.
+    loads: Vec<(usize, Vec<Transfer>)>,
+    /// What is stored of it, but for an output.
+    stored: Vec<Stored>,
+    /// For how many of the loads rows can stay without any ring becoming wider than it is.
+    n_as_wide: usize,
+}
+
+impl Spilled {
+    /// DRAM bytes saved for each byte of SRAM, on average, in which rows stay for the loads up to number `last`.
+    fn saved_bytes(&self, graph: &StageGraph, last: usize) -> f64 {
+        let loads = self.loads[..=last].iter().flat_map(|(_, loads)| loads);
+        let spared = self.stored.iter().filter(|stored| stored.last_load <= self.loads[last].0);
+        let moved = loads.chain(spared.map(|stored| &stored.transfer));
+        let bytes: u64 = moved.map(|transfer| transfer.bytes(graph)).sum();
+        bytes as f64 / (u64::from(self.rows) * self.pitch) as f64
+    }
+}
+
+/// What a phase stores of a tensor.
+#[derive(Debug)]
+struct Stored {
+    /// The phase that stores it.
+    phase: usize,
+    transfer: Transfer,
+    /// The last phase that loads of it.
+    last_load: usize,
+}
+
+/// A plan, as far as tensors that go through DRAM are concerned.
+struct Case<'a> {
+    graph: &'a StageGraph,
+    topology: &'a Topology,
+    target: &'a Target,
+    plan: &'a Plan,
+    /// Where its tables stand.
+    weights: &'a Weights,
+    /// Bytes of activation SRAM that may be filled.
+    capacity: u64,
+    /// Stages of each phase.
+    phases: Vec<StageSet>,
+    /// Phase of each stage, by index.
+    phase_of: Vec<usize>,
+    alignment: u64,
+}
+
+impl<'a> Case<'a> {
+    fn new(
+        graph: &'a StageGraph,
+        topology: &'a Topology,
+        target: &'a Target,
+        (plan, weights): (&'a Plan, &'a Weights),
+        capacity: u64,
+    ) -> Self {
+        let mut phase_of = vec![0; graph.stages.len()];
+        for (index, phase) in plan.phases.iter().enumerate() {
+            for placed in &phase.stages {
+                phase_of[placed.stage.as_u32() as usize] = index;
+            }
+        }
+        let stages = |phase: &PhasePlan| phase.stages.iter().map(|placed| placed.stage).collect();
+        let phases = plan.phases.iter().map(stages).collect();
+        let alignment = u64::from(target.memory.alignment.max(1));
+        Self { graph, topology, target, plan, weights, capacity, phases, phase_of, alignment }
+    }
+
+    /// What can stay of a buffer; `None` if it is never loaded, or shares its bytes with another but as one that grew into it.
+    fn spilled(&self, buffer: BufferId) -> Option<Spilled> {
+        let declared = &self.graph.buffers[buffer];
+        let residency = self.plan.residency[buffer.as_u32() as usize];
+        let shares = |with: &Residency| {
+            with.in_place_of == Some(buffer) || with.grows_into.is_some_and(|into| into.buffer == buffer)
+        };
+        let is_alone = residency.in_place_of.is_none() && !self.plan.residency.iter().any(shares);
+        if declared.rows < 2 || !residency.stored || !is_alone {
+            return None;
+        }
+        let uses = &self.topology.uses[buffer.as_u32() as usize];
+        let phase_of = |stage: StageId| self.phase_of[stage.as_u32() as usize];
+        let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
+        let birth = uses.writers.iter().map(|&(stage, _)| phase_of(stage)).min()?;
+        let is_whole = |phase: usize| residency.kept_until.is_some_and(|until| phase <= until as usize);
+        let is_loaded = |stage: StageId| phase_of(stage) > birth && !is_whole(phase_of(stage));
+        let mut loads: Vec<(usize, Vec<Transfer>)> = Vec::new();
+        let mut stored = Vec::new();
+        let mut n_as_wide = None;
+        // Rows that are loaded ahead come after those that stay.
+        let ahead = fronts.map(|front| front.from as usize).filter(|&from| from != birth).min();
+        let phases = self.phases.iter().enumerate().take(ahead.map_or(usize::MAX, |from| from + 1));
+        for (phase, set) in phases.skip(birth).filter(|(phase, _)| !is_whole(*phase)) {
+            let Some(window) = window(self.topology, set, buffer) else { continue };
+            if (window.cols, window.chs) != (declared.cols, declared.chs) {
+                n_as_wide.get_or_insert(loads.len());
+            }
+            let loaded = transfers::loads(self.graph, self.topology, set, buffer);
+            if phase > birth && !loaded.is_empty() {
+                loads.push((phase, loaded));
+            }
+        }
+        let may_be_spared = matches!(declared.role, BufferRole::Internal);
+        for (phase, set) in self.phases.iter().enumerate().filter(|_| may_be_spared) {
+            for transfer in transfers::stores(self.graph, self.topology, set, buffer, is_loaded) {
+                let readers = uses.readers.iter().filter(|(_, read)| views_meet(read, &transfer.view));
+                let last_load = readers.map(|&(reader, _)| phase_of(reader)).max()?;
+                stored.push(Stored { phase, transfer, last_load });
+            }
+        }
+        let spilled = Spilled {
+            buffer,
+            rows: declared.rows,
+            pitch: declared.row_bytes().next_multiple_of(self.alignment),
+            birth,
+            from: residency.kept_until.map_or(birth, |until| until as usize + 1),
+            n_as_wide: n_as_wide.unwrap_or(loads.len()),
+            loads,
+            stored,
+        };
+        (!spilled.loads.is_empty()).then_some(spilled)
+    }
+
+    /// The plan with fronts, and its schedule; `None` if there are no addresses, or a phase would have too many streams.
+    fn schedule(
+        &self,
+        spilled: &[Spilled],
+        fronts: Vec<FrontRows>,
+        bases: Option<Bases>,
+    ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
+        let mut plan = Plan { fronts, bases, activation_bytes: self.capacity, ..self.plan.clone() };
+        self.count(spilled, &mut plan);
+        match schedule_within(self.graph, self.topology, &plan, self.target, (ADDRESS_NODES, self.weights)) {
+            Ok(scheduled) => {
+                plan.bases = Some(scheduled.bases.clone());
+                let most = self.target.limits.streams as usize;
+                let n_streams = |phase: usize| streams_of(&scheduled.program, phase).len();
+                let has_room = (0..scheduled.program.phases.len()).all(|phase| n_streams(phase) <= most)
+                    && self.keeps_gaps(&plan);
+                Ok(has_room.then_some((plan, scheduled)))
+            }
+            Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
+            Err(defect) => Err(defect),
+        }
+    }
+
+    /// Whether tensors that grow into others are still far enough before them. With a front, less is stored, and what is asked of a
+    /// phase is asked in another order.
+    fn keeps_gaps(&self, plan: &Plan) -> bool {
+        let stated = |buffer: BufferId| plan.residency[buffer.as_u32() as usize].grows_into;
+        let gaps = growth_gaps(self.graph, self.topology, plan, self.target);
+        gaps.into_iter().all(|(buffer, gap)| stated(buffer).is_none_or(|into| gap <= into.gap_bytes))
+    }
+
+    /// Makes what the case's plan moves what another moves that differs from it by the rows that stay.
+    fn count(&self, spilled: &[Spilled], plan: &mut Plan) {
+        let of = |plan: &Plan, tensor: &Spilled| -> (u64, u64) {
+            let spared = |transfer: &Transfer, since: usize, load: usize| -> u64 {
+                let rows = plan.staying_rows(tensor.buffer, since, load);
+                transfer.to_row(rows).map_or(0, |spared| spared.bytes(self.graph))
+            };
+            let loads = tensor
+                .loads
+                .iter()
+                .flat_map(|(phase, loads)| loads.iter().map(|load| spared(load, tensor.birth, *phase)));
+            let stores =
+                tensor.stored.iter().map(|stored| spared(&stored.transfer, stored.phase, stored.last_load));
+            (loads.sum(), stores.sum())
+        };
+        for tensor in spilled {
+            let ((was_read, was_written), (read, written)) = (of(self.plan, tensor), of(plan, tensor));
+            plan.dram_bytes.spill_read += was_read;
+            plan.dram_bytes.spill_read -= read;
+            plan.dram_bytes.spill_write += was_written;
+            plan.dram_bytes.spill_write -= written;
+            plan.dram_bytes.total += was_read + was_written;
+            plan.dram_bytes.total -= read + written;
+        }
+    }
+
+    /// More fronts in what is left between addresses, the one that saves the most first; `None` if nothing more fits.
+    fn fill_holes(
+        &self,
+        spilled: &[Spilled],
+        plan: &Plan,
+        scheduled: &Scheduled,
+    ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
+        let mut occupancy = Occupancy::of(&scheduled.program);
+        let mut bands: Vec<Vec<Band>> =
+            spilled.iter().map(|tensor| bands(plan, tensor, &scheduled.bases)).collect();
+        let n_before: usize = bands.iter().map(Vec::len).sum();
+        for _ in 0..MOST_HOLES {
+            let mut best: Option<(f64, usize, Band)> = None;
+            for (at, tensor) in spilled.iter().enumerate() {
+                let staying: u32 = bands[at].iter().map(|band| band.rows).sum();
+                for last in 0..tensor.n_as_wide {
+                    let phases = tensor.birth..=tensor.loads[last].0;
+                    let (base, bytes) = occupancy.largest_hole(&phases, self.capacity, self.alignment);
+                    let fitting = u32::try_from(bytes / tensor.pitch).unwrap_or(u32::MAX);
+                    let rows = fitting.min(tensor.rows - 1 - staying);
+                    let saved =
+                        (u64::from(rows) * tensor.pitch) as f64 * tensor.saved_bytes(self.graph, last);
+                    if rows > 0 && best.as_ref().is_none_or(|(most, ..)| saved > *most) {
+                        best = Some((saved, at, Band { rows, until: *phases.end(), base }));
+                    }
+                }
+            }
+            let Some((_, at, band)) = best else { break };
+            let tensor = &spilled[at];
+            let end = band.base + u64::from(band.rows) * tensor.pitch;
+            occupancy.take((tensor.birth, band.until), (band.base, end));
+            bands[at].push(band);
+        }
+        if bands.iter().map(Vec::len).sum::<usize>() == n_before {
+            return Ok(None);
+        }
+        let mut bases = Bases { fronts: Vec::new(), ..scheduled.bases.clone() };
+        let mut fronts = Vec::new();
+        for (at, front) in loaded_ahead(plan, spilled) {
+            fronts.push(front);
+            bases.fronts.push(scheduled.bases.fronts[at]);
+        }
+        for (tensor, mut bands) in spilled.iter().zip(bands) {
+            bands.sort_by_key(|band| Reverse(band.until));
+            let mut rows = 0;
+            for band in bands {
+                rows += band.rows;
+                let (from, until) = (tensor.birth as u32, band.until as u32);
+                fronts.push(FrontRows { buffer: tensor.buffer, rows, from, until });
+                bases.fronts.push(band.base);
+            }
+        }
+        self.schedule(spilled, fronts, Some(bases))
+    }
+}
+
+/// Rows of a front beyond those of the next that stays longer.
+#[derive(Clone, Copy, Debug)]
+struct Band {
+    rows: u32,
+    until: usize,
+    /// Where they stand.
+    base: u64,
+}
+
+/// The bands of a tensor's rows that stay in a plan.
+fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
+    let mut fronts: Vec<(&FrontRows, u64)> = plan.fronts.iter().zip(bases.fronts.iter().copied()).collect();
+    fronts.retain(|(front, _)| front.buffer == tensor.buffer && front.from as usize == tensor.birth);
+    fronts.sort_unstable_by_key(|(front, _)| front.rows);
+    let mut below = 0;
+    let band = |(front, base): (&FrontRows, u64)| {
+        let rows = front.rows - std::mem::replace(&mut below, front.rows);
+        Band { rows, until: front.until as usize, base }
+    };
+    fronts.into_iter().map(band).collect()
+}
+
+/// The fronts of a plan that do not come as their tensors are first written, and which of its fronts they are.
+fn loaded_ahead(plan: &Plan, spilled: &[Spilled]) -> impl Iterator<Item = (usize, FrontRows)> {
+    let births: BTreeMap<BufferId, usize> = spilled.iter().map(|s| (s.buffer, s.birth)).collect();
+    let fronts = plan.fronts.iter().copied().enumerate();
+    fronts.filter(move |(_, front)| births.get(&front.buffer) != Some(&(front.from as usize)))
+}
+
+/// The fronts that save the most bytes within what each phase has room for, with those that the plan has.
+fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64]) -> Vec<FrontRows> {
+    let mut problem = Problem::new(OptimizationDirection::Maximize);
+    let mut taken: Vec<LinearExpr> = room.iter().map(|_| LinearExpr::empty()).collect();
+    let mut kept: Vec<Vec<Variable>> = Vec::with_capacity(spilled.len());
+    for tensor in spilled {
+        let most = u64::from(tensor.rows - 1) as f64 * tensor.pitch as f64 / UNIT;
+        let mut of_tensor = LinearExpr::empty();
+        let variables = (0..tensor.loads.len()).map(|last| {
+            let units = problem.add_var(tensor.saved_bytes(graph, last), (0.0, most));
+            of_tensor.add(units, 1.0);
+            for phase in &mut taken[tensor.from..=tensor.loads[last].0] {
+                phase.add(units, 1.0);
+            }
+            units
+        });
+        kept.push(variables.collect());
+        problem.add_constraint(of_tensor, ComparisonOp::Le, most);
+        let own = plan.fronts.iter().filter(|f| f.buffer == tensor.buffer && f.from as usize == tensor.birth);
+        for front in own {
+            let mut staying = LinearExpr::empty();
+            let variables = kept.last().into_iter().flatten().zip(&tensor.loads);
+            variables.filter(|(_, (until, _))| *until >= front.until as usize).for_each(|(&units, _)| {
+                staying.add(units, 1.0);
+            });
+            let least = u64::from(front.rows) * tensor.pitch;
+            problem.add_constraint(staying, ComparisonOp::Ge, least as f64 / UNIT);
+        }
+    }
+    for (taken, &room) in taken.into_iter().zip(room) {
+        problem.add_constraint(taken, ComparisonOp::Le, room as f64 / UNIT);
+    }
+    // That nothing stays is a solution, and no more than all can: without an answer, the solver's floats gave out.
+    let solution = problem.solve().ok().and_then(|outcome| outcome.into_solution().ok());
+    let Some(solution) = solution else { return Vec::new() };
+    let mut fronts = Vec::new();
+    for (tensor, kept) in spilled.iter().zip(kept) {
+        // What stays longest comes first.
+        let mut below = 0;
+        for ((until, _), units) in tensor.loads.iter().zip(kept).rev() {
+            let rows = solution.var_value(units) * UNIT / tensor.pitch as f64;
+            let own = ((rows + ROUNDING) as u32).min(tensor.rows - 1 - below);
+            if own > 0 {
+                below += own;
+                let (from, until) = (tensor.birth as u32, *until as u32);
+                fronts.push(FrontRows { buffer: tensor.buffer, rows: below, from, until });
+            }
+        }
+    }
+    fronts
+}
+
+/// Bytes in which the linear program counts, so that its numbers are of like size.
+const UNIT: f64 = 1024.0;
+
+/// By how much less than a whole row the solver's answer counts as one.
+const ROUNDING: f64 = 1e-6;
+
+/// Which bytes of activation SRAM are taken in which phases.
+struct Occupancy {
+    n_phases: usize,
+    /// First and last phase, and first byte and end, of what is taken.
+    taken: Vec<((usize, usize), (u64, u64))>,
+}
+
+impl Occupancy {
+    fn of(program: &Program) -> Self {
+        Self::of_streams(program, &BTreeSet::new())
+    }
+
+    /// What is taken by streams that are not the front of another.
+    fn without_fronts(program: &Program) -> Self {
+        let fronts = program.streams.iter().filter_map(|stream| Some(stream.front?.stream));
+        Self::of_streams(program, &fronts.collect())
+    }
+
+    fn of_streams(program: &Program, without: &BTreeSet<u32>) -> Self {
+        let n_phases = program.phases.len();
+        let mut lives: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
+        for phase in 0..n_phases {
+            for stream in streams_of(program, phase).difference(without).copied() {
+                lives.entry(stream).or_insert((phase, phase)).1 = phase;
+            }
+        }
+        let span = |stream: u32| {
+            let stream = &program.streams[stream as usize];
+            (u64::from(stream.base), u64::from(stream.base) + stream.size_bytes())
+        };
+        Self { n_phases, taken: lives.into_iter().map(|(stream, life)| (life, span(stream))).collect() }
+    }
+
+    fn take(&mut self, life: (usize, usize), span: (u64, u64)) {
+        self.taken.push((life, span));
+    }
+
+    /// What is taken in some of the phases, from the lowest byte up.
+    fn spans(&self, phases: &RangeInclusive<usize>) -> Vec<(u64, u64)> {
+        let meets = |life: &(usize, usize)| life.0 <= *phases.end() && *phases.start() <= life.1;
+        let taken = self.taken.iter().filter(|(life, _)| meets(life));
+        let mut spans: Vec<(u64, u64)> = taken.map(|(_, span)| *span).collect();
+        spans.sort_unstable();
+        spans
+    }
+
+    /// Bytes that are taken in each phase.
+    fn bytes_in_use(&self) -> Vec<u64> {
+        let in_use = |phase: usize| {
+            let mut end = 0;
+            let fresh = self.spans(&(phase..=phase)).into_iter().map(|(from, to)| {
+                let fresh = to.saturating_sub(from.max(end));
+                end = end.max(to);
+                fresh
+            });
+            fresh.sum()
+        };
+        (0..self.n_phases).map(in_use).collect()
+    }
+
+    /// The largest run of bytes that is free in all of the phases: where it begins, aligned, and how long it is.
+    fn largest_hole(&self, phases: &RangeInclusive<usize>, capacity: u64, alignment: u64) -> (u64, u64) {
+        let (mut end, mut largest) = (0_u64, (0, 0));
+        for (from, to) in self.spans(phases).into_iter().chain([(capacity, capacity)]) {
+            let base = end.next_multiple_of(alignment);
+            let bytes = from.saturating_sub(base);
+            if bytes > largest.1 {
+                largest = (base, bytes);
+            }
+            end = end.max(to);
+        }
+        largest
+    }
+}
+
+/// The streams that a phase names, and their fronts.
+pub(crate) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
+    let stages = program.phases[phase].stages.iter();
+    let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));
+    views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.stream)).collect()
+}

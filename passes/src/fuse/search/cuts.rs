@@ -1,0 +1,338 @@
+//! The walk over cuts, from nothing run to everything run.
+//!
+//! A cut that is come to tells those behind it no more than that they can be reached from it by a column, and at what cost at the
+//! least. When a cut's turn comes, it makes labels of what leads to it, the most promising first, until none that is left can be
+//! among those that it keeps. So of the many columns that lead to a cut few are looked at closely where labels are few, and of the
+//! many cuts of one size those that cannot be among the best are not looked at.
+//!
+//! The bounds are of the column alone, and are made tighter as its turn comes: its work on the whole array, then its slowest stage as
+//! the array is divided, at last its pipeline.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Range;
+
+use strata_backend::cost::Weights;
+use strata_backend::model::graph::StageSet;
+
+use crate::fuse::candidates::columns::{Column, Variant};
+use crate::fuse::candidates::offered::{Least, Offered};
+use crate::fuse::search::{Choice, Forbidden, Full, Label, Places, Search, SearchLimits, States, Stuck};
+
+/// The order of phases that scores least over the columns; `capacity` bytes of activation SRAM. What is sure to score more than
+/// `most` is not followed.
+///
+/// # Errors
+/// If no order of the columns that was followed runs every stage.
+pub fn choose(
+    offered: &Offered<'_>,
+    forbidden: &[Forbidden],
+    weights: Weights,
+    (capacity, most): (u64, u128),
+    limits: SearchLimits,
+) -> Result<Choice, Stuck> {
+    let context = offered.context();
+    let all: StageSet = context.graph.stages.keys().collect();
+    let mut search = Search::new(context, weights, capacity, limits);
+    search.labels.push(Label::start());
+    let mut walk = Walk { offered, forbidden, search, most, visited: Vec::new() };
+    let mut open = Open::new();
+    let states = States::from([(Places::new(), vec![0])]);
+    let nothing = StageSet::default();
+    let left = offered.least_after(&nothing);
+    let mut cuts = vec![Cut { done: nothing, left, score: 0, states }];
+    let mut reached = StageSet::default();
+    loop {
+        for cut in cuts {
+            if cut.done == all {
+                // A guess was as good as sure only if there are no strips.
+                let is_sure = !(walk.search.gave_up && limits.strips && offered.has_strips());
+                walk.search.proven &= is_sure;
+                return Ok(walk.search.answer(walk.best(&cut.states)));
+            }
+            reached.clone_from(&cut.done);
+            walk.visit(cut, &mut open);
+        }
+        let Some((_, leads)) = open.pop_first() else { return Err(Stuck { reached }) };
+        cuts = walk.best_cuts(leads);
+    }
+}
+
+/// Of cuts of one number of stages, so many times as many are labelled as are followed.
+const LABELLED: usize = 2;
+
+/// What leads to cuts that were heard of but not come to, by the number of their stages.
+type Open = BTreeMap<usize, Vec<Lead>>;
+
+/// A way to come to a cut. The one that may score least is least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lead {
+    /// No label that it makes scores less.
+    bound: u128,
+    /// The cut that it comes from, by number.
+    from: u32,
+    /// The column that is run.
+    column: u32,
+    seen: Seen,
+    /// The [beginning](StageSet::beginning_of_union) of the cut that it leads to.
+    beginning: (usize, u64),
+}
+
+/// How closely a column was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Seen {
+    /// Its work was summed up.
+    Work,
+    /// The array was divided among its stages.
+    Pace,
+    /// One of its variants was evaluated.
+    Variant(u32),
+}
+
+/// A cut with its labels.
+struct Cut {
+    done: StageSet,
+    /// What other stages cost at the least.
+    left: Least,
+    /// What the label of it that scores least does.
+    score: u128,
+    states: States,
+}
+
+/// Leads, the most promising first.
+type Leads = BinaryHeap<Reverse<Lead>>;
+
+/// A cut that was not come to yet.
+struct Behind {
+    /// What leads to it, by place in the list of all leads.
+    leads: Range<usize>,
+    /// The same, the most promising first, once it was looked at.
+    ordered: Option<Leads>,
+    /// No label of it scores less.
+    bound: u128,
+    /// What other stages cost at the least.
+    left: Least,
+}
+
+struct Walk<'a> {
+    offered: &'a Offered<'a>,
+    forbidden: &'a [Forbidden],
+    search: Search<'a>,
+    /// No answer that is looked for scores more.
+    most: u128,
+    /// Cuts that were come to.
+    visited: Vec<Cut>,
+}
+
+impl Walk<'_> {
+    /// The label of a cut that scores least.
+    fn best(&self, states: &States) -> usize {
+        let best = states.values().flatten().copied().min_by_key(|&l| (self.search.labels[l].score, l));
+        best.expect("a cut that is come to has a label")
+    }
+
+    /// Tells the cuts behind a cut how they can be come to.
+    fn visit(&mut self, cut: Cut, open: &mut Open) {
+        let score = cut.score;
+        let n_done = cut.done.len();
+        let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
+        for column in self.offered.next(&cut.done) {
+            let cycles = phase_cycles + self.offered.least_cycles(column);
+            let bound = score + self.search.weights.score(cycles, 0);
+            let least = self.offered.least(column);
+            let room = self.room(cut.left.without(least));
+            if bound + self.least_bytes(least) > room {
+                let cycles = phase_cycles + self.offered.cycles(least);
+                let is_sure = score + self.search.weights.score(cycles, least.bytes) > room;
+                if is_sure || self.may_guess() {
+                    self.search.gave_up |= !is_sure;
+                    continue;
+                }
+            }
+            let set = self.offered.set(column);
+            let beginning = StageSet::beginning_of_union(&cut.done, set);
+            let (from, number) = (self.visited.len() as u32, column as u32);
+            let lead = Lead { bound, from, column: number, seen: Seen::Work, beginning };
+            open.entry(n_done + set.len()).or_default().push(lead);
+        }
+        self.visited.push(cut);
+    }
+
+    /// The most that a label may score after which stages are left that cost so much at the least.
+    fn room(&self, left: Least) -> u128 {
+        let Search { weights, context, .. } = &self.search;
+        let phase_cycles = if left == Least::default() { 0 } else { context.target.switch.phase_cycles };
+        let cycles = u64::from(phase_cycles) + self.offered.cycles(left);
+        self.most.saturating_sub(weights.score(cycles, left.bytes))
+    }
+
+    /// Whether a column may be left out for the time of its slowest stage, which strips may shorten: where they cannot, or where the
+    /// answer will not be called proven anyway.
+    fn may_guess(&self) -> bool {
+        !(self.search.limits.strips && self.offered.has_strips() && self.search.proven)
+    }
+
+    /// What the least bytes of stages score.
+    fn least_bytes(&self, least: Least) -> u128 {
+        self.search.weights.score(0, least.bytes)
+    }
+
+    /// The best cuts of those of one number of stages, in order: by what their labels score, and the least that what is left to run
+    /// scores, since one stage is not like another. The first of them in order, which leaves out no stage that stands before one
+    /// it has, is among them: groups of neighbours can always go on from there.
+    fn best_cuts(&mut self, mut leads: Vec<Lead>) -> Vec<Cut> {
+        let mut cuts = self.behind(&mut leads);
+        let left = |cut: &Behind| self.search.weights.score(self.offered.cycles(cut.left), 0);
+        let left: Vec<u128> = cuts.iter().map(left).collect();
+        let rank = |cut: usize, bound: u128| if cut == 0 { 0 } else { bound + left[cut] };
+        let ranks = cuts.iter().enumerate().map(|(at, cut)| Reverse((rank(at, cut.bound), at)));
+        let mut ranks: BinaryHeap<Reverse<(u128, usize)>> = ranks.collect();
+        let width = self.search.widths().cuts;
+        let mut best: BTreeMap<(u128, usize), Cut> = BTreeMap::new();
+        let mut n_labelled = 0;
+        while let Some(Reverse((bound, at))) = ranks.pop() {
+            let worst = best.last_key_value().map(|((rank, _), _)| *rank);
+            if best.len() >= width && (Some(bound) > worst || n_labelled >= LABELLED * width) {
+                self.search.proven = false;
+                break;
+            }
+            let Behind { leads: range, ordered, left, .. } = &mut cuts[at];
+            let lead = leads[range.start];
+            let ordered =
+                ordered.get_or_insert_with(|| leads[range.clone()].iter().copied().map(Reverse).collect());
+            let tighter = rank(at, self.tightened(ordered));
+            if tighter > bound {
+                ranks.push(Reverse((tighter, at)));
+                continue;
+            }
+            n_labelled += 1;
+            let (ordered, left) = (std::mem::take(ordered), *left);
+            let done = self.visited[lead.from as usize].done.union(self.offered.set(lead.column as usize));
+            let states = self.labelled(&done, left, ordered);
+            if states.is_empty() {
+                continue;
+            }
+            let score = self.search.labels[self.best(&states)].score;
+            best.insert((rank(at, score), at), Cut { done, left, score, states });
+            if best.len() > width {
+                self.search.proven = false;
+                best.pop_last();
+            }
+        }
+        let mut best: Vec<(usize, Cut)> = best.into_iter().map(|((_, at), cut)| (at, cut)).collect();
+        best.sort_unstable_by_key(|(at, _)| *at);
+        best.into_iter().map(|(_, cut)| cut).collect()
+    }
+
+    /// The cuts that leads of as many stages lead to, in order; the leads are sorted by them.
+    fn behind(&self, leads: &mut [Lead]) -> Vec<Behind> {
+        let sets =
+            |lead: &Lead| (&self.visited[lead.from as usize].done, self.offered.set(lead.column as usize));
+        let compare = |a: &Lead, b: &Lead| {
+            let beginnings = a.beginning.cmp(&b.beginning);
+            beginnings.then_with(|| StageSet::compare_unions(sets(a), sets(b)))
+        };
+        leads.sort_unstable_by(|a, b| compare(a, b).then_with(|| a.cmp(b)));
+        let mut cuts: Vec<Behind> = Vec::new();
+        for group in leads.chunk_by(|a, b| compare(a, b).is_eq()) {
+            let from = cuts.last().map_or(0, |cut: &Behind| cut.leads.end);
+            // The first is the most promising.
+            let Lead { bound, from: before, column, .. } = group[0];
+            let left = self.visited[before as usize].left.without(self.offered.least(column as usize));
+            cuts.push(Behind { leads: from..from + group.len(), ordered: None, bound, left });
+        }
+        cuts
+    }
+
+    /// Looks at what leads to a cut until the bound of the most promising is as tight as it can be without evaluating it; the bound.
+    fn tightened(&self, leads: &mut Leads) -> u128 {
+        while let Some(Reverse(lead)) = leads.peek().copied().filter(|lead| lead.0.seen == Seen::Work) {
+            leads.pop();
+            leads.push(Reverse(self.paced(lead)));
+        }
+        leads.peek().map_or(0, |lead| lead.0.bound)
+    }
+
+    /// A lead with the bound of its column's slowest stage.
+    fn paced(&self, lead: Lead) -> Lead {
+        let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
+        let cycles = phase_cycles + self.offered.paced_cycles(lead.column as usize);
+        let bound = self.visited[lead.from as usize].score + self.search.weights.score(cycles, 0);
+        Lead { bound: bound.max(lead.bound), seen: Seen::Pace, ..lead }
+    }
+
+    /// The labels of a cut that is come to in these ways, and that leaves so much.
+    fn labelled(&mut self, done: &StageSet, left: Least, mut leads: Leads) -> States {
+        let offered = self.offered;
+        let mut states = States::new();
+        let (mut full, mut n_labels): (Option<Full>, usize) = (None, 0);
+        let room = self.room(left);
+        while let Some(Reverse(lead)) = leads.pop() {
+            let is_of_variant = matches!(lead.seen, Seen::Variant(_));
+            if lead.bound > room && (is_of_variant || self.may_guess()) {
+                self.search.gave_up |= !is_of_variant;
+                continue;
+            }
+            if full.is_some_and(|full| full.keeps_none(lead.bound)) {
+                self.search.proven = false;
+                break;
+            }
+            if lead.seen == Seen::Work {
+                leads.push(Reverse(self.paced(lead)));
+                continue;
+            }
+            let least_bytes = self.least_bytes(offered.least(lead.column as usize));
+            if lead.seen == Seen::Pace && lead.bound + least_bytes > room && self.may_guess() {
+                self.search.gave_up = true;
+                continue;
+            }
+            let Some(column) = offered.column(lead.column as usize, self.search.limits.strips) else {
+                continue;
+            };
+            let from = &self.visited[lead.from as usize];
+            let Seen::Variant(which) = lead.seen else {
+                let score = from.score;
+                for (which, variant) in column.variants.iter().enumerate() {
+                    if !self.forbidden.contains(&(lead.column as usize, which)) {
+                        let bound = score + self.least_score(column, variant);
+                        leads.push(Reverse(Lead { bound, seen: Seen::Variant(which as u32), ..lead }));
+                    }
+                }
+                continue;
+            };
+            let which = which as usize;
+            let least = self.least_score(column, &column.variants[which]);
+            self.search.work += 1;
+            for (places, labels) in &from.states {
+                let score = labels.iter().map(|&label| self.search.labels[label].score).min();
+                let bound = score.unwrap_or(0) + least;
+                if bound > room {
+                    continue;
+                }
+                if full.is_some_and(|full| !full.may_keep(bound, self.search.least_bound_bytes(places, done)))
+                {
+                    self.search.proven = false;
+                    continue;
+                }
+                let step = (lead.column as usize, column, which);
+                n_labels += self.search.extend(step, (places, labels), (done, &mut states), (full, room));
+                let width = self.search.widths().labels_per_cut;
+                if n_labels > width + width / 2 {
+                    full = self.search.limit(&mut states);
+                    n_labels = states.values().map(Vec::len).sum();
+                }
+            }
+        }
+        self.search.limit(&mut states);
+        states
+    }
+
+    /// The least that a phase of a variant scores.
+    fn least_score(&self, column: &Column, variant: &Variant) -> u128 {
+        let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
+        let cycles = variant.n_phases() * (phase_cycles + variant.cycles);
+        let cycles = cycles.saturating_add_signed(variant.correction.get().min(0));
+        let moved = variant.private.load.bytes + variant.private.store.bytes;
+        self.search.weights.score(cycles, column.table_bytes + moved)
+    }
+}

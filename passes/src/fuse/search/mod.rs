@@ -1,0 +1,469 @@
+//! The chooser: which columns, in which order, and where every boundary tensor lives.
+//!
+//! Exact dynamic programming over cuts. A node is a set of stages that have run (closed under dependence) with a place for
+//! each tensor that is still needed; a step runs one column as a phase. Costs add up but for one coupling, the weights: those
+//! of later phases are loaded into what weight SRAM a phase leaves free, in what DRAM time it leaves free. So a label carries,
+//! beside its score, how far ahead its weights can be (`ahead`). What is not loaded ahead can be waited for, so a label is dropped
+//! only for one that scores no more even if it has to wait for all that the other has more of. Labels at a node, nodes of one size and placings of one phase are limited in number; if a limit ever drops
+//! one, the result is no longer called proven. What binds the least SRAM is never dropped: every tensor in DRAM is the plan
+//! that works when no better one does. A search that has done its share of work goes on, but narrow.
+//! Where an answer is known, what is sure to score more is not followed: its score so far, and the least that the stages left cost
+//! in work and in bytes.
+//!
+//! Limits count work, never time; nothing depends on hash order.
+
+mod ahead;
+mod cuts;
+mod placing;
+mod replay;
+
+use std::collections::BTreeMap;
+
+use strata_backend::cost::{Weights, dram_bound, filled};
+use strata_backend::model::BufferId;
+use strata_backend::model::graph::StageSet;
+use strata_backend::place::FARTHEST_PREFETCH;
+use strata_isa_spec::timing::dram_cycles;
+
+use crate::fuse::candidates::columns::{Column, Context, Growth};
+use crate::fuse::search::ahead::Ahead;
+use crate::fuse::search::placing::{Moved, Placings, Slot, Way, WayKey};
+
+pub use cuts::choose;
+pub use replay::{may_be_in_place, replay};
+
+/// Where a tensor that is still needed lives between phases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// In DRAM only.
+    Dram,
+    /// Whole in SRAM only.
+    Sram,
+    /// In both.
+    Both,
+    /// Whole in SRAM only, in the bytes of its [host](crate::fuse::candidates::in_place), which still stands there too.
+    InPlace,
+}
+
+impl Place {
+    /// Whether it is whole in SRAM.
+    pub fn in_sram(self) -> bool {
+        self != Self::Dram
+    }
+
+    /// Whether it is in DRAM.
+    pub fn in_dram(self) -> bool {
+        matches!(self, Self::Dram | Self::Both)
+    }
+}
+
+/// Places of the tensors that are alive, by buffer.
+pub type Places = Vec<(BufferId, Place)>;
+
+/// Where a tensor is, if it is alive.
+fn place_of(places: &Places, buffer: BufferId) -> Option<Place> {
+    places.iter().find(|(other, _)| *other == buffer).map(|(_, place)| *place)
+}
+
+/// Labels of a cut, by where the tensors are.
+type States = BTreeMap<Places, Vec<usize>>;
+
+/// A phase of the answer.
+#[derive(Clone, Debug)]
+pub struct ChosenPhase {
+    /// Index of the column.
+    pub column: usize,
+    /// Index of its variant.
+    pub variant: usize,
+    /// Places of tensors during the phase.
+    pub places: Places,
+    /// Tensors that take the space of others.
+    pub growths: Vec<Growth>,
+    /// Predicted cycles.
+    pub cycles: u64,
+    /// Bytes of activation SRAM.
+    pub sram_bytes: u64,
+    /// Bytes loaded and stored, without weights.
+    pub moved_bytes: u64,
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Phases in order.
+    pub phases: Vec<ChosenPhase>,
+    /// Cycles of all.
+    pub cycles: u64,
+    /// DRAM bytes of all.
+    pub bytes: u64,
+    /// What all [fill](strata_backend::cost::filled) of SRAM.
+    pub filled: u64,
+    /// Whether no plan over these columns scores less, under the planner's cost model, in which all strips of a column cost
+    /// what the widest does.
+    pub proven: bool,
+}
+
+impl Choice {
+    /// What it scores.
+    pub fn score(&self, weights: Weights) -> u128 {
+        weights.score(self.cycles, self.bytes) + weights.fill_score(self.filled)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Label {
+    score: u128,
+    cycles: u64,
+    bytes: u64,
+    filled: u64,
+    /// Weights of later phases.
+    ahead: Ahead,
+    step: Option<Step>,
+}
+
+/// The phase that led to a label. There are many: numbers are as small as they can be.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// The label before.
+    previous: u32,
+    column: u32,
+    variant: u32,
+    /// Number of the placing.
+    placing: u32,
+}
+
+impl Label {
+    /// Nothing has run.
+    fn start() -> Self {
+        Self { score: 0, cycles: 0, bytes: 0, filled: 0, ahead: Ahead::default(), step: None }
+    }
+}
+
+/// Limits of the search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SearchLimits {
+    /// Labels kept for one cut and one set of places.
+    pub labels_per_state: usize,
+    /// Labels kept for one cut.
+    pub labels_per_cut: usize,
+    /// Cuts of one number of stages that are followed.
+    pub cuts: usize,
+    /// Ways to place the tensors of one phase.
+    pub placings: usize,
+    /// Placings, whole or in part, labels and cuts made before the search becomes narrow.
+    pub work: usize,
+    /// Whether tensors may take the space of others that die.
+    pub growths: bool,
+    /// Whether columns may run in strips.
+    pub strips: bool,
+    /// Whether a phase waits for the first rows of what it loads; else the phase before is taken to bring them.
+    pub fills: bool,
+}
+
+impl SearchLimits {
+    /// The widths of a search that has done its share of work: what is left of it takes time linear in the columns.
+    pub fn narrow(self) -> Self {
+        Self {
+            labels_per_cut: self.labels_per_cut.min(4),
+            cuts: self.cuts.min(2),
+            placings: self.placings.min(4),
+            ..self
+        }
+    }
+}
+
+/// A variant of a column that is not to be chosen.
+pub type Forbidden = (usize, usize);
+
+/// What came of a search without an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stuck {
+    /// The largest set of stages that could be run.
+    pub reached: StageSet,
+}
+
+struct Search<'a> {
+    context: &'a Context<'a>,
+    weights: Weights,
+    capacity: u64,
+    limits: SearchLimits,
+    labels: Vec<Label>,
+    /// Placings of the labels' phases.
+    placings: Placings,
+    /// Room for [`Search::slots`] and [`Search::ways`], for what orders them, and for the labels of one and where they lead, kept.
+    slots: Vec<Slot>,
+    ways: Vec<Way>,
+    way_keys: Vec<WayKey>,
+    made: Vec<Label>,
+    after: Places,
+    /// Placings, labels and cuts made.
+    work: usize,
+    proven: bool,
+    /// Whether something was not followed because it scores too much, but for what strips might save.
+    gave_up: bool,
+}
+
+/// What a label has to be better than where a cut has as many labels as it keeps.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    /// The score of the worst that is kept.
+    worst: u128,
+    /// Bytes of SRAM that are bound by the one that binds the fewest, and its score.
+    freest: (u64, u128),
+}
+
+impl Full {
+    /// Whether a label of at least this score that binds at least so many bytes may be kept.
+    fn may_keep(self, score: u128, bound_bytes: u64) -> bool {
+        score <= self.worst || (bound_bytes, score) < self.freest
+    }
+
+    /// Whether no label of at least this score is kept, whatever it binds.
+    fn keeps_none(self, score: u128) -> bool {
+        !self.may_keep(score, 0)
+    }
+}
+
+impl<'a> Search<'a> {
+    fn new(context: &'a Context<'a>, weights: Weights, capacity: u64, limits: SearchLimits) -> Self {
+        Self {
+            context,
+            weights,
+            capacity,
+            limits,
+            labels: Vec::new(),
+            placings: Placings::default(),
+            slots: Vec::new(),
+            ways: Vec::new(),
+            way_keys: Vec::new(),
+            made: Vec::new(),
+            after: Places::new(),
+            work: 0,
+            proven: true,
+            gave_up: false,
+        }
+    }
+
+    /// The widths in force.
+    fn widths(&self) -> SearchLimits {
+        if self.work < self.limits.work { self.limits } else { self.limits.narrow() }
+    }
+
+    /// Bytes of SRAM that tensors take which stand nowhere else, and so must stay until they are dead.
+    fn bound_bytes(&self, places: &Places) -> u64 {
+        let only_sram = places.iter().filter(|(_, place)| *place == Place::Sram);
+        only_sram.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
+    }
+
+    /// Of [`Self::bound_bytes`], those that are still bound when the stages of `done` have run.
+    fn least_bound_bytes(&self, places: &Places, done: &StageSet) -> u64 {
+        let bound =
+            places.iter().filter(|&&(buffer, place)| place == Place::Sram && self.is_live(buffer, done));
+        bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
+    }
+
+    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have run, and adds what comes
+    /// of it to the labels of that cut; how many it did. Only labels that score no more than `most`, and of a cut that is full, only
+    /// those that it may keep.
+    fn extend(
+        &mut self,
+        (at, column, which): (usize, &Column, usize),
+        (places, labels): (&Places, &[usize]),
+        (done, states): (&StageSet, &mut States),
+        (full, most): (Option<Full>, u128),
+    ) -> usize {
+        let variant = &column.variants[which];
+        let mut slots = std::mem::take(&mut self.slots);
+        self.slots((column, variant), places, done, &mut slots);
+        let growths = self.growths(variant, &slots);
+        let mut ways = std::mem::take(&mut self.ways);
+        let last = self.ways(variant, &slots, &growths, &mut ways);
+        let (mut made, mut after) = (std::mem::take(&mut self.made), std::mem::take(&mut self.after));
+        let (mut n_made, mut n_kept) = (0, 0);
+        for way in last {
+            let way = &ways[way];
+            let stages = column.stages.len() as u32 + way.dma_stages;
+            if way.grown_bytes() > self.capacity || stages > self.context.target.limits.stages {
+                continue;
+            }
+            made.clear();
+            let run = labels
+                .iter()
+                .map(|&previous| self.run(previous, (at, column, which), (way.moved, way.grown_bytes())));
+            made.extend(run.filter(|label| label.score <= most));
+            if made.is_empty() {
+                continue;
+            }
+            if full.is_some_and(|full| made.iter().all(|label| full.keeps_none(label.score))) {
+                self.proven = false;
+                continue;
+            }
+            n_made += made.len();
+            self.places_after(way.places(&ways, &slots), &slots, &mut after);
+            // Most lead to where others did.
+            if !states.contains_key(after.as_slice()) {
+                states.insert(after.clone(), Vec::new());
+            }
+            let state = states.get_mut(after.as_slice()).expect("it is there now");
+            let before = n_kept;
+            n_kept += made.drain(..).filter(|label| self.keep(state, *label)).count();
+            if n_kept > before {
+                self.placings.push(way, &ways, &slots, &growths);
+            }
+        }
+        (self.slots, self.ways, self.made, self.after) = (slots, ways, made, after);
+        self.work += n_made;
+        n_kept
+    }
+
+    /// The label after a phase.
+    fn run(
+        &self,
+        previous: usize,
+        (at, col, variant): (usize, &Column, usize),
+        (moved, sram_bytes): (Moved, u64),
+    ) -> Label {
+        let before = &self.labels[previous];
+        let target = self.context.target;
+        let var = &col.variants[variant];
+        let to_load = col.loads_up_to.last().copied().unwrap_or(0);
+        let prefetched = before.ahead.loaded_of(&col.loads_up_to);
+        let rate = u64::from(target.dram.bytes_per_cycle.max(1));
+        let latency = u64::from(target.dram.latency_cycles);
+        let phase_cycles = u64::from(target.switch.phase_cycles);
+        let late = (col.loads_up_to.iter().zip(&var.starts)).filter(|(up_to, _)| **up_to > prefetched).map(
+            |(up_to, start)| {
+                ((up_to - prefetched).div_ceil(rate) + latency).saturating_sub(start + phase_cycles)
+            },
+        );
+        let delay = late.max().unwrap_or(0);
+        let Moved { load, store, turn_cycles } = moved;
+        let moved = moved.bytes();
+        let n_phases = var.n_phases();
+        let channel = |weights: u64| dram_bound(target, moved / n_phases + weights);
+        // A row is loaded while another is stored; by turns is what a stage does in between.
+        let transfers = load.cycles.max(store.cycles);
+        let by_turns = if turn_cycles == 0 { 0 } else { turn_cycles + transfers.max(channel(0)) };
+        let fill = if self.limits.fills { load.edge_cycles } else { 0 };
+        let pipeline = (var.cycles + fill + store.edge_cycles).max(by_turns);
+        let dma = transfers + store.edge_cycles;
+        let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
+        // Strips after the first find the weights loaded.
+        let next = phase_cycles + pipeline.max(dma).max(channel(0));
+        let cycles = (first + (n_phases - 1) * next).saturating_add_signed(var.correction.get());
+        let bytes = moved + col.table_bytes;
+        let n_ahead = n_phases.min(FARTHEST_PREFETCH as u64);
+        let (spare_cycles, busy) = if n_phases > n_ahead {
+            (n_ahead * next, n_ahead * (moved / n_phases))
+        } else {
+            (cycles, moved + to_load - prefetched)
+        };
+        let free = target.memory.weight.saturating_sub(col.weight_bytes);
+        let ahead = before.ahead.after(&col.loads_up_to, (free, (spare_cycles * rate).saturating_sub(busy)));
+        let filled = n_phases * filled(sram_bytes);
+        Label {
+            score: before.score + self.weights.score(cycles, bytes) + self.weights.fill_score(filled),
+            cycles: before.cycles + cycles,
+            bytes: before.bytes + bytes,
+            filled: before.filled + filled,
+            ahead,
+            step: Some(Step {
+                previous: previous as u32,
+                column: at as u32,
+                variant: variant as u32,
+                placing: self.placings.len() as u32,
+            }),
+        }
+    }
+
+    /// What waiting for so many bytes of weights scores.
+    fn wait_score(&self, bytes: u64) -> u128 {
+        self.weights.score(dram_cycles(self.context.target, bytes), 0)
+    }
+
+    /// What labels of a cut are put in order by: their score, if all weights that were loaded ahead save time.
+    fn rank(&self, label: usize) -> u128 {
+        let Label { score, ahead, .. } = self.labels[label];
+        score.saturating_sub(self.wait_score(ahead.bytes()))
+    }
+
+    /// Adds a label to those of a state, unless one of them is no worse in everything; whether it did.
+    fn keep(&mut self, state: &mut Vec<usize>, label: Label) -> bool {
+        // What is not loaded ahead can be waited for.
+        let no_worse = |a: &Label, b: &Label| {
+            a.score <= b.score && a.score + self.wait_score(a.ahead.lacks(&b.ahead)) <= b.score
+        };
+        if state.iter().any(|&other| no_worse(&self.labels[other], &label)) {
+            return false;
+        }
+        state.retain(|&other| !no_worse(&label, &self.labels[other]));
+        state.push(self.labels.len());
+        self.labels.push(label);
+        if state.len() > self.limits.labels_per_state {
+            self.proven = false;
+            let worst = (0..state.len()).max_by_key(|&i| (self.rank(state[i]), state[i]));
+            if let Some(worst) = worst {
+                state.remove(worst);
+            }
+        }
+        true
+    }
+
+    /// Keeps the best labels of a cut by their scores, a quarter as many by their [`ranks`](Self::rank), and the best of those that
+    /// bind the least SRAM; what others have to be better than, if labels were dropped.
+    fn limit(&mut self, states: &mut States) -> Option<Full> {
+        let width = self.widths().labels_per_cut;
+        let labels: Vec<usize> = states.values().flatten().copied().collect();
+        if labels.len() <= width {
+            return None;
+        }
+        self.proven = false;
+        let worst_kept = |mut all: Vec<(u128, usize)>, n: usize| *all.select_nth_unstable(n.max(1) - 1).1;
+        let by_score = worst_kept(labels.iter().map(|&l| (self.labels[l].score, l)).collect(), width);
+        let by_rank = worst_kept(labels.iter().map(|&l| (self.rank(l), l)).collect(), width / 4);
+        let freest = states
+            .iter()
+            .filter_map(|(places, list)| {
+                let best = list.iter().map(|&l| (self.labels[l].score, l)).min()?;
+                Some((self.bound_bytes(places), best))
+            })
+            .min();
+        for list in states.values_mut() {
+            list.retain(|&l| {
+                let label = (self.labels[l].score, l);
+                let is_freest = freest.is_some_and(|(_, best)| best == label);
+                label <= by_score || (self.rank(l), l) <= by_rank || is_freest
+            });
+        }
+        states.retain(|_, list| !list.is_empty());
+        let worst = states.values().flatten().map(|&l| self.labels[l].score).max().unwrap_or(0);
+        let freest = freest.map_or((0, 0), |(bytes, (score, _))| (bytes, score));
+        Some(Full { worst, freest })
+    }
+
+    fn answer(&self, last: usize) -> Choice {
+        let Label { cycles, bytes, filled, .. } = self.labels[last];
+        let mut phases = Vec::new();
+        let mut at = last;
+        while let Some(step) = self.labels[at].step {
+            let before = step.previous as usize;
+            phases.push(self.phase(step, self.labels[at].cycles - self.labels[before].cycles));
+            at = before;
+        }
+        phases.reverse();
+        Choice { phases, cycles, bytes, filled, proven: self.proven }
+    }
+
+    fn phase(&self, step: Step, cycles: u64) -> ChosenPhase {
+        let placing = self.placings.get(step.placing as usize);
+        ChosenPhase {
+            column: step.column as usize,
+            variant: step.variant as usize,
+            places: placing.places.to_vec(),
+            growths: placing.growths.to_vec(),
+            cycles,
+            sram_bytes: placing.sram_bytes,
+            moved_bytes: placing.moved_bytes,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A choice, phase by phase: what it costs where an estimate was good enough to choose by.
+//!
+//! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every phase is costed
+//! for itself, by the same rules and in the same order, with the tensors where the choice put them.
+
+use strata_backend::cost::Weights;
+use strata_backend::model::BufferId;
+use strata_backend::model::graph::StageSet;
+
+use crate::fuse::candidates::columns::{Column, Context};
+use crate::fuse::search::{ChosenPhase, Label, Place, Places, Search, SearchLimits, place_of};
+
+/// Whether a tensor has a host in a graph. Where stages became strips it may have lost it: a strip is no
+/// ancestor of another.
+pub fn may_be_in_place(context: &Context<'_>, buffer: BufferId) -> bool {
+    context.hosts[buffer.as_u32() as usize].is_some()
+}
+
+/// What the phases of a choice cost, one column of one variant each, with the tensors where `chosen` puts them in each phase,
+/// and grown into the same others; what has no place is streamed, and what cannot be in place of another has
+/// its own.
+///
+/// # Errors
+/// The first phase that does not fit.
+pub fn replay(
+    context: &Context<'_>,
+    phases: &[Column],
+    chosen: &[&ChosenPhase],
+    weights: Weights,
+    capacity: u64,
+    limits: SearchLimits,
+    proven: bool,
+) -> Result<crate::fuse::search::Choice, usize> {
+    let mut search = Search::new(context, weights, capacity, limits);
+    search.proven = proven;
+    search.labels.push(Label::start());
+    let mut done = StageSet::default();
+    let (mut before, mut slots) = (Places::new(), Vec::new());
+    for (at, column) in phases.iter().enumerate() {
+        done.extend(&column.set);
+        let variant = &column.variants[0];
+        search.slots((column, variant), &before, &done, &mut slots);
+        let place = |buffer: BufferId| {
+            let place = place_of(&chosen[at].places, buffer).unwrap_or(Place::Dram);
+            if place == Place::InPlace && !may_be_in_place(context, buffer) { Place::Sram } else { place }
+        };
+        let (ways, growths) = search.placed(variant, &slots, place, &chosen[at].growths);
+        let way = ways[slots.len()];
+        let stages = column.stages.len() as u32 + way.dma_stages;
+        if way.grown_bytes() > capacity || stages > context.target.limits.stages {
+            return Err(at);
+        }
+        let label = search.run(at, (at, column, 0), (way.moved, way.grown_bytes()));
+        search.labels.push(label);
+        search.places_after(way.places(&ways, &slots), &slots, &mut before);
+        search.placings.push(&way, &ways, &slots, &growths);
+    }
+    Ok(search.answer(phases.len()))
+}
