@@ -17,10 +17,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
     ("frontend", &["strata_ir"]),
     ("backend", &["strata_ir", "strata_isa_spec"]),
     ("passes", &["strata_ir", "strata_isa_spec", "strata_backend"]),
-    (
-        ".",
-        &["strata_ir", "strata_isa_spec", "strata_frontend", "strata_backend", "strata_passes", "strata"],
-    ),
+    (".", &["strata_ir", "strata_isa_spec", "strata_frontend", "strata_backend", "strata_passes", "strata"]),
 ];
 
 /// A file of a crate: its module's path, and its code without comments and tests.
@@ -34,8 +31,7 @@ impl Source {
     fn read(root: &Path, path: &Path) -> Self {
         let text = fs::read_to_string(path).expect("sources are text");
         let inner = path.strip_prefix(root).expect("it was found there").with_extension("");
-        let mut module: Vec<String> =
-            inner.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let mut module: Vec<String> = inner.iter().map(|part| part.to_string_lossy().into_owned()).collect();
         if module.last().is_some_and(|last| matches!(last.as_str(), "mod" | "lib" | "main")) {
             module.pop();
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::allocate::solver::Cell;
+use crate::allocate::cell::Cell;
 
 /// Remembered floors before everything is forgotten; 8 bytes each, and 4 for the name of the buffer.
 const MAX_FLOORS: usize = 6_000_000;

@@ -24,6 +24,7 @@
 //! M. D. Moffitt, "MiniMalloc: A Lightweight Memory Allocator for Hardware-Accelerated Machine Learning", ASPLOS 2023,
 //! for canonical plans and the section bound.
 
+mod cell;
 mod check;
 pub mod csv;
 mod heuristics;

@@ -21,6 +21,7 @@
 //! hovering buffers are remembered: their failure is a fact about the pieces alone, whatever lies beneath and whatever
 //! order they were searched in, so that it holds across restarts and for smaller capacities.
 
+use crate::allocate::cell::Cell;
 use crate::allocate::instance::{Block, Instance};
 use crate::allocate::memo::Memo;
 
@@ -33,36 +34,6 @@ pub(super) enum Verdict {
     Infeasible,
     /// The nodes ran out.
     Exhausted,
-}
-
-/// An unplaced buffer during the search.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cell {
-    /// Lowest offset it can still have.
-    pub(super) floor: u64,
-    /// Its place in the static order.
-    rank: u32,
-    /// Its index in the instance.
-    pub(super) block: u32,
-    first: u32,
-    end: u32,
-    pitch: u64,
-    /// Aligned top of what is placed below.
-    support: u64,
-}
-
-impl Cell {
-    fn meets(&self, first: u32, end: u32) -> bool {
-        self.first < end && first < self.end
-    }
-
-    fn covers(&self, section: u32) -> bool {
-        self.first <= section && section < self.end
-    }
-
-    fn hovers(&self) -> bool {
-        self.floor > self.support
-    }
 }
 
 /// One open choice: a piece, and which of its options is being tried.

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use crate::allocate;
-use crate::place::packing::pack;
-use crate::place::streams::{Live, Numbers, fit};
+use crate::place::live::{Live, Numbers, fit};
+use crate::place::packing::{Extent, pack};
 use crate::place::{ADDRESS_NODES, Problem, ScheduleError};
 
 /// What a stream grows into, or stands in place of.
@@ -55,19 +55,6 @@ pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) 
 struct Block {
     /// Each stream and where it begins, counted from the first's beginning.
     streams: Vec<(usize, i64)>,
-}
-
-/// The bytes that a block takes during some phases.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Extent {
-    /// The first phase.
-    pub(super) lower: usize,
-    /// One past the last phase.
-    pub(super) upper: usize,
-    /// The first byte, counted from where the block's first stream begins.
-    pub(super) from: i64,
-    /// One past the last byte.
-    pub(super) to: i64,
 }
 
 impl Block {

@@ -14,6 +14,7 @@
 
 mod blocks;
 mod check;
+mod live;
 mod packing;
 mod streams;
 mod weights;

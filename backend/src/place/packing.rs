@@ -9,8 +9,6 @@
 
 use std::cmp::Reverse;
 
-use crate::place::blocks::Extent;
-
 /// Rounds under each first order.
 const ROUNDS: usize = 100;
 
@@ -22,6 +20,19 @@ const RISE: u128 = 10;
 
 /// Bytes of drift that double a block's first priority in the order by drift.
 const DOUBLING_DRIFT: u128 = 10_000;
+
+/// The bytes that a block takes during some phases.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// The first phase.
+    pub(super) lower: usize,
+    /// One past the last phase.
+    pub(super) upper: usize,
+    /// The first byte, counted from where the block's first stream begins.
+    pub(super) from: i64,
+    /// One past the last byte.
+    pub(super) to: i64,
+}
 
 /// The base of each block, from what it takes over time counted from its base; `None` if no round found room for all.
 /// `extents` are in order of time. Blocks end no higher than `capacity`.

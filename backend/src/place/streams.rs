@@ -11,11 +11,11 @@ use std::ops::RangeInclusive;
 use strata_isa_spec::inst::{DmaIn, DmaOut};
 use strata_isa_spec::{Front, Segment, SegmentKind, StageCode, Stream, View};
 
-use crate::allocate::{self, Limits, Outcome};
 use crate::cost::rings::{Actor, Watch, ring_slots_watching, size_rings};
 use crate::cost::transfers::{self, Transfer};
 use crate::model::graph::{StageSet, bounding};
 use crate::model::{Bases, Buffer, BufferId, BufferRole, FrontRows, StageId, StreamBase};
+use crate::place::live::{Live, Numbers};
 use crate::place::{Problem, ScheduleError, blocks, views_mut};
 
 /// A DMA stage.
@@ -35,9 +35,6 @@ pub(super) struct Streams {
     /// The stream of each buffer in each phase.
     numbers: Numbers,
 }
-
-/// The stream of each buffer in each phase, and what of the buffer it holds.
-pub(super) type Numbers = BTreeMap<(BufferId, usize), (u32, View)>;
 
 impl Streams {
     /// Makes the views of a stage of a phase name streams instead of buffers.
@@ -59,52 +56,6 @@ fn in_stream(numbers: &Numbers, phase: usize, view: &View) -> View {
 /// A view of a buffer as one of a stream that holds some columns and channels of it.
 fn within(view: &View, stream: u32, held: &View) -> View {
     View { stream, col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..*view }
-}
-
-/// A stream before it has an address.
-pub(super) struct Live {
-    pub(super) buffer: BufferId,
-    /// Columns and channels of the buffer that it holds; its rows are the buffer's, or the first of them.
-    pub(super) held: View,
-    pub(super) rows: u32,
-    pub(super) slots: u32,
-    /// The stream that holds its first rows, and how many.
-    pub(super) front: Option<Front>,
-    /// Which of the plan's fronts it is, if it is one.
-    pub(super) is_front: Option<usize>,
-    pub(super) first: usize,
-    pub(super) last: usize,
-}
-
-impl Live {
-    /// A stream of so many rows, all of which have slots but those of the front.
-    fn new(problem: &Problem<'_>, buffer: BufferId, rows: u32, front: Option<Front>, phase: usize) -> Self {
-        let Buffer { rows: all, cols, chs, .. } = problem.graph.buffers[buffer];
-        let held = View::whole(buffer.as_u32(), all, cols, chs);
-        let slots = rows - front.map_or(0, |front| front.rows);
-        Self { buffer, held, rows, slots, front, is_front: None, first: phase, last: phase }
-    }
-
-    /// Bytes from one row to the next.
-    pub(super) fn pitch(&self, problem: &Problem<'_>) -> u64 {
-        let elem_bytes = problem.graph.buffers[self.buffer].elem.size_bytes();
-        problem.align(u64::from(self.held.cols) * u64::from(self.held.chs) * u64::from(elem_bytes))
-    }
-
-    /// Bytes of all slots.
-    pub(super) fn bytes(&self, problem: &Problem<'_>) -> u64 {
-        u64::from(self.slots) * self.pitch(problem)
-    }
-
-    /// Whether all of its rows have slots, those of its front there.
-    pub(super) fn has_all_rows(&self) -> bool {
-        self.slots + self.front.map_or(0, |front| front.rows) == self.rows
-    }
-
-    /// Whether every row of the buffer has a slot of its own.
-    pub(super) fn is_whole(&self, problem: &Problem<'_>) -> bool {
-        self.slots == problem.graph.buffers[self.buffer].rows
-    }
 }
 
 pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Result<Streams, ScheduleError> {
@@ -499,41 +450,4 @@ fn bases(problem: &Problem<'_>, lives: &[Live], offsets: &[u64]) -> Bases {
         }
     }
     bases
-}
-
-/// Offsets within a capacity, or what is missing when the search has visited so many nodes.
-pub(super) fn fit(
-    problem: &allocate::Problem,
-    nodes: u64,
-    memory: &'static str,
-    name: impl Fn(u32) -> String,
-) -> Result<Vec<u64>, ScheduleError> {
-    let outcome =
-        allocate::allocate(problem, &Limits { nodes }).map_err(|e| ScheduleError::Unsound(e.to_string()))?;
-    let names_at = |time: i64| {
-        let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
-        live.map(|b| format!("`{}` ({} bytes)", name(b.id), b.size)).collect()
-    };
-    match outcome {
-        Outcome::Placed(plan) => Ok(plan.offsets),
-        Outcome::Infeasible(short) => Err(ScheduleError::DoesNotFit {
-            memory,
-            phase: usize::try_from(short.time).unwrap_or(0),
-            names: names_at(short.time),
-            missing_bytes: short.missing_bytes,
-        }),
-        Outcome::Exhausted(plan) => {
-            let load = |time: i64| {
-                let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
-                live.map(|b| b.size).sum::<u64>()
-            };
-            let worst = problem.buffers.iter().map(|b| b.lower).max_by_key(|&time| load(time)).unwrap_or(0);
-            Err(ScheduleError::DoesNotFit {
-                memory,
-                phase: usize::try_from(worst).unwrap_or(0),
-                names: names_at(worst),
-                missing_bytes: plan.peak.saturating_sub(problem.capacity),
-            })
-        }
-    }
 }

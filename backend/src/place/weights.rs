@@ -14,7 +14,7 @@ use strata_isa_spec::{Head, StageCode, Tail, WeightLoad};
 use crate::allocate;
 use crate::model::StageId;
 use crate::model::tables::{TableKey, table_key};
-use crate::place::streams::fit;
+use crate::place::live::fit;
 use crate::place::{Problem, ScheduleError};
 
 /// Phases ahead of its use that a load is queued, at most. Small layers pass in less time than a large one's weights take, so it is

@@ -5,7 +5,7 @@ use strata_ir::{Attribute, Module, Op, OpId};
 use strata_isa_spec::StageCode;
 
 use crate::model::{Buffer, StageGraph, StageNode};
-use crate::select::split_columns;
+use crate::select::windows::is_by_columns;
 
 /// The function's buffers, on `func.func`.
 pub(crate) const BUFFERS: &str = "strata.buffers";
@@ -101,7 +101,7 @@ impl StageGraph {
                 }
                 Some(_) => return Err(problem(format!("bad `{TABLE_SET}`"))),
             };
-            let by_columns = split_columns::is_by_columns(module, op, &code);
+            let by_columns = is_by_columns(module, op, &code);
             graph.stages.push(StageNode {
                 name: row.name.clone(),
                 op,

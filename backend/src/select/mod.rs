@@ -35,6 +35,7 @@ pub mod split_columns;
 #[cfg(test)]
 mod tests;
 mod upsample;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! | [`level`] | the named levels of the IR |
 //! | [`registry`] | what passes declare of themselves, and the registry that lists them |
 //! | [`pipeline`] | passes in order, and their text: `name{key=value,…},name,…` |
+//! | [`parse`] | the parser of that text |
 //! | [`driver`] | runs a pipeline: verifies, times, counts, checks claims, catches panics, writes reproducers |
 //! | [`compare`](mod@compare) | whether a pass kept the module's results, by evaluating it before and after |
 //!
@@ -15,13 +16,15 @@
 pub mod compare;
 pub mod driver;
 pub mod level;
+pub mod parse;
 pub mod pipeline;
 pub mod registry;
 
 pub use driver::{DriverOptions, PassFailure, PassReport, PipelineFailure, Progress, run};
 pub use level::Level;
+pub use parse::PipelineError;
 pub use pipeline::Pipeline;
-pub use registry::{OptionInfo, OptionKind, PassInfo, PassOptions, PipelineError, Registry};
+pub use registry::{OptionInfo, OptionKind, PassInfo, PassOptions, Registry};
 
 use std::any::{Any, TypeId};
 use std::collections::BTreeMap;

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use super::pipeline::Reader;
-use super::{Level, Pass, Pipeline};
+use super::{Level, Pass};
 
 /// What a pass declares of itself.
 #[derive(Debug)]
@@ -195,15 +194,6 @@ impl Registry {
         self.passes.iter().copied().find(|info| info.name == name)
     }
 
-    /// Parses a pipeline: `canonicalise,quantise{range=mse,precision=int16},form-stages`. Blanks may stand between tokens; an
-    /// option that is given as a key alone is `true`.
-    ///
-    /// # Errors
-    /// The first thing that is wrong with the text.
-    pub fn parse(&self, text: &str) -> Result<Pipeline, PipelineError> {
-        Reader::new(self, text).pipeline()
-    }
-
     /// A Markdown page of all passes, for `docs/generated/passes.md`.
     pub fn markdown(&self) -> String {
         let mut page = "# Passes\n\nGenerated from the pass registry; do not edit.\n".to_owned();
@@ -264,55 +254,4 @@ fn faults_of(info: &'static PassInfo) -> Vec<String> {
         );
     }
     faults
-}
-
-/// What is wrong with a textual pipeline; columns count characters from 1.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PipelineError {
-    /// No pass has this name.
-    #[error("column {column}: there is no pass `{name}`; there are: {known}")]
-    UnknownPass {
-        /// The name.
-        name: String,
-        /// Those that there are.
-        known: String,
-        /// Where it stands.
-        column: usize,
-    },
-    /// The pass has no such option.
-    #[error("column {column}: `{pass}` has no option `{option}`; it has: {known}")]
-    UnknownOption {
-        /// The pass.
-        pass: &'static str,
-        /// The option.
-        option: String,
-        /// Those that it has.
-        known: String,
-        /// Where it stands.
-        column: usize,
-    },
-    /// The option does not take this value.
-    #[error("column {column}: `{option}` of `{pass}` is `{value}`, but must be {expected}")]
-    BadValue {
-        /// The pass.
-        pass: &'static str,
-        /// The option.
-        option: &'static str,
-        /// The value given.
-        value: String,
-        /// What it must be.
-        expected: String,
-        /// Where it stands.
-        column: usize,
-    },
-    /// The text is not a pipeline.
-    #[error("column {column}: expected {expected}, found {found}")]
-    Syntax {
-        /// What should stand there.
-        expected: &'static str,
-        /// What does.
-        found: String,
-        /// Where.
-        column: usize,
-    },
 }

@@ -14,9 +14,11 @@ use strata_ir::pass::PassError;
 use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 
 use crate::quantise::analyse::groups::Groups;
-use crate::quantise::calibrate::{Range, Ranges};
 use crate::quantise::function::{Function, channel_values, data_operands, is_elementwise};
+use crate::quantise::histogram::Ranges;
+use crate::quantise::kinds::{is_mac, keeps_scale, rescales};
 use crate::quantise::outputs::{self, ChannelRanges};
+use crate::quantise::params::Range;
 use crate::quantise::table16::Table16;
 use crate::quantise::{QuantParams, thin};
 
@@ -95,39 +97,6 @@ impl Plan {
     pub(super) fn is_internal(&self, value: ValueId) -> bool {
         self.internal.contains(&value)
     }
-}
-
-/// Whether an op multiplies and accumulates: work that the host must not be left with.
-fn is_mac(op: &Op) -> bool {
-    matches!(op, Op::Conv2d(_) | Op::DepthwiseConv2d(_) | Op::TransposeConv2d(_) | Op::MatMul(_))
-}
-
-/// Whether an op ends in a rescale, so that it can give its result any scale.
-pub(super) fn rescales(op: &Op) -> bool {
-    is_mac(op)
-        || matches!(
-            op,
-            Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Maximum(_) | Op::Minimum(_) | Op::ReduceSum(_)
-        )
-}
-
-/// Whether an op only moves or selects elements (or averages them), so that its result has its input's scale.
-pub(super) fn keeps_scale(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::AvgPool2d(_)
-            | Op::MaxPool2d(_)
-            | Op::Reshape(_)
-            | Op::Transpose(_)
-            | Op::Slice(_)
-            | Op::Pad(_)
-            | Op::Tile(_)
-            | Op::Reverse(_)
-            | Op::Gather(_)
-            | Op::ReduceMax(_)
-            | Op::ReduceMin(_)
-            | Op::Resize(_)
-    )
 }
 
 /// Whether an op says something true or false of two values, or joins two such statements.

@@ -17,9 +17,10 @@ use cranelift_entity::SecondaryMap;
 use strata_ir::pass::PassError;
 use strata_ir::{Module, Op, OpId, Tensor, TensorData, Type, ValueId};
 
+use crate::quantise::calibrate::{Calibration, CalibrationError, observed_values};
 use crate::quantise::forward::{compute, forward};
 use crate::quantise::noise::Networks;
-use crate::quantise::{Calibration, QuantiseOptions, quantise};
+use crate::quantise::{QuantiseOptions, quantise};
 
 /// Values of a channel, over all samples, below which their mean says too little to correct by.
 const FEW: usize = 1024;
@@ -27,7 +28,7 @@ const FEW: usize = 1024;
 const DOUBT: f64 = 2.0;
 
 /// Corrections of the biases of convolutions, by the convolution's result: what to add, a channel each.
-pub(super) type Corrections = BTreeMap<ValueId, Vec<f32>>;
+type Corrections = BTreeMap<ValueId, Vec<f32>>;
 
 /// A convolution of the integer network and what its accumulators stand for.
 struct Site {
@@ -37,11 +38,35 @@ struct Site {
     steps: Vec<f64>,
 }
 
+impl Calibration {
+    /// Adds corrections of biases for the mean shift that quantising `module`, which must be the network that was
+    /// calibrated, makes on samples.
+    ///
+    /// # Errors
+    /// If the network cannot be quantised, or a sample does not fit.
+    pub fn correct_biases(
+        &mut self,
+        module: &Module,
+        options: &QuantiseOptions,
+        samples: &[Vec<Arc<Tensor>>],
+    ) -> Result<(), PassError> {
+        self.corrections.clear();
+        let mut corrections = corrections(module, self, options, samples)?;
+        let func = module.function("main").ok_or_else(|| PassError::other(CalibrationError::NoMain))?;
+        for (index, (value, _)) in observed_values(module, module.entry_block(func)).iter().enumerate() {
+            if let Some(correction) = corrections.remove(value) {
+                self.corrections.insert(index, correction);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Measures the corrections of a calibrated network on samples.
 ///
 /// # Errors
 /// If the network cannot be quantised, or a sample does not fit.
-pub(super) fn corrections(
+fn corrections(
     real: &Module,
     calibration: &Calibration,
     options: &QuantiseOptions,

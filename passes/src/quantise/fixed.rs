@@ -14,6 +14,8 @@
 //!
 //! A body without integers is left as it is.
 
+mod dynamic;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,8 +25,9 @@ use strata_ir::pass::UnsupportedOp;
 use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, Type, ValueId};
 
 use crate::quantise::QuantParams;
-use crate::quantise::calibrate::{Range, Ranges};
-use crate::quantise::dynamic::{Product, Scaled};
+use crate::quantise::fixed::dynamic::{Product, Scaled};
+use crate::quantise::histogram::Ranges;
+use crate::quantise::params::Range;
 
 /// What the model says about integers.
 #[derive(Clone, Debug, Default)]

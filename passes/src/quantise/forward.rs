@@ -5,14 +5,25 @@
 //! another order than the evaluator's, so results agree within rounding, not bit for bit; integers are the
 //! evaluator's bits. Results do not depend on the number of threads. A value is dropped after its last use.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cranelift_entity::SecondaryMap;
 use strata_ir::eval::{EvalError, eval_op_kind};
-use strata_ir::{Module, Op, OpId, Tensor, Type, ValueId};
+use strata_ir::{Module, Op, OpId, Tensor, TensorData, Type, ValueId};
 
 use crate::quantise::integer;
 use crate::quantise::kernels::{Operand, conv2d, depthwise_conv2d, matmul, transpose_conv2d};
+
+/// The numbers of a tensor of floats, of whole numbers, or of what is true (1) and false (0).
+pub(super) fn numbers(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
+    match tensor.data() {
+        TensorData::F32(values) => Some(values.into()),
+        TensorData::I32(values) => Some(values.iter().map(|&value| value as f32).collect()),
+        TensorData::I1(values) => Some(values.iter().map(|&holds| f32::from(u8::from(holds))).collect()),
+        _ => None,
+    }
+}
 
 /// Runs a function on `inputs` and returns its results, showing every value that is no constant to `observer` when
 /// it is defined.

@@ -23,12 +23,12 @@ use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
 };
 
-use crate::quantise::analyse::{Lookup, Plan, keeps_scale};
-use crate::quantise::calibrate::Range;
+use crate::quantise::analyse::{Lookup, Plan};
 use crate::quantise::function::Function;
 use crate::quantise::integers::QuantConstant;
+use crate::quantise::kinds::keeps_scale;
 use crate::quantise::lower::offset::is_offset;
-use crate::quantise::params::FixedScale;
+use crate::quantise::params::{FixedScale, Range};
 use crate::quantise::table16::Table16;
 use crate::quantise::weights::{ChannelAxis, QuantWeights, corrected, quantise_weights};
 use crate::quantise::{QuantParams, QuantReport};

@@ -1,14 +1,15 @@
-//! Post-training quantisation: from f32 (import phase) to `i8`, and where chosen `i16`, with exact integer arithmetic
-//! (quant phase).
+//! Post-training quantisation: from f32 (import level) to `i8`, and where chosen `i16`, with exact integer arithmetic
+//! (quant level).
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`calibrate`] | which ranges values take on sample inputs |
-//! | `entropy` | one way to choose a range from them |
+//! | `histogram`, `entropy` | how a range is chosen from them |
 //! | [`forward`](mod@forward), `kernels`, `gemm`, `integer` | the fast forward pass behind it, in f32 and in exact integers |
 //! | `fixed` | models that come quantised: their integers as reals with fixed scales |
-//! | `dynamic` | integer products, and scales computed from the data |
+//! | `fixed::dynamic` | integer products, and scales computed from the data |
 //! | `integers` | weights that the model gives as integers |
+//! | `kinds` | what ops do to scales |
 //! | `analyse` | functions of one value, scales, and what stays on the host |
 //! | `bias` | what quantising shifts in means, given back to the biases |
 //! | [`noise`] | what quantising costs, output by output and layer by layer |
@@ -41,16 +42,17 @@
 mod analyse;
 mod bias;
 pub mod calibrate;
-mod dynamic;
 mod entropy;
 mod fixed;
 pub mod forward;
 mod function;
 mod gemm;
+mod histogram;
 mod host;
 mod integer;
 mod integers;
 mod kernels;
+mod kinds;
 mod lower;
 pub mod mixed;
 pub mod noise;
@@ -66,10 +68,11 @@ mod noise_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use calibrate::{Calibration, CalibrationError, Range, RangeChoice};
+pub use calibrate::{Calibration, CalibrationError};
 pub use forward::forward;
 pub(crate) use function::{Function, is_elementwise};
-pub use params::QuantParams;
+pub use histogram::RangeChoice;
+pub use params::{QuantParams, Range};
 pub use precision::Precision;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -286,7 +289,7 @@ pub fn given_scales(module: &Module) -> GivenScales {
     let Some(func) = module.function("main") else {
         return GivenScales { n_fixed: 0, n_dynamic: 0, needs_calibration: true };
     };
-    let mut none = calibrate::Ranges::default();
+    let mut none = histogram::Ranges::default();
     let fixed = fixed::collapse(&mut module, func, &mut none);
     let wishes = analyse::Wishes {
         fixed: &fixed.params,

@@ -17,8 +17,7 @@ use strata_ir::eval::EvalError;
 use strata_ir::pass::PassError;
 use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorData, Type, ValueId};
 
-use crate::quantise::calibrate::numbers;
-use crate::quantise::forward::{compute, forward};
+use crate::quantise::forward::{compute, forward, numbers};
 use crate::quantise::weights::{ChannelAxis, quantise_weights};
 use crate::quantise::{QuantParams, QuantisedValue};
 

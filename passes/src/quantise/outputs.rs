@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strata_ir::{Module, Op, ValueId};
 
-use crate::quantise::analyse::{keeps_scale, rescales};
-use crate::quantise::calibrate::{Range, Ranges};
+use crate::quantise::histogram::Ranges;
+use crate::quantise::kinds::{keeps_scale, rescales};
+use crate::quantise::params::Range;
 
 /// Of an output's 256 levels, those that a part spans at least to be served by 8 bits.
 const FEWEST_LEVELS: f32 = 16.0;

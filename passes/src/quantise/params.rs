@@ -2,7 +2,21 @@
 
 use strata_ir::{Attribute, ElemType, Tensor, TensorData};
 
-use crate::quantise::calibrate::Range;
+/// An interval of real numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// The least.
+    pub low: f32,
+    /// The greatest.
+    pub high: f32,
+}
+
+impl Range {
+    /// The least interval that holds both.
+    pub fn union(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+}
 
 /// How an integer stands for a real number: `real = scale * (q - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq)]

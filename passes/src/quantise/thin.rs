@@ -12,9 +12,9 @@ use std::collections::BTreeSet;
 
 use strata_ir::{Module, Op, OpId, ValueId};
 
-use crate::quantise::analyse::keeps_scale;
-use crate::quantise::calibrate::Range;
 use crate::quantise::function::is_elementwise;
+use crate::quantise::kinds::keeps_scale;
+use crate::quantise::params::Range;
 
 /// A reduction by at least this factor gives a thin value.
 const REDUCTION: usize = 8;

@@ -13,8 +13,8 @@ use strata_ir::{
 };
 
 use crate::rewrite::constants::ConstId;
-use crate::rewrite::extract::Selection;
 use crate::rewrite::language::{Action, CONST, Graph, Knowledge, Move, Spec, Term};
+use crate::rewrite::selection::Selection;
 
 /// A function as an e-graph.
 #[derive(Debug)]

@@ -16,37 +16,12 @@ use strata_isa_spec::Target;
 use crate::rewrite::convert::{Function, canonical};
 use crate::rewrite::cost::{INFINITE, Part, Pricer, Prices, Role};
 use crate::rewrite::language::{ARG, CONST, Term};
+use crate::rewrite::selection::Selection;
 
 /// Evaluations of whole selections, at most.
 const EVALUATIONS: usize = 100_000;
 /// How far an exchange is followed, in operands.
 const NEAR: usize = 3;
-
-/// A term for every class that is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Selection {
-    terms: BTreeMap<Id, Term>,
-}
-
-impl Selection {
-    /// Whether a class is used.
-    pub(crate) fn is_used(&self, class: Id) -> bool {
-        self.terms.contains_key(&class)
-    }
-
-    /// The term of a class that is used.
-    ///
-    /// # Panics
-    /// If it is not.
-    pub(crate) fn term(&self, class: Id) -> &Term {
-        &self.terms[&class]
-    }
-
-    /// The terms.
-    pub(crate) fn terms(&self) -> impl Iterator<Item = (Id, &Term)> {
-        self.terms.iter().map(|(&class, term)| (class, term))
-    }
-}
 
 /// How to choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ pub mod families;
 mod language;
 mod make;
 mod rules;
+mod selection;
 #[cfg(test)]
 mod tests;
 
@@ -38,9 +39,10 @@ use strata_ir::{BlockId, Module};
 use strata_isa_spec::Target;
 
 use crate::rewrite::convert::{Function, canonical};
-use crate::rewrite::extract::{Choice, Problem, Selection};
+use crate::rewrite::extract::{Choice, Problem};
 pub use crate::rewrite::families::{FAMILIES, Families, FamilyInfo, Tier, UnknownFamily};
 use crate::rewrite::language::Term;
+use crate::rewrite::selection::Selection;
 use strata_ir::pass::{
     Changed, Level, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions,
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use strata_ir::ValueId;
 
 use crate::quantise::QuantParams;
-use crate::quantise::calibrate::Range;
+use crate::quantise::params::Range;
 
 /// Disjoint sets of values, each with the union of their ranges and of all that was seen, or with fixed
 /// parameters.

@@ -10,7 +10,7 @@ use strata_ir::{ElemType, Module, Op, OpId, Tensor, ValueId};
 
 use crate::quantise::QuantParams;
 use crate::quantise::analyse::{Analysis, keeps_scale};
-use crate::quantise::calibrate::Range;
+use crate::quantise::params::Range;
 
 /// The least and the greatest that a value can be.
 type Interval = (f64, f64);

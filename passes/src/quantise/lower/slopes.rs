@@ -4,9 +4,8 @@ use strata_ir::dialect::{Add, DepthwiseConv2d, GreaterEqual, Select};
 use strata_ir::{ElemType, Op, Tensor, TensorData};
 
 use crate::quantise::QuantParams;
-use crate::quantise::calibrate::Range;
 use crate::quantise::lower::{Lowering, OUT_OF_RANGE, Quantised, accumulator};
-use crate::quantise::params::FixedScale;
+use crate::quantise::params::{FixedScale, Range};
 use crate::quantise::weights::QuantWeights;
 
 impl Lowering<'_> {

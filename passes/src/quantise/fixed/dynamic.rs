@@ -15,7 +15,7 @@ use crate::quantise::fixed::{Raw, Real, Rewriting, Step, Zero, scalar};
 
 /// A convolution of reals and of weights that are integers.
 #[derive(Clone, Debug)]
-pub(super) struct Product {
+pub(in crate::quantise) struct Product {
     op: Op,
     input: ValueId,
     weight: Arc<Tensor>,
@@ -43,7 +43,7 @@ impl Product {
 
 /// A product whose weights have scales, one for all or one for each output channel, and a bias.
 #[derive(Clone, Debug)]
-pub(super) struct Scaled {
+pub(in crate::quantise) struct Scaled {
     product: Product,
     scales: Vec<f32>,
     bias: Vec<f32>,
