@@ -73,7 +73,8 @@ fn decibels(expected: &Array, found: &Array) -> f64 {
     10.0 * (square(&mut expected.values.iter().copied()) / square(&mut pairs.map(|(a, b)| a - b))).log10()
 }
 
-/// That the signal to noise that a compile has told, printed and in `stats.json`, is that of what the bundle gives.
+/// That the signal to noise that a compile has told, printed and in `stats.json`, is that of what the bundle
+/// gives.
 fn told_is_computed(scratch: &Scratch, printed: &str, expected: &Array, found: &Array) {
     let stats = std::fs::read_to_string(scratch.path("stats.json")).expect("statistics are written");
     let stats: serde_json::Value = serde_json::from_str(&stats).expect("they are JSON");
@@ -557,11 +558,15 @@ fn functions_of_tosa_are_compiled_and_run_from_either_form() {
 #[test]
 fn functions_of_floats_are_calibrated_and_those_that_do_not_fit_are_declined_or_refused() {
     let scratch = Scratch::new();
-    let conv = "func.func @forward(%x: tensor<1x8x8x3xf32> {strata.name = \"image\"}) -> tensor<1x8x8x4xf32> {
+    let conv =
+        "func.func @forward(%x: tensor<1x8x8x3xf32> {strata.name = \"image\"}) -> tensor<1x8x8x4xf32> {
         %w = \"tosa.const\"() <{values = dense<0.25> : tensor<4x3x3x3xf32>}> : () -> tensor<4x3x3x3xf32>
         %b = \"tosa.const\"() <{values = dense<1.0> : tensor<4xf32>}> : () -> tensor<4xf32>
         %z = \"tosa.const\"() <{values = dense<0.0> : tensor<1xf32>}> : () -> tensor<1xf32>
-        %y = tosa.conv2d %x, %w, %b, %z, %z {acc_type = f32, dilation = array<i64: 1, 1>, pad = array<i64: 1, 1, 1, 1>, stride = array<i64: 1, 1>} : (tensor<1x8x8x3xf32>, tensor<4x3x3x3xf32>, tensor<4xf32>, tensor<1xf32>, tensor<1xf32>) -> tensor<1x8x8x4xf32>
+        %y = tosa.conv2d %x, %w, %b, %z, %z {acc_type = f32, dilation = array<i64: 1, 1>,
+            pad = array<i64: 1, 1, 1, 1>, stride = array<i64: 1, 1>}
+            : (tensor<1x8x8x3xf32>, tensor<4x3x3x3xf32>, tensor<4xf32>,
+            tensor<1xf32>, tensor<1xf32>) -> tensor<1x8x8x4xf32>
         return %y : tensor<1x8x8x4xf32>
     }";
     scratch.write("net.mlir", conv);

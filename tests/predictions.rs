@@ -1,7 +1,8 @@
 //! What a plan says that it costs is what its program takes: networks of the zoo, on every preset target.
 //!
-//! Sizes are small, but the layers and their weights are those of the networks; `tests/slow/run targets` does the same at the usual
-//! sizes. What is simulated is decoded from the bundle's bytes, so it has passed everything that a program passes.
+//! Sizes are small, but the layers and their weights are those of the networks; `tests/slow/run targets` does
+//! the same at the usual sizes. What is simulated is decoded from the bundle's bytes, so it has passed
+//! everything that a program passes.
 
 use strata::{Bundle, CompileOptions, Compiled, Compiler, Event, Mode, Objective, Target};
 use strata_frontend::proto::encode;
@@ -14,8 +15,8 @@ use strata_isa_spec::{Head, Program};
 /// By how much cycles and DRAM bytes may differ.
 const TOLERANCE: f64 = 0.02;
 
-/// By how much the estimate that the search for least time goes by may differ from what is simulated: of networks as small as these,
-/// a phase is a few rows.
+/// By how much the estimate that the search for least time goes by may differ from what is simulated: of
+/// networks as small as these, a phase is a few rows.
 const SEARCH_TOLERANCE: f64 = 0.05;
 
 /// Width and height.
@@ -46,7 +47,8 @@ fn quantised(model: ZooModel) -> Module {
     reached.expect("the phase is reached")
 }
 
-/// Compiles for every preset, for least time and least traffic, and holds what the plans say against the simulation.
+/// Compiles for every preset, for least time and least traffic, and holds what the plans say against the
+/// simulation.
 fn is_predicted(model: ZooModel) {
     let module = quantised(model);
     for preset in Target::presets() {
@@ -99,7 +101,8 @@ fn holds(compiled: &Compiled, timings: &[Timing], what: &str) {
     );
 }
 
-/// The times of every stage, partition and queue add up to the cycles of their phase, and those of the phases to the whole.
+/// The times of every stage, partition and queue add up to the cycles of their phase, and those of the phases
+/// to the whole.
 fn adds_up(program: &Program, timing: &Timing, target: &Target, what: &str) {
     let mut dma_busy = 0;
     for (at, (phase, time)) in program.phases.iter().zip(&timing.phases).enumerate() {

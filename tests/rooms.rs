@@ -1,7 +1,7 @@
 //! The rooms of the house: which crate may know which, and that no two files import each other in a circle.
 //!
-//! Files are read as text: `use` and `pub use` declarations, and paths that begin with `crate::` or `super::` anywhere in
-//! the code. Tests are left out.
+//! Files are read as text: `use` and `pub use` declarations, and paths that begin with `crate::` or `super::`
+//! anywhere in the code. Tests are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,9 +1,9 @@
 //! Code generation: the `sched` level of the IR to a program and its weight segment.
 //!
-//! All decisions stand in the IR by now, in the attributes that [`record`] declares: this crate gathers them to an
-//! [`isa_spec`](strata_isa_spec) program, and packs the constants of the stages into the weight segment. It decides
-//! nothing and checks only that what it gathers is complete; whether the program is
-//! valid is for the machine's verifier to say.
+//! All decisions stand in the IR by now, in the attributes that [`record`] declares: this crate gathers them
+//! to an [`isa_spec`](strata_isa_spec) program, and packs the constants of the stages into the weight
+//! segment. It decides nothing and checks only that what it gathers is complete; whether the program is valid
+//! is for the machine's verifier to say.
 
 use std::collections::BTreeMap;
 

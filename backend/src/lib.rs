@@ -1,5 +1,5 @@
-//! Everything that knows the machine: what a stage is and costs, which ops one stage runs, where tensors and tables
-//! stand, and the program that is emitted.
+//! Everything that knows the machine: what a stage is and costs, which ops one stage runs, where tensors and
+//! tables stand, and the program that is emitted.
 //!
 //! | module | what it holds | takes → gives |
 //! |---|---|---|
@@ -11,9 +11,9 @@
 //! | [`check`](mod@check) | an independent judge of plans | |
 //! | [`emit`] | the instruction stream and its weight segment | sched → program |
 //!
-//! It decides nothing that a compiler may weigh: what runs together is for `strata-passes`, which asks this crate what a choice
-//! costs, whether it fits, and at which addresses. A solver never judges itself: each has a `check` that shares none of
-//! its code and always runs. Nothing here does IO or holds state.
+//! It decides nothing that a compiler may weigh: what runs together is for `strata-passes`, which asks this
+//! crate what a choice costs, whether it fits, and at which addresses. A solver never judges itself: each has
+//! a `check` that shares none of its code and always runs. Nothing here does IO or holds state.
 
 pub mod allocate;
 pub mod check;

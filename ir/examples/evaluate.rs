@@ -1,8 +1,9 @@
-//! Evaluates a module's `@main` for an outside judge: `evaluate MODULE.mlir DIR` reads `DIR/in<i>.npy`, writes the
-//! evaluator's `DIR/out<i>.npy`, and the function alone as `DIR/case.mlir`.
+//! Evaluates a module's `@main` for an outside judge: `evaluate MODULE.mlir DIR` reads `DIR/in<i>.npy`,
+//! writes the evaluator's `DIR/out<i>.npy`, and the function alone as `DIR/case.mlir`.
 //!
-//! The module's constants stand in its text. What is left out of `case.mlir` are other functions, such as the part of a
-//! network that stays on the host. `tests/judges/tosa.py DIR` runs the same case through the TOSA reference model.
+//! The module's constants stand in its text. What is left out of `case.mlir` are other functions, such as the
+//! part of a network that stays on the host. `tests/judges/tosa.py DIR` runs the same case through the TOSA
+//! reference model.
 
 #[path = "support/npy.rs"]
 mod npy;

@@ -1,5 +1,6 @@
-//! Writes random one-op modules, and a few random networks, with inputs and the evaluator's results, for an outside judge:
-//! `judge_cases DIR SEED ROUNDS` makes `DIR/<round>-<op>-<element>/` with `case.mlir`, `in<i>.npy`, `out<i>.npy`.
+//! Writes random one-op modules, and a few random networks, with inputs and the evaluator's results, for an
+//! outside judge: `judge_cases DIR SEED ROUNDS` makes `DIR/<round>-<op>-<element>/` with `case.mlir`,
+//! `in<i>.npy`, `out<i>.npy`.
 //!
 //! `tests/judges/tosa.py` runs the same modules through the TOSA reference model and compares.
 

@@ -1,8 +1,8 @@
 //! Attributes: compile-time values on operations.
 //!
-//! An op's inherent attributes are typed Rust fields of its row in [`crate::dialect`]; [`AttrValue`] turns each
-//! field into an [`Attribute`] for the printer and back for the parser. Structured data of later phases (plans,
-//! schedules) are serde values; [`Attribute::from_serde`] and [`Attribute::to_serde`] carry them.
+//! An op's inherent attributes are typed Rust fields of its row in [`crate::dialect`]; [`AttrValue`] turns
+//! each field into an [`Attribute`] for the printer and back for the parser. Structured data of later phases
+//! (plans, schedules) are serde values; [`Attribute::from_serde`] and [`Attribute::to_serde`] carry them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ pub enum Attribute {
     Function(FunctionType),
     /// `dense<…>` or `dense_resource<…>`.
     Elements(Elements),
-    /// A dialect's enum case: `#tosa.rounding_mode<SINGLE_ROUND>`; the mnemonic (`tosa.rounding_mode`) and the case.
+    /// A dialect's enum case: `#tosa.rounding_mode<SINGLE_ROUND>`; the mnemonic (`tosa.rounding_mode`) and
+    /// the case.
     Enum(String, String),
 }
 
@@ -100,8 +101,8 @@ impl Attribute {
         AttrError { expected: expected.to_owned(), found: found.to_owned() }
     }
 
-    /// A serde value as an attribute: maps become dictionaries, sequences arrays, integers `i64`, floats `f64`;
-    /// `null` becomes unit.
+    /// A serde value as an attribute: maps become dictionaries, sequences arrays, integers `i64`, floats
+    /// `f64`; `null` becomes unit.
     ///
     /// # Errors
     /// If `value` does not serialise to JSON's data model, or holds an integer beyond `i64`.
@@ -209,8 +210,16 @@ attr_value!(i32, "i32", v => Attribute::Int(i64::from(*v), ElemType::I32),
 attr_value!(i64, "i64", v => Attribute::Int(*v, ElemType::I64), Attribute::Int(v, ElemType::I64) => *v);
 attr_value!(String, "a string", v => Attribute::Str(v.clone()), Attribute::Str(v) => v.clone());
 attr_value!(ElemType, "an element type", v => Attribute::Elem(*v), Attribute::Elem(v) => *v);
-attr_value!(FunctionType, "a function type", v => Attribute::Function(v.clone()), Attribute::Function(v) => v.clone());
-attr_value!(Elements, "dense elements", v => Attribute::Elements(v.clone()), Attribute::Elements(v) => v.clone());
+attr_value!(
+    FunctionType, "a function type",
+    v => Attribute::Function(v.clone()),
+    Attribute::Function(v) => v.clone()
+);
+attr_value!(
+    Elements, "dense elements",
+    v => Attribute::Elements(v.clone()),
+    Attribute::Elements(v) => v.clone()
+);
 attr_value!(Vec<i32>, "array<i32>", v => Attribute::I32Array(v.clone()), Attribute::I32Array(v) => v.clone());
 attr_value!(Vec<i64>, "array<i64>", v => Attribute::I64Array(v.clone()), Attribute::I64Array(v) => v.clone());
 
@@ -258,7 +267,9 @@ impl<T: AttrValue> AttrValue for Option<T> {
 
 /// Declares an enum whose cases are an MLIR dialect's enum attribute.
 macro_rules! enum_attr {
-    ($(#[$doc:meta])* $name:ident = $mnemonic:literal { $($(#[$case_doc:meta])* $case:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident = $mnemonic:literal {
+        $($(#[$case_doc:meta])* $case:ident = $text:literal),+ $(,)?
+    }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name { $($(#[$case_doc])* $case),+ }
@@ -274,7 +285,8 @@ macro_rules! enum_attr {
                 match attr {
                     Attribute::Enum(m, c) if m == $mnemonic => match c.as_str() {
                         $($text => Ok(Self::$case),)+
-                        other => Err(AttrError { expected: Self::describe(), found: format!("unknown case {other}") }),
+                        other => Err(AttrError { expected: Self::describe(), found: format!("unknown case \
+                            {other}") }),
                     },
                     _ => Err(attr.mismatch(&Self::describe())),
                 }

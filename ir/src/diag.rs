@@ -1,9 +1,9 @@
 //! Diagnostics: what is wrong with an input, where, and what would help.
 //!
-//! The parser and the verifier return [`Diagnostic`]s, as many as they find. Every one has a [`Code`]; a code is
-//! declared once, with its explanation, by [`codes!`](crate::codes); other crates declare their own tables with the
-//! same macro. [`render`] writes diagnostics for people, with the offending source line where there is one;
-//! `Diagnostic` serialises for programs. Nothing here prints.
+//! The parser and the verifier return [`Diagnostic`]s, as many as they find. Every one has a [`Code`]; a code
+//! is declared once, with its explanation, by [`codes!`](crate::codes); other crates declare their own tables
+//! with the same macro. [`render`] writes diagnostics for people, with the offending source line where there
+//! is one; `Diagnostic` serialises for programs. Nothing here prints.
 
 use std::fmt;
 use std::ops::Range;
@@ -95,14 +95,15 @@ pub mod code {
         LIMIT = "E0109", "limit";
         /// The op does not take this many operands, results or regions.
         ARITY = "E0201", "arity";
-        /// The op does not stand where it must: functions in the module, a yield at the end of a stage, and so on.
+        /// The op does not stand where it must: functions in the module, a yield at the end of a stage, and
+        /// so on.
         MISPLACED = "E0202", "misplaced";
         /// An operand is defined after its use, in another block that does not enclose it, or was erased.
         DOMINANCE = "E0203", "dominance";
         /// A block has no terminator at its end, or has one before its end.
         TERMINATOR = "E0204", "terminator";
-        /// A function's type does not agree with its arguments, its return, or its attributes; or two functions
-        /// have one name.
+        /// A function's type does not agree with its arguments, its return, or its attributes; or two
+        /// functions have one name.
         FUNCTION = "E0205", "function";
         /// A stage's or a phase's region does not agree with the op.
         STAGE = "E0206", "stage";
@@ -308,8 +309,8 @@ fn edit_distance(a: &str, b: &str) -> usize {
 /// Lines longer than this are cut around the place that a message points at.
 const MAX_SNIPPET_CHARS: usize = 160;
 
-/// Diagnostics for people: with the line of `source` (its name and text) that each points at, if it does; in colour
-/// if `color`.
+/// Diagnostics for people: with the line of `source` (its name and text) that each points at, if it does; in
+/// colour if `color`.
 pub fn render(diagnostics: &[Diagnostic], source: Option<(&str, &str)>, color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     let blocks: Vec<String> =

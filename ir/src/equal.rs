@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::attr::{Attribute, Elements};
 use crate::module::{BlockId, Module, OpId, ValueId};
 
-/// The first op of `a` that `b` does not have alike, as a sentence; `None` if the modules are structurally equal.
+/// The first op of `a` that `b` does not have alike, as a sentence; `None` if the modules are structurally
+/// equal.
 ///
 /// Floats are compared by their bits, and constants by their data whatever their resources are called.
 pub fn difference(a: &Module, b: &Module) -> Option<String> {

@@ -17,8 +17,8 @@
 //! | [`text`] | the text form: printer and parser |
 //! | [`verify`](mod@verify) | what is wrong with a module: all of it |
 //!
-//! Invariants: the op set is closed (a `match` over [`dialect::Op`] is exhaustive); all tensor shapes are static;
-//! a [`Module`]'s text form parses back to an equal module; nothing here does IO.
+//! Invariants: the op set is closed (a `match` over [`dialect::Op`] is exhaustive); all tensor shapes are
+//! static; a [`Module`]'s text form parses back to an equal module; nothing here does IO.
 
 pub mod attr;
 pub mod build;

@@ -344,7 +344,8 @@ impl Module {
         }
     }
 
-    /// For every value, the ops below `block` that use it, in walk order; an op that uses it twice stands twice.
+    /// For every value, the ops below `block` that use it, in walk order; an op that uses it twice stands
+    /// twice.
     pub fn users(&self, block: BlockId) -> SecondaryMap<ValueId, Vec<OpId>> {
         let mut users: SecondaryMap<ValueId, Vec<OpId>> = SecondaryMap::new();
         for op in self.walk(block) {
@@ -436,7 +437,8 @@ impl Module {
         self.insert_const_at(block, at, tensor.into(), loc)
     }
 
-    /// Inserts a constant at a position of a block and returns its value. `index` data make a `tosa.const_shape`.
+    /// Inserts a constant at a position of a block and returns its value. `index` data make a
+    /// `tosa.const_shape`.
     pub fn insert_const_at(&mut self, block: BlockId, at: usize, values: Elements, loc: Location) -> ValueId {
         let ty = values.tensor.ty();
         let op = if ty.elem == crate::ElemType::Index {

@@ -49,7 +49,8 @@ impl ElemType {
         Self::ALL.into_iter().find(|t| t.keyword() == word)
     }
 
-    /// Bytes of one element in memory (`i1` takes one, `i48` eight, as MLIR's `dense_resource` lays them out).
+    /// Bytes of one element in memory (`i1` takes one, `i48` eight, as MLIR's `dense_resource` lays them
+    /// out).
     pub fn size_bytes(self) -> usize {
         match self {
             Self::I1 | Self::I8 => 1,

@@ -1,4 +1,5 @@
-//! `docs/generated/ops.md` is what the op tables say. `BLESS=1 cargo test -p strata-ir --test generated` rewrites it.
+//! `docs/generated/ops.md` is what the op tables say. `BLESS=1 cargo test -p strata-ir --test generated`
+//! rewrites it.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Text and module are two forms of one thing: what is printed parses back to an equal module and prints the same
-//! again; no text makes the parser panic.
+//! Text and module are two forms of one thing: what is printed parses back to an equal module and prints the
+//! same again; no text makes the parser panic.
 
 use proptest::prelude::*;
 use strata_ir::attr::FunctionType;
@@ -61,7 +61,8 @@ fn assorted() -> Module {
     }
     module.append_const(block, Tensor::new(vec![], TensorData::I8(vec![3])), Location::at("f", 1, 2));
     module.append_const(block, Tensor::i8(vec![2, 1, 2], vec![1, 2, 3, 4]), Location::unknown());
-    let extra = serde_json::json!({"a": [1, 2.5, null, {"odd key": "é\\\""}], "b": {}, "c": -3, "d": true, "e": null});
+    let a = serde_json::json!([1, 2.5, null, {"odd key": "é\\\""}]);
+    let extra = serde_json::json!({"a": a, "b": {}, "c": -3, "d": true, "e": null});
     let phase = module.append(
         block,
         Phase { plan: Attribute::from_serde(&extra).expect("JSON") },
@@ -123,7 +124,11 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_panics(at in 0usize..4000, with in prop::collection::vec("[ -~]|[{}<>()]|é", 0..4), cut in 0usize..8) {
+    fn no_damage_panics(
+        at in 0usize..4000,
+        with in prop::collection::vec("[ -~]|[{}<>()]|é", 0..4),
+        cut in 0usize..8,
+    ) {
         let whole = to_string(&assorted());
         let from = whole.floor_char_boundary(at.min(whole.len()));
         let to = whole.ceil_char_boundary((from + cut).min(whole.len()));
@@ -141,9 +146,12 @@ fn what_tosa_opt_prints_parses() {
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<2xf32>) -> tensor<2xf32>, sym_name = "main"}> ({
   ^bb0(%arg0: tensor<2xf32> loc("a.mlir":3:8)):
-    %0 = "tosa.const"() <{values = dense<"0x0000803F00000040"> : tensor<2xf32>}> : () -> tensor<2xf32> loc(#loc2)
-    %1 = "tosa.maximum"(%0, %arg0) <{nan_mode = #tosa.nan_mode<PROPAGATE>}> {s.d = [1, 2.500000e+00]} : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32> loc(#loc4)
-    %2 = "tosa.reverse"(%1) {axis = 0 : i32} : (tensor<2xf32>) -> tensor<2xf32> loc(fused<"x">["a", "b"(#loc1)])
+    %0 = "tosa.const"() <{values = dense<"0x0000803F00000040"> : tensor<2xf32>}>
+        : () -> tensor<2xf32> loc(#loc2)
+    %1 = "tosa.maximum"(%0, %arg0) <{nan_mode = #tosa.nan_mode<PROPAGATE>}> {s.d = [1, 2.500000e+00]}
+        : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32> loc(#loc4)
+    %2 = "tosa.reverse"(%1) {axis = 0 : i32}
+        : (tensor<2xf32>) -> tensor<2xf32> loc(fused<"x">["a", "b"(#loc1)])
     "func.return"(%2) : (tensor<2xf32>) -> () loc(#loc1)
   }) : () -> () loc(#loc)
 }) : () -> () loc(#loc)

@@ -1,5 +1,5 @@
-//! The whole way down: random networks through stages, plan and schedule to a program, which the machine's verifier
-//! accepts and whose results are the evaluator's.
+//! The whole way down: random networks through stages, plan and schedule to a program, which the machine's
+//! verifier accepts and whose results are the evaluator's.
 
 use strata_backend::emit::Lowered;
 use strata_backend::select::erase::EraseWrappers;
@@ -52,8 +52,8 @@ fn fault(seed: u64, target: &Target, mode: &str) -> Option<String> {
     difference(&mut module, &inputs, target, mode)
 }
 
-/// What is wrong with the program of an integer network, if anything is: it does not exist, is not valid, or gives other
-/// results than the evaluator.
+/// What is wrong with the program of an integer network, if anything is: it does not exist, is not valid, or
+/// gives other results than the evaluator.
 pub(crate) fn difference(
     module: &mut Module,
     inputs: &[Tensor],
@@ -167,8 +167,9 @@ fn multi_layer_computes_what_the_evaluator_does() {
     hold("x1", &[], "multi", 0..80);
 }
 
-/// Memories so small that rows of a dozen columns do not fit: much runs in strips, with halos recomputed and kept, and the
-/// results are the evaluator's. Networks with a stage that fits in no way are left out, and are few.
+/// Memories so small that rows of a dozen columns do not fit: much runs in strips, with halos recomputed and
+/// kept, and the results are the evaluator's. Networks with a stage that fits in no way are left out, and are
+/// few.
 #[test]
 fn strips_compute_what_the_evaluator_does() {
     for (activation, weight, mode, least) in
@@ -246,8 +247,8 @@ fn fronts_stay_and_still_compute_the_same() {
     assert!(ahead > 20, "first rows are loaded ahead {ahead} times only");
 }
 
-/// Plans of least traffic: convolutions run directly where their rows are dear, and first rows stay of tensors that grew into
-/// others.
+/// Plans of least traffic: convolutions run directly where their rows are dear, and first rows stay of
+/// tensors that grew into others.
 #[test]
 fn plans_of_least_traffic_compute_the_same() {
     for activation in ["3KiB", "6KiB"] {

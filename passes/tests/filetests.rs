@@ -1,6 +1,7 @@
 //! The file tests: every `.mlir` and `.asm` file of `tests/filetests/<level>/` is one test.
 //!
-//! A file begins with comment lines (`//`, in assembly `;`), of which those of the form `KEY: value` say what to do:
+//! A file begins with comment lines (`//`, in assembly `;`), of which those of the form `KEY: value` say what
+//! to do:
 //!
 //! | key | value |
 //! |---|---|
@@ -8,16 +9,17 @@
 //! | `TARGET` | a preset and overrides of its fields: `x1 memory.activation=64KiB` |
 //! | `EXPECT-ERROR` | a part of an error that has no place in the text |
 //!
-//! Below, an `EXPECT-ERROR` stands on the line of the op that is wrong, or on the lines right above. Any other key, an
-//! error that nothing expects and an expectation that nothing meets all fail the test.
+//! Below, an `EXPECT-ERROR` stands on the line of the op that is wrong, or on the lines right above. Any
+//! other key, an error that nothing expects and an expectation that nothing meets all fail the test.
 //!
-//! What the run gives is compared with `snapshots/<file>.snap` beside the file; `INSTA_UPDATE=always` accepts what it
-//! gives now, to be read before it is committed. `verify` gives nothing. A scheduled module is shown as the assembly of
-//! its program.
+//! What the run gives is compared with `snapshots/<file>.snap` beside the file; `INSTA_UPDATE=always` accepts
+//! what it gives now, to be read before it is committed. `verify` gives nothing. A scheduled module is shown
+//! as the assembly of its program.
 //!
-//! Every file is also run twice to the same bytes; every module prints to text that parses to an equal module and
-//! prints the same again; `@main` is evaluated before and after each pass; and a scheduled module is lowered to a
-//! program that the machine's verifier accepts and whose results on the interpreter are the evaluator's.
+//! Every file is also run twice to the same bytes; every module prints to text that parses to an equal module
+//! and prints the same again; `@main` is evaluated before and after each pass; and a scheduled module is
+//! lowered to a program that the machine's verifier accepts and whose results on the interpreter are the
+//! evaluator's.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -183,7 +185,8 @@ impl Case {
         }
     }
 
-    /// The module of the text, which verifies. Ops without a location are given their line while it is verified.
+    /// The module of the text, which verifies. Ops without a location are given their line while it is
+    /// verified.
     fn module(&self) -> Result<Module, Vec<Problem>> {
         let problems = |all: strata_ir::diag::Diagnostics| all.0.iter().map(Problem::of).collect::<Vec<_>>();
         let module = text::parse(&self.text, None).map_err(problems)?;
@@ -292,8 +295,8 @@ fn parse_target(value: &str) -> Result<Target, String> {
     Target::preset(preset, &overrides).map_err(|e| e.to_string())
 }
 
-/// A copy in which every op that has no place has its place in the text. In the generic form the ops stand in walk
-/// order, each with its name in quotes before its operands.
+/// A copy in which every op that has no place has its place in the text. In the generic form the ops stand in
+/// walk order, each with its name in quotes before its operands.
 fn with_lines(module: &Module, text: &str) -> Module {
     let mut module = module.clone();
     let is_name = |at: usize| {

@@ -1,7 +1,9 @@
-//! Random networks the whole way down: compiled layer by layer and multi-layer, for machines of many sizes and for every
-//! objective, each program gives the evaluator's results byte for byte, in fixed order and, checked, in random ones.
+//! Random networks the whole way down: compiled layer by layer and multi-layer, for machines of many sizes
+//! and for every objective, each program gives the evaluator's results byte for byte, in fixed order and,
+//! checked, in random ones.
 //!
-//! `STRATA_NETWORKS` sets how many networks are tried, `STRATA_SEED` the first seed. Each is tried on one machine.
+//! `STRATA_NETWORKS` sets how many networks are tried, `STRATA_SEED` the first seed. Each is tried on one
+//! machine.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,8 +63,8 @@ impl Trial {
         context.insert(self.target.clone());
         let Self { split_bytes, objective, .. } = self;
         let passes = format!(
-            "form-stages,split-channels{{budget-bytes={split_bytes}}},fuse-layers{{mode={mode},objective={objective}}},\
-             schedule"
+            "form-stages,split-channels{{budget-bytes={split_bytes}}},\
+             fuse-layers{{mode={mode},objective={objective}}},schedule"
         );
         let registry = Registry::new(strata_passes::PASSES.iter().chain(strata_backend::PASSES).copied());
         let pipeline = registry.parse(&passes).map_err(|e| e.to_string())?;
@@ -164,8 +166,8 @@ impl Count {
     }
 }
 
-/// Networks of which a plan was once refused on the way: the planner counted what first rows that stay spare in another way than
-/// the scheduler does.
+/// Networks of which a plan was once refused on the way: the planner counted what first rows that stay spare
+/// in another way than the scheduler does.
 const FOUND_DEFECTS: [u64; 2] = [1_036_146, 1_002_456];
 
 #[test]
@@ -197,7 +199,8 @@ fn random_networks_compute_what_the_evaluator_does() {
                         let Trial { options, target, objective, split_bytes, .. } = &trial;
                         let memory = &target.memory;
                         faults.push(format!(
-                            "seed {seed} ({options:?}, {} of {} and {} bytes, {objective}, split {split_bytes}): {fault}",
+                            "seed {seed} ({options:?}, {} of {} and {} bytes, {objective}, split \
+                                {split_bytes}): {fault}",
                             target.name, memory.activation, memory.weight
                         ));
                     }

@@ -1,8 +1,8 @@
 //! The independent judge of an allocation.
 //!
-//! It works on the problem as given, byte ranges against byte ranges, and shares no code with the solvers: neither
-//! their canonical form, nor their arithmetic. It sweeps through time keeping what is live ordered by offset, so that
-//! a plan without faults costs `n log n`; every pair that does clash is named.
+//! It works on the problem as given, byte ranges against byte ranges, and shares no code with the solvers:
+//! neither their canonical form, nor their arithmetic. It sweeps through time keeping what is live ordered by
+//! offset, so that a plan without faults costs `n log n`; every pair that does clash is named.
 
 use std::collections::BTreeMap;
 
@@ -123,8 +123,8 @@ fn overlaps(problem: &Problem, offsets: &[u64], violations: &mut Vec<Violation>)
     }));
 }
 
-/// Sweeps through time with the live buffers filed under their offsets. As long as those are disjoint, a newcomer can
-/// only clash with its nearest neighbours.
+/// Sweeps through time with the live buffers filed under their offsets. As long as those are disjoint, a
+/// newcomer can only clash with its nearest neighbours.
 fn is_disjoint(problem: &Problem, offsets: &[u64], starts: &[usize]) -> bool {
     let buffers = &problem.buffers;
     let mut ends = starts.to_vec();

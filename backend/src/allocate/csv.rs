@@ -1,7 +1,8 @@
 //! The interchange format of allocation problems and plans: comma-separated rows.
 //!
-//! A problem has the columns `id,lower,upper,size`, and may have `alignment` and `fixed`; a plan has the problem's
-//! columns and `offset`. Columns come in any order, others are ignored, and ids are any text. Fields are not quoted.
+//! A problem has the columns `id,lower,upper,size`, and may have `alignment` and `fixed`; a plan has the
+//! problem's columns and `offset`. Columns come in any order, others are ignored, and ids are any text.
+//! Fields are not quoted.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -74,7 +75,8 @@ struct Columns {
 ///
 /// # Errors
 ///
-/// All faults of the text, line by line; faults of the buffers themselves are for [`Problem::validate`] to find.
+/// All faults of the text, line by line; faults of the buffers themselves are for [`Problem::validate`] to
+/// find.
 ///
 /// [`Problem::validate`]: crate::allocate::Problem::validate
 pub fn parse_csv(text: &str) -> Result<Sheet, Vec<CsvError>> {

@@ -1,9 +1,9 @@
 //! Quick plans: incumbents for the exact search, and all there is for instances too large for it.
 //!
-//! Every heuristic is an order. *First fit* takes the buffers in that order and puts each into the lowest gap that
-//! holds it; *best fit* into the narrowest. Any canonical plan is first fit under some order (that of its offsets), so
-//! hill climbing over orders can reach every plan worth having. Nothing here depends on time or chance: the climber's
-//! moves come from a fixed sequence.
+//! Every heuristic is an order. *First fit* takes the buffers in that order and puts each into the lowest gap
+//! that holds it; *best fit* into the narrowest. Any canonical plan is first fit under some order (that of
+//! its offsets), so hill climbing over orders can reach every plan worth having. Nothing here depends on time
+//! or chance: the climber's moves come from a fixed sequence.
 
 use std::cmp::Reverse;
 
@@ -28,9 +28,9 @@ pub(super) enum Fit {
     Best,
 }
 
-/// The static orders, each a permutation of the block indices: combinations of the load around a buffer (T), its area
-/// (A), its duration in sections (W) and its size (S), from large to small, and the order of time. The last three count
-/// durations and areas in the problem's own time.
+/// The static orders, each a permutation of the block indices: combinations of the load around a buffer (T),
+/// its area (A), its duration in sections (W) and its size (S), from large to small, and the order of time.
+/// The last three count durations and areas in the problem's own time.
 pub(super) fn orders(instance: &Instance) -> Vec<Vec<u32>> {
     let loads = instance.loads();
     let sparse = Sparse::new(&loads);
@@ -144,7 +144,8 @@ fn gap(placed: &[(u64, u64, u32, u32)], block: &Block, fit: Fit) -> u64 {
     best.map_or(floor, |(_, offset)| offset)
 }
 
-/// Tries every order under both fits, and returns the lowest plan with the order it came from; stops at `target`.
+/// Tries every order under both fits, and returns the lowest plan with the order it came from; stops at
+/// `target`.
 pub(super) fn portfolio(instance: &Instance, orders: &[Vec<u32>], target: u64) -> (Packing, usize) {
     let mut best: Option<(Packing, usize)> = None;
     for (index, order) in orders.iter().enumerate() {
@@ -161,7 +162,8 @@ pub(super) fn portfolio(instance: &Instance, orders: &[Vec<u32>], target: u64) -
     best.unwrap_or((Packing { offsets: Vec::new(), peak: 0 }, 0))
 }
 
-/// Improves a plan by moving buffers in its order: something that reaches the peak goes before something it meets.
+/// Improves a plan by moving buffers in its order: something that reaches the peak goes before something it
+/// meets.
 ///
 /// Sideways moves are taken, so that plateaus are crossed. Stops at `target` or after `rounds` moves.
 pub(super) fn climb(instance: &Instance, start: &Packing, target: u64, rounds: u64) -> Packing {

@@ -1,15 +1,16 @@
 //! The canonical form a problem is solved in.
 //!
-//! Solvers never see a [`Problem`](crate::allocate::Problem). They see [`Instance`]s: one for each set of buffers connected in
-//! time, with time reduced to the *sections* in which a maximal set of buffers is live, and buffers sorted by what
-//! they are rather than by how they were numbered.
+//! Solvers never see a [`Problem`](crate::allocate::Problem). They see [`Instance`]s: one for each set of
+//! buffers connected in time, with time reduced to the *sections* in which a maximal set of buffers is live,
+//! and buffers sorted by what they are rather than by how they were numbered.
 //!
 //! Invariants:
-//! - every buffer of an instance spans at least one section, and the spans of two buffers intersect exactly when
-//!   their live intervals do (pairwise overlapping intervals share a point, so keeping the maximal sets loses no pair);
+//! - every buffer of an instance spans at least one section, and the spans of two buffers intersect exactly
+//!   when their live intervals do (pairwise overlapping intervals share a point, so keeping the maximal sets
+//!   loses no pair);
 //! - no section's live set contains another's, so none of the load bounds is computed twice;
-//! - the instance depends neither on the numbering of the buffers, nor on the direction of time, nor, but for the
-//!   durations, on its scale. Only buffers that agree in everything keep their given order, and those are
+//! - the instance depends neither on the numbering of the buffers, nor on the direction of time, nor, but for
+//!   the durations, on its scale. Only buffers that agree in everything keep their given order, and those are
 //!   interchangeable.
 //!
 //! Empty buffers take no space and are left out.
@@ -56,7 +57,8 @@ pub(super) struct Instance {
     pub(super) durations: Vec<u64>,
     /// A point in time inside each section.
     pub(super) times: Vec<i64>,
-    /// What the busiest section needs: the pitches of all that is live there, but for the padding of one on top.
+    /// What the busiest section needs: the pitches of all that is live there, but for the padding of one on
+    /// top.
     pub(super) load: u64,
     /// Offsets of canonical plans are multiples of this.
     grain: u64,

@@ -1,7 +1,7 @@
 //! What the exact search remembers of its failures.
 //!
-//! An entry says: these buffers, none lower than these floors, do not fit. It is looked up by the set of buffers, and
-//! answers for every state of that set whose floors are nowhere lower.
+//! An entry says: these buffers, none lower than these floors, do not fit. It is looked up by the set of
+//! buffers, and answers for every state of that set whose floors are nowhere lower.
 
 use std::collections::HashMap;
 

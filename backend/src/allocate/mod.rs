@@ -1,28 +1,30 @@
 //! Static address allocation: offsets for buffers whose sizes and live intervals are known.
 //!
 //! The problem is *dynamic storage allocation*: no two buffers that are live together may share a byte. It is
-//! NP-hard, and the instances that compilers meet are mostly easy; so quick heuristics go first, and exact search
-//! finishes what they leave, or proves that nothing more can be had.
+//! NP-hard, and the instances that compilers meet are mostly easy; so quick heuristics go first, and exact
+//! search finishes what they leave, or proves that nothing more can be had.
 //!
 //! - [`allocate`] fits a problem into its capacity, or says what does not fit.
 //! - [`minimise`] looks for the smallest peak, whatever the capacity, and gives a lower bound with it.
-//! - [`check`] judges a plan on its own; both functions above pass every plan through it before they return it.
+//! - [`check`] judges a plan on its own; both functions above pass every plan through it before they return
+//!   it.
 //!
-//! **Flow.** `instance` splits a problem into components that never meet in time and brings each into a canonical
-//! form; `heuristics` packs it by a number of orders; `solver` is the branch and bound, restarted with other
-//! orders under growing limits; `search` puts them together. [`csv`] reads and writes problems and plans.
+//! **Flow.** `instance` splits a problem into components that never meet in time and brings each into a
+//! canonical form; `heuristics` packs it by a number of orders; `solver` is the branch and bound, restarted
+//! with other orders under growing limits; `search` puts them together. [`csv`] reads and writes problems and
+//! plans.
 //!
 //! **Invariants.** Work is limited by search nodes, never by time, so a result is the same on every machine.
-//! It depends on the numbering of the buffers only where buffers agree in everything else, and neither on the scale
-//! of time nor on its direction.
+//! It depends on the numbering of the buffers only where buffers agree in everything else, and neither on the
+//! scale of time nor on its direction.
 //!
-//! **What it does not do.** It does not choose live intervals, spill, split buffers or share bytes between them.
-//! Plans are not made compact beyond the peak asked for.
+//! **What it does not do.** It does not choose live intervals, spill, split buffers or share bytes between
+//! them. Plans are not made compact beyond the peak asked for.
 //!
 //! # Source
 //!
-//! M. D. Moffitt, "MiniMalloc: A Lightweight Memory Allocator for Hardware-Accelerated Machine Learning", ASPLOS 2023,
-//! for canonical plans and the section bound.
+//! M. D. Moffitt, "MiniMalloc: A Lightweight Memory Allocator for Hardware-Accelerated Machine Learning",
+//! ASPLOS 2023, for canonical plans and the section bound.
 
 mod cell;
 mod check;
@@ -68,12 +70,14 @@ pub struct Problem {
 /// How much work may be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Nodes that the exact search may visit in all; each costs time in proportion to the buffers left in its piece.
+    /// Nodes that the exact search may visit in all; each costs time in proportion to the buffers left in its
+    /// piece.
     pub nodes: u64,
 }
 
 impl Default for Limits {
-    /// Enough for all problems of networks seen so far; some seconds for hundreds of buffers that cannot be settled.
+    /// Enough for all problems of networks seen so far; some seconds for hundreds of buffers that cannot be
+    /// settled.
     fn default() -> Self {
         Self { nodes: 1_000_000 }
     }

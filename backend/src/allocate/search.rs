@@ -252,8 +252,8 @@ fn busiest(instance: &Instance) -> i64 {
     section.map_or(0, |section| instance.times[section])
 }
 
-/// The account of an instance that search has shown not to fit: buffers are dropped as long as the rest still does
-/// not fit, half at first, then ever fewer.
+/// The account of an instance that search has shown not to fit: buffers are dropped as long as the rest still
+/// does not fit, half at first, then ever fewer.
 fn shortfall(problem: &Problem, instance: &Instance, limits: &Limits) -> Shortfall {
     let Problem { buffers, capacity } = problem;
     let nodes = limits.nodes.min(NARROWING_NODES);

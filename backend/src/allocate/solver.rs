@@ -1,25 +1,27 @@
 //! Exact placement of one instance within a capacity, by branch and bound.
 //!
-//! The search follows the idea published as MiniMalloc (Moffitt, ASPLOS 2023): only *canonical* plans are looked at,
-//! those in which every buffer rests on address zero, on another buffer, or on its fixed offset. Any plan becomes
-//! canonical by letting buffers drop, so nothing is lost.
+//! The search follows the idea published as MiniMalloc (Moffitt, ASPLOS 2023): only *canonical* plans are
+//! looked at, those in which every buffer rests on address zero, on another buffer, or on its fixed offset.
+//! Any plan becomes canonical by letting buffers drop, so nothing is lost.
 //!
-//! **State.** A *piece* is a set of unplaced buffers connected in time. Each has `support`, the top of what is placed
-//! below it, and `floor >= support`, the lowest offset it can still have. A buffer with `floor > support` *hovers*: it
-//! has been shown to rest on something that is not placed yet.
+//! **State.** A *piece* is a set of unplaced buffers connected in time. Each has `support`, the top of what
+//! is placed below it, and `floor >= support`, the lowest offset it can still have. A buffer with
+//! `floor > support` *hovers*: it has been shown to rest on something that is not placed yet.
 //!
-//! **Branching.** Take a section, and the buffers that stand at its lowest floor, nothing that they meet having a
-//! lower one. Either one of them is placed there, or none ever is, and all of them hover. The last is tried last.
-//! Placing a buffer may cut the piece; the parts are solved on their own. [`Focus`] says which section is taken, or
-//! that the choice is of one buffer at the lowest floor: it is placed there, or it alone hovers.
+//! **Branching.** Take a section, and the buffers that stand at its lowest floor, nothing that they meet
+//! having a lower one. Either one of them is placed there, or none ever is, and all of them hover. The last
+//! is tried last. Placing a buffer may cut the piece; the parts are solved on their own. [`Focus`] says which
+//! section is taken, or that the choice is of one buffer at the lowest floor: it is placed there, or it alone
+//! hovers.
 //!
-//! **Bounds.** In each section, buffers whose floor is at least `f` need `f` plus all their sizes: the bound of
-//! one machine with release times. A hovering buffer rests at least as high as the lowest top any unplaced neighbour
-//! can have.
+//! **Bounds.** In each section, buffers whose floor is at least `f` need `f` plus all their sizes: the bound
+//! of one machine with release times. A hovering buffer rests at least as high as the lowest top any unplaced
+//! neighbour can have.
 //!
-//! **Memory.** A piece that failed fails again under floors that are nowhere lower. Only pieces that began without
-//! hovering buffers are remembered: their failure is a fact about the pieces alone, whatever lies beneath and whatever
-//! order they were searched in, so that it holds across restarts and for smaller capacities.
+//! **Memory.** A piece that failed fails again under floors that are nowhere lower. Only pieces that began
+//! without hovering buffers are remembered: their failure is a fact about the pieces alone, whatever lies
+//! beneath and whatever order they were searched in, so that it holds across restarts and for smaller
+//! capacities.
 
 use crate::allocate::cell::Cell;
 use crate::allocate::instance::{Block, Instance};
@@ -67,7 +69,8 @@ pub(super) enum Focus {
     Lowest,
     /// The tightest of all: the plan grows where there is least to spare.
     Tightest,
-    /// None: the best buffer at the lowest floor is placed there or hovers, whatever else could stand under it.
+    /// None: the best buffer at the lowest floor is placed there or hovers, whatever else could stand under
+    /// it.
     Buffer,
 }
 
@@ -123,8 +126,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Looks for a plan within `capacity`, preferring buffers of low rank where there is a choice, for at most
-    /// `max_nodes` nodes.
+    /// Looks for a plan within `capacity`, preferring buffers of low rank where there is a choice, for at
+    /// most `max_nodes` nodes.
     pub(super) fn run(&mut self, capacity: u64, ranks: &[u32], focus: Focus, max_nodes: u64) -> Verdict {
         self.focus = focus;
         if capacity > self.capacity {
@@ -243,8 +246,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Places a block on its floor, and leaves the connected parts of the rest, the largest first; false if a fixed
-    /// buffer is in the way.
+    /// Places a block on its floor, and leaves the connected parts of the rest, the largest first; false if a
+    /// fixed buffer is in the way.
     fn place(&mut self, cells: &[Cell], block: u32, parts: &mut Vec<Vec<Cell>>) -> bool {
         let Some(placed) = cells.iter().find(|cell| cell.block == block) else {
             return false;
@@ -319,7 +322,8 @@ impl<'a> Search<'a> {
         parts[base..].sort_by_key(|part| std::cmp::Reverse(part.len()));
     }
 
-    /// Raises the floors of hovering buffers, sorts the piece, and applies the bounds; false if it cannot fit.
+    /// Raises the floors of hovering buffers, sorts the piece, and applies the bounds; false if it cannot
+    /// fit.
     fn settle(&mut self, cells: &mut [Cell]) -> bool {
         if self.has_fixed && !self.avoid_fixed(cells) {
             return false;
@@ -330,7 +334,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A hovering buffer rests on an unplaced neighbour, so it is no lower than the lowest top that one can have.
+    /// A hovering buffer rests on an unplaced neighbour, so it is no lower than the lowest top that one can
+    /// have.
     fn raise_hovering(&self, cells: &mut [Cell]) -> bool {
         let mut passes = 0;
         loop {
@@ -414,8 +419,8 @@ impl<'a> Search<'a> {
 
     /// Chooses where to branch in a settled piece.
     ///
-    /// A buffer may be placed once nothing that it meets has a lower floor; a section will do if that goes for every
-    /// buffer standing at its lowest floor. The lowest floor of the piece always offers one.
+    /// A buffer may be placed once nothing that it meets has a lower floor; a section will do if that goes
+    /// for every buffer standing at its lowest floor. The lowest floor of the piece always offers one.
     fn branch(&mut self, cells: &[Cell]) -> Branch {
         let level = match self.focus {
             Focus::Lowest => cells[0].floor,

@@ -105,7 +105,8 @@ fn many_buffers() -> impl Strategy<Value = Problem> {
     })
 }
 
-/// A rectangle of 24 times by 60 bytes cut into up to 40 buffers, so that the load equals the capacity at every time.
+/// A rectangle of 24 times by 60 bytes cut into up to 40 buffers, so that the load equals the capacity at
+/// every time.
 fn tight_buffers() -> impl Strategy<Value = Problem> {
     vec((0usize..64, 1u64..60, any::<bool>()), 12..40).prop_map(|cuts| {
         let mut pieces = vec![(0i64, 24i64, 60u64)];
@@ -141,8 +142,8 @@ fn disguised(problem: &Problem, order: u64, bytes: u64, time: i64, reversed: boo
     Problem { buffers, capacity: problem.capacity * bytes }
 }
 
-/// The smallest peak over all orders in which each buffer is stacked on everything it meets among its predecessors:
-/// every canonical plan arises so.
+/// The smallest peak over all orders in which each buffer is stacked on everything it meets among its
+/// predecessors: every canonical plan arises so.
 fn optimum_by_stacking(problem: &Problem) -> u64 {
     fn extend(buffers: &[Buffer], tops: &mut Vec<(usize, u64)>, peak: u64, best: &mut u64) {
         if peak >= *best {
@@ -216,7 +217,12 @@ proptest! {
     }
 
     #[test]
-    fn numbering_and_time_do_not_matter(problem in many_buffers(), scale in 1i64..5, shift in -9i64..9, seed: u64) {
+    fn numbering_and_time_do_not_matter(
+        problem in many_buffers(),
+        scale in 1i64..5,
+        shift in -9i64..9,
+        seed: u64,
+    ) {
         let plan = placed(minimise(&problem, &Limits::default()));
         let mut buffers = problem.buffers.clone();
         buffers.sort_by_key(|b| (u64::from(b.id) + 1).wrapping_mul(seed | 1).reverse_bits());
@@ -229,7 +235,8 @@ proptest! {
         // Buffers of one size may trade places if their lives differ only while nothing else changes.
         let outline = |problem: &Problem, plan: &Plan| {
             let mut rows: Vec<_> =
-                problem.buffers.iter().zip(&plan.offsets).map(|(b, &offset)| (b.size, b.alignment, offset)).collect();
+                problem.buffers.iter().zip(&plan.offsets)
+                    .map(|(b, &offset)| (b.size, b.alignment, offset)).collect();
             rows.sort_unstable();
             rows
         };

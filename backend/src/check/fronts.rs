@@ -1,4 +1,5 @@
-//! First rows of tensors that are in SRAM where the rest is not: those that stay, and those that are loaded a phase ahead.
+//! First rows of tensors that are in SRAM where the rest is not: those that stay, and those that are loaded a
+//! phase ahead.
 
 use std::cmp::Ordering;
 
@@ -19,9 +20,9 @@ pub(super) struct Standing {
 }
 
 impl Judge<'_> {
-    /// Whether the first rows that are to be in SRAM are of a tensor that shares its bytes with no other, unless they come as it
-    /// grows into one; whether, of several sets of them, those that come at once and stay longer come first, and no others are
-    /// there at once; and whether those that are loaded can be.
+    /// Whether the first rows that are to be in SRAM are of a tensor that shares its bytes with no other,
+    /// unless they come as it grows into one; whether, of several sets of them, those that come at once and
+    /// stay longer come first, and no others are there at once; and whether those that are loaded can be.
     pub(super) fn fronts(&mut self) {
         let mut faults = Vec::new();
         for (at, front) in self.plan.fronts.iter().enumerate() {
@@ -70,8 +71,8 @@ impl Judge<'_> {
         self.uses(front.buffer).writers.iter().any(|(stage, _)| self.phase_of[stage] == front.from as usize)
     }
 
-    /// Why first rows cannot be there from the phase in which they are to come, if so. Those that are written before it are loaded by
-    /// it.
+    /// Why first rows cannot be there from the phase in which they are to come, if so. Those that are written
+    /// before it are loaded by it.
     fn cannot_be_loaded(&self, front: &FrontRows) -> Option<&'static str> {
         let (from, until) = (front.from as usize, front.until as usize);
         let is_input = matches!(self.graph.buffers[front.buffer].role, BufferRole::Input(_));
@@ -131,8 +132,8 @@ impl Judge<'_> {
         loads.into_iter().filter_map(|load| above(load, front.rows)).collect()
     }
 
-    /// How many streams of first rows of a buffer a phase names: those that come for a later phase, and if its stages use the buffer,
-    /// all that stand there.
+    /// How many streams of first rows of a buffer a phase names: those that come for a later phase, and if
+    /// its stages use the buffer, all that stand there.
     pub(super) fn n_fronts(&self, buffer: BufferId, phase: usize, is_used: bool) -> u64 {
         let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
         let is_named = |front: &&FrontRows| {
@@ -156,8 +157,8 @@ impl Judge<'_> {
         Some(Standing { rows: most.rows, there, part: self.held(most) })
     }
 
-    /// The columns and channels of first rows, the same of all that come at once: those that are in use while any stay, all where the
-    /// tensor is whole.
+    /// The columns and channels of first rows, the same of all that come at once: those that are in use while
+    /// any stay, all where the tensor is whole.
     fn held(&self, front: &FrontRows) -> View {
         let buffer = front.buffer;
         let alike = self.plan.fronts.iter().filter(|f| f.buffer == buffer && f.from == front.from);
@@ -172,7 +173,8 @@ impl Judge<'_> {
         hull(&here.map(|(_, view)| *view).collect::<Vec<View>>())
     }
 
-    /// Bytes of the first rows that a phase loads of a buffer for a later one, where its own stages do not use them.
+    /// Bytes of the first rows that a phase loads of a buffer for a later one, where its own stages do not
+    /// use them.
     pub(super) fn bytes_ahead(&self, buffer: BufferId, phase: usize) -> u64 {
         let front = self.comes(buffer, phase).filter(|front| !self.is_written(front));
         front.map_or(0, |front| {
@@ -180,8 +182,8 @@ impl Judge<'_> {
         })
     }
 
-    /// Bytes that the ring of the rest of a buffer, so many bytes from its base, shares with first rows that are read in this phase
-    /// for the last time.
+    /// Bytes that the ring of the rest of a buffer, so many bytes from its base, shares with first rows that
+    /// are read in this phase for the last time.
     pub(super) fn overwritten(&self, buffer: BufferId, phase: usize, (ring, row): (u64, u64)) -> u64 {
         let Some(bases) = &self.plan.bases else { return 0 };
         let stream = bases.streams.iter().find(|s| s.buffer == buffer && s.phase as usize == phase);
@@ -200,8 +202,8 @@ impl Judge<'_> {
         shared.sum()
     }
 
-    /// What is stored of a part of a buffer that later phases read where the buffer is not whole: the rows that do not stay for
-    /// all that read of it.
+    /// What is stored of a part of a buffer that later phases read where the buffer is not whole: the rows
+    /// that do not stay for all that read of it.
     pub(super) fn stored(&self, buffer: BufferId, phase: usize, part: View) -> Option<View> {
         let readers = self.uses(buffer).readers.iter().filter(|(_, read)| common(read, &part).is_some());
         let readers = readers.map(|(stage, _)| self.phase_of[stage]);

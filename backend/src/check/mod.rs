@@ -1,16 +1,17 @@
-//! An independent judge of plans: re-derives from the graph, the target and the plan's own words what a plan must keep,
-//! and what it moves. It shares with the planner the definitions of the machine (row demand, timing, transfers' meaning) and
-//! the token simulation of rings, and none of the planner's bookkeeping.
+//! An independent judge of plans: re-derives from the graph, the target and the plan's own words what a plan
+//! must keep, and what it moves. It shares with the planner the definitions of the machine (row demand,
+//! timing, transfers' meaning) and the token simulation of rings, and none of the planner's bookkeeping.
 //!
-//! Checked: every stage runs exactly once, after those that it reads from; partitions exist and fit the array, mappings fit
-//! their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings, whole tensors and first rows that stay
-//! or are loaded ahead fit activation SRAM in each phase, shared tables once, and so bytes of a ring and of rows that it
-//! overwrites; a tensor that is read in a later phase is in SRAM or was stored, and is in DRAM before the phase that loads rows of
-//! it ahead; outputs are stored; the traffic that the plan states is what its residencies imply; its cycles are the sum of its
-//! phases' and not below the bound.
+//! Checked: every stage runs exactly once, after those that it reads from; partitions exist and fit the
+//! array, mappings fit their partitions; Winograd only where it is allowed; tables fit weight SRAM, rings,
+//! whole tensors and first rows that stay or are loaded ahead fit activation SRAM in each phase, shared
+//! tables once, and so bytes of a ring and of rows that it overwrites; a tensor that is read in a later phase
+//! is in SRAM or was stored, and is in DRAM before the phase that loads rows of it ahead; outputs are stored;
+//! the traffic that the plan states is what its residencies imply; its cycles are the sum of its phases' and
+//! not below the bound.
 //!
-//! Not checked: addresses (the allocator's judge), values (the program's verifier), and whether predicted cycles are true (the
-//! timed interpreter's to say).
+//! Not checked: addresses (the allocator's judge), values (the program's verifier), and whether predicted
+//! cycles are true (the timed interpreter's to say).
 
 mod faults;
 mod fronts;
@@ -412,8 +413,8 @@ fn whole(id: BufferId, buffer: &Buffer) -> View {
     View::whole(id.as_u32(), buffer.rows, buffer.cols, buffer.chs)
 }
 
-/// Boxes of which none makes a larger one with the next, by columns and then by channels, or the other way round: a box of
-/// two that do not meet has their elements and no others if it has as many.
+/// Boxes of which none makes a larger one with the next, by columns and then by channels, or the other way
+/// round: a box of two that do not meet has their elements and no others if it has as many.
 fn tiles(mut boxes: Vec<View>) -> Vec<View> {
     let mut n = 0;
     while n != boxes.len() {

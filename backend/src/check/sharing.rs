@@ -9,8 +9,8 @@ use crate::cost::rings::Watch;
 use crate::model::{BufferId, BufferRole, StageId};
 
 impl Judge<'_> {
-    /// Bytes that tensors share in a phase which are written in place of others. What is wrong with a pair is said in the phase
-    /// in which the one is first written.
+    /// Bytes that tensors share in a phase which are written in place of others. What is wrong with a pair is
+    /// said in the phase in which the one is first written.
     pub(super) fn in_place_bytes(&self, phase: usize, faults: &mut Vec<PlanFault>) -> u64 {
         let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
         let mut shared = 0;
@@ -34,7 +34,8 @@ impl Judge<'_> {
         shared
     }
 
-    /// Whether a buffer that is first written in phase `birth` overwrites, element by element, what is read of another last.
+    /// Whether a buffer that is first written in phase `birth` overwrites, element by element, what is read
+    /// of another last.
     fn overwrites(&self, id: BufferId, host: BufferId, birth: usize) -> bool {
         let (own, other) = (self.uses(id), self.uses(host));
         let shape = |id: BufferId| {
@@ -46,7 +47,8 @@ impl Judge<'_> {
             && self.is_whole(host, birth)
             && self.is_whole(host, birth - 1);
         let is_writer = |stage: &StageId| own.writers.iter().any(|(writer, _)| writer == stage);
-        // Whoever else has to do with the host has done it before, and who writes reads there only what it overwrites.
+        // Whoever else has to do with the host has done it before, and who writes reads there only what it
+        // overwrites.
         let mut others = other.writers.iter().chain(&other.readers).filter(|(stage, _)| !is_writer(stage));
         let are_done = others.all(|(stage, _)| self.phase_of[stage] < birth);
         let reads_in_place = |(writer, _): &(StageId, View)| {
@@ -58,7 +60,8 @@ impl Judge<'_> {
         shape(id) == shape(host) && are_whole && are_done && own.writers.iter().all(reads_in_place)
     }
 
-    /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the stated gap.
+    /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the
+    /// stated gap.
     pub(super) fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(Watch, u64, u64)> {
         let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
         let phases = |uses: &[(StageId, View)]| -> Vec<usize> {

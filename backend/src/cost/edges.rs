@@ -1,9 +1,11 @@
 //! The edges of a phase: what it waits for before its first step and after its last one.
 //!
-//! While a phase is under way, rows are loaded and stored beside the stages' work. At its begin the first stages wait for as many
-//! rows as a first step reads, and at its end the rows of the last step are still to be stored. Neither overlaps with anything, so
-//! they add to the time of the [`pipeline`](crate::cost::pipeline). Transfers share one channel: edges of several buffers add up.
-//! Where first rows come in the phase before (`fuse/refine/prefetch.rs` of the passes), the chooser leaves out the begin.
+//! While a phase is under way, rows are loaded and stored beside the stages' work. At its begin the first
+//! stages wait for as many rows as a first step reads, and at its end the rows of the last step are still to
+//! be stored. Neither overlaps with anything, so they add to the time of the
+//! [`pipeline`](crate::cost::pipeline). Transfers share one channel: edges of several buffers add up. Where
+//! first rows come in the phase before (`fuse/refine/prefetch.rs` of the passes), the chooser leaves out the
+//! begin.
 
 use strata_isa_spec::Target;
 
@@ -30,7 +32,8 @@ pub fn fill_cycles(
     waits.max().unwrap_or(0)
 }
 
-/// Cycles from the end of the last stage to that of the last row that is stored of a buffer, `row_cycles` a row.
+/// Cycles from the end of the last stage to that of the last row that is stored of a buffer, `row_cycles` a
+/// row.
 pub fn drain_cycles(
     stages: &[Running<'_>],
     time: &PipelineTime,

@@ -1,7 +1,7 @@
 //! The best way to divide so many clusters among a stage's work, for every number of them.
 //!
-//! All divisions are tried, so what comes out is exact; layers of one size ask the same question, and so do the strips and parts that
-//! a plan makes of them, so answers are remembered.
+//! All divisions are tried, so what comes out is exact; layers of one size ask the same question, and so do
+//! the strips and parts that a plan makes of them, so answers are remembered.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ type Question = (Steps, Option<Steps>);
 pub struct Mappings(RefCell<BTreeMap<Question, Arc<[Implementation]>>>);
 
 impl Mappings {
-    /// The best implementation, by either method, for every number of clusters of the target, from one on; more clusters never
-    /// cost more.
+    /// The best implementation, by either method, for every number of clusters of the target, from one on;
+    /// more clusters never cost more.
     pub fn best(&self, code: &StageCode, may_winograd: bool, target: &Target) -> Arc<[Implementation]> {
         let steps = |winograd: bool| {
             let code = with_winograd(code, winograd);
@@ -78,8 +78,9 @@ fn by_clusters((work, n_steps): Steps, target: &Target, winograd: bool) -> Vec<I
     options
 }
 
-/// Every mapping of multiply-accumulates that takes no more clusters than there are, with the cycles of a step, which are those of
-/// [`step_cycles`](strata_isa_spec::timing::step_cycles): a product of quotients of which each depends on two of its numbers.
+/// Every mapping of multiply-accumulates that takes no more clusters than there are, with the cycles of a
+/// step, which are those of [`step_cycles`](strata_isa_spec::timing::step_cycles): a product of quotients of
+/// which each depends on two of its numbers.
 fn each_mapping(target: &Target, work: &Work, mut visit: impl FnMut(Mapping, u64)) {
     let &Work::Mac { pixels, channels, reduction, groups } = work else { return };
     let (whole, lanes) = (target.array.clusters.max(1), target.array.lanes);

@@ -1,11 +1,11 @@
 //! What a stage costs on a number of clusters, and what a phase costs given its stages.
 //!
-//! All cycles come from [`strata_isa_spec::timing`]. [`StageProfile`] tabulates a stage once for every cluster count;
-//! [`pipeline`] turns a division of clusters into the time of a phase: each stage starts when the first rows it needs are
-//! there and ends at the earliest when it has worked through its steps, and at least its last steps after the stages that
-//! it reads from. That is exact for a pipeline whose rings never run full before they run dry, which is what
-//! [`Slack::Overlap`](crate::cost::rings::Slack) buys; DRAM is a bound beside it; the first
-//! and last rows, by [`edges`], and weights are a delay before and after it.
+//! All cycles come from [`strata_isa_spec::timing`]. [`StageProfile`] tabulates a stage once for every
+//! cluster count; [`pipeline`] turns a division of clusters into the time of a phase: each stage starts when
+//! the first rows it needs are there and ends at the earliest when it has worked through its steps, and at
+//! least its last steps after the stages that it reads from. That is exact for a pipeline whose rings never
+//! run full before they run dry, which is what [`Slack::Overlap`](crate::cost::rings::Slack) buys; DRAM is a
+//! bound beside it; the first and last rows, by [`edges`], and weights are a delay before and after it.
 
 pub mod edges;
 pub mod mappings;
@@ -127,8 +127,8 @@ impl StageProfile {
         &self.by_clusters[(clusters.max(1) as usize - 1).min(last)]
     }
 
-    /// Cycles of switches if the stage takes turns with others on so many clusters: one a step, since its next step mostly waits for
-    /// a step of another.
+    /// Cycles of switches if the stage takes turns with others on so many clusters: one a step, since its
+    /// next step mostly waits for a step of another.
     pub fn switch_cycles(&self, clusters: u32, target: &Target) -> u64 {
         let n_steps = self.actor(self.on(clusters).winograd).n_steps();
         u64::from(n_steps) * u64::from(target.switch.stage_cycles)
@@ -184,9 +184,9 @@ pub struct PipelineTime {
     pub end: u64,
 }
 
-/// Time of stages in topological order. Those on different partitions work at once; a partition is done when it has worked
-/// through the steps of all of its stages. In lockstep a stage and each stage that it reads from work by turns, so the pair
-/// takes the sum.
+/// Time of stages in topological order. Those on different partitions work at once; a partition is done when
+/// it has worked through the steps of all of its stages. In lockstep a stage and each stage that it reads
+/// from work by turns, so the pair takes the sum.
 pub fn pipeline(stages: &[Running<'_>], lockstep: bool) -> PipelineTime {
     let mut starts = Vec::with_capacity(stages.len());
     let mut ends: Vec<u64> = Vec::with_capacity(stages.len());
@@ -227,9 +227,9 @@ pub fn dram_bound(target: &Target, bytes: u64) -> u64 {
     if bytes == 0 { 0 } else { dram_cycles(target, bytes) + u64::from(target.dram.latency_cycles) }
 }
 
-/// Energy of everything in an inference but DRAM, in picojoules, by the timed interpreter's counting: the products that
-/// the array makes, activation SRAM read once a row and reader and written once a row, weight SRAM written once and
-/// read once a step.
+/// Energy of everything in an inference but DRAM, in picojoules, by the timed interpreter's counting: the
+/// products that the array makes, activation SRAM read once a row and reader and written once a row, weight
+/// SRAM written once and read once a step.
 pub fn on_chip_energy(
     graph: &StageGraph,
     target: &Target,
@@ -253,7 +253,8 @@ pub fn on_chip_energy(
         + weight as f64 * energy.weight_byte_pj
 }
 
-/// A cost of two parts, cycles and DRAM bytes, as one number: least score is least cost, and ties go to the other part.
+/// A cost of two parts, cycles and DRAM bytes, as one number: least score is least cost, and ties go to the
+/// other part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Weights {
     /// Score of a cycle.
@@ -273,9 +274,9 @@ pub fn filled(sram_bytes: u64) -> u64 {
 const UNIT: u128 = 1 << 40;
 
 impl Weights {
-    /// The weights of an objective. For the product of energy and delay, which does not add up over phases, they are its
-    /// gradient at a plan of `around = (picojoules, cycles)`: the product is least on the convex hull of what plans cost, so
-    /// some such weights find it.
+    /// The weights of an objective. For the product of energy and delay, which does not add up over phases,
+    /// they are its gradient at a plan of `around = (picojoules, cycles)`: the product is least on the convex
+    /// hull of what plans cost, so some such weights find it.
     pub fn of(objective: Objective, target: &Target, around: (f64, f64)) -> Self {
         match objective {
             Objective::Latency => Self { per_cycle: UNIT, per_byte: 1, per_fill: 0 },

@@ -1,25 +1,29 @@
 //! How many row slots each ring of a phase needs, by simulating row tokens.
 //!
-//! The stages of a phase form a Kahn process network; with bounded rings it can deadlock. A ring is sized by running
-//! the phase once, on demand: a step is taken only when a later stage asks for its rows, so rows appear as late as
-//! they can and each ring holds the least. The most that a ring ever held is its size. Since the network is
-//! determinate, any other order of ready steps also finishes in rings of these sizes, and enlarging a ring never hurts.
+//! The stages of a phase form a Kahn process network; with bounded rings it can deadlock. A ring is sized by
+//! running the phase once, on demand: a step is taken only when a later stage asks for its rows, so rows
+//! appear as late as they can and each ring holds the least. The most that a ring ever held is its size.
+//! Since the network is determinate, any other order of ready steps also finishes in rings of these sizes,
+//! and enlarging a ring never hurts.
 //!
-//! Several stages may write one ring, such as the parts of a join. None writes a row before the others have written the
-//! rows that stood in its slot, so a ring holds what is between the oldest row that is still to be read *or written*
-//! and the newest. Rows that no stage will read, which a crop or a stride leaves out, would be made last, as nobody asks
-//! for them; so a writer asks the others for such rows before it writes its own.
+//! Several stages may write one ring, such as the parts of a join. None writes a row before the others have
+//! written the rows that stood in its slot, so a ring holds what is between the oldest row that is still to
+//! be read *or written* and the newest. Rows that no stage will read, which a crop or a stride leaves out,
+//! would be made last, as nobody asks for them; so a writer asks the others for such rows before it writes
+//! its own.
 //!
-//! With [`Slack::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the other. With
-//! [`Slack::Overlap`] a step is taken only when the rows of the *next* step (or one more step of the producer) are there too,
-//! so a stage always finds its next rows ready while its producer works: the pipeline runs at the rate of its slowest stage.
-//! A skip path grows by the slack of the longer path that it runs beside. A transfer has room for as many rows as the DRAM channel
-//! moves in a burst of weights, for which it may have to wait.
+//! With [`Slack::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the
+//! other. With [`Slack::Overlap`] a step is taken only when the rows of the *next* step (or one more step of
+//! the producer) are there too, so a stage always finds its next rows ready while its producer works: the
+//! pipeline runs at the rate of its slowest stage. A skip path grows by the slack of the longer path that it
+//! runs beside. A transfer has room for as many rows as the DRAM channel moves in a burst of weights, for
+//! which it may have to wait.
 //!
-//! The same run tells how close behind a tensor that is read for the last time a new one may be written: see [`Watch`].
+//! The same run tells how close behind a tensor that is read for the last time a new one may be written: see
+//! [`Watch`].
 //!
-//! The middle of a tensor, where a phase repeats itself, is skipped (`steady`), so a simulation takes time by the depth of a phase
-//! rather than by its rows.
+//! The middle of a tensor, where a phase repeats itself, is skipped (`steady`), so a simulation takes time by
+//! the depth of a phase rather than by its rows.
 //!
 //! Deliberately not here: addresses, and whether the sizes fit.
 
@@ -167,8 +171,8 @@ impl Actor {
     }
 }
 
-/// How far a writer is to be ahead of the rows of a view that are needed, if stages overlap: its own step, and what a transfer is
-/// behind after a burst of weights.
+/// How far a writer is to be ahead of the rows of a view that are needed, if stages overlap: its own step,
+/// and what a transfer is behind after a burst of weights.
 fn ahead(writer: &Actor, (reader, read): (&Actor, &Port)) -> u32 {
     // A ring has one width for all that write and read it, so slots of narrow pieces of wide rows are dear.
     let rows = match &writer.out {
@@ -178,8 +182,8 @@ fn ahead(writer: &Actor, (reader, read): (&Actor, &Port)) -> u32 {
     rows.max(writer.rows_per_step)
 }
 
-/// Rows of a view, of a byte an element, that the DRAM channel moves in the time of a burst of weights. A row that is asked for
-/// while one is served waits for its end.
+/// Rows of a view, of a byte an element, that the DRAM channel moves in the time of a burst of weights. A row
+/// that is asked for while one is served waits for its end.
 fn burst_rows(view: &View) -> u32 {
     let row_bytes = u64::from(view.cols) * u64::from(view.chs);
     u32::try_from(BURST_BYTES.div_ceil(row_bytes.max(1))).unwrap_or(u32::MAX)
@@ -203,9 +207,9 @@ impl Edge<'_> {
     }
 }
 
-/// Slots for each stream that the phase touches, by stream: enough that it finishes, at most the rows written. `actors` are
-/// all stages of the phase, DMA stages included, in an order in which writers stand before their readers. Rows that no
-/// actor writes count as written before.
+/// Slots for each stream that the phase touches, by stream: enough that it finishes, at most the rows
+/// written. `actors` are all stages of the phase, DMA stages included, in an order in which writers stand
+/// before their readers. Rows that no actor writes count as written before.
 pub fn ring_slots(actors: &[Actor], slack: Slack) -> BTreeMap<u32, u32> {
     ring_slots_watching(actors, slack, &[]).0
 }
@@ -223,8 +227,8 @@ pub struct Watch {
     pub growing_pitch: u64,
 }
 
-/// As [`ring_slots`]; and for each watch the least number of bytes by which the growing stream must begin before the dying
-/// one, so that no row is written before the rows that stand there are passed.
+/// As [`ring_slots`]; and for each watch the least number of bytes by which the growing stream must begin
+/// before the dying one, so that no row is written before the rows that stand there are passed.
 pub fn ring_slots_watching(
     actors: &[Actor],
     slack: Slack,
@@ -269,8 +273,8 @@ struct Input<'a> {
     row0: u32,
     /// Rows that the writer makes in all.
     rows: u32,
-    /// How much further than a step's rows the writer is to be if stages overlap and the next step does not need more: its own
-    /// step, or what a transfer is behind after a burst.
+    /// How much further than a step's rows the writer is to be if stages overlap and the next step does not
+    /// need more: its own step, or what a transfer is behind after a burst.
     ahead: u32,
     /// One past the last row that each step of the reader needs.
     end: &'a [u32],
@@ -414,8 +418,9 @@ impl<'a> Simulation<'a> {
     }
 
     fn run(&mut self) {
-        // Whose rows nobody in the phase reads pulls the rest; those that lag most go first, so that no sink runs ahead.
-        // A stage may read other rows of the stream that it writes, from an earlier phase, and is a sink nevertheless.
+        // Whose rows nobody in the phase reads pulls the rest; those that lag most go first, so that no sink
+        // runs ahead. A stage may read other rows of the stream that it writes, from an earlier phase, and is
+        // a sink nevertheless.
         let mut is_read = vec![false; self.actors.len()];
         for input in &self.inputs {
             is_read[input.writer] = true;
@@ -469,7 +474,8 @@ impl<'a> Simulation<'a> {
         &self.ports[from..to]
     }
 
-    /// Takes the steps of an actor again that it took since it had taken `then`, so many times, without looking at them.
+    /// Takes the steps of an actor again that it took since it had taken `then`, so many times, without
+    /// looking at them.
     fn skip(&mut self, actor: usize, then: u32, times: u32) {
         let now = &mut self.steps[actor];
         *now += times * (*now - then);
@@ -491,8 +497,9 @@ impl<'a> Simulation<'a> {
         self.readers(actor).iter().map(first).min().unwrap_or(u32::MAX)
     }
 
-    /// Has the other writers of an actor's stream write what they can of the rows before `row` that no step to come
-    /// reads: nobody else would ask for those, and until they are written the actor's own have no room.
+    /// Has the other writers of an actor's stream write what they can of the rows before `row` that no step
+    /// to come reads: nobody else would ask for those, and until they are written the actor's own have no
+    /// room.
     fn write_unread_before(&mut self, actor: usize, row: u32) {
         for at in 0..self.writers[actor].len() {
             let writer = self.writers[actor][at];
@@ -503,8 +510,9 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// Takes the next step of an actor after those that it waits for; whether it could, since an actor whose step is under
-    /// way takes no other. Stages stand after those that they read, so only steps that nobody waits for are refused.
+    /// Takes the next step of an actor after those that it waits for; whether it could, since an actor whose
+    /// step is under way takes no other. Stages stand after those that they read, so only steps that nobody
+    /// waits for are refused.
     fn step(&mut self, actor: usize) -> bool {
         if self.asking[actor] {
             return false;
@@ -549,8 +557,8 @@ impl<'a> Simulation<'a> {
             self.peak[actor] = self.peak[actor].max(end - oldest);
             for &at in self.watches_of.get(actor).into_iter().flatten() {
                 let watching = &mut self.watches[at];
-                // The actor's own step counts as not taken: it still reads while it writes. Where stages overlap, so does
-                // the last step of every reader, which then is still under way.
+                // The actor's own step counts as not taken: it still reads while it writes. Where stages
+                // overlap, so does the last step of every reader, which then is still under way.
                 let under_way = |reader: usize| u32::from(self.slack == Slack::Overlap && reader != actor);
                 let taken = |reader: usize| self.steps[reader].saturating_sub(under_way(reader)) as usize;
                 let needed = (watching.readers.iter())
@@ -589,7 +597,8 @@ mod tests {
 
     #[test]
     fn a_stage_that_reads_other_rows_of_its_own_stream_pulls_the_rest() {
-        // The sum of a part of a join, written in an earlier phase, and of what the first stage makes, is another part.
+        // The sum of a part of a join, written in an earlier phase, and of what the first stage makes, is
+        // another part.
         let sum = row_by_row(&[rows(7, 7, 7), rows(3, 0, 7)], rows(7, 0, 7));
         let actors = [row_by_row(&[rows(2, 0, 7)], rows(3, 0, 7)), sum];
         assert_eq!(ring_slots(&actors, Slack::Lockstep)[&3], 1);

@@ -1,19 +1,22 @@
-//! What a phase moves between DRAM and activation SRAM, given where buffers live, and how much of a buffer its rings hold.
+//! What a phase moves between DRAM and activation SRAM, given where buffers live, and how much of a buffer
+//! its rings hold.
 //!
-//! The one definition that planner and scheduler share: the scheduler makes a DMA stage of each [`Transfer`]. (The checker
-//! counts traffic on its own.)
+//! The one definition that planner and scheduler share: the scheduler makes a DMA stage of each [`Transfer`].
+//! (The checker counts traffic on its own.)
 //!
-//! - A *piece* of a buffer is what one stage writes of it. Of a piece, a phase stores all if the buffer is an output; else
-//!   the smallest box that holds what later phases read of it when the buffer is no longer whole in SRAM, if it is marked
-//!   `stored`.
-//! - A buffer that a phase reads and that is not whole in SRAM is loaded: of an input, the smallest box that holds what is
-//!   read; of any other, of each piece written by an earlier phase, the smallest box that holds what is read of it. Boxes
-//!   that adjoin are loaded as one: a layer whose weights were split may have made its tensor in hundreds of pieces.
+//! - A *piece* of a buffer is what one stage writes of it. Of a piece, a phase stores all if the buffer is an
+//!   output; else the smallest box that holds what later phases read of it when the buffer is no longer whole
+//!   in SRAM, if it is marked `stored`.
+//! - A buffer that a phase reads and that is not whole in SRAM is loaded: of an input, the smallest box that
+//!   holds what is read; of any other, of each piece written by an earlier phase, the smallest box that holds
+//!   what is read of it. Boxes that adjoin are loaded as one: a layer whose weights were split may have made
+//!   its tensor in hundreds of pieces.
 //! - An input with `kept_until` is loaded whole in the first phase that reads it.
-//! - Of a tensor whose first rows stay in SRAM, these are neither loaded while they do nor stored if they always do:
-//!   [`Transfer::from_row`]. First rows that are loaded a phase ahead are those that the later phase would load:
-//!   [`Transfer::to_row`].
-//! - A buffer that is not whole in SRAM is a ring as wide as the [`window`] of columns and channels that the phase uses.
+//! - Of a tensor whose first rows stay in SRAM, these are neither loaded while they do nor stored if they
+//!   always do: [`Transfer::from_row`]. First rows that are loaded a phase ahead are those that the later
+//!   phase would load: [`Transfer::to_row`].
+//! - A buffer that is not whole in SRAM is a ring as wide as the [`window`] of columns and channels that the
+//!   phase uses.
 
 use strata_isa_spec::View;
 
@@ -63,8 +66,8 @@ pub fn loaded(role: BufferRole, reads: &[View], pieces: impl Iterator<Item = Vie
     joined(pieces.filter_map(|piece| part_read(reads.iter().copied(), &piece)).collect())
 }
 
-/// The fewest boxes of the same rows that hold just what `boxes` hold: those that lie side by side in channels or in columns
-/// become one.
+/// The fewest boxes of the same rows that hold just what `boxes` hold: those that lie side by side in
+/// channels or in columns become one.
 fn joined(mut boxes: Vec<View>) -> Vec<View> {
     loop {
         let before = boxes.len();
@@ -105,8 +108,8 @@ pub fn loads(graph: &StageGraph, topology: &Topology, set: &StageSet, buffer: Bu
     views.into_iter().map(|view| Transfer { buffer, view }).collect()
 }
 
-/// What the stages of `set` store of a buffer, if it is to be stored: every piece of an output, and of other pieces what
-/// `is_loaded` readers outside of the set read.
+/// What the stages of `set` store of a buffer, if it is to be stored: every piece of an output, and of other
+/// pieces what `is_loaded` readers outside of the set read.
 pub fn stores(
     graph: &StageGraph,
     topology: &Topology,
@@ -127,7 +130,8 @@ pub fn stores(
         .collect()
 }
 
-/// The smallest box that holds what the stages of `set` read and write of a buffer; `None` if they do not touch it.
+/// The smallest box that holds what the stages of `set` read and write of a buffer; `None` if they do not
+/// touch it.
 pub fn window(topology: &Topology, set: &StageSet, buffer: BufferId) -> Option<View> {
     let uses = &topology.uses[buffer.as_u32() as usize];
     let here = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| set.contains(*stage));
@@ -158,7 +162,8 @@ mod tests {
     #[test]
     fn other_boxes_stay_what_they_are() {
         let apart = [
-            // Neither of as many columns as the next, nor of the same rows, nor without a gap, nor without a common part.
+            // Neither of as many columns as the next, nor of the same rows, nor without a gap, nor without a
+            // common part.
             vec![view((0, 4), (0, 9), (0, 8)), view((0, 4), (0, 8), (8, 8))],
             vec![view((0, 4), (0, 9), (0, 8)), view((1, 4), (0, 9), (8, 8))],
             vec![view((0, 4), (0, 9), (0, 8)), view((0, 4), (0, 9), (9, 8))],

@@ -1,7 +1,7 @@
 //! Questions about a [`StageGraph`]: who writes and reads what, what depends on what, which sets are convex.
 //!
-//! A stage depends on another when it reads a part of a buffer that the other writes. Concatenations are one buffer
-//! with several writers, so a reader of a slice depends only on the writers whose views meet it.
+//! A stage depends on another when it reads a part of a buffer that the other writes. Concatenations are one
+//! buffer with several writers, so a reader of a slice depends only on the writers whose views meet it.
 
 use std::cmp::Ordering;
 

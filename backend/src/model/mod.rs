@@ -1,7 +1,8 @@
-//! Stages, the tensors between them, and the plan of how they run: the words that planner, placement and judges share.
+//! Stages, the tensors between them, and the plan of how they run: the words that planner, placement and
+//! judges share.
 //!
-//! [`StageGraph`] is read off the `stages` level of the IR; the planner answers with a [`Plan`]; [`place`](crate::place) lowers
-//! the plan to rings, addresses and DMA. These types are plain data.
+//! [`StageGraph`] is read off the `stages` level of the IR; the planner answers with a [`Plan`];
+//! [`place`](crate::place) lowers the plan to rings, addresses and DMA. These types are plain data.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -35,8 +36,8 @@ pub use plan::{
 pub struct StageId(u32);
 entity_impl!(StageId, "stage");
 
-/// A buffer: a `[rows, cols, chs]` activation tensor with storage of its own. Concatenations are one buffer that several
-/// stages write; slices are views of one.
+/// A buffer: a `[rows, cols, chs]` activation tensor with storage of its own. Concatenations are one buffer
+/// that several stages write; slices are views of one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BufferId(u32);
 entity_impl!(BufferId, "buffer");
@@ -89,8 +90,8 @@ pub struct StageNode {
     pub name: String,
     /// The `strata.stage` op.
     pub op: OpId,
-    /// What it computes. Views name buffers (`view.stream` is a [`BufferId`]'s index); weight addresses are indices into
-    /// `table_bytes`. Winograd is not yet chosen.
+    /// What it computes. Views name buffers (`view.stream` is a [`BufferId`]'s index); weight addresses are
+    /// indices into `table_bytes`. Winograd is not yet chosen.
     pub code: StageCode,
     /// Sizes of its weights, biases and tables.
     pub table_bytes: Vec<u32>,

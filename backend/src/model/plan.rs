@@ -96,15 +96,17 @@ pub struct PhasePlan {
     pub predicted_cycles: u64,
 }
 
-/// Where a buffer that crosses phases lives. [`transfers`](crate::cost::transfers) says what is moved for it. A buffer used in one phase only (and neither input nor output) has none.
+/// Where a buffer that crosses phases lives. [`transfers`](crate::cost::transfers) says what is moved for it.
+/// A buffer used in one phase only (and neither input nor output) has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Residency {
-    /// Last phase up to which the whole tensor stays in activation SRAM, from the phase that first writes (or loads) it:
-    /// the last that uses it there. `None` if it is never whole in SRAM.
+    /// Last phase up to which the whole tensor stays in activation SRAM, from the phase that first writes (or
+    /// loads) it: the last that uses it there. `None` if it is never whole in SRAM.
     pub kept_until: Option<u32>,
     /// Whether it is stored to DRAM as it is written (always so for outputs; inputs stand there already).
     pub stored: bool,
-    /// The tensor whose space it takes as that is read for the last time, in the phase that first writes this one.
+    /// The tensor whose space it takes as that is read for the last time, in the phase that first writes this
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grows_into: Option<GrowsInto>,
     /// The tensor in whose very bytes it is written, element by element, as that is read.
@@ -117,8 +119,8 @@ pub struct Residency {
 pub struct GrowsInto {
     /// The one that dies.
     pub buffer: BufferId,
-    /// How many bytes before it the new one begins: far enough that no row is written before those that stand there are
-    /// passed.
+    /// How many bytes before it the new one begins: far enough that no row is written before those that stand
+    /// there are passed.
     pub gap_bytes: u64,
 }
 
@@ -129,8 +131,9 @@ impl GrowsInto {
     }
 }
 
-/// First rows of a tensor that are in activation SRAM where the tensor as a whole is not. Those that stay from the phase that first
-/// writes the tensor are moved less often; those of a later phase are loaded by it, ahead of the phase that reads them.
+/// First rows of a tensor that are in activation SRAM where the tensor as a whole is not. Those that stay
+/// from the phase that first writes the tensor are moved less often; those of a later phase are loaded by it,
+/// ahead of the phase that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontRows {
     /// The tensor.
@@ -148,7 +151,8 @@ pub struct FrontRows {
 pub struct Bases {
     /// Rings and whole tensors, by buffer and phase.
     pub streams: Vec<StreamBase>,
-    /// First rows that stay, in the order of [`Plan::fronts`]: the first byte of those beyond the next that stay longer.
+    /// First rows that stay, in the order of [`Plan::fronts`]: the first byte of those beyond the next that
+    /// stay longer.
     pub fronts: Vec<u64>,
 }
 
@@ -210,8 +214,9 @@ pub struct Plan {
     pub phases: Vec<PhasePlan>,
     /// Where each buffer lives, by buffer index.
     pub residency: Vec<Residency>,
-    /// First rows that are in SRAM longer or earlier than the tensors that they are of. Of one tensor, those that come in one phase
-    /// stay the less long the more they are, and those that come in another come after these are gone.
+    /// First rows that are in SRAM longer or earlier than the tensors that they are of. Of one tensor, those
+    /// that come in one phase stay the less long the more they are, and those that come in another come after
+    /// these are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fronts: Vec<FrontRows>,
     /// Addresses, if they are not the scheduler's to find: fronts were fitted between those that it found.
@@ -221,8 +226,8 @@ pub struct Plan {
     pub activation_bytes: u64,
     /// Predicted cycles: those of its phases.
     pub cycles: u64,
-    /// Cycles by the closed form with which the search compared plans. Once a plan has addresses, `cycles` and those of its
-    /// phases are the timed simulation's of what was scheduled.
+    /// Cycles by the closed form with which the search compared plans. Once a plan has addresses, `cycles`
+    /// and those of its phases are the timed simulation's of what was scheduled.
     pub search_cycles: u64,
     /// Predicted traffic.
     pub dram_bytes: DramBytes,
@@ -236,7 +241,8 @@ impl Plan {
         phase.checked_sub(1).map_or(0, |before| self.staying_rows(buffer, before, phase))
     }
 
-    /// How many first rows of a tensor stay in activation SRAM from one phase, or before it, to a later one, if not all do.
+    /// How many first rows of a tensor stay in activation SRAM from one phase, or before it, to a later one,
+    /// if not all do.
     pub fn staying_rows(&self, buffer: BufferId, since: usize, phase: usize) -> u32 {
         let stays = |front: &&FrontRows| front.from as usize <= since && phase <= front.until as usize;
         let fronts = self.fronts.iter().filter(|front| front.buffer == buffer);

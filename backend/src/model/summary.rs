@@ -1,8 +1,9 @@
-//! The article's view of a network: how large each convolution's output is, and what a naive layer-by-layer machine spills.
+//! The article's view of a network: how large each convolution's output is, and what a naive layer-by-layer
+//! machine spills.
 //!
-//! One entry a convolution, its shortcut added; sizes are rounded to the nearest power of two MiB. The naive rule spills an
-//! output that is larger than activation SRAM and takes everything else for free: it forgets that inputs and skips are
-//! alive too. True lifetimes are the planner's.
+//! One entry a convolution, its shortcut added; sizes are rounded to the nearest power of two MiB. The naive
+//! rule spills an output that is larger than activation SRAM and takes everything else for free: it forgets
+//! that inputs and skips are alive too. True lifetimes are the planner's.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ pub struct ActivationTable {
     pub spilled_bytes: u64,
 }
 
-/// Reads the table off a graph. Stages that write parts of one output's channels, as a split layer's do, count once.
+/// Reads the table off a graph. Stages that write parts of one output's channels, as a split layer's do,
+/// count once.
 pub fn activation_table(graph: &StageGraph, activation_sram_bytes: u64) -> ActivationTable {
     // A layer is what stages of one input, kernel and output buffer make of adjoining channels.
     let mut layers: Vec<(BufferId, Head, u32, u64)> = Vec::new();

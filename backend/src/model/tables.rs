@@ -1,7 +1,8 @@
 //! Which tables a phase holds in weight SRAM, and which of them it loads.
 //!
-//! Stages of one [`table_set`](crate::model::StageNode::table_set) share their tables. A set that two consecutive phases use
-//! stays in weight SRAM from the one to the other; after a phase that does not use it, it is loaded again.
+//! Stages of one [`table_set`](crate::model::StageNode::table_set) share their tables. A set that two
+//! consecutive phases use stays in weight SRAM from the one to the other; after a phase that does not use it,
+//! it is loaded again.
 
 use crate::model::{StageGraph, StageId};
 
@@ -19,8 +20,8 @@ pub fn table_key(graph: &StageGraph, stage: StageId) -> TableKey {
     graph.stages[stage].table_set.map_or(TableKey::Stage(stage), TableKey::Set)
 }
 
-/// For each stage of a phase whether it is the first there to use its tables, and whether these must be loaded because
-/// the `previous` phase did not hold them.
+/// For each stage of a phase whether it is the first there to use its tables, and whether these must be
+/// loaded because the `previous` phase did not hold them.
 pub fn first_uses(graph: &StageGraph, stages: &[StageId], previous: &[StageId]) -> Vec<FirstUse> {
     let held: Vec<TableKey> = previous.iter().map(|&stage| table_key(graph, stage)).collect();
     let mut seen = Vec::new();

@@ -1,10 +1,12 @@
 //! Addresses of streams of which some grow into others.
 //!
-//! Streams that grow into one another stand at fixed distances: they are a *block*, which takes from phase to phase the bytes
-//! of those of its streams that live then; streams that only stand in place of each other move nothing, and are as one stream.
-//! Blocks that move and all other streams are [packed](crate::place::packing) alike. Where that finds no room, blocks that move go to the
-//! ends of activation SRAM, by turns and as near to the end as earlier ones let them, and the allocator places everything else
-//! around them; first rows that stay long stand at the top, before anything else. Ends are tried in a fixed order; where no choice of ends leaves room for the rest, there are no addresses. What may
+//! Streams that grow into one another stand at fixed distances: they are a *block*, which takes from phase to
+//! phase the bytes of those of its streams that live then; streams that only stand in place of each other
+//! move nothing, and are as one stream. Blocks that move and all other streams are
+//! [packed](crate::place::packing) alike. Where that finds no room, blocks that move go to the ends of
+//! activation SRAM, by turns and as near to the end as earlier ones let them, and the allocator places
+//! everything else around them; first rows that stay long stand at the top, before anything else. Ends are
+//! tried in a fixed order; where no choice of ends leaves room for the rest, there are no addresses. What may
 //! grow need not: where a phase has room without it, a stream may be its own, and both ways are tried.
 
 use std::collections::BTreeMap;
@@ -80,8 +82,8 @@ impl Block {
     }
 }
 
-/// Percents of activation SRAM: where the streams of a phase take more than this, those that may grow into others do. Tried in
-/// this order.
+/// Percents of activation SRAM: where the streams of a phase take more than this, those that may grow into
+/// others do. Tried in this order.
 const FULL_PERCENTS: [u64; 4] = [100, 90, 75, 0];
 
 /// The offset of each stream.
@@ -195,8 +197,9 @@ fn alone(lives: &[Live]) -> Vec<Block> {
     (0..lives.len()).map(|stream| Block { streams: vec![(stream, 0)] }).collect()
 }
 
-/// Where each front begins, and each block of several streams. Fronts go to the top, those that stay longest first. Bit `i` of
-/// `ends` is the end to which block `i` goes, modulo [`MOST_CHOICES`]; `None` if they do not fit.
+/// Where each front begins, and each block of several streams. Fronts go to the top, those that stay longest
+/// first. Bit `i` of `ends` is the end to which block `i` goes, modulo [`MOST_CHOICES`]; `None` if they do
+/// not fit.
 fn place_blocks(
     problem: &Problem<'_>,
     lives: &[Live],

@@ -1,7 +1,7 @@
 //! An independent judge of a schedule: it must move the bytes that the plan says, and no more.
 //!
-//! That the program is valid at all (addresses, rings, loads) is for the machine's own verifier, which every program
-//! passes before it runs.
+//! That the program is valid at all (addresses, rings, loads) is for the machine's own verifier, which every
+//! program passes before it runs.
 
 use strata_isa_spec::Program;
 use strata_isa_spec::timed::traffic;

@@ -8,9 +8,9 @@
 //! | `weights` | where each stage's tables stand in weight SRAM, when they are loaded, what is prefetched |
 //! | `check` | an independent count of what the result moves and holds |
 //!
-//! The pass takes a module whose stages stand in `strata.phase` ops, in the plan's order, and leaves the machine's own
-//! structures in the attributes that [`strata_isa_spec::record`] declares. It changes no op, and decides neither what
-//! runs together nor where a tensor lives: that is the plan's.
+//! The pass takes a module whose stages stand in `strata.phase` ops, in the plan's order, and leaves the
+//! machine's own structures in the attributes that [`strata_isa_spec::record`] declares. It changes no op,
+//! and decides neither what runs together nor where a tensor lives: that is the plan's.
 
 mod blocks;
 mod check;
@@ -39,7 +39,8 @@ pub use weights::{FARTHEST_PREFETCH, Weights};
 /// The row of [`Schedule`].
 pub static SCHEDULE: PassInfo = PassInfo {
     name: "schedule",
-    doc: "Gives every ring, resident tensor and table an address, adds the DMA stages, and orders weight loads so that \
+    doc: "Gives every ring, resident tensor and table an address, adds the DMA stages, and orders weight \
+        loads so that \
           they run in the background of earlier phases.",
     takes: &[Level::Phases],
     gives: Some(Level::Sched),
@@ -167,7 +168,8 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// Schedules a plan whose phases hold the stages of `graph` in order: phase 0 has the first stages, and so on.
+/// Schedules a plan whose phases hold the stages of `graph` in order: phase 0 has the first stages, and so
+/// on.
 ///
 /// # Errors
 /// If the plan is of another graph, or there are no addresses.
@@ -175,8 +177,8 @@ pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Sche
     scheduled(graph, &Topology::new(graph)?, plan, target, (ADDRESS_NODES, None))
 }
 
-/// [`schedule`] of a plan of the same phases as one whose tables have addresses, with a search for those of streams that visits at most
-/// so many nodes.
+/// [`schedule`] of a plan of the same phases as one whose tables have addresses, with a search for those of
+/// streams that visits at most so many nodes.
 ///
 /// # Errors
 /// If the plan is of another graph, or no addresses were found.
@@ -243,8 +245,8 @@ fn scheduled(
     Ok(Scheduled { program, tables: weights.tables.clone(), names, bases: streams.bases, weights })
 }
 
-/// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the row tokens of
-/// its phase as it will be scheduled.
+/// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the
+/// row tokens of its phase as it will be scheduled.
 pub fn growth_gaps(
     graph: &StageGraph,
     topology: &Topology,

@@ -1,11 +1,13 @@
 //! Bases of blocks that change their extent as time goes by.
 //!
-//! First fit, over and over: blocks are placed one after another, each as near to the bottom (or the top) of memory as what is
-//! placed already lets it be over all of its life; those that find no room are taken earlier in the next round, and now and then
-//! from the other end. Where streams grow into one another all through a program, few orders leave room for all of them, and
-//! those that were in each other's way tell which.
+//! First fit, over and over: blocks are placed one after another, each as near to the bottom (or the top) of
+//! memory as what is placed already lets it be over all of its life; those that find no room are taken
+//! earlier in the next round, and now and then from the other end. Where streams grow into one another all
+//! through a program, few orders leave room for all of them, and those that were in each other's way tell
+//! which.
 //!
-//! It proves nothing: where it finds no bases there may be some. What it finds is judged by the allocator, as what is fixed.
+//! It proves nothing: where it finds no bases there may be some. What it finds is judged by the allocator, as
+//! what is fixed.
 
 use std::cmp::Reverse;
 
@@ -34,8 +36,8 @@ pub(super) struct Extent {
     pub(super) to: i64,
 }
 
-/// The base of each block, from what it takes over time counted from its base; `None` if no round found room for all.
-/// `extents` are in order of time. Blocks end no higher than `capacity`.
+/// The base of each block, from what it takes over time counted from its base; `None` if no round found room
+/// for all. `extents` are in order of time. Blocks end no higher than `capacity`.
 pub(super) fn pack(blocks: &[Vec<Extent>], n_phases: usize, capacity: i64) -> Option<Vec<i64>> {
     let areas: Vec<u128> = blocks.iter().map(|extents| area(extents)).collect();
     let by_drift = areas.iter().zip(blocks).map(|(&area, extents)| {
@@ -93,7 +95,8 @@ struct Memory {
 }
 
 impl Memory {
-    /// Places a block as near to an end as it can be: there it touches the end itself, or something that is placed.
+    /// Places a block as near to an end as it can be: there it touches the end itself, or something that is
+    /// placed.
     fn place(&mut self, extents: &[Extent], to_top: bool) -> Option<i64> {
         let at_end = extents.iter().map(|e| if to_top { self.capacity - e.to } else { -e.from });
         let at_end = if to_top { at_end.min() } else { at_end.max() };
@@ -164,7 +167,8 @@ mod tests {
 
     #[test]
     fn chains_that_drift_are_packed_tightly() {
-        // They drift down by at most 14 bytes, and one of them stands a byte off another while a tensor grows between.
+        // They drift down by at most 14 bytes, and one of them stands a byte off another while a tensor grows
+        // between.
         let blocks = vec![chain(8, 0), chain(8, 1), chain(8, 2), vec![extent(0..8, 0..4)]];
         let capacity = 16 * 3 + 4 + 14 + 1;
         let bases = pack(&blocks, 8, capacity).expect("there is room");

@@ -1,8 +1,9 @@
-//! Streams of activations: which rings a phase has, how long each lives, where it stands, and what moves between it and
-//! DRAM.
+//! Streams of activations: which rings a phase has, how long each lives, where it stands, and what moves
+//! between it and DRAM.
 //!
-//! A buffer that is whole in SRAM is one stream over the phases that it is kept; so are those first rows of another that
-//! the plan keeps, or loads ahead. A buffer that is not whole is a ring of its own in every phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
+//! A buffer that is whole in SRAM is one stream over the phases that it is kept; so are those first rows of
+//! another that the plan keeps, or loads ahead. A buffer that is not whole is a ring of its own in every
+//! phase that touches it, as wide as the columns and channels in use there, filled and drained by DMA stages
 //! as [`crate::cost::transfers`] says.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,8 +72,8 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     for phase in 0..n_phases {
         let set: StageSet = problem.phases[phase].iter().copied().collect();
         let mut whole: Vec<BufferId> = Vec::new();
-        // Rings are of the size that they have if all rows are moved: it is enough for the others, and were what stays not asked for
-        // by transfers, rows might wait for stages that ask for it too late.
+        // Rings are of the size that they have if all rows are moved: it is enough for the others, and were
+        // what stays not asked for by transfers, rows might wait for stages that ask for it too late.
         let mut sized = (Vec::new(), Vec::new());
         for buffer in problem.topology.touched(&set) {
             let is_whole = problem.is_whole(buffer, phase);
@@ -130,7 +131,8 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
                 ahead[phase].push(Piece { code, name: format!("{} (prefetch)", graph.buffers[buffer].name) });
             }
         }
-        // A whole buffer may be kept through phases that do not touch it: it lives on in between by its first and last.
+        // A whole buffer may be kept through phases that do not touch it: it lives on in between by its first
+        // and last.
         let codes = phase_codes(problem, phase, &sized.0, &sized.1);
         for (buffer, slots) in size_rings(&codes, problem.plan.phases[phase].slack) {
             let buffer = BufferId::from_u32(buffer);
@@ -167,7 +169,8 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
     Ok(Streams { streams, bases, loads, stores, numbers })
 }
 
-/// The streams that hold first rows of each buffer, of those that come in one phase those that stay longest first.
+/// The streams that hold first rows of each buffer, of those that come in one phase those that stay longest
+/// first.
 type Fronts = BTreeMap<BufferId, Vec<Standing>>;
 
 /// A stream of first rows.
@@ -229,7 +232,8 @@ fn writes(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> bool {
     writers.iter().any(|(stage, _)| problem.phase_of[stage.as_u32() as usize] == phase)
 }
 
-/// The columns and channels of first rows that stages use in some phases: those in use, or all where the whole tensor is there too.
+/// The columns and channels of first rows that stages use in some phases: those in use, or all where the
+/// whole tensor is there too.
 fn held_by_front(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> View {
     let Buffer { rows, cols, chs, .. } = problem.graph.buffers[buffer];
     let all = View::whole(buffer.as_u32(), rows, cols, chs);
@@ -241,8 +245,8 @@ fn held_by_front(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive
     windows.flatten().reduce(|a, b| bounding(&a, &b)).unwrap_or(all)
 }
 
-/// What a phase loads of a buffer's first `rows` for the next phase that reads it: what that would load of them, of what is
-/// written before.
+/// What a phase loads of a buffer's first `rows` for the next phase that reads it: what that would load of
+/// them, of what is written before.
 fn moved_ahead(
     problem: &Problem<'_>,
     buffer: BufferId,
@@ -319,8 +323,8 @@ fn moved_in(
     }
 }
 
-/// What a phase stores of a buffer, were no rows to stay: pieces of an output, and pieces of a stored buffer that some phase
-/// loads later.
+/// What a phase stores of a buffer, were no rows to stay: pieces of an output, and pieces of a stored buffer
+/// that some phase loads later.
 fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usize) -> Vec<Transfer> {
     let role = problem.graph.buffers[buffer].role;
     let stored = problem.plan.residency.get(buffer.as_u32() as usize).is_some_and(|r| r.stored);
@@ -362,7 +366,8 @@ fn segment_of(
     }
 }
 
-/// A DMA stage's code, `view` being where in SRAM the transfer's rows stand; segments hold tensors dense, row-major.
+/// A DMA stage's code, `view` being where in SRAM the transfer's rows stand; segments hold tensors dense,
+/// row-major.
 fn dma_code(problem: &Problem<'_>, transfer: &Transfer, view: View, segment: u32, into: bool) -> StageCode {
     let declared = &problem.graph.buffers[transfer.buffer];
     let pixel = u64::from(declared.chs) * u64::from(declared.elem.size_bytes());

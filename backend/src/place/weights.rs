@@ -1,9 +1,10 @@
 //! Tables in weight SRAM: where each stage's stand, when they are loaded, and what is prefetched.
 //!
-//! The tables of a stage stand together, each aligned. A stage's block lives from the phase in which its load is queued
-//! to the phase that runs it; stages that share their tables share the block, which lives to the last of consecutive
-//! phases that use it. Loads are queued as many phases ahead as fit, so that they run in the background; if the
-//! blocks then have no addresses, all are queued half as many phases ahead, and so on down to no prefetch at all.
+//! The tables of a stage stand together, each aligned. A stage's block lives from the phase in which its load
+//! is queued to the phase that runs it; stages that share their tables share the block, which lives to the
+//! last of consecutive phases that use it. Loads are queued as many phases ahead as fit, so that they run in
+//! the background; if the blocks then have no addresses, all are queued half as many phases ahead, and so on
+//! down to no prefetch at all.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +18,8 @@ use crate::model::tables::{TableKey, table_key};
 use crate::place::live::fit;
 use crate::place::{Problem, ScheduleError};
 
-/// Phases ahead of its use that a load is queued, at most. Small layers pass in less time than a large one's weights take, so it is
-/// to be more than a few.
+/// Phases ahead of its use that a load is queued, at most. Small layers pass in less time than a large one's
+/// weights take, so it is to be more than a few.
 pub const FARTHEST_PREFETCH: usize = 32;
 
 /// Where tables stand, in both memories, and which loads each phase makes.
@@ -109,7 +110,8 @@ pub(super) fn place(problem: &Problem<'_>) -> Result<Weights, ScheduleError> {
     Err(failure.expect("the loop above ran"))
 }
 
-/// Every stage's block, in order of use, queued up to `ahead` phases early where the sum of what is live allows.
+/// Every stage's block, in order of use, queued up to `ahead` phases early where the sum of what is live
+/// allows.
 fn queue(problem: &Problem<'_>, ahead: usize) -> Vec<Block> {
     let capacity = problem.target.memory.weight;
     let mut live = vec![0u64; problem.phases.len()];

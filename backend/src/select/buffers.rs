@@ -1,7 +1,7 @@
 //! Buffers: which values share storage, and the views that stages read and write.
 //!
-//! Every stage result and every concatenation claims one place: a buffer of its own, an output of the function, or a
-//! part of a concatenation. Who comes second gets a copy. Slices and free reshapes are views.
+//! Every stage result and every concatenation claims one place: a buffer of its own, an output of the
+//! function, or a part of a concatenation. Who comes second gets a copy. Slices and free reshapes are views.
 
 use std::collections::BTreeMap;
 
@@ -177,7 +177,8 @@ impl Placer<'_> {
             );
         }
         let ops = self.module.block_ops(self.block);
-        // Concatenations are used after they stand, their parts before: places are given backwards, numbers forwards.
+        // Concatenations are used after they stand, their parts before: places are given backwards, numbers
+        // forwards.
         for &op in ops {
             let data = self.module.op(op);
             if !matches!(data.op, Op::Stage(_) | Op::Concat(_)) {

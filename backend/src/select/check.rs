@@ -1,12 +1,14 @@
 //! The judge of formed stages. Shares no code with selection and placement: it follows single elements.
 //!
 //! It holds that
-//! - the operands of a stage are, one for one, the views that its code reads, with as many elements and of the same type;
+//! - the operands of a stage are, one for one, the views that its code reads, with as many elements and of
+//!   the same type;
 //! - every view lies in its buffer, and every table of a code exists and is as long as the code reads;
-//! - an element that a stage reads lies where the stage or argument that makes it has put it (the corners and the
-//!   middle of every view are followed through concatenations, slices and reshapes);
+//! - an element that a stage reads lies where the stage or argument that makes it has put it (the corners and
+//!   the middle of every view are followed through concatenations, slices and reshapes);
 //! - stages of one set of tables have equal tables;
-//! - a buffer's elements are written once each, inputs not at all, and result `i` of the function is output buffer `i`.
+//! - a buffer's elements are written once each, inputs not at all, and result `i` of the function is output
+//!   buffer `i`.
 
 use std::collections::BTreeMap;
 

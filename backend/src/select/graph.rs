@@ -75,7 +75,8 @@ fn stage_name(module: &Module, stage: OpId) -> String {
 }
 
 impl StageGraph {
-    /// The stage graph of a function at the `stages` level, or at a later one: stages may stand in `strata.phase` ops.
+    /// The stage graph of a function at the `stages` level, or at a later one: stages may stand in
+    /// `strata.phase` ops.
     ///
     /// # Errors
     /// If an attribute that carries it is missing or malformed.

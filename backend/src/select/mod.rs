@@ -14,9 +14,9 @@
 //! | [`split_columns`] | stages of a plan that run in strips become several, by columns |
 //! | [`erase`] | `erase-wrappers`: any phase as plain TOSA |
 //!
-//! After the pass, `@main` holds `strata.stage` ops and, between them, ops that move nothing: `tosa.concat` and
-//! `tosa.slice` as views, reshapes that the machine does not see. The operands of a stage are, one for one, the views
-//! that its code reads; its region holds its TOSA ops with the constants that they use.
+//! After the pass, `@main` holds `strata.stage` ops and, between them, ops that move nothing: `tosa.concat`
+//! and `tosa.slice` as views, reshapes that the machine does not see. The operands of a stage are, one for
+//! one, the views that its code reads; its region holds its TOSA ops with the constants that they use.
 //!
 //! It does not decide what runs together or where a buffer lives, and does not change arithmetic.
 
@@ -53,7 +53,8 @@ use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
 /// The row of [`FormStages`].
 pub static FORM_STAGES: PassInfo = PassInfo {
     name: "form-stages",
-    doc: "Selects what one hardware stage runs: a convolution, pool or move of data with the elementwise ops that follow \
+    doc: "Selects what one hardware stage runs: a convolution, pool or move of data with the elementwise \
+        ops that follow \
           it, residual additions among them. Concatenations and slices become views of shared buffers.",
     takes: &[Level::Quant],
     gives: Some(Level::Stages),

@@ -1,8 +1,8 @@
 //! Slices of concatenations read the pieces that they meet, and no others.
 //!
-//! Neither moves anything; but in the IR a slice stands behind everything that its operand is made of, while a plan may run
-//! a stage as soon as what it reads is there. Without this, a stage that reads some channels of a tensor could not stand
-//! before the stages that make the others.
+//! Neither moves anything; but in the IR a slice stands behind everything that its operand is made of, while
+//! a plan may run a stage as soon as what it reads is there. Without this, a stage that reads some channels
+//! of a tensor could not stand before the stages that make the others.
 
 use strata_ir::{BlockId, Location, Module, Op, OpId, Type, ValueId, dialect};
 
@@ -34,7 +34,8 @@ struct Window {
     shape: Vec<usize>,
 }
 
-/// A window of a value, made before an op: of a concatenation whose axis it cuts, of the pieces that it meets.
+/// A window of a value, made before an op: of a concatenation whose axis it cuts, of the pieces that it
+/// meets.
 fn window(module: &mut Module, before: OpId, value: ValueId, wanted: &Window, loc: &Location) -> ValueId {
     let ty = module.tensor_ty(value).clone();
     let cuts = |axis: usize| wanted.shape[axis] < ty.shape[axis];

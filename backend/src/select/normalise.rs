@@ -1,5 +1,6 @@
-//! Rewrites that make selection simpler: constants folded, biases of one element spread over the channels, global pools
-//! taken apart into reductions, widening casts that no other op takes along turned into rescales by one.
+//! Rewrites that make selection simpler: constants folded, biases of one element spread over the channels,
+//! global pools taken apart into reductions, widening casts that no other op takes along turned into rescales
+//! by one.
 
 use strata_ir::attr::{NanMode, RoundingMode};
 use strata_ir::eval::{Scale, eval_op, reciprocal_scale};
@@ -114,11 +115,12 @@ fn constant(module: &mut Module, op: OpId, elem: ElemType, value: i64) -> ValueI
     module.insert_const_before(op, Tensor::new([1], data), loc)
 }
 
-/// Replaces a pool whose only window is the whole image by reductions over columns and then rows. A window needs all the
-/// rows of the image at once; a sum over columns leaves one pixel of each, as soon as it comes. A few narrow columns are
-/// smaller than their sum in `i32`, and stay a window.
+/// Replaces a pool whose only window is the whole image by reductions over columns and then rows. A window
+/// needs all the rows of the image at once; a sum over columns leaves one pixel of each, as soon as it comes.
+/// A few narrow columns are smaller than their sum in `i32`, and stay a window.
 ///
-/// AVG_POOL2D of `n` taps is the sum of `x - input_zp` times `reciprocal_scale(n)`, plus `output_zp`: bit for bit the same.
+/// AVG_POOL2D of `n` taps is the sum of `x - input_zp` times `reciprocal_scale(n)`, plus `output_zp`: bit for
+/// bit the same.
 fn take_apart_global_pool(module: &mut Module, op: OpId) {
     let data = module.op(op);
     let (kernel, pad) = match &data.op {

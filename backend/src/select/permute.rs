@@ -1,7 +1,8 @@
 //! Chains of reshapes and transposes as one permutation.
 //!
-//! A chain is kept as the source's extents, split into factors, and the order in which the factors stand in the result.
-//! A reshape changes neither; a transpose splits factors where its axes begin and end, and reorders them.
+//! A chain is kept as the source's extents, split into factors, and the order in which the factors stand in
+//! the result. A reshape changes neither; a transpose splits factors where its axes begin and end, and
+//! reorders them.
 
 use strata_isa_spec::View;
 use strata_isa_spec::inst::Permute;
@@ -29,8 +30,8 @@ impl Chain {
         Self { factors: vec![Factor { extent: n_elements, place: vec![0] }] }
     }
 
-    /// The chain followed by a transpose of its result, seen as `shape`; `None` if an axis begins within a factor that
-    /// it does not divide.
+    /// The chain followed by a transpose of its result, seen as `shape`; `None` if an axis begins within a
+    /// factor that it does not divide.
     pub(super) fn transpose(&self, shape: &[usize], perms: &[usize]) -> Option<Self> {
         let mut rest: Vec<Factor> = self.factors.iter().rev().cloned().collect();
         let mut axes: Vec<Vec<Factor>> = Vec::new();

@@ -1,9 +1,9 @@
 //! Selection: TOSA op sequences to stages of the machine.
 //!
-//! Ops are looked at in order. A head opens a draft; an elementwise op joins the draft that makes its operand, if
-//! nothing else uses that operand, else it opens a draft that loads it. Of the two operands of an elementwise op
-//! the one whose draft was opened later carries on, and the other is streamed: so every draft has one result, which
-//! nothing inside it depends on through another draft.
+//! Ops are looked at in order. A head opens a draft; an elementwise op joins the draft that makes its
+//! operand, if nothing else uses that operand, else it opens a draft that loads it. Of the two operands of an
+//! elementwise op the one whose draft was opened later carries on, and the other is streamed: so every draft
+//! has one result, which nothing inside it depends on through another draft.
 //!
 //! | module | what it does |
 //! |---|---|

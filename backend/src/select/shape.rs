@@ -1,8 +1,8 @@
 //! How tensors of any rank stand in the machine's `[rows, cols, chs]`.
 //!
-//! The last axis is channels; of four axes the third is columns; all others are rows, outermost first. Row-major order
-//! is kept, so bytes in DRAM do not depend on the rank. An axis can be cut (sliced, padded, concatenated) by the
-//! machine if no axis before it in the same machine axis has an extent above one.
+//! The last axis is channels; of four axes the third is columns; all others are rows, outermost first.
+//! Row-major order is kept, so bytes in DRAM do not depend on the rank. An axis can be cut (sliced, padded,
+//! concatenated) by the machine if no axis before it in the same machine axis has an extent above one.
 
 use strata_ir::{ElemType, TensorType};
 use strata_isa_spec::View;
@@ -44,8 +44,8 @@ fn around(shape: &[usize], axis: usize) -> (usize, usize) {
     (product(0..axis), product(axis + 1..shape.len()))
 }
 
-/// A cut of one axis of a tensor, `offset` and `extent` in its own units, as a machine axis with offset and extent;
-/// `None` if the machine axis cannot be cut there.
+/// A cut of one axis of a tensor, `offset` and `extent` in its own units, as a machine axis with offset and
+/// extent; `None` if the machine axis cannot be cut there.
 pub(super) fn cut(shape: &[usize], axis: usize, offset: usize, extent: usize) -> Option<(usize, u32, u32)> {
     let (outer, inner) = around(shape, axis);
     let scaled = |n: usize| u32::try_from(n.checked_mul(inner)?).ok();

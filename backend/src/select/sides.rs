@@ -1,5 +1,5 @@
-//! Two rescales of one value, of which its sign selects: `greater_equal`, `rescale`, `rescale`, `select`, as the quantiser
-//! writes PReLU. To the machine they are one tail.
+//! Two rescales of one value, of which its sign selects: `greater_equal`, `rescale`, `rescale`, `select`, as
+//! the quantiser writes PReLU. To the machine they are one tail.
 
 use cranelift_entity::SecondaryMap;
 use strata_ir::{ElemType, Module, Op, OpId, ValueId, dialect};

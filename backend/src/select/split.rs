@@ -1,9 +1,10 @@
-//! `split-channels`: a stage whose tables are larger than a budget becomes several, each with some output channels.
+//! `split-channels`: a stage whose tables are larger than a budget becomes several, each with some output
+//! channels.
 //!
-//! Weights, biases, multipliers, shifts and per-channel operands are sliced; a streamed operand of a tail, and the input
-//! of a depthwise convolution, are read through narrower views; the parts write disjoint channels of the same buffer.
-//! In the IR the parts read `tosa.slice`s and are joined by a `tosa.concat`, which move nothing; a slice of joined parts is
-//! one of those that it meets.
+//! Weights, biases, multipliers, shifts and per-channel operands are sliced; a streamed operand of a tail,
+//! and the input of a depthwise convolution, are read through narrower views; the parts write disjoint
+//! channels of the same buffer. In the IR the parts read `tosa.slice`s and are joined by a `tosa.concat`,
+//! which move nothing; a slice of joined parts is one of those that it meets.
 
 mod parts;
 
@@ -36,8 +37,9 @@ pub static SPLIT_CHANNELS: PassInfo = PassInfo {
         name: "budget-bytes",
         kind: OptionKind::Integer(0, i64::MAX),
         default: "0",
-        doc: "Bytes of tables that a stage may have; 0 takes half of the target's weight SRAM, so that the next stage's can \
-              be loaded meanwhile, and all of it where that is faster: fewer parts read a large input fewer times.",
+        doc: "Bytes of tables that a stage may have; 0 takes half of the target's weight SRAM, so that the \
+              next stage's can be loaded meanwhile, and all of it where that is faster: fewer parts read a \
+              large input fewer times.",
     }],
     build: |options: &PassOptions| {
         Arc::new(SplitChannels { budget_bytes: u64::try_from(options.integer("budget-bytes")).unwrap_or(0) })

@@ -1,11 +1,12 @@
 //! Stages that a plan runs in strips become a stage a strip, as [`Realised`] has it.
 //!
-//! A part reads `tosa.slice`s of what its stage reads and holds the same ops, their padding and offsets adapted to its window of
-//! columns; parts that together make a tensor are joined by a `tosa.concat` along W. Neither moves anything. The parts of a
-//! stage share its tables, which the attribute `strata.table_set` says.
+//! A part reads `tosa.slice`s of what its stage reads and holds the same ops, their padding and offsets
+//! adapted to its window of columns; parts that together make a tensor are joined by a `tosa.concat` along W.
+//! Neither moves anything. The parts of a stage share its tables, which the attribute `strata.table_set`
+//! says.
 //!
-//! A strip sees no part of a later one: of a tensor whose parts it needs, it reads a concatenation of those that exist by
-//! then. So the block can be put in the order of the plan, which is how this leaves it.
+//! A strip sees no part of a later one: of a tensor whose parts it needs, it reads a concatenation of those
+//! that exist by then. So the block can be put in the order of the plan, which is how this leaves it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -24,11 +25,12 @@ use crate::select::graph::{BUFFERS, TABLE_SET, TABLES};
 use crate::select::windows::W;
 use crate::select::{check, list, set_code};
 
-/// Makes the module's stages those of a realised graph, which was made of `graph`, that of the module; the block is left in
-/// the order of the graph's stages.
+/// Makes the module's stages those of a realised graph, which was made of `graph`, that of the module; the
+/// block is left in the order of the graph's stages.
 ///
 /// # Errors
-/// If the module is not what the graph was made of, or what results is not what was realised: defects of the compiler.
+/// If the module is not what the graph was made of, or what results is not what was realised: defects of the
+/// compiler.
 pub fn split_columns(
     module: &mut Module,
     func: OpId,
@@ -177,7 +179,8 @@ fn build_part(
     Ok(part)
 }
 
-/// An op of a stage for the window that the part's code has; operands that differ are made anew in the part's body.
+/// An op of a stage for the window that the part's code has; operands that differ are made anew in the part's
+/// body.
 fn adapted(
     module: &mut Module,
     body: BlockId,
@@ -440,7 +443,8 @@ fn erase_dead_views_of(module: &mut Module, block: BlockId, stages: &BTreeSet<Op
     module.erase_where(block, |op| dead.contains(&op));
 }
 
-/// Puts a block in an order of its stages: constants, then each stage after the views that it reads, then what is left.
+/// Puts a block in an order of its stages: constants, then each stage after the views that it reads, then
+/// what is left.
 fn put_in_order(module: &mut Module, block: BlockId, stages: &[OpId]) {
     let old: Vec<OpId> = module.block_ops(block).to_vec();
     let mut order: Vec<OpId> = old.iter().copied().filter(|&op| module.op(op).op.is_constant()).collect();

@@ -1,5 +1,5 @@
-//! Random networks through the passes: the evaluator gives the same results before and after, and the machine, running
-//! one stage a phase with everything resident, the same again.
+//! Random networks through the passes: the evaluator gives the same results before and after, and the
+//! machine, running one stage a phase with everything resident, the same again.
 
 use std::collections::BTreeMap;
 
@@ -103,8 +103,8 @@ fn results_alias_only_what_is_theirs() {
     assert_eq!(graph.stages.len(), 3);
 }
 
-/// Through slices and concatenations a stage reaches just the stages that write what its views read: a plan may put it
-/// before any others.
+/// Through slices and concatenations a stage reaches just the stages that write what its views read: a plan
+/// may put it before any others.
 #[test]
 fn stages_stand_behind_what_they_read_only() {
     let mut n_narrow = 0;

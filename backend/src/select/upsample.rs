@@ -1,8 +1,9 @@
 //! Upsamples of what TOSA does not resize: `reshape`, `tile`, `reshape`.
 //!
-//! TOSA's nearest resize is of `i8` and `i16`; sums in `i32` are upsampled by repeating axes of extent 1 behind rows and columns:
-//! `[1, h, w, c]` to `[h, 1, w, 1, c]`, that `f` times along the second and fourth axis, and that to `[1, h f, w f, c]`. To the
-//! machine it is the resize that repeats every pixel, whatever the element.
+//! TOSA's nearest resize is of `i8` and `i16`; sums in `i32` are upsampled by repeating axes of extent 1
+//! behind rows and columns: `[1, h, w, c]` to `[h, 1, w, 1, c]`, that `f` times along the second and fourth
+//! axis, and that to `[1, h f, w f, c]`. To the machine it is the resize that repeats every pixel, whatever
+//! the element.
 
 use cranelift_entity::SecondaryMap;
 use strata_ir::{Module, Op, OpId, ValueId};
@@ -50,7 +51,8 @@ impl Upsample {
         Some(Self { ops: [first, tile, last], factors: [factor(fy)?, factor(fx)?] })
     }
 
-    /// The machine's head: position `o` samples `(2 o - (f - 1)) / 2 f`, which is nearest to `o / f` rounded down.
+    /// The machine's head: position `o` samples `(2 o - (f - 1)) / 2 f`, which is nearest to `o / f` rounded
+    /// down.
     pub(super) fn head(&self) -> Resize {
         let [fy, fx] = self.factors;
         Resize {

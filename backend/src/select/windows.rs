@@ -8,9 +8,9 @@ use strata_isa_spec::{StageCode, View};
 /// The axis of columns in tensors of the IR.
 pub(super) const W: usize = 2;
 
-/// Whether a stage can be split by columns as far as the IR goes: all its tensors are images whose columns are the
-/// machine's, its ops are known to compute columns on their own, and nothing but slices and concatenations lies between it
-/// and what it reads.
+/// Whether a stage can be split by columns as far as the IR goes: all its tensors are images whose columns
+/// are the machine's, its ops are known to compute columns on their own, and nothing but slices and
+/// concatenations lies between it and what it reads.
 pub(super) fn is_by_columns(module: &Module, stage: OpId, code: &StageCode) -> bool {
     let is_image = |value: ValueId, view: &View| {
         module.ty(value).as_tensor().is_some_and(|ty| ty.rank() == 4 && ty.shape[W] == view.cols as usize)
@@ -58,8 +58,8 @@ fn is_windowed_op(module: &Module, op: OpId) -> bool {
     data.op.is_constant() || matches!(data.op, Op::Yield(_)) || known && data.results().iter().all(is_image)
 }
 
-/// Whether nothing but slices, concatenations and identities of images lies between a value and the stages or arguments
-/// that make it.
+/// Whether nothing but slices, concatenations and identities of images lies between a value and the stages or
+/// arguments that make it.
 fn is_view(module: &Module, value: ValueId) -> bool {
     let mut seen = BTreeSet::new();
     let mut open = vec![value];

@@ -1,9 +1,9 @@
 //! The op tables: every operation that exists, one row each.
 //!
-//! A row gives the op's MLIR name, a Rust variant, its operands, its inherent attributes as typed fields (with the
-//! default of those that may be left out), its results and regions, and its doc. [`Op`], the printer, the parser,
-//! the generated reference and the structural checks of the verifier all derive from these rows. A row without an
-//! arm in shape inference or in the evaluator does not compile.
+//! A row gives the op's MLIR name, a Rust variant, its operands, its inherent attributes as typed fields
+//! (with the default of those that may be left out), its results and regions, and its doc. [`Op`], the
+//! printer, the parser, the generated reference and the structural checks of the verifier all derive from
+//! these rows. A row without an arm in shape inference or in the evaluator does not compile.
 
 pub use crate::attr::{NanMode, ResizeMode, RoundingMode};
 
@@ -114,7 +114,9 @@ pub enum OpError {
 
 macro_rules! arity {
     ([$($operand:ident),* $(,)?]) => { Arity::Exactly(<[&str]>::len(&[$(stringify!($operand)),*])) };
-    ([$($operand:ident),* ; $rest:ident ...]) => { Arity::AtLeast(<[&str]>::len(&[$(stringify!($operand)),*])) };
+    ([$($operand:ident),* ; $rest:ident ...]) => {
+        Arity::AtLeast(<[&str]>::len(&[$(stringify!($operand)),*]))
+    };
 }
 macro_rules! operand_names {
     ([$($operand:ident),* $(,)?]) => { &[$(stringify!($operand)),*] };

@@ -52,12 +52,12 @@ define_ops! {
         /// Whether accumulation stays within the bounds of the local window.
         local_bound: bool = false,
     }
-    /// Starts from `out = bias` and adds, for every input pixel and tap, `out[n, y*sy+top+ky, x*sx+left+kx, o] +=
-    /// (in[n,y,x,i] - input_zp) * (weight[o,ky,kx,i] - weight_zp)` where the output pixel exists. Weight
-    /// `[OC,KH,KW,IC]`; output height `(IH-1)*sy + top + bottom + KH`.
+    /// Starts from `out = bias` and adds, for every input pixel and tap,
+    /// `out[n, y*sy+top+ky, x*sx+left+kx, o] += (in[n,y,x,i] - input_zp) * (weight[o,ky,kx,i] - weight_zp)`
+    /// where the output pixel exists. Weight `[OC,KH,KW,IC]`; output height `(IH-1)*sy + top + bottom + KH`.
     TransposeConv2d = "tosa.transpose_conv2d" [input, weight, bias, input_zp, weight_zp] -> 1, regions 0, {
-        /// Output padding `[top, bottom, left, right]`, negative to crop; each is greater than minus the kernel
-        /// extent.
+        /// Output padding `[top, bottom, left, right]`, negative to crop; each is greater than minus the
+        /// kernel extent.
         out_pad: [i64; 4],
         /// Step `[y, x]` in the output.
         stride: [i64; 2],
@@ -69,8 +69,8 @@ define_ops! {
     /// `out[n,h,w] = sum(c) (a[n,h,c] - a_zp) * (b[n,c,w] - b_zp)`; an `i8` product accumulates in `i32`.
     MatMul = "tosa.matmul" [a, b, a_zp, b_zp] -> 1, regions 0, {
     }
-    /// Mean of the window over the taps inside the input; integer means use the reciprocal of TOSA AVG_POOL2D and
-    /// then add `output_zp`.
+    /// Mean of the window over the taps inside the input; integer means use the reciprocal of TOSA AVG_POOL2D
+    /// and then add `output_zp`.
     AvgPool2d = "tosa.avg_pool2d" [input, input_zp, output_zp] -> 1, regions 0, {
         /// Window `[height, width]`.
         kernel: [i64; 2],
@@ -140,8 +140,8 @@ define_ops! {
     /// Elementwise `a >= b`, with extents of 1 broadcast; ranks are equal. Result `i1`.
     GreaterEqual = "tosa.greater_equal" [input1, input2] -> 1, regions 0, {
     }
-    /// Elementwise `a * b` with broadcast; `i8` and `i16` give `i32`, and an `i32` product is shifted right by
-    /// `shift` (an `i8` constant) with rounding when it is not zero.
+    /// Elementwise `a * b` with broadcast; `i8` and `i16` give `i32`, and an `i32` product is shifted right
+    /// by `shift` (an `i8` constant) with rounding when it is not zero.
     Mul = "tosa.mul" [input1, input2, shift] -> 1, regions 0, {
     }
     /// Elementwise `a >> b` with broadcast.
@@ -206,12 +206,12 @@ define_ops! {
     /// Elementwise `cond ? on_true : on_false`, with broadcast.
     Select = "tosa.select" [cond, on_true, on_false] -> 1, regions 0, {
     }
-    /// Look-up: for `i8`, `table[x + 128]` with 256 entries of `i8`; for `i16`, linear interpolation in 513 entries
-    /// of `i16` to `i32`.
+    /// Look-up: for `i8`, `table[x + 128]` with 256 entries of `i8`; for `i16`, linear interpolation in 513
+    /// entries of `i16` to `i32`.
     Table = "tosa.table" [input, table] -> 1, regions 0, {
     }
-    /// `out = saturate(apply_scale(x - input_zp, multiplier, shift) + output_zp)` with `apply_scale(v, m, s) = (v *
-    /// m + 2^(s-1)) >> s` in 64 bits.
+    /// `out = saturate(apply_scale(x - input_zp, multiplier, shift) + output_zp)` with
+    /// `apply_scale(v, m, s) = (v * m + 2^(s-1)) >> s` in 64 bits.
     Rescale = "tosa.rescale" [input, multiplier, shift, input_zp, output_zp] -> 1, regions 0, {
         /// 32-bit multipliers, else 16-bit.
         scale32: bool,
@@ -256,7 +256,8 @@ define_ops! {
         /// The axis.
         axis: i32,
     }
-    /// Adds `padding` (`[before, after]` an axis, `!tosa.shape<2*rank>`) of the value `pad_const` (one element).
+    /// Adds `padding` (`[before, after]` an axis, `!tosa.shape<2*rank>`) of the value `pad_const` (one
+    /// element).
     Pad = "tosa.pad" [input, padding, pad_const] -> 1, regions 0, {
     }
     /// The same elements, row-major, in another shape.
@@ -281,9 +282,10 @@ define_ops! {
     /// `out[n,w,c] = values[n, indices[n,w], c]`.
     Gather = "tosa.gather" [values, indices] -> 1, regions 0, {
     }
-    /// Output pixel `(oy, ox)` samples input position `(oy*scale_y_d + offset_y) / scale_y_n`, likewise x, with
-    /// `scale = [y_n, y_d, x_n, x_d]`; the output height is `((IH-1)*scale_y_n - offset_y + border_y) / scale_y_d +
-    /// 1`. Bilinear `i8` gives `i32` scaled by `scale_y_n * scale_x_n`.
+    /// Output pixel `(oy, ox)` samples input position `(oy*scale_y_d + offset_y) / scale_y_n`, likewise x,
+    /// with `scale = [y_n, y_d, x_n, x_d]`; the output height is
+    /// `((IH-1)*scale_y_n - offset_y + border_y) / scale_y_d + 1`. Bilinear `i8` gives `i32` scaled by
+    /// `scale_y_n * scale_x_n`.
     Resize = "tosa.resize" [input, scale, offset, border] -> 1, regions 0, {
         /// Interpolation.
         mode: ResizeMode,
@@ -298,16 +300,16 @@ define_ops! {
         /// The extents, `tensor<Nxindex>`.
         values: Elements,
     }
-    /// One hardware stage: runs the TOSA ops of its region on the streamed inputs (its block arguments); constants
-    /// stand inside. Erasing the wrapper leaves the same function.
+    /// One hardware stage: runs the TOSA ops of its region on the streamed inputs (its block arguments);
+    /// constants stand inside. Erasing the wrapper leaves the same function.
     Stage = "strata.stage" [; inputs ...] -> 1, regions 1, {
         /// The stage's name: the layer it came from.
         name: String,
         /// The machine operation it was selected for: a serde value of the stage template.
         code: Attribute = Attribute::Unit,
     }
-    /// Stages that run together. The region captures values from above and yields those that are used after the
-    /// phase.
+    /// Stages that run together. The region captures values from above and yields those that are used after
+    /// the phase.
     Phase = "strata.phase" [] -> any, regions 1, {
         /// What was decided of the phase: a serde value.
         plan: Attribute = Attribute::Unit,

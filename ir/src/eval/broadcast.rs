@@ -79,8 +79,8 @@ impl<const N: usize> Broadcast<N> {
         out
     }
 
-    /// Where the operands stand at a flat index of the result, how far the innermost axis goes on from there, and
-    /// its steps.
+    /// Where the operands stand at a flat index of the result, how far the innermost axis goes on from there,
+    /// and its steps.
     fn run_at(&self, flat: usize) -> ([usize; N], usize, [usize; N]) {
         let mut rest = flat;
         let mut at = [0; N];

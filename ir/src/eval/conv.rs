@@ -1,8 +1,8 @@
 //! Convolutions and the matrix product.
 //!
-//! Operands are widened and their zero points subtracted once; a tap outside the input is then a zero. Convolution
-//! gathers the taps of an output pixel into one contiguous patch `[KH*KW*IC]`, so that an output is the dot product
-//! of a patch with a row of the weights. Output rows are computed in parallel.
+//! Operands are widened and their zero points subtracted once; a tap outside the input is then a zero.
+//! Convolution gathers the taps of an output pixel into one contiguous patch `[KH*KW*IC]`, so that an output
+//! is the dot product of a patch with a row of the weights. Output rows are computed in parallel.
 
 use rayon::prelude::*;
 

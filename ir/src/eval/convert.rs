@@ -58,8 +58,8 @@ pub(super) fn clamp(args: &Args<'_>, op: &Clamp) -> Result<Tensor, EvalError> {
     args.tensor(input.shape().to_vec(), data)
 }
 
-/// Conversion to the result's element type: floats round to nearest even and saturate (NaN gives 0), integers are
-/// truncated or extended, and `i1` is whether the value is not zero.
+/// Conversion to the result's element type: floats round to nearest even and saturate (NaN gives 0), integers
+/// are truncated or extended, and `i1` is whether the value is not zero.
 pub(super) fn cast(args: &Args<'_>) -> Result<Tensor, EvalError> {
     let input = args.operand(0);
     let to = args.result_elem();
@@ -82,8 +82,8 @@ pub(super) fn cast(args: &Args<'_>) -> Result<Tensor, EvalError> {
     args.tensor(input.shape().to_vec(), data)
 }
 
-/// `i8`: the entry at `x + 128` of 256. `i16`: between entries `(x + 32768) >> 7` and the next of 513, with the low
-/// 7 bits as fraction, to `i32` scaled by 128.
+/// `i8`: the entry at `x + 128` of 256. `i16`: between entries `(x + 32768) >> 7` and the next of 513, with
+/// the low 7 bits as fraction, to `i32` scaled by 128.
 pub(super) fn table(args: &Args<'_>) -> Result<Tensor, EvalError> {
     let (input, table) = (args.operand(0), args.operand(1));
     let n_entries = table.n_elements();

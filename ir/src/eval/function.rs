@@ -10,8 +10,8 @@ use crate::module::{BlockId, Module, OpId, ValueId};
 use crate::tensor::Tensor;
 use crate::types::Type;
 
-/// What one op of a module computes from its operands. `strata.stage` and `strata.phase` run their regions; of
-/// the values that a region captures from above only constants are known here.
+/// What one op of a module computes from its operands. `strata.stage` and `strata.phase` run their regions;
+/// of the values that a region captures from above only constants are known here.
 ///
 /// # Errors
 /// See [`eval_op_kind`]; and if a region captures a value that is no constant.
@@ -33,18 +33,18 @@ pub fn eval_op(module: &Module, op: OpId, operands: &[Arc<Tensor>]) -> Result<Ve
     data.results().iter().map(|&value| env.get(value)).collect()
 }
 
-/// Runs a function on `inputs`, one an argument, and returns its results. An intermediate value is dropped after
-/// its last use, so memory is that of the values alive at once.
+/// Runs a function on `inputs`, one an argument, and returns its results. An intermediate value is dropped
+/// after its last use, so memory is that of the values alive at once.
 ///
 /// # Errors
-/// If `func` is no function with a body, the inputs do not have the types of its arguments, or an op fails; the
-/// error names the op's location.
+/// If `func` is no function with a body, the inputs do not have the types of its arguments, or an op fails;
+/// the error names the op's location.
 pub fn eval_function(module: &Module, func: OpId, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, EvalError> {
     eval_function_with(module, func, inputs, &mut |_, _| {})
 }
 
-/// As [`eval_function`], showing every value to `observer` when it is defined: arguments, constants, results of
-/// ops, and arguments of regions.
+/// As [`eval_function`], showing every value to `observer` when it is defined: arguments, constants, results
+/// of ops, and arguments of regions.
 ///
 /// # Errors
 /// See [`eval_function`].

@@ -1,7 +1,8 @@
 //! The reference evaluator: what every op of the IR computes, written for clarity.
 //!
-//! It is the meaning of the IR. The compiled program must equal it bit for bit, passes fold constants with it, the
-//! quantiser calibrates with it, and `tests/judges` compares it with the TOSA project's own reference model.
+//! It is the meaning of the IR. The compiled program must equal it bit for bit, passes fold constants with
+//! it, the quantiser calibrates with it, and `tests/judges` compares it with the TOSA project's own reference
+//! model.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -14,16 +15,17 @@
 //!
 //! # Arithmetic
 //!
-//! Integers follow TOSA 1.0 exactly, saturating where it says so. Where TOSA requires that a value fits (an `i32`
-//! accumulator, the sum of an `add`) and it does not, the program has no meaning in TOSA; here such `i8` to `i32`
-//! arithmetic wraps, and an `i48` accumulator is held in 64 bits and wraps to 48 when stored. What TOSA calls an
-//! error that depends on data (division by zero, a gather index out of range) is an [`EvalError`].
+//! Integers follow TOSA 1.0 exactly, saturating where it says so. Where TOSA requires that a value fits (an
+//! `i32` accumulator, the sum of an `add`) and it does not, the program has no meaning in TOSA; here such
+//! `i8` to `i32` arithmetic wraps, and an `i48` accumulator is held in 64 bits and wraps to 48 when stored.
+//! What TOSA calls an error that depends on data (division by zero, a gather index out of range) is an
+//! [`EvalError`].
 //!
-//! Floats are IEEE single precision. Sums run in a fixed order and transcendental functions come from a portable
-//! library, so results do not depend on the number of threads or on the machine.
+//! Floats are IEEE single precision. Sums run in a fixed order and transcendental functions come from a
+//! portable library, so results do not depend on the number of threads or on the machine.
 //!
-//! Invariants: no input makes it panic, whether or not the module verifies; every result has the type that the IR
-//! says. It does no IO and is no fast kernel: about a billion multiplications a second and core.
+//! Invariants: no input makes it panic, whether or not the module verifies; every result has the type that
+//! the IR says. It does no IO and is no fast kernel: about a billion multiplications a second and core.
 
 mod broadcast;
 mod conv;
@@ -45,8 +47,8 @@ use crate::module::{Location, ValueId};
 use crate::tensor::{Tensor, TensorData};
 use crate::types::{ElemType, TensorType, Type};
 
-/// Why an op could not be evaluated. All but [`Data`](Self::Data) mean that the module does not verify, or that
-/// the inputs are not those of the function.
+/// Why an op could not be evaluated. All but [`Data`](Self::Data) mean that the module does not verify, or
+/// that the inputs are not those of the function.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EvalError {
@@ -143,10 +145,11 @@ impl EvalError {
     }
 }
 
-/// What one op computes from its operands: constants need none, region ops and terminators have no value alone.
+/// What one op computes from its operands: constants need none, region ops and terminators have no value
+/// alone.
 ///
-/// `!tosa.shape` operands are tensors of `index`. `results` are the result types in the IR; they decide what the
-/// operands leave open (the target of a cast or a rescale), and the computed types must equal them.
+/// `!tosa.shape` operands are tensors of `index`. `results` are the result types in the IR; they decide what
+/// the operands leave open (the target of a cast or a rescale), and the computed types must equal them.
 ///
 /// # Errors
 /// If the op has no value by itself, operands and attributes do not fit, or the data have no meaning in TOSA.

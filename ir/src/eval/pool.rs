@@ -91,8 +91,8 @@ fn finish(args: &Args<'_>, window: &Window, data: Option<TensorData>) -> Result<
     args.tensor(vec![window.n, window.y.out_extent, window.x.out_extent, window.c], data)
 }
 
-/// Calls `f(taps, out)` for each output pixel with the input pixels of its window, row by row, and its own channels,
-/// zero at first. `None` if some window has no tap inside the input.
+/// Calls `f(taps, out)` for each output pixel with the input pixels of its window, row by row, and its own
+/// channels, zero at first. `None` if some window has no tap inside the input.
 fn pool<A: Sync, T: Copy + Default + Send>(
     window: &Window,
     input: &[A],

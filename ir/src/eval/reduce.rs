@@ -65,8 +65,8 @@ pub(super) fn min(args: &Args<'_>, axis: i32, nan_mode: NanMode) -> Result<Tenso
     reduce!(args, axis, |a, b| a.lesser_of(b, nan_mode))
 }
 
-/// The first index of the greatest element along `axis`. By mode, the first NaN is the greatest, or NaN is passed
-/// over (index 0 if nothing else is there).
+/// The first index of the greatest element along `axis`. By mode, the first NaN is the greatest, or NaN is
+/// passed over (index 0 if nothing else is there).
 pub(super) fn argmax(args: &Args<'_>, axis: i32, nan_mode: NanMode) -> Result<Tensor, EvalError> {
     /// Whether `value` displaces `best`.
     fn displaces<T: Number>(value: T, best: T, nan_mode: NanMode) -> bool {

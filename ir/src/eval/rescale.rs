@@ -17,8 +17,8 @@ pub struct Scale {
     pub shift: u32,
 }
 
-/// TOSA's `apply_scale_32`: `(value * multiplier + 2^(shift-1)) >> shift` in 64 bits. With `double_round`, shifts
-/// above 31 also round away from zero at bit 30, as TFLite does.
+/// TOSA's `apply_scale_32`: `(value * multiplier + 2^(shift-1)) >> shift` in 64 bits. With `double_round`,
+/// shifts above 31 also round away from zero at bit 30, as TFLite does.
 ///
 /// TOSA requires `-2^(shift-1) <= value < 2^(shift-1)`, so that the result fits 32 bits; beyond, it wraps.
 ///
@@ -45,7 +45,8 @@ pub fn apply_scale_16(value: i64, scale: Scale) -> i32 {
 
 /// TOSA's `reciprocal_scale`: the scale nearest above `1 / value`, as AVG_POOL2D divides.
 ///
-/// `k = ceil(log2(value))`, `multiplier = ((2^30 + 1) * 2^k) / value`, `shift = 30 + k`; `None` if `value` is 0.
+/// `k = ceil(log2(value))`, `multiplier = ((2^30 + 1) * 2^k) / value`, `shift = 30 + k`; `None` if `value` is
+/// 0.
 ///
 /// # Source
 /// TOSA 1.0, "Scaling operations".

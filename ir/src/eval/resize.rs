@@ -15,7 +15,8 @@ struct Axis {
     offset: i64,
 }
 
-/// Where an output position samples an axis: between indices `low` and `high`, `fraction` of `unit` from the first.
+/// Where an output position samples an axis: between indices `low` and `high`, `fraction` of `unit` from the
+/// first.
 struct Sample {
     low: usize,
     high: usize,
@@ -136,7 +137,8 @@ impl Grid {
         })
     }
 
-    /// `blend([top_left, top_right, bottom_left, bottom_right], y_fraction, x_fraction)` at each output element.
+    /// `blend([top_left, top_right, bottom_left, bottom_right], y_fraction, x_fraction)` at each output
+    /// element.
     fn bilinear<A: Copy + Sync, T: Copy + Default + Send>(
         &self,
         input: &[A],

@@ -32,7 +32,8 @@ fn for_each_row(shape: &[usize], at: impl Fn(usize, usize) -> isize, mut row: im
     }
 }
 
-/// Elements of `values` in a new order: each row begins where [`for_each_row`] says, plus `base`, and steps by `step`.
+/// Elements of `values` in a new order: each row begins where [`for_each_row`] says, plus `base`, and steps
+/// by `step`.
 fn gather_rows<T: Copy>(
     values: &[T],
     shape: &[usize],

@@ -132,8 +132,8 @@ fn rescale(per_channel: bool, input_unsigned: bool, output_unsigned: bool) -> Re
 
 #[test]
 fn rescale_by_channel_saturates() {
-    // Channel 0 by 2^30 / 2^31 = 1/2: 5/2 = 2.5 rounds up to 3, plus zero point -3 = 0; -5/2 = -2.5 rounds up to
-    // -2, that is -5. Channel 1 by 1: 200 - 3 saturates to 127, -200 - 3 to -128.
+    // Channel 0 by 2^30 / 2^31 = 1/2: 5/2 = 2.5 rounds up to 3, plus zero point -3 = 0; -5/2 = -2.5 rounds up
+    // to -2, that is -5. Channel 1 by 1: 200 - 3 saturates to 127, -200 - 3 to -128.
     let input = i32s(&[2, 2], &[5, 200, -5, -200]);
     let (multiplier, shift) = (i32s(&[2], &[1 << 30, 1 << 30]), i8s(&[2], &[31, 30]));
     let (input_zp, output_zp) = (i32s(&[1], &[0]), i8s(&[1], &[-3]));
@@ -143,7 +143,8 @@ fn rescale_by_channel_saturates() {
 
 #[test]
 fn rescale_reads_and_writes_unsigned() {
-    // The byte -1 is 255 unsigned, less its zero point 128 (the byte -128) is 127; signed zero points stay signed.
+    // The byte -1 is 255 unsigned, less its zero point 128 (the byte -128) is 127; signed zero points stay
+    // signed.
     let (multiplier, shift, zero) = (i32s(&[1], &[1 << 30]), i8s(&[1], &[30]), i8s(&[1], &[0]));
     let unsigned_zp = i8s(&[1], &[-128]);
     let signed = i8s(&[2], &[127, -128]);
@@ -291,8 +292,8 @@ fn results_have_the_declared_type() {
     );
 }
 
-/// Wraps each op of `func` that is no constant and no terminator into a `strata.stage` of its own, all of them in one
-/// `strata.phase`.
+/// Wraps each op of `func` that is no constant and no terminator into a `strata.stage` of its own, all of
+/// them in one `strata.phase`.
 fn wrap_in_stages(module: &Module, func: OpId) -> (Module, OpId) {
     let mut out = Module::new();
     let from = module.entry_block(func);

@@ -1,11 +1,11 @@
 //! Type inference: the result types of every op from its operands, after TOSA 1.0.
 //!
-//! [`infer`] is also the per-op part of the verifier: it fails unless the operands' element types, ranks, extents,
-//! attributes and required constants are what TOSA allows. Sizes follow TOSA's exact division: a window that does
-//! not tile its padded input is an error (importers trim it with `slice` or less padding).
+//! [`infer`] is also the per-op part of the verifier: it fails unless the operands' element types, ranks,
+//! extents, attributes and required constants are what TOSA allows. Sizes follow TOSA's exact division: a
+//! window that does not tile its padded input is an error (importers trim it with `slice` or less padding).
 //!
-//! What operands and attributes leave open is the element type of `tosa.cast` and `tosa.rescale`; the caller says.
-//! Ops whose results follow from their regions (`strata.stage`, `strata.phase`) are the verifier's.
+//! What operands and attributes leave open is the element type of `tosa.cast` and `tosa.rescale`; the caller
+//! says. Ops whose results follow from their regions (`strata.stage`, `strata.phase`) are the verifier's.
 //!
 //! | module | what it holds |
 //! |---|---|

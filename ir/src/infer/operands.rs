@@ -37,7 +37,8 @@ impl<'a> Operands<'a> {
         Diagnostic::error(code, format!("`{}`: {message}", self.op.name()))
     }
 
-    /// What operand `index` is called: the last name of a row with a variadic operand serves for all the rest.
+    /// What operand `index` is called: the last name of a row with a variadic operand serves for all the
+    /// rest.
     pub(super) fn name(&self, index: usize) -> String {
         let names = self.op.info().operands;
         match names.get(index).or(names.last()) {
@@ -149,8 +150,8 @@ impl<'a> Operands<'a> {
         }
     }
 
-    /// Checks operand `index` as the zero point of values of `elem`: a constant of one element of that type, zero
-    /// unless `elem` is `i8`, or `i16` that is unsigned (then 0 or 32768).
+    /// Checks operand `index` as the zero point of values of `elem`: a constant of one element of that type,
+    /// zero unless `elem` is `i8`, or `i16` that is unsigned (then 0 or 32768).
     pub(super) fn zero_point(&self, index: usize, elem: ElemType, unsigned: bool) -> Result<(), Diagnostic> {
         let ty = self.elem(index, &[elem])?;
         if ty.shape != [1] {

@@ -9,7 +9,8 @@ use crate::dialect::{AvgPool2d, Conv2d, DepthwiseConv2d, MaxPool2d, Resize, Tran
 use crate::types::ElemType::{self, F32, I8, I16, I32, I48};
 use crate::types::TensorType;
 
-/// The weight's element type for an input's, and the accumulator's, which is also the bias's and the result's.
+/// The weight's element type for an input's, and the accumulator's, which is also the bias's and the
+/// result's.
 fn conv_types(input: ElemType) -> (ElemType, ElemType) {
     match input {
         I8 => (I8, I32),
@@ -51,7 +52,8 @@ fn wide<const N: usize>(values: [i64; N]) -> [i128; N] {
     values.map(i128::from)
 }
 
-/// Checks element types of input, weight, bias and zero points, and the accumulator; gives the result's element.
+/// Checks element types of input, weight, bias and zero points, and the accumulator; gives the result's
+/// element.
 fn conv_operands(cx: &Operands<'_>, acc: ElemType) -> Result<ElemType, Diagnostic> {
     let input = cx.elem(0, &[I8, I16, F32])?.elem;
     let (weight, want_acc) = conv_types(input);
@@ -201,7 +203,8 @@ pub(super) fn resize(cx: &Operands<'_>, op: &Resize) -> Result<TensorType, Diagn
             && (-16 * numerator..numerator).contains(&border);
         if !fits {
             let message = format!(
-                "{axis}: scale {numerator}/{denominator}, offset {offset} or border {border} is out of TOSA's range"
+                "{axis}: scale {numerator}/{denominator}, offset {offset} or border {border} is out of \
+                    TOSA's range"
             );
             return Err(cx.error(code::VALUE_RANGE, message));
         }

@@ -1,6 +1,7 @@
 //! Whether two modules compute the same: both are evaluated on random inputs.
 //!
-//! Integers must be equal; f32 results may differ by rounding, since passes over the import level may reorder sums.
+//! Integers must be equal; f32 results may differ by rounding, since passes over the import level may reorder
+//! sums.
 
 use std::fmt;
 

@@ -110,8 +110,8 @@ fn levels(levels: &[Level]) -> String {
 /// Runs a pipeline on a module.
 ///
 /// # Errors
-/// The first pass that fails, panics, does not take the module's level, or breaks what `options` checks. The module
-/// is then in no particular state.
+/// The first pass that fails, panics, does not take the module's level, or breaks what `options` checks. The
+/// module is then in no particular state.
 pub fn run(
     module: &mut Module,
     pipeline: &Pipeline,

@@ -46,8 +46,8 @@ impl Level {
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
 
-    /// The level a module says it is at, or, for one that does not say (an importer's, or one written by hand), the
-    /// first whose ops it holds.
+    /// The level a module says it is at, or, for one that does not say (an importer's, or one written by
+    /// hand), the first whose ops it holds.
     pub fn of(module: &Module) -> Self {
         let marked = match module.op(module.top()).extra.get(LEVEL_ATTR) {
             Some(Attribute::Str(name)) => Self::from_name(name),

@@ -1,4 +1,5 @@
-//! Passes: what a pass is, how a registry lists them, how a textual pipeline names them, and the driver that runs them.
+//! Passes: what a pass is, how a registry lists them, how a textual pipeline names them, and the driver that
+//! runs them.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -6,12 +7,13 @@
 //! | [`registry`] | what passes declare of themselves, and the registry that lists them |
 //! | [`pipeline`] | passes in order, and their text: `name{key=value,…},name,…` |
 //! | [`parse`] | the parser of that text |
-//! | [`driver`] | runs a pipeline: verifies, times, counts, checks claims, catches panics, writes reproducers |
+//! | [`driver`] | runs a pipeline: verifies, times, checks claims, catches panics, writes reproducers |
 //! | [`compare`](mod@compare) | whether a pass kept the module's results, by evaluating it before and after |
 //!
-//! The contract of a pass in one sentence: given a module that verifies at a level the pass takes, it leaves a module
-//! that verifies at the level it gives, and says truthfully whether it changed anything. Passes do no IO, hold no
-//! state between runs and never read the clock; the driver's times are for reports only and decide nothing.
+//! The contract of a pass in one sentence: given a module that verifies at a level the pass takes, it leaves
+//! a module that verifies at the level it gives, and says truthfully whether it changed anything. Passes do
+//! no IO, hold no state between runs and never read the clock; the driver's times are for reports only and
+//! decide nothing.
 
 pub mod compare;
 pub mod driver;
@@ -72,15 +74,16 @@ pub trait Pass: fmt::Debug + Send + Sync {
         PassOptions::defaults(self.info())
     }
 
-    /// Transforms `module`, taking what else it needs (a calibration, a target) from `context` and leaving there
-    /// what is not part of the IR (reports, plans).
+    /// Transforms `module`, taking what else it needs (a calibration, a target) from `context` and leaving
+    /// there what is not part of the IR (reports, plans).
     ///
     /// # Errors
     /// If the module holds something that the pass cannot handle. The module is then in no particular state.
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError>;
 }
 
-/// What passes need beside the IR and what they leave beside it: at most one value of each type, and counters.
+/// What passes need beside the IR and what they leave beside it: at most one value of each type, and
+/// counters.
 #[derive(Default)]
 pub struct PassContext {
     values: BTreeMap<TypeId, Box<dyn Any + Send + Sync>>,

@@ -57,8 +57,8 @@ pub enum PipelineError {
 }
 
 impl Registry {
-    /// Parses a pipeline: `canonicalise,quantise{range=mse,precision=int16},form-stages`. Blanks may stand between tokens; an
-    /// option that is given as a key alone is `true`.
+    /// Parses a pipeline: `canonicalise,quantise{range=mse,precision=int16},form-stages`. Blanks may stand
+    /// between tokens; an option that is given as a key alone is `true`.
     ///
     /// # Errors
     /// The first thing that is wrong with the text.

@@ -1,7 +1,8 @@
 //! What passes declare of themselves, and the registry that lists them.
 //!
-//! A pass declares its [`PassInfo`] beside its code; whoever composes a compiler makes a [`Registry`] of those of all crates,
-//! and of a user's own. The parser of pipelines, the command line's help and `docs/generated/passes.md` derive from it.
+//! A pass declares its [`PassInfo`] beside its code; whoever composes a compiler makes a [`Registry`] of
+//! those of all crates, and of a user's own. The parser of pipelines, the command line's help and
+//! `docs/generated/passes.md` derive from it.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -91,7 +92,8 @@ impl OptionKind {
     }
 }
 
-/// The options of one pass in a pipeline: a value for every option that the pass declares, checked against its kind.
+/// The options of one pass in a pipeline: a value for every option that the pass declares, checked against
+/// its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassOptions {
     values: BTreeMap<&'static str, String>,
@@ -169,7 +171,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// The registry of some passes, those first that run first: of two that take the same level, the one that is given first.
+    /// The registry of some passes, those first that run first: of two that take the same level, the one that
+    /// is given first.
     ///
     /// # Panics
     /// If two have one name.
@@ -214,8 +217,8 @@ impl Registry {
         page
     }
 
-    /// What is wrong with what passes declare: names that are not kebab-case, defaults that their option does not take, passes
-    /// that come of other passes' options or lose their own.
+    /// What is wrong with what passes declare: names that are not kebab-case, defaults that their option does
+    /// not take, passes that come of other passes' options or lose their own.
     pub fn faults(&self) -> Vec<String> {
         self.passes.iter().flat_map(|info| faults_of(info)).collect()
     }

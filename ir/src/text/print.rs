@@ -2,13 +2,13 @@
 //!
 //! Constants of more than [`PrintOptions::threshold`] elements that are not one value repeated are printed as
 //! `dense_resource<name>`; their blobs stand at the end of the text or are handed back for a side file
-//! ([`super::resources`]). A constant keeps the name it was read with; others are named `c0`, `c1`, … in print
-//! order; constants that share their data share a blob. `i1`, `i48` and `index` data always stand in the text,
-//! because MLIR tools do not agree on how a blob packs them.
+//! ([`super::resources`]). A constant keeps the name it was read with; others are named `c0`, `c1`, … in
+//! print order; constants that share their data share a blob. `i1`, `i48` and `index` data always stand in
+//! the text, because MLIR tools do not agree on how a blob packs them.
 //!
-//! Values are numbered in print order within a function: `%0` for a result, `%0#1` for one of several, `%arg0` for
-//! a block argument. Any module prints, also one that does not verify: a use of a value that is not in scope is
-//! printed as `%undefined`, which does not parse.
+//! Values are numbered in print order within a function: `%0` for a result, `%0#1` for one of several,
+//! `%arg0` for a block argument. Any module prints, also one that does not verify: a use of a value that is
+//! not in scope is printed as `%undefined`, which does not parse.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -200,8 +200,8 @@ impl ResourceNames {
         names
     }
 
-    /// Names `elements`, unless its data has a name already, by the first of `candidate(0)`, `candidate(1)`, … that
-    /// is free.
+    /// Names `elements`, unless its data has a name already, by the first of `candidate(0)`, `candidate(1)`,
+    /// … that is free.
     fn add(
         &mut self,
         taken: &mut BTreeSet<Arc<str>>,
@@ -319,8 +319,8 @@ impl Printer<'_> {
         self.out.push('}');
     }
 
-    /// The label of block `index`, left out where it says nothing: a first block without arguments. An empty one
-    /// says that there is a block.
+    /// The label of block `index`, left out where it says nothing: a first block without arguments. An empty
+    /// one says that there is a block.
     fn block_label(&mut self, block: BlockId, index: usize, depth: usize) {
         let args = self.module.args(block);
         if index == 0 && args.is_empty() && !self.module.block_ops(block).is_empty() {

@@ -1,8 +1,8 @@
 //! The blobs of large constants, and the side file that holds them when they do not stand in the text.
 //!
-//! The file is `STRATARS`, a little-endian `u32` version, a `u32` count, and for each blob a `u32` name length, the
-//! name in UTF-8, a `u64` data length and the data, which is little-endian and row-major as MLIR's
-//! `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique.
+//! The file is `STRATARS`, a little-endian `u32` version, a `u32` count, and for each blob a `u32` name
+//! length, the name in UTF-8, a `u64` data length and the data, which is little-endian and row-major as
+//! MLIR's `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

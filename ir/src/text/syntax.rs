@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-/// Appends `text` as an MLIR string literal: `\`, `"` and control characters are escaped as two hex digits a byte
-/// (`\\` for the backslash); other characters stand for themselves.
+/// Appends `text` as an MLIR string literal: `\`, `"` and control characters are escaped as two hex digits a
+/// byte (`\\` for the backslash); other characters stand for themselves.
 pub(crate) fn push_quoted(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
@@ -44,8 +44,8 @@ pub(crate) fn push_name(out: &mut String, name: &str) {
     }
 }
 
-/// Appends a float in the shortest decimal form that reads back to the same bits, or in hex if it is infinite or
-/// not a number.
+/// Appends a float in the shortest decimal form that reads back to the same bits, or in hex if it is infinite
+/// or not a number.
 pub(crate) fn push_f64(out: &mut String, value: f64) {
     if value.is_finite() {
         push_decimal(out, &format!("{value:?}"));
@@ -54,8 +54,8 @@ pub(crate) fn push_f64(out: &mut String, value: f64) {
     }
 }
 
-/// [`push_f64`] for single precision. MLIR reads decimals as doubles and then rounds to single, so a shortest form
-/// that this double rounding would change is written with the digits of the exact value instead.
+/// [`push_f64`] for single precision. MLIR reads decimals as doubles and then rounds to single, so a shortest
+/// form that this double rounding would change is written with the digits of the exact value instead.
 pub(crate) fn push_f32(out: &mut String, value: f32) {
     if !value.is_finite() {
         write!(out, "0x{:08X}", value.to_bits()).expect("writing to a string does not fail");

@@ -3,19 +3,23 @@
 //! It checks
 //! - the module holds functions and nothing else, and functions stand nowhere else; their names differ;
 //! - every op has as many operands, results and regions as its row says, and every region has one block;
-//! - every operand is defined earlier in its block or in a block that encloses it; functions and stages capture
-//!   nothing;
-//! - `func.return` ends functions and `strata.yield` ends stages and phases, and neither stands anywhere else;
-//! - a function's type is that of its arguments and of its return; `arg_attrs` and `res_attrs` have a dictionary for
-//!   each;
-//! - a stage's region arguments mirror its operands, none of which is a constant; it holds TOSA ops only and yields
-//!   one value of its result's type;
-//! - a phase stands in a function, a stage in a function or a phase; a phase yields values of its results' types;
+//! - every operand is defined earlier in its block or in a block that encloses it; functions and stages
+//!   capture nothing;
+//! - `func.return` ends functions and `strata.yield` ends stages and phases, and neither stands anywhere
+//!   else;
+//! - a function's type is that of its arguments and of its return; `arg_attrs` and `res_attrs` have a
+//!   dictionary for each;
+//! - a stage's region arguments mirror its operands, none of which is a constant; it holds TOSA ops only and
+//!   yields one value of its result's type;
+//! - a phase stands in a function, a stage in a function or a phase; a phase yields values of its results'
+//!   types;
 //! - no tensor is empty or beyond [`MAX_ELEMENTS`](crate::infer::MAX_ELEMENTS);
-//! - the operands of every TOSA op are what [`infer`](mod@crate::infer) takes, and its result type is what follows.
+//! - the operands of every TOSA op are what [`infer`](mod@crate::infer) takes, and its result type is what
+//!   follows.
 //!
-//! It does not check what serde values of later phases (`code`, `plan`, `strata.*` attributes) mean, which is the
-//! affair of the passes that write them, nor the levels and profiles of TOSA, nor whether integer sums overflow.
+//! It does not check what serde values of later phases (`code`, `plan`, `strata.*` attributes) mean, which is
+//! the affair of the passes that write them, nor the levels and profiles of TOSA, nor whether integer sums
+//! overflow.
 
 mod regions;
 

@@ -12,7 +12,8 @@ const T: &str = "tensor<4xf32>";
 /// `body` in a function `@f` of one argument `%x`, a `tensor<4xf32>` that it returns the like of.
 fn function(body: &str) -> String {
     format!(
-        "\"func.func\"() <{{function_type = ({T}) -> {T}, sym_name = \"f\"}}> ({{ ^bb0(%x: {T}): {body} }}) : () -> ()"
+        "\"func.func\"() <{{function_type = ({T}) -> {T}, sym_name = \"f\"}}> ({{ ^bb0(%x: {T}): {body} }}) \
+            : () -> ()"
     )
 }
 
@@ -97,7 +98,8 @@ fn stages_capture_nothing_and_mirror_their_operands() {
     let stage = |operand: &str, arg: &str, body: &str, result: &str| {
         let text = format!(
             "%c = \"tosa.const\"() <{{values = dense<1.0> : {T}}}> : () -> {T} \
-             %0 = \"strata.stage\"({operand}) <{{name = \"s\"}}> ({{ ^bb0(%y: {arg}): {body} }}) : ({T}) -> {result} {RETURN}"
+             %0 = \"strata.stage\"({operand}) <{{name = \"s\"}}> ({{ ^bb0(%y: {arg}): {body} }}) : ({T}) -> \
+                 {result} {RETURN}"
         );
         errors(&function(&text))
     };
@@ -105,11 +107,13 @@ fn stages_capture_nothing_and_mirror_their_operands() {
     assert_eq!(stage("%x", T, &yields("%y"), T), "verifies");
     assert_eq!(
         stage("%x", T, &yields("%x"), T),
-        "\"strata.yield\"(%arg0) in @f: operand 0 is captured from outside a region that may capture nothing [E0203]"
+        "\"strata.yield\"(%arg0) in @f: operand 0 is captured from outside a region that may capture \
+            nothing [E0203]"
     );
     assert_eq!(
         stage("%x", "tensor<3xf32>", "\"strata.yield\"(%y) : (tensor<3xf32>) -> ()", T),
-        "%1 = \"strata.stage\"(%arg0) in @f: the operands are tensor<4xf32>, the block has tensor<3xf32> [E0206]\n\
+        "%1 = \"strata.stage\"(%arg0) in @f: the operands are tensor<4xf32>, the block has tensor<3xf32> \
+            [E0206]\n\
          \"strata.yield\"(%arg1) in @f: yields tensor<3xf32>, `strata.stage` gives tensor<4xf32> [E0206]"
     );
     assert_eq!(

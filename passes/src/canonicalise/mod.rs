@@ -4,7 +4,8 @@
 //!
 //! - an op of constants becomes a constant (unless the result is large and was not before);
 //! - equal small constants become one;
-//! - `identity`, a reshape, slice, transpose, pad or tile that changes nothing, and a concatenation of one go away;
+//! - `identity`, a reshape, slice, transpose, pad or tile that changes nothing, and a concatenation of one go
+//!   away;
 //! - a reshape of a reshape, and a transpose of a transpose, become one.
 //!
 //! Every rule looks at values defined earlier, which are in their final form already, so one pass reaches the
@@ -26,7 +27,8 @@ const SMALL: usize = 64;
 /// The pass `canonicalise`.
 pub static CANONICALISE: PassInfo = PassInfo {
     name: "canonicalise",
-    doc: "Folds constants and removes what changes nothing: identities, chains of reshapes and transposes, dead ops.",
+    doc: "Folds constants and removes what changes nothing: identities, chains of reshapes and transposes, \
+        dead ops.",
     takes: &[Level::Import, Level::Quant],
     gives: None,
     options: &[],
@@ -91,7 +93,8 @@ fn simplify(module: &mut Module, block: BlockId) -> u64 {
     n
 }
 
-/// Small constants by type and bytes: numbers that compare equal, such as 0 and -0, are not the same constant.
+/// Small constants by type and bytes: numbers that compare equal, such as 0 and -0, are not the same
+/// constant.
 type Constants = BTreeMap<(Type, Vec<u8>), ValueId>;
 
 fn constant_key(module: &Module, value: ValueId) -> Option<(Type, Vec<u8>)> {

@@ -8,7 +8,8 @@ use strata_ir::{ElemType, Module, Type, ValueId};
 
 use super::*;
 
-/// Canonicalises a function of one f32 argument of `[1, 2, 3, 4]` and returns the names of the ops that are left.
+/// Canonicalises a function of one f32 argument of `[1, 2, 3, 4]` and returns the names of the ops that are
+/// left.
 #[track_caller]
 fn left(build: impl FnOnce(&mut Builder<'_>, ValueId) -> ValueId) -> Vec<&'static str> {
     let mut module = Module::new();

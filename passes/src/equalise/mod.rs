@@ -1,28 +1,31 @@
-//! Cross-layer equalisation: `equalise` scales the channels between convolutions so that one scale a tensor serves them
-//! all. A pass from f32 to f32 that changes no result beyond rounding.
+//! Cross-layer equalisation: `equalise` scales the channels between convolutions so that one scale a tensor
+//! serves them all. A pass from f32 to f32 that changes no result beyond rounding.
 //!
-//! Where the result of a convolution goes, through ops that let a positive factor of a channel pass (ReLU, leaky ReLU,
-//! PReLU, pools, resizes), only into other convolutions, channel `c` of the first may be divided by any `s[c] > 0` and the
-//! weights that read it multiplied by it. With a scale for every output channel of the weights, the first
-//! convolution's integers do not change at all; what changes is how well one scale suits all channels of the activation,
-//! against how well one scale of an output channel suits the weights of all its inputs.
+//! Where the result of a convolution goes, through ops that let a positive factor of a channel pass (ReLU,
+//! leaky ReLU, PReLU, pools, resizes), only into other convolutions, channel `c` of the first may be divided
+//! by any `s[c] > 0` and the weights that read it multiplied by it. With a scale for every output channel of
+//! the weights, the first convolution's integers do not change at all; what changes is how well one scale
+//! suits all channels of the activation, against how well one scale of an output channel suits the weights of
+//! all its inputs.
 //!
-//! An activation that lets no factor pass (swish, hard swish, GELU) has its result multiplied by `1 / s[c]` instead;
-//! quantised, that is part of the rescale that ends the activation's table.
+//! An activation that lets no factor pass (swish, hard swish, GELU) has its result multiplied by `1 / s[c]`
+//! instead; quantised, that is part of the rescale that ends the activation's table.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `pairs` | finds the convolutions between which channels may be scaled |
 //! | `scales` | chooses the factors |
 //!
-//! A ReLU6 lets no factor pass, since its bound would have to move. It is rewritten as a ReLU and a minimum with a bound a
-//! channel, which is the same function. Quantised, that costs nothing as long as no channel's range lies beyond the least
-//! of the bounds; factors are chosen so, which takes statistics. Without them ReLU6 ends the search.
+//! A ReLU6 lets no factor pass, since its bound would have to move. It is rewritten as a ReLU and a minimum
+//! with a bound a channel, which is the same function. Quantised, that costs nothing as long as no channel's
+//! range lies beyond the least of the bounds; factors are chosen so, which takes statistics. Without them
+//! ReLU6 ends the search.
 //!
 //! # Source
-//! Nagel, van Baalen, Blankevoort, Welling: Data-Free Quantization Through Weight Equalization and Bias Correction, 2019.
-//! There the factors balance the ranges of two weight tensors with one scale each; here, with statistics, they minimise the
-//! expected noise of the second convolution's result under a scale for each of its output channels.
+//! Nagel, van Baalen, Blankevoort, Welling: Data-Free Quantization Through Weight Equalization and Bias
+//! Correction, 2019. There the factors balance the ranges of two weight tensors with one scale each; here,
+//! with statistics, they minimise the expected noise of the second convolution's result under a scale for
+//! each of its output channels.
 
 mod pairs;
 mod scales;
@@ -172,7 +175,8 @@ fn scale_value(module: &mut Module, value: ValueId, factors: &[f64]) {
     module.set_operand(product, 0, value);
 }
 
-/// Replaces a constant operand by its elements times the factors of their channels; a bias of one element is repeated.
+/// Replaces a constant operand by its elements times the factors of their channels; a bias of one element is
+/// repeated.
 fn scale_constant(module: &mut Module, op: OpId, operand: usize, channel: &[usize], factors: &[f64]) {
     let value = module.op(op).operands()[operand];
     let Some(elements) = module.constant(value) else { return };
@@ -186,7 +190,8 @@ fn scale_constant(module: &mut Module, op: OpId, operand: usize, channel: &[usiz
     module.set_operand(op, operand, constant);
 }
 
-/// Makes `clamp(x, 0, high)` of values that are divided by the factors: `minimum(clamp(x, 0, ∞), high / factors)`.
+/// Makes `clamp(x, 0, high)` of values that are divided by the factors:
+/// `minimum(clamp(x, 0, ∞), high / factors)`.
 fn split_clamp(module: &mut Module, clamp: OpId, factors: &[f64]) {
     let (result, loc) = (module.result(clamp), module.op(clamp).loc.clone());
     let input = module.op(clamp).operands()[0];
@@ -210,8 +215,9 @@ fn split_clamp(module: &mut Module, clamp: OpId, factors: &[f64]) {
 /// The pass `equalise`.
 pub static EQUALISE: PassInfo = PassInfo {
     name: "equalise",
-    doc: "Cross-layer equalisation: scales channels between convolutions so that one scale a tensor suits them all. Changes \
-          no result beyond rounding. Uses channel statistics of sample inputs if it is given some, else the weights alone.",
+    doc: "Cross-layer equalisation: scales channels between convolutions so that one scale a tensor suits \
+          them all. Changes no result beyond rounding. Uses channel statistics of sample inputs if it is \
+          given some, else the weights alone.",
     takes: &[Level::Import],
     gives: None,
     options: &[],

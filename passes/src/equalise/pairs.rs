@@ -1,8 +1,10 @@
-//! Where channels may be scaled: convolutions whose result goes, channel by channel, only into other convolutions.
+//! Where channels may be scaled: convolutions whose result goes, channel by channel, only into other
+//! convolutions.
 //!
-//! An activation that lets no factor pass, such as a hard swish, is where scaling begins: its result is multiplied by the
-//! factors, which costs nothing, as they become factors of the rescale that ends the activation. The result may go into
-//! several branches, one of which makes the gate that another is multiplied by (squeeze and excitation).
+//! An activation that lets no factor pass, such as a hard swish, is where scaling begins: its result is
+//! multiplied by the factors, which costs nothing, as they become factors of the rescale that ends the
+//! activation. The result may go into several branches, one of which makes the gate that another is
+//! multiplied by (squeeze and excitation).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +20,8 @@ pub(super) struct Pair {
     pub producer: OpId,
     /// The activation's result that is scaled, where the producer's own cannot be.
     pub bend: Option<ValueId>,
-    /// The value that the consumers read, or what it is before gates are multiplied with it; of several the largest.
+    /// The value that the consumers read, or what it is before gates are multiplied with it; of several the
+    /// largest.
     pub value: ValueId,
     pub consumers: Vec<OpId>,
     /// Convolutions that read smaller values with the same channels.
@@ -195,7 +198,8 @@ impl Search<'_> {
         (!users.is_empty()).then_some(())
     }
 
-    /// Whether an op computes every channel of its result from the same channel of `value`, linearly or as an extreme.
+    /// Whether an op computes every channel of its result from the same channel of `value`, linearly or as an
+    /// extreme.
     fn passes_channels(&self, op: OpId, value: ValueId) -> bool {
         let data = self.module.op(op);
         let is_input = data.operands().first() == Some(&value);
@@ -226,8 +230,8 @@ impl Search<'_> {
         *low == 0.0 && *high > 0.0 && *high < f64::from(f32::MAX)
     }
 
-    /// The activation of `value`, if all that uses `value` is part of it: the nearest through which positive factors pass,
-    /// else the farthest of any kind that is the same for all channels.
+    /// The activation of `value`, if all that uses `value` is part of it: the nearest through which positive
+    /// factors pass, else the farthest of any kind that is the same for all channels.
     fn activation(&self, value: ValueId) -> Option<Activation> {
         let mut inner = BTreeSet::from([value]);
         let mut pending = self.users[value].clone();

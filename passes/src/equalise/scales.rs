@@ -1,18 +1,21 @@
 //! The factors of a pair's channels.
 //!
 //! # The noise that they trade
-//! Let channel `c` of the activation reach `r[c]` in magnitude, with mean square `m[c]`, and be divided by `s[c]`. With 255
-//! steps a tensor the activation's step is `max(c) r[c] / s[c] / 255`, the reaches below and above 0 added; a weight of output `o` has the step
-//! `max(c) |w[o,c]| s[c] / 127`. A step `d` is noise of variance `d^2 / 12`, so that output `o` of a consumer has
+//! Let channel `c` of the activation reach `r[c]` in magnitude, with mean square `m[c]`, and be divided by
+//! `s[c]`. With 255 steps a tensor the activation's step is `max(c) r[c] / s[c] / 255`, the reaches below and
+//! above 0 added; a weight of output `o` has the step `max(c) |w[o,c]| s[c] / 127`. A step `d` is noise of
+//! variance `d^2 / 12`, so that output `o` of a consumer has
 //!
 //! `12 noise = step_a^2 sum(c,k) (w[o,c,k] s[c])^2 + step_w[o]^2 taps sum(c) m[c] / s[c]^2`
 //!
-//! The factors are `(r[c] / max r)^a`, times `(|w| / |w[c]|)^b` where no clamp limits them, with the exponents of a small
-//! grid whose sum of noise over outputs is least. For a depthwise consumer the second term does not depend on `s`.
+//! The factors are `(r[c] / max r)^a`, times `(|w| / |w[c]|)^b` where no clamp limits them, with the
+//! exponents of a small grid whose sum of noise over outputs is least. For a depthwise consumer the second
+//! term does not depend on `s`.
 //!
-//! Between dense convolutions, of which either evens out by its scales a channel what the other's weights do, more has to
-//! be won, and more exponents are tried: what is left there are ranges that differ by a large factor. Channels of few
-//! values, as between fully connected layers, are not taken to reach less than their weights suggest.
+//! Between dense convolutions, of which either evens out by its scales a channel what the other's weights do,
+//! more has to be won, and more exponents are tried: what is left there are ranges that differ by a large
+//! factor. Channels of few values, as between fully connected layers, are not taken to reach less than their
+//! weights suggest.
 
 use strata_ir::{Module, Op};
 
@@ -30,8 +33,8 @@ const FEW: usize = 1024;
 const LEAST: f64 = 1.0 / 256.0;
 /// Less noise than this part of what there was is what it takes to scale at all.
 const WORTH: f64 = 0.98;
-/// The same between dense convolutions. Measured, gains that are smaller on paper are none: ranges are chosen more
-/// narrowly for channels that are alike.
+/// The same between dense convolutions. Measured, gains that are smaller on paper are none: ranges are chosen
+/// more narrowly for channels that are alike.
 const DENSE_WORTH: f64 = 0.25;
 
 /// By how much the noise of weights may grow that read a mean of the channels, such as those of a gate.
@@ -51,7 +54,8 @@ pub(super) fn choose(module: &Module, pair: &Pair, channels: Option<&Channels>) 
             &own
         }
         Some(channels) => channels,
-        // Without statistics the producer's weights stand for the ranges, and no clamp's bound is known not to matter.
+        // Without statistics the producer's weights stand for the ranges, and no clamp's bound is known not
+        // to matter.
         None if is_dense || !scales_weights => return None,
         None => {
             own = from_weights(module, pair)?;
@@ -118,7 +122,8 @@ fn from_weights(module: &Module, pair: &Pair) -> Option<Channels> {
     Some(Channels { high: greatest.clone(), greatest, low, mean_square, n_pixels: 0 })
 }
 
-/// Statistics of few values: no channel reaches less than its weights suggest, measured by the channels' median.
+/// Statistics of few values: no channel reaches less than its weights suggest, measured by the channels'
+/// median.
 fn with_weights(module: &Module, pair: &Pair, seen: &Channels) -> Option<Channels> {
     let weights = from_weights(module, pair)?;
     let shares = seen.greatest.iter().zip(&weights.greatest).filter(|(_, w)| **w > 0.0);

@@ -137,8 +137,8 @@ fn statistics_of_another_network_are_refused() {
     assert!(equalise(&mut other, Some(&statistics)).is_err());
 }
 
-/// Two dense convolutions, or fully connected layers, between which channels differ by a factor of up to 64 that the second
-/// evens out.
+/// Two dense convolutions, or fully connected layers, between which channels differ by a factor of up to 64
+/// that the second evens out.
 fn dense(image: &[usize]) -> Module {
     let (mut net, x) = Net::new(image);
     let y = uneven_conv(&mut net, x, 32);
@@ -186,8 +186,8 @@ fn hard_swish(net: &mut Net, x: ValueId) -> ValueId {
     net.mul(product, sixth)
 }
 
-/// Depthwise and pointwise convolutions with hard swishes between, of channels that differ; with squeeze and excitation
-/// or without.
+/// Depthwise and pointwise convolutions with hard swishes between, of channels that differ; with squeeze and
+/// excitation or without.
 fn swishes(gated: bool) -> Module {
     let (mut net, x) = Net::new(&[1, 24, 24, 3]);
     let y = uneven_conv(&mut net, x, 16);

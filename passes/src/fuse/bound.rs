@@ -1,12 +1,13 @@
 //! Lower bounds that hold for every plan of the machine, whatever the planner offers or chooses.
 //!
-//! *Cycles*: the array makes at most `clusters * lanes` products a cycle, so a network takes at least its products
-//! (4/9 of the direct count where Winograd is allowed) over that; DRAM moves at most its rate, so it takes at least the
-//! compulsory bytes over that. The larger of both. It can be raised: the first phase's first weights have to arrive before
-//! any product, and phases are at least one.
+//! *Cycles*: the array makes at most `clusters * lanes` products a cycle, so a network takes at least its
+//! products (4/9 of the direct count where Winograd is allowed) over that; DRAM moves at most its rate, so it
+//! takes at least the compulsory bytes over that. The larger of both. It can be raised: the first phase's
+//! first weights have to arrive before any product, and phases are at least one.
 //!
-//! *Bytes*: weights, inputs and outputs once. *Energy*: these bytes, and the energy on chip that every plan has: the
-//! fewest products, each row written once and read once by each reader, weights read once a step (two rows a step at most).
+//! *Bytes*: weights, inputs and outputs once. *Energy*: these bytes, and the energy on chip that every plan
+//! has: the fewest products, each row written once and read once by each reader, weights read once a step
+//! (two rows a step at most).
 
 use strata_backend::cost::{may_winograd, on_chip_energy};
 use strata_backend::model::graph::Topology;
@@ -96,7 +97,8 @@ pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bound
     let macs: u64 =
         (graph.stages.values()).map(|node| node.code.array_macs(may_winograd(&node.code, target))).sum();
     let array = macs.div_ceil((u64::from(target.array.clusters) * u64::from(target.array.lanes)).max(1));
-    // Winograd halves the steps and makes fewer products, so it takes the least energy wherever it is allowed.
+    // Winograd halves the steps and makes fewer products, so it takes the least energy wherever it is
+    // allowed.
     let least = graph.stages.iter().map(|(stage, node)| (stage, may_winograd(&node.code, target)));
     let on_chip = on_chip_energy(graph, target, least);
     Bounds {

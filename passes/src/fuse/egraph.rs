@@ -1,19 +1,21 @@
 //! The offer: an e-graph whose group tier finds the sets of stages that may form a phase.
 //!
-//! A term is an order of phases: `(then GROUP REST)` runs a group, then the rest; `end` runs nothing. `GROUP` is one leaf whose
-//! payload is an interned canonical set of stages, so that however a set came about it is one node, and the e-class of a
-//! rest is shared by all that leads to it. Associativity never arises; a chain of `n` stages saturates at `n * n / 2` groups.
+//! A term is an order of phases: `(then GROUP REST)` runs a group, then the rest; `end` runs nothing. `GROUP`
+//! is one leaf whose payload is an interned canonical set of stages, so that however a set came about it is
+//! one node, and the e-class of a rest is shared by all that leads to it. Associativity never arises; a chain
+//! of `n` stages saturates at `n * n / 2` groups.
 //!
 //! | family | rewrite |
 //! |---|---|
 //! | wrap | each stage alone is a group: the term that the e-graph starts from |
 //! | merge | `(then A (then B rest))` = `(then AB rest)` |
-//! | sibling | `(then A (then B (then C rest)))` = `(then AC (then B rest))` where `C` does not read from `B` |
-//! | diamond | a group that ends in a fork takes everything up to the join in one step, so that nothing infeasible lies between |
+//! | sibling | `(then A (then B (then C rest)))` = `(then AC (then B rest))`, `C` not reading from `B` |
+//! | diamond | a group that ends in a fork takes all up to the join at once, as nothing between need fit |
 //!
-//! A group is made only if it is convex and if lower bounds that never fall as a group grows are within the target: tables in
-//! weight SRAM, the rows that each reader holds at once in activation SRAM, stages. Whether a group fits exactly is for
-//! [`Column`](crate::fuse::candidates::columns::Column) to find. The e-graph offers; it never chooses: its extractor sees no sharing.
+//! A group is made only if it is convex and if lower bounds that never fall as a group grows are within the
+//! target: tables in weight SRAM, the rows that each reader holds at once in activation SRAM, stages. Whether
+//! a group fits exactly is for [`Column`](crate::fuse::candidates::columns::Column) to find. The e-graph
+//! offers; it never chooses: its extractor sees no sharing.
 //!
 //! Limits count nodes and iterations, never time; groups come out in the order of their sets.
 
@@ -123,8 +125,8 @@ struct Limits {
     weights: Vec<u64>,
     /// For each stage, the buffers that it touches with the bytes of the rows that it holds at once.
     rows: Vec<Vec<(BufferId, u64)>>,
-    /// For each stage, whether it may be run in strips: rows of a set of such stages can be as much narrower as strips are
-    /// many.
+    /// For each stage, whether it may be run in strips: rows of a set of such stages can be as much narrower
+    /// as strips are many.
     in_strips: Vec<bool>,
     preds: Vec<StageSet>,
     ancestors: Vec<StageSet>,
@@ -260,7 +262,8 @@ impl Limits {
     }
 }
 
-/// Where a family's rewrite applies: groups that stand in a row, by number, and the class of what comes after them.
+/// Where a family's rewrite applies: groups that stand in a row, by number, and the class of what comes after
+/// them.
 type Match = (Family, u32, Option<u32>, Id);
 
 /// The number of the group that a class stands for.
@@ -279,13 +282,14 @@ fn beginnings(egraph: &EGraph<Order, ()>, class: Id) -> impl Iterator<Item = (Id
     })
 }
 
-/// Finds where merging or a diamond applies, in places that are not settled: patterns would find all places in every iteration.
+/// Finds where merging or a diamond applies, in places that are not settled: patterns would find all places
+/// in every iteration.
 struct Fresh {
     limits: Arc<Limits>,
     variables: Variables,
     family: Family,
-    /// Whether groups are merged with single stages only. What can be made of longer neighbours is made of their stages one by
-    /// one, as long as the e-graph holds these in a row.
+    /// Whether groups are merged with single stages only. What can be made of longer neighbours is made of
+    /// their stages one by one, as long as the e-graph holds these in a row.
     by_one: bool,
 }
 
@@ -312,7 +316,8 @@ impl Searcher<Order, ()> for Fresh {
                 add((self.family, first, None, next), &[(variables.a, a), (variables.rest, next)]);
                 continue;
             }
-            // If only single stages are merged, the stages stand in one order, and there is one that comes next.
+            // If only single stages are merged, the stages stand in one order, and there is one that comes
+            // next.
             if self.by_one && self.limits.is_settled(&(self.family, first, None, next)) {
                 continue;
             }

@@ -1,15 +1,18 @@
 //! `fuse-layers`: plans the stages of `@main` and wraps them in `strata.phase` ops, in the order of the plan.
 //!
-//! A phase op's `plan` is its [`PhasePlan`](strata_backend::model::PhasePlan); the function's `strata.plan` is the whole [`Plan`], whose stages are
-//! numbered in the order in which they stand in the module afterwards. Ops that move nothing (concat, slice, reshape)
-//! go into the first phase that uses them; constants stand before all phases, what only the results use after them.
+//! A phase op's `plan` is its [`PhasePlan`](strata_backend::model::PhasePlan); the function's `strata.plan`
+//! is the whole [`Plan`], whose stages are numbered in the order in which they stand in the module
+//! afterwards. Ops that move nothing (concat, slice, reshape) go into the first phase that uses them;
+//! constants stand before all phases, what only the results use after them.
 //!
-//! What the plan runs in column strips becomes a stage a strip first, by [`split_columns`], and is then like any other.
+//! What the plan runs in column strips becomes a stage a strip first, by [`split_columns`], and is then like
+//! any other.
 //!
-//! A plan counts bytes; whether they have addresses only the scheduler can tell. The pass asks it, and plans again for less
-//! SRAM until they have. The cycles of the plan that is returned are those of the machine's timed simulation of what was
-//! scheduled, so that what is predicted is what runs; the search itself compares plans by the closed form of
-//! [`strata_backend::cost`], which is kept beside. Where that is off, the search is repeated with what simulation found.
+//! A plan counts bytes; whether they have addresses only the scheduler can tell. The pass asks it, and plans
+//! again for less SRAM until they have. The cycles of the plan that is returned are those of the machine's
+//! timed simulation of what was scheduled, so that what is predicted is what runs; the search itself compares
+//! plans by the closed form of [`strata_backend::cost`], which is kept beside. Where that is off, the search
+//! is repeated with what simulation found.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +47,8 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             name: "objective",
             kind: OptionKind::Choice(&["latency", "energy", "traffic", "edp", "sram"]),
             default: "latency",
-            doc: "What is least: cycles, energy, DRAM bytes, energy times delay, or the peak of activation SRAM.",
+            doc: "What is least: cycles, energy, DRAM bytes, energy times delay, or the peak of activation \
+                SRAM.",
         },
         OptionInfo {
             name: "mode",
@@ -56,7 +60,8 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             name: "tolerance-percent",
             kind: OptionKind::Integer(0, 100),
             default: "1",
-            doc: "For `latency`: how much slower than the fastest a plan may be and count as equally fast; among equals, the one \
+            doc: "For `latency`: how much slower than the fastest a plan may be and count as equally fast; \
+                among equals, the one \
                   that moves the fewest DRAM bytes is taken.",
         },
         OptionInfo {
@@ -81,14 +86,16 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
             name: "strips",
             kind: OptionKind::Bool,
             default: "true",
-            doc: "Whether stages whose rows are too wide may run in column strips; in mode `single` only those do whose rows do \
+            doc: "Whether stages whose rows are too wide may run in column strips; in mode `single` only \
+                those do whose rows do \
                   not fit at all.",
         },
         OptionInfo {
             name: "refine",
             kind: OptionKind::Bool,
             default: "true",
-            doc: "Whether a tensor may take the space of one that dies, and first rows may stay or come ahead where the rest of a \
+            doc: "Whether a tensor may take the space of one that dies, and first rows may stay or come \
+                ahead where the rest of a \
                   tensor does not.",
         },
         OptionInfo {
@@ -171,8 +178,9 @@ impl Pass for FuseLayers {
             let mut split = module.clone();
             match split_columns(&mut split, func, &graph, &planned.realised) {
                 Ok(()) => *module = split,
-                // Channels that several stages make are joined by a concat that its readers stand behind, whichever of them
-                // they read. Where a plan runs a strip before a stage whose part it does not read, the IR has no such order.
+                // Channels that several stages make are joined by a concat that its readers stand behind,
+                // whichever of them they read. Where a plan runs a strip before a stage whose part it does
+                // not read, the IR has no such order.
                 Err(_) => {
                     let before = planned.refused;
                     planned = with(PlanOptions { strips: false, ..self.options })?;
@@ -205,13 +213,14 @@ impl Pass for FuseLayers {
     }
 }
 
-/// Shares of activation SRAM, in percent, that plans are made for until one has addresses: tensors that fit by their sizes may
-/// still not stand side by side when their lifetimes interlock.
+/// Shares of activation SRAM, in percent, that plans are made for until one has addresses: tensors that fit
+/// by their sizes may still not stand side by side when their lifetimes interlock.
 const SHARES: [u32; 9] = [100, 97, 94, 90, 85, 80, 70, 60, 50];
 
-/// The best plan whose streams have addresses. What the search cannot see is judged after it: where tensors that grow into
-/// others left no addresses in all of SRAM, a plan without them is made too; where strips were taken for the sake of time,
-/// one without strips; and the one is returned that costs less, its time by simulation.
+/// The best plan whose streams have addresses. What the search cannot see is judged after it: where tensors
+/// that grow into others left no addresses in all of SRAM, a plan without them is made too; where strips were
+/// taken for the sake of time, one without strips; and the one is returned that costs less, its time by
+/// simulation.
 pub(super) fn plan_with_addresses(
     graph: &StageGraph,
     target: &Target,
@@ -250,8 +259,8 @@ pub(super) fn plan_with_addresses(
     Ok(Planned { refused: planner.refused, ..best })
 }
 
-/// Whether all that an error of planning says is that the target is too small for what was asked: not a defect of the planner or
-/// the scheduler, nor of the module.
+/// Whether all that an error of planning says is that the target is too small for what was asked: not a
+/// defect of the planner or the scheduler, nor of the module.
 pub fn does_not_fit(error: &PassError) -> bool {
     let PassError::Other(error) = error else { return false };
     error.downcast_ref::<PlanError>().is_some_and(PlanError::is_of_size)
@@ -267,7 +276,8 @@ const STAGES_AGAIN: usize = 400;
 /// An estimate that is off by one part in so many is good enough.
 const GOOD_ENOUGH: u64 = 10_000;
 
-/// The best plan that is found when the search goes by what simulation found of its plans before, that of `first` to begin with.
+/// The best plan that is found when the search goes by what simulation found of its plans before, that of
+/// `first` to begin with.
 fn learned(
     planner: &mut Planner<'_>,
     target: &Target,
@@ -314,7 +324,8 @@ fn plan_in_a_share(
         let capacity_percent = options.capacity_percent * share / 100;
         let mut found = match planner.plan(&PlanOptions { capacity_percent, ..*options }) {
             Ok(found) => found,
-            // Less SRAM than this is too little for any plan; what the larger share lacked is what there is to say.
+            // Less SRAM than this is too little for any plan; what the larger share lacked is what there is
+            // to say.
             Err(error) if error.is_of_size() => {
                 return Err(failure.unwrap_or_else(|| PassError::other(error)));
             }
@@ -412,9 +423,9 @@ fn fastest(made: Vec<Made>, target: &Target, tolerance_percent: u32) -> Made {
 /// Steps by which the least SRAM is searched, in bytes.
 const SRAM_STEP: u64 = 1024;
 
-/// The plan of least DRAM traffic in the least activation SRAM for which one is found, to a step of [`SRAM_STEP`]. More SRAM
-/// than one plan needs is always enough for another, but what the chooser finds need not be monotone: the search bisects, and what
-/// it returns is a plan that stands.
+/// The plan of least DRAM traffic in the least activation SRAM for which one is found, to a step of
+/// [`SRAM_STEP`]. More SRAM than one plan needs is always enough for another, but what the chooser finds need
+/// not be monotone: the search bisects, and what it returns is a plan that stands.
 pub(super) fn plan_in_least_sram(
     graph: &StageGraph,
     target: &Target,
@@ -444,7 +455,8 @@ pub(super) fn plan_in_least_sram(
     Ok(Planned { refused, ..best })
 }
 
-/// Moves the ops of a function's block into phases, and renumbers the plan's stages to the order that results.
+/// Moves the ops of a function's block into phases, and renumbers the plan's stages to the order that
+/// results.
 fn wrap(module: &mut Module, func: OpId, graph: &StageGraph, plan: &mut Plan) -> Result<(), PassError> {
     let block = module.entry_block(func);
     let phase_of = assign(module, block, graph, plan);

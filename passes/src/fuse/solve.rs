@@ -1,4 +1,5 @@
-//! The planner: tabulate stages, offer columns, choose among them, make stages of strips, and write the plan down.
+//! The planner: tabulate stages, offer columns, choose among them, make stages of strips, and write the plan
+//! down.
 
 use std::collections::BTreeMap;
 
@@ -32,12 +33,13 @@ pub struct PlanOptions {
     pub objective: Objective,
     /// Multi-layer or layer by layer.
     pub mode: Mode,
-    /// For [`Objective::Latency`]: by how many percent a plan may be slower than the fastest and count as equally fast.
-    /// Among equals the one that moves the fewest DRAM bytes is taken. The default is within what the cost model is held
-    /// to against the timed interpreter.
+    /// For [`Objective::Latency`]: by how many percent a plan may be slower than the fastest and count as
+    /// equally fast. Among equals the one that moves the fewest DRAM bytes is taken. The default is within
+    /// what the cost model is held to against the timed interpreter.
     pub tolerance_percent: u32,
-    /// For [`Objective::Traffic`]: whether of plans that move as many bytes the one is taken that leaves the most of activation
-    /// SRAM free, where [first rows](crate::fuse::refine::fronts) may stay, and not the fastest.
+    /// For [`Objective::Traffic`]: whether of plans that move as many bytes the one is taken that leaves the
+    /// most of activation SRAM free, where [first rows](crate::fuse::refine::fronts) may stay, and not the
+    /// fastest.
     pub thrifty: bool,
     /// What the e-graph offers.
     pub offer: Offer,
@@ -55,10 +57,11 @@ pub struct PlanOptions {
     pub strips: bool,
     /// Whether a tensor may take the space of another as that is read for the last time.
     pub growths: bool,
-    /// Whether first rows of tensors may [stay](crate::fuse::refine::fronts) where the rest does not, or [come
-    /// ahead](crate::fuse::refine::prefetch).
+    /// Whether first rows of tensors may [stay](crate::fuse::refine::fronts) where the rest does not, or
+    /// [come ahead](crate::fuse::refine::prefetch).
     pub first_rows: bool,
-    /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes interlock.
+    /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes
+    /// interlock.
     pub capacity_percent: u32,
 }
 
@@ -115,7 +118,8 @@ impl PlanOptions {
         self.first_rows && self.mode == Mode::Multi && self.objective != Objective::Sram
     }
 
-    /// Whether first rows of what a phase loads come [in the phase before](crate::fuse::refine::prefetch), where there is room.
+    /// Whether first rows of what a phase loads come [in the phase before](crate::fuse::refine::prefetch),
+    /// where there is room.
     pub(super) fn prefetches(&self) -> bool {
         self.first_rows
             && self.mode == Mode::Multi
@@ -130,10 +134,10 @@ pub enum PlanError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// Stages that do not fit the target even alone.
-    #[error("{} stage(s) do not fit the target:{}", .0.len(), .0.iter().map(|s| format!("\n  {s}")).collect::<String>())]
+    #[error("{} stage(s) do not fit the target:{}", .0.len(), lines(.0))]
     StageTooLarge(Vec<TooLarge>),
     /// The planner's fault: the judge refused its plan.
-    #[error("internal error, the plan is not valid:{}", .0.iter().map(|s| format!("\n  {s}")).collect::<String>())]
+    #[error("internal error, the plan is not valid:{}", lines(.0))]
     Unsound(Vec<PlanFault>),
     /// Every stage fits alone, but no sequence was found.
     #[error(
@@ -149,6 +153,11 @@ pub enum PlanError {
     },
 }
 
+/// The items of an error, one a line.
+fn lines<T: std::fmt::Display>(items: &[T]) -> String {
+    items.iter().map(|item| format!("\n  {item}")).collect()
+}
+
 impl PlanError {
     /// Whether the target is too small, and nothing is wrong.
     pub fn is_of_size(&self) -> bool {
@@ -162,8 +171,8 @@ const BYTE_PRICES: [u128; 7] = [2, 5, 10, 20, 50, 100, 400];
 /// What a search that looks closely is not likely to make up for.
 const HOPELESS_PERCENT: u64 = 10;
 
-/// A plan, and the graph whose stages it places: that which was asked about, or one made of it by splitting stages
-/// into strips.
+/// A plan, and the graph whose stages it places: that which was asked about, or one made of it by splitting
+/// stages into strips.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// The plan.
@@ -219,8 +228,8 @@ pub fn too_large(
     }
 }
 
-/// A graph on a target with the columns that it was offered, to be planned more than once. What the chooser answered to a question
-/// is remembered.
+/// A graph on a target with the columns that it was offered, to be planned more than once. What the chooser
+/// answered to a question is remembered.
 #[derive(Debug)]
 pub struct Planner<'a> {
     offered: Offered<'a>,
@@ -260,8 +269,8 @@ impl<'a> Planner<'a> {
         self.graph().stages.len()
     }
 
-    /// Whether a glance at the fastest plans under some options says that they are slower than `cycles` by more than the search is
-    /// likely to make up for when it looks closely.
+    /// Whether a glance at the fastest plans under some options says that they are slower than `cycles` by
+    /// more than the search is likely to make up for when it looks closely.
     pub fn is_hopeless(&self, options: &PlanOptions, cycles: u64) -> bool {
         let target = self.offered.context().target;
         let capacity = usable_bytes(target, options.capacity_percent);
@@ -270,8 +279,8 @@ impl<'a> Planner<'a> {
         found.is_ok_and(|choice| choice.cycles > cycles + cycles / 100 * HOPELESS_PERCENT)
     }
 
-    /// A plan of the columns that were offered. The options may differ from those in anything that only narrows them or is the
-    /// chooser's: no strips, no growths, another objective, less SRAM.
+    /// A plan of the columns that were offered. The options may differ from those in anything that only
+    /// narrows them or is the chooser's: no strips, no growths, another objective, less SRAM.
     ///
     /// # Errors
     /// If no sequence of columns fits.
@@ -293,7 +302,8 @@ impl<'a> Planner<'a> {
                 }
                 Err(at) => Err(at),
             };
-            // What strips were thought to take and what they take can differ where several of them feed one load.
+            // What strips were thought to take and what they take can differ where several of them feed one
+            // load.
             let (phases, choice) = match replayed {
                 Ok(found) => found,
                 Err(_) if options.growths && !keeps_places(&made, &choice) => {
@@ -329,14 +339,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Takes what the phases of a plan were found to take for what their columns do, where that is not what was estimated; plans
-    /// that are made from here on go by it. Whether there was anything to learn.
+    /// Takes what the phases of a plan were found to take for what their columns do, where that is not what
+    /// was estimated; plans that are made from here on go by it. Whether there was anything to learn.
     pub fn learn(&mut self, planned: &Planned) -> bool {
         let mut found = vec![0; planned.picks.len()];
         for (phase, &chosen) in planned.plan.phases.iter().zip(&planned.realised.chosen) {
             found[chosen] += phase.predicted_cycles;
         }
-        // A variant may have been chosen more than once: what it is off by on average is what it is corrected by.
+        // A variant may have been chosen more than once: what it is off by on average is what it is corrected
+        // by.
         let mut off: BTreeMap<(usize, usize), (i64, i64)> = BTreeMap::new();
         for (pick, found) in planned.picks.iter().zip(found) {
             let (sum, n) = off.entry((pick.column, pick.variant)).or_default();
@@ -358,9 +369,9 @@ impl<'a> Planner<'a> {
 
     /// What the chooser answers to a question, without the variants that are forbidden.
     ///
-    /// The search follows nothing that is sure to be worse than what is known to be an answer: the best of what other questions
-    /// were answered, or else what a narrow search finds, which is quick. Where bytes come first and there can be no fewer, that is
-    /// the answer.
+    /// The search follows nothing that is sure to be worse than what is known to be an answer: the best of
+    /// what other questions were answered, or else what a narrow search finds, which is quick. Where bytes
+    /// come first and there can be no fewer, that is the answer.
     fn answer(&mut self, question: Question, forbidden: &[Forbidden]) -> Result<Choice, Stuck> {
         if let Some(answer) = self.answers.get(&question).filter(|_| forbidden.is_empty()) {
             return answer.clone();
@@ -427,7 +438,8 @@ impl<'a> Planner<'a> {
     ) -> Result<Choice, PlanError> {
         let limits = options.limits();
         let found = self.answer((weights, capacity, limits), forbidden);
-        // What strips add to the offer can crowd what is best out of a search that is limited: without them it is searched too.
+        // What strips add to the offer can crowd what is best out of a search that is limited: without them
+        // it is searched too.
         let is_limited = found.as_ref().map_or(true, |choice| !choice.proven);
         let least = found.as_ref().map_or(u128::MAX, |choice| choice.score(weights));
         let full = (limits.strips && is_limited && self.offered.has_strips())
@@ -466,7 +478,8 @@ impl<'a> Planner<'a> {
             let slowest_of = |cycles: u64| {
                 cycles.saturating_add(cycles.saturating_mul(options.tolerance_percent.into()) / 100)
             };
-            // With less SRAM it is mostly the same price, and nothing is faster: what is as fast as the fastest with more will do.
+            // With less SRAM it is mostly the same price, and nothing is faster: what is as fast as the
+            // fastest with more will do.
             if let (true, Some(price), Some(fastest)) = (has_tolerance, self.price, self.fastest) {
                 let priced = self.solve(Weights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
                 if priced.cycles <= slowest_of(fastest) {
@@ -478,7 +491,8 @@ impl<'a> Planner<'a> {
                 return Ok(best);
             }
             self.fastest = Some(self.fastest.map_or(best.cycles, |fastest| fastest.min(best.cycles)));
-            // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is still equally fast.
+            // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is
+            // still equally fast.
             let slowest = slowest_of(best.cycles);
             let mut within = best;
             let (mut low, mut high) = (0, BYTE_PRICES.len());
@@ -553,8 +567,8 @@ fn realised(offered: &Offered<'_>, choice: &Choice) -> Realised {
     realise(graph, &chosen)
 }
 
-/// The phases of a choice as columns of the graph that was made of it, and the phase of the choice that each is of; the first
-/// phase that does not fit if there is one.
+/// The phases of a choice as columns of the graph that was made of it, and the phase of the choice that each
+/// is of; the first phase that does not fit if there is one.
 fn phases<'c>(
     context: &Context<'_>,
     realised: &Realised,
@@ -583,8 +597,8 @@ fn phases<'c>(
     Ok((made, chosen_of))
 }
 
-/// Ways to run columns that are out of the offer when a chosen phase does not fit: the phase's own; if it has no strips but others
-/// do, theirs, since what they hand it is what was misjudged.
+/// Ways to run columns that are out of the offer when a chosen phase does not fit: the phase's own; if it has
+/// no strips but others do, theirs, since what they hand it is what was misjudged.
 fn to_forbid(offered: &Offered<'_>, choice: &Choice, at: usize) -> Vec<Forbidden> {
     let has_strips =
         |phase: &ChosenPhase| offered.chosen(phase.column).variants[phase.variant].strips.is_some();
@@ -638,8 +652,8 @@ pub(super) fn usable_bytes(target: &Target, percent: u32) -> u64 {
     bytes / alignment * alignment
 }
 
-/// A problem with the methods that options ask for: what is asked for is bytes, not time, if columns are to take the least SRAM
-/// that they can.
+/// A problem with the methods that options ask for: what is asked for is bytes, not time, if columns are to
+/// take the least SRAM that they can.
 fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
     let is_of_bytes = matches!(options.objective, Objective::Traffic | Objective::Sram);
     if is_of_bytes && options.mode == Mode::Multi { context.with_direct() } else { context }
@@ -701,7 +715,8 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
                 slot.in_place_of = context.hosts[buffer.as_u32() as usize];
             }
             let Some(at) = column.boundary.iter().position(|b| b.buffer == buffer) else { continue };
-            // What is in DRAM too may be dropped before it is read again. It then stays no longer than it is of use.
+            // What is in DRAM too may be dropped before it is read again. It then stays no longer than it is
+            // of use.
             if place.in_sram() {
                 slot.kept_until = Some(index as u32);
             }

@@ -38,8 +38,8 @@ fn planned_with_graph(
     (planned.realised.graph, planned.plan)
 }
 
-/// An independent model's least traffic is 926.4 MB layer by layer and 121.1 MB fused, without tensors that grow into others;
-/// 79.2 MB are compulsory, to which tables are added.
+/// An independent model's least traffic is 926.4 MB layer by layer and 121.1 MB fused, without tensors that
+/// grow into others; 79.2 MB are compulsory, to which tables are added.
 #[test]
 fn yolov3_moves_as_little_as_the_reference() {
     let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
@@ -65,7 +65,8 @@ fn tensors_grow_into_those_that_die() {
     assert!(growing.len() > 4, "{} grow", growing.len());
     assert!(without.residency.iter().all(|r| r.grows_into.is_none()));
     assert!(with.dram_bytes.total + 8_000_000 < without.dram_bytes.total);
-    // The judge refuses a tensor that comes closer than its rows allow, and one that grows into what is still read.
+    // The judge refuses a tensor that comes closer than its rows allow, and one that grows into what is still
+    // read.
     let mut closer = with.clone();
     for residency in &mut closer.residency {
         residency.grows_into =
@@ -79,7 +80,8 @@ fn tensors_grow_into_those_that_die() {
     assert!(check(&graph, &target, &early).is_err());
 }
 
-/// What stays of the route at 1/8 scale need not be loaded by the phase that follows, and some of it not by the head either.
+/// What stays of the route at 1/8 scale need not be loaded by the phase that follows, and some of it not by
+/// the head either.
 #[test]
 fn first_rows_stay_where_the_tensor_does_not() {
     let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
@@ -96,7 +98,8 @@ fn first_rows_stay_where_the_tensor_does_not() {
     assert_eq!(check(&graph, &target, &with), Ok(()));
     let scheduled = schedule(&graph, &with, &target).expect("it has addresses");
     assert_eq!(traffic(&scheduled.program).total(), with.dram_bytes.total);
-    // The judge refuses rows that do not stay long enough, more than there are, and more than there is room for.
+    // The judge refuses rows that do not stay long enough, more than there are, and more than there is room
+    // for.
     let refuses = |change: fn(&mut FrontRows)| {
         let mut wrong = with.clone();
         change(&mut wrong.fronts[0]);
@@ -119,7 +122,8 @@ fn first_rows_stay_where_the_tensor_does_not() {
     assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Front { .. })), "{faults:?}");
 }
 
-/// A layer that was split by output channels writes its sums with the shortcut in the shortcut's own bytes, part by part.
+/// A layer that was split by output channels writes its sums with the shortcut in the shortcut's own bytes,
+/// part by part.
 #[test]
 fn split_sums_are_written_in_place() {
     let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
@@ -147,7 +151,8 @@ fn split_sums_are_written_in_place() {
     }
 }
 
-/// Parts of a layer are twins if they are of one size and read alike; with a shortcut each has its own part to read.
+/// Parts of a layer are twins if they are of one size and read alike; with a shortcut each has its own part
+/// to read.
 #[test]
 fn parts_that_read_alike_are_twins() {
     let graph = yolov3(416, 416);
@@ -165,8 +170,8 @@ fn parts_that_read_alike_are_twins() {
         assert!(node.code.tail.is_empty(), "{} adds its part of a shortcut", node.name);
         n_twins += 1;
     }
-    // Of 1024 channels 384, 384 and 256 in each of the head's three layers of 3x3; the parts of what the backbone's shortcuts add
-    // are read one by one.
+    // Of 1024 channels 384, 384 and 256 in each of the head's three layers of 3x3; the parts of what the
+    // backbone's shortcuts add are read one by one.
     assert_eq!(n_twins, 3);
 }
 
@@ -194,8 +199,8 @@ fn yolov3_runs_at_the_rate_asked_for() {
     assert!(multi.cycles * 5 <= single.cycles * 4, "{} against {}", multi.cycles, single.cycles);
 }
 
-/// The reference's fused totals in MB, within 6 %: tables of rescales, which it leaves out, are 5 % of MobileNetV2's weights.
-/// VGG-16 is without its fully connected layers here.
+/// The reference's fused totals in MB, within 6 %: tables of rescales, which it leaves out, are 5 % of
+/// MobileNetV2's weights. VGG-16 is without its fully connected layers here.
 #[test]
 fn other_networks_move_as_little_as_the_reference() {
     let cases: [(&str, StageGraph, &str, f64); 5] = [
@@ -262,7 +267,8 @@ fn pieces_of_a_tensor_are_loaded_as_one() {
     assert_eq!(loads, 1);
 }
 
-/// Plans of a network, scheduled and simulated row by row: what the search goes by is within 1 % of simulated cycles.
+/// Plans of a network, scheduled and simulated row by row: what the search goes by is within 1 % of simulated
+/// cycles.
 #[test]
 fn predictions_hold_in_the_timed_interpreter() {
     let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
@@ -412,7 +418,8 @@ fn strips_move_as_little_as_the_best_known_plans() {
     }
 }
 
-/// Strips are for what does not fit otherwise: layer by layer too, a stage with room for its rows runs at full width.
+/// Strips are for what does not fit otherwise: layer by layer too, a stage with room for its rows runs at
+/// full width.
 #[test]
 fn a_stage_whose_rows_do_not_fit_runs_in_strips() {
     let graph = vgg16(64, 512);
@@ -458,7 +465,8 @@ fn chain() -> StageGraph {
     net.finish()
 }
 
-/// As Winograd, a stage makes two rows of four; directly, one of three. Where rows are dear, plans of least traffic run directly.
+/// As Winograd, a stage makes two rows of four; directly, one of three. Where rows are dear, plans of least
+/// traffic run directly.
 #[test]
 fn convolutions_run_directly_where_rows_are_dear() {
     let (graph, target) = (chain(), x1("28KiB"));
@@ -480,8 +488,8 @@ fn convolutions_run_directly_where_rows_are_dear() {
     assert_eq!(placed(Objective::Traffic, true, &roomy), (0, 0));
 }
 
-/// What the reference's best known plans spill of YOLOv3 at 416x416, in MB, to a tenth: the graph is without the rewrites of the head
-/// that save the rest.
+/// What the reference's best known plans spill of YOLOv3 at 416x416, in MB, to a tenth: the graph is without
+/// the rewrites of the head that save the rest.
 #[test]
 fn small_memories_spill_as_little_as_the_best_known_plans() {
     let graph = yolov3(416, 416);
@@ -500,7 +508,8 @@ fn small_memories_spill_as_little_as_the_best_known_plans() {
 /// First rows of a tensor that grew into another stay in its bytes, if nothing grows into it in turn.
 #[test]
 fn first_rows_of_what_grew_stay() {
-    // Two tensors that do not fit side by side, of which the second is read once more after others that need most of the room.
+    // Two tensors that do not fit side by side, of which the second is read once more after others that need
+    // most of the room.
     let mut net = Net::default();
     let input = net.input([16, 16, 128]);
     let dying = net.conv(input, 256, 3, 1);

@@ -95,8 +95,8 @@ fn n_streams(context: &Context<'_>, stage: StageId) -> u64 {
     context.topology.touched(&StageSet::of(stage)).len() as u64
 }
 
-/// Bytes of activation SRAM in which a stage runs alone, with room for its weights and its streams: the least of them, or
-/// what there is.
+/// Bytes of activation SRAM in which a stage runs alone, with room for its weights and its streams: the least
+/// of them, or what there is.
 fn least_activation(context: &Context<'_>, stage: StageId, with_strips: bool) -> u64 {
     let memory = &context.target.memory;
     let fits = |bytes: u64| {

@@ -1,5 +1,5 @@
-//! What quantisation decides before it rewrites anything: what is constant, which subgraphs are functions of one
-//! value, what the machine cannot run, and which scale every value has.
+//! What quantisation decides before it rewrites anything: what is constant, which subgraphs are functions of
+//! one value, what the machine cannot run, and which scale every value has.
 
 mod groups;
 mod split;
@@ -128,8 +128,8 @@ struct Analysis<'a> {
     ranges: &'a Ranges<'a>,
     /// Ranges of whole numbers that follow from their types.
     whole: BTreeMap<ValueId, Range>,
-    /// The values that stand for numbers which scaled integers can hold: floats, and what is computed of them as whole
-    /// numbers or as true (1) and false (0).
+    /// The values that stand for numbers which scaled integers can hold: floats, and what is computed of them
+    /// as whole numbers or as true (1) and false (0).
     numbers: BTreeSet<ValueId>,
     /// For the result of an elementwise op that is a function of one value: the first such value.
     leaf: SecondaryMap<ValueId, Option<ValueId>>,
@@ -327,8 +327,8 @@ impl<'a> Analysis<'a> {
         has_form.then_some(function)
     }
 
-    /// Whether the range of a value lies within bounds: what tighter bounds of single channels would cut is then cut by
-    /// saturation.
+    /// Whether the range of a value lies within bounds: what tighter bounds of single channels would cut is
+    /// then cut by saturation.
     fn is_within(&self, value: ValueId, (low, high): (f64, f64)) -> bool {
         let within = |range: Range| {
             let slack = 1e-5 * f64::from(range.low.abs().max(range.high.abs()));
@@ -490,8 +490,8 @@ impl<'a> Analysis<'a> {
         n_lookups.into_iter().filter(is_internal).map(|(base, _)| base).collect()
     }
 
-    /// The internal values that a function takes as `i16` because that is closer: it costs no stage more, and only the
-    /// function's result is rounded to fewer bits.
+    /// The internal values that a function takes as `i16` because that is closer: it costs no stage more, and
+    /// only the function's result is rounded to fewer bits.
     fn looked_up_wide(
         &self,
         lookups: &BTreeMap<ValueId, Lookup>,
@@ -513,8 +513,8 @@ impl<'a> Analysis<'a> {
         lookups.iter().filter_map(wider).collect()
     }
 
-    /// Whether others only pick elements of a value, at its scale: what a maximum leaves out may then be clipped before, so
-    /// that the range of what is picked is enough.
+    /// Whether others only pick elements of a value, at its scale: what a maximum leaves out may then be
+    /// clipped before, so that the range of what is picked is enough.
     fn is_only_picked_from(&self, value: ValueId, ops: &[OpId], results: &[ValueId]) -> bool {
         let picks = |op: &OpId| {
             let picks = matches!(
@@ -527,8 +527,8 @@ impl<'a> Analysis<'a> {
         !results.contains(&value) && !users.is_empty() && users.iter().all(picks)
     }
 
-    /// The function of a value that alone is used of it; of slopes that differ from channel to channel, their quadratic
-    /// means, which errors follow.
+    /// The function of a value that alone is used of it; of slopes that differ from channel to channel, their
+    /// quadratic means, which errors follow.
     fn only_function<'l>(
         &self,
         value: ValueId,
@@ -587,7 +587,8 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// What is only joined to a value that the model rounds is rounded like it: convolutions in groups, above all.
+    /// What is only joined to a value that the model rounds is rounded like it: convolutions in groups, above
+    /// all.
     fn fix_joined(&self, fused: &BTreeMap<ValueId, Fused>, groups: &mut Groups) {
         for (&base, fused) in fused {
             let (value, gain) = fused.result();
@@ -623,8 +624,8 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// The values of few elements that are `i16` because that costs next to nothing; results are handed out as `i8`, and a
-    /// model that fixes scales fixes these too.
+    /// The values of few elements that are `i16` because that costs next to nothing; results are handed out
+    /// as `i8`, and a model that fixes scales fixes these too.
     fn thin(&self, ops: &[OpId], results: &[ValueId]) -> BTreeSet<ValueId> {
         if !self.fixed.is_empty() {
             return BTreeSet::new();
@@ -643,8 +644,9 @@ impl<'a> Analysis<'a> {
                 && !values.iter().any(is_multiplied)
     }
 
-    /// Whether an average has a scale of its own: if it is thin, or so much smaller than what it averages that it is worth
-    /// it. Sums over a whole image are rescaled in any case; other windows then cost products, or 16 bits.
+    /// Whether an average has a scale of its own: if it is thin, or so much smaller than what it averages
+    /// that it is worth it. Sums over a whole image are rescaled in any case; other windows then cost
+    /// products, or 16 bits.
     fn has_own_scale(&self, op: OpId, thin: &BTreeSet<ValueId>) -> bool {
         let Op::AvgPool2d(pool) = self.op(op) else { return false };
         // A model that fixes scales says where they change.
@@ -661,8 +663,8 @@ impl<'a> Analysis<'a> {
             || span(input).zip(span(result)).is_some_and(|(input, mean)| input > worth * mean)
     }
 
-    /// The scale of every value that is computed: values that must share one get one that covers all their ranges. Also
-    /// which values share one.
+    /// The scale of every value that is computed: values that must share one get one that covers all their
+    /// ranges. Also which values share one.
     fn params(
         &self,
         (ops, args): (&[OpId], &[ValueId]),
@@ -744,8 +746,8 @@ impl<'a> Analysis<'a> {
             let result = self.module.result(op);
             for operand in self.variables(op).collect::<Vec<_>>() {
                 let span = |range: Range| range.high.max(0.0) - range.low.min(0.0);
-                // Fixed scales are not for sharing: where they differ the operand is rescaled. Nor are those of whole numbers,
-                // which are 1 anyway.
+                // Fixed scales are not for sharing: where they differ the operand is rescaled. Nor are those
+                // of whole numbers, which are 1 anyway.
                 let is_whole = self.elem(result) == Some(ElemType::I32);
                 if is_whole || groups.params(operand).is_some() || groups.params(result).is_some() {
                     continue;

@@ -1,14 +1,17 @@
-//! Empirical bias correction: what quantising shifts in the mean of a convolution's channels, given back to its biases.
+//! Empirical bias correction: what quantising shifts in the mean of a convolution's channels, given back to
+//! its biases.
 //!
-//! Rounded weights and clipped activations do not err evenly: the mean of an output channel moves, and what follows sees a
-//! different distribution. On the calibration samples the shift of every channel is measured and taken off the bias, layer
-//! by layer, each with all before it corrected already.
+//! Rounded weights and clipped activations do not err evenly: the mean of an output channel moves, and what
+//! follows sees a different distribution. On the calibration samples the shift of every channel is measured
+//! and taken off the bias, layer by layer, each with all before it corrected already.
 //!
-//! A mean over few values is itself uncertain; what the spread between samples cannot tell from chance is not corrected:
-//! a shift `d` with standard error `e` is shrunk by `max(0, 1 - (2 e / d)^2)`, and layers of few values are left alone.
+//! A mean over few values is itself uncertain; what the spread between samples cannot tell from chance is not
+//! corrected: a shift `d` with standard error `e` is shrunk by `max(0, 1 - (2 e / d)^2)`, and layers of few
+//! values are left alone.
 //!
 //! # Source
-//! Nagel et al. 2019 (see [`equalise`](crate::equalise)), section 4.2 and appendix D, with the samples for the expectation.
+//! Nagel et al. 2019 (see [`equalise`](crate::equalise)), section 4.2 and appendix D, with the samples for
+//! the expectation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +27,8 @@ use crate::quantise::{QuantiseOptions, quantise};
 
 /// Values of a channel, over all samples, below which their mean says too little to correct by.
 const FEW: usize = 1024;
-/// Standard errors of a mean within which it may be chance: samples are fewer than they look, being much alike.
+/// Standard errors of a mean within which it may be chance: samples are fewer than they look, being much
+/// alike.
 const DOUBT: f64 = 2.0;
 
 /// Corrections of the biases of convolutions, by the convolution's result: what to add, a channel each.
@@ -39,8 +43,8 @@ struct Site {
 }
 
 impl Calibration {
-    /// Adds corrections of biases for the mean shift that quantising `module`, which must be the network that was
-    /// calibrated, makes on samples.
+    /// Adds corrections of biases for the mean shift that quantising `module`, which must be the network that
+    /// was calibrated, makes on samples.
     ///
     /// # Errors
     /// If the network cannot be quantised, or a sample does not fit.
@@ -147,7 +151,8 @@ fn run(
     results.pop().ok_or_else(|| PassError::invalid(format!("{} has no result", data.op.name())))
 }
 
-/// The integer convolutions, by their accumulators: those whose result a rescale takes to the integers of the f32 one's.
+/// The integer convolutions, by their accumulators: those whose result a rescale takes to the integers of the
+/// f32 one's.
 fn sites(networks: &Networks<'_>) -> BTreeMap<ValueId, Site> {
     let module = networks.quantised;
     let mut sites = BTreeMap::new();

@@ -1,8 +1,8 @@
-//! Which values a network computes: a histogram of every value, gathered over sample inputs, and the choice of the
-//! range that its integers shall cover.
+//! Which values a network computes: a histogram of every value, gathered over sample inputs, and the choice
+//! of the range that its integers shall cover.
 //!
-//! A [`Calibration`] is keyed by the order of the ops, with their names, so that what was gathered on a network at
-//! one input size can be applied to the same network at another.
+//! A [`Calibration`] is keyed by the order of the ops, with their names, so that what was gathered on a
+//! network at one input size can be applied to the same network at another.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,8 @@ pub enum CalibrationError {
         error: EvalError,
     },
     /// Values are infinite or not a number; named are those that do not merely follow from others.
-    #[error("the network computes values that are infinite or not a number, which no integers stand for, at: {}", .0.join(", "))]
+    #[error("the network computes values that are infinite or not a number, which no integers stand for, \
+        at: {}", .0.join(", "))]
     NotFinite(Vec<String>),
     /// It was gathered on another network.
     #[error(
@@ -70,7 +71,8 @@ pub struct Calibration {
     pub(super) corrections: BTreeMap<usize, Vec<f32>>,
 }
 
-/// The values that a calibration describes, in its order: arguments, then results of ops that are no constants.
+/// The values that a calibration describes, in its order: arguments, then results of ops that are no
+/// constants.
 pub(super) fn observed_values(module: &Module, block: BlockId) -> Vec<(ValueId, &'static str)> {
     let args = module.args(block).iter().map(|&arg| (arg, "argument"));
     let ops = module.block_ops(block).iter().map(|&op| module.op(op)).filter(|data| !data.op.is_constant());
@@ -150,8 +152,8 @@ impl Calibration {
         self.n_samples
     }
 
-    /// The ranges of the f32 values of `func`, which must be the network that was calibrated, at this or another input
-    /// size.
+    /// The ranges of the f32 values of `func`, which must be the network that was calibrated, at this or
+    /// another input size.
     ///
     /// # Errors
     /// If its ops are others.
@@ -181,10 +183,12 @@ impl Calibration {
     }
 }
 
-/// From this magnitude on a padding value is as good as infinite: it only stands for what no maximum may choose.
+/// From this magnitude on a padding value is as good as infinite: it only stands for what no maximum may
+/// choose.
 const AS_GOOD_AS_INFINITE: f32 = 1e30;
 
-/// The values that hold infinities since they are padded with them, and those that are picked or moved from such.
+/// The values that hold infinities since they are padded with them, and those that are picked or moved from
+/// such.
 fn infinitely_padded(module: &Module, block: BlockId) -> BTreeSet<ValueId> {
     let mut padded = BTreeSet::new();
     for &op in module.block_ops(block) {

@@ -1,13 +1,13 @@
 //! The range whose 8-bit distribution tells most of the real one: least relative entropy.
 //!
-//! Candidates cut the histogram; what is cut is counted into the end bins, as saturation will, and the reference
-//! distribution is compared with what 256 levels leave of it: counts of a level spread evenly over the bins that are not
-//! empty.
+//! Candidates cut the histogram; what is cut is counted into the end bins, as saturation will, and the
+//! reference distribution is compared with what 256 levels leave of it: counts of a level spread evenly over
+//! the bins that are not empty.
 //!
 //! # Source
-//! S. Migacz: 8-bit Inference with TensorRT, GTC 2017, which onnxruntime's calibrator follows too. Both search magnitudes
-//! from 128 levels up, symmetric about 0; here the levels are those of the asymmetric range, and where values lie on one
-//! side of 0 only that end is cut.
+//! S. Migacz: 8-bit Inference with TensorRT, GTC 2017, which onnxruntime's calibrator follows too. Both
+//! search magnitudes from 128 levels up, symmetric about 0; here the levels are those of the asymmetric
+//! range, and where values lie on one side of 0 only that end is cut.
 
 /// Candidates a histogram.
 const CANDIDATES: usize = 64;
@@ -54,7 +54,8 @@ fn divergence(counts: &[u64], first: usize, last: usize) -> f64 {
         let filled = reference[bins.clone()].iter().filter(|&&p| p > 0.0).count();
         for &p in &reference[bins] {
             if p > 0.0 {
-                // A bin that only saturation fills has no mass in the other distribution; a small one stands for it.
+                // A bin that only saturation fills has no mass in the other distribution; a small one stands
+                // for it.
                 let q = (sum / filled as f64 / represented).max(1e-12);
                 divergence += p / total * (p / total / q).ln();
             }

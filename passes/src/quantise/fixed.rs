@@ -1,16 +1,17 @@
-//! Models that come quantised: turns the integers of the import level back into reals that have their scale and zero
-//! point fixed.
+//! Models that come quantised: turns the integers of the import level back into reals that have their scale
+//! and zero point fixed.
 //!
-//! The importer writes quantising and dequantising as arithmetic on `i32`. [`collapse`] rewrites the body of `@main`
-//! so that it is f32 throughout again, as if the model had never been quantised, but for a `tosa.identity` where a
-//! value was rounded; [`Fixed`] says which integers the identity's result has. From there on a quantised model is
-//! lowered like any other: an identity that follows a convolution is that convolution's rescale, one between two
-//! scales a table.
+//! The importer writes quantising and dequantising as arithmetic on `i32`. [`collapse`] rewrites the body of
+//! `@main` so that it is f32 throughout again, as if the model had never been quantised, but for a
+//! `tosa.identity` where a value was rounded; [`Fixed`] says which integers the identity's result has. From
+//! there on a quantised model is lowered like any other: an identity that follows a convolution is that
+//! convolution's rescale, one between two scales a table.
 //!
-//! While rewriting, each integer value of the old body is a [`Raw`]: an affine function of a real value of the new
-//! one. A `cast`, a sum with a constant and a product with a constant only change that function, so the usual chain of
-//! dequantising comes out as the real itself; ops that move or select elements are applied to it. An integer that is
-//! used in any other way is computed from the real, and the quantiser says what it thinks of the result.
+//! While rewriting, each integer value of the old body is a [`Raw`]: an affine function of a real value of
+//! the new one. A `cast`, a sum with a constant and a product with a constant only change that function, so
+//! the usual chain of dequantising comes out as the real itself; ops that move or select elements are applied
+//! to it. An integer that is used in any other way is computed from the real, and the quantiser says what it
+//! thinks of the result.
 //!
 //! A body without integers is left as it is.
 
@@ -218,7 +219,8 @@ fn elem(module: &Module, value: ValueId) -> Option<ElemType> {
     module.ty(value).as_tensor().map(|ty| ty.elem)
 }
 
-/// The only element of a constant, or of one computed from a constant by `reciprocal`, in which case the constant's.
+/// The only element of a constant, or of one computed from a constant by `reciprocal`, in which case the
+/// constant's.
 fn divisor(module: &Module, value: ValueId) -> Option<f64> {
     if let Some(factor) = scalar(module, value) {
         return Some(f64::from((1.0 / factor) as f32));
@@ -242,7 +244,8 @@ fn whole(module: &Module, value: ValueId) -> Option<i64> {
     scalar(module, value).filter(|v| v.fract() == 0.0).map(|v| v as i64)
 }
 
-/// Whether an op only moves or selects elements of its first operand, so that it does the same to integers and reals.
+/// Whether an op only moves or selects elements of its first operand, so that it does the same to integers
+/// and reals.
 fn moves(op: &Op) -> bool {
     if let Op::Resize(resize) = op {
         return resize.mode == ResizeMode::NearestNeighbor;
@@ -372,7 +375,8 @@ impl Rewriting<'_, '_> {
         })
     }
 
-    /// The positive number that a float is multiplied with, by the first op that does, perhaps once it was moved.
+    /// The positive number that a float is multiplied with, by the first op that does, perhaps once it was
+    /// moved.
     fn scaling(&self, value: ValueId) -> Option<f64> {
         let ops = self.module.block_ops(self.block).iter().map(|&op| self.module.op(op));
         ops.filter(|data| data.operands().first() == Some(&value)).find_map(|data| match &data.op {
@@ -529,7 +533,8 @@ impl Rewriting<'_, '_> {
         value
     }
 
-    /// A value of its own with the integers of another, which may be a result or an argument with another meaning.
+    /// A value of its own with the integers of another, which may be a result or an argument with another
+    /// meaning.
     fn named_again(&mut self, value: ValueId) -> ValueId {
         let shape = self.shape(value);
         let copy = self.append(Identity {}, &[value], &shape, ElemType::F32);
@@ -626,8 +631,8 @@ impl Rewriting<'_, '_> {
         }
     }
 
-    /// The dividend of a quotient as the importer writes it, and the reciprocal of its divisor: a product, which may be
-    /// corrected by what it leaves over times the reciprocal.
+    /// The dividend of a quotient as the importer writes it, and the reciprocal of its divisor: a product,
+    /// which may be corrected by what it leaves over times the reciprocal.
     pub(super) fn quotient(&self, value: ValueId) -> Option<(ValueId, ValueId)> {
         match self.def(value)? {
             (Op::Mul(_), &[x, inverse, _]) => Some((x, inverse)),

@@ -1,9 +1,10 @@
-//! A fast forward pass: over the import level in f32, for calibration, and over the quant level in integers, to
-//! measure what quantising costs.
+//! A fast forward pass: over the import level in f32, for calibration, and over the quant level in integers,
+//! to measure what quantising costs.
 //!
-//! Convolutions and matrix products have fast kernels; all else is the reference evaluator's. In f32, sums run in
-//! another order than the evaluator's, so results agree within rounding, not bit for bit; integers are the
-//! evaluator's bits. Results do not depend on the number of threads. A value is dropped after its last use.
+//! Convolutions and matrix products have fast kernels; all else is the reference evaluator's. In f32, sums
+//! run in another order than the evaluator's, so results agree within rounding, not bit for bit; integers are
+//! the evaluator's bits. Results do not depend on the number of threads. A value is dropped after its last
+//! use.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,8 +26,8 @@ pub(super) fn numbers(tensor: &Tensor) -> Option<Cow<'_, [f32]>> {
     }
 }
 
-/// Runs a function on `inputs` and returns its results, showing every value that is no constant to `observer` when
-/// it is defined.
+/// Runs a function on `inputs` and returns its results, showing every value that is no constant to `observer`
+/// when it is defined.
 ///
 /// # Errors
 /// As [`strata_ir::eval::eval_function`].

@@ -1,10 +1,10 @@
-//! Elementwise subgraphs of one variable: whatever composition of TOSA's elementwise ops it is (LeakyReLU, SiLU,
-//! hard swish, Mish, GELU, …), it is a function of a real number, which a table of 256 entries computes exactly as
-//! well as it can be quantised.
+//! Elementwise subgraphs of one variable: whatever composition of TOSA's elementwise ops it is (LeakyReLU,
+//! SiLU, hard swish, Mish, GELU, …), it is a function of a real number, which a table of 256 entries computes
+//! exactly as well as it can be quantised.
 //!
-//! Constants are scalars or repeated values; those that vary along the last axis alone make one function a channel.
-//! Functions are evaluated in double precision with a portable mathematical library, so that tables are the same
-//! on every machine.
+//! Constants are scalars or repeated values; those that vary along the last axis alone make one function a
+//! channel. Functions are evaluated in double precision with a portable mathematical library, so that tables
+//! are the same on every machine.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,8 +59,8 @@ pub(super) fn data_operands<'a>(op: &Op, operands: &'a [ValueId]) -> &'a [ValueI
     }
 }
 
-/// What an elementwise op whose result is of `elem` computes of real numbers; `i1` is 0 or 1. `None` for ops without a
-/// scalar meaning.
+/// What an elementwise op whose result is of `elem` computes of real numbers; `i1` is 0 or 1. `None` for ops
+/// without a scalar meaning.
 fn scalar(op: &Op, elem: ElemType, x: &[f64]) -> Option<f64> {
     let truth = |b: bool| f64::from(u8::from(b));
     Some(match op {
@@ -155,8 +155,9 @@ pub(super) fn channel_values(tensor: &Tensor) -> Option<Vec<f64>> {
 }
 
 impl Function {
-    /// The function that leads from `variable` to `result`; `constant` gives the data of values that are constant.
-    /// `None` if something else than `variable` and constants enters, or an op has no scalar meaning.
+    /// The function that leads from `variable` to `result`; `constant` gives the data of values that are
+    /// constant. `None` if something else than `variable` and constants enters, or an op has no scalar
+    /// meaning.
     pub(crate) fn between(
         module: &Module,
         constant: &dyn Fn(ValueId) -> Option<Arc<Tensor>>,
@@ -234,8 +235,8 @@ impl Function {
         results.last().copied().unwrap_or(x)
     }
 
-    /// If the function is `min(max(x, low), high)`: its bounds, infinite where it has none; of bounds that differ from
-    /// channel to channel the tightest, within which it changes no channel.
+    /// If the function is `min(max(x, low), high)`: its bounds, infinite where it has none; of bounds that
+    /// differ from channel to channel the tightest, within which it changes no channel.
     pub(super) fn as_clamp(&self) -> Option<(f64, f64)> {
         if self.n_channels > 1 {
             return self.as_channel_clamp();
@@ -306,8 +307,8 @@ impl Function {
         self.n_channels
     }
 
-    /// If the function is one for all channels, and at last multiplied by a positive factor a channel: that function, and
-    /// the factors.
+    /// If the function is one for all channels, and at last multiplied by a positive factor a channel: that
+    /// function, and the factors.
     pub(super) fn as_gained(&self) -> Option<(Self, Vec<f64>)> {
         let (last, before) = self.steps.split_last()?;
         let (Op::Mul(_), [Operand::Step(from), Operand::Constant(gains)]) = (&last.op, &last.operands[..])
@@ -321,8 +322,8 @@ impl Function {
         (gains_well && one_for_all).then(|| (Self { steps: before.to_vec(), n_channels: 1 }, gains.clone()))
     }
 
-    /// If the function is linear on either side of 0, in every channel: the slopes below and above it, a channel
-    /// each.
+    /// If the function is linear on either side of 0, in every channel: the slopes below and above it, a
+    /// channel each.
     pub(crate) fn as_two_slopes(&self) -> Option<Vec<[f64; 2]>> {
         let slopes = |channel| {
             let slope = |x: f64| self.at(x, channel) / x;

@@ -20,13 +20,14 @@ impl<T> Matrix<'_, T> {
     }
 }
 
-/// The numbers that products are made of: single precision for networks of reals, single or double for integers that
-/// it holds exactly.
+/// The numbers that products are made of: single precision for networks of reals, single or double for
+/// integers that it holds exactly.
 pub(super) trait Real: Copy + Default + Send + Sync + AddAssign + Mul<Output = Self> {
     /// `c += a * b` as [`accumulate`] has checked it.
     ///
     /// # Safety
-    /// Every element that the extents and steps reach lies within its slice, and the rows of `c` do not overlap.
+    /// Every element that the extents and steps reach lies within its slice, and the rows of `c` do not
+    /// overlap.
     unsafe fn gemm(
         extents: [usize; 3],
         a: Matrix<'_, Self>,
@@ -46,8 +47,8 @@ macro_rules! real {
                 c: &mut [Self],
                 c_row_step: usize,
             ) {
-                // SAFETY: the caller promises what the kernel needs; `c` is borrowed mutably, so that it overlaps
-                // neither operand.
+                // SAFETY: the caller promises what the kernel needs; `c` is borrowed mutably, so that it
+                // overlaps neither operand.
                 unsafe {
                     $kernel(
                         m,
@@ -73,7 +74,8 @@ macro_rules! real {
 real!(f32, matrixmultiply::sgemm);
 real!(f64, matrixmultiply::dgemm);
 
-/// `c += a * b` with `a` of `[m, k]`, `b` of `[k, n]` and `c` of `[m, n]` row-major with `c_row_step` elements a row.
+/// `c += a * b` with `a` of `[m, k]`, `b` of `[k, n]` and `c` of `[m, n]` row-major with `c_row_step`
+/// elements a row.
 ///
 /// # Panics
 /// If a slice is too short for its extents.

@@ -10,8 +10,8 @@ use crate::quantise::params::{QuantParams, Range};
 
 /// Bins of a histogram.
 const N_BINS: usize = 2048;
-/// What the square of a clipped value's error weighs: calibration saw few of the inputs to come, so that more is clipped of
-/// those than of what it saw. Over the trained models 2 measures best of 1, 2, 4, 8, 16.
+/// What the square of a clipped value's error weighs: calibration saw few of the inputs to come, so that more
+/// is clipped of those than of what it saw. Over the trained models 2 measures best of 1, 2, 4, 8, 16.
 const CLIPPING: f64 = 2.0;
 /// Of fewer values than this nothing is clipped: they say little of those to come.
 const FEW: u64 = 4096;
@@ -28,7 +28,8 @@ pub enum RangeChoice {
     MinMax,
     /// So many per cent of the values (such as 99.99) at either end.
     Percentile(f64),
-    /// The range with the least mean square error of quantising to 256 levels, rounding and saturation together.
+    /// The range with the least mean square error of quantising to 256 levels, rounding and saturation
+    /// together.
     #[default]
     MeanSquareError,
     /// The range whose 256 levels diverge least from the distribution that was seen, as TensorRT chooses it.
@@ -36,7 +37,8 @@ pub enum RangeChoice {
 }
 
 impl RangeChoice {
-    /// The choice that the option `range` of the pass names, with the per cent of values that a percentile keeps.
+    /// The choice that the option `range` of the pass names, with the per cent of values that a percentile
+    /// keeps.
     pub fn from_name(name: &str, percentile: f64) -> Self {
         match name {
             "min-max" => Self::MinMax,
@@ -94,8 +96,8 @@ impl Ranges<'_> {
         self.derived.insert(value, range);
     }
 
-    /// The range of a value of which only a function is used: where the choice is by error, that of the function's
-    /// result decides.
+    /// The range of a value of which only a function is used: where the choice is by error, that of the
+    /// function's result decides.
     pub(super) fn through(&self, value: ValueId, function: impl Fn(f64) -> f64) -> Option<Range> {
         match self.choice {
             RangeChoice::MeanSquareError => {
@@ -127,8 +129,8 @@ pub(super) fn observe(histogram: &mut Option<Histogram>, data: &[f32]) -> bool {
     true
 }
 
-/// Counts of values in equal bins. When values beyond its ends come, the bins are made twice as wide until they
-/// hold them, so that one pass over the data is enough.
+/// Counts of values in equal bins. When values beyond its ends come, the bins are made twice as wide until
+/// they hold them, so that one pass over the data is enough.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Histogram {
     /// What was seen exactly.
@@ -257,8 +259,8 @@ fn quantisation_error(bins: &[(f64, f64)], range: Range) -> f64 {
     let params = QuantParams::of_range(range);
     let per_step = 1.0 / params.scale;
     let zero_point = params.zero_point as f64;
-    // Within the range the error of a value spread over its bin is that of rounding, `scale^2 / 12`, however the
-    // centres of the bins fall on the levels.
+    // Within the range the error of a value spread over its bin is that of rounding, `scale^2 / 12`, however
+    // the centres of the bins fall on the levels.
     let rounding = params.scale * params.scale / 12.0;
     let (least, greatest) = (-128.0 - zero_point, 127.0 - zero_point);
     bins.iter()

@@ -1,5 +1,5 @@
-//! The part of a network that stays f32: `@host`, which takes the dequantised results of `@main` and computes the
-//! network's results.
+//! The part of a network that stays f32: `@host`, which takes the dequantised results of `@main` and computes
+//! the network's results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::quantise::QuantParams;
 use crate::quantise::analyse::Plan;
 use crate::quantise::fixed::Fixed;
 
-/// Adds `@host`: its arguments are the plan's results as they were before quantisation, its results those that the
-/// function had. Call it while the f32 ops still stand.
+/// Adds `@host`: its arguments are the plan's results as they were before quantisation, its results those
+/// that the function had. Call it while the f32 ops still stand.
 ///
 /// Values that the model rounds are rounded on the host too, in f32 as the model does.
 pub(super) fn add_host(

@@ -1,8 +1,9 @@
-//! Integer convolutions and matrix products on floating-point kernels, bit for bit what the reference evaluator gives.
+//! Integer convolutions and matrix products on floating-point kernels, bit for bit what the reference
+//! evaluator gives.
 //!
-//! An accumulator whose terms add up to less than 2^24 in magnitude is exact in single precision whatever the order of
-//! its sum, and one below 2^53 in double precision. The bound of every op is computed from its operands; where neither
-//! holds, or 32 bits would wrap, there is no fast result and the evaluator does it.
+//! An accumulator whose terms add up to less than 2^24 in magnitude is exact in single precision whatever the
+//! order of its sum, and one below 2^53 in double precision. The bound of every op is computed from its
+//! operands; where neither holds, or 32 bits would wrap, there is no fast result and the evaluator does it.
 
 use strata_ir::{ElemType, Op, Tensor, TensorData, Type};
 

@@ -1,7 +1,7 @@
 //! Constants that the model itself gives as integers: `mul(sub(cast(integers), zero points), scales)`.
 //!
-//! Their integers are taken as they are. What of them the machine cannot hold (a zero point for each channel that
-//! `i8` has no room for) is left to the quantiser of floats.
+//! Their integers are taken as they are. What of them the machine cannot hold (a zero point for each channel
+//! that `i8` has no room for) is left to the quantiser of floats.
 
 use std::sync::Arc;
 
@@ -50,7 +50,8 @@ impl QuantConstant {
         Some(ints)
     }
 
-    /// As weights of a convolution; biases are rounded to the accumulator's unit. A bias of one element is repeated.
+    /// As weights of a convolution; biases are rounded to the accumulator's unit. A bias of one element is
+    /// repeated.
     pub(super) fn weights(
         &self,
         bias: &Tensor,

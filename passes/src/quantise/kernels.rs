@@ -1,7 +1,7 @@
 //! Fast kernels of convolutions and matrix products, in f32 for reals and in f32 or f64 for integers.
 //!
-//! Convolutions run as tiled im2col and a packed matrix product. Tiles are cut by shape alone, so that results do not
-//! depend on the number of threads.
+//! Convolutions run as tiled im2col and a packed matrix product. Tiles are cut by shape alone, so that
+//! results do not depend on the number of threads.
 
 use rayon::prelude::*;
 use strata_ir::dialect::{Conv2d, DepthwiseConv2d, TransposeConv2d};
@@ -102,7 +102,8 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// The im2col matrix of `n_rows` output pixels from pixel `first` on: one row a pixel, taps outside are zero.
+    /// The im2col matrix of `n_rows` output pixels from pixel `first` on: one row a pixel, taps outside are
+    /// zero.
     fn columns<T: Real>(&self, input: &[T], first: usize, n_rows: usize) -> Vec<T> {
         let channels = self.in_channels;
         let [kernel_h, kernel_w] = self.kernel;

@@ -1,9 +1,9 @@
 //! Rewrites the body of `@main` from f32 to integers, op by op, as the [plan](crate::quantise::analyse) says.
 //!
-//! New ops are appended after the old ones and the old ones then removed. What stands between a convolution (or a
-//! sum, a product, …) and its successor is always `tosa.rescale` from the accumulator to the activation, then a
-//! `tosa.table` (with a rescale of its own, if it is of `i16`) or `tosa.clamp` if there is a function; stage selection
-//! relies on that order.
+//! New ops are appended after the old ones and the old ones then removed. What stands between a convolution
+//! (or a sum, a product, …) and its successor is always `tosa.rescale` from the accumulator to the
+//! activation, then a `tosa.table` (with a rescale of its own, if it is of `i16`) or `tosa.clamp` if there is
+//! a function; stage selection relies on that order.
 
 mod choices;
 mod offset;
@@ -171,7 +171,8 @@ impl<'a> Lowering<'a> {
         self.shape(value)
     }
 
-    /// `saturate(apply_scale(input - input_zp) + output_zp)`, a scale for all or one a channel; of 15 bits for `i48`.
+    /// `saturate(apply_scale(input - input_zp) + output_zp)`, a scale for all or one a channel; of 15 bits
+    /// for `i48`.
     fn rescale(
         &mut self,
         input: ValueId,
@@ -453,7 +454,8 @@ impl<'a> Lowering<'a> {
         }))
     }
 
-    /// A function that is the same for all channels, times a factor a channel: a table of `i16`, and a rescale a channel.
+    /// A function that is the same for all channels, times a factor a channel: a table of `i16`, and a
+    /// rescale a channel.
     fn gained(
         &mut self,
         base: Quantised,
@@ -493,8 +495,8 @@ impl<'a> Lowering<'a> {
         self.rescaled(q, QuantParams::of_range_in(range, ElemType::I16))
     }
 
-    /// Means of whole windows at a scale of their own, with one rounding: sums over columns and rows if the window is the
-    /// image, else a depthwise convolution with weights of 1.
+    /// Means of whole windows at a scale of their own, with one rounding: sums over columns and rows if the
+    /// window is the image, else a depthwise convolution with weights of 1.
     fn average(
         &mut self,
         kernel: [i64; 2],
@@ -530,8 +532,8 @@ impl<'a> Lowering<'a> {
         self.accumulate(op.into(), input, weights, shape, params)
     }
 
-    /// Means of windows that reach into padding, which count what is inside, at a scale of their own: in `i16` with steps so
-    /// fine that rounding them counts for nothing, and then rescaled.
+    /// Means of windows that reach into padding, which count what is inside, at a scale of their own: in
+    /// `i16` with steps so fine that rounding them counts for nothing, and then rescaled.
     fn padded_average(
         &mut self,
         mut pool: AvgPool2d,
@@ -641,8 +643,8 @@ impl<'a> Lowering<'a> {
         Ok(Quantised { value, params })
     }
 
-    /// Rescales sums of 48 bits where a model gives scales of 16 bits: factors of 15 bits, as TOSA has them for such sums,
-    /// could be a step off, so a power of two brings the sums to 32 bits first.
+    /// Rescales sums of 48 bits where a model gives scales of 16 bits: factors of 15 bits, as TOSA has them
+    /// for such sums, could be a step off, so a power of two brings the sums to 32 bits first.
     fn rescale_finely(
         &mut self,
         sums: ValueId,
@@ -696,7 +698,8 @@ impl<'a> Lowering<'a> {
         Ok(Quantised { value, params })
     }
 
-    /// A product with a constant matrix: a pointwise convolution, so that weights have a scale for each column.
+    /// A product with a constant matrix: a pointwise convolution, so that weights have a scale for each
+    /// column.
     fn fully_connected(
         &mut self,
         a: ValueId,
@@ -754,8 +757,8 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// A sum, difference or extreme: both sides are brought to a common scale, of `i8` with 20 bits below the greater step,
-    /// and where there are more bits, with what leaves room for the sum.
+    /// A sum, difference or extreme: both sides are brought to a common scale, of `i8` with 20 bits below the
+    /// greater step, and where there are more bits, with what leaves room for the sum.
     fn combine(
         &mut self,
         op: Op,
@@ -863,7 +866,8 @@ impl<'a> Lowering<'a> {
                     };
                     let unit = (y_n * x_n) as f64;
                     let value = self.append(op, &inputs, shape, accumulator(params));
-                    // Weights add up to `unit`, so the zero point is scaled with the data and comes out again.
+                    // Weights add up to `unit`, so the zero point is scaled with the data and comes out
+                    // again.
                     let bound = (params.limits().0.abs() as f64) * unit;
                     let scale = sum_scale(params, 1.0 / unit, bound).ok_or(OUT_OF_RANGE)?;
                     let value = self.rescale(value, 0, &[scale], params.elem, 0);
@@ -895,7 +899,8 @@ fn sum_scale(input: QuantParams, factor: f64, bound: f64) -> Option<FixedScale> 
     }
 }
 
-/// Takes ops out of a block and gives up the data of the constants among them, which the arena would else keep.
+/// Takes ops out of a block and gives up the data of the constants among them, which the arena would else
+/// keep.
 pub(super) fn remove(module: &mut Module, block: BlockId, ops: &BTreeSet<OpId>) {
     module.erase_where(block, |op| ops.contains(&op));
     for &op in ops {

@@ -1,14 +1,15 @@
 //! The search for activations that are worth 16 bits.
 //!
-//! Every group of values that share a scale is judged by the noise that goes from the network's results when it alone is
-//! no longer rounded to its `i8`: forward passes in f32, with weights and all other groups rounded. What a group costs is
-//! the array time of the layers that multiply it: with `i16` activations they take two products of bytes for one (four,
-//! where both factors are activations), and no Winograd. Groups are promoted by noise removed for time spent, as long as
-//! the budget lasts or until the target is met. Noises of different groups do not quite add up, so the budget is spent in
-//! rounds, and what is left is judged anew in each.
+//! Every group of values that share a scale is judged by the noise that goes from the network's results when
+//! it alone is no longer rounded to its `i8`: forward passes in f32, with weights and all other groups
+//! rounded. What a group costs is the array time of the layers that multiply it: with `i16` activations they
+//! take two products of bytes for one (four, where both factors are activations), and no Winograd. Groups are
+//! promoted by noise removed for time spent, as long as the budget lasts or until the target is met. Noises
+//! of different groups do not quite add up, so the budget is spent in rounds, and what is left is judged anew
+//! in each.
 //!
-//! The search decides nothing about arithmetic; [`quantise`](crate::quantise::quantise()) does with the [`Precision`] what it would
-//! do with one written by hand.
+//! The search decides nothing about arithmetic; [`quantise`](crate::quantise::quantise()) does with the
+//! [`Precision`] what it would do with one written by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::quantise::precision::layer_of;
 use crate::quantise::weights::{ChannelAxis, quantise_weights};
 use crate::quantise::{Calibration, Precision, QuantParams, QuantiseOptions, plan};
 
-/// Multiply-accumulates that the search may spend, which bounds its samples and rounds. One of each is made in any case.
+/// Multiply-accumulates that the search may spend, which bounds its samples and rounds. One of each is made
+/// in any case.
 const SEARCH_MACS: u64 = 400_000_000_000;
 /// Samples looked at, at most.
 const MOST_SAMPLES: u64 = 4;
@@ -77,8 +79,8 @@ pub struct Search {
     pub after_db: f64,
 }
 
-/// Finds the activations of `@main` that are worth 16 bits, on the samples of a calibration. What `options` chooses to be
-/// `i16` is so from the start and costs nothing here.
+/// Finds the activations of `@main` that are worth 16 bits, on the samples of a calibration. What `options`
+/// chooses to be `i16` is so from the start and costs nothing here.
 ///
 /// # Errors
 /// As [`quantise`](crate::quantise::quantise()), or if a sample does not fit the network.
@@ -218,7 +220,8 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Noise over signal of the results of `module`, the mean of all results and samples, when some values are rounded.
+    /// Noise over signal of the results of `module`, the mean of all results and samples, when some values
+    /// are rounded.
     fn noise(&self, module: &Module, rounded: &BTreeMap<ValueId, QuantParams>) -> Result<f64, PassError> {
         let (mut sum, mut n) = (0.0, 0);
         for (sample, reference) in self.samples.iter().zip(&self.references) {

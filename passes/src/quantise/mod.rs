@@ -1,11 +1,11 @@
-//! Post-training quantisation: from f32 (import level) to `i8`, and where chosen `i16`, with exact integer arithmetic
-//! (quant level).
+//! Post-training quantisation: from f32 (import level) to `i8`, and where chosen `i16`, with exact integer
+//! arithmetic (quant level).
 //!
 //! | module | what it does |
 //! |---|---|
 //! | [`calibrate`] | which ranges values take on sample inputs |
 //! | `histogram`, `entropy` | how a range is chosen from them |
-//! | [`forward`](mod@forward), `kernels`, `gemm`, `integer` | the fast forward pass behind it, in f32 and in exact integers |
+//! | [`forward`](mod@forward), `kernels`, `gemm`, `integer` | the fast forward pass, in f32 and integers |
 //! | `fixed` | models that come quantised: their integers as reals with fixed scales |
 //! | `fixed::dynamic` | integer products, and scales computed from the data |
 //! | `integers` | weights that the model gives as integers |
@@ -25,17 +25,19 @@
 //!
 //! # What it gives
 //!
-//! Activations are `i8` with a scale and zero point a tensor, or `i16` with a scale; weights symmetric `i8` with a scale
-//! a channel. Every elementwise subgraph of one variable becomes the producer's saturation (ReLU and its like), or a
-//! table: of 513 entries on the producer's sums rescaled to `i16`, where the function alone uses these and that is
-//! closer, else of 256 entries on `i8`. Values that are only moved or selected share a scale; the operands of a concatenation do so where that
-//! costs little. What has no integer form, and a softmax, stays in f32 in `@host` if nothing that multiplies and
-//! accumulates follows; otherwise it is an error that lists every such op.
+//! Activations are `i8` with a scale and zero point a tensor, or `i16` with a scale; weights symmetric `i8`
+//! with a scale a channel. Every elementwise subgraph of one variable becomes the producer's saturation (ReLU
+//! and its like), or a table: of 513 entries on the producer's sums rescaled to `i16`, where the function
+//! alone uses these and that is closer, else of 256 entries on `i8`. Values that are only moved or selected
+//! share a scale; the operands of a concatenation do so where that costs little. What has no integer form,
+//! and a softmax, stays in f32 in `@host` if nothing that multiplies and accumulates follows; otherwise it is
+//! an error that lists every such op.
 //!
 //! What a model quantises itself keeps its scales, zero points and integers; the rest is calibrated.
 //!
-//! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is `SINGLE_ROUND`, and
-//! `scale32` but for sums of 48 bits, its values within what TOSA allows; accumulators cannot overflow, whatever the input.
+//! Invariants: the result's bits are those of TOSA 1.0, since it is nothing but TOSA ops; RESCALE is
+//! `SINGLE_ROUND`, and `scale32` but for sums of 48 bits, its values within what TOSA allows; accumulators
+//! cannot overflow, whatever the input.
 //!
 //! It does not retrain.
 
@@ -126,7 +128,8 @@ pub struct QuantReport {
 pub struct QuantisedValue {
     /// The value of the f32 function.
     pub real: ValueId,
-    /// The value of the integer function; the same for several where a producer's saturation does an activation.
+    /// The value of the integer function; the same for several where a producer's saturation does an
+    /// activation.
     pub integer: ValueId,
     /// What the integers mean.
     pub params: QuantParams,
@@ -260,7 +263,8 @@ fn i16_layers(module: &Module, func: OpId, plan: &analyse::Plan) -> Vec<String> 
     let mut layers = Vec::new();
     let is_wide = |value: &&ValueId| plan.params.get(value).is_some_and(|p| p.elem == ElemType::I16);
     for &value in plan.groups.values().flatten().filter(is_wide) {
-        // What only a function takes is no activation, and other values cost next to nothing: they are wide whatever the precision.
+        // What only a function takes is no activation, and other values cost next to nothing: they are wide
+        // whatever the precision.
         let is_looked_up = plan.lookups.values().any(|lookup| lookup.base == value);
         let name = precision::layer_of(module, func, value).unwrap_or_else(|| "(unnamed)".to_owned());
         let is_known = layers.contains(&name);
@@ -370,7 +374,8 @@ pub fn params_of(attrs: Option<&Attribute>, types: &[Type]) -> Vec<Option<QuantP
     types.iter().enumerate().map(of).collect()
 }
 
-/// Signal to quantisation noise: `10 log10(sum(reference^2) / sum((reference - got)^2))`, infinite when equal.
+/// Signal to quantisation noise: `10 log10(sum(reference^2) / sum((reference - got)^2))`, infinite when
+/// equal.
 ///
 /// # Units
 /// Decibels.
@@ -391,7 +396,8 @@ pub struct Quantise {
 /// The pass `quantise`.
 pub static QUANTISE: PassInfo = PassInfo {
     name: "quantise",
-    doc: "Post-training quantisation to 8-bit integers, activations 16-bit where chosen, with ranges from a calibration.",
+    doc: "Post-training quantisation to 8-bit integers, activations 16-bit where chosen, with ranges from a \
+        calibration.",
     takes: &[Level::Import],
     gives: Some(Level::Quant),
     options: &[

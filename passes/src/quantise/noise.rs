@@ -2,12 +2,14 @@
 //!
 //! Three figures a layer, all signal to noise ratios in decibels:
 //!
-//! - *cumulative*: its output in the integer network against its output in f32: its own noise and all before it;
-//! - *own*: its output when only this layer is quantised (its weights, biases and result) and its inputs are f32;
+//! - *cumulative*: its output in the integer network against its output in f32: its own noise and all before
+//!   it;
+//! - *own*: its output when only this layer is quantised (its weights, biases and result) and its inputs are
+//!   f32;
 //! - *outputs*: the network's outputs when only this layer is quantised: what it costs in the end.
 //!
-//! The integer network is run as it is, bit for bit; the network of one quantised layer is simulated in f32, from that
-//! layer on. Neither looks at the machine: fusion changes no values.
+//! The integer network is run as it is, bit for bit; the network of one quantised layer is simulated in f32,
+//! from that layer on. Neither looks at the machine: fusion changes no values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -70,14 +72,15 @@ impl Power {
 pub struct LayerNoise {
     /// The name of the layer it came from.
     pub name: String,
-    /// The operation, such as `conv2d`, `add` or `argument`; that of the layer, if its activation is part of it.
+    /// The operation, such as `conv2d`, `add` or `argument`; that of the layer, if its activation is part of
+    /// it.
     pub op: String,
     /// Signal to noise of its output with all before it quantised too, in decibels.
     pub cumulative_db: f64,
     /// Signal to noise of its output with only this layer quantised, in decibels.
     pub own_db: f64,
-    /// Signal to noise of the network's outputs with only this layer quantised, in decibels: of the mean of the
-    /// outputs' ratios of noise to signal.
+    /// Signal to noise of the network's outputs with only this layer quantised, in decibels: of the mean of
+    /// the outputs' ratios of noise to signal.
     pub outputs_db: f64,
 }
 
@@ -86,7 +89,8 @@ pub struct LayerNoise {
 pub struct OutputNoise {
     /// Signal and noise over all samples.
     pub power: Power,
-    /// What the quantised network gave, a tensor each sample; reals, or integers where the output is of integers.
+    /// What the quantised network gave, a tensor each sample; reals, or integers where the output is of
+    /// integers.
     pub tensors: Vec<Tensor>,
 }
 
@@ -161,7 +165,8 @@ impl<'a> Networks<'a> {
             .collect()
     }
 
-    /// What the quantised network computes for one sample: the results of its `@main`, or of its `@host` if it has one.
+    /// What the quantised network computes for one sample: the results of its `@main`, or of its `@host` if
+    /// it has one.
     ///
     /// # Errors
     /// If the inputs do not fit or an op cannot be evaluated.
@@ -197,8 +202,8 @@ impl<'a> Networks<'a> {
         Ok(self.measure(samples, false)?.0)
     }
 
-    /// The noise in the network's outputs over all samples, and in every layer: cumulative over all samples, the layer's
-    /// own on the first few.
+    /// The noise in the network's outputs over all samples, and in every layer: cumulative over all samples,
+    /// the layer's own on the first few.
     ///
     /// # Errors
     /// As [`run_quantised`](Self::run_quantised).

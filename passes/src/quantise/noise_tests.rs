@@ -52,7 +52,8 @@ fn outputs_are_the_evaluators_and_layers_add_up() {
             "{layer:?}"
         );
     }
-    // What the layers add alone adds up to about what they add together, if their noises do not depend on each other.
+    // What the layers add alone adds up to about what they add together, if their noises do not depend on
+    // each other.
     let together: f64 = layers.iter().map(|layer| 10_f64.powf(-layer.outputs_db / 10.0)).sum();
     let difference = -10.0 * together.log10() - output.power.decibels();
     assert!(difference.abs() < 4.0, "the sum is off by {difference:.1} dB");

@@ -1,12 +1,12 @@
 //! Outputs whose parts differ so much in range that 8 bits with one scale are too few for some of them.
 //!
-//! A detector hands out boxes in pixels and scores up to 1 in one tensor. At one scale of 8 bits the boxes take all the
-//! levels, and scores are left with a few or none. Such an output is made of 16 bits, which costs bytes of the output but
-//! no products: what multiplies and accumulates reads other values.
+//! A detector hands out boxes in pixels and scores up to 1 in one tensor. At one scale of 8 bits the boxes
+//! take all the levels, and scores are left with a few or none. Such an output is made of 16 bits, which
+//! costs bytes of the output but no products: what multiplies and accumulates reads other values.
 //!
-//! A *part* of an output is a value whose elements come into it unchanged, through concatenations and ops that move or
-//! pick, or a channel of such a value. Channels count where the part is computed by an op without a bend: those of a
-//! sigmoid or a ReLU are of one kind, and small where they saw nothing.
+//! A *part* of an output is a value whose elements come into it unchanged, through concatenations and ops
+//! that move or pick, or a channel of such a value. Channels count where the part is computed by an op
+//! without a bend: those of a sigmoid or a ReLU are of one kind, and small where they saw nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +28,8 @@ const FEWEST_ELEMENTS: usize = 64;
 pub(super) struct ChannelRanges(Vec<Range>);
 
 impl ChannelRanges {
-    /// Widens the ranges by a tensor. The machine's images have their channels last; tensors of fewer axes may have them
-    /// anywhere.
+    /// Widens the ranges by a tensor. The machine's images have their channels last; tensors of fewer axes
+    /// may have them anywhere.
     pub(super) fn observe(&mut self, shape: &[usize], data: &[f32]) {
         let mut at = 0;
         let first = if shape.len() > 3 { shape.len() - 1 } else { 1 };
@@ -55,7 +55,8 @@ fn span(range: Range) -> f32 {
     range.high.max(0.0) - range.low.min(0.0)
 }
 
-/// The values whose elements come into `value` unchanged, with which ops that only move, pick or join them end.
+/// The values whose elements come into `value` unchanged, with which ops that only move, pick or join them
+/// end.
 fn parts(module: &Module, value: ValueId) -> BTreeSet<ValueId> {
     let mut parts = BTreeSet::new();
     let mut pending = vec![value];
@@ -76,8 +77,8 @@ fn parts(module: &Module, value: ValueId) -> BTreeSet<ValueId> {
     parts
 }
 
-/// The values of which a calibration gathers the ranges of channels: the parts of what a function returns that an op
-/// without a bend computes.
+/// The values of which a calibration gathers the ranges of channels: the parts of what a function returns
+/// that an op without a bend computes.
 pub(super) fn with_channels(module: &Module, returned: &[ValueId]) -> BTreeSet<ValueId> {
     let parts = returned.iter().flat_map(|&value| parts(module, value));
     let is_straight = |value: &ValueId| {

@@ -23,8 +23,8 @@ impl Range {
 pub struct QuantParams {
     /// The real step of one unit; positive.
     pub scale: f64,
-    /// The integer that stands for 0. For `i16` it is 0, since TOSA's 16-bit operations know no other, unless the model
-    /// itself gives another.
+    /// The integer that stands for 0. For `i16` it is 0, since TOSA's 16-bit operations know no other, unless
+    /// the model itself gives another.
     pub zero_point: i64,
     /// The type of the integers: `i8` or `i16`.
     pub elem: ElemType,
@@ -36,8 +36,8 @@ impl QuantParams {
         Self { scale, zero_point, elem: ElemType::I8 }
     }
 
-    /// The asymmetric `i8` parameters whose 256 values cover a range as nearly as possible; 0 is always represented
-    /// exactly.
+    /// The asymmetric `i8` parameters whose 256 values cover a range as nearly as possible; 0 is always
+    /// represented exactly.
     pub fn of_range(range: Range) -> Self {
         let low = f64::from(range.low.min(0.0));
         let high = f64::from(range.high.max(0.0));
@@ -49,8 +49,8 @@ impl QuantParams {
         Self::i8(scale, zero_point)
     }
 
-    /// The parameters of an element type that cover a range: those of [`of_range`](Self::of_range) for `i8`, symmetric
-    /// ones for `i16`.
+    /// The parameters of an element type that cover a range: those of [`of_range`](Self::of_range) for `i8`,
+    /// symmetric ones for `i16`.
     pub fn of_range_in(range: Range, elem: ElemType) -> Self {
         if elem != ElemType::I16 {
             return Self::of_range(range);
@@ -87,7 +87,8 @@ impl QuantParams {
     /// The nearest integer, saturated.
     pub fn quantise(self, real: f64) -> i64 {
         let (least, most) = self.limits();
-        // A cast of a NaN gives 0, which saturation cannot tell from data; calibration has already refused those.
+        // A cast of a NaN gives 0, which saturation cannot tell from data; calibration has already refused
+        // those.
         (real / self.scale + self.zero_point as f64).round().clamp(least as f64, most as f64) as i64
     }
 
@@ -101,8 +102,8 @@ impl QuantParams {
         }
     }
 
-    /// The nearest `i8` (of two, the even one), saturated, dividing in single precision as a model that comes quantised
-    /// does.
+    /// The nearest `i8` (of two, the even one), saturated, dividing in single precision as a model that comes
+    /// quantised does.
     pub(super) fn quantise_single(self, real: f32) -> i8 {
         let steps = f64::from((real / self.scale as f32).round_ties_even());
         (steps + self.zero_point as f64).clamp(-128.0, 127.0) as i8
@@ -113,7 +114,8 @@ impl QuantParams {
         self.scale * (q - self.zero_point) as f64
     }
 
-    /// The dictionary `strata.quant` of an argument or result. The element type is not in it: it is the tensor's.
+    /// The dictionary `strata.quant` of an argument or result. The element type is not in it: it is the
+    /// tensor's.
     pub fn to_attr(self) -> Attribute {
         let entries = [
             ("scale".to_owned(), Attribute::Float(self.scale, None)),
@@ -134,8 +136,8 @@ impl QuantParams {
     }
 }
 
-/// A positive factor as TOSA's RESCALE takes it: `multiplier / 2^shift` with `multiplier` in `[2^30, 2^31)` (less
-/// only for factors below `2^-32`) and `shift` in `2..=62`.
+/// A positive factor as TOSA's RESCALE takes it: `multiplier / 2^shift` with `multiplier` in `[2^30, 2^31)`
+/// (less only for factors below `2^-32`) and `shift` in `2..=62`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FixedScale {
     pub multiplier: i32,
@@ -146,8 +148,8 @@ impl FixedScale {
     /// The factor that changes nothing, for integers of magnitude below 2^29.
     pub(super) const ONE: Self = Self { multiplier: 1 << 30, shift: 30 };
 
-    /// The nearest fixed-point factor, if RESCALE may apply it to integers of magnitude up to `bound`: TOSA wants
-    /// `-2^(shift-1) <= value < 2^(shift-1)`.
+    /// The nearest fixed-point factor, if RESCALE may apply it to integers of magnitude up to `bound`: TOSA
+    /// wants `-2^(shift-1) <= value < 2^(shift-1)`.
     pub(super) fn new(factor: f64, bound: f64) -> Option<Self> {
         if !(factor.is_finite() && factor > 0.0) {
             return None;
@@ -171,8 +173,8 @@ impl FixedScale {
         if factor == 0.0 { Some(Self { multiplier: 0, shift: 32 }) } else { Self::new(factor, bound) }
     }
 
-    /// The nearest fixed-point factor of 15 bits, as RESCALE takes it for `i48`, if it may be applied to integers of
-    /// magnitude up to `bound`: TOSA wants products to fit 32 bits once they are shifted.
+    /// The nearest fixed-point factor of 15 bits, as RESCALE takes it for `i48`, if it may be applied to
+    /// integers of magnitude up to `bound`: TOSA wants products to fit 32 bits once they are shifted.
     pub(super) fn of_15_bits(factor: f64, bound: f64) -> Option<Self> {
         if !(factor.is_finite() && factor > 0.0 && factor * bound < 2_f64.powi(31)) {
             return None;

@@ -1,8 +1,8 @@
 //! Which activations are 16-bit.
 //!
-//! A choice is keyed by the order of the calibration's values, so that what was found on a network at one input size
-//! can be applied to the same network at another. Values that share a scale share an element type: choosing one
-//! chooses all.
+//! A choice is keyed by the order of the calibration's values, so that what was found on a network at one
+//! input size can be applied to the same network at another. Values that share a scale share an element type:
+//! choosing one chooses all.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,9 @@
-//! Functions of an `i16` as TOSA's TABLE takes them: 513 values, one at every 128th integer, with straight lines between.
+//! Functions of an `i16` as TOSA's TABLE takes them: 513 values, one at every 128th integer, with straight
+//! lines between.
 //!
-//! Such a table in place of one of 256 entries lets a function be applied to a convolution's sums before they are cut to
-//! 8 bits: accumulators are rescaled to `i16`, looked up, and only the result is rounded to `i8`. A function that is
-//! straight on either side of 0 is exact, since 0 is one of the points.
+//! Such a table in place of one of 256 entries lets a function be applied to a convolution's sums before they
+//! are cut to 8 bits: accumulators are rescaled to `i16`, looked up, and only the result is rounded to `i8`.
+//! A function that is straight on either side of 0 is exact, since 0 is one of the points.
 
 use crate::quantise::QuantParams;
 
@@ -24,9 +25,9 @@ impl Table16 {
 
     /// The table of a function from and to values with the given parameters.
     ///
-    /// Values far beyond what `output` can hold are cut, so that they do not cost the others their bits. Undefined values
-    /// are 0. A function that jumps gets entries of half the size, so that, as TOSA wants, neighbours differ by 16 bits at
-    /// most.
+    /// Values far beyond what `output` can hold are cut, so that they do not cost the others their bits.
+    /// Undefined values are 0. A function that jumps gets entries of half the size, so that, as TOSA wants,
+    /// neighbours differ by 16 bits at most.
     pub(super) fn new(function: impl Fn(f64) -> f64, input: QuantParams, output: QuantParams) -> Self {
         let (least, most) = output.limits();
         let (low, high) = (output.dequantise(least), output.dequantise(most));
@@ -43,8 +44,8 @@ impl Table16 {
         Self { entries, scale: unit / STEP as f64 }
     }
 
-    /// Whether looking up an `i16` of the given range follows a function more closely than looking up an `i8` with the given
-    /// parameters does, in the mean square over the range and before the result is rounded.
+    /// Whether looking up an `i16` of the given range follows a function more closely than looking up an `i8`
+    /// with the given parameters does, in the mean square over the range and before the result is rounded.
     pub(super) fn is_closer(
         function: impl Fn(f64) -> f64,
         input: QuantParams,

@@ -207,8 +207,8 @@ pub(crate) fn run_quantised(module: &Module, inputs: &[Arc<Tensor>]) -> Vec<Tens
     }
 }
 
-/// Quantises a network to `i8` and to `i16` and checks the noise of every result, in decibels, and that the machine
-/// computes what the evaluator does; returns what came out in `i8`.
+/// Quantises a network to `i8` and to `i16` and checks the noise of every result, in decibels, and that the
+/// machine computes what the evaluator does; returns what came out in `i8`.
 #[track_caller]
 fn check(module: Module, least_db: f64) -> (Module, QuantReport) {
     let (narrow, report, narrow_db) = check_in(&module, Precision::Int8, least_db);

@@ -1,12 +1,13 @@
-//! Values of few elements that many others hang on: what sums and means over an axis or an image give, and what is
-//! computed from these alone.
+//! Values of few elements that many others hang on: what sums and means over an axis or an image give, and
+//! what is computed from these alone.
 //!
-//! The gates of squeeze and excitation, the divisors of a softmax, mean and deviation of a normalisation: each is a
-//! factor or a term of a whole row, channel or image, so that its rounding is not averaged away as that of single pixels
-//! is. They have a fraction of the elements of what they come from, so 16 bits cost next to nothing.
+//! The gates of squeeze and excitation, the divisors of a softmax, mean and deviation of a normalisation:
+//! each is a factor or a term of a whole row, channel or image, so that its rounding is not averaged away as
+//! that of single pixels is. They have a fraction of the elements of what they come from, so 16 bits cost
+//! next to nothing.
 //!
-//! The exponents of a softmax are as many as what they come from, but they are only looked up: 16 bits cost bytes, no
-//! products.
+//! The exponents of a softmax are as many as what they come from, but they are only looked up: 16 bits cost
+//! bytes, no products.
 
 use std::collections::BTreeSet;
 
@@ -34,8 +35,9 @@ fn is_pixel(module: &Module, value: ValueId) -> bool {
     shape(module, value).split_last().is_some_and(|(_, pixels)| pixels.iter().all(|&extent| extent == 1))
 }
 
-/// The thin values that `ops` compute; `is_constant` says whether a value is constant. Convolutions stay thin where they
-/// make one pixel of one pixel. What a product of two variables reads is not thin: it would take the other with it.
+/// The thin values that `ops` compute; `is_constant` says whether a value is constant. Convolutions stay thin
+/// where they make one pixel of one pixel. What a product of two variables reads is not thin: it would take
+/// the other with it.
 pub(super) fn thin_values(
     module: &Module,
     ops: &[OpId],
@@ -69,8 +71,8 @@ pub(super) fn thin_values(
     thin
 }
 
-/// The values of which a softmax takes the exponential: from what they are off, their exponentials are off by as many
-/// parts of themselves.
+/// The values of which a softmax takes the exponential: from what they are off, their exponentials are off by
+/// as many parts of themselves.
 pub(super) fn exponents(module: &Module, ops: &[OpId]) -> BTreeSet<ValueId> {
     let greatest_of = |mut value: ValueId| loop {
         let data = module.op(module.defining_op(value)?);

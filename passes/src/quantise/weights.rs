@@ -1,5 +1,5 @@
-//! Weights and biases as integers: symmetric `i8`, a scale for each output channel, and biases in units of input scale
-//! times weight scale, `i32` or, where the input is `i16`, `i48`.
+//! Weights and biases as integers: symmetric `i8`, a scale for each output channel, and biases in units of
+//! input scale times weight scale, `i32` or, where the input is `i16`, `i48`.
 
 use rayon::prelude::*;
 use strata_ir::{ElemType, Tensor, TensorData};
@@ -32,8 +32,9 @@ pub(super) struct QuantWeights {
     pub bounds: Vec<f64>,
 }
 
-/// Quantises weights of an f32 convolution of an input with the given parameters. A bias of one element is repeated.
-/// A channel whose accumulator or bias could overflow gets a greater scale. `None` if data are not f32.
+/// Quantises weights of an f32 convolution of an input with the given parameters. A bias of one element is
+/// repeated. A channel whose accumulator or bias could overflow gets a greater scale. `None` if data are not
+/// f32.
 pub(super) fn quantise_weights(
     weight: &Tensor,
     bias: &Tensor,

@@ -1,7 +1,8 @@
 //! Constants of an e-graph: those that the function has, and recipes for those that rewrites need.
 //!
-//! A recipe says how its data come from other constants. Equal recipes are one constant, and none is followed before an
-//! extraction has taken it: a network's weights are tens of megabytes, of which most alternatives are never used.
+//! A recipe says how its data come from other constants. Equal recipes are one constant, and none is followed
+//! before an extraction has taken it: a network's weights are tens of megabytes, of which most alternatives
+//! are never used.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ const SMALL: usize = 1 << 14;
 /// How one axis of a convolution's weights is rearranged when its input, or its output, stands in blocks.
 ///
 /// Tap `j` of the new kernel, for phase `r` of the output's block and phase `f` of the input's, is tap
-/// `first + out_step * r + tap_step * j + f` of the old kernel; where there is no such tap, the weight counts for nothing.
+/// `first + out_step * r + tap_step * j + f` of the old kernel; where there is no such tap, the weight counts
+/// for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Phases {
     /// Extent of the new kernel.

@@ -1,7 +1,7 @@
 //! A function to terms, and what an extraction has chosen back to a function.
 //!
-//! Ops that are kept stay where they are; new ones stand before the first that uses them, in the order of their operands, for
-//! selection lets the operand that was made last carry an elementwise op.
+//! Ops that are kept stay where they are; new ones stand before the first that uses them, in the order of
+//! their operands, for selection lets the operand that was made last carry an elementwise op.
 
 use std::collections::{BTreeMap, BTreeSet};
 

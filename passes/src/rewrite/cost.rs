@@ -1,15 +1,19 @@
 //! What a selection of terms costs on a target: the judge of extractions.
 //!
-//! The terms that are selected are gathered into stages as [`stages::select`](strata_backend::select) will: an elementwise op joins the
-//! stage that makes its operand if nothing else uses that. In cycles, a selection costs the sum of
+//! The terms that are selected are gathered into stages as [`stages::select`](strata_backend::select) will:
+//! an elementwise op joins the stage that makes its operand if nothing else uses that. In cycles, a selection
+//! costs the sum of
 //!
-//! - each stage's array cycles by `isa-spec`'s timing formulas on the whole array, in its best mapping and with Winograd where it
-//!   may, but at least one cluster for as long as a phase takes: stages that run at once cannot have less;
+//! - each stage's array cycles by `isa-spec`'s timing formulas on the whole array, in its best mapping and
+//!   with Winograd where it may, but at least one cluster for as long as a phase takes: stages that run at
+//!   once cannot have less;
 //! - the DRAM cycles of the weights;
-//! - a [`SPILLED`]th of the DRAM cycles of what stages hand on to each other, once where it is made and once for each reader.
+//! - a [`SPILLED`]th of the DRAM cycles of what stages hand on to each other, once where it is made and once
+//!   for each reader.
 //!
-//! It is a proxy: which of those tensors cross DRAM, and what waits for what, only the plan tells. It sees sharing, so it is a
-//! cost of the whole, never a sum over a tree. What the machine cannot run costs infinitely much.
+//! It is a proxy: which of those tensors cross DRAM, and what waits for what, only the plan tells. It sees
+//! sharing, so it is a cost of the whole, never a sum over a tree. What the machine cannot run costs
+//! infinitely much.
 
 use std::collections::BTreeMap;
 
@@ -261,8 +265,8 @@ pub(crate) struct Prices {
 }
 
 impl Prices {
-    /// For a target, given what the stages and the weights of the function as it stands take. Stages that run at once share a
-    /// phase, of which there are at least as many as times the weights fill their memory.
+    /// For a target, given what the stages and the weights of the function as it stands take. Stages that run
+    /// at once share a phase, of which there are at least as many as times the weights fill their memory.
     pub(crate) fn new(target: &Target, cycles: u64, weight_bytes: u64) -> Self {
         let phases = weight_bytes.div_ceil(target.memory.weight.max(1)).max(1);
         let floor = cycles / (phases * u64::from(target.array.clusters.max(1)));
@@ -274,7 +278,8 @@ impl Prices {
         if part.role == Role::View { 0 } else { part.bytes / (self.bytes_per_cycle * SPILLED) }
     }
 
-    /// The cost of parts in topological order, of which `uses` are the numbers of uses and `roots` the results.
+    /// The cost of parts in topological order, of which `uses` are the numbers of uses and `roots` the
+    /// results.
     pub(crate) fn cost(
         &self,
         order: &[usize],
@@ -303,7 +308,8 @@ impl Prices {
                 _ => break false,
             }
         };
-        // Whether a choice is one between two rescales of what is compared, as [`stages`](strata_backend::select) take it.
+        // Whether a choice is one between two rescales of what is compared, as
+        // [`stages`](strata_backend::select) take it.
         let is_of_sides = |choice: &Part| {
             let [compared, sides @ ..] = choice.streamed.as_slice() else { return false };
             part(*compared).compares

@@ -1,11 +1,13 @@
 //! Extraction: which term of every class to take, judged by the [cost](crate::rewrite::cost) of the whole.
 //!
-//! It starts from the function as it stands and takes exchanges of terms, one class or several that go together, as long as the
-//! whole becomes cheaper; where no single exchange helps it looks further, at what follows an exchange near by. Classes that
-//! only a rewrite has made begin with the term that is cheapest as a tree. Equal costs keep the function as it stands, and
-//! the order of everything is that of classes and terms, so the same function gives the same result.
+//! It starts from the function as it stands and takes exchanges of terms, one class or several that go
+//! together, as long as the whole becomes cheaper; where no single exchange helps it looks further, at what
+//! follows an exchange near by. Classes that only a rewrite has made begin with the term that is cheapest as
+//! a tree. Equal costs keep the function as it stands, and the order of everything is that of classes and
+//! terms, so the same function gives the same result.
 //!
-//! It is a search, not an optimum: tests hold it against all selections of small e-graphs. Its limit counts evaluations.
+//! It is a search, not an optimum: tests hold it against all selections of small e-graphs. Its limit counts
+//! evaluations.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! The families of rewrites of a compile, in one table: of this e-graph, of the planner's, and of the pass that splits stages.
+//! The families of rewrites of a compile, in one table: of this e-graph, of the planner's, and of the pass
+//! that splits stages.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,11 +7,13 @@ use std::fmt;
 /// Where a family is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// On TOSA ops in integers, by [`rewrite-tosa`](crate::rewrite::REWRITE_TOSA): the ops change, what they compute does not.
+    /// On TOSA ops in integers, by [`rewrite-tosa`](crate::rewrite::REWRITE_TOSA): the ops change, what they
+    /// compute does not.
     Semantic,
     /// On sets of stages, by `fuse-layers`: what may run together.
     Group,
-    /// On stages that are too large for the target, by `split-channels`; not to be switched off, for without it they do not run.
+    /// On stages that are too large for the target, by `split-channels`; not to be switched off, for without
+    /// it they do not run.
     Stage,
 }
 
@@ -46,34 +49,40 @@ pub static FAMILIES: &[FamilyInfo] = &[
         name: "upsample",
         tier: Tier::Semantic,
         equation: "f(upsample(x)) = upsample(f(x)), f a 1x1 convolution or elementwise",
-        doc: "What maps pixel to pixel runs before a nearest upsample repeats the pixels: a quarter of the work at a factor of two.",
+        doc: "What maps pixel to pixel runs before a nearest upsample repeats the pixels: a quarter of the \
+            work at a factor of two.",
         default: true,
     },
     FamilyInfo {
         name: "concat-sum",
         tier: Tier::Semantic,
         equation: "conv(concat(a, b), [Wa | Wb]) + bias = conv(a, Wa) + (conv(b, Wb) + bias), in i32",
-        doc: "A convolution over joined channels as a sum of convolutions, so that `upsample` can move the part over an upsampled tensor.",
+        doc: "A convolution over joined channels as a sum of convolutions, so that `upsample` can move the \
+            part over an upsampled tensor.",
         default: true,
     },
     FamilyInfo {
         name: "sibling",
         tier: Tier::Semantic,
         equation: "f_i(conv(x, W_i)) = slice_i(f(conv(x, [W_1; W_2; ...]))), f_i a rescale and a clamp",
-        doc: "Convolutions of one input in the same geometry as one: the input is read once, and the array sees more output channels.",
+        doc: "Convolutions of one input in the same geometry as one: the input is read once, and the array \
+            sees more output channels.",
         default: true,
     },
     FamilyInfo {
         name: "thin-input",
         tier: Tier::Semantic,
-        equation: "conv(x, W) = depth_to_space(conv(space_to_depth(x), W')), W' the weights rearranged, zero where a block holds more",
-        doc: "Blocks of pixels as channels, for an input of few channels and for windows that become 3x3, as Winograd wants them.",
+        equation: "conv(x, W) = depth_to_space(conv(space_to_depth(x), W')), W' the weights rearranged, \
+            zero where a block holds more",
+        doc: "Blocks of pixels as channels, for an input of few channels and for windows that become 3x3, \
+            as Winograd wants them.",
         default: true,
     },
     FamilyInfo {
         name: "transposed",
         tier: Tier::Semantic,
-        equation: "transpose_conv(x, W, s) = depth_to_space(conv(x, W'), s), W' the weights rearranged by phase",
+        equation: "transpose_conv(x, W, s) = depth_to_space(conv(x, W'), s), W' the weights rearranged by \
+            phase",
         doc: "A transposed convolution as a dense one of all its phases, which may then run as Winograd.",
         default: true,
     },
@@ -81,13 +90,15 @@ pub static FAMILIES: &[FamilyInfo] = &[
         name: "winograd-channels",
         tier: Tier::Semantic,
         equation: "conv(x, W) = conv(pad_c(x, zp), pad_c(W, 0)), up to as many channels as Winograd needs",
-        doc: "Input channels that are the zero point everywhere, for a 3x3 convolution that just misses Winograd.",
+        doc: "Input channels that are the zero point everywhere, for a 3x3 convolution that just misses \
+            Winograd.",
         default: true,
     },
     FamilyInfo {
         name: "tidy",
         tier: Tier::Semantic,
-        equation: "conv(pad(x, p, zp), q) = conv(x, p + q); slice(concat(a, b)) = a; concat(slices of x) = x; blocks there and back = x",
+        equation: "conv(pad(x, p, zp), q) = conv(x, p + q); slice(concat(a, b)) = a; concat(slices of x) = \
+            x; blocks there and back = x",
         doc: "Moves of data to no purpose.",
         default: true,
     },
@@ -116,7 +127,8 @@ pub static FAMILIES: &[FamilyInfo] = &[
         name: "channel-split",
         tier: Tier::Stage,
         equation: "conv(x, [W_1; W_2]) = concat(conv(x, W_1), conv(x, W_2))",
-        doc: "Output channels of a stage whose tables are too large for weight SRAM over several stages (`split-channels`).",
+        doc: "Output channels of a stage whose tables are too large for weight SRAM over several stages \
+            (`split-channels`).",
         default: true,
     },
 ];
@@ -138,7 +150,7 @@ impl Default for Families {
 
 /// A word that names no family, or one that cannot be switched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no family of rewrites `{0}` to switch; there are: {known}", known = switchable().join(", "))]
+#[error("there is no family of rewrites `{0}` to switch; there are: {}", switchable().join(", "))]
 pub struct UnknownFamily(pub String);
 
 fn switchable() -> Vec<&'static str> {
@@ -156,8 +168,9 @@ impl Families {
         Self(FAMILIES.iter().map(|family| family.name).collect())
     }
 
-    /// The families that a list names: `all`, `none` and `default` stand for sets, a name is added, and a name with `-` before
-    /// it is taken away, from left to right. A list that begins by taking away begins with the default.
+    /// The families that a list names: `all`, `none` and `default` stand for sets, a name is added, and a
+    /// name with `-` before it is taken away, from left to right. A list that begins by taking away begins
+    /// with the default.
     ///
     /// # Errors
     /// If a word is no family.

@@ -1,9 +1,10 @@
 //! A function's ops as terms of `egg`, and what is known of their e-classes.
 //!
-//! A [`Term`] is the kind of an op, the number of its interned [`Spec`] (attributes, result type, location) and its operands.
-//! Constants are leaves whose data stand in [`Constants`]; weights that a rewrite makes are recipes until an extraction takes
-//! them. Three moves of data are terms of their own, [`Move`]: in TOSA they are chains of ops that no rewrite should have to see
-//! through. Every member of a class has the class's [`Facts`]: one type, one constant value if any.
+//! A [`Term`] is the kind of an op, the number of its interned [`Spec`] (attributes, result type, location)
+//! and its operands. Constants are leaves whose data stand in [`Constants`]; weights that a rewrite makes are
+//! recipes until an extraction takes them. Three moves of data are terms of their own, [`Move`]: in TOSA they
+//! are chains of ops that no rewrite should have to see through. Every member of a class has the class's
+//! [`Facts`]: one type, one constant value if any.
 
 use std::collections::BTreeMap;
 

@@ -132,8 +132,8 @@ impl Conv {
         self.kernel[1..3] == [1, 1] && self.op.stride == [1, 1] && self.op.pad == [0; 4]
     }
 
-    /// Whether the sums over any subset of its products stay within 31 bits, so that they may be taken apart, or moved by a
-    /// zero point, without overflow.
+    /// Whether the sums over any subset of its products stay within 31 bits, so that they may be taken apart,
+    /// or moved by a zero point, without overflow.
     pub(crate) fn has_headroom(&self, egraph: &Graph) -> bool {
         let [_, kh, kw, ic] = self.kernel;
         let most = (kh * kw * ic) as i64 * 255 * 255;

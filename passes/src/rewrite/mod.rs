@@ -10,13 +10,14 @@
 //! | `extract` | which terms to take |
 //! | `convert` | from a function and back |
 //!
-//! The pass stands between `quantise` and `form-stages`. It is the first tier of the e-graph: what the ops are; the second,
-//! [`plan::egraph`](crate::fuse::egraph), says which stages may run together. They are two e-graphs because stages are not terms
-//! of TOSA, and the choice of groups needs addresses and time, which no cost of terms has.
+//! The pass stands between `quantise` and `form-stages`. It is the first tier of the e-graph: what the ops
+//! are; the second, [`plan::egraph`](crate::fuse::egraph), says which stages may run together. They are two
+//! e-graphs because stages are not terms of TOSA, and the choice of groups needs addresses and time, which no
+//! cost of terms has.
 //!
-//! Every rewrite is an equation of integer tensors, whatever they hold; the pass relies on that and on its types, and does not
-//! prove it: `verify` checks the types of the result, and tests and the pass manager evaluate both sides.
-//! Limits count nodes and iterations, never time.
+//! Every rewrite is an equation of integer tensors, whatever they hold; the pass relies on that and on its
+//! types, and does not prove it: `verify` checks the types of the result, and tests and the pass manager
+//! evaluate both sides. Limits count nodes and iterations, never time.
 
 mod constants;
 mod convert;
@@ -64,7 +65,8 @@ pub static REWRITE_TOSA: PassInfo = PassInfo {
             name: "families",
             kind: OptionKind::Text {
                 accepts: |text| Families::parse(text, '+').is_ok(),
-                description: "families joined by `+`, with `-` before those to leave out; `all`, `none` or `default`",
+                description: "families joined by `+`, with `-` before those to leave out; `all`, `none` or \
+                    `default`",
             },
             default: "default",
             doc: "Which families are on.",

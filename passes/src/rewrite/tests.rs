@@ -1,7 +1,8 @@
 //! Rewritten networks against the evaluator and the machine.
 //!
-//! Exactness is tested with cost ignored: every rewrite is taken, and random ones are. Each family has networks on which its
-//! rules must apply, with random weights, zero points, scales and extents; then networks of all kinds.
+//! Exactness is tested with cost ignored: every rewrite is taken, and random ones are. Each family has
+//! networks on which its rules must apply, with random weights, zero points, scales and extents; then
+//! networks of all kinds.
 
 use std::collections::BTreeSet;
 
@@ -45,7 +46,8 @@ fn results(module: &Module, inputs: &[Tensor]) -> Vec<Tensor> {
     }
 }
 
-/// Rewrites a copy of a module, and holds that it verifies and gives the same results. Gives the rules that were taken.
+/// Rewrites a copy of a module, and holds that it verifies and gives the same results. Gives the rules that
+/// were taken.
 fn holds(
     module: &Module,
     families: &Families,
@@ -258,7 +260,8 @@ impl Net {
     }
 }
 
-/// Holds that a family applies to networks of a kind, by each of `rules`, keeps their results, and that the machine gives them.
+/// Holds that a family applies to networks of a kind, by each of `rules`, keeps their results, and that the
+/// machine gives them.
 fn family_holds(family: &str, rules: &[&str], network: impl Fn(u64) -> Module) {
     let mut taken = BTreeSet::new();
     for seed in 0..24 {

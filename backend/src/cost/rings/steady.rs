@@ -1,21 +1,24 @@
 //! The middle of a token simulation, skipped: once a phase repeats itself, it does so until something ends.
 //!
-//! The state of a simulation is how many steps each actor has taken. What happens next depends on it and on which rows
-//! the steps to come read. So if between two moments every actor took some steps, and over a stretch its demand repeats after as many
-//! steps, further down its streams by as many rows as their writers made, then what comes next is what has just been, shifted:
-//! no ring holds more rows than it did, and whole repetitions can be jumped over, as long as all demands looked at keep within
-//! their stretch and nothing meets the end of a tensor. A gap that is watched between two streams changes by the same bytes with each
+//! The state of a simulation is how many steps each actor has taken. What happens next depends on it and on
+//! which rows the steps to come read. So if between two moments every actor took some steps, and over a
+//! stretch its demand repeats after as many steps, further down its streams by as many rows as their writers
+//! made, then what comes next is what has just been, shifted: no ring holds more rows than it did, and whole
+//! repetitions can be jumped over, as long as all demands looked at keep within their stretch and nothing
+//! meets the end of a tensor. A gap that is watched between two streams changes by the same bytes with each
 //! repetition, so it is largest in the first or after the last, both of which are simulated.
 //!
-//! Skipping changes no result, only how long it takes; whatever does not fit the pattern is simulated step by step.
+//! Skipping changes no result, only how long it takes; whatever does not fit the pattern is simulated step by
+//! step.
 
 use crate::cost::rings::{Port, Reader, Simulation};
 
 /// Periods that are looked for, in steps: a resize to `n` times the size repeats after `n`.
 const PERIODS: std::ops::RangeInclusive<usize> = 1..=4;
 
-/// Turns of the first sink, since the anchor, after which the anchor is moved up at the latest. A skip is tried after one turn, two,
-/// four and so on. The first anchors are moved up sooner, since most phases repeat themselves as soon as all have begun.
+/// Turns of the first sink, since the anchor, after which the anchor is moved up at the latest. A skip is
+/// tried after one turn, two, four and so on. The first anchors are moved up sooner, since most phases repeat
+/// themselves as soon as all have begun.
 const MOST_TURNS: u32 = 16;
 
 /// Sinks of more steps are not skipped: their lags, rounded, might not keep their order.
@@ -155,7 +158,8 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
         }
     }
     for actor in 0..actors.len() {
-        // What is between the rows of two writers of a ring stays the same, or they are not in each other's way.
+        // What is between the rows of two writers of a ring stays the same, or they are not in each other's
+        // way.
         let is_in_step = |&other: &usize| {
             let end = actors[actor].out.map_or(0, |out| out.row0 + actors[actor].n_rows);
             rows_made(other) == rows_made(actor)

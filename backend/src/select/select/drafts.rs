@@ -57,8 +57,9 @@ impl Selector<'_> {
         self.open.get(&value).copied().filter(|_| self.single_use(value))
     }
 
-    /// The draft in which elementwise `op` may follow `value`: the one that makes `value`, if `may_extend` and it can go on
-    /// with the extents of the op's result, else a new one that loads `value`. The op's result becomes the draft's.
+    /// The draft in which elementwise `op` may follow `value`: the one that makes `value`, if `may_extend`
+    /// and it can go on with the extents of the op's result, else a new one that loads `value`. The op's
+    /// result becomes the draft's.
     pub(super) fn follow(&mut self, op: OpId, value: ValueId, may_extend: bool) -> Result<usize, Refusal> {
         let result = self.module.result(op);
         self.elem_of(result)?;

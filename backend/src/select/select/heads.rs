@@ -190,8 +190,8 @@ impl Selector<'_> {
         self.open_head(op, |_, _| Ok(Reduce { src: View::default(), axis, kind }.into()), &[0])
     }
 
-    /// A sum takes a widening of its operand along: the sum of `x - zp` is the sum of `x` less the number of summands
-    /// times `zp`, and the widening's own scale, which is one, subtracts that.
+    /// A sum takes a widening of its operand along: the sum of `x - zp` is the sum of `x` less the number of
+    /// summands times `zp`, and the widening's own scale, which is one, subtracts that.
     pub(super) fn reduce_sum(&mut self, op: OpId, axis: i32) -> Result<(), Refusal> {
         let widening =
             self.module.defining_op(self.operand(op, 0)).filter(|def| self.postponed.contains(def));

@@ -1,4 +1,5 @@
-//! Ops that compute nothing: rearrangements, which move data only where the machine sees a difference, and views.
+//! Ops that compute nothing: rearrangements, which move data only where the machine sees a difference, and
+//! views.
 
 use strata_ir::{Op, OpId, ValueId};
 use strata_isa_spec::View;
@@ -8,7 +9,8 @@ use crate::select::select::{Draft, Read, Refusal, Selector, Source, Step};
 use crate::select::{buffers, shape};
 
 impl Selector<'_> {
-    /// Reshapes, transposes and identities: nothing at all where the machine sees no difference, else `permute`.
+    /// Reshapes, transposes and identities: nothing at all where the machine sees no difference, else
+    /// `permute`.
     pub(super) fn rearrange(&mut self, op: OpId) -> Result<(), Refusal> {
         let (value, result) = (self.operand(op, 0), self.module.result(op));
         self.elem_of(result)?;

@@ -78,8 +78,8 @@ impl Selector<'_> {
         Ok(())
     }
 
-    /// The draft in which elementwise `op` goes on from one of its operands, doing first the rescale that was left to it;
-    /// one that other ops share too is done anew for each.
+    /// The draft in which elementwise `op` goes on from one of its operands, doing first the rescale that was
+    /// left to it; one that other ops share too is done anew for each.
     fn carry(&mut self, op: OpId, side: Side, index: usize) -> Result<usize, Refusal> {
         let Some(rescale) = side.rescale else { return self.follow(op, self.operand(op, index), true) };
         let (result, dims) = (self.module.result(op), self.collapsed(self.module.result(op))?);
@@ -106,8 +106,8 @@ impl Selector<'_> {
             && elem(self.module.result(op)) == ElemType::I32
     }
 
-    /// Whether a rescale or cast is left to the ops that use it: sums that take it along (if it only widens), and
-    /// elementwise ops that rescale a streamed operand on its way in.
+    /// Whether a rescale or cast is left to the ops that use it: sums that take it along (if it only widens),
+    /// and elementwise ops that rescale a streamed operand on its way in.
     pub(super) fn is_postponed(&self, op: OpId) -> bool {
         let users = &self.users[self.module.result(op)];
         let is_sum = |&user: &OpId| matches!(self.module.op(user).op, Op::ReduceSum(_));
@@ -132,8 +132,8 @@ impl Selector<'_> {
         shift < 31 && multiplier == 1 << shift && !double_round
     }
 
-    /// A rescale or cast as the rescale of a streamed operand: `Some(None)` if there is nothing to do, `None` if the
-    /// machine cannot do it there.
+    /// A rescale or cast as the rescale of a streamed operand: `Some(None)` if there is nothing to do, `None`
+    /// if the machine cannot do it there.
     fn operand_rescale(&self, op: OpId) -> Option<Option<OperandRescale>> {
         if !self.widens(op) || self.module.constant(self.operand(op, 0)).is_some() {
             return None;

@@ -1,4 +1,5 @@
-//! What selection asks of values: whether the machine can stream them, in which extents, and what constants hold.
+//! What selection asks of values: whether the machine can stream them, in which extents, and what constants
+//! hold.
 
 use strata_ir::{ElemType, Op, OpId, Tensor, ValueId};
 use strata_isa_spec::inst::Elem;
@@ -21,7 +22,8 @@ impl Selector<'_> {
         shape::elem(ty).ok_or_else(|| format!("the machine has no streams of {}", ty.elem))
     }
 
-    /// Whether a head can make a value: one that can be streamed, or sums of 48 bits on their way to a rescale.
+    /// Whether a head can make a value: one that can be streamed, or sums of 48 bits on their way to a
+    /// rescale.
     pub(super) fn makes(&self, value: ValueId) -> Result<(), Refusal> {
         if self.module.tensor_ty(value).elem != ElemType::I48 {
             return self.elem_of(value).map(drop);

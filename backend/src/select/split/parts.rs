@@ -10,14 +10,15 @@ use crate::cost::{may_winograd, with_winograd};
 use crate::model::{StageGraph, StageNode};
 use crate::select::split::{part_code, whole_tables};
 
-/// Channels of a part are a multiple of this where the budget allows, so that parts use the array as the whole does.
+/// Channels of a part are a multiple of this where the budget allows, so that parts use the array as the
+/// whole does.
 const CHANNEL_GRAIN: u32 = 64;
 
 /// The parts of a stage for a target; `None` if it fits or cannot be split.
 ///
-/// Parts of half of weight SRAM let the next one's tables be loaded meanwhile. But each part reads the stage's input, and one
-/// that does not fit activation SRAM comes from DRAM each time: then parts of all of weight SRAM, whose tables are waited
-/// for, can take less time because they are fewer.
+/// Parts of half of weight SRAM let the next one's tables be loaded meanwhile. But each part reads the
+/// stage's input, and one that does not fit activation SRAM comes from DRAM each time: then parts of all of
+/// weight SRAM, whose tables are waited for, can take less time because they are fewer.
 pub(super) fn for_target(graph: &StageGraph, stage: &StageNode, target: &Target) -> Option<Vec<Range<u32>>> {
     let alignment = u64::from(target.memory.alignment.max(1));
     let half = within(stage, target.memory.weight / 2, alignment)?;
@@ -71,8 +72,8 @@ fn table_bytes(stage: &StageNode, n: u32, alignment: u64) -> u64 {
     sizes.sum()
 }
 
-/// An estimate of the time of parts one after another on the whole array: each computes while its rows are moved, and
-/// loads its tables before, or, `ahead`, while the part before it computes.
+/// An estimate of the time of parts one after another on the whole array: each computes while its rows are
+/// moved, and loads its tables before, or, `ahead`, while the part before it computes.
 fn cycles(graph: &StageGraph, stage: &StageNode, target: &Target, parts: &[Range<u32>], ahead: bool) -> u64 {
     let alignment = u64::from(target.memory.alignment.max(1));
     // What takes most of activation SRAM is hardly kept in it while others run.
@@ -164,7 +165,8 @@ mod tests {
 
     #[test]
     fn parts_are_fewer_where_each_reads_a_large_input_from_dram() {
-        // 128 KiB hold 14 channels, 64 KiB hold 7. An input of 4 MiB is read by every part, one of 64 KiB stays in SRAM.
+        // 128 KiB hold 14 channels, 64 KiB hold 7. An input of 4 MiB is read by every part, one of 64 KiB
+        // stays in SRAM.
         assert_eq!(parts_on(64, "micro").map(|parts| parts.len()), Some(512_usize.div_ceil(14)));
         assert_eq!(parts_on(8, "micro").map(|parts| parts.len()), Some(512_usize.div_ceil(7)));
         // Where tables can be loaded ahead and the input stays, there is nothing to gain.

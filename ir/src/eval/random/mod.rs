@@ -1,7 +1,8 @@
 //! Random data and networks for tests: the same seed gives the same bytes everywhere.
 //!
-//! [`random_network`] makes quantised convolutional networks that exercise the whole integer op set of the machine;
-//! [`random_inputs`] fills the arguments of any function. Nothing here is used when a model is compiled.
+//! [`random_network`] makes quantised convolutional networks that exercise the whole integer op set of the
+//! machine; [`random_inputs`] fills the arguments of any function. Nothing here is used when a model is
+//! compiled.
 
 mod network;
 
@@ -79,7 +80,8 @@ impl Rng {
         Tensor::new(shape, data)
     }
 
-    /// A tensor of any values: integers of the full range up to 8 bits and within 20 bits beyond, floats of `-4..4`.
+    /// A tensor of any values: integers of the full range up to 8 bits and within 20 bits beyond, floats of
+    /// `-4..4`.
     pub fn tensor(&mut self, ty: &TensorType) -> Tensor {
         match ty.elem.int_range() {
             Some((least, greatest)) => {

@@ -1,6 +1,6 @@
-//! Random quantised convolutional networks, as the quantiser would leave them: every activation is `i8` NHWC of
-//! batch 1 with some zero point, or `i16` with none, and `i32` or `i48` stands only between an accumulation and its
-//! rescale.
+//! Random quantised convolutional networks, as the quantiser would leave them: every activation is `i8` NHWC
+//! of batch 1 with some zero point, or `i16` with none, and `i32` or `i48` stands only between an
+//! accumulation and its rescale.
 //!
 //! Every module verifies: windows fit exactly, as TOSA demands, and scales keep values within TOSA's bounds.
 
@@ -24,8 +24,8 @@ pub struct RandomOptions {
     pub max_channels: usize,
     /// How often an activation is `i16` rather than `i8`, in per cent.
     pub i16_percent: u8,
-    /// Whether rows and columns are cropped, joined, skipped by strides, shuffled and turned too, so that much of what a
-    /// layer makes has no reader, or one that comes late.
+    /// Whether rows and columns are cropped, joined, skipped by strides, shuffled and turned too, so that
+    /// much of what a layer makes has no reader, or one that comes late.
     pub reshapes: bool,
 }
 
@@ -35,11 +35,11 @@ impl Default for RandomOptions {
     }
 }
 
-/// A module with a function `main` of one or two inputs, made of convolutions of every kind, rescales, clamps,
-/// tables, residual additions, concatenations, slices, pools, resizes, squeeze-and-excitation, pads and fully
-/// connected layers; with [`RandomOptions::reshapes`] of joins and crops along every axis, strides past the kernel, channel
-/// shuffles, depth to space and back, transpositions and reductions too. Values that no layer uses are results, so
-/// nothing is dead.
+/// A module with a function `main` of one or two inputs, made of convolutions of every kind, rescales,
+/// clamps, tables, residual additions, concatenations, slices, pools, resizes, squeeze-and-excitation, pads
+/// and fully connected layers; with [`RandomOptions::reshapes`] of joins and crops along every axis, strides
+/// past the kernel, channel shuffles, depth to space and back, transpositions and reductions too. Values that
+/// no layer uses are results, so nothing is dead.
 ///
 /// # Panics
 /// If an option is zero.
@@ -254,8 +254,8 @@ impl Network {
         act
     }
 
-    /// `value * m / 2^shift` with `m` of 31 bits, from and to the given element types; of `i48`, and at times of `i16`, with
-    /// `m` of 15 bits and a shift as much less.
+    /// `value * m / 2^shift` with `m` of 31 bits, from and to the given element types; of `i48`, and at times
+    /// of `i16`, with `m` of 15 bits and a shift as much less.
     fn rescale(
         &mut self,
         value: ValueId,
@@ -566,8 +566,8 @@ impl Network {
         true
     }
 
-    /// Pieces of one activation, each through a layer of its own or none, end to end in another order: rows that were
-    /// made last may be wanted first.
+    /// Pieces of one activation, each through a layer of its own or none, end to end in another order: rows
+    /// that were made last may be wanted first.
     fn join_of_pieces(&mut self) -> bool {
         let x = self.any();
         let axis = self.rng.pick(&[0, 0, 0, 1]);
@@ -809,7 +809,8 @@ impl Network {
         let squeezed = self.pointwise(mean, x.c);
         let gate = self.table_of(squeezed);
         let extents = [x.h, x.w, x.c];
-        // `m / 2^30` with `m` near `2^30` is about `1 .. 2`; 16 bits are brought to 8, so that the product fits 32.
+        // `m / 2^30` with `m` near `2^30` is about `1 .. 2`; 16 bits are brought to 8, so that the product
+        // fits 32.
         let factor = |net: &mut Self, act: Act, extents| {
             let shift = 30 + act.extra_bits();
             net.rescale(act.value, extents, (act.elem, act.zp), (ElemType::I32, 0), shift)

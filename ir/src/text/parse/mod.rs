@@ -1,14 +1,16 @@
 //! The parser: MLIR text to a module, by recursive descent.
 //!
-//! It reads what the printer writes and what `tosa-opt` writes of the same ops, in the generic form and in its own:
-//! location aliases, inherent attributes among the discardable ones, hexadecimal dense data. It does not read other
-//! dialects' own forms, affine maps, attribute or type aliases, dynamic shapes, successors, or uses before definitions;
-//! fused and call-site locations are read as unknown.
+//! It reads what the printer writes and what `tosa-opt` writes of the same ops, in the generic form and in
+//! its own: location aliases, inherent attributes among the discardable ones, hexadecimal dense data. It does
+//! not read other dialects' own forms, affine maps, attribute or type aliases, dynamic shapes, successors, or
+//! uses before definitions; fused and call-site locations are read as unknown.
 //!
-//! Invariants: no text makes it panic; nesting is bounded by `MAX_DEPTH`; memory is proportional to the text and its
-//! resources, but for repeated values, which are bounded by `MAX_SPLAT_BYTES`. What parses need not verify.
+//! Invariants: no text makes it panic; nesting is bounded by `MAX_DEPTH`; memory is proportional to the text
+//! and its resources, but for repeated values, which are bounded by `MAX_SPLAT_BYTES`. What parses need not
+//! verify.
 //!
-//! Errors of grammar end the parse; unknown ops, bad attributes, undefined values and type mismatches are collected.
+//! Errors of grammar end the parse; unknown ops, bad attributes, undefined values and type mismatches are
+//! collected.
 
 mod attribute;
 mod location;

@@ -9,8 +9,9 @@
 //! }
 //! ```
 //!
-//! TOSA's ops print their operands, all their attributes in one dictionary, and a signature; enums among the attributes
-//! are bare words there. Both forms may stand in one text, as they do in what `tosa-opt` prints of constants.
+//! TOSA's ops print their operands, all their attributes in one dictionary, and a signature; enums among the
+//! attributes are bare words there. Both forms may stand in one text, as they do in what `tosa-opt` prints of
+//! constants.
 
 use std::collections::BTreeMap;
 

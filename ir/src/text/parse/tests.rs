@@ -11,7 +11,8 @@ fn errors(text: &str) -> String {
 
 fn in_function(body: &str) -> String {
     format!(
-        "\"builtin.module\"() ({{\n\"func.func\"() <{{function_type = (tensor<4xf32>) -> (), sym_name = \"f\"}}> ({{\n\
+        "\"builtin.module\"() ({{\n\"func.func\"() <{{function_type = (tensor<4xf32>) -> (), sym_name = \
+            \"f\"}}> ({{\n\
          ^bb0(%x: tensor<4xf32>):\n{body}\n}}) : () -> ()\n}}) : () -> ()\n"
     )
 }
@@ -137,18 +138,27 @@ fn every_prefix_ends_in_an_error() {
 fn both_forms_are_read_as_the_same_module() {
     let pretty = "#loc1 = loc(\"pool\")
         module @net attributes {strata.level = \"quant\"} {
-          func.func private @\"main\"(%arg0: tensor<1x4x4x1xi8> {strata.name = \"x\"} loc(\"x\"), %arg1: tensor<1xi8>) -> (tensor<1x2x2x1xi8> {strata.name = \"y\"}, tensor<1xi8>) attributes {strata.note = 1 : i32} {
-            %0 = tosa.max_pool2d %arg0 {kernel = array<i64: 2, 2>, nan_mode = IGNORE, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 2, 2>} : (tensor<1x4x4x1xi8>) -> tensor<1x2x2x1xi8> loc(#loc1)
+          func.func private @\"main\"(%arg0: tensor<1x4x4x1xi8> {strata.name = \"x\"} loc(\"x\"), %arg1: \
+              tensor<1xi8>) -> (tensor<1x2x2x1xi8> {strata.name = \"y\"}, tensor<1xi8>) attributes \
+              {strata.note = 1 : i32} {
+            %0 = tosa.max_pool2d %arg0 {kernel = array<i64: 2, 2>, nan_mode = IGNORE,
+                pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 2, 2>}
+                : (tensor<1x4x4x1xi8>) -> tensor<1x2x2x1xi8> loc(#loc1)
             %1 = tosa.const_shape  {values = dense<[1, 2, 2, 1]> : tensor<4xindex>} : () -> !tosa.shape<4>
             %2 = tosa.reshape %0, %1 : (tensor<1x2x2x1xi8>, !tosa.shape<4>) -> tensor<1x2x2x1xi8>
             return %2, %arg1 : tensor<1x2x2x1xi8>, tensor<1xi8>
           }
         }";
     let generic = "\"builtin.module\"() ({
-        \"func.func\"() <{sym_name = \"main\", function_type = (tensor<1x4x4x1xi8>, tensor<1xi8>) -> (tensor<1x2x2x1xi8>, tensor<1xi8>), arg_attrs = [{strata.name = \"x\"}, {}], res_attrs = [{strata.name = \"y\"}, {}]}> ({
+        \"func.func\"() <{sym_name = \"main\", function_type = (tensor<1x4x4x1xi8>, tensor<1xi8>) -> \
+            (tensor<1x2x2x1xi8>, tensor<1xi8>), arg_attrs = [{strata.name = \"x\"}, {}], res_attrs = \
+            [{strata.name = \"y\"}, {}]}> ({
           ^bb0(%a: tensor<1x4x4x1xi8>, %b: tensor<1xi8>):
-            %0 = \"tosa.max_pool2d\"(%a) <{kernel = array<i64: 2, 2>, nan_mode = #tosa.nan_mode<IGNORE>, pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 2, 2>}> : (tensor<1x4x4x1xi8>) -> tensor<1x2x2x1xi8> loc(\"pool\")
-            %1 = \"tosa.const_shape\"() <{values = dense<[1, 2, 2, 1]> : tensor<4xindex>}> : () -> !tosa.shape<4>
+            %0 = \"tosa.max_pool2d\"(%a) <{kernel = array<i64: 2, 2>, nan_mode = #tosa.nan_mode<IGNORE>, \
+                pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 2, 2>}> : (tensor<1x4x4x1xi8>) -> \
+                tensor<1x2x2x1xi8> loc(\"pool\")
+            %1 = \"tosa.const_shape\"() <{values = dense<[1, 2, 2, 1]> : tensor<4xindex>}> : () -> \
+                !tosa.shape<4>
             %2 = \"tosa.reshape\"(%0, %1) : (tensor<1x2x2x1xi8>, !tosa.shape<4>) -> tensor<1x2x2x1xi8>
             \"func.return\"(%2, %b) : (tensor<1x2x2x1xi8>, tensor<1xi8>) -> ()
         }) {strata.note = 1 : i32} : () -> ()

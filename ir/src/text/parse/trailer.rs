@@ -10,8 +10,8 @@ use crate::text::resources::Resources;
 /// MLIR's blobs begin with their alignment.
 const ALIGNMENT_BYTES: usize = 4;
 
-/// Where the trailer begins, if there is a good one, and its blobs. A bad one is met again, and reported, when the
-/// parser comes to it.
+/// Where the trailer begins, if there is a good one, and its blobs. A bad one is met again, and reported,
+/// when the parser comes to it.
 pub(super) fn find(text: &str) -> (Option<usize>, Resources) {
     let Some(at) = text.rfind("{-#") else { return (None, Resources::new()) };
     let mut parser = Parser::new(&text[at..]);

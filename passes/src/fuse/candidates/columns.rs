@@ -1,9 +1,10 @@
 //! Columns: sets of stages that may form a phase, each evaluated once.
 //!
-//! What a set costs as a phase is split into what depends on the set alone (ring sizes, division of the array, pipeline
-//! time, weights), which stands here, and what depends on where its boundary tensors live, which the chooser adds. Ring
-//! sizes are taken with every boundary tensor streamed to or from DRAM; a tensor that is whole in SRAM only relaxes them.
-//! A set whose rows are too wide is also offered in [`strips`]: several phases, one column all the same.
+//! What a set costs as a phase is split into what depends on the set alone (ring sizes, division of the
+//! array, pipeline time, weights), which stands here, and what depends on where its boundary tensors live,
+//! which the chooser adds. Ring sizes are taken with every boundary tensor streamed to or from DRAM; a tensor
+//! that is whole in SRAM only relaxes them. A set whose rows are too wide is also offered in [`strips`]:
+//! several phases, one column all the same.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -88,7 +89,8 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The same with columns that run directly too where they may run as Winograd, which takes more rows at a time.
+    /// The same with columns that run directly too where they may run as Winograd, which takes more rows at a
+    /// time.
     pub fn with_direct(self) -> Self {
         let Self { graph, target, ref mappings, .. } = self;
         let profiles = graph.stages.values().zip(&self.profiles);
@@ -179,7 +181,8 @@ impl Method {
 pub struct Variant {
     /// How its convolutions are computed.
     pub method: Method,
-    /// In how many strips it runs, if it does. Everything else is then of the widest strip, or the most of any.
+    /// In how many strips it runs, if it does. Everything else is then of the widest strip, or the most of
+    /// any.
     pub strips: Option<u32>,
     /// How the array is divided.
     pub division: Division,
@@ -191,18 +194,20 @@ pub struct Variant {
     pub starts: Vec<u64>,
     /// Cycles of the pipeline, without DRAM.
     pub cycles: u64,
-    /// Cycles that the timed simulation of a plan found it to take beside what was estimated; of all columns of its shape.
+    /// Cycles that the timed simulation of a plan found it to take beside what was estimated; of all columns
+    /// of its shape.
     pub correction: Cell<i64>,
     /// Rings that only this column uses, with what strips leave each other through DRAM.
     pub private: Ring,
     /// Each boundary buffer's ring.
     pub rings: Vec<Ring>,
-    /// Boundary buffers that may take the space of others, if those are read here for the last time, the most saving first.
+    /// Boundary buffers that may take the space of others, if those are read here for the last time, the most
+    /// saving first.
     pub growths: Vec<MayGrow>,
 }
 
-/// A boundary buffer that a column writes, and one that it only reads whose space it may take, by their places in
-/// [`Column::boundary`]. Both must be whole in SRAM.
+/// A boundary buffer that a column writes, and one that it only reads whose space it may take, by their
+/// places in [`Column::boundary`]. Both must be whole in SRAM.
 #[derive(Clone, Copy, Debug)]
 pub struct MayGrow {
     /// The one that is written.
@@ -360,11 +365,12 @@ pub struct Column {
     pub table_bytes: u64,
     /// Buffers that others use too.
     pub boundary: Vec<Boundary>,
-    /// The least bytes of SRAM that it takes at full width, wherever its boundary tensors live, by each method that it was
-    /// evaluated by.
+    /// The least bytes of SRAM that it takes at full width, wherever its boundary tensors live, by each
+    /// method that it was evaluated by.
     pub full_bytes: [Option<u64>; Method::ALL.len()],
-    /// Ways to run it that fit the target if nothing stands in SRAM beside it: those at full width, of which none costs no more
-    /// cycles, SRAM and traffic than another, then those in strips, if they were asked for, of which none costs no more than any.
+    /// Ways to run it that fit the target if nothing stands in SRAM beside it: those at full width, of which
+    /// none costs no more cycles, SRAM and traffic than another, then those in strips, if they were asked
+    /// for, of which none costs no more than any.
     pub variants: Rc<[Rc<Variant>]>,
 }
 
@@ -379,7 +385,8 @@ pub struct How<'a> {
     pub slack: Slack,
 }
 
-/// What a token simulation found, by what it depends on beside the stages: which run as Winograd, and how rings are sized.
+/// What a token simulation found, by what it depends on beside the stages: which run as Winograd, and how
+/// rings are sized.
 type SlotMemo = BTreeMap<(Vec<bool>, Slack), (BTreeMap<u32, u32>, Vec<u64>)>;
 
 /// A column's buffers and the transfers that its full-width phase makes.
@@ -420,7 +427,8 @@ impl Column {
         !self.variants.is_empty()
     }
 
-    /// Some ways, and others of which none costs no more of anything, what stages wait for transfers included.
+    /// Some ways, and others of which none costs no more of anything, what stages wait for transfers
+    /// included.
     fn undominated(some: &[Rc<Variant>], others: Vec<Variant>) -> Rc<[Rc<Variant>]> {
         let turns = |v: &Variant| v.rings.iter().map(|ring| ring.turn_cycles).max().unwrap_or(0);
         let all: Vec<Rc<Variant>> = some.iter().cloned().chain(others.into_iter().map(Rc::new)).collect();
@@ -457,8 +465,9 @@ impl Column {
         }
     }
 
-    /// Evaluates a phase of a choice as it is to run. `previous` are the stages of the phase before; `is_loaded` tells
-    /// whether a stage reads a buffer from DRAM. `None` if it does not fit the target whatever stands in SRAM beside it.
+    /// Evaluates a phase of a choice as it is to run. `previous` are the stages of the phase before;
+    /// `is_loaded` tells whether a stage reads a buffer from DRAM. `None` if it does not fit the target
+    /// whatever stands in SRAM beside it.
     pub fn chosen(
         context: &Context<'_>,
         stages: &[StageId],
@@ -620,8 +629,8 @@ impl Column {
             .collect()
     }
 
-    /// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole tensor does without;
-    /// a row more of each makes up for what that changes.
+    /// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole
+    /// tensor does without; a row more of each makes up for what that changes.
     fn may_grow(&self, watch: &Watch, gap: u64) -> Option<MayGrow> {
         let at = |stream: u32| self.boundary.iter().position(|b| b.buffer.as_u32() == stream);
         let (growing, dying) = (at(watch.growing)?, at(watch.dying)?);
@@ -636,8 +645,8 @@ impl Column {
 /// A tensor of less than this part of SRAM is not worth growing into, nor letting grow.
 const LEAST_SHARE: u64 = 64;
 
-/// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates. Without Winograd only those
-/// that take the least memory: the others it is never worth its time to.
+/// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates. Without
+/// Winograd only those that take the least memory: the others it is never worth its time to.
 pub fn ways(
     context: &Context<'_>,
     profiles: &[&StageProfile],
@@ -699,8 +708,8 @@ pub fn slots(
     ring_slots_watching(&actors, slack, watches)
 }
 
-/// Cycles of the busiest stage that has to do with a buffer and works by turns with its transfers: in lockstep a ring has no
-/// room for a row that is loaded or stored while a step is under way.
+/// Cycles of the busiest stage that has to do with a buffer and works by turns with its transfers: in
+/// lockstep a ring has no room for a row that is loaded or stored while a step is under way.
 pub fn turn_cycles(running: &[Running<'_>], slack: Slack, buffer: BufferId) -> u64 {
     if slack != Slack::Lockstep {
         return 0;

@@ -1,9 +1,10 @@
-//! Tensors that may be written in the very bytes of another, element by element, as that is read: sums with a shortcut, most
-//! of all, also where a layer was split by output channels and its parts run phases apart.
+//! Tensors that may be written in the very bytes of another, element by element, as that is read: sums with a
+//! shortcut, most of all, also where a layer was split by output channels and its parts run phases apart.
 //!
-//! A tensor's *host* has the same shape, and every stage that writes some of the tensor reads of the host that same part, in
-//! place, and no more; everything else that writes or reads the host comes before all of them. So while the tensor is
-//! written, what is overwritten of its host is needed no more, in whichever phases that happens.
+//! A tensor's *host* has the same shape, and every stage that writes some of the tensor reads of the host
+//! that same part, in place, and no more; everything else that writes or reads the host comes before all of
+//! them. So while the tensor is written, what is overwritten of its host is needed no more, in whichever
+//! phases that happens.
 
 use strata_backend::model::graph::Topology;
 use strata_backend::model::{Buffer, BufferId, BufferRole, StageGraph, StageId};

@@ -1,6 +1,7 @@
 //! What the chooser chooses among: the sets that were offered, each evaluated when it is first asked for.
 //!
-//! A search that is limited never comes to most sets of a large graph, and sets of one [`shape`](crate::fuse::candidates::shapes) are evaluated once.
+//! A search that is limited never comes to most sets of a large graph, and sets of one
+//! [`shape`](crate::fuse::candidates::shapes) are evaluated once.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;

@@ -1,15 +1,16 @@
 //! How the clusters of the array are divided among the stages of a phase.
 //!
-//! *Spatial*: a partition for each stage. All work at once, at the pace of the slowest, so the best integer division is
-//! the one whose slowest stage is fastest. It is found exactly: for a given pace the fewest clusters that each stage needs
-//! are known, and the least pace whose needs fit the array is found by bisection.
+//! *Spatial*: a partition for each stage. All work at once, at the pace of the slowest, so the best integer
+//! division is the one whose slowest stage is fastest. It is found exactly: for a given pace the fewest
+//! clusters that each stage needs are known, and the least pace whose needs fit the array is found by
+//! bisection.
 //!
-//! *Shared*: one partition of all clusters. Stages take turns row by row and pay the switch at each; nothing waits for the
-//! slowest.
+//! *Shared*: one partition of all clusters. Stages take turns row by row and pay the switch at each; nothing
+//! waits for the slowest.
 //!
-//! *Mixed*: stages that would leave a partition of their own idle share one, others have their own. For a given pace stages are
-//! packed, the most work first, each where the fewest more clusters keep the pace; the pace is found by bisection. Packing is a
-//! heuristic: it may miss a division, never the cost of one.
+//! *Mixed*: stages that would leave a partition of their own idle share one, others have their own. For a
+//! given pace stages are packed, the most work first, each where the fewest more clusters keep the pace; the
+//! pace is found by bisection. Packing is a heuristic: it may miss a division, never the cost of one.
 
 use std::cmp::Reverse;
 
@@ -76,7 +77,8 @@ impl Load {
     }
 }
 
-/// The least value up to `feasible`, which fits, that fits, where all from some value on do; within `precision`.
+/// The least value up to `feasible`, which fits, that fits, where all from some value on do; within
+/// `precision`.
 fn least_pace(
     mut feasible: u64,
     mut too_fast: u64,
@@ -111,8 +113,8 @@ fn give(left: u32, partitions: &mut [u32], cycles: impl Fn(usize, u32) -> u64) {
     }
 }
 
-/// A partition for each stage, such that the slowest stage is as fast as can be; `None` if there are more stages than
-/// clusters. What remains goes to the stages that are slowest then.
+/// A partition for each stage, such that the slowest stage is as fast as can be; `None` if there are more
+/// stages than clusters. What remains goes to the stages that are slowest then.
 fn spatial(stages: &[&StageProfile], target: &Target) -> Option<Division> {
     let whole = target.array.clusters;
     if stages.is_empty() || stages.len() > whole as usize {
@@ -169,8 +171,9 @@ fn mixed(stages: &[&StageProfile], target: &Target, than: u64) -> Option<Divisio
     packing.keeps(pace).then(|| packing.division())
 }
 
-/// Whether some division may keep a pace: a stage that has a partition of its own takes up as many clusters as it needs all the
-/// while; one that shares its partition has at least as many there, which work on it and switch to it.
+/// Whether some division may keep a pace: a stage that has a partition of its own takes up as many clusters
+/// as it needs all the while; one that shares its partition has at least as many there, which work on it and
+/// switch to it.
 fn may_keep(stages: &[&StageProfile], target: &Target, pace: u64) -> bool {
     let each = stages.iter().map(|stage| {
         let clusters = stage.clusters_for(pace)?;
@@ -303,7 +306,8 @@ mod tests {
         least
     }
 
-    /// Every way to put stages from `stage` on into partitions, of which the first so many are in use or next.
+    /// Every way to put stages from `stage` on into partitions, of which the first so many are in use or
+    /// next.
     fn each_grouping(of_stage: &mut Vec<u32>, stage: usize, see: &mut impl FnMut(&[u32], usize)) {
         let n_partitions = of_stage[..stage].iter().max().map_or(0, |&last| last + 1);
         if stage == of_stage.len() {

@@ -1,9 +1,10 @@
 //! Shapes: sets of stages that cost the same wherever in the network they stand.
 //!
-//! Two sets have one shape if their stages, in order, have equal codes but for the names of buffers, equal tables, and share tables
-//! alike; and if the buffers that they touch, in order, have equal sizes and roles, are touched by the same of their stages, and are
-//! used outside of the set through equal views. Whatever [`Column::new`](crate::fuse::candidates::columns::Column::new) looks at is one of
-//! these, so it is enough to evaluate one set of a shape. Deep networks repeat themselves, so shapes are few.
+//! Two sets have one shape if their stages, in order, have equal codes but for the names of buffers, equal
+//! tables, and share tables alike; and if the buffers that they touch, in order, have equal sizes and roles,
+//! are touched by the same of their stages, and are used outside of the set through equal views. Whatever
+//! [`Column::new`](crate::fuse::candidates::columns::Column::new) looks at is one of these, so it is enough
+//! to evaluate one set of a shape. Deep networks repeat themselves, so shapes are few.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +123,8 @@ fn number<T: Ord>(numbers: &mut BTreeMap<T, u32>, value: T) -> u32 {
     *numbers.entry(value).or_insert(next)
 }
 
-/// Numbers as bytes, seven bits each, so that small ones, which most are, take one; no two sequences are written alike.
+/// Numbers as bytes, seven bits each, so that small ones, which most are, take one; no two sequences are
+/// written alike.
 #[derive(Default)]
 struct Writer(Vec<u8>);
 

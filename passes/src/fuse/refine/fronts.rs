@@ -1,13 +1,16 @@
-//! First rows that stay: what a plan leaves of activation SRAM keeps the *fronts* of tensors that go through DRAM.
+//! First rows that stay: what a plan leaves of activation SRAM keeps the *fronts* of tensors that go through
+//! DRAM.
 //!
-//! The chooser keeps a tensor whole or streams it; what neither takes is filled here. A row of a front is not loaded in the phases
-//! up to the last for which it stays, and not stored if that is the last of all that load it. How many rows of which tensors
-//! stay how long is a linear program: as many bytes as can be are not moved, within what each phase leaves free. Rows are many,
-//! so its answer, rounded down, is close to the best. Bytes that are free need not adjoin: where a plan with fronts has no
-//! addresses, less of them is filled. What then is left between addresses takes more fronts, one by one.
+//! The chooser keeps a tensor whole or streams it; what neither takes is filled here. A row of a front is not
+//! loaded in the phases up to the last for which it stays, and not stored if that is the last of all that
+//! load it. How many rows of which tensors stay how long is a linear program: as many bytes as can be are not
+//! moved, within what each phase leaves free. Rows are many, so its answer, rounded down, is close to the
+//! best. Bytes that are free need not adjoin: where a plan with fronts has no addresses, less of them is
+//! filled. What then is left between addresses takes more fronts, one by one.
 //!
-//! First rows that are in SRAM for the sake of time, which a plan may have already, are for [`prefetch`](crate::fuse::refine::prefetch): those that
-//! are loaded ahead are kept, and as many rows stay where those stay.
+//! First rows that are in SRAM for the sake of time, which a plan may have already, are for
+//! [`prefetch`](crate::fuse::refine::prefetch): those that are loaded ahead are kept, and as many rows stay
+//! where those stay.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +34,8 @@ pub(super) const ADDRESS_NODES: u64 = 2_000;
 /// Fronts that are put into holes between addresses, at most.
 const MOST_HOLES: usize = 64;
 
-/// The plan with fronts in what its schedule leaves of `capacity` bytes, and the schedule of that; `None` if nothing can stay.
+/// The plan with fronts in what its schedule leaves of `capacity` bytes, and the schedule of that; `None` if
+/// nothing can stay.
 ///
 /// # Errors
 /// If the scheduler has a defect.
@@ -86,8 +90,8 @@ struct Spilled {
     pitch: u64,
     /// The phase that first writes it.
     birth: usize,
-    /// The first phase in which what stays takes SRAM that the tensor did not: its birth, or the one after the last in which it
-    /// is whole.
+    /// The first phase in which what stays takes SRAM that the tensor did not: its birth, or the one after
+    /// the last in which it is whole.
     from: usize,
     /// The phases that load of it, in order, and the bytes that each loads.
     loads: Vec<(usize, Vec<Transfer>)>,
@@ -98,7 +102,8 @@ struct Spilled {
 }
 
 impl Spilled {
-    /// DRAM bytes saved for each byte of SRAM, on average, in which rows stay for the loads up to number `last`.
+    /// DRAM bytes saved for each byte of SRAM, on average, in which rows stay for the loads up to number
+    /// `last`.
     fn saved_bytes(&self, graph: &StageGraph, last: usize) -> f64 {
         let loads = self.loads[..=last].iter().flat_map(|(_, loads)| loads);
         let spared = self.stored.iter().filter(|stored| stored.last_load <= self.loads[last].0);
@@ -155,7 +160,8 @@ impl<'a> Case<'a> {
         Self { graph, topology, target, plan, weights, capacity, phases, phase_of, alignment }
     }
 
-    /// What can stay of a buffer; `None` if it is never loaded, or shares its bytes with another but as one that grew into it.
+    /// What can stay of a buffer; `None` if it is never loaded, or shares its bytes with another but as one
+    /// that grew into it.
     fn spilled(&self, buffer: BufferId) -> Option<Spilled> {
         let declared = &self.graph.buffers[buffer];
         let residency = self.plan.residency[buffer.as_u32() as usize];
@@ -209,7 +215,8 @@ impl<'a> Case<'a> {
         (!spilled.loads.is_empty()).then_some(spilled)
     }
 
-    /// The plan with fronts, and its schedule; `None` if there are no addresses, or a phase would have too many streams.
+    /// The plan with fronts, and its schedule; `None` if there are no addresses, or a phase would have too
+    /// many streams.
     fn schedule(
         &self,
         spilled: &[Spilled],
@@ -232,8 +239,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Whether tensors that grow into others are still far enough before them. With a front, less is stored, and what is asked of a
-    /// phase is asked in another order.
+    /// Whether tensors that grow into others are still far enough before them. With a front, less is stored,
+    /// and what is asked of a phase is asked in another order.
     fn keeps_gaps(&self, plan: &Plan) -> bool {
         let stated = |buffer: BufferId| plan.residency[buffer.as_u32() as usize].grows_into;
         let gaps = growth_gaps(self.graph, self.topology, plan, self.target);
@@ -266,7 +273,8 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// More fronts in what is left between addresses, the one that saves the most first; `None` if nothing more fits.
+    /// More fronts in what is left between addresses, the one that saves the most first; `None` if nothing
+    /// more fits.
     fn fill_holes(
         &self,
         spilled: &[Spilled],
@@ -344,7 +352,8 @@ fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
     fronts.into_iter().map(band).collect()
 }
 
-/// The fronts of a plan that do not come as their tensors are first written, and which of its fronts they are.
+/// The fronts of a plan that do not come as their tensors are first written, and which of its fronts they
+/// are.
 fn loaded_ahead(plan: &Plan, spilled: &[Spilled]) -> impl Iterator<Item = (usize, FrontRows)> {
     let births: BTreeMap<BufferId, usize> = spilled.iter().map(|s| (s.buffer, s.birth)).collect();
     let fronts = plan.fronts.iter().copied().enumerate();
@@ -383,7 +392,8 @@ fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64
     for (taken, &room) in taken.into_iter().zip(room) {
         problem.add_constraint(taken, ComparisonOp::Le, room as f64 / UNIT);
     }
-    // That nothing stays is a solution, and no more than all can: without an answer, the solver's floats gave out.
+    // That nothing stays is a solution, and no more than all can: without an answer, the solver's floats gave
+    // out.
     let solution = problem.solve().ok().and_then(|outcome| outcome.into_solution().ok());
     let Some(solution) = solution else { return Vec::new() };
     let mut fronts = Vec::new();
@@ -469,7 +479,8 @@ impl Occupancy {
         (0..self.n_phases).map(in_use).collect()
     }
 
-    /// The largest run of bytes that is free in all of the phases: where it begins, aligned, and how long it is.
+    /// The largest run of bytes that is free in all of the phases: where it begins, aligned, and how long it
+    /// is.
     fn largest_hole(&self, phases: &RangeInclusive<usize>, capacity: u64, alignment: u64) -> (u64, u64) {
         let (mut end, mut largest) = (0_u64, (0, 0));
         for (from, to) in self.spans(phases).into_iter().chain([(capacity, capacity)]) {

@@ -1,14 +1,16 @@
 //! First rows of what a phase loads, brought by the phase before it.
 //!
-//! Phases do not overlap. So a phase waits at its begin for as many rows of its inputs as its first steps read, while DRAM has long
-//! been idle in the phase before. Those rows can be in SRAM by then: as a [front](FrontRows) of the ring that the phase reads. What
-//! the phase before writes stays there as it is written; anything else is whole in DRAM, and the phase before loads it. The first
-//! costs no traffic but saves some, the second moves as much as without.
+//! Phases do not overlap. So a phase waits at its begin for as many rows of its inputs as its first steps
+//! read, while DRAM has long been idle in the phase before. Those rows can be in SRAM by then: as a
+//! [front](FrontRows) of the ring that the phase reads. What the phase before writes stays there as it is
+//! written; anything else is whole in DRAM, and the phase before loads it. The first costs no traffic but
+//! saves some, the second moves as much as without.
 //!
-//! A ring may grow into its front as that is read. The front's rows then are just the ring's last slots, filled before the phase
-//! begins, so the phase that reads them needs no more SRAM than it did; only the phase before must have room for them at that place. So
-//! rings, which live in one phase, are moved: phase by phase, those with a front to where there is room for it, the others to where they
-//! leave the largest hole. What stays over several phases stays where it is.
+//! A ring may grow into its front as that is read. The front's rows then are just the ring's last slots,
+//! filled before the phase begins, so the phase that reads them needs no more SRAM than it did; only the
+//! phase before must have room for them at that place. So rings, which live in one phase, are moved: phase by
+//! phase, those with a front to where there is room for it, the others to where they leave the largest hole.
+//! What stays over several phases stays where it is.
 //!
 //! Deliberately not here: whether it pays. The caller simulates both plans.
 
@@ -27,8 +29,8 @@ use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
 
 use crate::fuse::refine::fronts::{ADDRESS_NODES, streams_of};
 
-/// The plan with first rows brought by the phase before wherever there is room in `capacity` bytes, and its schedule; `None` if
-/// there is nowhere.
+/// The plan with first rows brought by the phase before wherever there is room in `capacity` bytes, and its
+/// schedule; `None` if there is nowhere.
 ///
 /// # Errors
 /// If the scheduler has a defect.
@@ -175,7 +177,8 @@ impl<'a> Case<'a> {
         writers.iter().any(|&(stage, _)| self.phase_of[stage.as_u32() as usize] == phase)
     }
 
-    /// The columns and channels of the first rows that a phase reads of a buffer, if these can come in the phase before.
+    /// The columns and channels of the first rows that a phase reads of a buffer, if these can come in the
+    /// phase before.
     fn held(&self, phase: usize, buffer: BufferId) -> Option<View> {
         let before = phase - 1;
         let loads = |phase: usize| transfers::loads(self.graph, self.topology, &self.phases[phase], buffer);
@@ -203,10 +206,11 @@ impl<'a> Case<'a> {
         Some(there.map_or(here, |there| bounding(&here, &there)))
     }
 
-    /// How many first rows of a buffer have to be there so that a phase begins as soon as it can and the others come in time.
+    /// How many first rows of a buffer have to be there so that a phase begins as soon as it can and the
+    /// others come in time.
     ///
-    /// Its stages need so many before the last of them takes its first step. A row is not waited for if it is loaded by the time at
-    /// which the step that needs it could begin at the earliest.
+    /// Its stages need so many before the last of them takes its first step. A row is not waited for if it is
+    /// loaded by the time at which the step that needs it could begin at the earliest.
     fn first_rows(&self, phase: usize, buffer: BufferId) -> u32 {
         let placed = &self.plan.phases[phase].stages;
         let codes: Vec<StageCode> =
@@ -258,8 +262,8 @@ impl<'a> Case<'a> {
         rows.min(all)
     }
 
-    /// Cycles of a phase in which the DRAM channel has nothing to do while stages work, and in which all stages wait for the channel, by
-    /// the sums of what both have to do: one of them is zero.
+    /// Cycles of a phase in which the DRAM channel has nothing to do while stages work, and in which all
+    /// stages wait for the channel, by the sums of what both have to do: one of them is zero.
     fn idle_cycles(&self, phase: usize, scheduled: &Scheduled) -> (u64, u64) {
         let program = &scheduled.program;
         let mut partitions = vec![0; program.phases[phase].partitions.len()];
@@ -409,7 +413,8 @@ impl Memory {
         taken.map(|(_, s)| (s.base, s.base + s.bytes)).collect()
     }
 
-    /// Places the rings of a phase, first those whose first rows are wanted. What is found is added to `found`.
+    /// Places the rings of a phase, first those whose first rows are wanted. What is found is added to
+    /// `found`.
     fn arrange(&mut self, phase: usize, wanted: &[Wanted], next: u64, found: &mut Vec<(FrontRows, u64)>) {
         if wanted.is_empty() {
             return;
@@ -440,7 +445,8 @@ impl Memory {
         }
     }
 
-    /// Places a ring, so many of its last slots in the phase before too, and a ring there that has to become as wide; the front.
+    /// Places a ring, so many of its last slots in the phase before too, and a ring there that has to become
+    /// as wide; the front.
     fn bring(
         &mut self,
         phase: usize,
@@ -520,8 +526,8 @@ impl Memory {
         self.streams.push(Standing { life: (phase - 1, phase), base, bytes: end - base, ring: None, ..own });
     }
 
-    /// Where a ring of a phase, of which so many of its last slots are free in the phase before, leaves the largest hole in the phase, as
-    /// far as that has `next` bytes below its end. `moving` have no places yet.
+    /// Where a ring of a phase, of which so many of its last slots are free in the phase before, leaves the
+    /// largest hole in the phase, as far as that has `next` bytes below its end. `moving` have no places yet.
     fn place(
         &self,
         phase: usize,

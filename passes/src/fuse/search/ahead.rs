@@ -1,8 +1,9 @@
 //! Weights that are loaded before the phase that uses them.
 //!
-//! Loads are queued in the order of use, a stage's tables as one, and a stage's are queued in the earliest phase from which on they
-//! fit beside all that is live in weight SRAM. DRAM serves them in the time that rows leave it. What a label knows of later phases is
-//! therefore how much room there was for them, and how much time: during its last phase, and before that.
+//! Loads are queued in the order of use, a stage's tables as one, and a stage's are queued in the earliest
+//! phase from which on they fit beside all that is live in weight SRAM. DRAM serves them in the time that
+//! rows leave it. What a label knows of later phases is therefore how much room there was for them, and how
+//! much time: during its last phase, and before that.
 
 /// Weights of the phases after a label's last, `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,7 +19,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Bytes that are loaded of the next phase's weights as it begins; `up_to` are those of its stages up to and including each.
+    /// Bytes that are loaded of the next phase's weights as it begins; `up_to` are those of its stages up to
+    /// and including each.
     pub(super) fn loaded_of(&self, up_to: &[u64]) -> u64 {
         fitting(up_to, self.free).min(self.loaded_before(up_to) + self.spare)
     }
@@ -28,7 +30,8 @@ impl Ahead {
         fitting(up_to, self.free_before).min(self.before)
     }
 
-    /// The same after the next phase, which leaves `free` bytes of weight SRAM and `spare` bytes of DRAM's time.
+    /// The same after the next phase, which leaves `free` bytes of weight SRAM and `spare` bytes of DRAM's
+    /// time.
     pub(super) fn after(&self, up_to: &[u64], (free, spare): (u64, u64)) -> Self {
         let to_load = up_to.last().copied().unwrap_or(0);
         if self.loaded_of(up_to) < to_load {

@@ -1,12 +1,13 @@
 //! The walk over cuts, from nothing run to everything run.
 //!
-//! A cut that is come to tells those behind it no more than that they can be reached from it by a column, and at what cost at the
-//! least. When a cut's turn comes, it makes labels of what leads to it, the most promising first, until none that is left can be
-//! among those that it keeps. So of the many columns that lead to a cut few are looked at closely where labels are few, and of the
-//! many cuts of one size those that cannot be among the best are not looked at.
+//! A cut that is come to tells those behind it no more than that they can be reached from it by a column, and
+//! at what cost at the least. When a cut's turn comes, it makes labels of what leads to it, the most
+//! promising first, until none that is left can be among those that it keeps. So of the many columns that
+//! lead to a cut few are looked at closely where labels are few, and of the many cuts of one size those that
+//! cannot be among the best are not looked at.
 //!
-//! The bounds are of the column alone, and are made tighter as its turn comes: its work on the whole array, then its slowest stage as
-//! the array is divided, at last its pipeline.
+//! The bounds are of the column alone, and are made tighter as its turn comes: its work on the whole array,
+//! then its slowest stage as the array is divided, at last its pipeline.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -19,8 +20,8 @@ use crate::fuse::candidates::columns::{Column, Variant};
 use crate::fuse::candidates::offered::{Least, Offered};
 use crate::fuse::search::{Choice, Forbidden, Full, Label, Places, Search, SearchLimits, States, Stuck};
 
-/// The order of phases that scores least over the columns; `capacity` bytes of activation SRAM. What is sure to score more than
-/// `most` is not followed.
+/// The order of phases that scores least over the columns; `capacity` bytes of activation SRAM. What is sure
+/// to score more than `most` is not followed.
 ///
 /// # Errors
 /// If no order of the columns that was followed runs every stage.
@@ -166,8 +167,8 @@ impl Walk<'_> {
         self.most.saturating_sub(weights.score(cycles, left.bytes))
     }
 
-    /// Whether a column may be left out for the time of its slowest stage, which strips may shorten: where they cannot, or where the
-    /// answer will not be called proven anyway.
+    /// Whether a column may be left out for the time of its slowest stage, which strips may shorten: where
+    /// they cannot, or where the answer will not be called proven anyway.
     fn may_guess(&self) -> bool {
         !(self.search.limits.strips && self.offered.has_strips() && self.search.proven)
     }
@@ -177,9 +178,10 @@ impl Walk<'_> {
         self.search.weights.score(0, least.bytes)
     }
 
-    /// The best cuts of those of one number of stages, in order: by what their labels score, and the least that what is left to run
-    /// scores, since one stage is not like another. The first of them in order, which leaves out no stage that stands before one
-    /// it has, is among them: groups of neighbours can always go on from there.
+    /// The best cuts of those of one number of stages, in order: by what their labels score, and the least
+    /// that what is left to run scores, since one stage is not like another. The first of them in order,
+    /// which leaves out no stage that stands before one it has, is among them: groups of neighbours can
+    /// always go on from there.
     fn best_cuts(&mut self, mut leads: Vec<Lead>) -> Vec<Cut> {
         let mut cuts = self.behind(&mut leads);
         let left = |cut: &Behind| self.search.weights.score(self.offered.cycles(cut.left), 0);
@@ -244,7 +246,8 @@ impl Walk<'_> {
         cuts
     }
 
-    /// Looks at what leads to a cut until the bound of the most promising is as tight as it can be without evaluating it; the bound.
+    /// Looks at what leads to a cut until the bound of the most promising is as tight as it can be without
+    /// evaluating it; the bound.
     fn tightened(&self, leads: &mut Leads) -> u128 {
         while let Some(Reverse(lead)) = leads.peek().copied().filter(|lead| lead.0.seen == Seen::Work) {
             leads.pop();

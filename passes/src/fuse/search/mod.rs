@@ -1,14 +1,16 @@
 //! The chooser: which columns, in which order, and where every boundary tensor lives.
 //!
-//! Exact dynamic programming over cuts. A node is a set of stages that have run (closed under dependence) with a place for
-//! each tensor that is still needed; a step runs one column as a phase. Costs add up but for one coupling, the weights: those
-//! of later phases are loaded into what weight SRAM a phase leaves free, in what DRAM time it leaves free. So a label carries,
-//! beside its score, how far ahead its weights can be (`ahead`). What is not loaded ahead can be waited for, so a label is dropped
-//! only for one that scores no more even if it has to wait for all that the other has more of. Labels at a node, nodes of one size and placings of one phase are limited in number; if a limit ever drops
-//! one, the result is no longer called proven. What binds the least SRAM is never dropped: every tensor in DRAM is the plan
-//! that works when no better one does. A search that has done its share of work goes on, but narrow.
-//! Where an answer is known, what is sure to score more is not followed: its score so far, and the least that the stages left cost
-//! in work and in bytes.
+//! Exact dynamic programming over cuts. A node is a set of stages that have run (closed under dependence)
+//! with a place for each tensor that is still needed; a step runs one column as a phase. Costs add up but for
+//! one coupling, the weights: those of later phases are loaded into what weight SRAM a phase leaves free, in
+//! what DRAM time it leaves free. So a label carries, beside its score, how far ahead its weights can be
+//! (`ahead`). What is not loaded ahead can be waited for, so a label is dropped only for one that scores no
+//! more even if it has to wait for all that the other has more of. Labels at a node, nodes of one size and
+//! placings of one phase are limited in number; if a limit ever drops one, the result is no longer called
+//! proven. What binds the least SRAM is never dropped: every tensor in DRAM is the plan that works when no
+//! better one does. A search that has done its share of work goes on, but narrow. Where an answer is known,
+//! what is sure to score more is not followed: its score so far, and the least that the stages left cost in
+//! work and in bytes.
 //!
 //! Limits count work, never time; nothing depends on hash order.
 
@@ -41,7 +43,8 @@ pub enum Place {
     Sram,
     /// In both.
     Both,
-    /// Whole in SRAM only, in the bytes of its [host](crate::fuse::candidates::in_place), which still stands there too.
+    /// Whole in SRAM only, in the bytes of its [host](crate::fuse::candidates::in_place), which still stands
+    /// there too.
     InPlace,
 }
 
@@ -98,8 +101,8 @@ pub struct Choice {
     pub bytes: u64,
     /// What all [fill](strata_backend::cost::filled) of SRAM.
     pub filled: u64,
-    /// Whether no plan over these columns scores less, under the planner's cost model, in which all strips of a column cost
-    /// what the widest does.
+    /// Whether no plan over these columns scores less, under the planner's cost model, in which all strips of
+    /// a column cost what the widest does.
     pub proven: bool,
 }
 
@@ -156,12 +159,14 @@ pub struct SearchLimits {
     pub growths: bool,
     /// Whether columns may run in strips.
     pub strips: bool,
-    /// Whether a phase waits for the first rows of what it loads; else the phase before is taken to bring them.
+    /// Whether a phase waits for the first rows of what it loads; else the phase before is taken to bring
+    /// them.
     pub fills: bool,
 }
 
 impl SearchLimits {
-    /// The widths of a search that has done its share of work: what is left of it takes time linear in the columns.
+    /// The widths of a search that has done its share of work: what is left of it takes time linear in the
+    /// columns.
     pub fn narrow(self) -> Self {
         Self {
             labels_per_cut: self.labels_per_cut.min(4),
@@ -190,7 +195,8 @@ struct Search<'a> {
     labels: Vec<Label>,
     /// Placings of the labels' phases.
     placings: Placings,
-    /// Room for [`Search::slots`] and [`Search::ways`], for what orders them, and for the labels of one and where they lead, kept.
+    /// Room for [`Search::slots`] and [`Search::ways`], for what orders them, and for the labels of one and
+    /// where they lead, kept.
     slots: Vec<Slot>,
     ways: Vec<Way>,
     way_keys: Vec<WayKey>,
@@ -262,9 +268,9 @@ impl<'a> Search<'a> {
         bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have run, and adds what comes
-    /// of it to the labels of that cut; how many it did. Only labels that score no more than `most`, and of a cut that is full, only
-    /// those that it may keep.
+    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have
+    /// run, and adds what comes of it to the labels of that cut; how many it did. Only labels that score no
+    /// more than `most`, and of a cut that is full, only those that it may keep.
     fn extend(
         &mut self,
         (at, column, which): (usize, &Column, usize),
@@ -381,7 +387,8 @@ impl<'a> Search<'a> {
         self.weights.score(dram_cycles(self.context.target, bytes), 0)
     }
 
-    /// What labels of a cut are put in order by: their score, if all weights that were loaded ahead save time.
+    /// What labels of a cut are put in order by: their score, if all weights that were loaded ahead save
+    /// time.
     fn rank(&self, label: usize) -> u128 {
         let Label { score, ahead, .. } = self.labels[label];
         score.saturating_sub(self.wait_score(ahead.bytes()))
@@ -409,8 +416,9 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Keeps the best labels of a cut by their scores, a quarter as many by their [`ranks`](Self::rank), and the best of those that
-    /// bind the least SRAM; what others have to be better than, if labels were dropped.
+    /// Keeps the best labels of a cut by their scores, a quarter as many by their [`ranks`](Self::rank), and
+    /// the best of those that bind the least SRAM; what others have to be better than, if labels were
+    /// dropped.
     fn limit(&mut self, states: &mut States) -> Option<Full> {
         let width = self.widths().labels_per_cut;
         let labels: Vec<usize> = states.values().flatten().copied().collect();

@@ -1,7 +1,7 @@
 //! Where the tensors of one phase can be: all ways to place them that are not plainly worse than another.
 //!
-//! Tensors are placed one after another. A way that is under way is a node of a tree, a few numbers and its parent, so that many can
-//! be made and few written out.
+//! Tensors are placed one after another. A way that is under way is a node of a tree, a few numbers and its
+//! parent, so that many can be made and few written out.
 
 use std::ops::Range;
 
@@ -11,7 +11,8 @@ use strata_backend::model::{BufferId, BufferRole, GrowsInto, StageId};
 use crate::fuse::candidates::columns::{Boundary, Column, Growth, Movement, Ring, Variant, stands_in_dram};
 use crate::fuse::search::{Place, Places, Search, place_of};
 
-/// What a phase moves for its tensors where they are. It is part of every way to place them, so it holds no more than is asked for.
+/// What a phase moves for its tensors where they are. It is part of every way to place them, so it holds no
+/// more than is asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Moved {
     pub(super) load: Transfers,
@@ -206,8 +207,9 @@ impl Way {
 /// What ways are ordered by: bytes moved, bytes of SRAM, and their number, which makes an order of equals.
 pub(super) type WayKey = (u64, u64, usize);
 
-/// Of the ways from `from` on, leaves the best `beam`, those that move least first, and among them the one that binds the least
-/// SRAM for later phases: it is what still fits when nothing else does. `keys` is room for their keys: ways are large.
+/// Of the ways from `from` on, leaves the best `beam`, those that move least first, and among them the one
+/// that binds the least SRAM for later phases: it is what still fits when nothing else does. `keys` is room
+/// for their keys: ways are large.
 fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize, keys: &mut Vec<WayKey>) {
     keys.clear();
     let key = |(at, way): (usize, &Way)| (way.moved.bytes(), way.sram_bytes, at);
@@ -231,7 +233,8 @@ fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize, keys: &mut Vec<WayKe
     ways.truncate(from + beam);
 }
 
-/// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a later phase.
+/// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a
+/// later phase.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub(super) buffer: BufferId,
@@ -240,8 +243,8 @@ pub(super) struct Slot {
     before: Option<Place>,
     /// Where it can be.
     options: &'static [Place],
-    /// Whether [`Place::Both`] is no worse than [`Place::Dram`] but for its bytes of SRAM: it moves no more now, and can
-    /// still be dropped later.
+    /// Whether [`Place::Both`] is no worse than [`Place::Dram`] but for its bytes of SRAM: it moves no more
+    /// now, and can still be dropped later.
     keeping_is_free: bool,
     /// Whether it stands in DRAM and was never read.
     is_first_load: bool,
@@ -277,8 +280,8 @@ impl Search<'_> {
         uses.readers.iter().chain(&uses.writers).any(|(stage, _)| !done.contains(*stage))
     }
 
-    /// Where tensors are after a phase that had them at `places`: those that are needed on, and none in place of one that is not.
-    /// They go to `after`.
+    /// Where tensors are after a phase that had them at `places`: those that are needed on, and none in place
+    /// of one that is not. They go to `after`.
     pub(super) fn places_after<'s>(
         &self,
         places: impl Iterator<Item = (&'s Slot, Place)>,
@@ -295,9 +298,9 @@ impl Search<'_> {
         after.sort_unstable();
     }
 
-    /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them if they are
-    /// more than the beam. The tree of ways goes to `ways`; those of its leaves that place all slots are in the range that is
-    /// returned.
+    /// Ways to place the tensors of a phase: all that are not plainly worse than another, or the best of them
+    /// if they are more than the beam. The tree of ways goes to `ways`; those of its leaves that place all
+    /// slots are in the range that is returned.
     pub(super) fn ways(
         &mut self,
         variant: &Variant,
@@ -308,7 +311,8 @@ impl Search<'_> {
         // What the slots from here on take at the least and at the most.
         let mut least: u64 = slots.iter().map(Slot::least_bytes).sum();
         let mut most: u64 = slots.iter().map(Slot::most_bytes).sum();
-        // Growing into others comes last, when all places are known: till then there is room for what it may save.
+        // Growing into others comes last, when all places are known: till then there is room for what it may
+        // save.
         let beam = self.widths().placings;
         let mut keys = std::mem::take(&mut self.way_keys);
         ways.clear();
@@ -342,8 +346,8 @@ impl Search<'_> {
         last
     }
 
-    /// The ways to place the first so many tensors of a phase, and at last all, that put each where `place` says, with those grown
-    /// into others that did in `made` and still may; and those growths.
+    /// The ways to place the first so many tensors of a phase, and at last all, that put each where `place`
+    /// says, with those grown into others that did in `made` and still may; and those growths.
     pub(super) fn placed(
         &self,
         variant: &Variant,
@@ -362,8 +366,8 @@ impl Search<'_> {
         (ways, growths)
     }
 
-    /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is read here for
-    /// the last time, the other is written here first and used later.
+    /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is
+    /// read here for the last time, the other is written here first and used later.
     pub(super) fn growths(&self, variant: &Variant, slots: &[Slot]) -> Vec<Growth> {
         let mut growths: Vec<Growth> = Vec::new();
         for growth in self.possible_growths(variant, slots) {
@@ -395,8 +399,8 @@ impl Search<'_> {
         })
     }
 
-    /// The tensors that have a place during a phase of this column, after which the stages of `done` have run: those of its boundary,
-    /// in its order, and others. They go to `slots`.
+    /// The tensors that have a place during a phase of this column, after which the stages of `done` have
+    /// run: those of its boundary, in its order, and others. They go to `slots`.
     pub(super) fn slots(
         &self,
         (column, variant): (&Column, &Variant),
@@ -453,8 +457,8 @@ impl Search<'_> {
         slots.extend(others);
     }
 
-    /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands nowhere else, and
-    /// the phase does nothing with it but to write the tensor.
+    /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands
+    /// nowhere else, and the phase does nothing with it but to write the tensor.
     fn may_be_in_place(&self, column: &Column, before: &Places, buffer: BufferId) -> bool {
         let Some(host) = self.context.hosts[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
             return false;

@@ -1,7 +1,8 @@
 //! A choice, phase by phase: what it costs where an estimate was good enough to choose by.
 //!
-//! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every phase is costed
-//! for itself, by the same rules and in the same order, with the tensors where the choice put them.
+//! Strips are chosen by what the widest of them costs; once they are stages of a graph of their own, every
+//! phase is costed for itself, by the same rules and in the same order, with the tensors where the choice put
+//! them.
 
 use strata_backend::cost::Weights;
 use strata_backend::model::BufferId;
@@ -16,9 +17,9 @@ pub fn may_be_in_place(context: &Context<'_>, buffer: BufferId) -> bool {
     context.hosts[buffer.as_u32() as usize].is_some()
 }
 
-/// What the phases of a choice cost, one column of one variant each, with the tensors where `chosen` puts them in each phase,
-/// and grown into the same others; what has no place is streamed, and what cannot be in place of another has
-/// its own.
+/// What the phases of a choice cost, one column of one variant each, with the tensors where `chosen` puts
+/// them in each phase, and grown into the same others; what has no place is streamed, and what cannot be in
+/// place of another has its own.
 ///
 /// # Errors
 /// The first phase that does not fit.

@@ -1,7 +1,8 @@
 //! What a set costs in strips.
 //!
-//! Every number is of the widest strip or the most of any, but for bytes moved, which are of all: an estimate from above
-//! that the chooser goes by. What a choice really costs is then told by evaluating the phases that it becomes.
+//! Every number is of the widest strip or the most of any, but for bytes moved, which are of all: an estimate
+//! from above that the chooser goes by. What a choice really costs is then told by evaluating the phases that
+//! it becomes.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -39,8 +40,8 @@ const OFFERED: usize = 3;
 /// Strips that take no more than this part of activation SRAM need not be narrower.
 const ENOUGH: u64 = 8;
 
-/// Ways to run a column in strips by a method; none if it fits well without. `full_bytes` is the least SRAM that it takes at
-/// full width.
+/// Ways to run a column in strips by a method; none if it fits well without. `full_bytes` is the least SRAM
+/// that it takes at full width.
 pub fn variants(context: &Context<'_>, column: &Column, method: Method, full_bytes: u64) -> Vec<Variant> {
     let capacity = context.target.memory.activation;
     if full_bytes <= capacity / CRAMPED {

@@ -1,8 +1,8 @@
 //! Which columns each stage of a set computes in each strip.
 //!
-//! Ranges go backwards from what the strip has to give: a stage computes the hull of what its readers in the strip need. The
-//! strips of a tensor that others use too are disjoint and go from left to right; of one that only the set uses they
-//! overlap by the halo.
+//! Ranges go backwards from what the strip has to give: a stage computes the hull of what its readers in the
+//! strip need. The strips of a tensor that others use too are disjoint and go from left to right; of one that
+//! only the set uses they overlap by the halo.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -24,8 +24,8 @@ pub struct Strips {
     pub codes: Vec<Vec<Windowed>>,
     /// Buffers that each strip has one of, with the columns of each strip's.
     pub own: BTreeMap<BufferId, Vec<Range<u32>>>,
-    /// Buffers that only the set uses, of which there is one for all strips all the same: their writers compute different
-    /// columns in a strip.
+    /// Buffers that only the set uses, of which there is one for all strips all the same: their writers
+    /// compute different columns in a strip.
     pub kept: BTreeSet<BufferId>,
 }
 
@@ -78,8 +78,8 @@ impl Strips {
     }
 }
 
-/// Cuts at which strips are as wide as each other with their halos, of which the outermost have but one; `None` if that is where they
-/// are cut already, or the halo leaves nothing to cut.
+/// Cuts at which strips are as wide as each other with their halos, of which the outermost have but one;
+/// `None` if that is where they are cut already, or the halo leaves nothing to cut.
 fn balanced(graph: &StageGraph, strips: &Strips, cuts: &[u32]) -> Option<Vec<u32>> {
     let n = strips.n() as u64;
     let all = u64::from(*cuts.last()?);
@@ -143,7 +143,8 @@ impl Division<'_> {
         }
     }
 
-    /// The strips; the buffer that must be one for all strips if there is such; `None` if the set cannot be divided.
+    /// The strips; the buffer that must be one for all strips if there is such; `None` if the set cannot be
+    /// divided.
     fn divide(&self) -> Option<Result<Strips, BufferId>> {
         let mut strips = Strips {
             stages: self.stages.to_vec(),
@@ -190,7 +191,8 @@ impl Division<'_> {
         Some(Ok(strips))
     }
 
-    /// Where strip `strip` of a tensor begins if nothing else says: at the same place in tensors of all scales.
+    /// Where strip `strip` of a tensor begins if nothing else says: at the same place in tensors of all
+    /// scales.
     fn cut(&self, strip: usize, cols: u32) -> u32 {
         let coarsest = self.cuts.last().copied().unwrap_or(1);
         (u64::from(self.cuts[strip]) * u64::from(cols) / u64::from(coarsest.max(1))) as u32
@@ -207,7 +209,8 @@ impl Division<'_> {
         }
     }
 
-    /// Enters the columns of a strip's own buffers; the buffer whose writers compute different columns if there is one.
+    /// Enters the columns of a strip's own buffers; the buffer whose writers compute different columns if
+    /// there is one.
     fn note_own(&self, strips: &mut Strips, outs: &[Range<u32>]) -> Result<(), BufferId> {
         let strip = strips.outs.len();
         for (&stage, out) in self.stages.iter().zip(outs) {

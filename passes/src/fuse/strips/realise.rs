@@ -1,7 +1,8 @@
-//! The stage graph of a choice: stages of phases in strips become a stage a strip, in the order in which they run.
+//! The stage graph of a choice: stages of phases in strips become a stage a strip, in the order in which they
+//! run.
 //!
-//! A strip's own buffers are new ones, the first strip's in the place of the whole one; all others stay what they are, and
-//! the stages of a strip write and read windows of them.
+//! A strip's own buffers are new ones, the first strip's in the place of the whole one; all others stay what
+//! they are, and the stages of a strip write and read windows of them.
 
 use std::collections::BTreeMap;
 

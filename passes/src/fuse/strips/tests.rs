@@ -23,8 +23,8 @@ fn src(cols: u32) -> View {
     View::whole(0, 1, cols, 1)
 }
 
-/// The input columns, counted in the buffer, that make column `col` of the output, each with the tap or weight it
-/// meets, by the heads' own definitions.
+/// The input columns, counted in the buffer, that make column `col` of the output, each with the tap or
+/// weight it meets, by the heads' own definitions.
 fn taps(code: &StageCode, col: u32) -> Vec<(i64, i64)> {
     let col = i64::from(col);
     let within = |view: &View, x: i64| (0..i64::from(view.cols)).contains(&x);
@@ -62,7 +62,8 @@ fn taps(code: &StageCode, col: u32) -> Vec<(i64, i64)> {
     }
 }
 
-/// Every window of a stage that is granted makes each of its columns of the taps of the whole; at least `least` are.
+/// Every window of a stage that is granted makes each of its columns of the taps of the whole; at least
+/// `least` are.
 fn holds(code: &StageCode, least: usize) {
     let mut granted = 0;
     for start in 0..code.out.cols {
@@ -102,7 +103,8 @@ fn windows_have_the_taps_of_the_whole() {
             ..Window::default()
         };
         let out = (cols + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
-        // The outermost columns of wide padding see nothing but padding; windows of these alone are not granted.
+        // The outermost columns of wide padding see nothing but padding; windows of these alone are not
+        // granted.
         holds(&of(Head::MaxPool2d(MaxPool2d { src: src(cols), window }), out), 10);
     }
     for (kernel, stride, pad, out) in

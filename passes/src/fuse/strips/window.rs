@@ -1,7 +1,9 @@
-//! A stage that computes a window of its output's columns: what it then reads, and how its padding and offsets change.
+//! A stage that computes a window of its output's columns: what it then reads, and how its padding and
+//! offsets change.
 //!
-//! Columns are counted from the first of the view that they are columns of. Every element of the window has the value that
-//! the whole stage gives it: windows slide over the same elements, and padding stays only where the window meets an edge.
+//! Columns are counted from the first of the view that they are columns of. Every element of the window has
+//! the value that the whole stage gives it: windows slide over the same elements, and padding stays only
+//! where the window meets an edge.
 
 use std::ops::Range;
 
@@ -13,7 +15,8 @@ use strata_isa_spec::{Head, StageCode, View};
 pub struct Windowed {
     /// The code, its views narrowed.
     pub code: StageCode,
-    /// For each view that the stage reads, the columns of it that are left; `None` where all are read whatever the window.
+    /// For each view that the stage reads, the columns of it that are left; `None` where all are read
+    /// whatever the window.
     pub reads: Vec<Option<Range<u32>>>,
 }
 

@@ -9,8 +9,8 @@ use strata_ir::{ElemType, Op, OpId, ValueId};
 use crate::quantise::analyse::{Analysis, is_mac};
 
 impl Analysis<'_> {
-    /// Finds functions of one value and the ops that the host runs. The host takes floats only: whole numbers and
-    /// statements that it needs are its own to compute.
+    /// Finds functions of one value and the ops that the host runs. The host takes floats only: whole numbers
+    /// and statements that it needs are its own to compute.
     pub(super) fn split(&mut self) -> Result<BTreeSet<OpId>, PassError> {
         let mut opaque = BTreeSet::new();
         loop {
@@ -47,8 +47,8 @@ impl Analysis<'_> {
         self.numbers.iter().copied().filter(|v| self.module.defining_op(*v).is_none()).collect()
     }
 
-    /// The ops that the host runs: those that the machine has no form of and the denominators of softmax, with all
-    /// that follows, if what follows leads to results without further convolutions.
+    /// The ops that the host runs: those that the machine has no form of and the denominators of softmax,
+    /// with all that follows, if what follows leads to results without further convolutions.
     fn split_host(&self) -> Result<BTreeSet<OpId>, PassError> {
         let mut host = BTreeSet::new();
         let mut unsupported = Vec::new();

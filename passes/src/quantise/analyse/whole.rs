@@ -1,8 +1,8 @@
-//! Which whole numbers the machine has as they are, and their ranges as they follow from their types: those of arguments of 8
-//! and 16 bits, and of what is computed of such.
+//! Which whole numbers the machine has as they are, and their ranges as they follow from their types: those
+//! of arguments of 8 and 16 bits, and of what is computed of such.
 //!
-//! A whole number is to be exact whatever the data, so samples say too little of it: where the range is known from the
-//! types, it counts instead of what was seen.
+//! A whole number is to be exact whatever the data, so samples say too little of it: where the range is known
+//! from the types, it counts instead of what was seen.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use crate::quantise::params::Range;
 type Interval = (f64, f64);
 
 impl Analysis<'_> {
-    /// Whole numbers that the machine would not have as they are, but rounded or interpolated: those beyond 16 bits, and
-    /// functions that take or give more than 8.
+    /// Whole numbers that the machine would not have as they are, but rounded or interpolated: those beyond
+    /// 16 bits, and functions that take or give more than 8.
     pub(super) fn inexact_integers(&self) -> Vec<ValueId> {
         let results = self.live.iter().map(|&op| self.module.result(op));
         results.filter(|&value| self.is_whole(value) && self.is_inexact(value)).collect()
@@ -57,7 +57,8 @@ impl Analysis<'_> {
         self.whole.get(&value).copied().filter(|_| self.is_whole(value))
     }
 
-    /// The integers that a value is known to have: those that the model fixes, or the whole numbers of its range.
+    /// The integers that a value is known to have: those that the model fixes, or the whole numbers of its
+    /// range.
     fn integers(&self, value: ValueId) -> Option<QuantParams> {
         match self.elem(value)? {
             ElemType::I32 => self.whole_range(value).and_then(QuantParams::of_whole_numbers),
@@ -66,8 +67,8 @@ impl Analysis<'_> {
         }
     }
 
-    /// The ranges of whole numbers as far as they follow from the integers that arguments and rounded values have, and from
-    /// constants.
+    /// The ranges of whole numbers as far as they follow from the integers that arguments and rounded values
+    /// have, and from constants.
     pub(super) fn whole_ranges(&self) -> BTreeMap<ValueId, Range> {
         let ends = |params: &QuantParams| {
             let (least, greatest) = params.limits();

@@ -1,10 +1,10 @@
 //! Products of integers, and activations whose scale is computed from the data (`DynamicQuantizeLinear`).
 //!
-//! An exporter's dynamically quantised layer is `q, s, z = quantise(x)`, an integer product of `q` and the weights
-//! with the zero point `z`, and a multiplication by `s` times the weights' scales. The machine has no scales at run
-//! time: the layer becomes the product of `x`, whose range is calibrated like any other's, and the weights, which keep
-//! their integers and scales; `s` and `z` are then not computed at all. With a scale and zero point that are known
-//! the same rewriting is exact.
+//! An exporter's dynamically quantised layer is `q, s, z = quantise(x)`, an integer product of `q` and the
+//! weights with the zero point `z`, and a multiplication by `s` times the weights' scales. The machine has no
+//! scales at run time: the layer becomes the product of `x`, whose range is calibrated like any other's, and
+//! the weights, which keep their integers and scales; `s` and `z` are then not computed at all. With a scale
+//! and zero point that are known the same rewriting is exact.
 
 use std::sync::Arc;
 
@@ -165,7 +165,8 @@ impl Rewriting<'_, '_> {
         (self.zero_of(term)? == raw.zero).then(|| Raw { zero: Zero::Known(0), ..raw.clone() })
     }
 
-    /// The product that an integer convolution or matrix product with constant weights is, or a reshape of one.
+    /// The product that an integer convolution or matrix product with constant weights is, or a reshape of
+    /// one.
     pub(super) fn product_of(
         &mut self,
         kind: &Op,

@@ -10,7 +10,8 @@ use crate::quantise::params::FixedScale;
 /// The integers of what is true or false.
 const TRUTH: QuantParams = QuantParams { scale: 1.0, zero_point: 0, elem: ElemType::I8 };
 
-/// How many steps of `i8` a difference of one step of the finer operand becomes: one of less than half of it is none.
+/// How many steps of `i8` a difference of one step of the finer operand becomes: one of less than half of it
+/// is none.
 const STEPS: f64 = 64.0;
 
 impl Lowering<'_> {
@@ -91,7 +92,8 @@ impl Lowering<'_> {
         Ok(chosen)
     }
 
-    /// A value where a condition holds and 0 elsewhere, with the result's integers; `None` for a value that is 0 anyway.
+    /// A value where a condition holds and 0 elsewhere, with the result's integers; `None` for a value that
+    /// is 0 anyway.
     fn chosen(
         &mut self,
         condition: Quantised,

@@ -1,5 +1,5 @@
-//! Values of 16 bits with a zero point, as models that come quantised have them. TOSA's operations on `i16` know none: it
-//! is taken off where such a value is read, and added where one is made.
+//! Values of 16 bits with a zero point, as models that come quantised have them. TOSA's operations on `i16`
+//! know none: it is taken off where such a value is read, and added where one is made.
 
 use strata_ir::dialect::{Add, Maximum, Minimum, NanMode, Pad, Sub};
 use strata_ir::{ElemType, Op, Tensor, TensorData, ValueId};
@@ -45,8 +45,8 @@ impl Lowering<'_> {
         self.rescale(moved, 0, &[FixedScale::ONE], ElemType::I16, 0)
     }
 
-    /// A convolution's input, op and weights without the input's zero point: what it adds to every sum goes into the bias,
-    /// and padding, which stands for 0, becomes an op of its own.
+    /// A convolution's input, op and weights without the input's zero point: what it adds to every sum goes
+    /// into the bias, and padding, which stands for 0, becomes an op of its own.
     pub(super) fn convolve_without_offset(
         &mut self,
         op: &mut Op,

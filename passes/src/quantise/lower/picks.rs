@@ -1,5 +1,5 @@
-//! Indices of one axis in any order: reversals, and gathers at constant indices. Few runs of them are slices, joined; many
-//! are a product with a matrix of ones and zeros, which is exact.
+//! Indices of one axis in any order: reversals, and gathers at constant indices. Few runs of them are slices,
+//! joined; many are a product with a matrix of ones and zeros, which is exact.
 
 use strata_ir::dialect::{Concat, Conv2d, Slice, Transpose};
 use strata_ir::{Op, Tensor, TensorData, ValueId};

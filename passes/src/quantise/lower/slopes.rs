@@ -1,4 +1,5 @@
-//! Functions of one slope below 0 and one above, a channel each: PReLU, and multiplication by a constant a channel.
+//! Functions of one slope below 0 and one above, a channel each: PReLU, and multiplication by a constant a
+//! channel.
 
 use strata_ir::dialect::{Add, DepthwiseConv2d, GreaterEqual, Select};
 use strata_ir::{ElemType, Op, Tensor, TensorData};
@@ -9,8 +10,8 @@ use crate::quantise::params::{FixedScale, Range};
 use crate::quantise::weights::QuantWeights;
 
 impl Lowering<'_> {
-    /// `x < 0 ? below[c] * x : above[c] * x`: two rescales, of which the sign of `x` selects; with slopes of any sign, which
-    /// RESCALE does not have, a depthwise convolution of each side and their sum.
+    /// `x < 0 ? below[c] * x : above[c] * x`: two rescales, of which the sign of `x` selects; with slopes of
+    /// any sign, which RESCALE does not have, a depthwise convolution of each side and their sum.
     pub(super) fn two_slopes(
         &mut self,
         input: Quantised,

@@ -307,7 +307,8 @@ fn integers_without_any_float_are_moved_as_they_are() {
 }
 
 impl Net {
-    /// Rounds to `i16` or `u16`, as the importer writes it: `zero_point` is less than the type's least integer.
+    /// Rounds to `i16` or `u16`, as the importer writes it: `zero_point` is less than the type's least
+    /// integer.
     fn round_wide(&mut self, x: ValueId, scale: f32, [least, greatest]: [i32; 2]) -> ValueId {
         let rank = self.rank(x);
         let scale = self.scalar(rank, scale);

@@ -11,8 +11,8 @@ impl Net {
     }
 }
 
-/// What a network of one integer argument gives in floats and quantised, for all integers from `least` on that its shape
-/// holds. It is calibrated on small ones.
+/// What a network of one integer argument gives in floats and quantised, for all integers from `least` on
+/// that its shape holds. It is calibrated on small ones.
 fn both_on_all(module: &Module, shape: &[usize], least: i32) -> (Vec<Vec<i64>>, Vec<Vec<i64>>) {
     let n = shape.iter().product::<usize>() as i32;
     let small = Tensor::i32(shape, (0..n).map(|q| q % 3).collect());

@@ -1,8 +1,9 @@
 //! `concat-sum`: a convolution over channels of several tensors as a sum of convolutions over each.
 //!
-//! `conv(concat(a, b), [Wa | Wb]) + bias = conv(a, Wa) + (conv(b, Wb) + bias)` in `i32`, before any rescale. The zero points
-//! are those of the concatenation, for each part. The part without bias is an operand of the sum that is streamed, so it is
-//! the one that comes from an upsample, if one does: [`upsample`](crate::rewrite::rules::upsample) then moves that before its pixels are repeated.
+//! `conv(concat(a, b), [Wa | Wb]) + bias = conv(a, Wa) + (conv(b, Wb) + bias)` in `i32`, before any rescale.
+//! The zero points are those of the concatenation, for each part. The part without bias is an operand of the
+//! sum that is streamed, so it is the one that comes from an upsample, if one does:
+//! [`upsample`](crate::rewrite::rules::upsample) then moves that before its pixels are repeated.
 
 use egg::Id;
 use strata_ir::dialect::{Add, Concat, Op};

@@ -1,8 +1,8 @@
 //! The rewrites, one file a family.
 //!
-//! A rule is tried on every class that holds a term of one of its kinds. It gives classes that are equal, bit for bit and for
-//! every input; what is cheaper is not its concern. Rules end by themselves: each either takes away what it looks for, or makes
-//! terms that it does not take again.
+//! A rule is tried on every class that holds a term of one of its kinds. It gives classes that are equal, bit
+//! for bit and for every input; what is cheaper is not its concern. Rules end by themselves: each either
+//! takes away what it looks for, or makes terms that it does not take again.
 
 mod concat_sum;
 mod sibling;

@@ -1,9 +1,10 @@
 //! `sibling`: convolutions of one input in the same geometry as one, whose channels are cut apart again.
 //!
-//! `f_i(conv(x, W_i)) = slice_i(f(conv(x, [W_1; W_2; …])))` with `f_i` the rescale, and the clamp after it if there is one. The
-//! rescale of the whole is one a channel. Where zero points or bounds differ, which are one a tensor, the rescale stays in `i32`
-//! with zero point 0, and the zero points and bounds are added and taken a channel each; the narrowing saturates as before.
-//! That needs sums which leave room for a zero point, and scales of at most one.
+//! `f_i(conv(x, W_i)) = slice_i(f(conv(x, [W_1; W_2; …])))` with `f_i` the rescale, and the clamp after it if
+//! there is one. The rescale of the whole is one a channel. Where zero points or bounds differ, which are one
+//! a tensor, the rescale stays in `i32` with zero point 0, and the zero points and bounds are added and taken
+//! a channel each; the narrowing saturates as before. That needs sums which leave room for a zero point, and
+//! scales of at most one.
 //!
 //! All branches are exchanged together: one alone would compute the rest in vain.
 

@@ -1,11 +1,13 @@
 //! `thin-input`: a convolution on blocks of pixels that stand in channels.
 //!
-//! `conv(x, W) = depth_to_space(conv(space_to_depth(x), W'))`, where a block of `b` output pixels reads blocks of `B = b * stride`
-//! input pixels, and `W'` is `W` rearranged, zero (the weights' zero point) where a block holds more than the window. The new
-//! stride is 1. Padding is the input's zero point on both sides: what does not fill a block is padded with it.
+//! `conv(x, W) = depth_to_space(conv(space_to_depth(x), W'))`, where a block of `b` output pixels reads
+//! blocks of `B = b * stride` input pixels, and `W'` is `W` rearranged, zero (the weights' zero point) where
+//! a block holds more than the window. The new stride is 1. Padding is the input's zero point on both sides:
+//! what does not fill a block is padded with it.
 //!
-//! It adds products that count for nothing, so it is offered only where the array may gain by it: where the input has so few
-//! channels that the reduction is short, and where the new window is 3x3 and the old was not, for Winograd.
+//! It adds products that count for nothing, so it is offered only where the array may gain by it: where the
+//! input has so few channels that the reduction is short, and where the new window is 3x3 and the old was
+//! not, for Winograd.
 
 use egg::Id;
 use strata_ir::dialect::{Conv2d, Pad};
@@ -24,7 +26,8 @@ const THIN: usize = 3;
 pub(super) static RULE: Rule =
     Rule { families: &["thin-input"], name: "thin-input", kinds: &["tosa.conv2d"], apply };
 
-/// `f(depth_to_space(x)) = depth_to_space(f'(x))`, `f` elementwise, its constants that are one a channel repeated.
+/// `f(depth_to_space(x)) = depth_to_space(f'(x))`, `f` elementwise, its constants that are one a channel
+/// repeated.
 pub(super) static SINK: Rule = Rule {
     families: &["thin-input", "transposed"],
     name: "depth-to-space-last",
@@ -64,7 +67,8 @@ struct Window {
     output: usize,
 }
 
-/// The axis in blocks of `block` output pixels; `None` if they do not divide the output, or leave input unused.
+/// The axis in blocks of `block` output pixels; `None` if they do not divide the output, or leave input
+/// unused.
 fn in_blocks(window: Window, block: usize) -> Option<Axis> {
     let Window { kernel, stride, pad, input, output } = window;
     if output % block != 0 {

@@ -1,6 +1,7 @@
 //! `tidy`: what moves data to no purpose.
 //!
-//! - `conv(pad(x, p, zp), pad q) = conv(x, pad p + q)`: a convolution pads with its input's zero point itself;
+//! - `conv(pad(x, p, zp), pad q) = conv(x, pad p + q)`: a convolution pads with its input's zero point
+//!   itself;
 //! - `slice(concat(a, b)) = slice(a)` if it lies within `a`, and `a` if it is all of it;
 //! - `concat(slice(x, 0..k), slice(x, k..n)) = x`;
 //! - `space_to_depth(depth_to_space(x)) = x` and the reverse, of the same blocks.
@@ -39,7 +40,8 @@ pub(super) static BLOCKS: Rule = Rule {
     apply: blocks,
 };
 
-/// A pad of rows and columns by one value: how much, `[top, bottom, left, right]`, the value, and what is padded.
+/// A pad of rows and columns by one value: how much, `[top, bottom, left, right]`, the value, and what is
+/// padded.
 fn padded(egraph: &Graph, class: Id) -> Option<([i64; 4], i64, Id)> {
     language::ops(egraph, class, "tosa.pad").find_map(|(term, _)| {
         let by: [i64; 8] = language::ints(egraph, term.children[1])?.try_into().ok()?;

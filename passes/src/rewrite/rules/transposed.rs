@@ -1,8 +1,8 @@
 //! `transposed`: a transposed convolution as a convolution and a move of channels to pixels.
 //!
-//! `transpose_conv(x, W, s) = depth_to_space(conv(x, W'), s)`: the output pixels of each phase modulo the stride come of one
-//! dense convolution of the input, whose kernel has every `s`-th tap. `W'` is `W` rearranged, zero (the weights' zero point) where a
-//! phase has one tap less than others.
+//! `transpose_conv(x, W, s) = depth_to_space(conv(x, W'), s)`: the output pixels of each phase modulo the
+//! stride come of one dense convolution of the input, whose kernel has every `s`-th tap. `W'` is `W`
+//! rearranged, zero (the weights' zero point) where a phase has one tap less than others.
 
 use egg::Id;
 use strata_ir::dialect::{Conv2d, Op};
@@ -28,7 +28,8 @@ struct Axis {
 /// Output pixel `s * y + r` is the sum over `d` of input pixel `y + d` times tap `r - front - s * d`.
 fn in_phases(kernel: usize, stride: i64, front: i64, input: usize, output: usize) -> Option<Axis> {
     let phases = usize::try_from(stride).ok().filter(|&phases| output.is_multiple_of(phases))?;
-    // The least tap distance is that of phase 0 and the last tap, the greatest that of the last phase and tap 0.
+    // The least tap distance is that of phase 0 and the last tap, the greatest that of the last phase and tap
+    // 0.
     let first = -(kernel as i64 - 1 + front).div_euclid(stride);
     let last = (stride - 1 - front).div_euclid(stride);
     let taps = last - first + 1;

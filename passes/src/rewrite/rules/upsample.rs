@@ -1,8 +1,9 @@
 //! `upsample`: what maps pixel to pixel runs before pixels are repeated.
 //!
-//! `f(upsample(x)) = upsample(f(x))` for a 1x1 convolution, a rescale, a clamp, a table, and elementwise ops with a constant or
-//! with another upsample by as much; the zero point of a convolution is the same on both sides, and padding there is none. Of
-//! a nearest resize only those are such that repeat every pixel as often as every other.
+//! `f(upsample(x)) = upsample(f(x))` for a 1x1 convolution, a rescale, a clamp, a table, and elementwise ops
+//! with a constant or with another upsample by as much; the zero point of a convolution is the same on both
+//! sides, and padding there is none. Of a nearest resize only those are such that repeat every pixel as often
+//! as every other.
 
 use egg::Id;
 use strata_ir::TensorType;

@@ -1,8 +1,8 @@
 //! `winograd-channels`: input channels padded to as many as Winograd needs.
 //!
-//! `conv(x, W) = conv(pad_c(x, zp), pad_c(W, weight_zp))`: a channel that is the zero point everywhere adds nothing. With
-//! [`WINOGRAD_LEAST_CHANNELS`] channels a 3x3 convolution takes 16 products where it took `36 / 16` as many, so from half of them
-//! on the padding pays, if the stage that pads costs less.
+//! `conv(x, W) = conv(pad_c(x, zp), pad_c(W, weight_zp))`: a channel that is the zero point everywhere adds
+//! nothing. With [`WINOGRAD_LEAST_CHANNELS`] channels a 3x3 convolution takes 16 products where it took
+//! `36 / 16` as many, so from half of them on the padding pays, if the stage that pads costs less.
 
 use egg::Id;
 use strata_ir::TensorType;
