@@ -3,20 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::inst::{Elem, Head, Tail, View, WeightAddr};
-
-/// What a DRAM segment is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SegmentKind {
-    /// Weights, biases and tables; read-only. A program has at most one.
-    Weights,
-    /// A network input; read-only.
-    Input,
-    /// A network output; every byte is written, and may be read back by later phases.
-    Output,
-    /// Spilled activations.
-    Scratch,
-}
+pub use crate::inst::{Mapping, SegmentKind};
 
 /// A DRAM segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,35 +74,6 @@ impl Stream {
     pub fn is_congruent(&self, other: &Self) -> bool {
         let place = |s: &Self| (s.base, s.pitch_bytes, s.rows, s.slots, s.cols, s.chs, s.elem.size_bytes());
         place(self) == place(other) && self.slots == self.rows
-    }
-}
-
-/// How a stage divides the MACs of its partition. The clusters are arranged as reduction x output channels x pixels; in
-/// each, a chain of lanes is split as reduction lanes x output channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Mapping {
-    /// Reduction lanes of a cluster, a power of two that divides the target's lanes.
-    pub lanes_reduction: u32,
-    /// Clusters over the reduction.
-    pub clusters_reduction: u32,
-    /// Clusters over output channels.
-    pub clusters_channels: u32,
-    /// Clusters over pixels of a row.
-    pub clusters_pixels: u32,
-}
-
-impl Default for Mapping {
-    fn default() -> Self {
-        Self { lanes_reduction: 1, clusters_reduction: 1, clusters_channels: 1, clusters_pixels: 1 }
-    }
-}
-
-impl Mapping {
-    /// Clusters that the mapping uses.
-    pub fn clusters(&self) -> u64 {
-        u64::from(self.clusters_reduction)
-            * u64::from(self.clusters_channels)
-            * u64::from(self.clusters_pixels)
     }
 }
 
