@@ -88,6 +88,59 @@ pub struct StageCode {
     pub out: View,
 }
 
+impl StageCode {
+    /// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields. The verifier
+    /// bounds them, the compiler lays them out.
+    pub fn tables(&self) -> Vec<(WeightAddr, u64)> {
+        let chs = u64::from(self.out.chs);
+        let bias_bytes = match &self.head {
+            Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 8,
+            _ => 4,
+        };
+        let mut all = match &self.head {
+            Head::Conv2d(h) | Head::Conv2dI16(h) => {
+                let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+                let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
+                vec![(h.weights, chs * taps * inputs), (h.bias, chs * bias_bytes)]
+            }
+            Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
+                let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+                vec![(h.weights, chs * taps), (h.bias, chs * bias_bytes)]
+            }
+            Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
+                let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
+                vec![(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, chs * bias_bytes)]
+            }
+            _ => Vec::new(),
+        };
+        for tail in &self.tail {
+            match tail {
+                Tail::Rescale(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
+                }
+                Tail::Rescale16(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.extend([(t.multipliers, n * 2), (t.shifts, n)]);
+                }
+                Tail::RescaleSides(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
+                    all.extend([(t.multipliers_below, n * 4), (t.shifts_below, n)]);
+                }
+                Tail::Table(t) => all.push((t.table, 256)),
+                Tail::TableI16(t) => all.push((t.table, 513 * 2)),
+                Tail::BinaryConst(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.push((t.table, n * u64::from(t.elem.size_bytes())));
+                }
+                Tail::Clamp(_) | Tail::Binary(_) => {}
+            }
+        }
+        all
+    }
+}
+
 /// A stage of a phase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
