@@ -2,7 +2,8 @@
 //!
 //! [`disassemble`] and [`parse`] are exact inverses but for comments and white space.
 
-use crate::codec::{FieldError, Inst, assemble, flatten};
+use crate::codec::{Inst, assemble, flatten};
+use crate::field::FieldError;
 use crate::inst::{Control, Head};
 use crate::program::Program;
 

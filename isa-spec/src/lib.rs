@@ -9,6 +9,7 @@
 //! | [`program`] | a program in structured form: segments, streams, phases, stages |
 //! | [`target`] | what a machine has: clusters, memories, clocks, energies, limits |
 //! | [`codec`], [`asm`] | the binary and the text form of a program |
+//! | `field` | the binary and the text form of a field of an instruction |
 //! | [`bundle`] | the `.strata` file |
 //! | [`demand`] | which input rows an output row needs |
 //! | [`dataflow`] | the token view of a phase: which stage may take its next step |
@@ -25,6 +26,7 @@ pub mod bundle;
 pub mod codec;
 pub mod dataflow;
 pub mod demand;
+mod field;
 pub mod inst;
 pub mod interp;
 pub mod program;

@@ -3,20 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::inst::{Elem, Head, Tail, View, WeightAddr};
-
-/// What a DRAM segment is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SegmentKind {
-    /// Weights, biases and tables; read-only. A program has at most one.
-    Weights,
-    /// A network input; read-only.
-    Input,
-    /// A network output; every byte is written, and may be read back by later phases.
-    Output,
-    /// Spilled activations.
-    Scratch,
-}
+pub use crate::inst::{Mapping, SegmentKind};
 
 /// A DRAM segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,35 +77,6 @@ impl Stream {
     }
 }
 
-/// How a stage divides the MACs of its partition. The clusters are arranged as reduction x output channels x pixels; in
-/// each, a chain of lanes is split as reduction lanes x output channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Mapping {
-    /// Reduction lanes of a cluster, a power of two that divides the target's lanes.
-    pub lanes_reduction: u32,
-    /// Clusters over the reduction.
-    pub clusters_reduction: u32,
-    /// Clusters over output channels.
-    pub clusters_channels: u32,
-    /// Clusters over pixels of a row.
-    pub clusters_pixels: u32,
-}
-
-impl Default for Mapping {
-    fn default() -> Self {
-        Self { lanes_reduction: 1, clusters_reduction: 1, clusters_channels: 1, clusters_pixels: 1 }
-    }
-}
-
-impl Mapping {
-    /// Clusters that the mapping uses.
-    pub fn clusters(&self) -> u64 {
-        u64::from(self.clusters_reduction)
-            * u64::from(self.clusters_channels)
-            * u64::from(self.clusters_pixels)
-    }
-}
-
 /// What a stage computes, apart from where it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StageCode {
@@ -128,6 +86,59 @@ pub struct StageCode {
     pub tail: Vec<Tail>,
     /// Where the rows go; the default (empty) view for DMA-out.
     pub out: View,
+}
+
+impl StageCode {
+    /// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields. The verifier
+    /// bounds them, the compiler lays them out.
+    pub fn tables(&self) -> Vec<(WeightAddr, u64)> {
+        let chs = u64::from(self.out.chs);
+        let bias_bytes = match &self.head {
+            Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 8,
+            _ => 4,
+        };
+        let mut all = match &self.head {
+            Head::Conv2d(h) | Head::Conv2dI16(h) => {
+                let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+                let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
+                vec![(h.weights, chs * taps * inputs), (h.bias, chs * bias_bytes)]
+            }
+            Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
+                let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
+                vec![(h.weights, chs * taps), (h.bias, chs * bias_bytes)]
+            }
+            Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
+                let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
+                vec![(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, chs * bias_bytes)]
+            }
+            _ => Vec::new(),
+        };
+        for tail in &self.tail {
+            match tail {
+                Tail::Rescale(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
+                }
+                Tail::Rescale16(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.extend([(t.multipliers, n * 2), (t.shifts, n)]);
+                }
+                Tail::RescaleSides(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
+                    all.extend([(t.multipliers_below, n * 4), (t.shifts_below, n)]);
+                }
+                Tail::Table(t) => all.push((t.table, 256)),
+                Tail::TableI16(t) => all.push((t.table, 513 * 2)),
+                Tail::BinaryConst(t) => {
+                    let n = if t.per_channel { chs } else { 1 };
+                    all.push((t.table, n * u64::from(t.elem.size_bytes())));
+                }
+                Tail::Clamp(_) | Tail::Binary(_) => {}
+            }
+        }
+        all
+    }
 }
 
 /// A stage of a phase.

@@ -23,7 +23,6 @@ pub use self::account::{DmaTime, TimeUse};
 use self::account::{Meter, Queue, State};
 use crate::dataflow::{Blocked, Flow};
 use crate::inst::Head;
-use crate::interp::tables;
 use crate::program::{Program, SegmentKind, Stage};
 use crate::target::Target;
 use crate::timing::{Work, dram_cycles, step_cycles};
@@ -156,7 +155,7 @@ pub fn energy(program: &Program, target: &Target) -> EnergyUse {
                 activation += view.n_elements() * bytes(view.stream);
             }
             activation += stage.code.out.n_elements() * bytes(stage.code.out.stream);
-            let table: u64 = tables(&stage.code).iter().map(|(_, len)| len).sum();
+            let table: u64 = stage.code.tables().iter().map(|(_, len)| len).sum();
             weight += table * u64::from(stage.code.n_steps());
         }
     }

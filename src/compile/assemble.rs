@@ -241,8 +241,7 @@ fn model_stats(graph: &StageGraph) -> ModelStats {
             | Head::Conv2dI16(_)
             | Head::DepthwiseConv2dI16(_)
             | Head::TransposeConv2dI16(_) => {
-                stats.weights +=
-                    strata_isa_spec::interp::tables(&node.code).first().map_or(0, |(_, len)| *len);
+                stats.weights += node.code.tables().first().map_or(0, |(_, len)| *len);
             }
             _ => {}
         }

@@ -15,159 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{DecodeError, Field, FieldError, Reader};
-
-/// Element types of streams and tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Elem {
-    /// 8-bit integer.
-    I8,
-    /// 16-bit integer.
-    I16,
-    /// 32-bit integer: partial sums.
-    I32,
-}
-
-impl Elem {
-    /// Bytes of one element.
-    pub fn size_bytes(self) -> u32 {
-        match self {
-            Self::I8 => 1,
-            Self::I16 => 2,
-            Self::I32 => 4,
-        }
-    }
-}
-
-/// A byte address in weight SRAM. In a stage template, before placement, the index of a table of the stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WeightAddr(pub u32);
-
-/// A box of a stream's tensor: rows, columns and channels. Readers see slices, writers fill parts of
-/// concatenations, strips are column windows: all without moving data.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct View {
-    /// The stream. In a stage template, before scheduling, a buffer of the function.
-    pub stream: u32,
-    /// First row.
-    pub row0: u32,
-    /// Rows.
-    pub rows: u32,
-    /// First column.
-    pub col0: u32,
-    /// Columns.
-    pub cols: u32,
-    /// First channel.
-    pub ch0: u32,
-    /// Channels.
-    pub chs: u32,
-}
-
-impl View {
-    /// All of a stream of the given shape.
-    pub fn whole(stream: u32, rows: u32, cols: u32, chs: u32) -> Self {
-        Self { stream, row0: 0, rows, col0: 0, cols, ch0: 0, chs }
-    }
-
-    /// Number of elements in the box.
-    pub fn n_elements(&self) -> u64 {
-        u64::from(self.rows) * u64::from(self.cols) * u64::from(self.chs)
-    }
-}
-
-/// How RESIZE interpolates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ResizeMode {
-    /// The nearest sample.
-    Nearest,
-    /// Linear in both axes; the result is scaled by `scale_y_n * scale_x_n`.
-    Bilinear,
-}
-
-/// An axis of a row-major `[rows, cols, chs]` tensor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Axis {
-    /// Rows.
-    H,
-    /// Columns.
-    W,
-    /// Channels.
-    C,
-}
-
-/// What a reduction computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReduceKind {
-    /// Sum.
-    Sum,
-    /// Maximum.
-    Max,
-    /// Minimum.
-    Min,
-    /// Product.
-    Product,
-}
-
-/// What an elementwise tail computes of the accumulator row `x` and the operand `y`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BinaryKind {
-    /// `x + y`.
-    Add,
-    /// `x - y`.
-    Sub,
-    /// `y - x`.
-    ReverseSub,
-    /// `(x * y) >> shift`, rounded.
-    Mul,
-    /// `max(x, y)`.
-    Maximum,
-    /// `min(x, y)`.
-    Minimum,
-}
-
-/// A RESCALE of an operand on its way in: one multiplier and shift for the whole tensor, to `i32`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct OperandRescale {
-    /// Multiplier, 32-bit, not negative.
-    pub multiplier: i32,
-    /// Right shift, 2 to 62.
-    pub shift: u8,
-    /// Zero point of the operand.
-    pub input_zp: i32,
-    /// Whether to round twice, as TOSA's DOUBLE_ROUND.
-    pub double_round: bool,
-}
-
-/// Geometry that windowed heads share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Window {
-    /// Kernel rows.
-    pub kernel_h: u32,
-    /// Kernel columns.
-    pub kernel_w: u32,
-    /// Row step.
-    pub stride_h: u32,
-    /// Column step.
-    pub stride_w: u32,
-    /// Distance of taps in rows.
-    pub dilation_h: u32,
-    /// Distance of taps in columns.
-    pub dilation_w: u32,
-    /// Rows of padding above.
-    pub pad_top: u32,
-    /// Rows of padding below.
-    pub pad_bottom: u32,
-    /// Columns of padding on the left.
-    pub pad_left: u32,
-    /// Columns of padding on the right.
-    pub pad_right: u32,
-}
+use crate::field::{DecodeError, Field, FieldError, Reader};
 
 /// What an instruction does with what a field names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -339,5 +187,8 @@ macro_rules! define_instructions {
     };
 }
 
+mod fields;
+mod operand;
 mod table;
+pub use operand::*;
 pub use table::*;

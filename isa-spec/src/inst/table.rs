@@ -3,7 +3,6 @@
 //! Opcode ranges: `0x00__` structure of a program, `0x01__` stage heads, `0x02__` stage tails, `0x03__` DMA.
 
 use super::*;
-use crate::program::{Mapping, SegmentKind};
 
 define_instructions! {
     /// Structure of a program: declarations, and the begin and end of phases and stages.

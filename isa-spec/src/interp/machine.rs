@@ -1,9 +1,10 @@
 //! The memories of a running machine, and what a step does to them.
 
 use super::order::{Priorities, Random};
-use super::prepared::{Prepared, tables};
-use super::rows::{self, Sram};
+use super::prepared::Prepared;
+use super::rows;
 use super::shadow::{Fault, Shadow};
+use super::sram::{Sram, narrow};
 use crate::dataflow::Flow;
 use crate::inst::{DmaIn, DmaOut, Head, View};
 use crate::program::{Phase, Program, SegmentKind, Stage, WeightLoad, row_address};
@@ -111,7 +112,7 @@ impl<'a> Machine<'a> {
                 let mut acc = std::mem::take(&mut self.row_acc);
                 rows::compute(code, prepared, &self.sram(), row, &mut acc);
                 self.row_bytes.clear();
-                rows::narrow(elem, &acc, &mut self.row_bytes);
+                narrow(elem, &acc, &mut self.row_bytes);
                 self.row_acc = acc;
             }
         }
@@ -138,7 +139,7 @@ impl<'a> Machine<'a> {
         let mut acc = std::mem::take(&mut self.row_acc);
         self.sram().row(&dma.src, row, &mut acc);
         self.row_bytes.clear();
-        rows::narrow(elem, &acc, &mut self.row_bytes);
+        narrow(elem, &acc, &mut self.row_bytes);
         self.row_acc = acc;
         let pixel = (dma.src.chs * elem.size_bytes()) as usize;
         let segment = dma.segment as usize;
@@ -230,7 +231,7 @@ impl Machine<'_> {
                 self.load_beside(index, running)?;
             }
             if let Some(shadow) = &self.shadow {
-                for (at, bytes) in tables(&stage.code) {
+                for (at, bytes) in stage.code.tables() {
                     shadow.read_table(at.0, bytes, stage.wait_loads);
                 }
             }
@@ -263,7 +264,7 @@ impl Machine<'_> {
             let meets = |&(at, bytes): &(crate::inst::WeightAddr, u64)| {
                 u64::from(at.0) < to && from < u64::from(at.0) + bytes
             };
-            if let Some((at, _)) = tables(&stage.code).into_iter().find(meets) {
+            if let Some((at, _)) = stage.code.tables().into_iter().find(meets) {
                 let message = format!("load {} overwrites its table in weight SRAM", self.loaded);
                 let address = from.max(u64::from(at.0));
                 return Err(Fault { phase: index, stage: number, row: done, address, message });

@@ -15,10 +15,11 @@ mod order;
 mod prepared;
 mod rows;
 mod shadow;
+mod sram;
 mod tails;
+mod taps;
 mod wide;
 
-pub use prepared::tables;
 pub use shadow::Fault;
 
 use self::machine::Machine;

@@ -1,8 +1,8 @@
-//! The tables of a stage: which bytes of weight SRAM it reads, and how they stand ready for its rows.
+//! The tables of a stage, as they stand ready for its rows.
 
 use crate::inst::{Head, Tail, WeightAddr};
 use crate::interp::kernels::PackedWeights;
-use crate::interp::rows::{Sram, widen};
+use crate::interp::sram::{Sram, widen};
 use crate::interp::wide::WideTables;
 use crate::program::StageCode;
 
@@ -33,57 +33,6 @@ pub(super) enum TailTables {
     Table(Vec<i8>),
     TableI16(Vec<i16>),
     Operand(Vec<i32>),
-}
-
-/// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields. The verifier
-/// bounds them, the compiler lays them out.
-pub fn tables(code: &StageCode) -> Vec<(WeightAddr, u64)> {
-    let chs = u64::from(code.out.chs);
-    let bias_bytes = match &code.head {
-        Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 8,
-        _ => 4,
-    };
-    let mut all = match &code.head {
-        Head::Conv2d(h) | Head::Conv2dI16(h) => {
-            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
-            let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
-            vec![(h.weights, chs * taps * inputs), (h.bias, chs * bias_bytes)]
-        }
-        Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
-            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
-            vec![(h.weights, chs * taps), (h.bias, chs * bias_bytes)]
-        }
-        Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
-            let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
-            vec![(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, chs * bias_bytes)]
-        }
-        _ => Vec::new(),
-    };
-    for tail in &code.tail {
-        match tail {
-            Tail::Rescale(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
-            }
-            Tail::Rescale16(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                all.extend([(t.multipliers, n * 2), (t.shifts, n)]);
-            }
-            Tail::RescaleSides(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
-                all.extend([(t.multipliers_below, n * 4), (t.shifts_below, n)]);
-            }
-            Tail::Table(t) => all.push((t.table, 256)),
-            Tail::TableI16(t) => all.push((t.table, 513 * 2)),
-            Tail::BinaryConst(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                all.push((t.table, n * u64::from(t.elem.size_bytes())));
-            }
-            Tail::Clamp(_) | Tail::Binary(_) => {}
-        }
-    }
-    all
 }
 
 impl Prepared {
@@ -130,15 +79,15 @@ impl Prepared {
             Head::Conv2dI16(h) => {
                 let inputs = h.src.chs / h.groups.max(1);
                 let reduction = (h.window.kernel_h * h.window.kernel_w * inputs) as usize;
-                HeadTables::Wide(sram.wide(h.weights, chs * reduction, h.bias, chs))
+                HeadTables::Wide(WideTables::new(sram, h.weights, chs * reduction, h.bias, chs))
             }
             Head::DepthwiseConv2dI16(h) => {
                 let taps = (h.window.kernel_h * h.window.kernel_w) as usize;
-                HeadTables::Wide(sram.wide(h.weights, taps * chs, h.bias, chs))
+                HeadTables::Wide(WideTables::new(sram, h.weights, taps * chs, h.bias, chs))
             }
             Head::TransposeConv2dI16(h) => {
                 let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
-                HeadTables::Wide(sram.wide(h.weights, chs * reduction, h.bias, chs))
+                HeadTables::Wide(WideTables::new(sram, h.weights, chs * reduction, h.bias, chs))
             }
             _ => HeadTables::None,
         };

@@ -3,124 +3,13 @@
 //! A head fills the accumulator row, `cols * chs` values of `i32`; each tail transforms it in place. Heads that sum in
 //! 48 bits are [`wide`]'s. Reads go through [`Sram`], which turns a view's row into bytes of a ring slot.
 
-use crate::inst::{
-    Axis, Elem, Head, Permute, ReduceKind, Resize, ResizeMode, Tail, View, WeightAddr, Window,
-};
+use crate::inst::{Axis, Head, Permute, ReduceKind, Resize, ResizeMode, Tail, View, Window};
 use crate::interp::arith::{apply_scale_32, reciprocal_scale};
 use crate::interp::prepared::{HeadTables, Prepared, TailTables};
-use crate::interp::shadow::Shadow;
-use crate::interp::wide::{self, WideTables};
-use crate::interp::{kernels, tails};
-use crate::program::{Program, StageCode, Stream, row_address};
-
-/// Activation SRAM and weight SRAM, as a stage sees them.
-pub(super) struct Sram<'a> {
-    pub(super) program: &'a Program,
-    pub(super) activation: &'a [u8],
-    pub(super) weight: &'a [u8],
-    /// What they hold, in a checked run.
-    pub(super) shadow: Option<&'a Shadow>,
-}
-
-impl Sram<'_> {
-    /// The stream that a view shows.
-    pub(super) fn stream(&self, view: &View) -> &Stream {
-        &self.program.streams[view.stream as usize]
-    }
-
-    /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the stream, of
-    /// which only the view's may be looked at.
-    pub(super) fn row_bytes(&self, view: &View, row: u32) -> &[u8] {
-        if let Some(shadow) = self.shadow {
-            shadow.read_row(self.program, view, row);
-        }
-        let stream = self.stream(view);
-        let pixel = (stream.chs * stream.elem.size_bytes()) as usize;
-        let at = row_address(&self.program.streams, view.stream, view.row0 + row);
-        &self.activation[at + view.col0 as usize * pixel..][..view.cols as usize * pixel]
-    }
-
-    /// A row of a view as integers, `view.cols * view.chs` of them.
-    pub(super) fn row(&self, view: &View, row: u32, out: &mut Vec<i32>) {
-        let stream = self.stream(view);
-        let size = stream.elem.size_bytes() as usize;
-        let (from, n) = (view.ch0 as usize * size, view.chs as usize * size);
-        out.clear();
-        for pixel in self.row_bytes(view, row).chunks_exact(stream.chs as usize * size) {
-            widen(stream.elem, &pixel[from..from + n], out);
-        }
-    }
-
-    /// Element type of what a view shows.
-    pub(super) fn elem(&self, view: &View) -> Elem {
-        self.stream(view).elem
-    }
-
-    /// Channels of a pixel of the stream that a view shows.
-    pub(super) fn stream_chs(&self, view: &View) -> usize {
-        self.stream(view).chs as usize
-    }
-
-    pub(super) fn i8s(&self, at: WeightAddr, n: usize) -> Vec<i8> {
-        self.weight[at.0 as usize..][..n].iter().map(|&b| b as i8).collect()
-    }
-
-    pub(super) fn i32s(&self, at: WeightAddr, n: usize) -> Vec<i32> {
-        self.weight[at.0 as usize..][..n * 4]
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|c| i32::from_le_bytes(*c))
-            .collect()
-    }
-
-    pub(super) fn i16s(&self, at: WeightAddr, n: usize) -> Vec<i16> {
-        let bytes = &self.weight[at.0 as usize..][..n * 2];
-        bytes.as_chunks::<2>().0.iter().map(|c| i16::from_le_bytes(*c)).collect()
-    }
-
-    /// `i8` weights and `i48` biases, which take 8 bytes each.
-    pub(super) fn wide(
-        &self,
-        weights: WeightAddr,
-        n: usize,
-        bias: WeightAddr,
-        channels: usize,
-    ) -> WideTables {
-        let weights = self.i8s(weights, n).into_iter().map(i16::from).collect();
-        let bytes = &self.weight[bias.0 as usize..][..channels * 8];
-        let bias = bytes.as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c)).collect();
-        WideTables { weights, bias }
-    }
-}
-
-/// The least and the greatest value of an element type.
-pub(super) fn limits(elem: Elem) -> (i64, i64) {
-    match elem {
-        Elem::I8 => (-128, 127),
-        Elem::I16 => (i16::MIN.into(), i16::MAX.into()),
-        Elem::I32 => (i32::MIN.into(), i32::MAX.into()),
-    }
-}
-
-pub(super) fn widen(elem: Elem, bytes: &[u8], out: &mut Vec<i32>) {
-    match elem {
-        Elem::I8 => out.extend(bytes.iter().map(|&b| i32::from(b as i8))),
-        Elem::I16 => {
-            out.extend(bytes.as_chunks::<2>().0.iter().map(|c| i32::from(i16::from_le_bytes(*c))));
-        }
-        Elem::I32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|c| i32::from_le_bytes(*c))),
-    }
-}
-
-/// Values as the bytes of a row of `elem`, wrapping what does not fit.
-pub(super) fn narrow(elem: Elem, values: &[i32], out: &mut Vec<u8>) {
-    match elem {
-        Elem::I8 => out.extend(values.iter().map(|&v| v as u8)),
-        Elem::I16 => out.extend(values.iter().flat_map(|&v| (v as i16).to_le_bytes())),
-        Elem::I32 => out.extend(values.iter().flat_map(|&v| v.to_le_bytes())),
-    }
-}
+use crate::interp::sram::{Sram, limits, load};
+use crate::interp::taps::{sample, tap, tap_transposed};
+use crate::interp::{kernels, tails, wide};
+use crate::program::StageCode;
 
 /// Computes output row `row` (counted from the first of the output view) of a stage into `acc`. DMA heads are the
 /// caller's.
@@ -301,29 +190,6 @@ pub(super) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, ro
     }
 }
 
-/// The input coordinate of a tap, if it lies inside.
-pub(super) fn tap(out: u32, k: u32, stride: u32, dilation: u32, pad: u32, extent: u32) -> Option<u32> {
-    let at = i64::from(out) * i64::from(stride) + i64::from(k) * i64::from(dilation) - i64::from(pad);
-    (0..i64::from(extent)).contains(&at).then_some(at as u32)
-}
-
-/// A row of `src` broadcast to `cols * chs`.
-pub(super) fn load(sram: &Sram<'_>, src: &View, row: u32, cols: usize, chs: usize, acc: &mut Vec<i32>) {
-    let mut input = Vec::new();
-    sram.row(src, if src.rows == 1 { 0 } else { row }, &mut input);
-    if input.len() == cols * chs {
-        *acc = input;
-        return;
-    }
-    let inputs = src.chs as usize;
-    for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
-        let from = if src.cols == 1 { 0 } else { x } * inputs;
-        for (c, value) in pixel.iter_mut().enumerate() {
-            *value = input[from + if inputs == 1 { 0 } else { c }];
-        }
-    }
-}
-
 /// The taps of a convolution's output row over a range of channels.
 struct Taps<'a> {
     window: &'a Window,
@@ -369,13 +235,6 @@ impl Taps<'_> {
             }
         }
     }
-}
-
-/// The input coordinate that reaches output `out` of a transposed convolution through tap `k`, if any.
-pub(super) fn tap_transposed(out: u32, k: u32, pad: i32, step: u32, extent: u32) -> Option<u32> {
-    let at = i64::from(out) - i64::from(pad) - i64::from(k);
-    let inside = at >= 0 && at % i64::from(step) == 0 && at / i64::from(step) < i64::from(extent);
-    inside.then(|| (at / i64::from(step)) as u32)
 }
 
 fn transposed_panel(
@@ -510,15 +369,6 @@ fn pool(
         }
         reduce(pixel, &taps);
     }
-}
-
-/// Both neighbours of an output coordinate of a resize, and the distance from the first, in units of `1/n`.
-pub(super) fn sample(out: i64, d: i32, n: i32, offset: i32, extent: u32) -> (usize, usize, i32) {
-    let position = out * i64::from(d) + i64::from(offset);
-    let at = position.div_euclid(i64::from(n));
-    let rest = position.rem_euclid(i64::from(n)) as i32;
-    let clamp = |v: i64| v.clamp(0, i64::from(extent) - 1) as usize;
-    (clamp(at), clamp(at + 1), rest)
 }
 
 fn resize(sram: &Sram<'_>, h: &Resize, row: u32, chs: usize, acc: &mut [i32]) {

@@ -3,7 +3,7 @@
 use crate::inst::{BinaryKind, Tail};
 use crate::interp::arith::{apply_scale_32, shift_product};
 use crate::interp::prepared::TailTables;
-use crate::interp::rows::{Sram, limits, load};
+use crate::interp::sram::{Sram, limits, load};
 use crate::interp::wide;
 
 fn binary(kind: BinaryKind, shift: u8, x: i32, y: i32) -> i32 {

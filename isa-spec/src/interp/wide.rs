@@ -3,8 +3,11 @@
 //! Zero points are 0 here, which the verifier shows, so what a window takes from outside its input is 0 too. Sums are
 //! held in 64 bits and wrap there; valid programs keep them within 48.
 
-use crate::inst::{Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, Window};
-use crate::interp::rows::{Sram, sample, tap, tap_transposed};
+use crate::inst::{
+    Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, WeightAddr, Window,
+};
+use crate::interp::sram::{Sram, limits};
+use crate::interp::taps::{sample, tap, tap_transposed};
 
 /// Products whose sum surely fits 32 bits: each is below `2^22`.
 const SHORT_SUM: usize = 256;
@@ -15,6 +18,22 @@ const PARALLEL_LEAST_PRODUCTS: usize = 1 << 20;
 pub(super) struct WideTables {
     pub(super) weights: Vec<i16>,
     pub(super) bias: Vec<i64>,
+}
+
+impl WideTables {
+    /// `i8` weights and `i48` biases, which take 8 bytes each.
+    pub(super) fn new(
+        sram: &Sram<'_>,
+        weights: WeightAddr,
+        n: usize,
+        bias: WeightAddr,
+        channels: usize,
+    ) -> Self {
+        let weights = sram.i8s(weights, n).into_iter().map(i16::from).collect();
+        let bytes = &sram.weight[bias.0 as usize..][..channels * 8];
+        let bias = bytes.as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c)).collect();
+        Self { weights, bias }
+    }
 }
 
 /// Whether a head sums in 48 bits.
@@ -207,7 +226,7 @@ fn resize(sram: &Sram<'_>, h: &Resize, row: u32, chs: usize, sums: &mut [i64]) {
 
 /// TOSA RESCALE with 16-bit multipliers of one value.
 pub(super) fn rescale16(t: &Rescale16, value: i64, multiplier: i16, shift: u8) -> i32 {
-    let (least, most) = super::rows::limits(t.to);
+    let (least, most) = limits(t.to);
     let product = (value - i64::from(t.input_zp)).wrapping_mul(i64::from(multiplier));
     let scaled = product.wrapping_add(1 << (shift - 1)) >> shift;
     (scaled + i64::from(t.output_zp)).clamp(least, most) as i32

@@ -16,7 +16,6 @@ use std::fmt;
 
 use crate::dataflow::Flow;
 use crate::inst::{Elem, Head, View};
-use crate::interp::tables;
 use crate::program::{Phase, Program, SegmentKind, Stage, Stream};
 use crate::target::Target;
 
@@ -283,7 +282,7 @@ impl Check<'_> {
         }
         if ok {
             self.geometry(&stage.code);
-            for (at, len) in tables(&stage.code) {
+            for (at, len) in stage.code.tables() {
                 let end = u64::from(at.0) + len;
                 let sram = self.target.memory.weight;
                 self.need(end <= sram, Rule::Bounds, || {
@@ -473,7 +472,7 @@ impl Check<'_> {
                 }) {
                     continue;
                 }
-                for (at, len) in tables(&stage.code) {
+                for (at, len) in stage.code.tables() {
                     let (from, to) = (u64::from(at.0), u64::from(at.0) + len);
                     if issued[wait..].iter().any(|&(a, b)| a < to && from < b) {
                         self.fail(
