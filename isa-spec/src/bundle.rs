@@ -1,13 +1,14 @@
 //! The bundle: a compiled network as one `.strata` file.
 //!
-//! A network is a sequence of [parts](Part), each run by the machine or by the host, that hand tensors on by name.
-//! Most networks are one part, or one and a tail on the host.
+//! A network is a sequence of [parts](Part), each run by the machine or by the host, that hand tensors on by
+//! name. Most networks are one part, or one and a tail on the host.
 //!
 //! The file is a ZIP archive with stored (uncompressed) entries, so that any ZIP tool lists and extracts it:
-//! `manifest.json`, `debug.json`, and for each part `program.bin` and `weights.safetensors`, or `host.mlir`, or
-//! `host.onnx`. These stand at the top if there is one program and at most a tail after it, else in folders `part0`,
-//! `part1`, …. The IR of each phase is there when asked for. The manifest holds the hash of every other entry. The same
-//! content gives the same bytes: entries stand in a fixed order with a fixed time.
+//! `manifest.json`, `debug.json`, and for each part `program.bin` and `weights.safetensors`, or `host.mlir`,
+//! or `host.onnx`. These stand at the top if there is one program and at most a tail after it, else in
+//! folders `part0`, `part1`, …. The IR of each phase is there when asked for. The manifest holds the hash of
+//! every other entry. The same content gives the same bytes: entries stand in a fixed order with a fixed
+//! time.
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -91,11 +92,13 @@ pub struct Port {
     pub machine_shape: Vec<usize>,
     /// The machine's element type: `i8`, `i32`.
     pub machine_dtype: String,
-    /// For inputs the permutation from the user's axes to the machine's, for outputs from the machine's to the user's.
+    /// For inputs the permutation from the user's axes to the machine's, for outputs from the machine's to
+    /// the user's.
     pub perm: Vec<usize>,
     /// What the integers mean; absent for integers that are meant as such.
     pub quantisation: Option<Quantisation>,
-    /// Whether the shape depends on the data, as that of what a detector keeps; `shape` is then only an example.
+    /// Whether the shape depends on the data, as that of what a detector keeps; `shape` is then only an
+    /// example.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub varies: bool,
 }
@@ -120,8 +123,8 @@ pub struct Manifest {
 /// A stretch of the network with the tensors that it takes and gives, by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
-    /// What it takes: inputs of the network, or what earlier parts gave. For a program in the order of its input
-    /// segments, for a function in that of its arguments.
+    /// What it takes: inputs of the network, or what earlier parts gave. For a program in the order of its
+    /// input segments, for a function in that of its arguments.
     pub inputs: Vec<Port>,
     /// What it gives, in the order of output segments or results.
     pub outputs: Vec<Port>,
@@ -134,7 +137,8 @@ pub struct Part {
 pub enum Code {
     /// A program of the machine.
     Machine(Machine),
-    /// A function `@host` of the compiler's IR in f32, as text with its constants inline: the host evaluates it.
+    /// A function `@host` of the compiler's IR in f32, as text with its constants inline: the host evaluates
+    /// it.
     Ir(String),
     /// An ONNX model, which the host runs.
     Onnx(Vec<u8>),
@@ -241,7 +245,8 @@ impl Code {
         })
     }
 
-    /// The code of a part from its entries, which are taken out. `names` are those of its program's source layers.
+    /// The code of a part from its entries, which are taken out. `names` are those of its program's source
+    /// layers.
     fn take(
         runner: Runner,
         folder: &str,

@@ -1,8 +1,8 @@
 //! The binary form of a program.
 //!
-//! Little-endian. A header (`STRP`, format version, number of instructions), then the instructions: opcode (`u16`),
-//! payload length (`u16`), and the fields in table order. A stage's head and tails follow its `stage` instruction.
-//! Decoding bounds everything by the bytes that are there, never by what a count claims.
+//! Little-endian. A header (`STRP`, format version, number of instructions), then the instructions: opcode
+//! (`u16`), payload length (`u16`), and the fields in table order. A stage's head and tails follow its
+//! `stage` instruction. Decoding bounds everything by the bytes that are there, never by what a count claims.
 
 use std::fmt;
 

@@ -1,27 +1,28 @@
 //! The token view of a phase: which stage may take its next step.
 //!
 //! A phase is a Kahn process network, so any order of ready steps gives the same values. The functional
-//! interpreter, the timed interpreter and the verifier's deadlock check all advance the same [`Flow`]; they differ
-//! in which ready stage they pick and in what a step costs.
+//! interpreter, the timed interpreter and the verifier's deadlock check all advance the same [`Flow`]; they
+//! differ in which ready stage they pick and in what a step costs.
 //!
-//! A step is ready when the rows that it reads have been written by every writer of this phase whose view meets the
-//! read one, and when the slots that it writes are free. Rows that no stage of this phase writes were written by an
-//! earlier phase; that this is so is for the verifier to show.
+//! A step is ready when the rows that it reads have been written by every writer of this phase whose view
+//! meets the read one, and when the slots that it writes are free. Rows that no stage of this phase writes
+//! were written by an earlier phase; that this is so is for the verifier to show.
 //!
-//! A slot is free for row `r` of a ring of `R` slots when every reader has passed all rows up to `r - R`, *and every
-//! other writer has written its rows up to there*. Both are needed: a row without a reader, which a crop or a stride
-//! leaves out, still takes its slot when it is written, so it must not come after the row that follows it there.
-//! Since stages read and write their rows in order, what each waits for is a count of another's steps that depends on
-//! its own count only. The steps of a phase are therefore partially ordered, and every order of ready steps is an
-//! extension of that one order: one run that finishes shows that all do.
+//! A slot is free for row `r` of a ring of `R` slots when every reader has passed all rows up to `r - R`,
+//! *and every other writer has written its rows up to there*. Both are needed: a row without a reader, which
+//! a crop or a stride leaves out, still takes its slot when it is written, so it must not come after the row
+//! that follows it there. Since stages read and write their rows in order, what each waits for is a count of
+//! another's steps that depends on its own count only. The steps of a phase are therefore partially ordered,
+//! and every order of ready steps is an extension of that one order: one run that finishes shows that all do.
 //!
-//! A stream may *grow into* another: its slots share bytes with rows of a stream that the phase reads for the last time. A
-//! slot is then free when the readers of that stream have passed the rows that stand there, the step that writes the
-//! slot included. Where each element stands in the very bytes of its like, only reads of those elements count, and not those
-//! by the step that writes there, if they are [in place](crate::StageCode::in_place_reads).
+//! A stream may *grow into* another: its slots share bytes with rows of a stream that the phase reads for the
+//! last time. A slot is then free when the readers of that stream have passed the rows that stand there, the
+//! step that writes the slot included. Where each element stands in the very bytes of its like, only reads of
+//! those elements count, and not those by the step that writes there, if they are
+//! [in place](crate::StageCode::in_place_reads).
 //!
-//! The rows of a stream that stand in its [front](crate::Front) are rows like the others, but have slots of their own. What
-//! grows into another, and what is grown into, may be a front.
+//! The rows of a stream that stand in its [front](crate::Front) are rows like the others, but have slots of
+//! their own. What grows into another, and what is grown into, may be a front.
 
 use crate::inst::View;
 use crate::program::{Phase, Program, Stream};
@@ -38,7 +39,8 @@ pub enum Blocked {
         /// The stage that is waited for.
         writer: usize,
     },
-    /// A slot that it writes is not free: stage `by` has still to read, or to write, a row that stands there before.
+    /// A slot that it writes is not free: stage `by` has still to read, or to write, a row that stands there
+    /// before.
     Output {
         /// The stage that is waited for.
         by: usize,
@@ -49,7 +51,8 @@ pub enum Blocked {
 struct Read {
     /// Stages of the phase whose output meets the read view, and the first row that each writes.
     writers: Vec<(usize, u32)>,
-    /// For each output row, the first stream row that it or any later row needs; one past the end is `u32::MAX`.
+    /// For each output row, the first stream row that it or any later row needs; one past the end is
+    /// `u32::MAX`.
     first: Vec<u32>,
     /// For each output row, one past the last stream row that it needs (0 for none).
     end: Vec<u32>,
@@ -111,14 +114,16 @@ impl Ring {
 struct GrowsInto {
     /// The growing stream's slots.
     ring: Ring,
-    /// For each of them, one past the last row of the other stream that begins before its last byte; 0 if none does.
+    /// For each of them, one past the last row of the other stream that begins before its last byte; 0 if
+    /// none does.
     ends: Vec<u32>,
     /// Readers of the other stream: stage and which of its reads.
     readers: Vec<(usize, usize)>,
 }
 
 impl GrowsInto {
-    /// One past the last row of the other stream that is overwritten when this row and those before have been written.
+    /// One past the last row of the other stream that is overwritten when this row and those before have been
+    /// written.
     fn overwritten(&self, row: u32) -> u32 {
         let own = row.checked_sub(self.ring.first);
         own.map_or(0, |own| self.ends[own.min(self.ring.slots - 1) as usize])
@@ -306,8 +311,8 @@ impl Flow {
         self.done[stage] = self.next_rows(stage).end;
     }
 
-    /// Stages whose readiness a step of `stage` can change: those that read what it writes, those that write the same
-    /// ring, and those that write what it reads or grow into it.
+    /// Stages whose readiness a step of `stage` can change: those that read what it writes, those that write
+    /// the same ring, and those that write what it reads or grow into it.
     pub fn neighbours(&self, stage: usize) -> Vec<usize> {
         let flow = &self.stages[stage];
         let mut near: Vec<usize> = flow.readers.iter().map(|&(reader, _)| reader).collect();

@@ -1,8 +1,8 @@
 //! Row demand: which rows of its inputs a stage needs for a row of its output.
 //!
 //! The verifier's token simulation, the timed interpreter and the planner's ring sizes all rest on this one
-//! relation. It is monotone for every head but `permute` and `transpose`-like reads, where the union of what a row
-//! and all later rows need is taken from [`StageCode::demand`] by the caller.
+//! relation. It is monotone for every head but `permute` and `transpose`-like reads, where the union of what
+//! a row and all later rows need is taken from [`StageCode::demand`] by the caller.
 
 use std::ops::Range;
 
@@ -27,16 +27,17 @@ impl StageCode {
         if matches!(&self.head, Head::Conv2d(conv) if conv.winograd) { 2 } else { 1 }
     }
 
-    /// For each view of [`reads`](Self::reads), the rows of the view (counted from its first) that output row `row`
-    /// (counted from the first of the output view) needs. May be empty, where a row is all padding.
+    /// For each view of [`reads`](Self::reads), the rows of the view (counted from its first) that output row
+    /// `row` (counted from the first of the output view) needs. May be empty, where a row is all padding.
     pub fn demand(&self, row: u32) -> Vec<Range<u32>> {
         let mut needs = self.head.demand(row, &self.out);
         needs.extend(self.tail.iter().filter_map(Tail::read).map(|view| same_row(&view, row)));
         needs
     }
 
-    /// Which of its [`reads`](Self::reads) are *in place*: an element of the output needs of them the one at its own position
-    /// only, which a step reads before it writes. So they may stand where the output is written.
+    /// Which of its [`reads`](Self::reads) are *in place*: an element of the output needs of them the one at
+    /// its own position only, which a step reads before it writes. So they may stand where the output is
+    /// written.
     pub fn in_place_reads(&self) -> Vec<usize> {
         let views = self.reads();
         let n_head = self.head.reads().len();
@@ -96,8 +97,8 @@ fn permute_rows(permute: &Permute, row: u32, out: &View) -> Range<u32> {
     clamp_rows((least / source_row) as i64, (most / source_row) as i64 + 1, permute.src.rows)
 }
 
-/// The least and the greatest sum of digits times `strides` over the numbers from `first` to `last`, written with a digit for each
-/// of `extents`.
+/// The least and the greatest sum of digits times `strides` over the numbers from `first` to `last`, written
+/// with a digit for each of `extents`.
 fn digit_sums(extents: &[u64], strides: &[u64], first: u64, last: u64) -> (u64, u64) {
     if first == 0 && last + 1 == extents.iter().product::<u64>() {
         return (0, extents.iter().zip(strides).map(|(extent, stride)| (extent - 1) * stride).sum());
@@ -174,7 +175,8 @@ impl Head {
             Self::MaxPool2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
             Self::AvgPool2d(h) => vec![window_rows(&h.window, row, h.src.rows)],
             Self::TransposeConv2d(h) | Self::TransposeConv2dI16(h) => {
-                // Output row r takes input row y through tap k where y * stride + out_pad + k == r, 0 <= k < KH.
+                // Output row r takes input row y through tap k where y * stride + out_pad + k == r, 0 <= k <
+                // KH.
                 let top = i64::from(row) - i64::from(h.out_pad_top);
                 let stride = i64::from(h.stride_h);
                 let first = (top - i64::from(h.kernel_h) + 1).div_euclid(stride);

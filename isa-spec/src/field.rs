@@ -1,7 +1,7 @@
 //! What a field of an instruction is: its binary form and its text.
 //!
-//! Here are the forms of integers, truth values, options and arrays, and the macros that give one to an enum or a
-//! record. Those of the operand types are beside them, in [`inst`](crate::inst).
+//! Here are the forms of integers, truth values, options and arrays, and the macros that give one to an enum
+//! or a record. Those of the operand types are beside them, in [`inst`](crate::inst).
 
 /// Why bytes are not a program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,7 +135,10 @@ macro_rules! record_field {
                 let inner = text
                     .strip_prefix('(')
                     .and_then(|t| t.strip_suffix(')'))
-                    .ok_or_else(|| format!("expected ({}), found `{text}`", [$(concat!(stringify!($field), ":…")),+].join(" ")))?;
+                    .ok_or_else(|| {
+                        let fields = [$(concat!(stringify!($field), ":…")),+].join(" ");
+                        format!("expected ({fields}), found `{text}`")
+                    })?;
                 let mut parts = inner.split(' ');
                 let record = Self { $($field: {
                     let part = parts.next().unwrap_or_default();

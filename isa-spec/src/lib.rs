@@ -19,7 +19,8 @@
 //! | [`record`] | how a schedule is written down between compiler and backend |
 //! | [`timing`] | cycles of a step, MAC counts |
 //!
-//! This crate knows nothing of the compiler: the verifier and the interpreters judge its output independently.
+//! This crate knows nothing of the compiler: the verifier and the interpreters judge its output
+//! independently.
 
 pub mod asm;
 pub mod bundle;

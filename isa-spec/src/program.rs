@@ -14,9 +14,10 @@ pub struct Segment {
     pub bytes: u64,
 }
 
-/// A ring of rows in activation SRAM. It lives from the first to the last phase that names it, or a stream whose
-/// [front](Front) it is; one that lives in more than one phase is [whole](Self::is_whole). Streams that live at once share
-/// no bytes, but for one that grows into another or stands in its place, as [`dataflow`](crate::dataflow) says.
+/// A ring of rows in activation SRAM. It lives from the first to the last phase that names it, or a stream
+/// whose [front](Front) it is; one that lives in more than one phase is [whole](Self::is_whole). Streams that
+/// live at once share no bytes, but for one that grows into another or stands in its place, as
+/// [`dataflow`](crate::dataflow) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stream {
     /// Element type.
@@ -38,9 +39,9 @@ pub struct Stream {
     pub front: Option<Front>,
 }
 
-/// The stream that holds the first rows of another, of the same columns, channels and element type. So a part of a tensor
-/// can stay in SRAM from one phase to the next, while the rest is a ring in each; or be loaded in the phase before the one that
-/// reads it.
+/// The stream that holds the first rows of another, of the same columns, channels and element type. So a part
+/// of a tensor can stay in SRAM from one phase to the next, while the rest is a ring in each; or be loaded in
+/// the phase before the one that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Front {
     /// The stream that holds them. A phase names it only through the one stream whose front it is there.
@@ -50,7 +51,8 @@ pub struct Front {
 }
 
 impl Stream {
-    /// The first row that stands in its own slots: row `r` from there on is in slot `(r - first_row) mod slots`.
+    /// The first row that stands in its own slots: row `r` from there on is in slot
+    /// `(r - first_row) mod slots`.
     pub fn first_row(&self) -> u32 {
         self.front.map_or(0, |front| front.rows)
     }
@@ -70,7 +72,8 @@ impl Stream {
         u64::from(self.slots) * u64::from(self.pitch_bytes)
     }
 
-    /// Whether both hold whole tensors, the element at a position of the one in the very bytes of that of the other.
+    /// Whether both hold whole tensors, the element at a position of the one in the very bytes of that of the
+    /// other.
     pub fn is_congruent(&self, other: &Self) -> bool {
         let place = |s: &Self| (s.base, s.pitch_bytes, s.rows, s.slots, s.cols, s.chs, s.elem.size_bytes());
         place(self) == place(other) && self.slots == self.rows
@@ -89,8 +92,8 @@ pub struct StageCode {
 }
 
 impl StageCode {
-    /// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields. The verifier
-    /// bounds them, the compiler lays them out.
+    /// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields.
+    /// The verifier bounds them, the compiler lays them out.
     pub fn tables(&self) -> Vec<(WeightAddr, u64)> {
         let chs = u64::from(self.out.chs);
         let bias_bytes = match &self.head {

@@ -1,6 +1,6 @@
-//! How a schedule is written down: the attributes that a compiler's scheduler leaves in its IR and its backend reads.
-//! Each is the serde form of a type of this crate. They stand here because both sides know the machine and neither
-//! knows the other.
+//! How a schedule is written down: the attributes that a compiler's scheduler leaves in its IR and its
+//! backend reads. Each is the serde form of a type of this crate. They stand here because both sides know the
+//! machine and neither knows the other.
 
 use serde::{Deserialize, Serialize};
 

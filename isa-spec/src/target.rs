@@ -1,7 +1,7 @@
 //! Targets: what a machine has.
 //!
-//! A target is a TOML file; the presets in `targets/` are compiled in. Sizes are numbers of bytes or strings such as
-//! `"8MiB"`. Any field can be overridden by its dotted name ([`Target::preset`]).
+//! A target is a TOML file; the presets in `targets/` are compiled in. Sizes are numbers of bytes or strings
+//! such as `"8MiB"`. Any field can be overridden by its dotted name ([`Target::preset`]).
 
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -1,12 +1,13 @@
 //! The timed interpreter: the same program as a discrete-event simulation, row by row.
 //!
-//! Modelled: array cycles of every step ([`crate::timing::step_cycles`]); partitions that their stages share by
-//! turns, with the target's switch cost at each change; rings that are full or empty, and so pipeline fill, drain and
-//! stalls; one DRAM channel that weight loads and DMA stages share, with its latency; reconfiguration between phases.
+//! Modelled: array cycles of every step ([`crate::timing::step_cycles`]); partitions that their stages share
+//! by turns, with the target's switch cost at each change; rings that are full or empty, and so pipeline
+//! fill, drain and stalls; one DRAM channel that weight loads and DMA stages share, with its latency;
+//! reconfiguration between phases.
 //!
-//! DRAM serves requests in the order in which they are made; activation rows go before background weight loads that
-//! have not begun, so that prefetching does not stall the phase that runs. A weight load is served in bursts of
-//! [`BURST_BYTES`], so that it does not block the channel.
+//! DRAM serves requests in the order in which they are made; activation rows go before background weight
+//! loads that have not begun, so that prefetching does not stall the phase that runs. A weight load is served
+//! in bursts of [`BURST_BYTES`], so that it does not block the channel.
 //!
 //! The time of every stage, partition and DMA queue is accounted for to the cycle; see [`TimeUse`].
 //!
@@ -93,8 +94,8 @@ pub struct Timing {
     pub dram_bytes: Traffic,
     /// Energy.
     pub energy_pj: EnergyUse,
-    /// The whole array, in cycles of a cluster: partitions by their clusters, clusters of none as idle. Adds up to `cycles`
-    /// times the target's clusters.
+    /// The whole array, in cycles of a cluster: partitions by their clusters, clusters of none as idle. Adds
+    /// up to `cycles` times the target's clusters.
     pub array: TimeUse,
     /// The queues of the DMA engine, of all phases. Each adds up to `cycles`.
     pub dma: DmaTime,
@@ -133,15 +134,16 @@ pub fn traffic(program: &Program) -> Traffic {
     traffic
 }
 
-/// Int8 multiply-accumulates that the array performs: Winograd convolutions count 16 products a 2x2 tile, products of
-/// `i16` one for each pair of bytes.
+/// Int8 multiply-accumulates that the array performs: Winograd convolutions count 16 products a 2x2 tile,
+/// products of `i16` one for each pair of bytes.
 pub fn performed_macs(program: &Program) -> u64 {
     let stages = program.phases.iter().flat_map(|p| &p.stages);
     stages.map(|stage| stage.code.array_macs(matches!(&stage.code.head, Head::Conv2d(h) if h.winograd))).sum()
 }
 
-/// Energy of one inference: `macs * mac + bytes * byte` for each memory. Activation SRAM is read once a row and reader and
-/// written once a row; weight SRAM is written once a load and read once a step; Winograd pays for the products it makes.
+/// Energy of one inference: `macs * mac + bytes * byte` for each memory. Activation SRAM is read once a row
+/// and reader and written once a row; weight SRAM is written once a load and read once a step; Winograd pays
+/// for the products it makes.
 pub fn energy(program: &Program, target: &Target) -> EnergyUse {
     let e = &target.energy;
     let (mut activation, mut weight) = (0u64, 0u64);
@@ -252,7 +254,8 @@ struct Simulation<'a> {
     of_queue: [Vec<usize>; 3],
     /// Rows and bursts of each queue that were asked for and have not arrived.
     under_way: [usize; 3],
-    /// The queue that the DRAM channel serves; it is busy without one while a transfer of the phase before ends.
+    /// The queue that the DRAM channel serves; it is busy without one while a transfer of the phase before
+    /// ends.
     serving: Option<Queue>,
     dram_busy: bool,
 }

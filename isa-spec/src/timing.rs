@@ -1,8 +1,8 @@
 //! Timing formulas. Each stands here once: the timed interpreter and the planner's cost model both call them.
 //!
-//! A stage advances by steps (one output row, two with Winograd). The tails are pipelined behind the array and
-//! take no time of their own. Elementwise, pooling, resize and addressing heads run on the vector lanes of their
-//! partition's clusters, one element a lane a cycle. DMA stages take no cluster time.
+//! A stage advances by steps (one output row, two with Winograd). The tails are pipelined behind the array
+//! and take no time of their own. Elementwise, pooling, resize and addressing heads run on the vector lanes
+//! of their partition's clusters, one element a lane a cycle. DMA stages take no cluster time.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +16,9 @@ pub const WINOGRAD_LEAST_CHANNELS: u32 = 16;
 /// How much work one step of a stage is, as the array sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Work {
-    /// Multiply-accumulates, in three extents that the array divides. With Winograd, pixels are 2x2 tiles of two rows and
-    /// the reduction counts 16 products a tile and input channel; with `i16` activations it counts every product once for
-    /// each pair of bytes.
+    /// Multiply-accumulates, in three extents that the array divides. With Winograd, pixels are 2x2 tiles of
+    /// two rows and the reduction counts 16 products a tile and input channel; with `i16` activations it
+    /// counts every product once for each pair of bytes.
     Mac {
         /// Output pixels (tiles) of a step.
         pixels: u64,
@@ -41,8 +41,8 @@ pub enum Work {
     },
 }
 
-/// Whether a convolution of this geometry may run as Winograd F(2x2,3x3): 3x3, stride 1, dilation 1, ungrouped,
-/// at least [`WINOGRAD_LEAST_CHANNELS`] input channels.
+/// Whether a convolution of this geometry may run as Winograd F(2x2,3x3): 3x3, stride 1, dilation 1,
+/// ungrouped, at least [`WINOGRAD_LEAST_CHANNELS`] input channels.
 pub fn winograd_eligible(window: &Window, groups: u32, input_channels: u32) -> bool {
     let Window { kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, .. } = *window;
     (kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w) == (3, 3, 1, 1, 1, 1)
@@ -97,14 +97,16 @@ impl StageCode {
                 Work::Vector { elements: row * u64::from(extent) }
             }
             Head::Argmax(h) => Work::Vector { elements: u64::from(h.src.cols) * u64::from(h.src.chs) },
-            // The element size of a DMA stage is its stream's; bytes are filled in by the caller that knows it.
+            // The element size of a DMA stage is its stream's; bytes are filled in by the caller that knows
+            // it.
             Head::DmaIn(_) => Work::Dma { bytes: row },
             Head::DmaOut(h) => Work::Dma { bytes: u64::from(h.src.cols) * u64::from(h.src.chs) },
         }
     }
 
-    /// Int8 products that the array makes for one product of the head: it multiplies bytes, so an `i16` by an `i8` takes
-    /// two (the high and the low byte), in which `i16` activations run at half rate, and an `i16` by an `i16` four.
+    /// Int8 products that the array makes for one product of the head: it multiplies bytes, so an `i16` by an
+    /// `i8` takes two (the high and the low byte), in which `i16` activations run at half rate, and an `i16`
+    /// by an `i16` four.
     pub fn byte_products(&self) -> u64 {
         match &self.head {
             Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 2,
@@ -113,8 +115,9 @@ impl StageCode {
         }
     }
 
-    /// Int8 multiply-accumulates that the array performs for the whole stage: [`byte_products`](Self::byte_products) for each
-    /// of the head's, of which Winograd leaves 4/9. Energy counts these, at the price of one int8 MAC.
+    /// Int8 multiply-accumulates that the array performs for the whole stage:
+    /// [`byte_products`](Self::byte_products) for each of the head's, of which Winograd leaves 4/9. Energy
+    /// counts these, at the price of one int8 MAC.
     pub fn array_macs(&self, winograd: bool) -> u64 {
         let macs = self.macs_direct() * self.byte_products();
         if winograd { macs * 4 / 9 } else { macs }
@@ -144,7 +147,8 @@ impl StageCode {
         a_row * u64::from(self.out.rows)
     }
 
-    /// Multiply-accumulates where eligible convolutions run Winograd: 4/9 of the direct count, else the direct count.
+    /// Multiply-accumulates where eligible convolutions run Winograd: 4/9 of the direct count, else the
+    /// direct count.
     pub fn macs_winograd(&self) -> u64 {
         match &self.head {
             Head::Conv2d(h) if winograd_eligible(&h.window, h.groups, h.src.chs) => {
@@ -160,9 +164,10 @@ impl StageCode {
     }
 }
 
-/// Array cycles of one step: for MACs `groups * ceil(pixels / clusters_pixels) * ceil(channels / channel_lanes) *
-/// ceil(reduction / reduction_lanes)`, where a cluster's `lanes` split as `lanes_reduction` x the rest; for vector
-/// work `ceil(elements / (clusters * lanes))`. DMA takes none. At least one cycle otherwise.
+/// Array cycles of one step: for MACs
+/// `groups * ceil(pixels / clusters_pixels) * ceil(channels / channel_lanes) *
+/// ceil(reduction / reduction_lanes)`, where a cluster's `lanes` split as `lanes_reduction` x the rest; for vector work
+/// `ceil(elements / (clusters * lanes))`. DMA takes none. At least one cycle otherwise.
 pub fn step_cycles(target: &Target, work: &Work, mapping: &Mapping) -> u64 {
     let lanes = u64::from(target.array.lanes);
     match *work {
@@ -180,8 +185,8 @@ pub fn step_cycles(target: &Target, work: &Work, mapping: &Mapping) -> u64 {
     }
 }
 
-/// The mapping of least cycles a step on at most `clusters` clusters, and its cycles. Ties go to fewer clusters over the
-/// reduction, then over pixels.
+/// The mapping of least cycles a step on at most `clusters` clusters, and its cycles. Ties go to fewer
+/// clusters over the reduction, then over pixels.
 pub fn best_mapping(target: &Target, work: &Work, clusters: u32) -> (Mapping, u64) {
     let clusters = clusters.max(1);
     if !matches!(work, Work::Mac { .. }) {

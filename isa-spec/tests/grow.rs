@@ -1,32 +1,12 @@
-//! Streams that grow into another: the rows of a tensor that is read for the last time make room for those of a new one.
+//! Streams that grow into another: the rows of a tensor that is read for the last time make room for those of
+//! a new one.
 
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, interp, timed};
 
-/// A 6x1x64 input stays whole in SRAM; the second phase adds each two rows of it and keeps the sums where the input stands,
-/// `{gap}` bytes before its first row; the third stores them.
-const SUMS: &str = "
-segment segment=0 kind=input bytes=384
-segment segment=1 kind=output bytes=320
-stream stream=0 elem=i8 rows=6 cols=1 chs=64 base=128 pitch_bytes=64 slots=6
-stream stream=1 elem=i8 rows=5 cols=1 chs=64 base={base} pitch_bytes=64 slots=5
-phase phase=0
-  partition partition=0 clusters=1
-  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+6,0+1,0+64] source=0
-    dma_in segment=0 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
-end_phase
-phase phase=1
-  partition partition=0 clusters=1
-  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s1[0+5,0+1,0+64] source=1
-    max_pool2d src=s0[0+6,0+1,0+64] window=(kernel_h:2 kernel_w:1 stride_h:1 stride_w:1 dilation_h:1 dilation_w:1 pad_top:0 pad_bottom:0 pad_left:0 pad_right:0)
-end_phase
-phase phase=2
-  partition partition=0 clusters=1
-  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+0,0+0,0+0] source=2
-    dma_out src=s1[0+5,0+1,0+64] segment=1 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
-end_phase
-halt
-";
+/// A 6x1x64 input stays whole in SRAM; the second phase adds each two rows of it and keeps the sums where the
+/// input stands, `{gap}` bytes before its first row; the third stores them.
+const SUMS: &str = include_str!("programs/sums.s");
 
 fn program(base: u32) -> Program {
     asm::parse(&SUMS.replace("{base}", &base.to_string())).expect("the program assembles")
@@ -74,37 +54,9 @@ fn what_is_read_again_is_not_grown_into() {
     assert!(rules(&program).contains(&Rule::Overlap), "{:?}", rules(&program));
 }
 
-/// A 6x1x64 input stays whole in SRAM; two phases make each half of the channels of a result in its very place; the last
-/// stores that.
-const HALVES: &str = "
-segment segment=0 kind=input bytes=384
-segment segment=1 kind=output bytes=384
-stream stream=0 elem=i8 rows=6 cols=1 chs=64 base=64 pitch_bytes=64 slots=6
-stream stream=1 elem=i8 rows=6 cols=1 chs=64 base={base} pitch_bytes=64 slots=6
-phase phase=0
-  partition partition=0 clusters=1
-  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+6,0+1,0+64] source=0
-    dma_in segment=0 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
-end_phase
-phase phase=1
-  partition partition=0 clusters=1
-  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s1[0+6,0+1,0+32] source=1
-    load src=s0[0+6,0+1,0+32]
-    clamp min=-5 max=5
-end_phase
-phase phase=2
-  partition partition=0 clusters=1
-  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s1[0+6,0+1,32+32] source=2
-    load src=s0[0+6,0+1,{second}+32]
-    clamp min=-5 max=5
-end_phase
-phase phase=3
-  partition partition=0 clusters=1
-  stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 clusters_pixels:1) out=s0[0+0,0+0,0+0] source=3
-    dma_out src=s1[0+6,0+1,0+64] segment=1 offset=0 row_pitch_bytes=64 pixel_pitch_bytes=64
-end_phase
-halt
-";
+/// A 6x1x64 input stays whole in SRAM; two phases make each half of the channels of a result in its very
+/// place; the last stores that.
+const HALVES: &str = include_str!("programs/halves.s");
 
 fn halves(base: u32, second: u32) -> Program {
     let text = HALVES.replace("{base}", &base.to_string()).replace("{second}", &second.to_string());

@@ -3,7 +3,8 @@
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Target, asm};
 
-const STAGE: &str = "stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 clusters_channels:1 \
+const STAGE: &str = "stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 \
+    clusters_channels:1 \
                      clusters_pixels:1) source=0";
 
 /// The rules that a program of one phase breaks. Each stage is its output view and its head.
@@ -68,7 +69,8 @@ fn rows_of_pitch_zero_overlap_like_others() {
     assert_eq!(rules(64), [Rule::Rewrite]);
 }
 
-/// A box that begins in one row of a grid and ends in the next shares bytes with a box at the start of that row.
+/// A box that begins in one row of a grid and ends in the next shares bytes with a box at the start of that
+/// row.
 #[test]
 fn boxes_that_wrap_round_a_row_overlap() {
     let declarations = [INPUT, "segment segment=1 kind=scratch bytes=64", LOADED];

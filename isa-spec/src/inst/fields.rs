@@ -24,13 +24,16 @@ impl Field for WeightAddr {
     }
 }
 
-enum_field!(SegmentKind { Weights = 0 "weights", Input = 1 "input", Output = 2 "output", Scratch = 3 "scratch" });
+enum_field!(SegmentKind {
+    Weights = 0 "weights", Input = 1 "input", Output = 2 "output", Scratch = 3 "scratch",
+});
 enum_field!(Elem { I8 = 0 "i8", I16 = 1 "i16", I32 = 2 "i32" });
 enum_field!(ResizeMode { Nearest = 0 "nearest", Bilinear = 1 "bilinear" });
 enum_field!(Axis { H = 0 "h", W = 1 "w", C = 2 "c" });
 enum_field!(ReduceKind { Sum = 0 "sum", Max = 1 "max", Min = 2 "min", Product = 3 "product" });
 enum_field!(BinaryKind {
-    Add = 0 "add", Sub = 1 "sub", ReverseSub = 2 "reverse_sub", Mul = 3 "mul", Maximum = 4 "maximum", Minimum = 5 "minimum",
+    Add = 0 "add", Sub = 1 "sub", ReverseSub = 2 "reverse_sub", Mul = 3 "mul",
+    Maximum = 4 "maximum", Minimum = 5 "minimum",
 });
 
 record_field!(Window {

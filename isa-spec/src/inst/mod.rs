@@ -1,17 +1,18 @@
 //! The instruction table.
 //!
-//! One row an instruction: an opcode that never changes meaning, the mnemonic, the typed fields with their access,
-//! and a doc whose formula is the effect. Encoder, decoder, assembler, disassembler and the manual derive from
-//! the rows; the interpreter and the verifier match on [`Head`] and [`Tail`] exhaustively, so a row without
-//! semantics does not compile.
+//! One row an instruction: an opcode that never changes meaning, the mnemonic, the typed fields with their
+//! access, and a doc whose formula is the effect. Encoder, decoder, assembler, disassembler and the manual
+//! derive from the rows; the interpreter and the verifier match on [`Head`] and [`Tail`] exhaustively, so a
+//! row without semantics does not compile.
 //!
-//! A stage is a `stage` instruction, one head, and any number of tails. The head computes one row of a temporary of
-//! the stage's output shape, the *accumulator row*; each tail transforms that row elementwise; the result is written
-//! to the stage's output view. Each head and tail is one TOSA 1.0 operation (or pure addressing), so a stage's value
-//! equals its TOSA ops applied in sequence.
+//! A stage is a `stage` instruction, one head, and any number of tails. The head computes one row of a
+//! temporary of the stage's output shape, the *accumulator row*; each tail transforms that row elementwise;
+//! the result is written to the stage's output view. Each head and tail is one TOSA 1.0 operation (or pure
+//! addressing), so a stage's value equals its TOSA ops applied in sequence.
 //!
-//! Accumulators are of 32 bits, but for products of `i16` and bilinear interpolation of `i16`, which TOSA sums in 48:
-//! the `_i16` heads and `resize`. A row of 48 bits has only one way on, the tail `rescale16`, which must come first.
+//! Accumulators are of 32 bits, but for products of `i16` and bilinear interpolation of `i16`, which TOSA
+//! sums in 48: the `_i16` heads and `resize`. A row of 48 bits has only one way on, the tail `rescale16`,
+//! which must come first.
 
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +79,10 @@ macro_rules! operands {
 
 /// The operand struct of a row that does not share one, with its way into the group.
 macro_rules! define_operands {
-    ($group:ident $variant:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $ty:ty),* } [$(#[doc = $doc:literal])+]) => {
+    (
+        $group:ident $variant:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $ty:ty),* }
+        [$(#[doc = $doc:literal])+]
+    ) => {
         $(#[doc = $doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub struct $variant { $($(#[doc = $field_doc])+ pub $field: $ty),* }
@@ -105,8 +109,8 @@ macro_rules! build_operands {
     };
 }
 
-/// Expands the rows of one group to its enum and structs. A row `Variant: Other` has the fields, and so the operand
-/// struct, of the row `Other`.
+/// Expands the rows of one group to its enum and structs. A row `Variant: Other` has the fields, and so the
+/// operand struct, of the row `Other`.
 macro_rules! define_instructions {
     ($(#[doc = $group_doc:literal])+ $group:ident {
         $($(#[doc = $doc:literal])+ $opcode:literal $mnemonic:literal $variant:ident $(: $shared:ident)? {
@@ -153,7 +157,9 @@ macro_rules! define_instructions {
 
             /// The fields by name, as text.
             pub(crate) fn fields(&self) -> Vec<(&'static str, String)> {
-                match self { $(Self::$variant(_inst) => vec![$((stringify!($field), Field::text(&_inst.$field))),*]),+ }
+                match self {
+                    $(Self::$variant(_inst) => vec![$((stringify!($field), Field::text(&_inst.$field))),*]),+
+                }
             }
 
             /// Reads the fields of an opcode of this group; `None` if it is of another.

@@ -168,8 +168,8 @@ pub enum SegmentKind {
     Scratch,
 }
 
-/// How a stage divides the MACs of its partition. The clusters are arranged as reduction x output channels x pixels; in
-/// each, a chain of lanes is split as reduction lanes x output channels.
+/// How a stage divides the MACs of its partition. The clusters are arranged as reduction x output channels x
+/// pixels; in each, a chain of lanes is split as reduction lanes x output channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mapping {
     /// Reduction lanes of a cluster, a power of two that divides the target's lanes.

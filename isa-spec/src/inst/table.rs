@@ -18,8 +18,9 @@ define_instructions! {
             /// Its size.
             imm bytes: u64,
         }
-        /// Declares a stream: a ring of `slots` rows of `pitch_bytes` at `base` in activation SRAM, holding rows of a
-        /// `[rows, cols, chs]` tensor; row `r` lies at `base + (r mod slots) * pitch_bytes`, unless the stream has a front.
+        /// Declares a stream: a ring of `slots` rows of `pitch_bytes` at `base` in activation SRAM, holding
+        /// rows of a `[rows, cols, chs]` tensor; row `r` lies at `base + (r mod slots) * pitch_bytes`, unless
+        /// the stream has a front.
         0x0003 "stream" DeclareStream {
             /// Its number, counted from 0.
             imm stream: u32,
@@ -38,15 +39,17 @@ define_instructions! {
             /// Row slots; `slots == rows` makes a whole resident tensor.
             imm slots: u32,
         }
-        /// Declares the front of the last stream: rows `r < rows` lie where row `r` of the stream `front` lies, others at
-        /// `base + ((r - rows) mod slots) * pitch_bytes`.
+        /// Declares the front of the last stream: rows `r < rows` lie where row `r` of the stream `front`
+        /// lies, others at `base + ((r - rows) mod slots) * pitch_bytes`.
         0x0004 "front" DeclareFront {
-            /// The stream that holds them, of the same columns, channels and element type; no phase names both.
+            /// The stream that holds them, of the same columns, channels and element type; no phase names
+            /// both.
             imm front: u32,
             /// The rows of that stream, fewer than of this one.
             imm rows: u32,
         }
-        /// Begins a phase. The stages up to `end_phase` run at once; the phase ends when each has written its last row.
+        /// Begins a phase. The stages up to `end_phase` run at once; the phase ends when each has written its
+        /// last row.
         0x0010 "phase" BeginPhase {
             /// Its number, counted from 0.
             imm phase: u32,
@@ -73,8 +76,9 @@ define_instructions! {
         }
         /// Ends a phase.
         0x0013 "end_phase" EndPhase {}
-        /// Queues a DMA of `bytes` from the weight segment at `src` to weight SRAM at `dst`. Loads are numbered over the
-        /// program and run in order, in the background, from the moment that their phase begins.
+        /// Queues a DMA of `bytes` from the weight segment at `src` to weight SRAM at `dst`. Loads are
+        /// numbered over the program and run in order, in the background, from the moment that their phase
+        /// begins.
         0x0300 "load_weights" LoadWeights {
             /// Destination in weight SRAM.
             write dst: WeightAddr,
@@ -94,8 +98,8 @@ define_instructions! {
             /// The tensor.
             read src: View,
         }
-        /// TOSA CONV2D to `i32` (`i8` inputs). With `groups > 1`, output channel `o` of group `g` sums only input channels of
-        /// group `g`. Weights `[OC][KH][KW][IC/groups]`, bias `[OC]`.
+        /// TOSA CONV2D to `i32` (`i8` inputs). With `groups > 1`, output channel `o` of group `g` sums only
+        /// input channels of group `g`. Weights `[OC][KH][KW][IC/groups]`, bias `[OC]`.
         0x0101 "conv2d" Conv2d {
             /// Input.
             read src: View,
@@ -156,8 +160,9 @@ define_instructions! {
             /// `i32` biases.
             read bias: WeightAddr,
         }
-        /// TOSA MATMUL to `i32`: `acc[h, c] = sum(k) (a[h, k] - a_zp) * (b[k, c] - b_zp)`; `a` is `[H, 1, K]`, `b` is `[K, 1, C]`.
-        /// With `batches > 1`, rows are split evenly over batches: `a` is `[B*H, 1, K]` and `b` is `[B*K, 1, C]`.
+        /// TOSA MATMUL to `i32`: `acc[h, c] = sum(k) (a[h, k] - a_zp) * (b[k, c] - b_zp)`; `a` is
+        /// `[H, 1, K]`, `b` is `[K, 1, C]`. With `batches > 1`, rows are split evenly over batches: `a` is
+        /// `[B*H, 1, K]` and `b` is `[B*K, 1, C]`.
         0x0104 "matmul" MatMul {
             /// Left operand.
             read a: View,
@@ -294,9 +299,9 @@ define_instructions! {
             /// The fill.
             imm value: i32,
         }
-        /// Reads the source, row-major, as a tensor of six extents `dims`, permutes its axes (axis `i` of the result is axis
-        /// `perm[i]` of `dims`), and reads the result, row-major, as the output shape: transpose, reshape, space-to-depth and
-        /// depth-to-space.
+        /// Reads the source, row-major, as a tensor of six extents `dims`, permutes its axes (axis `i` of the
+        /// result is axis `perm[i]` of `dims`), and reads the result, row-major, as the output shape:
+        /// transpose, reshape, space-to-depth and depth-to-space.
         0x0131 "permute" Permute {
             /// Input.
             read src: View,
@@ -380,7 +385,8 @@ define_instructions! {
             /// 256 entries of `i8`.
             read table: WeightAddr,
         }
-        /// TOSA RESCALE with 16-bit multipliers (`scale32` false), of an accumulator of any type and the only tail of `i48`:
+        /// TOSA RESCALE with 16-bit multipliers (`scale32` false), of an accumulator of any type and the only
+        /// tail of `i48`:
         /// `acc = saturate(((acc - input_zp) * multiplier + 2^(shift-1)) >> shift + output_zp)`.
         0x0203 "rescale16" Rescale16 {
             /// `i16` multipliers: one, or one an output channel.
@@ -402,8 +408,8 @@ define_instructions! {
             /// 513 entries of `i16`.
             read table: WeightAddr,
         }
-        /// TOSA SELECT of two RESCALEs with 32-bit multipliers, by GREATER_EQUAL to 0, as PReLU is computed: of `acc >= 0` with
-        /// `multipliers` and `shifts`, of the rest with those below:
+        /// TOSA SELECT of two RESCALEs with 32-bit multipliers, by GREATER_EQUAL to 0, as PReLU is computed:
+        /// of `acc >= 0` with `multipliers` and `shifts`, of the rest with those below:
         /// `acc = saturate((acc * multiplier + 2^(shift-1)) >> shift + output_zp)`.
         0x0205 "rescale_sides" RescaleSides {
             /// `i32` multipliers from 0 on: one, or one an output channel.

@@ -1,9 +1,10 @@
 //! The int8 inner product, `i8` activations by `i8` weights in `i32`, of whole panels.
 //!
-//! Weights are packed once a stage as `[ceil(channels / 16)][ceil(reduction / 4)][16][4]`, activations are laid out
-//! a pixel a row and offset by 128 to be unsigned, as the VNNI instruction wants them; the offset and the zero point
-//! are taken back by one correction a channel. The portable path computes the same sums from the same panels and is
-//! what the fast path is tested against. All sums wrap at 32 bits; valid programs do not overflow.
+//! Weights are packed once a stage as `[ceil(channels / 16)][ceil(reduction / 4)][16][4]`, activations are
+//! laid out a pixel a row and offset by 128 to be unsigned, as the VNNI instruction wants them; the offset
+//! and the zero point are taken back by one correction a channel. The portable path computes the same sums
+//! from the same panels and is what the fast path is tested against. All sums wrap at 32 bits; valid programs
+//! do not overflow.
 
 /// Output channels of a vector.
 const LANES: usize = 16;
@@ -54,8 +55,9 @@ impl PackedWeights {
     }
 }
 
-/// `out[pixel][channel] = bias + sum(k) (activation - input_zp) * weight`, where `panel` holds `activation + 128` as
-/// bytes, [`PackedWeights::panel_stride`] a pixel (what lies beyond the reduction is multiplied by zero).
+/// `out[pixel][channel] = bias + sum(k) (activation - input_zp) * weight`, where `panel` holds
+/// `activation + 128` as bytes, [`PackedWeights::panel_stride`] a pixel (what lies beyond the reduction is
+/// multiplied by zero).
 ///
 /// # Panics
 /// If `panel` and `out` are not of the same number of pixels.
@@ -66,8 +68,8 @@ pub(crate) fn multiply(weights: &PackedWeights, panel: &[u8], out: &mut [i32]) {
     assert_eq!(out.len(), pixels * weights.channels, "the output has a row for every pixel");
     #[cfg(target_arch = "x86_64")]
     if x86::available() {
-        // SAFETY: the features that the function is compiled for were just detected, and the sizes that it relies on
-        // were asserted above.
+        // SAFETY: the features that the function is compiled for were just detected, and the sizes that it
+        // relies on were asserted above.
         unsafe { x86::multiply(weights, panel, out, pixels) };
         return;
     }
@@ -121,8 +123,8 @@ mod x86 {
     }
 
     /// # Safety
-    /// The CPU has AVX-512F and AVX-512 VNNI; `panel` holds `pixels` rows of the panel stride, `out` `pixels` rows of the
-    /// channels.
+    /// The CPU has AVX-512F and AVX-512 VNNI; `panel` holds `pixels` rows of the panel stride, `out` `pixels`
+    /// rows of the channels.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) unsafe fn multiply(weights: &PackedWeights, panel: &[u8], out: &mut [i32], pixels: usize) {
         let blocks = weights.channels.div_ceil(LANES);
@@ -183,7 +185,8 @@ mod x86 {
             let mut w = [_mm512_setzero_si512(); B];
             for (b, vector) in w.iter_mut().enumerate() {
                 let at = (block + b) * block_bytes + quad * LANES * QUAD;
-                // SAFETY: `data` holds `block_bytes` for every block, and quad < quads, so 64 bytes lie at `at`.
+                // SAFETY: `data` holds `block_bytes` for every block, and quad < quads, so 64 bytes lie at
+                // `at`.
                 *vector = unsafe { _mm512_loadu_si512(weights.data.as_ptr().add(at).cast()) };
             }
             for (p, row) in acc.iter_mut().enumerate() {

@@ -51,9 +51,9 @@ impl<'a> Machine<'a> {
         outputs.filter(|(s, _)| s.kind == SegmentKind::Output).map(|(_, bytes)| bytes).collect()
     }
 
-    /// Runs a phase, its ready stages in order. The verifier shows that no load overwrites what a stage still reads
-    /// before the stages of its own phase that do not wait for it are done; so those that no stage of a phase waits for
-    /// are made later.
+    /// Runs a phase, its ready stages in order. The verifier shows that no load overwrites what a stage still
+    /// reads before the stages of its own phase that do not wait for it are done; so those that no stage of a
+    /// phase waits for are made later.
     pub(super) fn run_phase(&mut self, index: usize) {
         let phase = &self.program.phases[index];
         let wanted = phase.stages.iter().map(|s| s.wait_loads as usize).max().unwrap_or(0);
@@ -153,7 +153,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Writes the row to where a row of an output view stands, pixel by pixel where the view holds only some channels.
+    /// Writes the row to where a row of an output view stands, pixel by pixel where the view holds only some
+    /// channels.
     fn write_row(&mut self, out: &View, row: u32) {
         let stream = &self.program.streams[out.stream as usize];
         let size = stream.elem.size_bytes() as usize;
@@ -251,7 +252,8 @@ impl Machine<'_> {
         self.shadow.as_mut().map_or(Ok(()), |shadow| shadow.fault(phase, stage, row))
     }
 
-    /// Completes the next weight load while the stages of a phase are under way: it must not touch their tables.
+    /// Completes the next weight load while the stages of a phase are under way: it must not touch their
+    /// tables.
     fn load_beside(&mut self, index: usize, running: &Running) -> Result<(), Fault> {
         let phase: &Phase = &self.program.phases[index];
         let load = self.loads[self.loaded];

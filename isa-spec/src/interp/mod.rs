@@ -1,12 +1,12 @@
 //! The functional interpreter: runs a verified program bit-exactly, in the machine's own memories.
 //!
-//! Rows really pass through the rings of activation SRAM and tables through weight SRAM, so a wrong address shows
-//! as a wrong result. Ready stages take steps in a fixed order; wide convolution rows are shared out over threads,
-//! which cannot change a value.
+//! Rows really pass through the rings of activation SRAM and tables through weight SRAM, so a wrong address
+//! shows as a wrong result. Ready stages take steps in a fixed order; wide convolution rows are shared out
+//! over threads, which cannot change a value.
 //!
-//! [`run_checked`] runs the same program as an adversary would: memories begin with random bytes, ready stages step in
-//! random order, weight loads complete as late or as early as they may, and every byte remembers which row of which
-//! stream it holds. It knows nothing of how the verifier came to its verdict.
+//! [`run_checked`] runs the same program as an adversary would: memories begin with random bytes, ready
+//! stages step in random order, weight loads complete as late or as early as they may, and every byte
+//! remembers which row of which stream it holds. It knows nothing of how the verifier came to its verdict.
 
 mod arith;
 mod kernels;
@@ -28,11 +28,16 @@ use crate::program::{Program, SegmentKind};
 use crate::target::Target;
 use crate::verify::{VerifyError, verify};
 
+/// Errors, one after another.
+fn list(errors: &[VerifyError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
 /// Why a program could not be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecError {
     /// The program is not valid; all violations.
-    #[error("the program is not valid: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("the program is not valid: {}", list(.0))]
     Invalid(Vec<VerifyError>),
     /// The weights are not of the size that the program declares.
     #[error("the weight segment has {found} bytes, the program declares {expected}")]
@@ -52,7 +57,8 @@ pub enum ExecError {
         /// Bytes given; 0 if it is missing.
         found: u64,
     },
-    /// A checked run found bytes that are not those of the row it read: the program is wrong, and so is the verifier.
+    /// A checked run found bytes that are not those of the row it read: the program is wrong, and so is the
+    /// verifier.
     #[error("the program passes the verifier, but {0}")]
     Unsound(Fault),
 }
@@ -89,9 +95,9 @@ pub fn run_with(
     Ok(machine.into_outputs())
 }
 
-/// As [`run_with`], checking every read: ready stages step in an order drawn from `seed`, memories hold random bytes at
-/// first, and a byte that is not of the row that a stage reads is an error. The outputs are those of [`run`], whatever
-/// the seed; it takes several times as long.
+/// As [`run_with`], checking every read: ready stages step in an order drawn from `seed`, memories hold
+/// random bytes at first, and a byte that is not of the row that a stage reads is an error. The outputs are
+/// those of [`run`], whatever the seed; it takes several times as long.
 ///
 /// # Errors
 /// As [`run`]; [`ExecError::Unsound`] at the first wrong read.

@@ -23,8 +23,8 @@ impl Random {
     }
 }
 
-/// The stages of a phase by priority. The ready stage of the highest one steps; now and then all are drawn anew. So one
-/// stage often runs as far ahead of the others as it may, which no fair order shows.
+/// The stages of a phase by priority. The ready stage of the highest one steps; now and then all are drawn
+/// anew. So one stage often runs as far ahead of the others as it may, which no fair order shows.
 #[derive(Clone, Debug)]
 pub(super) struct Priorities(Vec<usize>);
 

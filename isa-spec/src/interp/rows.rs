@@ -1,7 +1,8 @@
 //! One row of a stage: what every head and tail computes.
 //!
-//! A head fills the accumulator row, `cols * chs` values of `i32`; each tail transforms it in place. Heads that sum in
-//! 48 bits are [`wide`]'s. Reads go through [`Sram`], which turns a view's row into bytes of a ring slot.
+//! A head fills the accumulator row, `cols * chs` values of `i32`; each tail transforms it in place. Heads
+//! that sum in 48 bits are [`wide`]'s. Reads go through [`Sram`], which turns a view's row into bytes of a
+//! ring slot.
 
 use crate::inst::{Axis, Head, Permute, ReduceKind, Resize, ResizeMode, Tail, View, Window};
 use crate::interp::arith::{apply_scale_32, reciprocal_scale};
@@ -11,8 +12,8 @@ use crate::interp::taps::{sample, tap, tap_transposed};
 use crate::interp::{kernels, tails, wide};
 use crate::program::StageCode;
 
-/// Computes output row `row` (counted from the first of the output view) of a stage into `acc`. DMA heads are the
-/// caller's.
+/// Computes output row `row` (counted from the first of the output view) of a stage into `acc`. DMA heads are
+/// the caller's.
 pub(super) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, row: u32, acc: &mut Vec<i32>) {
     let out = &code.out;
     let (cols, chs) = (out.cols as usize, out.chs as usize);
@@ -200,7 +201,8 @@ struct Taps<'a> {
 }
 
 impl Taps<'_> {
-    /// Lays out `pixels` as rows of `stride` bytes, `[KH][KW][IC]`, offset by 128; taps outside hold the zero point.
+    /// Lays out `pixels` as rows of `stride` bytes, `[KH][KW][IC]`, offset by 128; taps outside hold the zero
+    /// point.
     fn panel(
         &self,
         sram: &Sram<'_>,

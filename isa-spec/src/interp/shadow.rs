@@ -1,9 +1,10 @@
 //! A shadow of the memories: what each byte holds, so that a read of anything else is seen.
 //!
-//! A byte of activation SRAM remembers the stream and the row that were written there last, a byte of weight SRAM the
-//! load that brought it, a byte of DRAM whether it was stored. Since the place of an element in a row is fixed, that
-//! tells whether a read finds the very elements it names. Reads are noted where the interpreter takes bytes from
-//! memory, not by what the row demand ([`crate::demand`]) or the token flow ([`crate::dataflow`]) say it reads.
+//! A byte of activation SRAM remembers the stream and the row that were written there last, a byte of weight
+//! SRAM the load that brought it, a byte of DRAM whether it was stored. Since the place of an element in a
+//! row is fixed, that tells whether a read finds the very elements it names. Reads are noted where the
+//! interpreter takes bytes from memory, not by what the row demand ([`crate::demand`]) or the token flow
+//! ([`crate::dataflow`]) say it reads.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -152,7 +153,8 @@ impl Shadow {
             self.note(at + offset, || match load {
                 NO_LOAD => "reads a table in weight SRAM where nothing was loaded".to_owned(),
                 _ => format!(
-                    "reads a table in weight SRAM where load {load} stands, one of those after the {wait_loads} that it \
+                    "reads a table in weight SRAM where load {load} stands, one of those after the \
+                        {wait_loads} that it \
                      waits for"
                 ),
             });

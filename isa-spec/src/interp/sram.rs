@@ -1,4 +1,5 @@
-//! The memories as a stage sees them: rows of views and tables as integers, and integers as the bytes of a row.
+//! The memories as a stage sees them: rows of views and tables as integers, and integers as the bytes of a
+//! row.
 
 use crate::inst::{Elem, View, WeightAddr};
 use crate::interp::shadow::Shadow;
@@ -19,8 +20,8 @@ impl Sram<'_> {
         &self.program.streams[view.stream as usize]
     }
 
-    /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the stream, of
-    /// which only the view's may be looked at.
+    /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the
+    /// stream, of which only the view's may be looked at.
     pub(super) fn row_bytes(&self, view: &View, row: u32) -> &[u8] {
         if let Some(shadow) = self.shadow {
             shadow.read_row(self.program, view, row);

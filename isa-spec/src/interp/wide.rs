@@ -1,7 +1,8 @@
-//! Heads that sum `i16` in 48 bits: one row of a stage as `i64`, and the rescale that every such row goes through first.
+//! Heads that sum `i16` in 48 bits: one row of a stage as `i64`, and the rescale that every such row goes
+//! through first.
 //!
-//! Zero points are 0 here, which the verifier shows, so what a window takes from outside its input is 0 too. Sums are
-//! held in 64 bits and wrap there; valid programs keep them within 48.
+//! Zero points are 0 here, which the verifier shows, so what a window takes from outside its input is 0 too.
+//! Sums are held in 64 bits and wrap there; valid programs keep them within 48.
 
 use crate::inst::{
     Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, WeightAddr, Window,
@@ -104,8 +105,8 @@ pub(super) fn head(
     }
 }
 
-/// `sums = bias + patch . weights` for every pixel of a row and every channel of a group, where `patch_of(x)` lays out
-/// the taps of pixel `x`.
+/// `sums = bias + patch . weights` for every pixel of a row and every channel of a group, where `patch_of(x)`
+/// lays out the taps of pixel `x`.
 fn products(
     tables: &WideTables,
     (group, groups): (usize, usize),

@@ -1,17 +1,18 @@
 //! Where the cycles of a phase go, for each of its stages, partitions and DMA queues.
 //!
-//! A [`Meter`] stands beside each of them in the simulation. It is always in one state, and told when that changes, so that
-//! its times add up to the phase's cycles by construction.
+//! A [`Meter`] stands beside each of them in the simulation. It is always in one state, and told when that
+//! changes, so that its times add up to the phase's cycles by construction.
 
 use serde::{Deserialize, Serialize};
 
 use crate::inst::Head;
 
-/// What a stage, a partition or a DMA queue spent a phase on, in cycles. They add up to the cycles of the phase.
+/// What a stage, a partition or a DMA queue spent a phase on, in cycles. They add up to the cycles of the
+/// phase.
 ///
-/// A partition, or a queue, that does nothing waits for what its stages wait for: for weights if one of them lacks nothing
-/// else, else for what the last of them that is not finished waits for, since what those before it wait for reaches it as missing
-/// rows.
+/// A partition, or a queue, that does nothing waits for what its stages wait for: for weights if one of them
+/// lacks nothing else, else for what the last of them that is not finished waits for, since what those before
+/// it wait for reaches it as missing rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeUse {
     /// Before stages start: the machine is reconfigured.
@@ -57,7 +58,8 @@ impl TimeUse {
     }
 }
 
-/// What the queues of the DMA engine spent a phase on. They share one DRAM channel, so no two are busy at once.
+/// What the queues of the DMA engine spent a phase on. They share one DRAM channel, so no two are busy at
+/// once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DmaTime {
     /// Rows from DRAM to activation SRAM.

@@ -119,7 +119,8 @@ impl Check<'_> {
                         && self.target.array.winograd
                         && crate::timing::winograd_eligible(&h.window, groups, inputs));
                 self.need(winograd, Rule::Shape, || {
-                    "Winograd needs a target that has it and an ungrouped 3x3 convolution of i8 of stride and dilation 1"
+                    "Winograd needs a target that has it and an ungrouped 3x3 convolution of i8 of stride \
+                        and dilation 1"
                         .to_owned()
                 });
                 let (rows, cols) = windowed(&h.src, &h.window);
@@ -144,7 +145,8 @@ impl Check<'_> {
                 {
                     return None;
                 }
-                // Bottom and right padding are what the output view says; they must be greater than minus the kernel.
+                // Bottom and right padding are what the output view says; they must be greater than minus the
+                // kernel.
                 let natural = |n: u32, stride: u32, pad: i32, kernel: u32| {
                     i128::from(n - 1) * i128::from(stride) + i128::from(pad) + i128::from(kernel)
                 };
@@ -153,7 +155,10 @@ impl Check<'_> {
                 let enough = i128::from(code.out.rows) > rows - i128::from(h.kernel_h)
                     && i128::from(code.out.cols) > cols - i128::from(h.kernel_w);
                 self.need(enough, Rule::Shape, || {
-                    format!("the output of a transposed convolution is cropped by a whole kernel: natural size [{rows}, {cols}]")
+                    format!(
+                        "the output of a transposed convolution is cropped by a whole kernel: natural \
+                        size [{rows}, {cols}]"
+                    )
                 });
                 ([i128::from(code.out.rows), i128::from(code.out.cols), out_chs], acc)
             }

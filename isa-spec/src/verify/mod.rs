@@ -1,11 +1,11 @@
 //! The verifier: what must hold of a program before anything runs it. It shares no code with the compiler.
 //!
-//! Checked: limits of the target; streams, views, tables and transfers in bounds of their memories; shapes, types and
-//! channel ranges of every head and tail; fronts hold the first rows of the same tensors; no two streams that live at once
-//! overlap, but for one that grows into another as that is read for the last time, or that is written in place of another,
-//! element by element; every element is written once, before it is read; every table byte is loaded before its stage starts,
-//! and no load in flight touches it; every phase reaches its last row (token simulation); every output byte is written. All
-//! violations are returned.
+//! Checked: limits of the target; streams, views, tables and transfers in bounds of their memories; shapes,
+//! types and channel ranges of every head and tail; fronts hold the first rows of the same tensors; no two
+//! streams that live at once overlap, but for one that grows into another as that is read for the last time,
+//! or that is written in place of another, element by element; every element is written once, before it is
+//! read; every table byte is loaded before its stage starts, and no load in flight touches it; every phase
+//! reaches its last row (token simulation); every output byte is written. All violations are returned.
 //!
 //! Not checked: that the weights are the right ones, which no verifier can know.
 
@@ -68,7 +68,8 @@ impl fmt::Display for VerifyError {
 
 impl std::error::Error for VerifyError {}
 
-/// Rows of a stream and of a stage at most; a machine limit, so that no program makes the verifier itself run away.
+/// Rows of a stream and of a stage at most; a machine limit, so that no program makes the verifier itself run
+/// away.
 pub const MAX_ROWS: u32 = 1 << 20;
 /// Steps of a phase at most.
 pub const MAX_PHASE_STEPS: u64 = 1 << 24;
@@ -158,7 +159,8 @@ impl Check<'_> {
         }
     }
 
-    /// The front of a stream holds the first rows of the same tensor. It has fewer, so no stream is a front of its own.
+    /// The front of a stream holds the first rows of the same tensor. It has fewer, so no stream is a front
+    /// of its own.
     fn front(&mut self, index: usize, s: &Stream) {
         let Some(front) = s.front else { return };
         let Some(f) = self.program.streams.get(front.stream as usize) else {
@@ -171,15 +173,16 @@ impl Check<'_> {
         let shape = |s: &Stream| (s.cols, s.chs, s.elem);
         self.need(shape(f) == shape(s) && f.rows == front.rows && f.rows < s.rows, Rule::Shape, || {
             format!(
-                "the front of stream {index} is {} rows of stream {}, of [{}, {}, {}] {:?}: expected all of fewer than \
+                "the front of stream {index} is {} rows of stream {}, of [{}, {}, {}] {:?}: expected all of \
+                    fewer than \
                  {} rows of [{}, {}] {:?}",
                 front.rows, front.stream, f.rows, f.cols, f.chs, f.elem, s.rows, s.cols, s.chs, s.elem
             )
         });
     }
 
-    /// Streams that a phase names, and their fronts, which no stage may name too: who waits for whom is told by one stream of
-    /// each tensor.
+    /// Streams that a phase names, and their fronts, which no stage may name too: who waits for whom is told
+    /// by one stream of each tensor.
     fn named(&mut self, phase: &Phase) -> Vec<u32> {
         let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
         let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.stream).collect();
@@ -273,7 +276,8 @@ impl Check<'_> {
             let out = &stage.code.out;
             ok &= self.need([out.rows, out.cols, out.chs] == [0; 3], Rule::Shape, || {
                 format!(
-                    "the output of a `dma_out` is [{}, {}, {}] of stream {}: it writes no stream, so it must be empty",
+                    "the output of a `dma_out` is [{}, {}, {}] of stream {}: it writes no stream, so it \
+                        must be empty",
                     out.rows, out.cols, out.chs, out.stream
                 )
             });
@@ -341,7 +345,8 @@ impl Check<'_> {
                     self.fail(
                         Rule::Overlap,
                         format!(
-                            "streams {a} (bytes {x0}..{x1}, phases {from}..={to}) and {b} (bytes {y0}..{y1}, phases \
+                            "streams {a} (bytes {x0}..{x1}, phases {from}..={to}) and {b} (bytes \
+                                {y0}..{y1}, phases \
                              {from_b}..={to_b}) share activation SRAM"
                         ),
                     );
@@ -350,9 +355,9 @@ impl Check<'_> {
         }
     }
 
-    /// Whether one of two streams, each with its first and last phase, may grow into the other: it begins in the phase in
-    /// which the other, whole and written before, is read for the last time. That it waits for those reads is the flow's
-    /// rule, and that the wait ends is shown by [`progress`](Self::progress).
+    /// Whether one of two streams, each with its first and last phase, may grow into the other: it begins in
+    /// the phase in which the other, whole and written before, is read for the last time. That it waits for
+    /// those reads is the flow's rule, and that the wait ends is shown by [`progress`](Self::progress).
     fn grows_into(&self, a: (usize, usize, usize), b: (usize, usize, usize)) -> bool {
         let (dying, growing) = if a.1 == b.0 { (a, b) } else { (b, a) };
         let (born, phase, stream) = dying;
@@ -365,9 +370,9 @@ impl Check<'_> {
             && !self.program.phases[phase].stages.iter().any(is_written)
     }
 
-    /// Whether one of two streams, each with its first and last phase, stands in place of the other: both are whole and laid out
-    /// alike, it begins later, and of what it has overwritten nothing is written or read from then on, but in place by the
-    /// stage that overwrites it.
+    /// Whether one of two streams, each with its first and last phase, stands in place of the other: both are
+    /// whole and laid out alike, it begins later, and of what it has overwritten nothing is written or read
+    /// from then on, but in place by the stage that overwrites it.
     fn stands_in_place(&self, a: (usize, usize, usize), b: (usize, usize, usize)) -> bool {
         let (old, new) = if a.0 < b.0 { (a, b) } else { (b, a) };
         let streams = &self.program.streams;

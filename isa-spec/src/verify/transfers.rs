@@ -1,14 +1,15 @@
-//! What DMA stages move to and from DRAM: in bounds, allowed, written once, and written by an earlier phase before it is read.
+//! What DMA stages move to and from DRAM: in bounds, allowed, written once, and written by an earlier phase
+//! before it is read.
 //!
-//! A transfer touches `rows x cols` runs of `pixel` bytes at fixed distances. Which bytes two of them share is counted
-//! exactly, whatever their distances.
+//! A transfer touches `rows x cols` runs of `pixel` bytes at fixed distances. Which bytes two of them share
+//! is counted exactly, whatever their distances.
 
 use super::{Check, Rule};
 use crate::inst::{Head, View};
 use crate::program::{SegmentKind, Stage};
 
-/// Runs of a transfer that are looked at one by one at most; beyond, transfers that may share bytes are taken to do so
-/// when both write, and not to do so when one reads what the other wrote.
+/// Runs of a transfer that are looked at one by one at most; beyond, transfers that may share bytes are taken
+/// to do so when both write, and not to do so when one reads what the other wrote.
 const MAX_RUNS: u64 = 1 << 22;
 
 /// The bytes of a DRAM segment that a stage reads or writes.
@@ -84,8 +85,8 @@ impl Strided {
         (row * self.cols + col) * self.pixel + at.min(self.pixel)
     }
 
-    /// The position `[row, column, byte]` of its first byte in a grid of its own pitches, if none of its rows or pixels
-    /// crosses the end of one of the grid's.
+    /// The position `[row, column, byte]` of its first byte in a grid of its own pitches, if none of its rows
+    /// or pixels crosses the end of one of the grid's.
     fn in_grid(&self) -> Option<[u64; 3]> {
         let (row, rest) = (self.offset.checked_div(self.row_pitch)?, self.offset % self.row_pitch);
         let (col, byte) = (rest.checked_div(self.pixel_pitch)?, rest % self.pixel_pitch);
@@ -152,7 +153,8 @@ impl Check<'_> {
         let is_disjoint = self.need(bytes.is_disjoint(), Rule::Overlap, || {
             let pixel = bytes.pixel;
             format!(
-                "rows or pixels of the transfer overlap: pitches {row_pitch} and {pixel_pitch}, {pixel} bytes a pixel"
+                "rows or pixels of the transfer overlap: pitches {row_pitch} and {pixel_pitch}, {pixel} \
+                    bytes a pixel"
             )
         });
         let end = bytes.end();

@@ -1,6 +1,6 @@
-//! Small random programs: a few stages over tensors of a few rows, rings that may be too small, joins by rows, columns and
-//! channels, crops, strides past the kernel, streams that grow into others, stand in their place or have fronts, and tensors
-//! that go through DRAM. About half of them are valid.
+//! Small random programs: a few stages over tensors of a few rows, rings that may be too small, joins by
+//! rows, columns and channels, crops, strides past the kernel, streams that grow into others, stand in their
+//! place or have fronts, and tensors that go through DRAM. About half of them are valid.
 
 use strata_isa_spec::inst::{
     Axis, Binary, BinaryKind, Conv2d, DmaIn, DmaOut, Elem, Load, MaxPool2d, Pad, Reduce, ReduceKind, Rescale,
@@ -91,8 +91,8 @@ impl Draft {
         self.program.streams.len() as u32 - 1
     }
 
-    /// Where a result of the given extents goes: a stream of its own, or a piece of a joined one of which the rest is left
-    /// for other stages.
+    /// Where a result of the given extents goes: a stream of its own, or a piece of a joined one of which the
+    /// rest is left for other stages.
     fn place(&mut self, size: [u32; 3]) -> View {
         let [rows, cols, chs] = size;
         if !self.random.chance(40) {
@@ -110,8 +110,8 @@ impl Draft {
         along(whole, axis, from, size[axis])
     }
 
-    /// A part of something that is written: often all of it, else fewer rows, columns or channels; now and then a view over
-    /// several writers' rows, written or not.
+    /// A part of something that is written: often all of it, else fewer rows, columns or channels; now and
+    /// then a view over several writers' rows, written or not.
     fn source(&mut self) -> View {
         let mut view = self.random.pick(&self.written);
         if self.random.chance(35) {
@@ -178,7 +178,8 @@ impl Draft {
         } else {
             self.scratch.push((offset, src));
         }
-        // Now and then over what is stored already, with a distance of rows that says nothing, or with an output of its own.
+        // Now and then over what is stored already, with a distance of rows that says nothing, or with an
+        // output of its own.
         let offset = offset.saturating_sub(u64::from(self.random.chance(5)));
         let says_nothing = src.rows == 1 && self.random.chance(20);
         let row_pitch_bytes = if says_nothing { u64::from(self.random.int(0, 2)) } else { row };
@@ -374,7 +375,8 @@ impl Draft {
         }
     }
 
-    /// Moves a stream to where another stands that is read for the last time as it is first written, or anywhere.
+    /// Moves a stream to where another stands that is read for the last time as it is first written, or
+    /// anywhere.
     fn share(&mut self, stream: u32) {
         let (born, _) = self.life(stream);
         let n = self.program.streams.len() as u32;

@@ -1,10 +1,11 @@
-//! The verifier against a proof by exhaustion: on small random programs, valid and invalid ones, every order of ready
-//! stages is run on a machine whose bytes remember what was written to them.
+//! The verifier against a proof by exhaustion: on small random programs, valid and invalid ones, every order
+//! of ready stages is run on a machine whose bytes remember what was written to them.
 //!
-//! [`model`] is a second, plain definition of the machine: when a stage may step, what a step reads and writes, and what
-//! is wrong. It calls nothing of the crate but the structs of a program. A program that the verifier accepts must be
-//! right in every order. One that it refuses must be wrong in some order, or break a rule that is stricter than need be
-//! (`Rule::Overlap`, which is decided by lifetimes in whole phases), and those are counted.
+//! [`model`] is a second, plain definition of the machine: when a stage may step, what a step reads and
+//! writes, and what is wrong. It calls nothing of the crate but the structs of a program. A program that the
+//! verifier accepts must be right in every order. One that it refuses must be wrong in some order, or break a
+//! rule that is stricter than need be (`Rule::Overlap`, which is decided by lifetimes in whole phases), and
+//! those are counted.
 //!
 //! `STRATA_PROGRAMS` sets how many programs are tried, `STRATA_SEED` the first seed.
 

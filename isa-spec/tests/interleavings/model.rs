@@ -186,7 +186,8 @@ impl Machine<'_> {
         })
     }
 
-    /// Of a ring of `R` slots, all rows up to `row - R` have been passed by its readers and written by its writers.
+    /// Of a ring of `R` slots, all rows up to `row - R` have been passed by its readers and written by its
+    /// writers.
     fn ring_is_free(&self, number: usize, out: &View, row: u32, done: &[u32]) -> bool {
         let ring = &self.program.streams[out.stream as usize];
         let first = ring.front.map_or(0, |front| front.rows);
@@ -208,8 +209,9 @@ impl Machine<'_> {
         })
     }
 
-    /// Rows of other streams that stand where a stream is written, up to the slot of the row, have been passed by their
-    /// readers. What a step reads element by element in the very place where it writes does not count.
+    /// Rows of other streams that stand where a stream is written, up to the slot of the row, have been
+    /// passed by their readers. What a step reads element by element in the very place where it writes does
+    /// not count.
     fn others_are_read(&self, number: usize, out: &View, row: u32, done: &[u32]) -> bool {
         let into_all: HashSet<u32> =
             (out.row0..out.row0 + out.rows).map(|row| home(self.program, out.stream, row)).collect();
@@ -254,8 +256,8 @@ impl Machine<'_> {
         range(a).start < range(b).end && range(b).start < range(a).end
     }
 
-    /// Whether a read does not keep a writer from a stream that stands element by element where the read one does: it reads
-    /// other elements, or just those that the writer's own step replaces.
+    /// Whether a read does not keep a writer from a stream that stands element by element where the read one
+    /// does: it reads other elements, or just those that the writer's own step replaces.
     fn in_place(
         &self,
         (writer, out): (usize, &View),
@@ -324,8 +326,8 @@ impl Machine<'_> {
     }
 }
 
-/// What the program itself says wrong, whatever the order: an element or a stored byte written twice, a view of which
-/// something is never written, a stream that outlives its phase as a ring.
+/// What the program itself says wrong, whatever the order: an element or a stored byte written twice, a view
+/// of which something is never written, a stream that outlives its phase as a ring.
 fn contradiction(program: &Program) -> Option<String> {
     let mut written = HashSet::new();
     let mut stored = HashSet::new();
