@@ -109,7 +109,8 @@ pub fn manual() -> String {
     let mut text = String::from(
         "# The instruction set\n\nGenerated from the instruction table; do not edit.\n\n\
          All numbers are little-endian. An instruction is its opcode (`u16`), the length of its fields in \
-         bytes (`u16`), and the fields in the order given. A `View` is `s<stream>[row0+rows,col0+cols,ch0+chs]`.\n",
+         bytes (`u16`), and the fields in the order given. A `View` is \
+         `s<stream>[row0+rows,col0+cols,ch0+chs]`.\n",
     );
     let groups = [
         ("Structure and weight loads", Control::TABLE),

@@ -166,8 +166,8 @@ impl StageCode {
 
 /// Array cycles of one step: for MACs
 /// `groups * ceil(pixels / clusters_pixels) * ceil(channels / channel_lanes) *
-/// ceil(reduction / reduction_lanes)`, where a cluster's `lanes` split as `lanes_reduction` x the rest; for vector work
-/// `ceil(elements / (clusters * lanes))`. DMA takes none. At least one cycle otherwise.
+/// ceil(reduction / reduction_lanes)`, where a cluster's `lanes` split as `lanes_reduction` x the rest; for
+/// vector work `ceil(elements / (clusters * lanes))`. DMA takes none. At least one cycle otherwise.
 pub fn step_cycles(target: &Target, work: &Work, mapping: &Mapping) -> u64 {
     let lanes = u64::from(target.array.lanes);
     match *work {
