@@ -179,7 +179,7 @@ impl CompileError {
     }
 
     /// Whether all that it says is that the target is too small.
-    pub fn is_of_size(&self) -> bool {
+    pub fn is_capacity_error(&self) -> bool {
         matches!(self, Self::Pass { failure: PassFailure::Pass(error), .. } if does_not_fit(error))
     }
 

@@ -258,7 +258,7 @@ fn cheapest<T>(
     let mut best: Option<Result<T, CompileError>> = None;
     for form in forms {
         best = Some(match (best, form) {
-            (_, Err(error)) if !error.is_of_size() => return Err(error),
+            (_, Err(error)) if !error.is_capacity_error() => return Err(error),
             (Some(Ok(best)), Ok(form)) if cost(&form) < cost(&best) => Ok(form),
             (None | Some(Err(_)), Ok(form)) => Ok(form),
             (None, form) => form,

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use strata_isa_spec::View;
 
 use crate::check::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
-use crate::model::{BufferId, BufferRole, FrontRows, Residency};
+use crate::model::{BufferId, BufferRole, ResidentPrefix, Residency};
 
 /// The first rows of a tensor that stand in a phase.
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ impl Judge<'_> {
                 continue;
             }
             let mut others = self.plan.fronts[at + 1..].iter().filter(|other| other.buffer == front.buffer);
-            let nests = |other: &FrontRows| match other.rows.cmp(&rows) {
+            let nests = |other: &ResidentPrefix| match other.rows.cmp(&rows) {
                 _ if other.from != front.from => other.until <= front.from || until <= other.from,
                 Ordering::Less => other.until >= until,
                 Ordering::Equal => false,
@@ -67,13 +67,13 @@ impl Judge<'_> {
     }
 
     /// Whether stages write first rows in the phase in which these come.
-    fn is_written(&self, front: &FrontRows) -> bool {
+    fn is_written(&self, front: &ResidentPrefix) -> bool {
         self.uses(front.buffer).writers.iter().any(|(stage, _)| self.phase_of[stage] == front.from as usize)
     }
 
     /// Why first rows cannot be there from the phase in which they are to come, if so. Those that are written
     /// before it are loaded by it.
-    fn cannot_be_loaded(&self, front: &FrontRows) -> Option<&'static str> {
+    fn cannot_be_loaded(&self, front: &ResidentPrefix) -> Option<&'static str> {
         let (from, until) = (front.from as usize, front.until as usize);
         let is_input = matches!(self.graph.buffers[front.buffer].role, BufferRole::Input(_));
         let older = |phase: usize| !self.wanted(front.buffer, phase, from).is_empty();
@@ -120,7 +120,7 @@ impl Judge<'_> {
     }
 
     /// First rows of a buffer that come in a phase, the most of them.
-    fn comes(&self, buffer: BufferId, phase: usize) -> Option<&FrontRows> {
+    fn comes(&self, buffer: BufferId, phase: usize) -> Option<&ResidentPrefix> {
         let fronts = self.plan.fronts.iter();
         fronts.filter(|f| f.buffer == buffer && f.from as usize == phase).max_by_key(|front| front.rows)
     }
@@ -136,7 +136,7 @@ impl Judge<'_> {
     /// its stages use the buffer, all that stand there.
     pub(super) fn n_fronts(&self, buffer: BufferId, phase: usize, is_used: bool) -> u64 {
         let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
-        let is_named = |front: &&FrontRows| {
+        let is_named = |front: &&ResidentPrefix| {
             let comes = front.from as usize == phase;
             let is_for_later = comes && !self.is_written(front);
             let stands = (front.from as usize..=front.until as usize).contains(&phase);
@@ -148,7 +148,7 @@ impl Judge<'_> {
     /// The first rows of a buffer that stand in SRAM for the stages of a phase, if some do.
     pub(super) fn standing(&self, buffer: BufferId, phase: usize) -> Option<Standing> {
         let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
-        let stands = |front: &&FrontRows| {
+        let stands = |front: &&ResidentPrefix| {
             let from = front.from as usize + usize::from(!self.is_written(front));
             (from..=front.until as usize).contains(&phase)
         };
@@ -159,7 +159,7 @@ impl Judge<'_> {
 
     /// The columns and channels of first rows, the same of all that come at once: those that are in use while
     /// any stay, all where the tensor is whole.
-    fn held(&self, front: &FrontRows) -> View {
+    fn held(&self, front: &ResidentPrefix) -> View {
         let buffer = front.buffer;
         let alike = self.plan.fronts.iter().filter(|f| f.buffer == buffer && f.from == front.from);
         let until = alike.map(|front| front.until as usize).max().unwrap_or(0);

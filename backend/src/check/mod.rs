@@ -23,7 +23,7 @@ use strata_isa_spec::{Target, View};
 
 pub use crate::check::faults::PlanFault;
 use crate::check::fronts::below;
-use crate::cost::rings::{Actor, Watch, ring_slots_watching};
+use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching};
 use crate::cost::{may_winograd, with_winograd};
 use crate::model::{Buffer, BufferId, BufferRole, Plan, StageGraph, StageId};
 
@@ -289,7 +289,7 @@ impl Judge<'_> {
             actors.extend(stores);
             sram -= self.in_place_bytes(index, &mut faults);
             let growths = self.growths(index, &mut faults);
-            let watches: Vec<Watch> = growths.iter().map(|(watch, ..)| *watch).collect();
+            let watches: Vec<OverlapProbe> = growths.iter().map(|(watch, ..)| *watch).collect();
             let (slots, gaps) = ring_slots_watching(&actors, planned.slack, &watches);
             for ((watch, saved, stated), gap) in growths.iter().zip(gaps) {
                 sram -= saved;

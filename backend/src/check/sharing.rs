@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use strata_isa_spec::View;
 
 use crate::check::{Judge, PlanFault};
-use crate::cost::rings::Watch;
+use crate::cost::rings::OverlapProbe;
 use crate::model::{BufferId, BufferRole, StageId};
 
 impl Judge<'_> {
@@ -62,12 +62,12 @@ impl Judge<'_> {
 
     /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the
     /// stated gap.
-    pub(super) fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(Watch, u64, u64)> {
+    pub(super) fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(OverlapProbe, u64, u64)> {
         let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
         let phases = |uses: &[(StageId, View)]| -> Vec<usize> {
             uses.iter().map(|(stage, _)| self.phase_of[stage]).collect()
         };
-        let mut growths: Vec<(Watch, u64, u64)> = Vec::new();
+        let mut growths: Vec<(OverlapProbe, u64, u64)> = Vec::new();
         for (id, buffer) in &self.graph.buffers {
             let residency = self.plan.residency[id.as_u32() as usize];
             let Some(into) = residency.grows_into else { continue };
@@ -106,7 +106,7 @@ impl Judge<'_> {
                 (u64::from(dying.rows) * dying_pitch, u64::from(buffer.rows) * growing_pitch);
             let together = (before + into.gap_bytes).max(after);
             let watch =
-                Watch { dying: into.buffer.as_u32(), dying_pitch, growing: id.as_u32(), growing_pitch };
+                OverlapProbe { dying: into.buffer.as_u32(), dying_pitch, growing: id.as_u32(), growing_pitch };
             growths.push((watch, (before + after).saturating_sub(together), into.gap_bytes));
         }
         growths

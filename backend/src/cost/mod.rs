@@ -4,10 +4,10 @@
 //! cluster count; [`pipeline`] turns a division of clusters into the time of a phase: each stage starts when
 //! the first rows it needs are there and ends at the earliest when it has worked through its steps, and at
 //! least its last steps after the stages that it reads from. That is exact for a pipeline whose rings never
-//! run full before they run dry, which is what [`Slack::Overlap`](crate::cost::rings::Slack) buys; DRAM is a
-//! bound beside it; the first and last rows, by [`edges`], and weights are a delay before and after it.
+//! run full before they run dry, which is what [`Buffering::Overlap`](crate::cost::rings::Buffering) buys; DRAM is a
+//! bound beside it; the first and last rows, by [`fill_drain`], and weights are a delay before and after it.
 
-pub mod edges;
+pub mod fill_drain;
 pub mod mappings;
 pub mod rings;
 pub mod transfers;
@@ -256,7 +256,7 @@ pub fn on_chip_energy(
 /// A cost of two parts, cycles and DRAM bytes, as one number: least score is least cost, and ties go to the
 /// other part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Weights {
+pub struct ScoreWeights {
     /// Score of a cycle.
     pub per_cycle: u128,
     /// Score of a DRAM byte.
@@ -273,7 +273,7 @@ pub fn filled(sram_bytes: u64) -> u64 {
 /// How much more what comes first counts than what comes second.
 const UNIT: u128 = 1 << 40;
 
-impl Weights {
+impl ScoreWeights {
     /// The weights of an objective. For the product of energy and delay, which does not add up over phases,
     /// they are its gradient at a plan of `around = (picojoules, cycles)`: the product is least on the convex
     /// hull of what plans cost, so some such weights find it.
@@ -303,7 +303,7 @@ impl Weights {
     }
 
     /// DRAM bytes count, and of plans that move as many, what leaves the most of SRAM free.
-    pub fn thrifty() -> Self {
+    pub fn prefer_free_sram() -> Self {
         Self { per_cycle: 1, per_byte: UNIT * UNIT, per_fill: UNIT }
     }
 

@@ -12,15 +12,15 @@
 //! would be made last, as nobody asks for them; so a writer asks the others for such rows before it writes
 //! its own.
 //!
-//! With [`Slack::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the
-//! other. With [`Slack::Overlap`] a step is taken only when the rows of the *next* step (or one more step of
+//! With [`Buffering::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the
+//! other. With [`Buffering::Overlap`] a step is taken only when the rows of the *next* step (or one more step of
 //! the producer) are there too, so a stage always finds its next rows ready while its producer works: the
 //! pipeline runs at the rate of its slowest stage. A skip path grows by the slack of the longer path that it
 //! runs beside. A transfer has room for as many rows as the DRAM channel moves in a burst of weights, for
 //! which it may have to wait.
 //!
 //! The same run tells how close behind a tensor that is read for the last time a new one may be written: see
-//! [`Watch`].
+//! [`OverlapProbe`].
 //!
 //! The middle of a tensor, where a phase repeats itself, is skipped (`steady`), so a simulation takes time by
 //! the depth of a phase rather than by its rows.
@@ -44,7 +44,7 @@ use crate::model::graph::views_meet;
 /// How far a producer may run ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Slack {
+pub enum Buffering {
     /// Just far enough for the phase to finish.
     Lockstep,
     /// One step further, so that producer and consumer work at once.
@@ -210,13 +210,13 @@ impl Edge<'_> {
 /// Slots for each stream that the phase touches, by stream: enough that it finishes, at most the rows
 /// written. `actors` are all stages of the phase, DMA stages included, in an order in which writers stand
 /// before their readers. Rows that no actor writes count as written before.
-pub fn ring_slots(actors: &[Actor], slack: Slack) -> BTreeMap<u32, u32> {
+pub fn ring_slots(actors: &[Actor], slack: Buffering) -> BTreeMap<u32, u32> {
     ring_slots_watching(actors, slack, &[]).0
 }
 
 /// A tensor that a phase reads for the last time and one that it writes, both whole, that are to share bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Watch {
+pub struct OverlapProbe {
     /// The stream that is read.
     pub dying: u32,
     /// Bytes from one of its rows to the next.
@@ -231,8 +231,8 @@ pub struct Watch {
 /// before the dying one, so that no row is written before the rows that stand there are passed.
 pub fn ring_slots_watching(
     actors: &[Actor],
-    slack: Slack,
-    watches: &[Watch],
+    slack: Buffering,
+    watches: &[OverlapProbe],
 ) -> (BTreeMap<u32, u32>, Vec<u64>) {
     let mut simulation = Simulation::watching(actors, slack, watches);
     simulation.run();
@@ -250,14 +250,14 @@ fn readers_of(actors: &[Actor], stream: u32) -> Rc<[(usize, usize)]> {
 }
 
 /// Slots of the phase's streams from its stages' codes. See [`ring_slots`].
-pub fn size_rings(codes: &[StageCode], slack: Slack) -> BTreeMap<u32, u32> {
+pub fn size_rings(codes: &[StageCode], slack: Buffering) -> BTreeMap<u32, u32> {
     let actors: Vec<Actor> = codes.iter().map(Actor::new).collect();
     ring_slots(&actors, slack)
 }
 
 /// A watch, and what was seen so far.
 struct Watching {
-    watch: Watch,
+    watch: OverlapProbe,
     /// Who reads the dying stream.
     readers: Rc<[(usize, usize)]>,
     /// Bytes by which the growing stream must begin before it.
@@ -282,9 +282,9 @@ struct Input<'a> {
 
 impl Input<'_> {
     /// Rows of the writer that must be there before a step.
-    fn wanted(&self, step: usize, slack: Slack) -> u32 {
+    fn wanted(&self, step: usize, slack: Buffering) -> u32 {
         let mut wanted = self.end[step];
-        if slack == Slack::Overlap {
+        if slack == Buffering::Overlap {
             let next = self.end.get(step + 1).copied().unwrap_or(wanted);
             wanted = next.max(wanted + self.ahead);
         }
@@ -302,7 +302,7 @@ struct Reader {
 
 struct Simulation<'a> {
     actors: &'a [Actor],
-    slack: Slack,
+    slack: Buffering,
     /// Steps taken by each actor.
     steps: Vec<u32>,
     /// Rows that each actor has made.
@@ -333,7 +333,7 @@ struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
-    fn new(actors: &'a [Actor], slack: Slack) -> Self {
+    fn new(actors: &'a [Actor], slack: Buffering) -> Self {
         let mut ports: Vec<Reader> = Vec::with_capacity(actors.len());
         let mut outs: Vec<(u32, usize)> = Vec::with_capacity(actors.len());
         for (actor, this) in actors.iter().enumerate() {
@@ -398,9 +398,9 @@ impl<'a> Simulation<'a> {
     }
 
     /// A simulation that looks at the gaps of these watches.
-    fn watching(actors: &'a [Actor], slack: Slack, watches: &[Watch]) -> Self {
+    fn watching(actors: &'a [Actor], slack: Buffering, watches: &[OverlapProbe]) -> Self {
         let mut readers: BTreeMap<u32, Rc<[(usize, usize)]>> = BTreeMap::new();
-        let watching = |&watch: &Watch| {
+        let watching = |&watch: &OverlapProbe| {
             let of_dying = readers.entry(watch.dying);
             let readers = Rc::clone(of_dying.or_insert_with(|| readers_of(actors, watch.dying)));
             Watching { watch, readers, gap: 0 }
@@ -559,7 +559,7 @@ impl<'a> Simulation<'a> {
                 let watching = &mut self.watches[at];
                 // The actor's own step counts as not taken: it still reads while it writes. Where stages
                 // overlap, so does the last step of every reader, which then is still under way.
-                let under_way = |reader: usize| u32::from(self.slack == Slack::Overlap && reader != actor);
+                let under_way = |reader: usize| u32::from(self.slack == Buffering::Overlap && reader != actor);
                 let taken = |reader: usize| self.steps[reader].saturating_sub(under_way(reader)) as usize;
                 let needed = (watching.readers.iter())
                     .map(|&(reader, port)| actors[reader].ports[port].first[taken(reader)])
@@ -601,7 +601,7 @@ mod tests {
         // another part.
         let sum = row_by_row(&[rows(7, 7, 7), rows(3, 0, 7)], rows(7, 0, 7));
         let actors = [row_by_row(&[rows(2, 0, 7)], rows(3, 0, 7)), sum];
-        assert_eq!(ring_slots(&actors, Slack::Lockstep)[&3], 1);
-        assert_eq!(ring_slots(&actors, Slack::Overlap)[&3], 2);
+        assert_eq!(ring_slots(&actors, Buffering::Lockstep)[&3], 1);
+        assert_eq!(ring_slots(&actors, Buffering::Overlap)[&3], 2);
     }
 }

@@ -27,7 +27,7 @@ use strata_isa_spec::inst::Elem;
 use strata_isa_spec::{StageCode, View};
 
 pub use plan::{
-    Bases, Certificate, DramBytes, FrontRows, GrowsInto, Mode, Objective, PhasePlan, Placement, Plan,
+    Bases, Certificate, DramBytes, ResidentPrefix, GrowsInto, Mode, Objective, PhasePlan, Placement, Plan,
     Residency, StreamBase,
 };
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use strata_isa_spec::{Mapping, timed};
 
 use super::{BufferId, StageId};
-use crate::cost::rings::Slack;
+use crate::cost::rings::Buffering;
 
 /// What a plan minimises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +91,7 @@ pub struct PhasePlan {
     /// Its stages, in topological order.
     pub stages: Vec<Placement>,
     /// How its rings are sized: what [`ring_slots`](crate::cost::rings::ring_slots) is to be called with.
-    pub slack: Slack,
+    pub slack: Buffering,
     /// What the planner predicts of it, in cycles.
     pub predicted_cycles: u64,
 }
@@ -135,7 +135,7 @@ impl GrowsInto {
 /// from the phase that first writes the tensor are moved less often; those of a later phase are loaded by it,
 /// ahead of the phase that reads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FrontRows {
+pub struct ResidentPrefix {
     /// The tensor.
     pub buffer: BufferId,
     /// How many of its rows.
@@ -218,7 +218,7 @@ pub struct Plan {
     /// that come in one phase stay the less long the more they are, and those that come in another come after
     /// these are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fronts: Vec<FrontRows>,
+    pub fronts: Vec<ResidentPrefix>,
     /// Addresses, if they are not the scheduler's to find: fronts were fitted between those that it found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bases: Option<Bases>,
@@ -244,7 +244,7 @@ impl Plan {
     /// How many first rows of a tensor stay in activation SRAM from one phase, or before it, to a later one,
     /// if not all do.
     pub fn staying_rows(&self, buffer: BufferId, since: usize, phase: usize) -> u32 {
-        let stays = |front: &&FrontRows| front.from as usize <= since && phase <= front.until as usize;
+        let stays = |front: &&ResidentPrefix| front.from as usize <= since && phase <= front.until as usize;
         let fronts = self.fronts.iter().filter(|front| front.buffer == buffer);
         fronts.filter(stays).map(|front| front.rows).max().unwrap_or(0)
     }

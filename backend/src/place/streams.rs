@@ -12,10 +12,10 @@ use std::ops::RangeInclusive;
 use strata_isa_spec::inst::{DmaIn, DmaOut};
 use strata_isa_spec::{Front, Segment, SegmentKind, StageCode, Stream, View};
 
-use crate::cost::rings::{Actor, Watch, ring_slots_watching, size_rings};
+use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching, size_rings};
 use crate::cost::transfers::{self, Transfer};
 use crate::model::graph::{StageSet, bounding};
-use crate::model::{Bases, Buffer, BufferId, BufferRole, FrontRows, StageId, StreamBase};
+use crate::model::{Bases, Buffer, BufferId, BufferRole, ResidentPrefix, StageId, StreamBase};
 use crate::place::live::{Live, Numbers};
 use crate::place::{Problem, ScheduleError, blocks, views_mut};
 
@@ -208,14 +208,14 @@ fn make_fronts(
     fronts: &mut Fronts,
     lives: &mut Vec<Live>,
 ) -> Option<(Front, View)> {
-    let comes = |(_, front): &(usize, FrontRows)| front.buffer == buffer && front.from as usize == phase;
-    let mut planned: Vec<(usize, FrontRows)> =
+    let comes = |(_, front): &(usize, ResidentPrefix)| front.buffer == buffer && front.from as usize == phase;
+    let mut planned: Vec<(usize, ResidentPrefix)> =
         problem.plan.fronts.iter().copied().enumerate().filter(comes).collect();
     planned.sort_unstable_by_key(|(_, front)| front.rows);
     let from = phase + usize::from(!writes(problem, buffer, phase));
     let held = held_by_front(problem, buffer, from..=planned.first()?.1.until as usize);
     let mut behind = None;
-    for (at, FrontRows { rows, until, .. }) in planned {
+    for (at, ResidentPrefix { rows, until, .. }) in planned {
         let until = until as usize;
         let live = Live::new(problem, buffer, rows, behind, phase);
         lives.push(Live { held, last: until, is_front: Some(at), ..live });
@@ -278,9 +278,9 @@ pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId,
         let into = problem.plan.residency.get(buffer.as_u32() as usize)?.grows_into?;
         Some((buffer, into.buffer))
     });
-    let (growing, watches): (Vec<BufferId>, Vec<Watch>) = growing
+    let (growing, watches): (Vec<BufferId>, Vec<OverlapProbe>) = growing
         .map(|(buffer, dying)| {
-            let watch = Watch {
+            let watch = OverlapProbe {
                 dying: dying.as_u32(),
                 dying_pitch: pitch(dying),
                 growing: buffer.as_u32(),

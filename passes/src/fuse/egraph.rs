@@ -14,7 +14,7 @@
 //!
 //! A group is made only if it is convex and if lower bounds that never fall as a group grows are within the
 //! target: tables in weight SRAM, the rows that each reader holds at once in activation SRAM, stages. Whether
-//! a group fits exactly is for [`Column`](crate::fuse::candidates::columns::Column) to find. The e-graph
+//! a group fits exactly is for [`Candidate`](crate::fuse::candidates::candidate::Candidate) to find. The e-graph
 //! offers; it never chooses: its extractor sees no sharing.
 //!
 //! Limits count nodes and iterations, never time; groups come out in the order of their sets.
@@ -32,7 +32,7 @@ use strata_backend::cost::align;
 use strata_backend::model::graph::StageSet;
 use strata_backend::model::{BufferId, StageId};
 
-use crate::fuse::candidates::columns::Context;
+use crate::fuse::candidates::candidate::Context;
 use crate::fuse::strips::evaluate::MOST_STRIPS;
 
 define_language! {

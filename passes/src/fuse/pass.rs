@@ -237,7 +237,7 @@ pub(super) fn plan_with_addresses(
     let mut others = Vec::new();
     if grows && share < SHARES[0] {
         let without = PlanOptions { growths: false, ..*options };
-        if !(is_of_time && planner.is_hopeless(&without, best.plan.search_cycles)) {
+        if !(is_of_time && planner.bound_exceeds(&without, best.plan.search_cycles)) {
             others.push(without);
         }
     }
@@ -246,7 +246,7 @@ pub(super) fn plan_with_addresses(
     }
     let is_spilled = best.plan.dram_bytes.total > best.plan.dram_bytes.compulsory;
     if options.objective == Objective::Traffic && options.mode == Mode::Multi && is_spilled {
-        others.push(PlanOptions { thrifty: true, ..*options });
+        others.push(PlanOptions { prefer_free_sram: true, ..*options });
     }
     for other in &others {
         match plan_in_a_share(&mut planner, target, other) {
@@ -263,7 +263,7 @@ pub(super) fn plan_with_addresses(
 /// defect of the planner or the scheduler, nor of the module.
 pub fn does_not_fit(error: &PassError) -> bool {
     let PassError::Other(error) = error else { return false };
-    error.downcast_ref::<PlanError>().is_some_and(PlanError::is_of_size)
+    error.downcast_ref::<PlanError>().is_some_and(PlanError::is_capacity_error)
         || matches!(error.downcast_ref(), Some(ScheduleError::DoesNotFit { .. }))
 }
 
@@ -326,7 +326,7 @@ fn plan_in_a_share(
             Ok(found) => found,
             // Less SRAM than this is too little for any plan; what the larger share lacked is what there is
             // to say.
-            Err(error) if error.is_of_size() => {
+            Err(error) if error.is_capacity_error() => {
                 return Err(failure.unwrap_or_else(|| PassError::other(error)));
             }
             Err(error) => return Err(PassError::other(error)),

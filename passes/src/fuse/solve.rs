@@ -1,11 +1,11 @@
-//! The planner: tabulate stages, offer columns, choose among them, make stages of strips, and write the plan
+//! The planner: tabulate stages, offer candidates, choose among them, make stages of strips, and write the plan
 //! down.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::check::{PlanFault, check};
-use strata_backend::cost::{Weights, on_chip_energy};
+use strata_backend::cost::{ScoreWeights, on_chip_energy};
 use strata_backend::model::graph::{GraphError, StageSet};
 use strata_backend::model::realised::Realised;
 use strata_backend::model::{
@@ -16,8 +16,8 @@ use strata_backend::place::growth_gaps;
 use strata_isa_spec::Target;
 
 use crate::fuse::bound::{Bounds, bounds};
-use crate::fuse::candidates::columns::{Column, Context, How};
-use crate::fuse::candidates::offered::{Offered, WithStrips};
+use crate::fuse::candidates::candidate::{Candidate, Context, How};
+use crate::fuse::candidates::pool::{CandidatePool, WithStrips};
 use crate::fuse::egraph::{self, Offer};
 use crate::fuse::search::{
     Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, may_be_in_place, replay,
@@ -40,7 +40,7 @@ pub struct PlanOptions {
     /// For [`Objective::Traffic`]: whether of plans that move as many bytes the one is taken that leaves the
     /// most of activation SRAM free, where [first rows](crate::fuse::refine::fronts) may stay, and not the
     /// fastest.
-    pub thrifty: bool,
+    pub prefer_free_sram: bool,
     /// What the e-graph offers.
     pub offer: Offer,
     /// Labels that the chooser keeps for one cut and one set of places.
@@ -71,7 +71,7 @@ impl Default for PlanOptions {
             objective: Objective::Latency,
             mode: Mode::Multi,
             tolerance_percent: 1,
-            thrifty: false,
+            prefer_free_sram: false,
             offer: Offer::default(),
             labels_per_state: 16,
             labels_per_cut: 256,
@@ -160,7 +160,7 @@ fn lines<T: std::fmt::Display>(items: &[T]) -> String {
 
 impl PlanError {
     /// Whether the target is too small, and nothing is wrong.
-    pub fn is_of_size(&self) -> bool {
+    pub fn is_capacity_error(&self) -> bool {
         matches!(self, Self::StageTooLarge(_) | Self::Stuck { .. })
     }
 }
@@ -186,11 +186,11 @@ pub struct Planned {
     pub refused: Vec<String>,
 }
 
-/// A variant of a column that was chosen.
+/// A variant of a candidate that was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pick {
-    /// Index of the column.
-    pub column: usize,
+    /// Index of the candidate.
+    pub candidate: usize,
     /// Index of its variant.
     pub variant: usize,
     /// Cycles that it was thought to take.
@@ -199,7 +199,7 @@ pub struct Pick {
 
 impl Pick {
     fn of(phase: &ChosenPhase) -> Self {
-        Self { column: phase.column, variant: phase.variant, cycles: phase.cycles }
+        Self { candidate: phase.candidate, variant: phase.variant, cycles: phase.cycles }
     }
 }
 
@@ -228,11 +228,11 @@ pub fn too_large(
     }
 }
 
-/// A graph on a target with the columns that it was offered, to be planned more than once. What the chooser
+/// A graph on a target with the candidates that it was offered, to be planned more than once. What the chooser
 /// answered to a question is remembered.
 #[derive(Debug)]
 pub struct Planner<'a> {
-    offered: Offered<'a>,
+    offered: CandidatePool<'a>,
     bounds: Bounds,
     answers: BTreeMap<Question, Result<Choice, Stuck>>,
     /// The dearest price of a byte, of [`BYTE_PRICES`], at which a plan was still as fast as the fastest.
@@ -243,11 +243,11 @@ pub struct Planner<'a> {
     pub(super) refused: Vec<String>,
 }
 
-/// What the chooser is asked about all columns.
-type Question = (Weights, u64, SearchLimits);
+/// What the chooser is asked about all candidates.
+type Question = (ScoreWeights, u64, SearchLimits);
 
 impl<'a> Planner<'a> {
-    /// Offers columns as the options tell: their mode, their offer, and whether sets may run in strips.
+    /// Offers candidates as the options tell: their mode, their offer, and whether sets may run in strips.
     ///
     /// # Errors
     /// If a stage does not fit the target, or the graph makes no sense.
@@ -271,19 +271,19 @@ impl<'a> Planner<'a> {
 
     /// Whether a glance at the fastest plans under some options says that they are slower than `cycles` by
     /// more than the search is likely to make up for when it looks closely.
-    pub fn is_hopeless(&self, options: &PlanOptions, cycles: u64) -> bool {
+    pub fn bound_exceeds(&self, options: &PlanOptions, cycles: u64) -> bool {
         let target = self.offered.context().target;
         let capacity = usable_bytes(target, options.capacity_percent);
-        let weights = Weights::of(Objective::Latency, target, (0.0, 0.0));
+        let weights = ScoreWeights::of(Objective::Latency, target, (0.0, 0.0));
         let found = choose(&self.offered, &[], weights, (capacity, u128::MAX), options.limits().narrow());
         found.is_ok_and(|choice| choice.cycles > cycles + cycles / 100 * HOPELESS_PERCENT)
     }
 
-    /// A plan of the columns that were offered. The options may differ from those in anything that only
+    /// A plan of the candidates that were offered. The options may differ from those in anything that only
     /// narrows them or is the chooser's: no strips, no growths, another objective, less SRAM.
     ///
     /// # Errors
-    /// If no sequence of columns fits.
+    /// If no sequence of candidates fits.
     pub fn plan(&mut self, options: &PlanOptions) -> Result<Planned, PlanError> {
         let target = self.offered.context().target;
         let capacity = usable_bytes(target, options.capacity_percent);
@@ -293,7 +293,7 @@ impl<'a> Planner<'a> {
             let realised = realised(&self.offered, &choice);
             let picks = choice.phases.iter().map(Pick::of).collect();
             let made = self.offered.context().of(&realised.graph)?;
-            let weights = Weights::of(options.objective, target, (0.0, 0.0));
+            let weights = ScoreWeights::of(options.objective, target, (0.0, 0.0));
             let replayed = match phases(&made, &realised, &self.offered, &choice) {
                 Ok((phases, chosen)) => {
                     let choice =
@@ -318,7 +318,7 @@ impl<'a> Planner<'a> {
             certify(&mut plan, self.bounds, choice.proven && options.capacity_percent >= 100);
             let gaps = growth_gaps(&realised.graph, &made.topology, &plan, target);
             if !close_gaps(&mut plan, &gaps) {
-                // More room is needed than the columns saw: the plan is made again without such pairs.
+                // More room is needed than the candidates saw: the plan is made again without such pairs.
                 return self.plan(&PlanOptions { growths: false, ..*options });
             }
             return match check(&realised.graph, target, &plan) {
@@ -334,12 +334,12 @@ impl<'a> Planner<'a> {
         self.refused.extend(faults.iter().map(PlanFault::to_string));
         match self.plan(&simpler) {
             // That it does not fit is not what went wrong.
-            Err(error) if error.is_of_size() => Err(PlanError::Unsound(faults)),
+            Err(error) if error.is_capacity_error() => Err(PlanError::Unsound(faults)),
             made => made,
         }
     }
 
-    /// Takes what the phases of a plan were found to take for what their columns do, where that is not what
+    /// Takes what the phases of a plan were found to take for what their candidates do, where that is not what
     /// was estimated; plans that are made from here on go by it. Whether there was anything to learn.
     pub fn learn(&mut self, planned: &Planned) -> bool {
         let mut found = vec![0; planned.picks.len()];
@@ -350,7 +350,7 @@ impl<'a> Planner<'a> {
         // by.
         let mut off: BTreeMap<(usize, usize), (i64, i64)> = BTreeMap::new();
         for (pick, found) in planned.picks.iter().zip(found) {
-            let (sum, n) = off.entry((pick.column, pick.variant)).or_default();
+            let (sum, n) = off.entry((pick.candidate, pick.variant)).or_default();
             *sum += found as i64 - pick.cycles as i64;
             *n += 1;
         }
@@ -423,7 +423,7 @@ impl<'a> Planner<'a> {
         let answers = self.answers.iter().filter(|(question, _)| is_answer(question));
         let choices = answers.filter_map(|(_, answer)| answer.as_ref().ok());
         let is_allowed = |choice: &&Choice| {
-            choice.phases.iter().all(|phase| !forbidden.contains(&(phase.column, phase.variant)))
+            choice.phases.iter().all(|phase| !forbidden.contains(&(phase.candidate, phase.variant)))
         };
         choices.filter(is_allowed).min_by_key(|choice| choice.score(weights))
     }
@@ -431,7 +431,7 @@ impl<'a> Planner<'a> {
     /// The choice that scores least.
     fn solve(
         &mut self,
-        weights: Weights,
+        weights: ScoreWeights,
         options: &PlanOptions,
         capacity: u64,
         forbidden: &[Forbidden],
@@ -471,8 +471,8 @@ impl<'a> Planner<'a> {
         let target = self.offered.context().target;
         if options.objective != Objective::Edp {
             let weights = match options.objective {
-                Objective::Traffic if options.thrifty => Weights::thrifty(),
-                objective => Weights::of(objective, target, (0.0, 0.0)),
+                Objective::Traffic if options.prefer_free_sram => ScoreWeights::prefer_free_sram(),
+                objective => ScoreWeights::of(objective, target, (0.0, 0.0)),
             };
             let has_tolerance = options.objective == Objective::Latency && options.tolerance_percent > 0;
             let slowest_of = |cycles: u64| {
@@ -481,7 +481,7 @@ impl<'a> Planner<'a> {
             // With less SRAM it is mostly the same price, and nothing is faster: what is as fast as the
             // fastest with more will do.
             if let (true, Some(price), Some(fastest)) = (has_tolerance, self.price, self.fastest) {
-                let priced = self.solve(Weights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
+                let priced = self.solve(ScoreWeights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
                 if priced.cycles <= slowest_of(fastest) {
                     return Ok(priced);
                 }
@@ -499,7 +499,7 @@ impl<'a> Planner<'a> {
             let mut next = self.price;
             while low < high && within.bytes > self.bounds.bytes {
                 let middle = next.take().unwrap_or(usize::midpoint(low, high));
-                let weights = Weights::priced(BYTE_PRICES[middle]);
+                let weights = ScoreWeights::priced(BYTE_PRICES[middle]);
                 let priced = self.solve(weights, options, capacity, forbidden)?;
                 if priced.cycles > slowest {
                     high = middle;
@@ -518,11 +518,11 @@ impl<'a> Planner<'a> {
         // Follow the product's gradient from both ends until it stops falling.
         let mut best: Option<(f64, Choice)> = None;
         for from in [Objective::Latency, Objective::Energy] {
-            let mut at = self.solve(Weights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
+            let mut at = self.solve(ScoreWeights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
             let mut product = self.product(&at);
             for _ in 0..4 {
                 let around = (self.energy(&at), at.cycles as f64);
-                let weights = Weights::of(Objective::Edp, target, around);
+                let weights = ScoreWeights::of(Objective::Edp, target, around);
                 let next = self.solve(weights, options, capacity, forbidden)?;
                 let next_product = self.product(&next);
                 if next_product >= product {
@@ -544,8 +544,8 @@ impl<'a> Planner<'a> {
 
     /// Energy of a choice in picojoules.
     fn energy(&self, choice: &Choice) -> f64 {
-        let columns = choice.phases.iter().map(|phase| (self.offered.chosen(phase.column), phase.variant));
-        energy(self.offered.context(), columns, choice.bytes)
+        let candidates = choice.phases.iter().map(|phase| (self.offered.chosen(phase.candidate), phase.variant));
+        energy(self.offered.context(), candidates, choice.bytes)
     }
 
     /// Energy times delay of a choice.
@@ -555,26 +555,26 @@ impl<'a> Planner<'a> {
 }
 
 /// The graph of a choice.
-fn realised(offered: &Offered<'_>, choice: &Choice) -> Realised {
+fn realised(offered: &CandidatePool<'_>, choice: &Choice) -> Realised {
     let Context { graph, ref topology, .. } = *offered.context();
-    let columns = choice.phases.iter().map(|phase| (offered.chosen(phase.column), phase.variant));
-    let strips: Vec<Option<Strips>> = (columns.clone())
-        .map(|(column, variant)| Strips::new(graph, topology, &column.set, column.variants[variant].strips?))
+    let candidates = choice.phases.iter().map(|phase| (offered.chosen(phase.candidate), phase.variant));
+    let strips: Vec<Option<Strips>> = (candidates.clone())
+        .map(|(candidate, variant)| Strips::new(graph, topology, &candidate.set, candidate.variants[variant].strips?))
         .collect();
-    let chosen: Vec<Chosen<'_>> = (columns.zip(&strips))
-        .map(|((column, _), strips)| Chosen { stages: &column.stages, strips: strips.as_ref() })
+    let chosen: Vec<Chosen<'_>> = (candidates.zip(&strips))
+        .map(|((candidate, _), strips)| Chosen { stages: &candidate.stages, strips: strips.as_ref() })
         .collect();
     realise(graph, &chosen)
 }
 
-/// The phases of a choice as columns of the graph that was made of it, and the phase of the choice that each
+/// The phases of a choice as candidates of the graph that was made of it, and the phase of the choice that each
 /// is of; the first phase that does not fit if there is one.
 fn phases<'c>(
     context: &Context<'_>,
     realised: &Realised,
-    offered: &Offered<'_>,
+    offered: &CandidatePool<'_>,
     choice: &'c Choice,
-) -> Result<(Vec<Column>, Vec<&'c ChosenPhase>), usize> {
+) -> Result<(Vec<Candidate>, Vec<&'c ChosenPhase>), usize> {
     let mut phase_of = vec![0; context.graph.stages.len()];
     for (phase, stages) in realised.phases.iter().enumerate() {
         for stage in stages {
@@ -589,20 +589,20 @@ fn phases<'c>(
     let mut made = Vec::with_capacity(realised.phases.len());
     for (phase, stages) in realised.phases.iter().enumerate() {
         let chosen = chosen_of[phase];
-        let variant = &offered.chosen(chosen.column).variants[chosen.variant];
+        let variant = &offered.chosen(chosen.candidate).variants[chosen.variant];
         let how = How { method: variant.method, division: &variant.division, slack: variant.slack };
         let previous = phase.checked_sub(1).map_or(&[][..], |before| &realised.phases[before]);
-        made.push(Column::chosen(context, stages, previous, how, &is_loaded).ok_or(phase)?);
+        made.push(Candidate::chosen(context, stages, previous, how, &is_loaded).ok_or(phase)?);
     }
     Ok((made, chosen_of))
 }
 
-/// Ways to run columns that are out of the offer when a chosen phase does not fit: the phase's own; if it has
+/// Ways to run candidates that are out of the offer when a chosen phase does not fit: the phase's own; if it has
 /// no strips but others do, theirs, since what they hand it is what was misjudged.
-fn to_forbid(offered: &Offered<'_>, choice: &Choice, at: usize) -> Vec<Forbidden> {
+fn to_forbid(offered: &CandidatePool<'_>, choice: &Choice, at: usize) -> Vec<Forbidden> {
     let has_strips =
-        |phase: &ChosenPhase| offered.chosen(phase.column).variants[phase.variant].strips.is_some();
-    let way = |phase: &ChosenPhase| (phase.column, phase.variant);
+        |phase: &ChosenPhase| offered.chosen(phase.candidate).variants[phase.variant].strips.is_some();
+    let way = |phase: &ChosenPhase| (phase.candidate, phase.variant);
     if has_strips(&choice.phases[at]) {
         return vec![way(&choice.phases[at])];
     }
@@ -617,7 +617,7 @@ fn keeps_places(made: &Context<'_>, choice: &Choice) -> bool {
 }
 
 /// Moves tensors as close to those whose space they take as they may stand; whether they did not stand too
-/// close. The columns saw their rows with transfers at the borders: without them tensors may mostly stand
+/// close. The candidates saw their rows with transfers at the borders: without them tensors may mostly stand
 /// closer.
 fn close_gaps(plan: &mut Plan, gaps: &[(BufferId, u64)]) -> bool {
     let mut is_room = true;
@@ -652,7 +652,7 @@ pub(super) fn usable_bytes(target: &Target, percent: u32) -> u64 {
     bytes / alignment * alignment
 }
 
-/// A problem with the methods that options ask for: what is asked for is bytes, not time, if columns are to
+/// A problem with the methods that options ask for: what is asked for is bytes, not time, if candidates are to
 /// take the least SRAM that they can.
 fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
     let is_of_bytes = matches!(options.objective, Objective::Traffic | Objective::Sram);
@@ -660,7 +660,7 @@ fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
 }
 
 /// What a mode offers.
-fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>, PlanError> {
+fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<CandidatePool<'a>, PlanError> {
     let sets = match options.mode {
         Mode::Single => context.graph.stages.keys().map(StageSet::of).collect(),
         Mode::Multi => egraph::offer(&context, &options.offer, options.strips),
@@ -670,9 +670,9 @@ fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>,
         Mode::Single => WithStrips::Needed,
         Mode::Multi => WithStrips::Always,
     };
-    let offered = Offered::new(context, sets, strips);
+    let offered = CandidatePool::new(context, sets, strips);
     let alone = offered.sets().filter(|(_, set)| set.len() == 1);
-    let too_large = alone.filter(|&(at, _)| offered.column(at, options.strips).is_none());
+    let too_large = alone.filter(|&(at, _)| offered.candidate(at, options.strips).is_none());
     let too_large: Vec<TooLarge> = too_large
         .flat_map(|(_, set)| set.iter())
         .flat_map(|stage| too_large::reasons(offered.context(), stage, options.strips))
@@ -680,31 +680,31 @@ fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<Offered<'a>,
     if too_large.is_empty() { Ok(offered) } else { Err(PlanError::StageTooLarge(too_large)) }
 }
 
-/// Energy in picojoules of columns, each run as one of its variants, that move so many bytes.
+/// Energy in picojoules of candidates, each run as one of its variants, that move so many bytes.
 fn energy<'a>(
     context: &Context<'_>,
-    columns: impl Iterator<Item = (&'a Column, usize)>,
+    candidates: impl Iterator<Item = (&'a Candidate, usize)>,
     dram_bytes: u64,
 ) -> f64 {
-    let stages = columns.flat_map(|(column, variant)| {
-        let options = column.variants[variant].implementations.iter();
-        column.stages.iter().copied().zip(options.map(|i| i.winograd))
+    let stages = candidates.flat_map(|(candidate, variant)| {
+        let options = candidate.variants[variant].implementations.iter();
+        candidate.stages.iter().copied().zip(options.map(|i| i.winograd))
     });
     on_chip_energy(context.graph, context.target, stages)
         + dram_bytes as f64 * context.target.energy.dram_byte_pj
 }
 
 /// The plan of a choice.
-fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, options: &PlanOptions) -> Plan {
+fn write_down(context: &Context<'_>, candidates: &[Candidate], choice: &Choice, options: &PlanOptions) -> Plan {
     let graph = context.graph;
     let mut residency = vec![Residency::default(); graph.buffers.len()];
     let mut dram = DramBytes::default();
     let mut seen_inputs = vec![0u64; graph.buffers.len()];
     let mut phases = Vec::with_capacity(choice.phases.len());
     for (index, chosen) in choice.phases.iter().enumerate() {
-        let column = &columns[chosen.column];
-        let variant = &column.variants[chosen.variant];
-        dram.weights += column.table_bytes;
+        let candidate = &candidates[chosen.candidate];
+        let variant = &candidate.variants[chosen.variant];
+        dram.weights += candidate.table_bytes;
         for growth in &chosen.growths {
             residency[growth.growing.as_u32() as usize].grows_into = Some(growth.into);
         }
@@ -712,9 +712,9 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
             let slot = &mut residency[buffer.as_u32() as usize];
             let was_kept = slot.kept_until.is_some();
             if place == Place::InPlace {
-                slot.in_place_of = context.hosts[buffer.as_u32() as usize];
+                slot.in_place_of = context.in_place_targets[buffer.as_u32() as usize];
             }
-            let Some(at) = column.boundary.iter().position(|b| b.buffer == buffer) else { continue };
+            let Some(at) = candidate.boundary.iter().position(|b| b.buffer == buffer) else { continue };
             // What is in DRAM too may be dropped before it is read again. It then stays no longer than it is
             // of use.
             if place.in_sram() {
@@ -744,7 +744,7 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         }
         phases.push(PhasePlan {
             partitions: variant.division.partitions.clone(),
-            stages: (column.stages.iter().zip(&variant.implementations).zip(&variant.division.of_stage))
+            stages: (candidate.stages.iter().zip(&variant.implementations).zip(&variant.division.of_stage))
                 .map(|((&stage, how), &partition)| Placement {
                     stage,
                     partition,
@@ -757,7 +757,7 @@ fn write_down(context: &Context<'_>, columns: &[Column], choice: &Choice, option
         });
     }
     dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
-    let run = choice.phases.iter().map(|chosen| (&columns[chosen.column], chosen.variant));
+    let run = choice.phases.iter().map(|chosen| (&candidates[chosen.candidate], chosen.variant));
     let energy_pj = energy(context, run, choice.bytes);
     let cost = match options.objective {
         Objective::Latency => choice.cycles as f64,

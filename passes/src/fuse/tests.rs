@@ -6,14 +6,14 @@ use strata_backend::model::samples::{
     Net, mobilenetv2, resnet50, single_shot, two_unets, unet, vgg16, yolov3,
 };
 use strata_backend::model::{
-    BufferId, FrontRows, Mode, Objective, PhasePlan, Plan, StageGraph, StageId, StageNode,
+    BufferId, ResidentPrefix, Mode, Objective, PhasePlan, Plan, StageGraph, StageId, StageNode,
 };
 use strata_backend::place::schedule;
 use strata_isa_spec::timed::traffic;
 use strata_isa_spec::{Head, Target};
 
-use crate::fuse::candidates::columns::Context;
-use crate::fuse::candidates::twins::twins;
+use crate::fuse::candidates::candidate::Context;
+use crate::fuse::candidates::interchangeable::interchangeable;
 use crate::fuse::egraph::{Offer, offer};
 use crate::fuse::pass::{plan_in_least_sram, plan_with_addresses};
 use crate::fuse::solve::too_large;
@@ -100,7 +100,7 @@ fn first_rows_stay_where_the_tensor_does_not() {
     assert_eq!(traffic(&scheduled.program).total(), with.dram_bytes.total);
     // The judge refuses rows that do not stay long enough, more than there are, and more than there is room
     // for.
-    let refuses = |change: fn(&mut FrontRows)| {
+    let refuses = |change: fn(&mut ResidentPrefix)| {
         let mut wrong = with.clone();
         change(&mut wrong.fronts[0]);
         assert!(check(&graph, &target, &wrong).is_err(), "{:?}", wrong.fronts);
@@ -111,13 +111,13 @@ fn first_rows_stay_where_the_tensor_does_not() {
     let longest = with.fronts.iter().max_by_key(|front| front.until).expect("some stay");
     let mut all = with.clone();
     let rows = graph.buffers[longest.buffer].rows - 1;
-    all.fronts = vec![FrontRows { rows, ..*longest }];
+    all.fronts = vec![ResidentPrefix { rows, ..*longest }];
     let faults = check(&graph, &target, &all).expect_err("there is no room");
     assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Capacity { .. })), "{faults:?}");
     // Those that stay longer come first.
     let mut crossed = with.clone();
     let (rows, until) = (longest.rows + 1, longest.until + 1);
-    crossed.fronts = vec![*longest, FrontRows { rows, until, ..*longest }];
+    crossed.fronts = vec![*longest, ResidentPrefix { rows, until, ..*longest }];
     let faults = check(&graph, &target, &crossed).expect_err("they are not nested");
     assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Front { .. })), "{faults:?}");
 }
@@ -151,19 +151,19 @@ fn split_sums_are_written_in_place() {
     }
 }
 
-/// Parts of a layer are twins if they are of one size and read alike; with a shortcut each has its own part
+/// Parts of a layer are interchangeable if they are of one size and read alike; with a shortcut each has its own part
 /// to read.
 #[test]
 fn parts_that_read_alike_are_twins() {
     let graph = yolov3(416, 416);
     let topology = Topology::new(&graph).expect("it is a graph");
-    let twins = twins(&graph, &topology);
+    let interchangeable = interchangeable(&graph, &topology);
     let n_parts = |stage: &StageNode| {
         graph.stages.values().filter(|other| other.code.out.stream == stage.code.out.stream).count()
     };
     let mut n_twins = 0;
     for (stage, node) in &graph.stages {
-        let Some(before) = twins[stage.as_u32() as usize] else { continue };
+        let Some(before) = interchangeable[stage.as_u32() as usize] else { continue };
         let other = &graph.stages[before];
         assert!(before < stage && n_parts(node) > 1);
         assert_eq!((node.code.out.stream, node.code.out.chs), (other.code.out.stream, other.code.out.chs));
@@ -471,9 +471,9 @@ fn chain() -> StageGraph {
 fn convolutions_run_directly_where_rows_are_dear() {
     let (graph, target) = (chain(), x1("28KiB"));
     let options = PlanOptions { strips: false, growths: false, ..PlanOptions::default() };
-    let placed = |objective: Objective, thrifty: bool, target: &Target| {
+    let placed = |objective: Objective, prefer_free_sram: bool, target: &Target| {
         let plan =
-            plan(&graph, target, &PlanOptions { objective, thrifty, ..options }).expect("it fits").plan;
+            plan(&graph, target, &PlanOptions { objective, prefer_free_sram, ..options }).expect("it fits").plan;
         assert_eq!(check(&graph, target, &plan), Ok(()));
         let stages = plan.phases.iter().flat_map(|phase| &phase.stages);
         (plan.dram_bytes.total - plan.dram_bytes.compulsory, stages.filter(|s| s.winograd).count())
@@ -530,7 +530,7 @@ fn first_rows_of_what_grew_stay() {
         plan_with_addresses(&net.finish(), &target, &options).expect("it has addresses");
     let graph = realised.graph;
     let into = |buffer: BufferId| found.residency[buffer.as_u32() as usize].grows_into;
-    let grown: Vec<FrontRows> =
+    let grown: Vec<ResidentPrefix> =
         found.fronts.iter().copied().filter(|front| into(front.buffer).is_some()).collect();
     assert!(!grown.is_empty(), "{:?}", found.fronts);
     let scheduled = schedule(&graph, &found, &target).expect("it has addresses");
@@ -539,7 +539,7 @@ fn first_rows_of_what_grew_stay() {
     for front in grown {
         let dying = into(front.buffer).expect("it grew").buffer;
         let mut wrong = found.clone();
-        wrong.fronts.push(FrontRows { buffer: dying, ..front });
+        wrong.fronts.push(ResidentPrefix { buffer: dying, ..front });
         let faults = check(&graph, &target, &wrong).expect_err("they are overwritten");
         assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Front { .. })), "{faults:?}");
     }

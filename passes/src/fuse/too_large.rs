@@ -6,7 +6,7 @@ use strata_backend::model::StageId;
 use strata_backend::model::graph::StageSet;
 use strata_isa_spec::Target;
 
-use crate::fuse::candidates::columns::{Column, Context};
+use crate::fuse::candidates::candidate::{Candidate, Context};
 
 /// What a target has too little of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +105,8 @@ fn least_activation(context: &Context<'_>, stage: StageId, with_strips: bool) ->
         Resource::WeightSram.raise(&mut roomy, context.profile(stage).weight_bytes);
         Resource::Streams.raise(&mut roomy, n_streams(context, stage));
         let context = context.with_memory(&roomy);
-        let column = Column::new(&context, &StageSet::of(stage));
-        column.is_some_and(|column| column.fits() || with_strips && column.with_strips(&context).fits())
+        let candidate = Candidate::new(&context, &StageSet::of(stage));
+        candidate.is_some_and(|candidate| candidate.fits() || with_strips && candidate.with_strips(&context).fits())
     };
     if fits(memory.activation) {
         return memory.activation;

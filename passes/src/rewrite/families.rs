@@ -150,11 +150,12 @@ impl Default for Families {
 
 /// A word that names no family, or one that cannot be switched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no family of rewrites `{0}` to switch; there are: {}", switchable().join(", "))]
+#[error("there is no family of rewrites `{0}` to switch; there are: {known}", known = switchable())]
 pub struct UnknownFamily(pub String);
 
-fn switchable() -> Vec<&'static str> {
-    FAMILIES.iter().filter(|family| family.tier != Tier::Stage).map(|family| family.name).collect()
+fn switchable() -> String {
+    let switchable = FAMILIES.iter().filter(|family| family.tier != Tier::Stage);
+    switchable.map(|family| family.name).collect::<Vec<_>>().join(", ")
 }
 
 impl Families {

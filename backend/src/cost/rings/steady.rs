@@ -191,7 +191,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::cost::rings::{Actor, Simulation, Slack, Watch};
+    use crate::cost::rings::{Actor, Simulation, Buffering, OverlapProbe};
     use crate::model::StageGraph;
     use crate::model::graph::views_meet;
     use crate::model::samples::{mobilenetv2, resnet50, unet, yolov3};
@@ -225,7 +225,7 @@ mod tests {
     }
 
     /// The first, the middle and the last stream written, each to grow into the first and the last one read.
-    fn watches(actors: &[Actor]) -> Vec<Watch> {
+    fn watches(actors: &[Actor]) -> Vec<OverlapProbe> {
         let written: Vec<u32> = actors.iter().filter_map(|actor| actor.out.map(|out| out.stream)).collect();
         let read: Vec<u32> =
             actors.iter().flat_map(|actor| actor.ports.iter()).map(|port| port.view.stream).collect();
@@ -235,7 +235,7 @@ mod tests {
             .into_iter()
             .flatten()
             .flat_map(|&growing| dying.into_iter().flatten().map(move |&dying| (growing, dying)));
-        let watch = |(growing, dying)| Watch { dying, dying_pitch: 640, growing, growing_pitch: 704 };
+        let watch = |(growing, dying)| OverlapProbe { dying, dying_pitch: 640, growing, growing_pitch: 704 };
         pairs.filter(|(growing, dying)| growing != dying).map(watch).collect()
     }
 
@@ -247,7 +247,7 @@ mod tests {
             for from in (0..all).step_by(2) {
                 for n in [1, 2, 3, 5, 9, 17, 40, all] {
                     let actors = actors(&graph, from, n);
-                    for slack in [Slack::Lockstep, Slack::Overlap] {
+                    for slack in [Buffering::Lockstep, Buffering::Overlap] {
                         let watches = watches(&actors);
                         let [mut fast, mut slow] = [true, false].map(|skips| Simulation {
                             skips,

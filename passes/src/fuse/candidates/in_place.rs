@@ -11,7 +11,7 @@ use strata_backend::model::{Buffer, BufferId, BufferRole, StageGraph, StageId};
 use strata_isa_spec::View;
 
 /// The host of each buffer, by index, if it has one.
-pub fn hosts(graph: &StageGraph, topology: &Topology) -> Vec<Option<BufferId>> {
+pub fn in_place_targets(graph: &StageGraph, topology: &Topology) -> Vec<Option<BufferId>> {
     graph.buffers.keys().map(|buffer| host(graph, topology, buffer)).collect()
 }
 

@@ -289,7 +289,7 @@ impl<'a> Packing<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fuse::candidates::columns::Context;
+    use crate::fuse::candidates::candidate::Context;
     use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
 
     /// The least pace of any division into any partitions, by trying all.

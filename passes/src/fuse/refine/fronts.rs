@@ -20,7 +20,7 @@ use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
 use strata_backend::model::{
-    Bases, BufferId, BufferRole, FrontRows, PhasePlan, Plan, Residency, StageGraph, StageId,
+    Bases, BufferId, BufferRole, ResidentPrefix, PhasePlan, Plan, Residency, StageGraph, StageId,
 };
 use strata_backend::place::{ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
@@ -220,7 +220,7 @@ impl<'a> Case<'a> {
     fn schedule(
         &self,
         spilled: &[Spilled],
-        fronts: Vec<FrontRows>,
+        fronts: Vec<ResidentPrefix>,
         bases: Option<Bases>,
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
         let mut plan = Plan { fronts, bases, activation_bytes: self.capacity, ..self.plan.clone() };
@@ -322,7 +322,7 @@ impl<'a> Case<'a> {
             for band in bands {
                 rows += band.rows;
                 let (from, until) = (tensor.birth as u32, band.until as u32);
-                fronts.push(FrontRows { buffer: tensor.buffer, rows, from, until });
+                fronts.push(ResidentPrefix { buffer: tensor.buffer, rows, from, until });
                 bases.fronts.push(band.base);
             }
         }
@@ -341,11 +341,11 @@ struct Band {
 
 /// The bands of a tensor's rows that stay in a plan.
 fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
-    let mut fronts: Vec<(&FrontRows, u64)> = plan.fronts.iter().zip(bases.fronts.iter().copied()).collect();
+    let mut fronts: Vec<(&ResidentPrefix, u64)> = plan.fronts.iter().zip(bases.fronts.iter().copied()).collect();
     fronts.retain(|(front, _)| front.buffer == tensor.buffer && front.from as usize == tensor.birth);
     fronts.sort_unstable_by_key(|(front, _)| front.rows);
     let mut below = 0;
-    let band = |(front, base): (&FrontRows, u64)| {
+    let band = |(front, base): (&ResidentPrefix, u64)| {
         let rows = front.rows - std::mem::replace(&mut below, front.rows);
         Band { rows, until: front.until as usize, base }
     };
@@ -354,14 +354,14 @@ fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
 
 /// The fronts of a plan that do not come as their tensors are first written, and which of its fronts they
 /// are.
-fn loaded_ahead(plan: &Plan, spilled: &[Spilled]) -> impl Iterator<Item = (usize, FrontRows)> {
+fn loaded_ahead(plan: &Plan, spilled: &[Spilled]) -> impl Iterator<Item = (usize, ResidentPrefix)> {
     let births: BTreeMap<BufferId, usize> = spilled.iter().map(|s| (s.buffer, s.birth)).collect();
     let fronts = plan.fronts.iter().copied().enumerate();
     fronts.filter(move |(_, front)| births.get(&front.buffer) != Some(&(front.from as usize)))
 }
 
 /// The fronts that save the most bytes within what each phase has room for, with those that the plan has.
-fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64]) -> Vec<FrontRows> {
+fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64]) -> Vec<ResidentPrefix> {
     let mut problem = Problem::new(OptimizationDirection::Maximize);
     let mut taken: Vec<LinearExpr> = room.iter().map(|_| LinearExpr::empty()).collect();
     let mut kept: Vec<Vec<Variable>> = Vec::with_capacity(spilled.len());
@@ -406,7 +406,7 @@ fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64
             if own > 0 {
                 below += own;
                 let (from, until) = (tensor.birth as u32, *until as u32);
-                fronts.push(FrontRows { buffer: tensor.buffer, rows: below, from, until });
+                fronts.push(ResidentPrefix { buffer: tensor.buffer, rows: below, from, until });
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Phases do not overlap. So a phase waits at its begin for as many rows of its inputs as its first steps
 //! read, while DRAM has long been idle in the phase before. Those rows can be in SRAM by then: as a
-//! [front](FrontRows) of the ring that the phase reads. What the phase before writes stays there as it is
+//! [front](ResidentPrefix) of the ring that the phase reads. What the phase before writes stays there as it is
 //! written; anything else is whole in DRAM, and the phase before loads it. The first costs no traffic but
 //! saves some, the second moves as much as without.
 //!
@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::cost::with_winograd;
 use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
-use strata_backend::model::{BufferId, BufferRole, FrontRows, Plan, Residency, StageGraph};
+use strata_backend::model::{BufferId, BufferRole, ResidentPrefix, Plan, Residency, StageGraph};
 use strata_backend::place::{ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
 use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
@@ -185,11 +185,11 @@ impl<'a> Case<'a> {
         let residency = &self.plan.residency[buffer.as_u32() as usize];
         let is_whole = residency.kept_until.is_some_and(|until| until as usize >= before);
         let is_input = matches!(self.graph.buffers[buffer].role, BufferRole::Input(_));
-        let meets = |front: &FrontRows| {
+        let meets = |front: &ResidentPrefix| {
             front.buffer == buffer && front.until as usize > before && (front.from as usize) < phase
         };
         let is_written = self.writes(before, buffer);
-        let ends = |front: &FrontRows| front.buffer == buffer && front.until as usize == before;
+        let ends = |front: &ResidentPrefix| front.buffer == buffer && front.until as usize == before;
         let cannot = is_whole
             || self.shared.contains(&buffer)
             || !(is_input || residency.stored)
@@ -298,7 +298,7 @@ impl<'a> Case<'a> {
     }
 
     /// Takes from what a plan moves what it need not move since first rows stay.
-    fn count(&self, front: &FrontRows, plan: &mut Plan) {
+    fn count(&self, front: &ResidentPrefix, plan: &mut Plan) {
         let (from, until) = (front.from as usize, front.until as usize);
         let uses = &self.topology.uses[front.buffer.as_u32() as usize];
         let phase_of = |stage: strata_backend::model::StageId| self.phase_of[stage.as_u32() as usize];
@@ -415,7 +415,7 @@ impl Memory {
 
     /// Places the rings of a phase, first those whose first rows are wanted. What is found is added to
     /// `found`.
-    fn arrange(&mut self, phase: usize, wanted: &[Wanted], next: u64, found: &mut Vec<(FrontRows, u64)>) {
+    fn arrange(&mut self, phase: usize, wanted: &[Wanted], next: u64, found: &mut Vec<(ResidentPrefix, u64)>) {
         if wanted.is_empty() {
             return;
         }
@@ -454,7 +454,7 @@ impl Memory {
         rows: u32,
         next: u64,
         left: &BTreeSet<usize>,
-    ) -> Option<(FrontRows, u64)> {
+    ) -> Option<(ResidentPrefix, u64)> {
         let before = self.streams.clone();
         self.widen(wanted.stream, wanted.pitch);
         // More rows than the ring has slots are taken together, and the ring is their beginning.
@@ -488,7 +488,7 @@ impl Memory {
     }
 
     /// As [`arrange`](Self::arrange), with all rings where they are.
-    fn arrange_in_place(&mut self, phase: usize, wanted: &[Wanted], found: &mut Vec<(FrontRows, u64)>) {
+    fn arrange_in_place(&mut self, phase: usize, wanted: &[Wanted], found: &mut Vec<(ResidentPrefix, u64)>) {
         let is_as_wide = |stream: usize, wanted: &Wanted| self.streams[stream].pitch == wanted.pitch;
         let fitting =
             wanted.iter().filter(|w| w.written.into_iter().chain([w.stream]).all(|s| is_as_wide(s, w)));
@@ -513,10 +513,10 @@ impl Memory {
     }
 
     /// The first rows in a ring's last slots.
-    fn front(&self, phase: usize, wanted: &Wanted, rows: u32) -> (FrontRows, u64) {
+    fn front(&self, phase: usize, wanted: &Wanted, rows: u32) -> (ResidentPrefix, u64) {
         let (from, until) = (phase as u32 - 1, phase as u32);
         let base = self.last_slots(wanted.stream, self.streams[wanted.stream].base, rows).0;
-        (FrontRows { buffer: wanted.buffer, rows, from, until }, base)
+        (ResidentPrefix { buffer: wanted.buffer, rows, from, until }, base)
     }
 
     /// Notes that a ring's last slots are taken in the phase before too.

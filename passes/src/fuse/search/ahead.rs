@@ -7,7 +7,7 @@
 
 /// Weights of the phases after a label's last, `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ahead {
+pub(super) struct WeightPrefetch {
     /// Weight SRAM that phase `i` leaves free.
     free: u64,
     /// Bytes that DRAM could have moved during it, beside what it did.
@@ -18,7 +18,7 @@ pub(super) struct Ahead {
     before: u64,
 }
 
-impl Ahead {
+impl WeightPrefetch {
     /// Bytes that are loaded of the next phase's weights as it begins; `up_to` are those of its stages up to
     /// and including each.
     pub(super) fn loaded_of(&self, up_to: &[u64]) -> u64 {
@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_loaded_in_the_time_that_is_spare() {
-        let ahead = Ahead::default().after(&[], (100, 70));
+        let ahead = WeightPrefetch::default().after(&[], (100, 70));
         assert_eq!(ahead.loaded_of(&[40, 60]), 60);
         assert_eq!(ahead.loaded_of(&[40, 80]), 70, "no more than DRAM has time for");
         assert_eq!(ahead.loaded_of(&[40, 110]), 40, "the second stage's do not fit as one");
@@ -79,13 +79,13 @@ mod tests {
 
     #[test]
     fn what_a_phase_leaves_is_for_the_one_after_it() {
-        let ahead = Ahead::default().after(&[], (100, 70)).after(&[30], (90, 10));
+        let ahead = WeightPrefetch::default().after(&[], (100, 70)).after(&[30], (90, 10));
         // 40 before the phase and 10 during it.
         assert_eq!(ahead.loaded_of(&[60]), 50);
         // 80 bytes did not fit beside the 30 before it, so they begin in it.
         assert_eq!(ahead.loaded_of(&[80]), 10);
         // A phase that waits for its own weights begins with none of the next one's.
-        let late = Ahead::default().after(&[], (100, 70)).after(&[90], (95, 10));
+        let late = WeightPrefetch::default().after(&[], (100, 70)).after(&[90], (95, 10));
         assert_eq!(late.loaded_of(&[60]), 10);
     }
 }

@@ -1,34 +1,34 @@
 //! The walk over cuts, from nothing run to everything run.
 //!
-//! A cut that is come to tells those behind it no more than that they can be reached from it by a column, and
+//! A cut that is come to tells those behind it no more than that they can be reached from it by a candidate, and
 //! at what cost at the least. When a cut's turn comes, it makes labels of what leads to it, the most
-//! promising first, until none that is left can be among those that it keeps. So of the many columns that
+//! promising first, until none that is left can be among those that it keeps. So of the many candidates that
 //! lead to a cut few are looked at closely where labels are few, and of the many cuts of one size those that
 //! cannot be among the best are not looked at.
 //!
-//! The bounds are of the column alone, and are made tighter as its turn comes: its work on the whole array,
+//! The bounds are of the candidate alone, and are made tighter as its turn comes: its work on the whole array,
 //! then its slowest stage as the array is divided, at last its pipeline.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Range;
 
-use strata_backend::cost::Weights;
+use strata_backend::cost::ScoreWeights;
 use strata_backend::model::graph::StageSet;
 
-use crate::fuse::candidates::columns::{Column, Variant};
-use crate::fuse::candidates::offered::{Least, Offered};
+use crate::fuse::candidates::candidate::{Candidate, Variant};
+use crate::fuse::candidates::pool::{Least, CandidatePool};
 use crate::fuse::search::{Choice, Forbidden, Full, Label, Places, Search, SearchLimits, States, Stuck};
 
-/// The order of phases that scores least over the columns; `capacity` bytes of activation SRAM. What is sure
+/// The order of phases that scores least over the candidates; `capacity` bytes of activation SRAM. What is sure
 /// to score more than `most` is not followed.
 ///
 /// # Errors
-/// If no order of the columns that was followed runs every stage.
+/// If no order of the candidates that was followed runs every stage.
 pub fn choose(
-    offered: &Offered<'_>,
+    offered: &CandidatePool<'_>,
     forbidden: &[Forbidden],
-    weights: Weights,
+    weights: ScoreWeights,
     (capacity, most): (u64, u128),
     limits: SearchLimits,
 ) -> Result<Choice, Stuck> {
@@ -63,23 +63,23 @@ pub fn choose(
 const LABELLED: usize = 2;
 
 /// What leads to cuts that were heard of but not come to, by the number of their stages.
-type Open = BTreeMap<usize, Vec<Lead>>;
+type Open = BTreeMap<usize, Vec<Expansion>>;
 
 /// A way to come to a cut. The one that may score least is least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Lead {
+struct Expansion {
     /// No label that it makes scores less.
     bound: u128,
     /// The cut that it comes from, by number.
     from: u32,
-    /// The column that is run.
-    column: u32,
+    /// The candidate that is run.
+    candidate: u32,
     seen: Seen,
     /// The [beginning](StageSet::beginning_of_union) of the cut that it leads to.
     beginning: (usize, u64),
 }
 
-/// How closely a column was looked at.
+/// How closely a candidate was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Seen {
     /// Its work was summed up.
@@ -101,7 +101,7 @@ struct Cut {
 }
 
 /// Leads, the most promising first.
-type Leads = BinaryHeap<Reverse<Lead>>;
+type Leads = BinaryHeap<Reverse<Expansion>>;
 
 /// A cut that was not come to yet.
 struct Behind {
@@ -116,7 +116,7 @@ struct Behind {
 }
 
 struct Walk<'a> {
-    offered: &'a Offered<'a>,
+    offered: &'a CandidatePool<'a>,
     forbidden: &'a [Forbidden],
     search: Search<'a>,
     /// No answer that is looked for scores more.
@@ -137,10 +137,10 @@ impl Walk<'_> {
         let score = cut.score;
         let n_done = cut.done.len();
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
-        for column in self.offered.next(&cut.done) {
-            let cycles = phase_cycles + self.offered.least_cycles(column);
+        for candidate in self.offered.next(&cut.done) {
+            let cycles = phase_cycles + self.offered.least_cycles(candidate);
             let bound = score + self.search.weights.score(cycles, 0);
-            let least = self.offered.least(column);
+            let least = self.offered.least(candidate);
             let room = self.room(cut.left.without(least));
             if bound + self.least_bytes(least) > room {
                 let cycles = phase_cycles + self.offered.cycles(least);
@@ -150,10 +150,10 @@ impl Walk<'_> {
                     continue;
                 }
             }
-            let set = self.offered.set(column);
+            let set = self.offered.set(candidate);
             let beginning = StageSet::beginning_of_union(&cut.done, set);
-            let (from, number) = (self.visited.len() as u32, column as u32);
-            let lead = Lead { bound, from, column: number, seen: Seen::Work, beginning };
+            let (from, number) = (self.visited.len() as u32, candidate as u32);
+            let lead = Expansion { bound, from, candidate: number, seen: Seen::Work, beginning };
             open.entry(n_done + set.len()).or_default().push(lead);
         }
         self.visited.push(cut);
@@ -167,7 +167,7 @@ impl Walk<'_> {
         self.most.saturating_sub(weights.score(cycles, left.bytes))
     }
 
-    /// Whether a column may be left out for the time of its slowest stage, which strips may shorten: where
+    /// Whether a candidate may be left out for the time of its slowest stage, which strips may shorten: where
     /// they cannot, or where the answer will not be called proven anyway.
     fn may_guess(&self) -> bool {
         !(self.search.limits.strips && self.offered.has_strips() && self.search.proven)
@@ -182,7 +182,7 @@ impl Walk<'_> {
     /// that what is left to run scores, since one stage is not like another. The first of them in order,
     /// which leaves out no stage that stands before one it has, is among them: groups of neighbours can
     /// always go on from there.
-    fn best_cuts(&mut self, mut leads: Vec<Lead>) -> Vec<Cut> {
+    fn best_cuts(&mut self, mut leads: Vec<Expansion>) -> Vec<Cut> {
         let mut cuts = self.behind(&mut leads);
         let left = |cut: &Behind| self.search.weights.score(self.offered.cycles(cut.left), 0);
         let left: Vec<u128> = cuts.iter().map(left).collect();
@@ -209,7 +209,7 @@ impl Walk<'_> {
             }
             n_labelled += 1;
             let (ordered, left) = (std::mem::take(ordered), *left);
-            let done = self.visited[lead.from as usize].done.union(self.offered.set(lead.column as usize));
+            let done = self.visited[lead.from as usize].done.union(self.offered.set(lead.candidate as usize));
             let states = self.labelled(&done, left, ordered);
             if states.is_empty() {
                 continue;
@@ -227,10 +227,10 @@ impl Walk<'_> {
     }
 
     /// The cuts that leads of as many stages lead to, in order; the leads are sorted by them.
-    fn behind(&self, leads: &mut [Lead]) -> Vec<Behind> {
+    fn behind(&self, leads: &mut [Expansion]) -> Vec<Behind> {
         let sets =
-            |lead: &Lead| (&self.visited[lead.from as usize].done, self.offered.set(lead.column as usize));
-        let compare = |a: &Lead, b: &Lead| {
+            |lead: &Expansion| (&self.visited[lead.from as usize].done, self.offered.set(lead.candidate as usize));
+        let compare = |a: &Expansion, b: &Expansion| {
             let beginnings = a.beginning.cmp(&b.beginning);
             beginnings.then_with(|| StageSet::compare_unions(sets(a), sets(b)))
         };
@@ -239,8 +239,8 @@ impl Walk<'_> {
         for group in leads.chunk_by(|a, b| compare(a, b).is_eq()) {
             let from = cuts.last().map_or(0, |cut: &Behind| cut.leads.end);
             // The first is the most promising.
-            let Lead { bound, from: before, column, .. } = group[0];
-            let left = self.visited[before as usize].left.without(self.offered.least(column as usize));
+            let Expansion { bound, from: before, candidate, .. } = group[0];
+            let left = self.visited[before as usize].left.without(self.offered.least(candidate as usize));
             cuts.push(Behind { leads: from..from + group.len(), ordered: None, bound, left });
         }
         cuts
@@ -256,12 +256,12 @@ impl Walk<'_> {
         leads.peek().map_or(0, |lead| lead.0.bound)
     }
 
-    /// A lead with the bound of its column's slowest stage.
-    fn paced(&self, lead: Lead) -> Lead {
+    /// A lead with the bound of its candidate's slowest stage.
+    fn paced(&self, lead: Expansion) -> Expansion {
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
-        let cycles = phase_cycles + self.offered.paced_cycles(lead.column as usize);
+        let cycles = phase_cycles + self.offered.paced_cycles(lead.candidate as usize);
         let bound = self.visited[lead.from as usize].score + self.search.weights.score(cycles, 0);
-        Lead { bound: bound.max(lead.bound), seen: Seen::Pace, ..lead }
+        Expansion { bound: bound.max(lead.bound), seen: Seen::Pace, ..lead }
     }
 
     /// The labels of a cut that is come to in these ways, and that leaves so much.
@@ -284,27 +284,27 @@ impl Walk<'_> {
                 leads.push(Reverse(self.paced(lead)));
                 continue;
             }
-            let least_bytes = self.least_bytes(offered.least(lead.column as usize));
+            let least_bytes = self.least_bytes(offered.least(lead.candidate as usize));
             if lead.seen == Seen::Pace && lead.bound + least_bytes > room && self.may_guess() {
                 self.search.gave_up = true;
                 continue;
             }
-            let Some(column) = offered.column(lead.column as usize, self.search.limits.strips) else {
+            let Some(candidate) = offered.candidate(lead.candidate as usize, self.search.limits.strips) else {
                 continue;
             };
             let from = &self.visited[lead.from as usize];
             let Seen::Variant(which) = lead.seen else {
                 let score = from.score;
-                for (which, variant) in column.variants.iter().enumerate() {
-                    if !self.forbidden.contains(&(lead.column as usize, which)) {
-                        let bound = score + self.least_score(column, variant);
-                        leads.push(Reverse(Lead { bound, seen: Seen::Variant(which as u32), ..lead }));
+                for (which, variant) in candidate.variants.iter().enumerate() {
+                    if !self.forbidden.contains(&(lead.candidate as usize, which)) {
+                        let bound = score + self.least_score(candidate, variant);
+                        leads.push(Reverse(Expansion { bound, seen: Seen::Variant(which as u32), ..lead }));
                     }
                 }
                 continue;
             };
             let which = which as usize;
-            let least = self.least_score(column, &column.variants[which]);
+            let least = self.least_score(candidate, &candidate.variants[which]);
             self.search.work += 1;
             for (places, labels) in &from.states {
                 let score = labels.iter().map(|&label| self.search.labels[label].score).min();
@@ -317,7 +317,7 @@ impl Walk<'_> {
                     self.search.proven = false;
                     continue;
                 }
-                let step = (lead.column as usize, column, which);
+                let step = (lead.candidate as usize, candidate, which);
                 n_labels += self.search.extend(step, (places, labels), (done, &mut states), (full, room));
                 let width = self.search.widths().labels_per_cut;
                 if n_labels > width + width / 2 {
@@ -331,11 +331,11 @@ impl Walk<'_> {
     }
 
     /// The least that a phase of a variant scores.
-    fn least_score(&self, column: &Column, variant: &Variant) -> u128 {
+    fn least_score(&self, candidate: &Candidate, variant: &Variant) -> u128 {
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
         let cycles = variant.n_phases() * (phase_cycles + variant.cycles);
         let cycles = cycles.saturating_add_signed(variant.correction.get().min(0));
         let moved = variant.private.load.bytes + variant.private.store.bytes;
-        self.search.weights.score(cycles, column.table_bytes + moved)
+        self.search.weights.score(cycles, candidate.table_bytes + moved)
     }
 }

@@ -1,7 +1,7 @@
-//! The chooser: which columns, in which order, and where every boundary tensor lives.
+//! The chooser: which candidates, in which order, and where every boundary tensor lives.
 //!
 //! Exact dynamic programming over cuts. A node is a set of stages that have run (closed under dependence)
-//! with a place for each tensor that is still needed; a step runs one column as a phase. Costs add up but for
+//! with a place for each tensor that is still needed; a step runs one candidate as a phase. Costs add up but for
 //! one coupling, the weights: those of later phases are loaded into what weight SRAM a phase leaves free, in
 //! what DRAM time it leaves free. So a label carries, beside its score, how far ahead its weights can be
 //! (`ahead`). What is not loaded ahead can be waited for, so a label is dropped only for one that scores no
@@ -21,15 +21,15 @@ mod replay;
 
 use std::collections::BTreeMap;
 
-use strata_backend::cost::{Weights, dram_bound, filled};
+use strata_backend::cost::{ScoreWeights, dram_bound, filled};
 use strata_backend::model::BufferId;
 use strata_backend::model::graph::StageSet;
 use strata_backend::place::FARTHEST_PREFETCH;
 use strata_isa_spec::timing::dram_cycles;
 
-use crate::fuse::candidates::columns::{Column, Context, Growth};
-use crate::fuse::search::ahead::Ahead;
-use crate::fuse::search::placing::{Moved, Placings, Slot, Way, WayKey};
+use crate::fuse::candidates::candidate::{Candidate, Context, Growth};
+use crate::fuse::search::ahead::WeightPrefetch;
+use crate::fuse::search::placing::{Moved, Placings, TensorSlot, PartialPlacement, WayKey};
 
 pub use cuts::choose;
 pub use replay::{may_be_in_place, replay};
@@ -74,8 +74,8 @@ type States = BTreeMap<Places, Vec<usize>>;
 /// A phase of the answer.
 #[derive(Clone, Debug)]
 pub struct ChosenPhase {
-    /// Index of the column.
-    pub column: usize,
+    /// Index of the candidate.
+    pub candidate: usize,
     /// Index of its variant.
     pub variant: usize,
     /// Places of tensors during the phase.
@@ -101,14 +101,14 @@ pub struct Choice {
     pub bytes: u64,
     /// What all [fill](strata_backend::cost::filled) of SRAM.
     pub filled: u64,
-    /// Whether no plan over these columns scores less, under the planner's cost model, in which all strips of
-    /// a column cost what the widest does.
+    /// Whether no plan over these candidates scores less, under the planner's cost model, in which all strips of
+    /// a candidate cost what the widest does.
     pub proven: bool,
 }
 
 impl Choice {
     /// What it scores.
-    pub fn score(&self, weights: Weights) -> u128 {
+    pub fn score(&self, weights: ScoreWeights) -> u128 {
         weights.score(self.cycles, self.bytes) + weights.fill_score(self.filled)
     }
 }
@@ -120,7 +120,7 @@ struct Label {
     bytes: u64,
     filled: u64,
     /// Weights of later phases.
-    ahead: Ahead,
+    ahead: WeightPrefetch,
     step: Option<Step>,
 }
 
@@ -129,7 +129,7 @@ struct Label {
 struct Step {
     /// The label before.
     previous: u32,
-    column: u32,
+    candidate: u32,
     variant: u32,
     /// Number of the placing.
     placing: u32,
@@ -138,7 +138,7 @@ struct Step {
 impl Label {
     /// Nothing has run.
     fn start() -> Self {
-        Self { score: 0, cycles: 0, bytes: 0, filled: 0, ahead: Ahead::default(), step: None }
+        Self { score: 0, cycles: 0, bytes: 0, filled: 0, ahead: WeightPrefetch::default(), step: None }
     }
 }
 
@@ -157,7 +157,7 @@ pub struct SearchLimits {
     pub work: usize,
     /// Whether tensors may take the space of others that die.
     pub growths: bool,
-    /// Whether columns may run in strips.
+    /// Whether candidates may run in strips.
     pub strips: bool,
     /// Whether a phase waits for the first rows of what it loads; else the phase before is taken to bring
     /// them.
@@ -166,7 +166,7 @@ pub struct SearchLimits {
 
 impl SearchLimits {
     /// The widths of a search that has done its share of work: what is left of it takes time linear in the
-    /// columns.
+    /// candidates.
     pub fn narrow(self) -> Self {
         Self {
             labels_per_cut: self.labels_per_cut.min(4),
@@ -177,7 +177,7 @@ impl SearchLimits {
     }
 }
 
-/// A variant of a column that is not to be chosen.
+/// A variant of a candidate that is not to be chosen.
 pub type Forbidden = (usize, usize);
 
 /// What came of a search without an answer.
@@ -189,7 +189,7 @@ pub struct Stuck {
 
 struct Search<'a> {
     context: &'a Context<'a>,
-    weights: Weights,
+    weights: ScoreWeights,
     capacity: u64,
     limits: SearchLimits,
     labels: Vec<Label>,
@@ -197,8 +197,8 @@ struct Search<'a> {
     placings: Placings,
     /// Room for [`Search::slots`] and [`Search::ways`], for what orders them, and for the labels of one and
     /// where they lead, kept.
-    slots: Vec<Slot>,
-    ways: Vec<Way>,
+    slots: Vec<TensorSlot>,
+    ways: Vec<PartialPlacement>,
     way_keys: Vec<WayKey>,
     made: Vec<Label>,
     after: Places,
@@ -231,7 +231,7 @@ impl Full {
 }
 
 impl<'a> Search<'a> {
-    fn new(context: &'a Context<'a>, weights: Weights, capacity: u64, limits: SearchLimits) -> Self {
+    fn new(context: &'a Context<'a>, weights: ScoreWeights, capacity: u64, limits: SearchLimits) -> Self {
         Self {
             context,
             weights,
@@ -268,19 +268,19 @@ impl<'a> Search<'a> {
         bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// Extends labels that share their places by a variant of a column, after which the stages of `done` have
+    /// Extends labels that share their places by a variant of a candidate, after which the stages of `done` have
     /// run, and adds what comes of it to the labels of that cut; how many it did. Only labels that score no
     /// more than `most`, and of a cut that is full, only those that it may keep.
     fn extend(
         &mut self,
-        (at, column, which): (usize, &Column, usize),
+        (at, candidate, which): (usize, &Candidate, usize),
         (places, labels): (&Places, &[usize]),
         (done, states): (&StageSet, &mut States),
         (full, most): (Option<Full>, u128),
     ) -> usize {
-        let variant = &column.variants[which];
+        let variant = &candidate.variants[which];
         let mut slots = std::mem::take(&mut self.slots);
-        self.slots((column, variant), places, done, &mut slots);
+        self.slots((candidate, variant), places, done, &mut slots);
         let growths = self.growths(variant, &slots);
         let mut ways = std::mem::take(&mut self.ways);
         let last = self.ways(variant, &slots, &growths, &mut ways);
@@ -288,14 +288,14 @@ impl<'a> Search<'a> {
         let (mut n_made, mut n_kept) = (0, 0);
         for way in last {
             let way = &ways[way];
-            let stages = column.stages.len() as u32 + way.dma_stages;
+            let stages = candidate.stages.len() as u32 + way.dma_stages;
             if way.grown_bytes() > self.capacity || stages > self.context.target.limits.stages {
                 continue;
             }
             made.clear();
             let run = labels
                 .iter()
-                .map(|&previous| self.run(previous, (at, column, which), (way.moved, way.grown_bytes())));
+                .map(|&previous| self.run(previous, (at, candidate, which), (way.moved, way.grown_bytes())));
             made.extend(run.filter(|label| label.score <= most));
             if made.is_empty() {
                 continue;
@@ -326,7 +326,7 @@ impl<'a> Search<'a> {
     fn run(
         &self,
         previous: usize,
-        (at, col, variant): (usize, &Column, usize),
+        (at, col, variant): (usize, &Candidate, usize),
         (moved, sram_bytes): (Moved, u64),
     ) -> Label {
         let before = &self.labels[previous];
@@ -375,7 +375,7 @@ impl<'a> Search<'a> {
             ahead,
             step: Some(Step {
                 previous: previous as u32,
-                column: at as u32,
+                candidate: at as u32,
                 variant: variant as u32,
                 placing: self.placings.len() as u32,
             }),
@@ -465,7 +465,7 @@ impl<'a> Search<'a> {
     fn phase(&self, step: Step, cycles: u64) -> ChosenPhase {
         let placing = self.placings.get(step.placing as usize);
         ChosenPhase {
-            column: step.column as usize,
+            candidate: step.candidate as usize,
             variant: step.variant as usize,
             places: placing.places.to_vec(),
             growths: placing.growths.to_vec(),

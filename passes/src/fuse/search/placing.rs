@@ -8,7 +8,7 @@ use std::ops::Range;
 use strata_backend::model::graph::StageSet;
 use strata_backend::model::{BufferId, BufferRole, GrowsInto, StageId};
 
-use crate::fuse::candidates::columns::{Boundary, Column, Growth, Movement, Ring, Variant, stands_in_dram};
+use crate::fuse::candidates::candidate::{Boundary, Candidate, Growth, Movement, Ring, Variant, stands_in_dram};
 use crate::fuse::search::{Place, Places, Search, place_of};
 
 /// What a phase moves for its tensors where they are. It is part of every way to place them, so it holds no
@@ -84,7 +84,7 @@ impl Placings {
     }
 
     /// Adds a way to place all slots.
-    pub(super) fn push(&mut self, way: &Way, ways: &[Way], slots: &[Slot], growths: &[Growth]) {
+    pub(super) fn push(&mut self, way: &PartialPlacement, ways: &[PartialPlacement], slots: &[TensorSlot], growths: &[Growth]) {
         let (places, made) = (self.places.len(), self.growths.len());
         self.rows.push(Row {
             places,
@@ -114,7 +114,7 @@ impl Placings {
 
 /// A way to place the first so many slots.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
+pub(super) struct PartialPlacement {
     /// The way to place all slots but the last.
     parent: u32,
     /// Where the last slot's tensor is.
@@ -130,7 +130,7 @@ pub(super) struct Way {
     may_save: u64,
 }
 
-impl Way {
+impl PartialPlacement {
     /// No tensor of the boundary has a place yet.
     fn of(variant: &Variant, growths: &[Growth]) -> Self {
         let may_save = growths.iter().map(|growth| growth.saved_bytes).sum();
@@ -157,8 +157,8 @@ impl Way {
     pub(super) fn places<'w>(
         &'w self,
         ways: &'w [Self],
-        slots: &'w [Slot],
-    ) -> impl Iterator<Item = (&'w Slot, Place)> {
+        slots: &'w [TensorSlot],
+    ) -> impl Iterator<Item = (&'w TensorSlot, Place)> {
         let mut way = self;
         slots.iter().rev().map(move |slot| {
             let place = way.place;
@@ -168,7 +168,7 @@ impl Way {
     }
 
     /// The next slot's tensor placed too; `ring` is what the phase does with it, if anything.
-    fn then(mut self, (slot, ring): (&Slot, Option<&Ring>), now: Place, growths: &[Growth]) -> Self {
+    fn then(mut self, (slot, ring): (&TensorSlot, Option<&Ring>), now: Place, growths: &[Growth]) -> Self {
         self.place = now;
         let is_alone = matches!(now, Place::Sram | Place::Both);
         let is_host = |buffer: BufferId| now == Place::InPlace && slot.host == Some(buffer);
@@ -210,9 +210,9 @@ pub(super) type WayKey = (u64, u64, usize);
 /// Of the ways from `from` on, leaves the best `beam`, those that move least first, and among them the one
 /// that binds the least SRAM for later phases: it is what still fits when nothing else does. `keys` is room
 /// for their keys: ways are large.
-fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize, keys: &mut Vec<WayKey>) {
+fn keep_best(ways: &mut Vec<PartialPlacement>, from: usize, beam: usize, keys: &mut Vec<WayKey>) {
     keys.clear();
-    let key = |(at, way): (usize, &Way)| (way.moved.bytes(), way.sram_bytes, at);
+    let key = |(at, way): (usize, &PartialPlacement)| (way.moved.bytes(), way.sram_bytes, at);
     keys.extend(ways[from..].iter().enumerate().map(key));
     let lightest = keys.iter().copied().min_by_key(|&(moved, sram, at)| {
         let way = &ways[from + at];
@@ -236,7 +236,7 @@ fn keep_best(ways: &mut Vec<Way>, from: usize, beam: usize, keys: &mut Vec<WayKe
 /// A tensor that has a place during a phase: one that the phase shares with others, or one that waits for a
 /// later phase.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
+pub(super) struct TensorSlot {
     pub(super) buffer: BufferId,
     /// The tensor in whose bytes it may be written.
     host: Option<BufferId>,
@@ -255,7 +255,7 @@ pub(super) struct Slot {
     ring_bytes: u64,
 }
 
-impl Slot {
+impl TensorSlot {
     fn sram_bytes(&self, place: Place) -> u64 {
         match place {
             Place::Dram => self.ring_bytes,
@@ -284,12 +284,12 @@ impl Search<'_> {
     /// of one that is not. They go to `after`.
     pub(super) fn places_after<'s>(
         &self,
-        places: impl Iterator<Item = (&'s Slot, Place)>,
-        slots: &[Slot],
+        places: impl Iterator<Item = (&'s TensorSlot, Place)>,
+        slots: &[TensorSlot],
         after: &mut Places,
     ) {
         let stays = |buffer: BufferId| slots.iter().any(|slot| slot.buffer == buffer && slot.stays);
-        let alone = |slot: &Slot, place: Place| {
+        let alone = |slot: &TensorSlot, place: Place| {
             if place == Place::InPlace && !slot.host.is_some_and(stays) { Place::Sram } else { place }
         };
         after.clear();
@@ -304,19 +304,19 @@ impl Search<'_> {
     pub(super) fn ways(
         &mut self,
         variant: &Variant,
-        slots: &[Slot],
+        slots: &[TensorSlot],
         growths: &[Growth],
-        ways: &mut Vec<Way>,
+        ways: &mut Vec<PartialPlacement>,
     ) -> Range<usize> {
         // What the slots from here on take at the least and at the most.
-        let mut least: u64 = slots.iter().map(Slot::least_bytes).sum();
-        let mut most: u64 = slots.iter().map(Slot::most_bytes).sum();
+        let mut least: u64 = slots.iter().map(TensorSlot::least_bytes).sum();
+        let mut most: u64 = slots.iter().map(TensorSlot::most_bytes).sum();
         // Growing into others comes last, when all places are known: till then there is room for what it may
         // save.
         let beam = self.widths().placings;
         let mut keys = std::mem::take(&mut self.way_keys);
         ways.clear();
-        ways.push(Way::of(variant, growths));
+        ways.push(PartialPlacement::of(variant, growths));
         let mut last = 0..1;
         for (at, slot) in slots.iter().enumerate() {
             let ring = variant.rings.get(at);
@@ -331,7 +331,7 @@ impl Search<'_> {
                     }
                     let next = way.then((slot, ring), option, growths);
                     if next.sram_bytes + least <= self.capacity + next.may_save {
-                        ways.push(Way { parent: parent as u32, ..next });
+                        ways.push(PartialPlacement { parent: parent as u32, ..next });
                     }
                 }
             }
@@ -351,24 +351,24 @@ impl Search<'_> {
     pub(super) fn placed(
         &self,
         variant: &Variant,
-        slots: &[Slot],
+        slots: &[TensorSlot],
         place: impl Fn(BufferId) -> Place,
         made: &[Growth],
-    ) -> (Vec<Way>, Vec<Growth>) {
+    ) -> (Vec<PartialPlacement>, Vec<Growth>) {
         let possible = self.possible_growths(variant, slots);
         let growths = possible.filter(|may| made.iter().any(|growth| growth.joins_the_same(may)));
         let growths: Vec<Growth> = growths.collect();
-        let mut ways = vec![Way::of(variant, &growths)];
+        let mut ways = vec![PartialPlacement::of(variant, &growths)];
         for (at, slot) in slots.iter().enumerate() {
             let way = ways[at].then((slot, variant.rings.get(at)), place(slot.buffer), &growths);
-            ways.push(Way { parent: at as u32, ..way });
+            ways.push(PartialPlacement { parent: at as u32, ..way });
         }
         (ways, growths)
     }
 
     /// Which growths of a variant this phase may make, the most saving first: the one tensor was whole and is
     /// read here for the last time, the other is written here first and used later.
-    pub(super) fn growths(&self, variant: &Variant, slots: &[Slot]) -> Vec<Growth> {
+    pub(super) fn growths(&self, variant: &Variant, slots: &[TensorSlot]) -> Vec<Growth> {
         let mut growths: Vec<Growth> = Vec::new();
         for growth in self.possible_growths(variant, slots) {
             let is_taken =
@@ -384,7 +384,7 @@ impl Search<'_> {
     fn possible_growths<'s>(
         &self,
         variant: &'s Variant,
-        slots: &'s [Slot],
+        slots: &'s [TensorSlot],
     ) -> impl Iterator<Item = Growth> + 's {
         let growths = if self.limits.growths { &variant.growths[..] } else { &[] };
         // The boundary's slots come first, in its order.
@@ -399,20 +399,20 @@ impl Search<'_> {
         })
     }
 
-    /// The tensors that have a place during a phase of this column, after which the stages of `done` have
+    /// The tensors that have a place during a phase of this candidate, after which the stages of `done` have
     /// run: those of its boundary, in its order, and others. They go to `slots`.
     pub(super) fn slots(
         &self,
-        (column, variant): (&Column, &Variant),
+        (candidate, variant): (&Candidate, &Variant),
         before: &Places,
         done: &StageSet,
-        slots: &mut Vec<Slot>,
+        slots: &mut Vec<TensorSlot>,
     ) {
-        let touched = column.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
+        let touched = candidate.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
             let buffer = boundary.buffer;
             let place = place_of(before, buffer);
             let stays = self.is_live(buffer, done);
-            let options = if stays && self.may_be_in_place(column, before, buffer) {
+            let options = if stays && self.may_be_in_place(candidate, before, buffer) {
                 // Its host stands in SRAM whatever is chosen here, so this is Sram without the bytes.
                 &[Place::Dram, Place::InPlace, Place::Both]
             } else {
@@ -421,9 +421,9 @@ impl Search<'_> {
             let size_bytes = self.context.graph.buffers[buffer].size_bytes();
             let is_first_load = place.is_none() && stands_in_dram(self.context.graph, buffer);
             let moves_no_more = !is_first_load || ring.load.bytes >= size_bytes;
-            Slot {
+            TensorSlot {
                 buffer,
-                host: self.context.hosts[buffer.as_u32() as usize],
+                host: self.context.in_place_targets[buffer.as_u32() as usize],
                 before: place,
                 keeping_is_free: options.contains(&Place::Both) && moves_no_more,
                 options,
@@ -434,10 +434,10 @@ impl Search<'_> {
                 ring_bytes: ring.bytes.min(boundary.whole_bytes),
             }
         });
-        let is_touched = |buffer: BufferId| column.boundary.iter().any(|b| b.buffer == buffer);
-        let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| Slot {
+        let is_touched = |buffer: BufferId| candidate.boundary.iter().any(|b| b.buffer == buffer);
+        let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| TensorSlot {
             buffer,
-            host: self.context.hosts[buffer.as_u32() as usize],
+            host: self.context.in_place_targets[buffer.as_u32() as usize],
             before: Some(place),
             keeping_is_free: place == Place::Both,
             options: match place {
@@ -459,8 +459,8 @@ impl Search<'_> {
 
     /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands
     /// nowhere else, and the phase does nothing with it but to write the tensor.
-    fn may_be_in_place(&self, column: &Column, before: &Places, buffer: BufferId) -> bool {
-        let Some(host) = self.context.hosts[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
+    fn may_be_in_place(&self, candidate: &Candidate, before: &Places, buffer: BufferId) -> bool {
+        let Some(host) = self.context.in_place_targets[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
             return false;
         };
         let uses = |buffer: BufferId| &self.context.topology.uses[buffer.as_u32() as usize];
@@ -468,7 +468,7 @@ impl Search<'_> {
         let mut of_host = uses(host).writers.iter().chain(&uses(host).readers).map(|(stage, _)| *stage);
         place_of(before, buffer).is_none()
             && place_of(before, host) == Some(Place::Sram)
-            && of_host.all(|stage| is_written_by(stage) || !column.set.contains(stage))
+            && of_host.all(|stage| is_written_by(stage) || !candidate.set.contains(stage))
     }
 
     /// Places that a tensor can have during and after a phase that touches it.

@@ -4,20 +4,20 @@
 //! phase is costed for itself, by the same rules and in the same order, with the tensors where the choice put
 //! them.
 
-use strata_backend::cost::Weights;
+use strata_backend::cost::ScoreWeights;
 use strata_backend::model::BufferId;
 use strata_backend::model::graph::StageSet;
 
-use crate::fuse::candidates::columns::{Column, Context};
+use crate::fuse::candidates::candidate::{Candidate, Context};
 use crate::fuse::search::{ChosenPhase, Label, Place, Places, Search, SearchLimits, place_of};
 
 /// Whether a tensor has a host in a graph. Where stages became strips it may have lost it: a strip is no
 /// ancestor of another.
 pub fn may_be_in_place(context: &Context<'_>, buffer: BufferId) -> bool {
-    context.hosts[buffer.as_u32() as usize].is_some()
+    context.in_place_targets[buffer.as_u32() as usize].is_some()
 }
 
-/// What the phases of a choice cost, one column of one variant each, with the tensors where `chosen` puts
+/// What the phases of a choice cost, one candidate of one variant each, with the tensors where `chosen` puts
 /// them in each phase, and grown into the same others; what has no place is streamed, and what cannot be in
 /// place of another has its own.
 ///
@@ -25,9 +25,9 @@ pub fn may_be_in_place(context: &Context<'_>, buffer: BufferId) -> bool {
 /// The first phase that does not fit.
 pub fn replay(
     context: &Context<'_>,
-    phases: &[Column],
+    phases: &[Candidate],
     chosen: &[&ChosenPhase],
-    weights: Weights,
+    weights: ScoreWeights,
     capacity: u64,
     limits: SearchLimits,
     proven: bool,
@@ -37,21 +37,21 @@ pub fn replay(
     search.labels.push(Label::start());
     let mut done = StageSet::default();
     let (mut before, mut slots) = (Places::new(), Vec::new());
-    for (at, column) in phases.iter().enumerate() {
-        done.extend(&column.set);
-        let variant = &column.variants[0];
-        search.slots((column, variant), &before, &done, &mut slots);
+    for (at, candidate) in phases.iter().enumerate() {
+        done.extend(&candidate.set);
+        let variant = &candidate.variants[0];
+        search.slots((candidate, variant), &before, &done, &mut slots);
         let place = |buffer: BufferId| {
             let place = place_of(&chosen[at].places, buffer).unwrap_or(Place::Dram);
             if place == Place::InPlace && !may_be_in_place(context, buffer) { Place::Sram } else { place }
         };
         let (ways, growths) = search.placed(variant, &slots, place, &chosen[at].growths);
         let way = ways[slots.len()];
-        let stages = column.stages.len() as u32 + way.dma_stages;
+        let stages = candidate.stages.len() as u32 + way.dma_stages;
         if way.grown_bytes() > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
-        let label = search.run(at, (at, column, 0), (way.moved, way.grown_bytes()));
+        let label = search.run(at, (at, candidate, 0), (way.moved, way.grown_bytes()));
         search.labels.push(label);
         search.places_after(way.places(&ways, &slots), &slots, &mut before);
         search.placings.push(&way, &ways, &slots, &growths);

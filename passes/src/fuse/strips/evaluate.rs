@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use strata_backend::cost::rings::{Actor, Slack};
+use strata_backend::cost::rings::{Actor, Buffering};
 use strata_backend::cost::transfers::{Transfer, loaded, part_read};
 use strata_backend::cost::{PipelineTime, StageProfile, pipeline};
 use strata_backend::model::graph::bounding;
 use strata_backend::model::{BufferId, BufferRole, StageId};
 use strata_isa_spec::View;
 
-use crate::fuse::candidates::columns::{
-    Column, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, turn_cycles, ways,
+use crate::fuse::candidates::candidate::{
+    Candidate, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, turn_cycles, ways,
 };
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::window::Windowed;
@@ -42,7 +42,7 @@ const ENOUGH: u64 = 8;
 
 /// Ways to run a column in strips by a method; none if it fits well without. `full_bytes` is the least SRAM
 /// that it takes at full width.
-pub fn variants(context: &Context<'_>, column: &Column, method: Method, full_bytes: u64) -> Vec<Variant> {
+pub fn variants(context: &Context<'_>, column: &Candidate, method: Method, full_bytes: u64) -> Vec<Variant> {
     let capacity = context.target.memory.activation;
     if full_bytes <= capacity / CRAMPED {
         return Vec::new();
@@ -73,12 +73,12 @@ pub fn variants(context: &Context<'_>, column: &Column, method: Method, full_byt
 }
 
 /// Row slots by how the stages run: they do not depend on the columns.
-type SlotMemo = BTreeMap<(Vec<bool>, Slack), BTreeMap<u32, u32>>;
+type SlotMemo = BTreeMap<(Vec<bool>, Buffering), BTreeMap<u32, u32>>;
 
 /// Ways to run a column in given strips.
 fn in_strips(
     context: &Context<'_>,
-    (column, method): (&Column, Method),
+    (column, method): (&Candidate, Method),
     strips: &Strips,
     memo: &mut SlotMemo,
 ) -> Vec<Variant> {
@@ -104,7 +104,7 @@ fn in_strips(
         let key = (how.iter().map(|i| i.winograd).collect(), slack);
         let running = running(context.target, &actors, &how, division);
         let n_slots = memo.entry(key).or_insert_with(|| slots(&running, &dma, slack, &[]).0);
-        let time = pipeline(&running, slack == Slack::Lockstep);
+        let time = pipeline(&running, slack == Buffering::Lockstep);
         let (private, mut rings) = traffic.rings(n_slots);
         for (ring, boundary) in rings.iter_mut().zip(&column.boundary) {
             ring.turn_cycles = turn_cycles(&running, slack, boundary.buffer);
@@ -132,7 +132,7 @@ fn in_strips(
 /// What the strips of a column read and write of each buffer.
 struct Traffic<'a> {
     context: &'a Context<'a>,
-    column: &'a Column,
+    column: &'a Candidate,
     buffers: Vec<Streamed>,
 }
 
@@ -161,7 +161,7 @@ struct Streamed {
 }
 
 impl<'a> Traffic<'a> {
-    fn new(context: &'a Context<'a>, column: &'a Column, strips: &Strips) -> Self {
+    fn new(context: &'a Context<'a>, column: &'a Candidate, strips: &Strips) -> Self {
         let touched = context.topology.touched(&column.set);
         let mut used: Vec<Used> = touched.iter().map(|_| Used::by(strips.n())).collect();
         let at = |view: &View| touched.binary_search(&BufferId::from_u32(view.stream)).ok();
@@ -222,7 +222,7 @@ impl<'a> Traffic<'a> {
 
 fn streamed(
     context: &Context<'_>,
-    column: &Column,
+    column: &Candidate,
     strips: &Strips,
     (buffer, used): (BufferId, &Used),
 ) -> Streamed {

@@ -1,4 +1,4 @@
-//! Column strips: a set of stages that runs as several phases, each computing a window of the columns.
+//! Candidate strips: a set of stages that runs as several phases, each computing a window of the columns.
 //!
 //! Where full-width rows of a set do not fit activation SRAM, narrower ones may: every ring is then only as
 //! wide as a strip and its halo, while the tables stay in weight SRAM from strip to strip. The machine knows

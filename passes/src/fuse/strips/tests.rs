@@ -10,7 +10,7 @@ use strata_isa_spec::inst::{
 };
 use strata_isa_spec::{Head, StageCode, Target, View};
 
-use crate::fuse::candidates::columns::{Column, Context, How, Variant};
+use crate::fuse::candidates::candidate::{Candidate, Context, How, Variant};
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::realise::{Chosen, realise};
 use crate::fuse::strips::window::windowed;
@@ -283,14 +283,14 @@ fn strips_load_tables_once() {
     let target = Target::preset("x1", &[]).expect("a preset");
     let context = Context::new(&made.graph, &target).expect("it is a graph");
     let whole = Context::new(&graph, &target).expect("it is a graph");
-    let column = Column::new(&whole, &stages.iter().copied().collect()).expect("it fits");
+    let column = Candidate::new(&whole, &stages.iter().copied().collect()).expect("it fits");
     let Variant { method, ref division, slack, .. } = *column.variants[0];
     let how = How { method, division, slack };
-    let first = Column::chosen(&context, &made.phases[0], &[], how, &|_, _| true).expect("it fits");
+    let first = Candidate::chosen(&context, &made.phases[0], &[], how, &|_, _| true).expect("it fits");
     let second =
-        Column::chosen(&context, &made.phases[1], &made.phases[0], how, &|_, _| true).expect("it fits");
+        Candidate::chosen(&context, &made.phases[1], &made.phases[0], how, &|_, _| true).expect("it fits");
     assert_eq!((first.table_bytes, second.table_bytes), (column.table_bytes, 0));
     assert_eq!((first.weight_bytes, second.weight_bytes), (column.weight_bytes, column.weight_bytes));
-    let again = Column::chosen(&context, &made.phases[1], &[], how, &|_, _| true).expect("it fits");
+    let again = Candidate::chosen(&context, &made.phases[1], &[], how, &|_, _| true).expect("it fits");
     assert_eq!(again.table_bytes, column.table_bytes);
 }

@@ -3,7 +3,7 @@
 use strata_backend::check::{PlanFault, check};
 use strata_backend::model::graph::Topology;
 use strata_backend::model::samples::unet;
-use strata_backend::model::{FrontRows, Mode, Objective, Plan, StageGraph};
+use strata_backend::model::{ResidentPrefix, Mode, Objective, Plan, StageGraph};
 use strata_backend::place::schedule;
 use strata_isa_spec::timed::simulate;
 use strata_isa_spec::{Head, Target};
@@ -24,7 +24,7 @@ fn planned(objective: Objective, mode: Mode) -> (StageGraph, Plan) {
 }
 
 /// Whether a phase writes the tensor whose first rows come in it.
-fn is_written(graph: &StageGraph, plan: &Plan, front: &FrontRows) -> bool {
+fn is_written(graph: &StageGraph, plan: &Plan, front: &ResidentPrefix) -> bool {
     let stages = plan.phases[front.from as usize].stages.iter();
     stages.map(|placed| &graph.stages[placed.stage]).any(|node| node.code.out.stream == front.buffer.as_u32())
 }
@@ -80,7 +80,7 @@ fn the_judge_refuses_rows_that_cannot_come() {
     };
     for &at in &ahead {
         let front = plan.fronts[at];
-        let writes = |phase: &u32| is_written(&graph, &plan, &FrontRows { from: *phase, ..front });
+        let writes = |phase: &u32| is_written(&graph, &plan, &ResidentPrefix { from: *phase, ..front });
         let first_written = (0..front.from).find(writes);
         // Before anything of it is in DRAM.
         if let Some(early) = first_written.and_then(|first| first.checked_sub(1)) {

@@ -10,14 +10,14 @@ use strata_backend::cost::StageProfile;
 use strata_backend::model::graph::StageSet;
 use strata_backend::model::{BufferId, BufferRole, StageId};
 
-use crate::fuse::candidates::columns::{Column, Context};
+use crate::fuse::candidates::candidate::{Candidate, Context};
 use crate::fuse::candidates::partition::divisions;
 use crate::fuse::candidates::shapes::{Shape, Shapes};
-use crate::fuse::candidates::twins::twins;
+use crate::fuse::candidates::interchangeable::interchangeable;
 
-/// Sets of stages, numbered, and the columns that they are.
+/// Sets of stages, numbered, and the candidates that they are.
 #[derive(Debug)]
-pub struct Offered<'a> {
+pub struct CandidatePool<'a> {
     context: Context<'a>,
     strips: WithStrips,
     sets: Vec<Candidate>,
@@ -74,11 +74,11 @@ impl Least {
     }
 }
 
-/// A set that may be a column.
+/// A set of the pool.
 #[derive(Debug)]
-struct Candidate {
+struct Entry {
     set: StageSet,
-    /// Stages that must have run before: those that the set reads from, and twins that run no later.
+    /// Stages that must have run before: those that the set reads from, and interchangeable that run no later.
     needs: Vec<StageId>,
     /// Stages that read from none of the set.
     sources: Vec<StageId>,
@@ -86,24 +86,24 @@ struct Candidate {
     /// No phase of it takes fewer cycles on the array, but for what strips save.
     least_cycles: u64,
     paced_cycles: OnceCell<u64>,
-    at_full_width: OnceCell<Option<Column>>,
-    with_strips: OnceCell<Option<Column>>,
+    at_full_width: OnceCell<Option<Candidate>>,
+    with_strips: OnceCell<Option<Candidate>>,
 }
 
-/// A column, if a set can be one: at full width, and with its strips once these were asked for.
+/// A candidate, if a set can be one: at full width, and with its strips once these were asked for.
 #[derive(Debug)]
 struct Evaluated {
-    at_full_width: Option<Column>,
-    with_strips: Option<Option<Column>>,
+    at_full_width: Option<Candidate>,
+    with_strips: Option<Option<Candidate>>,
 }
 
-impl<'a> Offered<'a> {
+impl<'a> CandidatePool<'a> {
     /// Offers sets.
     pub fn new(context: Context<'a>, sets: Vec<StageSet>, strips: WithStrips) -> Self {
         let preds = &context.topology.preds;
         let mut by_first = vec![Vec::new(); context.graph.stages.len()];
         let least: Vec<Least> = context.graph.stages.keys().map(|stage| Least::of(&context, stage)).collect();
-        let twins = twins(context.graph, &context.topology);
+        let interchangeable = interchangeable(context.graph, &context.topology);
         let mut candidates = Vec::with_capacity(sets.len());
         for set in sets {
             if let Some(first) = set.iter().next() {
@@ -111,7 +111,7 @@ impl<'a> Offered<'a> {
             }
             let is_source = |stage: &StageId| !preds[stage.as_u32() as usize].meets(&set);
             let mut needs = context.topology.needs(&set);
-            needs.extend(&set.iter().filter_map(|stage| twins[stage.as_u32() as usize]).collect());
+            needs.extend(&set.iter().filter_map(|stage| interchangeable[stage.as_u32() as usize]).collect());
             let all = set.iter().map(|stage| least[stage.as_u32() as usize]);
             let all = all.fold(Least::default(), Least::and);
             candidates.push(Candidate {
@@ -180,8 +180,8 @@ impl<'a> Offered<'a> {
         least.work / u64::from(self.context.target.array.clusters.max(1))
     }
 
-    /// The column of a set, with strips or without; `None` if it fits the target in no way.
-    pub fn column(&self, at: usize, strips: bool) -> Option<&Column> {
+    /// The candidate of a set, with strips or without; `None` if it fits the target in no way.
+    pub fn candidate(&self, at: usize, strips: bool) -> Option<&Candidate> {
         let Candidate { set, at_full_width, with_strips, .. } = &self.sets[at];
         let full =
             at_full_width.get_or_init(|| self.evaluate(set, |evaluated| evaluated.at_full_width.clone()));
@@ -191,21 +191,21 @@ impl<'a> Offered<'a> {
             WithStrips::Needed => full.fits(),
             WithStrips::Always => false,
         };
-        let column = if is_at_full_width || !strips {
+        let candidate = if is_at_full_width || !strips {
             full
         } else {
             let strips =
                 with_strips.get_or_init(|| self.evaluate(set, |evaluated| self.in_strips(evaluated)));
             strips.as_ref()?
         };
-        column.fits().then_some(column)
+        candidate.fits().then_some(candidate)
     }
 
-    /// The column of a set that was chosen, with all the ways to run it that were asked for.
-    pub fn chosen(&self, at: usize) -> &Column {
+    /// The candidate of a set that was chosen, with all the ways to run it that were asked for.
+    pub fn chosen(&self, at: usize) -> &Candidate {
         let Candidate { at_full_width, with_strips, .. } = &self.sets[at];
-        let column = with_strips.get().or_else(|| at_full_width.get()).and_then(Option::as_ref);
-        column.expect("only columns are chosen")
+        let candidate = with_strips.get().or_else(|| at_full_width.get()).and_then(Option::as_ref);
+        candidate.expect("only candidates are chosen")
     }
 
     /// Whether any set that was asked for so far may run in strips.
@@ -213,30 +213,30 @@ impl<'a> Offered<'a> {
         self.has_strips.get()
     }
 
-    /// What is known of a set's shape, as its own column.
-    fn evaluate(&self, set: &StageSet, of: impl FnOnce(&mut Evaluated) -> Option<Column>) -> Option<Column> {
+    /// What is known of a set's shape, as its own candidate.
+    fn evaluate(&self, set: &StageSet, of: impl FnOnce(&mut Evaluated) -> Option<Candidate>) -> Option<Candidate> {
         let context = &self.context;
         let shape = self.shapes.of(&context.topology, set);
         let mut known = self.evaluated.borrow_mut();
         let evaluated = known
             .entry(shape)
-            .or_insert_with(|| Evaluated { at_full_width: Column::new(context, set), with_strips: None });
-        of(evaluated).map(|column| if column.set == *set { column } else { column.of_shape(context, set) })
+            .or_insert_with(|| Evaluated { at_full_width: Candidate::new(context, set), with_strips: None });
+        of(evaluated).map(|candidate| if candidate.set == *set { candidate } else { candidate.of_shape(context, set) })
     }
 
-    /// A column with its strips.
-    fn in_strips(&self, evaluated: &mut Evaluated) -> Option<Column> {
+    /// A candidate with its strips.
+    fn in_strips(&self, evaluated: &mut Evaluated) -> Option<Candidate> {
         let Evaluated { at_full_width, with_strips } = evaluated;
-        let column = with_strips
-            .get_or_insert_with(|| at_full_width.as_ref().map(|column| column.with_strips(&self.context)));
-        let has_strips = column.iter().any(|column| column.variants.iter().any(|v| v.strips.is_some()));
+        let candidate = with_strips
+            .get_or_insert_with(|| at_full_width.as_ref().map(|candidate| candidate.with_strips(&self.context)));
+        let has_strips = candidate.iter().any(|candidate| candidate.variants.iter().any(|v| v.strips.is_some()));
         self.has_strips.set(self.has_strips.get() || has_strips);
-        column.clone()
+        candidate.clone()
     }
 
-    /// Adds to the estimate of a variant of a column, and of every column of its shape.
-    pub fn correct(&self, (column, variant): (usize, usize), cycles: i64) {
-        let correction = &self.chosen(column).variants[variant].correction;
+    /// Adds to the estimate of a variant of a candidate, and of every candidate of its shape.
+    pub fn correct(&self, (candidate, variant): (usize, usize), cycles: i64) {
+        let correction = &self.chosen(candidate).variants[variant].correction;
         correction.set(correction.get() + cycles);
     }
 
@@ -280,7 +280,7 @@ mod tests {
     use strata_isa_spec::Target;
 
     use super::*;
-    use crate::fuse::candidates::columns::Variant;
+    use crate::fuse::candidates::candidate::Variant;
     use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
 
     /// What a variant costs.
@@ -299,12 +299,12 @@ mod tests {
             let intervals = (0..n).flat_map(|first| (first..n.min(first + 6)).map(move |last| first..=last));
             let sets: Vec<StageSet> =
                 intervals.map(|stages| stages.map(StageId::from_u32).collect()).collect();
-            let offered = Offered::new(context, sets.clone(), WithStrips::Always);
+            let offered = CandidatePool::new(context, sets.clone(), WithStrips::Always);
             let context = Context::new(&graph, &target).expect("it is a graph");
             for (at, set) in sets.iter().enumerate() {
-                let alone = Column::new(&context, set).map(|column| column.with_strips(&context));
-                let alone = alone.filter(Column::fits);
-                let shared = offered.column(at, true);
+                let alone = Candidate::new(&context, set).map(|candidate| candidate.with_strips(&context));
+                let alone = alone.filter(Candidate::fits);
+                let shared = offered.candidate(at, true);
                 assert_eq!(shared.is_some(), alone.is_some());
                 let (Some(shared), Some(alone)) = (shared, alone) else { continue };
                 assert_eq!(format!("{shared:?}"), format!("{alone:?}"));

@@ -4,7 +4,7 @@
 //! array, pipeline time, weights), which stands here, and what depends on where its boundary tensors live,
 //! which the chooser adds. Ring sizes are taken with every boundary tensor streamed to or from DRAM; a tensor
 //! that is whole in SRAM only relaxes them. A set whose rows are too wide is also offered in [`strips`]:
-//! several phases, one column all the same.
+//! several phases, one candidate all the same.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use strata_backend::cost::edges::{drain_cycles, fill_cycles};
+use strata_backend::cost::fill_drain::{drain_cycles, fill_cycles};
 use strata_backend::cost::mappings::Mappings;
-use strata_backend::cost::rings::{Actor, Slack, Watch, ring_slots_watching};
+use strata_backend::cost::rings::{Actor, Buffering, OverlapProbe, ring_slots_watching};
 use strata_backend::cost::transfers::{Transfer, loads, stores, window};
 use strata_backend::cost::{Implementation, PipelineTime, Running, StageProfile, align, pipeline};
 use strata_backend::model::graph::{GraphError, StageSet, Topology};
@@ -22,7 +22,7 @@ use strata_backend::model::tables::first_uses;
 use strata_backend::model::{BufferId, BufferRole, GrowsInto, StageGraph, StageId};
 use strata_isa_spec::{StageCode, Target, View};
 
-use crate::fuse::candidates::in_place::hosts;
+use crate::fuse::candidates::in_place::in_place_targets;
 use crate::fuse::candidates::partition::{Division, divisions};
 use crate::fuse::strips;
 
@@ -38,10 +38,10 @@ pub struct Context<'a> {
     /// Each stage's costs, by index.
     pub profiles: Vec<StageProfile>,
     /// The buffer in whose bytes each buffer may be written, by index.
-    pub hosts: Vec<Option<BufferId>>,
+    pub in_place_targets: Vec<Option<BufferId>>,
     /// Costs of parts of stages, by the columns of their outputs.
     narrow: RefCell<BTreeMap<(StageId, u32, Method), Arc<StageProfile>>>,
-    /// Costs of stages that are not to run as Winograd, by index, where columns are offered that way too.
+    /// Costs of stages that are not to run as Winograd, by index, where candidates are offered that way too.
     direct: Option<Vec<StageProfile>>,
     /// How clusters are divided, as far as it was asked.
     mappings: Rc<Mappings>,
@@ -76,20 +76,20 @@ impl<'a> Context<'a> {
         let topology = Topology::new(graph)?;
         let profile = |node| StageProfile::new(node, target, &mappings);
         let profiles = graph.stages.values().map(profile).collect();
-        let hosts = hosts(graph, &topology);
+        let in_place_targets = in_place_targets(graph, &topology);
         Ok(Self {
             graph,
             target,
             topology,
             profiles,
-            hosts,
+            in_place_targets,
             narrow: RefCell::default(),
             direct: None,
             mappings,
         })
     }
 
-    /// The same with columns that run directly too where they may run as Winograd, which takes more rows at a
+    /// The same with candidates that run directly too where they may run as Winograd, which takes more rows at a
     /// time.
     pub fn with_direct(self) -> Self {
         let Self { graph, target, ref mappings, .. } = self;
@@ -105,7 +105,7 @@ impl<'a> Context<'a> {
             target,
             topology: self.topology.clone(),
             profiles: self.profiles.clone(),
-            hosts: self.hosts.clone(),
+            in_place_targets: self.in_place_targets.clone(),
             narrow: RefCell::default(),
             direct: self.direct.clone(),
             mappings: Rc::clone(&self.mappings),
@@ -122,7 +122,7 @@ impl<'a> Context<'a> {
         Arc::clone(profile)
     }
 
-    /// Whether room in SRAM is worth more than time, so that columns are offered that run directly.
+    /// Whether room in SRAM is worth more than time, so that candidates are offered that run directly.
     pub fn puts_room_first(&self) -> bool {
         self.direct.is_some()
     }
@@ -162,7 +162,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Which ways to compute its convolutions a column has.
+/// Which ways to compute its convolutions a candidate has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Method {
     /// Whichever takes the fewest cycles.
@@ -176,7 +176,7 @@ impl Method {
     pub const ALL: [Self; 2] = [Self::Fastest, Self::Direct];
 }
 
-/// One way to run a column.
+/// One way to run a candidate.
 #[derive(Clone, Debug)]
 pub struct Variant {
     /// How its convolutions are computed.
@@ -189,15 +189,15 @@ pub struct Variant {
     /// How each stage runs.
     pub implementations: Vec<Implementation>,
     /// How rings are sized.
-    pub slack: Slack,
+    pub slack: Buffering,
     /// Start of each stage, from the begin of the phase.
     pub starts: Vec<u64>,
     /// Cycles of the pipeline, without DRAM.
     pub cycles: u64,
-    /// Cycles that the timed simulation of a plan found it to take beside what was estimated; of all columns
+    /// Cycles that the timed simulation of a plan found it to take beside what was estimated; of all candidates
     /// of its shape.
     pub correction: Cell<i64>,
-    /// Rings that only this column uses, with what strips leave each other through DRAM.
+    /// Rings that only this candidate uses, with what strips leave each other through DRAM.
     pub private: Ring,
     /// Each boundary buffer's ring.
     pub rings: Vec<Ring>,
@@ -206,8 +206,8 @@ pub struct Variant {
     pub growths: Vec<MayGrow>,
 }
 
-/// A boundary buffer that a column writes, and one that it only reads whose space it may take, by their
-/// places in [`Column::boundary`]. Both must be whole in SRAM.
+/// A boundary buffer that a candidate writes, and one that it only reads whose space it may take, by their
+/// places in [`Candidate::boundary`]. Both must be whole in SRAM.
 #[derive(Clone, Copy, Debug)]
 pub struct MayGrow {
     /// The one that is written.
@@ -274,7 +274,7 @@ pub struct Ring {
     pub turn_cycles: u64,
 }
 
-/// A buffer that a column shares with other columns or with the outside.
+/// A buffer that a candidate shares with other candidates or with the outside.
 #[derive(Clone, Debug)]
 pub struct Boundary {
     /// The buffer.
@@ -338,7 +338,7 @@ impl Movement {
         self.edge_cycles += more.edge_cycles;
     }
 
-    /// Adds what is moved in another phase of the same column.
+    /// Adds what is moved in another phase of the same candidate.
     pub fn then(&mut self, next: Self) {
         self.stages = self.stages.max(next.stages);
         self.bytes += next.bytes;
@@ -350,7 +350,7 @@ impl Movement {
 
 /// A set of stages that may form a phase.
 #[derive(Clone, Debug)]
-pub struct Column {
+pub struct Candidate {
     /// The stages.
     pub set: StageSet,
     /// The stages, in order.
@@ -382,35 +382,35 @@ pub struct How<'a> {
     /// How the array is divided.
     pub division: &'a Division,
     /// How rings are sized.
-    pub slack: Slack,
+    pub slack: Buffering,
 }
 
 /// What a token simulation found, by what it depends on beside the stages: which run as Winograd, and how
 /// rings are sized.
-type SlotMemo = BTreeMap<(Vec<bool>, Slack), (BTreeMap<u32, u32>, Vec<u64>)>;
+type SlotMemo = BTreeMap<(Vec<bool>, Buffering), (BTreeMap<u32, u32>, Vec<u64>)>;
 
-/// A column's buffers and the transfers that its full-width phase makes.
+/// A candidate's buffers and the transfers that its full-width phase makes.
 struct Parts {
     private: Vec<BufferId>,
     dma: Vec<Actor>,
     rings: Vec<Ring>,
 }
 
-impl Column {
+impl Candidate {
     /// Evaluates a set at full width; `None` if its stages do not fit the target whatever they run as.
     pub fn new(context: &Context<'_>, set: &StageSet) -> Option<Self> {
-        let (mut column, parts) = Self::bare(context, set, &[], &|_, _| true)?;
-        let watches = column.watches(context);
+        let (mut candidate, parts) = Self::bare(context, set, &[], &|_, _| true)?;
+        let watches = candidate.watches(context);
         let mut variants = Vec::new();
         for &method in context.methods(set) {
-            let mut full = column.all_variants(context, (&parts, &watches), method);
-            let least = full.iter().map(|variant| column.least_bytes(variant)).min().unwrap_or(0);
-            column.full_bytes[method as usize] = Some(least);
-            full.retain(|variant| column.least_bytes(variant) <= context.target.memory.activation);
+            let mut full = candidate.all_variants(context, (&parts, &watches), method);
+            let least = full.iter().map(|variant| candidate.least_bytes(variant)).min().unwrap_or(0);
+            candidate.full_bytes[method as usize] = Some(least);
+            full.retain(|variant| candidate.least_bytes(variant) <= context.target.memory.activation);
             variants.append(&mut full);
         }
-        column.variants = Self::undominated(&[], variants);
-        Some(column)
+        candidate.variants = Self::undominated(&[], variants);
+        Some(candidate)
     }
 
     /// The same, evaluated in strips too.
@@ -448,7 +448,7 @@ impl Column {
         kept.map(|(_, variant)| Rc::clone(variant)).collect()
     }
 
-    /// The column of a set of the same [`shape`](crate::fuse::candidates::shapes), which costs the same.
+    /// The candidate of a set of the same [`shape`](crate::fuse::candidates::shapes), which costs the same.
     pub fn of_shape(&self, context: &Context<'_>, set: &StageSet) -> Self {
         let Context { graph, topology, .. } = context;
         let touched = topology.touched(set).into_iter();
@@ -476,11 +476,11 @@ impl Column {
         is_loaded: &dyn Fn(BufferId, StageId) -> bool,
     ) -> Option<Self> {
         let set: StageSet = stages.iter().copied().collect();
-        let (mut column, parts) = Self::bare(context, &set, previous, is_loaded)?;
-        let watches = column.watches(context);
-        let variant = column.variant(context, (&parts, &watches), how, &mut SlotMemo::new());
-        column.variants = Rc::new([Rc::new(variant)]);
-        Some(column)
+        let (mut candidate, parts) = Self::bare(context, &set, previous, is_loaded)?;
+        let watches = candidate.watches(context);
+        let variant = candidate.variant(context, (&parts, &watches), how, &mut SlotMemo::new());
+        candidate.variants = Rc::new([Rc::new(variant)]);
+        Some(candidate)
     }
 
     /// A set without variants.
@@ -529,7 +529,7 @@ impl Column {
         let boundary = shared_buffers
             .into_iter()
             .map(|buffer| Boundary { buffer, whole_bytes: context.whole_bytes(buffer) });
-        let column = Self {
+        let candidate = Self {
             set: set.clone(),
             needs: topology.needs(set),
             loads_up_to: loads_up_to.into(),
@@ -540,10 +540,10 @@ impl Column {
             full_bytes: [None; Method::ALL.len()],
             variants: Rc::new([]),
         };
-        Some((column, parts))
+        Some((candidate, parts))
     }
 
-    fn all_variants(&self, context: &Context<'_>, parts: (&Parts, &[Watch]), method: Method) -> Vec<Variant> {
+    fn all_variants(&self, context: &Context<'_>, parts: (&Parts, &[OverlapProbe]), method: Method) -> Vec<Variant> {
         let profiles: Vec<&StageProfile> =
             self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
         let mut memo = SlotMemo::new();
@@ -559,7 +559,7 @@ impl Column {
     fn variant(
         &self,
         context: &Context<'_>,
-        (parts, watches): (&Parts, &[Watch]),
+        (parts, watches): (&Parts, &[OverlapProbe]),
         How { method, division, slack }: How<'_>,
         memo: &mut SlotMemo,
     ) -> Variant {
@@ -569,7 +569,7 @@ impl Column {
         let running = running(context.target, &profiles, &implementations, division);
         let how = (implementations.iter().map(|i| i.winograd).collect(), slack);
         let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, watches));
-        let time = pipeline(&running, slack == Slack::Lockstep);
+        let time = pipeline(&running, slack == Buffering::Lockstep);
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
             // A buffer that is read only, and not loaded, is whole; it has no ring.
@@ -609,7 +609,7 @@ impl Column {
     }
 
     /// Pairs of boundary buffers of which one may take the space of the other.
-    fn watches(&self, context: &Context<'_>) -> Vec<Watch> {
+    fn watches(&self, context: &Context<'_>) -> Vec<OverlapProbe> {
         let is_large = |b: &&Boundary| b.whole_bytes >= context.target.memory.activation / LEAST_SHARE;
         let uses = |b: &Boundary| &context.topology.uses[b.buffer.as_u32() as usize];
         let is_written = |b: &Boundary| uses(b).writers.iter().any(|(stage, _)| self.set.contains(*stage));
@@ -619,7 +619,7 @@ impl Column {
         dying
             .flat_map(|dying| {
                 let growing = self.boundary.iter().filter(is_large).filter(|b| is_written(b));
-                growing.map(|growing| Watch {
+                growing.map(|growing| OverlapProbe {
                     dying: dying.buffer.as_u32(),
                     dying_pitch: pitch(dying),
                     growing: growing.buffer.as_u32(),
@@ -631,7 +631,7 @@ impl Column {
 
     /// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole
     /// tensor does without; a row more of each makes up for what that changes.
-    fn may_grow(&self, watch: &Watch, gap: u64) -> Option<MayGrow> {
+    fn may_grow(&self, watch: &OverlapProbe, gap: u64) -> Option<MayGrow> {
         let at = |stream: u32| self.boundary.iter().position(|b| b.buffer.as_u32() == stream);
         let (growing, dying) = (at(watch.growing)?, at(watch.dying)?);
         let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
@@ -656,12 +656,12 @@ pub fn ways(
     let mut ways = Vec::new();
     let target = context.target;
     for division in divisions(profiles, target, !context.puts_room_first()) {
-        let mut with = |slack: Slack| make(How { method, division: &division, slack });
-        let overlapping = (method == Method::Fastest).then(|| with(Slack::Overlap));
+        let mut with = |slack: Buffering| make(How { method, division: &division, slack });
+        let overlapping = (method == Method::Fastest).then(|| with(Buffering::Overlap));
         // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
         let is_too_large = |variant: &Variant| variant.sram_bytes() > target.memory.activation;
         let wants_lockstep = profiles.len() > 1 || overlapping.as_ref().is_none_or(is_too_large);
-        let lockstep = wants_lockstep.then(|| with(Slack::Lockstep));
+        let lockstep = wants_lockstep.then(|| with(Buffering::Lockstep));
         // Of ways that cost the same the first is taken.
         let is_leaner_first = division.partitions.len() < profiles.len() && context.puts_room_first();
         let in_order = if is_leaner_first { [lockstep, overlapping] } else { [overlapping, lockstep] };
@@ -699,8 +699,8 @@ pub fn running<'a>(
 pub fn slots(
     running: &[Running<'_>],
     dma: &[Actor],
-    slack: Slack,
-    watches: &[Watch],
+    slack: Buffering,
+    watches: &[OverlapProbe],
 ) -> (BTreeMap<u32, u32>, Vec<u64>) {
     let mut actors: Vec<Actor> = dma.iter().filter(|actor| actor.out().is_some()).cloned().collect();
     actors.extend(running.iter().map(|r| r.actor.clone()));
@@ -710,8 +710,8 @@ pub fn slots(
 
 /// Cycles of the busiest stage that has to do with a buffer and works by turns with its transfers: in
 /// lockstep a ring has no room for a row that is loaded or stored while a step is under way.
-pub fn turn_cycles(running: &[Running<'_>], slack: Slack, buffer: BufferId) -> u64 {
-    if slack != Slack::Lockstep {
+pub fn turn_cycles(running: &[Running<'_>], slack: Buffering, buffer: BufferId) -> u64 {
+    if slack != Buffering::Lockstep {
         return 0;
     }
     let uses = |stage: &&Running<'_>| {

@@ -1,6 +1,6 @@
 //! Stages that are alike in all but which channels of a buffer they write, as parts of a layer are that was
 //! split by output channels: whatever plan runs one before the other, there is one that costs the same with
-//! the two exchanged. So of twins the earlier may be taken to run no later, and of the many orders of many
+//! the two exchanged. So of interchangeable the earlier may be taken to run no later, and of the many orders of many
 //! parts one is looked at.
 
 use strata_backend::model::graph::{BufferUses, Topology};
@@ -8,7 +8,7 @@ use strata_backend::model::{StageGraph, StageId};
 use strata_isa_spec::{StageCode, View};
 
 /// For each stage, by index, the one before it that is its twin, if it has one.
-pub fn twins(graph: &StageGraph, topology: &Topology) -> Vec<Option<StageId>> {
+pub fn interchangeable(graph: &StageGraph, topology: &Topology) -> Vec<Option<StageId>> {
     let mut before = vec![None; graph.stages.len()];
     for uses in &topology.uses {
         for pair in uses.writers.windows(2) {
