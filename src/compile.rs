@@ -2,6 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `model` | the model that is compiled, and what a survey says of it |
 //! | `parts` | import and quantisation, in as many parts as the machine and the host need |
 //! | `host` | the parts that the host runs |
 //! | `calibrate`, `noise` | what activations are calibrated on |
@@ -10,15 +11,18 @@
 //! | `hints` | sizes of memories that would do where the target is too small |
 //! | `assemble` | plans, programs, and the bundle of all parts |
 //! | `measure` | what the written program's outputs are worth |
+//! | `error` | why a model could not be compiled |
 
 mod assemble;
 mod calibrate;
+pub(crate) mod error;
 mod forms;
 mod hints;
 pub(crate) mod host;
 mod measure;
+pub(crate) mod model;
 mod noise;
-pub(crate) mod parts;
+mod parts;
 mod precision;
 mod tosa;
 
@@ -26,22 +30,19 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use strata_backend::model::{Mode, Objective, Plan, StageGraph};
-use strata_frontend::host::HostError;
-use strata_frontend::import::{self, ImportError, ImportOptions, NoSideFiles, Resolved, SideFiles};
+use strata_frontend::import::{self, ImportOptions, NoSideFiles, Resolved, SideFiles};
 use strata_ir::Module;
 use strata_ir::dialect::Op;
 use strata_ir::pass::{
-    self, Changed, DriverOptions, Level, PassContext, PassError, PassFailure, Pipeline, PipelineFailure,
-    Progress, UnsupportedOp,
+    self, Changed, DriverOptions, Level, PassContext, PassError, Pipeline, Progress, UnsupportedOp,
 };
 use strata_isa_spec::Target;
 use strata_isa_spec::bundle::Bundle;
-use strata_isa_spec::verify::VerifyError;
-use strata_passes::fuse::pass::does_not_fit;
-use strata_passes::fuse::{PlanError, PlanOptions};
-use strata_passes::quantise::{Calibration, CalibrationError, Precision, QuantReport, Quantise};
+use strata_passes::fuse::PlanOptions;
+use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise};
 use strata_passes::rewrite::Families;
 
+pub use self::error::CompileError;
 use self::forms::Forms;
 pub(crate) use self::forms::select;
 use self::noise::NoiseInput;
@@ -49,7 +50,7 @@ use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
 use crate::ptq::PtqOptions;
-use crate::session::{self, RunError};
+use crate::session;
 use crate::stats::{self, CompileStats, Stats};
 
 /// What activations are calibrated on.
@@ -118,89 +119,6 @@ impl CompileOptions {
             host: true,
             families: Families::default(),
         }
-    }
-}
-
-/// Why a model could not be compiled.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// The file is not a model that can be imported.
-    #[error(transparent)]
-    Import(#[from] ImportError),
-    /// Calibration failed.
-    #[error("calibration: {0}")]
-    Calibration(#[from] CalibrationError),
-    /// The calibration data do not fit the inputs.
-    #[error("calibration data: {0}")]
-    CalibrationData(#[source] RunError),
-    /// The host's library fails at a node that was left to it.
-    #[error("the model uses what Strata does not support:\n  {0}")]
-    Host(#[source] HostError),
-    /// The model could not be evaluated.
-    #[error(transparent)]
-    Run(RunError),
-    /// Layers that were to be 16-bit are not there.
-    #[error("no layer or input that the machine computes with is called {}", .0.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))]
-    UnknownLayers(Vec<String>),
-    /// A pass failed.
-    #[error("{pass}: {failure}")]
-    Pass {
-        /// The pass.
-        pass: &'static str,
-        /// Why.
-        #[source]
-        failure: PassFailure,
-    },
-    /// The scheduled module could not be lowered.
-    #[error("emit: {0}")]
-    Emit(#[from] strata_backend::emit::LowerError),
-    /// The compiler made a program that the machine refuses: a defect of Strata.
-    #[error("the compiler made an invalid program, which is a defect of Strata: {}", list(.0))]
-    Invalid(Vec<VerifyError>),
-    /// The compiled network could not be run to measure it.
-    #[error("measuring the outputs: {0}")]
-    Measure(#[source] RunError),
-}
-
-fn list(errors: &[VerifyError]) -> String {
-    errors.iter().map(|e| format!("\n  {e}")).collect()
-}
-
-impl From<PipelineFailure> for CompileError {
-    fn from(PipelineFailure { pass, failure, .. }: PipelineFailure) -> Self {
-        Self::Pass { pass, failure }
-    }
-}
-
-impl CompileError {
-    /// What a pass, or what prepares it, says.
-    pub(crate) fn of_pass(pass: &'static str, error: PassError) -> Self {
-        Self::Pass { pass, failure: PassFailure::Pass(error) }
-    }
-
-    /// Whether all that it says is that the target is too small.
-    pub fn is_capacity_error(&self) -> bool {
-        matches!(self, Self::Pass { failure: PassFailure::Pass(error), .. } if does_not_fit(error))
-    }
-
-    /// Fields of the target and the sizes that it says would do.
-    pub fn would_do(&self) -> Vec<(&'static str, u64)> {
-        let Self::Pass { failure: PassFailure::Pass(PassError::Other(error)), .. } = self else {
-            return Vec::new();
-        };
-        let Some(PlanError::StageTooLarge(stages)) = error.downcast_ref() else { return Vec::new() };
-        stages.iter().map(|stage| (stage.resource.field(), stage.needed)).collect()
-    }
-
-    /// Whether the model is valid but not supported.
-    pub fn is_unsupported(&self) -> bool {
-        matches!(
-            self,
-            Self::Import(ImportError::Unsupported { .. })
-                | Self::Host(HostError::Node { .. })
-                | Self::Calibration(CalibrationError::NotFinite(_))
-                | Self::Pass { failure: PassFailure::Pass(PassError::Unsupported(_)), .. }
-        )
     }
 }
 

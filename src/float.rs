@@ -11,7 +11,7 @@ use strata_isa_spec::bundle::Port;
 
 use crate::compile::CompileError;
 use crate::compile::host::ReadyPart;
-use crate::compile::parts::{Model, Tensors};
+use crate::compile::model::{Model, Tensors};
 use crate::inputs::match_inputs;
 use crate::io::{Array, ArrayError};
 use crate::session::{self, RunError};

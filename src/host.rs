@@ -8,7 +8,7 @@ use strata_isa_spec::bundle::{Code, Port};
 use strata_passes::quantise;
 
 use crate::io::array::Array;
-use crate::session::{RunError, dtype_of, from_tensor, permute};
+use crate::ports::{RunError, dtype_of, from_tensor, permute};
 
 /// A host part that is ready to run.
 #[derive(Clone, Debug)]

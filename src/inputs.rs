@@ -8,7 +8,7 @@
 use strata_isa_spec::bundle::Port;
 
 use crate::io::Array;
-use crate::session::{RunError, dtype_of};
+use crate::ports::{RunError, dtype_of};
 
 /// The input that each of `names` means, by index; `None` where there is none.
 ///
@@ -125,7 +125,7 @@ pub(crate) fn fit(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::plain_port;
+    use crate::ports::plain_port;
 
     fn ports(names: &[&str]) -> Vec<Port> {
         names.iter().map(|name| plain_port(name, &[1], "f32")).collect()

@@ -33,6 +33,7 @@ pub mod float;
 mod host;
 mod inputs;
 pub mod io;
+mod ports;
 pub mod ptq;
 pub mod report;
 pub mod session;

@@ -17,7 +17,7 @@ use strata_passes::equalise::{ChannelStatistics, Equalise};
 use strata_passes::quantise::noise::{LayerNoise, Networks, OutputNoise};
 use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise, QuantiseOptions, RangeChoice};
 
-use crate::compile::CompileError;
+use crate::compile::error::CompileError;
 use crate::io::Array;
 use crate::session::{self, RunError};
 

@@ -5,39 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use strata_frontend::host::HostError;
-use strata_ir::attr::Attribute;
-use strata_ir::dialect::Op;
-use strata_ir::{ElemType, Module, OpId, Tensor, TensorData, eval};
+use strata_ir::{ElemType, Module, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port, Quantisation};
 use strata_isa_spec::{Program, SegmentKind, interp};
 
 use crate::host::HostPart;
 use crate::inputs::{fit, match_inputs};
 use crate::io::array::{Array, DType};
-
-/// Why a network could not be run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The inputs given are not those that the network has; all problems.
-    #[error("the inputs do not fit the network:{}", problems.iter().map(|p| format!("\n  {p}")).collect::<String>())]
-    Inputs {
-        /// What is wrong with each.
-        problems: Vec<String>,
-    },
-    /// The machine refuses the program or its data.
-    #[error(transparent)]
-    Exec(#[from] interp::ExecError),
-    /// A host part of the compiler's IR, or an f32 model, could not be evaluated.
-    #[error("evaluation: {0}")]
-    Eval(#[from] eval::EvalError),
-    /// A host part of ONNX could not be run.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// The bundle contradicts itself.
-    #[error("the bundle is inconsistent: {0}")]
-    Bundle(String),
-}
+pub use crate::ports::{RunError, from_tensor, plain_port, ports};
+pub(crate) use crate::ports::{dtype_of, permute};
 
 /// That tensors hold numbers only: no integer stands for a NaN or an infinity.
 ///
@@ -51,32 +27,6 @@ pub(crate) fn demand_finite<'a>(tensors: impl Iterator<Item = (String, &'a Array
     if problems.is_empty() { Ok(()) } else { Err(RunError::Inputs { problems }) }
 }
 
-/// Where each element of the permuted tensor comes from: axis `i` of the result is axis `perm[i]` of `shape`.
-fn permuted_indices(shape: &[usize], perm: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    let mut indices = vec![0];
-    for &axis in perm {
-        indices = indices
-            .into_iter()
-            .flat_map(|base| (0..shape[axis]).map(move |i| (base, i)))
-            .map(|(base, i)| base + i * strides[axis])
-            .collect();
-    }
-    indices
-}
-
-pub(crate) fn permute<T: Copy>(values: &[T], shape: &[usize], perm: &[usize]) -> Vec<T> {
-    let identity = perm.iter().enumerate().all(|(i, &p)| i == p);
-    if identity {
-        values.to_vec()
-    } else {
-        permuted_indices(shape, perm).into_iter().map(|i| values[i]).collect()
-    }
-}
-
 /// The integer that stands for a real number, divided in single precision as ONNX does, rounded half to even and
 /// saturated.
 pub fn quantise(real: f64, q: &Quantisation, least: i64, most: i64) -> i64 {
@@ -87,16 +37,6 @@ pub fn quantise(real: f64, q: &Quantisation, least: i64, most: i64) -> i64 {
 
 fn elem_of(name: &str) -> Result<ElemType, RunError> {
     ElemType::from_keyword(name).ok_or_else(|| RunError::Bundle(format!("unknown element type `{name}`")))
-}
-
-pub(crate) fn dtype_of(name: &str) -> Result<DType, RunError> {
-    // Files have no arrays of the IR's two odd sizes.
-    let name = match name {
-        "i1" => "bool",
-        "i48" => "i64",
-        name => name,
-    };
-    name.parse().map_err(|_| RunError::Bundle(format!("unknown element type `{name}`")))
 }
 
 /// A compiled network that is ready to run.
@@ -363,101 +303,6 @@ pub(crate) fn to_user(port: &Port, values: &[i64], dequantise: bool) -> Result<A
         }
     };
     Ok(Array { shape: port.shape.clone(), dtype, values })
-}
-
-/// A result of a function as its user sees it.
-///
-/// # Errors
-/// If the port's element type is unknown.
-pub fn from_tensor(port: &Port, tensor: &Tensor) -> Result<Array, RunError> {
-    let dtype = dtype_of(&port.dtype)?;
-    let values: Vec<f64> = match tensor.data() {
-        TensorData::F32(v) => v.iter().map(|&x| dtype.round(f64::from(x))).collect(),
-        data => data.to_ints().unwrap_or_default().into_iter().map(|v| v as f64).collect(),
-    };
-    let values = permute(&values, tensor.shape(), &port.perm);
-    Ok(Array { shape: port.shape.clone(), dtype, values })
-}
-
-/// A tensor that no program holds, as a port.
-pub fn plain_port(name: &str, shape: &[usize], dtype: &str) -> Port {
-    Port {
-        name: name.to_owned(),
-        shape: shape.to_vec(),
-        dtype: dtype.to_owned(),
-        machine_shape: shape.to_vec(),
-        machine_dtype: dtype.to_owned(),
-        perm: (0..shape.len()).collect(),
-        quantisation: None,
-        varies: false,
-    }
-}
-
-/// The inputs or outputs of a function, from its argument or result attributes.
-///
-/// # Errors
-/// If the function has no tensor types or its attributes are not those that the importer and the quantiser write.
-pub fn ports(module: &Module, func: OpId, outputs: bool) -> Result<Vec<Port>, RunError> {
-    let Op::Func(function) = &module.op(func).op else {
-        return Err(RunError::Bundle("not a function".to_owned()));
-    };
-    let (types, attrs) = if outputs {
-        (&function.function_type.results, &function.res_attrs)
-    } else {
-        (&function.function_type.inputs, &function.arg_attrs)
-    };
-    let empty = Attribute::Unit;
-    let ports = types.iter().enumerate().map(|(index, ty)| {
-        let tensor =
-            ty.as_tensor().ok_or_else(|| RunError::Bundle(format!("port {index} is not a tensor")))?;
-        let dict = match attrs {
-            Some(Attribute::Array(dicts)) => dicts.get(index).unwrap_or(&empty),
-            _ => &empty,
-        };
-        let get = |key: &str| if let Attribute::Dict(d) = dict { d.get(key) } else { None };
-        let text = |key: &str| if let Some(Attribute::Str(s)) = get(key) { Some(s.clone()) } else { None };
-        let rank = tensor.rank();
-        let perm: Vec<usize> = match get("strata.perm") {
-            Some(Attribute::I64Array(p)) => p.iter().map(|&a| a as usize).collect(),
-            _ => (0..rank).collect(),
-        };
-        let mut sorted = perm.clone();
-        sorted.sort_unstable();
-        if !sorted.iter().copied().eq(0..rank) {
-            return Err(RunError::Bundle(format!("port {index}: {perm:?} is no permutation of {rank} axes")));
-        }
-        // For arguments axis i of the tensor is axis perm[i] of the user's; for results the user's axis i is perm[i].
-        let mut shape = vec![0; rank];
-        for (i, &axis) in perm.iter().enumerate() {
-            if outputs {
-                shape[i] = tensor.shape[axis];
-            } else {
-                shape[axis] = tensor.shape[i];
-            }
-        }
-        let quantisation = match get("strata.quant") {
-            Some(Attribute::Dict(q)) => match (q.get("scale"), q.get("zero_point")) {
-                (Some(Attribute::Float(scale, _)), Some(Attribute::Int(zp, _))) => {
-                    Some(Quantisation { scale: *scale, zero_point: *zp as i32 })
-                }
-                _ => return Err(RunError::Bundle(format!("port {index}: malformed `strata.quant`"))),
-            },
-            _ => None,
-        };
-        let machine_dtype = tensor.elem.keyword().to_owned();
-        let meant = if quantisation.is_some() { "f32".to_owned() } else { machine_dtype.clone() };
-        Ok(Port {
-            name: text("strata.name").unwrap_or_else(|| index.to_string()),
-            shape,
-            dtype: text("strata.dtype").unwrap_or(meant),
-            machine_shape: tensor.shape.clone(),
-            machine_dtype,
-            perm,
-            quantisation,
-            varies: false,
-        })
-    });
-    ports.collect()
 }
 
 /// Arrays in the order and layout of `@main`'s inputs as its arguments.

@@ -4,7 +4,7 @@ use prost::Message;
 pub use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use tract_onnx::tract_hir::prelude::Framework;
 
-use crate::import::{ImportError, Malformation};
+use crate::import::error::{ImportError, Malformation};
 
 /// The bytes of an ONNX file.
 pub fn encode(model: &ModelProto) -> Vec<u8> {

@@ -3,8 +3,19 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use strata_passes::quantise::noise::LayerNoise;
 
-use super::quantise::{decibels, ranked};
 use crate::ptq::{PtqOptions, Study};
+
+/// Decibels as people read them.
+pub(super) fn decibels(db: f64) -> String {
+    if db.is_finite() { format!("{db:.1}") } else { "exact".to_owned() }
+}
+
+/// The layers by the noise that each alone makes in the outputs, worst first.
+pub(super) fn ranked(layers: &[LayerNoise]) -> Vec<&LayerNoise> {
+    let mut ranked: Vec<_> = layers.iter().collect();
+    ranked.sort_by(|a, b| a.outputs_db.total_cmp(&b.outputs_db));
+    ranked
+}
 
 /// What the page is about.
 pub(super) struct About<'a> {

@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use strata_passes::quantise::noise::LayerNoise;
 
 use super::args::{ImageArgs, PtqArgs, parse_shape};
 use super::compile::create_folder;
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
-use super::noise_page;
+use super::noise_page::{self, decibels, ranked};
 use super::tables::{count, row, show, table};
 use crate::compile::CalibrationData;
 use crate::io::{array_files, file_stem, write_atomic};
@@ -82,18 +81,6 @@ struct LayerFigures<'a> {
 
 fn finite(db: f64) -> Option<f64> {
     db.is_finite().then_some(db)
-}
-
-/// Decibels as people read them.
-pub(super) fn decibels(db: f64) -> String {
-    if db.is_finite() { format!("{db:.1}") } else { "exact".to_owned() }
-}
-
-/// The layers by the noise that each alone makes in the outputs, worst first.
-pub(super) fn ranked(layers: &[LayerNoise]) -> Vec<&LayerNoise> {
-    let mut ranked: Vec<_> = layers.iter().collect();
-    ranked.sort_by(|a, b| a.outputs_db.total_cmp(&b.outputs_db));
-    ranked
 }
 
 /// Runs the command.

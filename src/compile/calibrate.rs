@@ -8,8 +8,8 @@ use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
 use strata_passes::quantise::Calibration;
 
+use super::model::Model;
 use super::noise::{self, NoiseInput};
-use super::parts::Model;
 use super::precision::Chosen;
 use super::{CalibrationData, CompileError, Compiler, Event, f32_macs, main_ports, missing};
 use crate::io::array::Array;

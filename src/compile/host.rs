@@ -11,7 +11,7 @@ use strata_ir::dialect::Op;
 use strata_ir::text::to_string;
 use strata_isa_spec::bundle::{Code, Port};
 
-use super::parts::{Model, PreparedPart, Tensors};
+use super::model::{Model, Tensors};
 use super::{CompileError, missing};
 use crate::host::HostPart;
 use crate::io::array::Array;
@@ -26,9 +26,9 @@ pub(crate) struct ReadyPart<'a> {
 
 /// What a part takes and gives.
 #[derive(Clone, Debug, Default)]
-struct Ports {
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+pub(super) struct Ports {
+    pub(super) inputs: Vec<Port>,
+    pub(super) outputs: Vec<Port>,
 }
 
 impl<'a> ReadyPart<'a> {
@@ -81,22 +81,21 @@ impl<'a> ReadyPart<'a> {
     }
 
     /// The part as a bundle holds it, once it has run.
-    fn prepared(self) -> PreparedPart {
+    fn prepared(self) -> (Code, Ports) {
         let code = match &self.engine {
             HostPart::Ir(module) => Code::Ir(to_string(module)),
             HostPart::Onnx(_) => Code::Onnx(encode(&self.part.model)),
         };
-        let Ports { inputs, outputs } = self.ports.unwrap_or_default();
-        PreparedPart::Host { code, inputs, outputs }
+        (code, self.ports.unwrap_or_default())
     }
 }
 
-/// A host part, which has given what it does for every sample.
+/// The code and the ports of a host part, which has given what it does for every sample.
 pub(super) fn host_part(
     part: &GraphPart,
     file_name: &str,
     samples: &mut [Tensors],
-) -> Result<PreparedPart, CompileError> {
+) -> Result<(Code, Ports), CompileError> {
     let mut ready = ReadyPart::new(part, file_name)?;
     for sample in samples {
         ready.run(sample).map_err(|error| match error {

@@ -12,7 +12,7 @@ use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
 use strata_passes::quantise::noise::Power;
 
-use super::parts::{PreparedParts, Tensors};
+use super::model::Tensors;
 use super::{Clock, Compiled, Compiler, Event, f32_macs};
 use crate::io::array::Array;
 use crate::session::{self, RunError, Session};
@@ -88,9 +88,9 @@ impl Yardstick {
     }
 
     /// The inputs and the outputs of a model in parts, among all tensors of a sample.
-    pub(super) fn of_parts(prepared: &PreparedParts, mut tensors: Tensors) -> Self {
-        let inputs = prepared.inputs.iter().filter_map(|port| tensors.get(&port.name)).cloned().collect();
-        tensors.retain(|name, _| prepared.outputs.contains(name));
+    pub(super) fn of_parts(inputs: &[Port], outputs: &[String], mut tensors: Tensors) -> Self {
+        let inputs = inputs.iter().filter_map(|port| tensors.get(&port.name)).cloned().collect();
+        tensors.retain(|name, _| outputs.contains(name));
         Self { inputs, reference: tensors }
     }
 

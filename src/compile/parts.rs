@@ -4,16 +4,12 @@
 //! rest is tried again part by part, and so on: the set of host nodes only grows. What a part is calibrated on is
 //! what the parts before it give for the samples, in f32.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use strata_frontend::import::{
-    self, Blocked, ImportError, ImportOptions, Imported, Resolved, Survey, UnsupportedNode, import_proto,
-    import_resolved, survey,
-};
-use strata_frontend::partition::{GraphPart, Work, partition, work};
-use strata_frontend::proto::{ModelProto, ValueInfoProto};
+use strata_frontend::import::{self, Blocked, ImportError, ImportOptions, Imported, Resolved, import_proto};
+use strata_frontend::partition::{GraphPart, partition};
+use strata_frontend::proto::ValueInfoProto;
 use strata_ir::Module;
 use strata_ir::pass::{Level, PassError, PassFailure, UnsupportedOp};
 use strata_isa_spec::bundle::{Code, Port};
@@ -21,14 +17,15 @@ use strata_passes::quantise;
 
 use super::calibrate::Calibrated;
 use super::forms::Forms;
-use super::host::host_part;
+use super::host::{Ports, host_part};
 use super::measure::Yardstick;
+use super::model::{Model, Tensors};
 use super::noise::{self, NoiseInput};
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, missing};
 use crate::io::array::Array;
 use crate::ptq::Samples;
 use crate::session::{self, RunError};
-use crate::stats::{HostNode, HostStats, PrecisionStats};
+use crate::stats::{HostStats, PrecisionStats};
 
 /// A part of a model that is ready to be planned, or to be run by the host.
 #[derive(Clone, Debug)]
@@ -65,9 +62,6 @@ pub(super) struct PreparedParts {
     /// What a search for 16-bit activations found, a machine part each.
     pub precision: Vec<PrecisionStats>,
 }
-
-/// Tensors of one sample by name.
-pub(crate) type Tensors = BTreeMap<String, Array>;
 
 /// Why parts could not be prepared.
 enum Obstacle {
@@ -207,7 +201,8 @@ impl Compiler {
         for (index, part) in cut.iter().enumerate() {
             observer(Event::Part { index, of: cut.len(), on_host: part.on_host() });
             if part.on_host() {
-                prepared.parts.push(host_part(part, model.file_name, &mut samples)?);
+                let (code, Ports { inputs, outputs }) = host_part(part, model.file_name, &mut samples)?;
+                prepared.parts.push(PreparedPart::Host { code, inputs, outputs });
                 continue;
             }
             let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
@@ -240,7 +235,8 @@ impl Compiler {
         prepared.host = Some(model.host_stats(model.survey()?, blocked, cut));
         if self.measures(macs, observer) {
             let sample = samples.into_iter().next();
-            prepared.yardstick = sample.map(|tensors| Yardstick::of_parts(&prepared, tensors));
+            prepared.yardstick =
+                sample.map(|tensors| Yardstick::of_parts(&prepared.inputs, &prepared.outputs, tensors));
         }
         Ok(prepared)
     }
@@ -251,7 +247,7 @@ impl Compiler {
         model: &Model<'_>,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<Tensors>, CompileError> {
-        let ports = import::inputs(model.resolved, &model.options)?;
+        let ports = import::inputs(model.resolved, model.options())?;
         let named = |arrays: Vec<Array>| -> Tensors {
             let names = ports.iter().map(|port| port.name.clone());
             names.zip(arrays.into_iter().map(session::to_internal)).collect()
@@ -311,114 +307,7 @@ fn part_arguments(module: &Module, samples: &mut [Tensors]) -> Result<Samples, C
     Ok(tensors)
 }
 
-/// The model that is compiled.
-pub(crate) struct Model<'a> {
-    resolved: &'a Resolved,
-    file_name: &'a str,
-    options: ImportOptions,
-    survey: OnceCell<Survey>,
-}
-
-impl<'a> Model<'a> {
-    pub(crate) fn new(
-        resolved: &'a Resolved,
-        file_name: &'a str,
-        input_shapes: &BTreeMap<String, Vec<usize>>,
-    ) -> Self {
-        let options = ImportOptions {
-            input_shapes: input_shapes.clone(),
-            file_name: file_name.to_owned(),
-            ..ImportOptions::default()
-        };
-        Self { resolved, file_name, options, survey: OnceCell::new() }
-    }
-
-    /// Whether another size of its inputs may make another graph of it.
-    pub(super) fn depends_on_shapes(&self) -> bool {
-        self.resolved.depends_on_shapes
-    }
-
-    pub(super) fn proto(&self) -> &'a ModelProto {
-        &self.resolved.model
-    }
-
-    /// How it is imported.
-    pub(crate) fn options(&self) -> &ImportOptions {
-        &self.options
-    }
-
-    /// Its survey, made when it is first asked for: most models need none.
-    pub(crate) fn survey(&self) -> Result<&Survey, ImportError> {
-        if let Some(survey) = self.survey.get() {
-            return Ok(survey);
-        }
-        let survey = survey(self.proto(), &self.options)?;
-        Ok(self.survey.get_or_init(|| survey))
-    }
-
-    pub(super) fn node(&self, index: usize) -> Option<&strata_frontend::proto::NodeProto> {
-        self.proto().graph.as_ref()?.node.get(index)
-    }
-
-    /// The version of a domain's operator set that it uses.
-    pub(super) fn opset(&self, domain: &str) -> i64 {
-        let is_own = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-        let is_same = |other: &str| other == domain || is_own(other) && is_own(domain);
-        self.proto().opset_import.iter().find(|set| is_same(&set.domain)).map_or(0, |set| set.version)
-    }
-
-    /// For inputs whose elements number the rows of tables, how many rows there are.
-    pub(super) fn indexed_rows(&self) -> BTreeMap<String, usize> {
-        import::indexed_rows(self.proto())
-    }
-
-    pub(super) fn is_initialiser(&self, name: &str) -> bool {
-        self.proto().graph.iter().flat_map(|graph| &graph.initializer).any(|tensor| tensor.name == name)
-    }
-
-    fn described(&self, nodes: &BTreeMap<usize, Blocked>) -> Vec<UnsupportedNode> {
-        let describe = |(&index, why): (&usize, &Blocked)| {
-            self.node(index).map(|node| UnsupportedNode::new(node, why.to_string()))
-        };
-        nodes.iter().filter_map(describe).collect()
-    }
-
-    /// The error that these nodes are not supported. Those that only follow others are not told of beside them.
-    pub(super) fn unsupported(&self, nodes: &BTreeMap<usize, Blocked>) -> CompileError {
-        let is_cause = |why: &Blocked| *why != Blocked::Follows;
-        let mut causes = nodes.clone();
-        if nodes.values().any(is_cause) {
-            causes.retain(|_, why| is_cause(why));
-        }
-        ImportError::Unsupported(self.described(&causes)).into()
-    }
-
-    /// What `nodes`, and the host parts of a cut, leave to the host.
-    fn host_stats(&self, survey: &Survey, nodes: &BTreeMap<usize, Blocked>, cut: &[GraphPart]) -> HostStats {
-        let mut nodes = nodes.clone();
-        for &index in cut.iter().filter(|part| part.on_host()).flat_map(|part| &part.nodes) {
-            nodes.entry(index).or_insert_with(|| {
-                let why =
-                    "it stands between nodes of the host, without a convolution or matrix product beside it";
-                Blocked::Unsupported(why.to_owned())
-            });
-        }
-        let work = |index: usize| self.node(index).map_or(Work::default(), |node| work(node, &survey.facts));
-        let on_host: Work = nodes.keys().map(|&index| work(index)).sum();
-        let all: Work = survey.order.iter().map(|&index| work(index)).sum();
-        let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-        HostStats {
-            nodes: self
-                .described(&nodes)
-                .into_iter()
-                .map(|n| HostNode { name: n.name, op: n.op, why: n.why })
-                .collect(),
-            parts: 0,
-            macs_share: share(on_host.macs, all.macs),
-            elements_share: share(on_host.elements, all.elements),
-        }
-    }
-
+impl Model<'_> {
     /// Its inputs and outputs, without parts as yet.
     fn no_parts(&self) -> Result<PreparedParts, ImportError> {
         let port = |port: &import::Port| session::plain_port(&port.name, &port.shape, port.dtype);
@@ -427,22 +316,12 @@ impl<'a> Model<'a> {
         Ok(PreparedParts {
             output_types: outputs.clone().filter_map(seen).collect(),
             parts: Vec::new(),
-            inputs: import::inputs(self.resolved, &self.options)?.iter().map(port).collect(),
+            inputs: import::inputs(self.resolved, self.options())?.iter().map(port).collect(),
             outputs: outputs.map(|info| info.name.clone()).collect(),
             host: None,
             n_parameters: 0,
             yardstick: None,
             precision: Vec::new(),
         })
-    }
-
-    /// Its import, with some inputs of other shapes.
-    pub(crate) fn import(
-        &self,
-        other_shapes: &BTreeMap<String, Vec<usize>>,
-    ) -> Result<Imported, ImportError> {
-        let mut options = self.options.clone();
-        options.input_shapes.extend(other_shapes.clone());
-        import_resolved(self.resolved, &options)
     }
 }

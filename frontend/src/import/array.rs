@@ -10,7 +10,6 @@ use strata_ir::{ElemType, Tensor, TensorData};
 use tract_onnx::pb::{TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 
 use super::error::{LowerError, Lowered, invalid, unsupported};
-use super::quant_data::QuantData;
 
 /// The elements of an [`Array`].
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +27,46 @@ pub(super) struct Array {
     pub(super) dtype: DataType,
     /// The integers that floats were dequantised from; lost by any arithmetic.
     pub(super) quant: Option<Arc<QuantData>>,
+}
+
+/// The integers behind floats: `real = (ints[i] - zero_points[g]) * scales[g]` with `g = groups[i]`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct QuantData {
+    pub(super) ints: Vec<i32>,
+    /// Which scale and zero point an element has.
+    pub(super) groups: Vec<u32>,
+    pub(super) scales: Vec<f32>,
+    pub(super) zero_points: Vec<i32>,
+    /// The integers' type in the file.
+    pub(super) dtype: DataType,
+}
+
+impl QuantData {
+    /// The elements at `offsets`.
+    pub(super) fn gathered(&self, offsets: &[usize]) -> Self {
+        Self {
+            ints: offsets.iter().map(|&at| self.ints[at]).collect(),
+            groups: offsets.iter().map(|&at| self.groups[at]).collect(),
+            scales: self.scales.clone(),
+            zero_points: self.zero_points.clone(),
+            dtype: self.dtype,
+        }
+    }
+}
+
+/// The IR's element type for an ONNX one. Integers are `i32`; whoever feeds the function checks that they fit.
+pub(super) fn elem_of(dtype: DataType) -> Lowered<ElemType> {
+    Ok(match dtype {
+        DataType::Float => ElemType::F32,
+        DataType::Bool => ElemType::I1,
+        DataType::Int8
+        | DataType::Uint8
+        | DataType::Int16
+        | DataType::Uint16
+        | DataType::Int32
+        | DataType::Int64 => ElemType::I32,
+        other => unsupported!("run-time tensors of type {other:?}"),
+    })
 }
 
 /// Row-major strides of a shape.
@@ -83,7 +122,7 @@ impl Array {
 
     /// A tensor of a shape that has no elements.
     pub(super) fn empty(shape: impl Into<Vec<usize>>, dtype: DataType) -> Lowered<Self> {
-        let data = match super::lower::elem_of(dtype)? {
+        let data = match elem_of(dtype)? {
             ElemType::F32 => Data::Float(Arc::default()),
             ElemType::I1 => Data::Bool(Arc::default()),
             _ => Data::Int(Arc::default()),

@@ -4,6 +4,11 @@ use std::fmt;
 
 use tract_onnx::pb::NodeProto;
 
+/// What to call a node: its name, else its first output's.
+pub(crate) fn node_name(proto: &NodeProto) -> &str {
+    if proto.name.is_empty() { proto.output.first().map_or("", String::as_str) } else { &proto.name }
+}
+
 /// A node (or initialiser) that Strata does not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnsupportedNode {
@@ -21,7 +26,7 @@ impl UnsupportedNode {
     /// A node that is not supported.
     pub fn new(node: &NodeProto, why: String) -> Self {
         let (op, domain) = (node.op_type.clone(), node.domain.clone());
-        Self { name: super::graph::node_name(node).to_owned(), op, domain, why }
+        Self { name: node_name(node).to_owned(), op, domain, why }
     }
 }
 

@@ -28,11 +28,6 @@ pub(crate) fn opset_of(proto: &NodeProto, models: i64) -> i64 {
     proto.attribute.iter().find(|attribute| attribute.name == OPSET_ATTRIBUTE).map_or(models, |a| a.i)
 }
 
-/// What to call a node: its name, else its first output's.
-pub(crate) fn node_name(proto: &NodeProto) -> &str {
-    if proto.name.is_empty() { proto.output.first().map_or("", String::as_str) } else { &proto.name }
-}
-
 impl<'a> Node<'a> {
     /// Operand `index`, which must be there.
     pub(super) fn input(&self, index: usize) -> Lowered<&Value> {

@@ -10,7 +10,8 @@
 //! |---|---|
 //! | `resolve` | what a file says indirectly: other files, functions, branches, loops |
 //! | `versions` | which definition of an operator a version of the operator set holds |
-//! | `driver` | the walk: inputs, nodes in order, outputs, all problems at once |
+//! | `walk` | inputs and nodes in order, all problems at once |
+//! | `driver` | the whole import: the walk, then outputs and signature |
 //! | `graph`, `array` | typed access to nodes, attributes and constants of the file |
 //! | `quant_data` | the integers behind dequantised constants |
 //! | `shapes`, `fold` | what shape operands mean; evaluation of constant nodes |
@@ -30,7 +31,7 @@ mod affine;
 mod array;
 mod driver;
 mod emit;
-mod error;
+pub(crate) mod error;
 mod fold;
 mod graph;
 mod indexed;
@@ -49,6 +50,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod versions;
+mod walk;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -57,13 +59,14 @@ use strata_ir::Module;
 use tract_onnx::pb::ModelProto;
 
 use self::resolve::FloatTypes;
+pub(crate) use error::node_name;
 pub use error::{ImportError, Malformation, ShapeDisagreement, UnsupportedNode};
-pub(crate) use graph::node_name;
 pub use indexed::indexed_rows;
 pub use lower::{OpSupport, supported_ops};
 pub use resolve::{MAX_UNROLLED, NoSideFiles, Resolved, SideFiles, resolve};
-pub use survey::{Blocked, Fact, Survey, survey};
+pub use survey::{Blocked, Survey, survey};
 pub use versions::NEWEST as NEWEST_OPSET;
+pub use witness::Fact;
 
 /// How to import.
 #[derive(Clone, Debug)]

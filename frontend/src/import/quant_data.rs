@@ -8,34 +8,11 @@
 use strata_ir::{ElemType, Tensor, TensorData, ValueId};
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::array::{Array, Data, strides};
+use super::array::{Array, Data, QuantData, offsets, strides};
 use super::emit::Emitter;
 use super::error::{Lowered, invalid};
 
-/// `real = (ints[i] - zero_points[g]) * scales[g]` with `g = groups[i]`.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct QuantData {
-    ints: Vec<i32>,
-    /// Which scale and zero point an element has.
-    groups: Vec<u32>,
-    scales: Vec<f32>,
-    zero_points: Vec<i32>,
-    /// The integers' type in the file.
-    dtype: DataType,
-}
-
 impl QuantData {
-    /// The elements at `offsets`.
-    pub(super) fn gathered(&self, offsets: &[usize]) -> Self {
-        Self {
-            ints: offsets.iter().map(|&at| self.ints[at]).collect(),
-            groups: offsets.iter().map(|&at| self.groups[at]).collect(),
-            scales: self.scales.clone(),
-            zero_points: self.zero_points.clone(),
-            dtype: self.dtype,
-        }
-    }
-
     /// The element type of the IR that holds the integers, and what is taken away from each to fit it.
     fn storage(&self) -> (ElemType, i32) {
         match self.dtype {
@@ -108,7 +85,7 @@ fn spread(shape: &[usize], groups: &[u32]) -> (Vec<usize>, Vec<u32>) {
     let kept: Vec<bool> = (0..shape.len()).map(varies).collect();
     let reduced: Vec<usize> = shape.iter().zip(&kept).map(|(&e, &kept)| if kept { e } else { 1 }).collect();
     let steps: Vec<usize> = strides.iter().zip(&kept).map(|(&s, &kept)| if kept { s } else { 0 }).collect();
-    let places = super::array::offsets(&reduced, &steps);
+    let places = offsets(&reduced, &steps);
     (reduced, places.into_iter().map(|at| groups[at]).collect())
 }
 

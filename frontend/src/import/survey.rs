@@ -8,20 +8,12 @@ use strata_ir::Type;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{ModelProto, TensorProto};
 
-use super::driver::Walk;
-use super::error::{ImportError, LowerError};
+use super::ImportOptions;
+use super::array::elem_of;
+use super::error::{ImportError, LowerError, Malformation, node_name};
 use super::layout::{Value, View};
-use super::lower::elem_of;
-use super::{ImportOptions, witness};
-
-/// A tensor's extents and element type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
-    /// The extents, in ONNX's layout.
-    pub shape: Vec<usize>,
-    /// The element type.
-    pub dtype: DataType,
-}
+use super::walk::Walk;
+use super::witness::{self, Fact};
 
 /// Why the import does not take a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +73,8 @@ pub fn survey(model: &ModelProto, options: &ImportOptions) -> Result<Survey, Imp
             Ok(()) => continue,
             Err(LowerError::Unsupported(why)) => survey.blocked.insert(index, Blocked::Unsupported(why)),
             Err(LowerError::Invalid(what)) => {
-                let place = format!("{} `{}`", node.op_type, super::graph::node_name(node));
-                malformed.push(super::Malformation { place, what });
+                let place = format!("{} `{}`", node.op_type, node_name(node));
+                malformed.push(Malformation { place, what });
                 continue;
             }
         };

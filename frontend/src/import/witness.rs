@@ -10,12 +10,20 @@ use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::{DatumType, DimLike, InferenceFact, TractResult};
 
 use super::CrossCheck;
-use super::driver::Input;
 use super::error::{ImportError, ShapeDisagreement};
 use super::graph::OPSET_ATTRIBUTE;
 use super::layout::Value;
-use super::survey::Fact;
+use super::walk::Input;
 use crate::quiet::{Panicked, guarded};
+
+/// A tensor's extents and element type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// The extents, in ONNX's layout.
+    pub shape: Vec<usize>,
+    /// The element type.
+    pub dtype: DataType,
+}
 
 /// What tract derived of a graph.
 #[derive(Clone, Debug, Default)]

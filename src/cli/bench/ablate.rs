@@ -7,8 +7,8 @@ use strata_isa_spec::Target;
 use strata_passes::rewrite::Families;
 use strata_passes::rewrite::families::{FAMILIES, Tier};
 
+use super::case::{Case, subject};
 use super::page::{Table, change};
-use super::planner::{Case, subject};
 use super::subject::Subject;
 use crate::cli::console::Progress;
 use crate::cli::failure::Failure;

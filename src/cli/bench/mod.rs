@@ -7,6 +7,7 @@
 //! | [`plans`] | `strata bench plans`: networks at many sizes of SRAM beside those figures |
 //! | [`targets`] | `strata bench targets`: the zoo on every preset |
 //! | [`planner`] | `strata bench planner`: time and memory of planning as graphs grow |
+//! | [`case`] | the graphs that it plans |
 //! | [`synthetic`] | graphs of any size |
 //! | [`plot`] | drawings of growth |
 //! | [`ablate`] | what each family of rewrites buys |
@@ -15,6 +16,7 @@
 //! Nothing here decides how a network is compiled: the passes run are those of every compile.
 
 mod ablate;
+mod case;
 mod page;
 mod planner;
 mod plans;

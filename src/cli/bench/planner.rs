@@ -9,11 +9,10 @@ use serde::{Deserialize, Serialize};
 use strata_isa_spec::Target;
 
 use super::ablate;
+use super::case::{Case, parse_case, subject};
 use super::page::Table;
 use super::plot::{self, Series};
-use super::subject::{Cost, Size, Subject};
-use super::synthetic;
-use crate::cli::args::parse_size;
+use super::subject::Cost;
 use crate::cli::console::Console;
 use crate::cli::failure::Failure;
 use crate::io::write_atomic;
@@ -51,46 +50,6 @@ pub(super) struct Args {
     here: bool,
 }
 
-/// A graph to plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Case {
-    /// A chain of convolutions.
-    Chain(usize),
-    /// A random graph.
-    Random(usize),
-    /// A network of the zoo.
-    Zoo(String, Size),
-    /// A file.
-    File(PathBuf),
-}
-
-/// Convolutions that a synthetic graph may have.
-const MOST_CONVOLUTIONS: usize = 100_000;
-
-fn parse_case(text: &str) -> Result<Case, String> {
-    let count = |n: &str| n.parse().ok().filter(|n| (1..=MOST_CONVOLUTIONS).contains(n));
-    let case = match (text.split_once(':'), text.split_once('@')) {
-        (Some(("chain", n)), _) => count(n).map(Case::Chain),
-        (Some(("random", n)), _) => count(n).map(Case::Random),
-        (None, Some((name, size))) => parse_size(size).ok().map(|size| Case::Zoo(name.to_owned(), size)),
-        _ => None,
-    };
-    case.ok_or_else(|| {
-        format!("expected chain:N, random:N (N up to {MOST_CONVOLUTIONS}), or NETWORK@WIDTHxHEIGHT")
-    })
-}
-
-impl std::fmt::Display for Case {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Chain(n) => write!(f, "chain:{n}"),
-            Self::Random(n) => write!(f, "random:{n}"),
-            Self::Zoo(name, (width, height)) => write!(f, "{name}@{width}x{height}"),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
 /// The cases of the page.
 fn usual_cases() -> Vec<Case> {
     let chains = [50, 100, 200, 500, 1000].map(Case::Chain);
@@ -99,7 +58,7 @@ fn usual_cases() -> Vec<Case> {
 }
 
 /// The zoo at the sizes of the page.
-pub(super) fn networks() -> Vec<Case> {
+fn networks() -> Vec<Case> {
     let networks = [
         ("fsrcnn", (960, 540)),
         ("mobilenetv2", (224, 224)),
@@ -163,16 +122,6 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             console.summary(&format!("wrote {}\n", path.display()))
         }
         None => console.print(&text),
-    }
-}
-
-/// The subject of a case.
-pub(super) fn subject(case: &Case, progress: &crate::cli::console::Progress<'_>) -> Result<Subject, Failure> {
-    match case {
-        Case::Chain(n) => Subject::module(case.to_string(), synthetic::chain(*n)?, progress),
-        Case::Random(n) => Subject::module(case.to_string(), synthetic::random(*n, 1)?, progress),
-        Case::Zoo(name, size) => Subject::zoo(name, *size, progress),
-        Case::File(path) => Subject::file(path, progress),
     }
 }
 

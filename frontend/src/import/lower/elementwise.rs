@@ -5,8 +5,8 @@ use strata_ir::{ElemType, ValueId};
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::integer::{self, width};
-use super::{Lowering, elem_of, single};
-use crate::import::array::{Array, broadcast_shape};
+use super::{Lowering, single};
+use crate::import::array::{Array, broadcast_shape, elem_of};
 use crate::import::emit::Emitter;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::fold::cast_target;

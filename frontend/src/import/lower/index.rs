@@ -8,8 +8,8 @@ use tract_onnx::pb::tensor_proto::DataType;
 
 use super::elementwise::truncated;
 use super::integer::{self, width};
-use super::{Lowering, elem_of, single};
-use crate::import::array::{Array, Data, offsets, strides};
+use super::{Lowering, single};
+use crate::import::array::{Array, Data, elem_of, offsets, strides};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::fold::resolve_indices;
 use crate::import::graph::{Node, resolve_axis};

@@ -5,13 +5,14 @@
 //! here.
 
 use tract_onnx::pb::attribute_proto::AttributeType;
-use tract_onnx::pb::{AttributeProto, NodeProto, tensor_proto::DataType};
+use tract_onnx::pb::{AttributeProto, tensor_proto::DataType};
 
-use super::{Lowering, OpSupport, find, norm, quantised, single, table};
+use super::compose::{apply, apply_with, channels_first, with_channels_last};
+use super::{Lowering, OpSupport, norm, quantised, single, table};
 use crate::import::array::Array;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::Node;
-use crate::import::layout::{Value, channels_last};
+use crate::import::layout::Value;
 
 /// The operators of the domain, by name.
 pub(super) const OPERATORS: &[OpSupport] = table! {
@@ -64,44 +65,6 @@ fn text_attribute(name: &str, value: &str) -> AttributeProto {
     }
 }
 
-/// Lowers an operator of ONNX's own domain with the attributes of `node` on other operands.
-pub(super) fn apply(
-    lo: &mut Lowering,
-    node: &Node<'_>,
-    op_type: &str,
-    inputs: impl IntoIterator<Item = Value>,
-) -> Lowered<Value> {
-    let inputs = inputs.into_iter().map(Some).collect();
-    let outputs = apply_with(lo, node, op_type, node.proto.attribute.clone(), inputs)?;
-    match outputs.into_iter().next() {
-        Some(value) => Ok(value),
-        None => invalid!("no result"),
-    }
-}
-
-/// Lowers an operator of ONNX's own domain with other attributes and operands than `node` has; all its outputs.
-fn apply_with(
-    lo: &mut Lowering,
-    node: &Node<'_>,
-    op_type: &str,
-    attribute: Vec<AttributeProto>,
-    inputs: Vec<Option<Value>>,
-) -> Lowered<Vec<Value>> {
-    // Operators of other domains say themselves which definition they follow, or are like the newest of ONNX's own.
-    let newest = || node.int("opset", crate::import::versions::NEWEST);
-    let opset = if node.proto.domain == super::MICROSOFT_DOMAIN { newest()? } else { node.opset };
-    let proto = NodeProto {
-        op_type: op_type.to_owned(),
-        name: node.proto.name.clone(),
-        attribute,
-        output: node.proto.output.clone(),
-        ..NodeProto::default()
-    };
-    let inner = Node { proto: &proto, opset, inputs, used: node.used };
-    let Some(op) = find("", op_type) else { unsupported!("the operator `{op_type}` is not known") };
-    (op.lower)(lo, &inner)
-}
-
 /// A unary operator of ONNX's with other attributes than `node` has.
 fn unary(
     lo: &mut Lowering,
@@ -124,23 +87,6 @@ fn sum(lo: &mut Lowering, a: Value, b: Value) -> Lowered<Value> {
     let aligned = lo.align(&[a, b])?;
     let out = lo.em.add(aligned.values[0], aligned.values[1]);
     Ok(aligned.result(out, DataType::Float))
-}
-
-/// A value with its channels, which come last, as ONNX's operators have them.
-pub(super) fn channels_first(lo: &mut Lowering, value: &Value) -> Lowered<Value> {
-    let view = lo.view(value)?;
-    let rank = view.shape.len();
-    if !(3..=5).contains(&rank) {
-        invalid!("a spatial operator on shape {:?}", view.shape);
-    }
-    let perm: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
-    Ok(view.transposed(&perm).into())
-}
-
-/// A value with its channels last.
-pub(super) fn with_channels_last(lo: &mut Lowering, value: &Value) -> Lowered<Value> {
-    let view = lo.view(value)?;
-    Ok(view.transposed(&channels_last(view.shape.len())).into())
 }
 
 /// `Gelu`, `BiasGelu` and `FastGelu`: of a sum with a bias, if there is one.

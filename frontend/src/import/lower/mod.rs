@@ -5,6 +5,7 @@
 //! Patterns across nodes (batch norm after a convolution) are folded afterwards, by [`super::affine`].
 
 mod batch_training;
+mod compose;
 mod conv;
 mod conv_transpose;
 mod einsum;
@@ -30,7 +31,7 @@ mod unpool;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use strata_ir::{ElemType, Module, Type, ValueId};
+use strata_ir::{Module, Type, ValueId};
 use tract_onnx::pb::tensor_proto::DataType;
 
 use super::array::{Array, broadcast_shape};
@@ -233,21 +234,6 @@ const OPS: &[OpSupport] = table! {
     Where since 9, elementwise::select, "";
     Xor since 1, elementwise::binary, "";
 };
-
-/// The IR's element type for an ONNX one. Integers are `i32`; whoever feeds the function checks that they fit.
-pub(super) fn elem_of(dtype: DataType) -> Lowered<ElemType> {
-    Ok(match dtype {
-        DataType::Float => ElemType::F32,
-        DataType::Bool => ElemType::I1,
-        DataType::Int8
-        | DataType::Uint8
-        | DataType::Int16
-        | DataType::Uint16
-        | DataType::Int32
-        | DataType::Int64 => ElemType::I32,
-        other => unsupported!("run-time tensors of type {other:?}"),
-    })
-}
 
 /// Operands of an elementwise op brought into one layout.
 pub(super) struct Aligned {

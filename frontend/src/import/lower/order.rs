@@ -3,9 +3,9 @@
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
+use super::Lowering;
 use super::reduce::finish;
-use super::{Lowering, elem_of};
-use crate::import::array::Array;
+use crate::import::array::{Array, elem_of};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};
 use crate::import::layout::{Value, View};

@@ -12,7 +12,7 @@ use strata_ir::dialect;
 use strata_ir::{ElemType, Tensor, ValueId};
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::microsoft::{apply, channels_first, with_channels_last};
+use super::compose::{apply, channels_first, with_channels_last};
 use super::{Lowering, single};
 use crate::import::array::{Array, offsets, strides};
 use crate::import::emit::Emitter;

@@ -3,8 +3,8 @@
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::{Lowering, elem_of, single};
-use crate::import::array::Array;
+use super::{Lowering, single};
+use crate::import::array::{Array, elem_of};
 use crate::import::emit::Emitter;
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};

@@ -6,8 +6,8 @@ use strata_ir::ValueId;
 use strata_ir::attr::ResizeMode;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::{Lowering, elem_of, single};
-use crate::import::array::{Array, Data, broadcast_shape};
+use super::{Lowering, single};
+use crate::import::array::{Array, Data, broadcast_shape, elem_of};
 use crate::import::emit::{MAX_COPIES, ResizeAxis};
 use crate::import::error::{Lowered, invalid, unsupported};
 use crate::import::graph::{Node, resolve_axis};

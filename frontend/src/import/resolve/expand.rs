@@ -11,51 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto};
 
+use super::control::CONTROL;
 use super::names::{Names, Renaming};
 use super::visit::{each_node, reads};
 use crate::import::ImportOptions;
 use crate::import::array::{Array, Data};
-use crate::import::driver::{Walk, check_operator, lower_node};
-use crate::import::error::{ImportError, Problems};
-use crate::import::graph::{Node, node_name, opset_of};
+use crate::import::error::{ImportError, Problems, node_name};
+use crate::import::graph::{Node, opset_of};
 use crate::import::layout::Value;
 use crate::import::lower::Lowering;
-
-/// Operators that this module replaces.
-const CONTROL: [&str; 15] = [
-    "ConcatFromSequence",
-    "If",
-    "Loop",
-    "Optional",
-    "OptionalGetElement",
-    "OptionalHasElement",
-    "Scan",
-    "SequenceAt",
-    "SequenceConstruct",
-    "SequenceEmpty",
-    "SequenceErase",
-    "SequenceInsert",
-    "SequenceLength",
-    "SequenceMap",
-    "SplitToSequence",
-];
-
-/// Nodes that loops may be unrolled to, in all.
-pub const MAX_UNROLLED: usize = 1 << 14;
-
-/// Why a node of control flow is left in a graph that was expanded.
-pub(crate) fn why_left(op: &str) -> Option<String> {
-    Some(match op {
-        "If" => "its condition depends on the data".to_owned(),
-        "Loop" | "Scan" => format!(
-            "how often it runs depends on the data, or is more than can be unrolled ({MAX_UNROLLED} nodes)"
-        ),
-        _ if CONTROL.contains(&op) => {
-            "what is in its sequence or optional value depends on the data".to_owned()
-        }
-        _ => return None,
-    })
-}
+use crate::import::walk::{Walk, check_operator, lower_node};
 
 /// Expands the control flow of a model. Whether there was any.
 ///

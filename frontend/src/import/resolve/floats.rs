@@ -12,14 +12,29 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
-use super::FloatTypes;
 use super::visit::{each_graph_mut, each_node_mut, each_tensor_mut};
 use crate::import::array::Array;
-use crate::import::error::Problems;
-use crate::import::graph::node_name;
+use crate::import::error::{Lowered, Problems, node_name};
 
 /// Attributes that name the element type of a result.
 const TYPE_ATTRIBUTES: [&str; 4] = ["to", "dtype", "output_dtype", "output_datatype"];
+
+/// Element types of inputs and outputs that were floats other than `f32`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::import) struct FloatTypes(BTreeMap<String, DataType>);
+
+impl FloatTypes {
+    /// The element type of an input or output as a user sees it, where it is not that of the resolved model.
+    ///
+    /// NumPy has no bfloat16, so tensors of that type are seen as `f32`, which holds all its values.
+    pub(in crate::import) fn user_dtype(&self, name: &str) -> Option<&'static str> {
+        match self.0.get(name)? {
+            DataType::Float16 => Some("f16"),
+            DataType::Double => Some("f64"),
+            _ => None,
+        }
+    }
+}
 
 fn is_other_float(dtype: i32) -> bool {
     let floats = [DataType::Float16, DataType::Bfloat16, DataType::Double];
@@ -53,7 +68,7 @@ pub(super) fn unify(model: &mut ModelProto, problems: &mut Problems) -> FloatTyp
     FloatTypes(types)
 }
 
-fn convert(tensor: &mut TensorProto) -> crate::import::error::Lowered<()> {
+fn convert(tensor: &mut TensorProto) -> Lowered<()> {
     let name = std::mem::take(&mut tensor.name);
     *tensor = Array { dtype: DataType::Float, ..Array::decode(tensor)? }.encode(&name);
     Ok(())

@@ -7,8 +7,8 @@ use tract_onnx::pb::{AttributeProto, FunctionProto, ModelProto, NodeProto, Opera
 
 use super::names::{Names, Renaming};
 use super::visit::{each_node_mut, subgraphs_mut};
-use crate::import::error::Problems;
-use crate::import::graph::{OPSET_ATTRIBUTE, node_name};
+use crate::import::error::{LowerError, Problems, node_name};
+use crate::import::graph::OPSET_ATTRIBUTE;
 use crate::import::versions;
 
 /// Nodes of a model at most, once all its functions are in place.
@@ -105,7 +105,7 @@ impl<'a> Inliner<'a> {
         }
         if self.stack.len() >= MAX_DEPTH || self.n_nodes > MAX_NODES {
             let why = format!("functions of over {MAX_DEPTH} levels or {MAX_NODES} nodes");
-            self.problems.lowering(name, &key.1, &key.0, crate::import::error::LowerError::Unsupported(why));
+            self.problems.lowering(name, &key.1, &key.0, LowerError::Unsupported(why));
             return Vec::new();
         }
         let FunctionProto { input, output, .. } = &function.proto;

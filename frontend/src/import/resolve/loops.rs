@@ -4,10 +4,12 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, NodeProto, ValueInfoProto, type_proto};
 
-use super::expand::{Expander, MAX_UNROLLED, int, int_attribute, ints, ints_attribute, plain, subgraph};
+use super::control::MAX_UNROLLED;
+use super::expand::{Expander, int, int_attribute, ints, ints_attribute, plain, subgraph};
 use super::visit::each_node;
 use crate::import::array::Array;
-use crate::import::graph::{node_name, resolve_axis};
+use crate::import::error::node_name;
+use crate::import::graph::resolve_axis;
 
 /// How the results of the turns of a loop are put together.
 struct Stacked {

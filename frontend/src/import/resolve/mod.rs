@@ -9,13 +9,14 @@
 //! | `functions` | functions of the model's own |
 //! | `floats` | float types other than `f32` |
 //! | `sparse` | sparse tensors |
-//! | `expand`, `loops`, `sequences` | branches, loops, sequences, optional values that fold |
+//! | `control`, `expand`, `loops`, `sequences` | branches, loops, sequences, optional values that fold |
 //!
 //! `visit` and `names` serve them: walks over graphs with their subgraphs, and names for what is copied.
 //!
 //! Invariants: a name stands for one tensor, before and after; what a step does not take it leaves as it was,
 //! for the import or the host to judge. The number of nodes stays bounded whatever the file says.
 
+pub(super) mod control;
 mod expand;
 mod external;
 mod extras;
@@ -27,16 +28,13 @@ mod sequences;
 mod sparse;
 #[cfg(test)]
 mod tests;
-mod visit;
+pub(super) mod visit;
 
-use std::collections::BTreeMap;
-
-use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{FunctionProto, GraphProto, ModelProto};
 
-pub use self::expand::MAX_UNROLLED;
-pub(super) use self::expand::why_left;
+pub use self::control::MAX_UNROLLED;
 pub use self::external::{NoSideFiles, SideFiles};
+pub(super) use self::floats::FloatTypes;
 pub(crate) use self::visit::reads;
 use super::ImportOptions;
 use super::error::{ImportError, Problems};
@@ -57,23 +55,6 @@ impl Resolved {
     /// The element type of an output as a user sees it, where it is not that of the resolved model.
     pub fn user_dtype(&self, name: &str) -> Option<&'static str> {
         self.float_types.user_dtype(name)
-    }
-}
-
-/// Element types of inputs and outputs that were floats other than `f32`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct FloatTypes(BTreeMap<String, DataType>);
-
-impl FloatTypes {
-    /// The element type of an input or output as a user sees it, where it is not that of the resolved model.
-    ///
-    /// NumPy has no bfloat16, so tensors of that type are seen as `f32`, which holds all its values.
-    pub(super) fn user_dtype(&self, name: &str) -> Option<&'static str> {
-        match self.0.get(name)? {
-            DataType::Float16 => Some("f16"),
-            DataType::Double => Some("f64"),
-            _ => None,
-        }
     }
 }
 

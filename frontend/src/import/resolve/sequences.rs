@@ -6,9 +6,11 @@
 use tract_onnx::pb::NodeProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::expand::{Expander, MAX_UNROLLED, int, int_attribute, ints_attribute, plain, subgraph};
+use super::control::MAX_UNROLLED;
+use super::expand::{Expander, int, int_attribute, ints_attribute, plain, subgraph};
 use crate::import::array::Array;
-use crate::import::graph::{node_name, resolve_axis};
+use crate::import::error::node_name;
+use crate::import::graph::resolve_axis;
 
 impl Expander {
     /// Replaces a node that reads sequences or optional values, or keeps track of what it makes. Whether the

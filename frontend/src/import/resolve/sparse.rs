@@ -5,8 +5,7 @@ use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto, SparseTensorProto, T
 
 use super::visit::{each_graph_mut, each_node_mut};
 use crate::import::array::{Array, Data, strides};
-use crate::import::error::{Lowered, Problems, invalid, unsupported};
-use crate::import::graph::node_name;
+use crate::import::error::{Lowered, Problems, invalid, node_name, unsupported};
 
 /// Elements of a dense tensor at most.
 const MAX_ELEMENTS: usize = 1 << 31;

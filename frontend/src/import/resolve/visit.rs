@@ -94,7 +94,7 @@ pub(super) fn each_tensor_mut(model: &mut ModelProto, visit: &mut dyn FnMut(&mut
 }
 
 fn each_attribute_tensor(node: &mut NodeProto, visit: &mut dyn FnMut(&mut TensorProto, &str)) {
-    let place = format!("{} `{}`", node.op_type, crate::import::graph::node_name(node));
+    let place = format!("{} `{}`", node.op_type, crate::import::error::node_name(node));
     for attribute in &mut node.attribute {
         attribute.t.iter_mut().chain(&mut attribute.tensors).for_each(|tensor| visit(tensor, &place));
         let sparse = attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors);

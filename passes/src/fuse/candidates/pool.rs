@@ -20,7 +20,7 @@ use crate::fuse::candidates::interchangeable::interchangeable;
 pub struct CandidatePool<'a> {
     context: Context<'a>,
     strips: WithStrips,
-    sets: Vec<Candidate>,
+    sets: Vec<Entry>,
     /// Sets by the first of their stages.
     by_first: Vec<Vec<usize>>,
     /// What each stage costs at the least, wherever it runs.
@@ -114,7 +114,7 @@ impl<'a> CandidatePool<'a> {
             needs.extend(&set.iter().filter_map(|stage| interchangeable[stage.as_u32() as usize]).collect());
             let all = set.iter().map(|stage| least[stage.as_u32() as usize]);
             let all = all.fold(Least::default(), Least::and);
-            candidates.push(Candidate {
+            entries.push(Entry {
                 needs: needs.without(&set).iter().collect(),
                 sources: set.iter().filter(is_source).collect(),
                 least_cycles: least_cycles(&context, all.work, &set),
@@ -182,7 +182,7 @@ impl<'a> CandidatePool<'a> {
 
     /// The candidate of a set, with strips or without; `None` if it fits the target in no way.
     pub fn candidate(&self, at: usize, strips: bool) -> Option<&Candidate> {
-        let Candidate { set, at_full_width, with_strips, .. } = &self.sets[at];
+        let Entry { set, at_full_width, with_strips, .. } = &self.sets[at];
         let full =
             at_full_width.get_or_init(|| self.evaluate(set, |evaluated| evaluated.at_full_width.clone()));
         let full = full.as_ref()?;
@@ -203,7 +203,7 @@ impl<'a> CandidatePool<'a> {
 
     /// The candidate of a set that was chosen, with all the ways to run it that were asked for.
     pub fn chosen(&self, at: usize) -> &Candidate {
-        let Candidate { at_full_width, with_strips, .. } = &self.sets[at];
+        let Entry { at_full_width, with_strips, .. } = &self.sets[at];
         let candidate = with_strips.get().or_else(|| at_full_width.get()).and_then(Option::as_ref);
         candidate.expect("only candidates are chosen")
     }
