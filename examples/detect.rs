@@ -1,4 +1,5 @@
-//! Decodes what a YOLO of the zoo says of a picture: from the heads that `strata run` wrote to boxes and names.
+//! Decodes what a YOLO of the zoo says of a picture: from the heads that `strata run` wrote to boxes and
+//! names.
 //!
 //! ```text
 //! strata zoo yolov3-tiny --size 320x320 --weights yolov3-tiny.weights -o tiny.onnx
@@ -8,8 +9,8 @@
 //!
 //! Prints a line `class score x0 y0 x1 y1` for every object, best first, in pixels of the original picture.
 //!
-//! A head is a `[1, 3 * (5 + classes), h, w]` array of f32: for each of its three anchors the offset and logarithmic
-//! size of a box, the logit that there is an object, and the logits of the classes.
+//! A head is a `[1, 3 * (5 + classes), h, w]` array of f32: for each of its three anchors the offset and
+//! logarithmic size of a box, the logit that there is an object, and the logits of the classes.
 //!
 //! # Source
 //! Redmon, Farhadi: "YOLOv3: An incremental improvement", 2018, section 2; anchors of `cfg/yolov3.cfg` and
@@ -41,10 +42,13 @@ const YOLOV3_TINY_ANCHORS: &[[(f32, f32); 3]] =
 
 /// The 80 classes of COCO in Darknet's order, with `_` for blanks.
 const COCO: &str = "person bicycle car motorbike aeroplane bus train truck boat traffic_light fire_hydrant \
-    stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag \
+    stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella \
+    handbag \
     tie suitcase frisbee skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard \
-    tennis_racket bottle wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog \
-    pizza donut cake chair sofa pottedplant bed diningtable toilet tvmonitor laptop mouse remote keyboard cell_phone \
+    tennis_racket bottle wine_glass cup fork knife spoon bowl banana apple sandwich orange broccoli carrot \
+    hot_dog \
+    pizza donut cake chair sofa pottedplant bed diningtable toilet tvmonitor laptop mouse remote keyboard \
+    cell_phone \
     microwave oven toaster sink refrigerator book clock vase scissors teddy_bear hair_drier toothbrush";
 
 /// Width and height.
@@ -307,7 +311,8 @@ mod tests {
         let options = options("yolov3-tiny --size 96x64 --picture 192x64 a b").expect("a good line");
         let head = head_with_one_box(1, 1, 2, [0.0, 0.0, 0.0, -(2f32.ln()), 20.0, 20.0]);
         let found = decode(&head, &[(1.0, 1.0), (16.0, 20.0), (1.0, 1.0)], &options);
-        // The middle of the last cell is at (80, 48); the box is 16 wide and half of 20 high; x counts double.
+        // The middle of the last cell is at (80, 48); the box is 16 wide and half of 20 high; x counts
+        // double.
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].class, 0);
         assert!(found[0].score > 0.999);

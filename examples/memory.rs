@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use strata::{CompileError, CompileOptions, Compiler, Mode, Objective, Prepared, Target};
 
 const USAGE: &str = "\
-usage: memory MODEL.onnx [--input-shape NAME=1x3x32x32]... [--target NAME] [--sizes N] [--only BYTES]... [--seconds S]
+usage: memory MODEL.onnx [--input-shape NAME=1x3x32x32]... [--target NAME] [--sizes N] [--only BYTES]...
+    [--seconds S]
 
   --target NAME    the preset whose activation SRAM is replaced (default x1)
   --sizes N        sizes from the least on, each a third more than the one before (default 12)
@@ -134,7 +135,7 @@ impl Sweep {
         let outcome = match compiled {
             Ok(compiled) if compiled.stats.plan.refused.is_empty() => Outcome::Done,
             Ok(compiled) => Outcome::Wrong(format!("refused: {}", compiled.stats.plan.refused.join("; "))),
-            Err(error) if error.is_of_size() => Outcome::TooSmall(would_do(&error), error.to_string()),
+            Err(error) if error.is_capacity_error() => Outcome::TooSmall(would_do(&error), error.to_string()),
             Err(error) => Outcome::Wrong(error.to_string()),
         };
         match &outcome {

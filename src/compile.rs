@@ -56,8 +56,8 @@ use crate::stats::{self, CompileStats, Stats};
 /// What activations are calibrated on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CalibrationData {
-    /// Seeded noise where no data are at hand, normal with deviation 1 for floats and uniform for integers: ranges are
-    /// then only plausible.
+    /// Seeded noise where no data are at hand, normal with deviation 1 for floats and uniform for integers:
+    /// ranges are then only plausible.
     Noise {
         /// The seed.
         seed: u64,
@@ -81,8 +81,8 @@ pub struct CompileOptions {
     pub target: Target,
     /// What the plan minimises.
     pub objective: Objective,
-    /// For [`Objective::Latency`]: by how many percent a plan may be slower than the fastest and count as equally fast; among
-    /// equals the one that moves the fewest DRAM bytes is taken.
+    /// For [`Objective::Latency`]: by how many percent a plan may be slower than the fastest and count as
+    /// equally fast; among equals the one that moves the fewest DRAM bytes is taken.
     pub tolerance_percent: u32,
     /// Multi-layer or layer by layer.
     pub mode: Mode,
@@ -94,8 +94,8 @@ pub struct CompileOptions {
     pub precision: PrecisionOptions,
     /// Shapes of inputs by name, for dynamic dimensions or another size.
     pub input_shapes: BTreeMap<String, Vec<usize>>,
-    /// Whether to run the program and measure every output against f32; networks too large to run in seconds are not
-    /// measured.
+    /// Whether to run the program and measure every output against f32; networks too large to run in seconds
+    /// are not measured.
     pub measure_sqnr: bool,
     /// Whether the host may run what the machine has no form of; else that is an error.
     pub host: bool,
@@ -147,7 +147,8 @@ impl Event<'_> {
     fn noise(samples: usize, inputs: &[NoiseInput]) -> Self {
         let shapes: Vec<String> = inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
         Self::Note(format!(
-            "no calibration data: ranges come from {samples} samples of seeded noise of shape {}; give images or arrays \
+            "no calibration data: ranges come from {samples} samples of seeded noise of shape {}; give \
+                images or arrays \
              with --calibrate",
             shapes.join(", ")
         ))
@@ -234,7 +235,8 @@ impl Compiler {
         Self { options }
     }
 
-    /// Compiles the bytes of an ONNX file that holds all its data. `file_name` stands in locations and messages.
+    /// Compiles the bytes of an ONNX file that holds all its data. `file_name` stands in locations and
+    /// messages.
     ///
     /// # Errors
     /// If the model cannot be imported, quantised, planned or emitted for the target.
@@ -247,7 +249,8 @@ impl Compiler {
         self.compile_resolved(&self.resolve(bytes, file_name, &NoSideFiles)?, file_name, observer)
     }
 
-    /// Resolves an ONNX file for [`compile_resolved`](Self::compile_resolved), with the files that stand beside it.
+    /// Resolves an ONNX file for [`compile_resolved`](Self::compile_resolved), with the files that stand
+    /// beside it.
     ///
     /// # Errors
     /// If it is malformed, or its data in other files cannot be had.
@@ -341,7 +344,8 @@ impl Compiler {
         Ok(reports.iter().fold(Changed::No, |changed, report| changed | report.changed))
     }
 
-    /// From the import level to stages: quantises, rewrites, selects, splits. Gives the ops at the end that stay on the host too.
+    /// From the import level to stages: quantises, rewrites, selects, splits. Gives the ops at the end that
+    /// stay on the host too.
     fn to_stages(
         &self,
         mut module: Module,

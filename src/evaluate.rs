@@ -1,7 +1,8 @@
 //! Running a function of plain TOSA on the reference evaluator, with its ports as a user sees them.
 //!
-//! A port that says what its integers stand for (`strata.quant`) takes and gives reals, as a compiled bundle's does;
-//! any other takes and gives its own elements. A value that the port's type cannot hold is an error, never wrapped.
+//! A port that says what its integers stand for (`strata.quant`) takes and gives reals, as a compiled
+//! bundle's does; any other takes and gives its own elements. A value that the port's type cannot hold is an
+//! error, never wrapped.
 
 use strata_ir::{ElemType, Module, OpId, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Port, Quantisation};
@@ -14,8 +15,8 @@ fn function(module: &Module, name: &str) -> Result<OpId, RunError> {
     module.function(name).ok_or_else(|| RunError::Bundle(format!("no function `{name}`")))
 }
 
-/// The inputs and outputs of a module: those of `@main` and, unless only the machine's part is asked for (`raw`), the
-/// outputs of a `@host` that stands beside it.
+/// The inputs and outputs of a module: those of `@main` and, unless only the machine's part is asked for
+/// (`raw`), the outputs of a `@host` that stands beside it.
 ///
 /// # Errors
 /// If the functions have no tensor types, or their attributes are malformed.
@@ -25,8 +26,8 @@ pub fn ports(module: &Module, raw: bool) -> Result<(Vec<Port>, Vec<Port>), RunEr
     Ok((session::ports(module, main, false)?, session::ports(module, host.unwrap_or(main), true)?))
 }
 
-/// Evaluates a module's `@main` and the `@host` beside it, if there is one. With `raw`, gives the integers that `@main`
-/// computes. Inputs go by name or by position; outputs come in the function's order.
+/// Evaluates a module's `@main` and the `@host` beside it, if there is one. With `raw`, gives the integers
+/// that `@main` computes. Inputs go by name or by position; outputs come in the function's order.
 ///
 /// # Errors
 /// If the inputs do not fit, or an op cannot be evaluated on them.

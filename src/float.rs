@@ -1,5 +1,5 @@
-//! A whole ONNX model in f32: the import on the reference evaluator, and on the host's library what the import does not
-//! take, as a compiled bundle's host would run it.
+//! A whole ONNX model in f32: the import on the reference evaluator, and on the host's library what the
+//! import does not take, as a compiled bundle's host would run it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
-//! What the host runs of a network: functions of the compiler's IR on the evaluator, ONNX nodes on the host's library.
+//! What the host runs of a network: functions of the compiler's IR on the evaluator, ONNX nodes on the host's
+//! library.
 
 use std::sync::Arc;
 
@@ -84,8 +85,8 @@ fn run_ir(
     outputs.iter().zip(&results).map(|(port, tensor)| from_tensor(port, tensor)).collect()
 }
 
-/// A tensor of the function. What a program gave stands in the user's axes; the function takes the machine's, from which
-/// `perm` leads there.
+/// A tensor of the function. What a program gave stands in the user's axes; the function takes the machine's,
+/// from which `perm` leads there.
 fn argument(port: &Port, array: &Array, elem: ElemType) -> Result<Tensor, RunError> {
     let mut inverse = vec![0; port.perm.len()];
     for (axis, &from) in port.perm.iter().enumerate() {

@@ -1,8 +1,8 @@
 //! Strata: a compiler and reference machine for multi-layer neural-network inference.
 //!
-//! A multi-layer machine configures several layers in hardware at once and streams the rows of each into the next, so
-//! that the large activations between them never exist as a whole. This crate is the library that a user calls; the
-//! `strata` command is a thin layer over it.
+//! A multi-layer machine configures several layers in hardware at once and streams the rows of each into the
+//! next, so that the large activations between them never exist as a whole. This crate is the library that a
+//! user calls; the `strata` command is a thin layer over it.
 //!
 //! ```no_run
 //! use strata::{Compiler, CompileOptions, Session, Target};

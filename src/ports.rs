@@ -1,4 +1,5 @@
-//! Ports: tensors as a user has them and as functions and programs hold them, and why a network could not be run.
+//! Ports: tensors as a user has them and as functions and programs hold them, and why a network could not be
+//! run.
 
 use strata_frontend::host::HostError;
 use strata_ir::attr::Attribute;
@@ -13,7 +14,10 @@ use crate::io::array::{Array, DType};
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The inputs given are not those that the network has; all problems.
-    #[error("the inputs do not fit the network:{}", problems.iter().map(|p| format!("\n  {p}")).collect::<String>())]
+    #[error(
+        "the inputs do not fit the network:{}",
+        problems.iter().map(|p| format!("\n  {p}")).collect::<String>()
+    )]
     Inputs {
         /// What is wrong with each.
         problems: Vec<String>,
@@ -99,7 +103,8 @@ pub fn plain_port(name: &str, shape: &[usize], dtype: &str) -> Port {
 /// The inputs or outputs of a function, from its argument or result attributes.
 ///
 /// # Errors
-/// If the function has no tensor types or its attributes are not those that the importer and the quantiser write.
+/// If the function has no tensor types or its attributes are not those that the importer and the quantiser
+/// write.
 pub fn ports(module: &Module, func: OpId, outputs: bool) -> Result<Vec<Port>, RunError> {
     let Op::Func(function) = &module.op(func).op else {
         return Err(RunError::Bundle("not a function".to_owned()));
@@ -129,7 +134,8 @@ pub fn ports(module: &Module, func: OpId, outputs: bool) -> Result<Vec<Port>, Ru
         if !sorted.iter().copied().eq(0..rank) {
             return Err(RunError::Bundle(format!("port {index}: {perm:?} is no permutation of {rank} axes")));
         }
-        // For arguments axis i of the tensor is axis perm[i] of the user's; for results the user's axis i is perm[i].
+        // For arguments axis i of the tensor is axis perm[i] of the user's; for results the user's axis i is
+        // perm[i].
         let mut shape = vec![0; rank];
         for (i, &axis) in perm.iter().enumerate() {
             if outputs {

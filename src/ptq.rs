@@ -1,13 +1,13 @@
-//! Post-training quantisation as the compiler and `strata quantise` do it: what happens to a network between its import
-//! and its integers, and what that costs.
+//! Post-training quantisation as the compiler and `strata quantise` do it: what happens to a network between
+//! its import and its integers, and what that costs.
 //!
 //! 1. The f32 network is equalised, if asked to: the same function, easier to quantise.
 //! 2. The calibration samples are run, which gives the range of every value.
 //! 3. The biases are corrected, if asked to, for the mean shift that quantising makes on those samples.
 //! 4. The pass `quantise` rewrites the network.
 //!
-//! [`study`] runs all of it and measures the noise; it needs no target and makes no program, since a program's bits are
-//! those of the quantised network.
+//! [`study`] runs all of it and measures the noise; it needs no target and makes no program, since a
+//! program's bits are those of the quantised network.
 
 use std::sync::Arc;
 
@@ -73,7 +73,8 @@ impl PtqOptions {
         QuantiseOptions { range: self.range, precision }
     }
 
-    /// Prepares f32 networks for calibration: one that the samples fit, and perhaps the same at another input size.
+    /// Prepares f32 networks for calibration: one that the samples fit, and perhaps the same at another input
+    /// size.
     ///
     /// # Errors
     /// If a sample does not fit or a pass fails.

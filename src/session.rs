@@ -1,7 +1,8 @@
 //! Running: a bundle on the machine's interpreter, or the f32 import of a model on the reference evaluator.
 //!
-//! A user sees tensors by name, in the model's own layout and element type. [`Session`] runs the parts of a bundle one
-//! after another. For a program it permutes and quantises what goes in, and dequantises and permutes what comes out.
+//! A user sees tensors by name, in the model's own layout and element type. [`Session`] runs the parts of a
+//! bundle one after another. For a program it permutes and quantises what goes in, and dequantises and
+//! permutes what comes out.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +28,8 @@ pub(crate) fn demand_finite<'a>(tensors: impl Iterator<Item = (String, &'a Array
     if problems.is_empty() { Ok(()) } else { Err(RunError::Inputs { problems }) }
 }
 
-/// The integer that stands for a real number, divided in single precision as ONNX does, rounded half to even and
-/// saturated.
+/// The integer that stands for a real number, divided in single precision as ONNX does, rounded half to even
+/// and saturated.
 pub fn quantise(real: f64, q: &Quantisation, least: i64, most: i64) -> i64 {
     let steps = real as f32 / q.scale as f32;
     let scaled = f64::from(steps.round_ties_even()) + f64::from(q.zero_point);
@@ -72,8 +73,8 @@ impl Session {
         Ok(Self { bundle, hosts, checked: None })
     }
 
-    /// The same session, every run of which checks each read of the machine's memories and steps ready stages in an order
-    /// drawn from a seed: see [`interp::run_checked`]. The results are the same.
+    /// The same session, every run of which checks each read of the machine's memories and steps ready stages
+    /// in an order drawn from a seed: see [`interp::run_checked`]. The results are the same.
     #[must_use]
     pub fn checked(self, seed: u64) -> Self {
         Self { checked: Some(seed), ..self }
@@ -235,7 +236,8 @@ fn not_given(name: &str) -> RunError {
     RunError::Bundle(format!("nothing gives `{name}`"))
 }
 
-/// That every part takes what is there, in the shape in which it is, and that the network's outputs are given.
+/// That every part takes what is there, in the shape in which it is, and that the network's outputs are
+/// given.
 fn check_flow(bundle: &Bundle) -> Result<(), RunError> {
     let mut there: BTreeMap<&str, &Port> =
         bundle.manifest.inputs.iter().map(|port| (port.name.as_str(), port)).collect();

@@ -30,7 +30,8 @@ pub struct Stats {
     /// What compiling took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compile: Option<CompileStats>,
-    /// Signal-to-noise ratio of every output against f32, in decibels, where it was measured; `None` without noise.
+    /// Signal-to-noise ratio of every output against f32, in decibels, where it was measured; `None` without
+    /// noise.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sqnr_db: BTreeMap<String, Option<f64>>,
     /// Of outputs some channels of which are far worse than the output as a whole: those channels.
@@ -79,7 +80,8 @@ impl fmt::Display for PrecisionStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "mixed precision: {} groups of layers have 16-bit results, for {:.1} % more array cycles; predicted signal to \
+            "mixed precision: {} groups of layers have 16-bit results, for {:.1} % more array cycles; \
+                predicted signal to \
              noise {:.1} dB before, {:.1} dB after",
             self.i16.len(),
             self.cost_percent,
@@ -164,8 +166,8 @@ pub struct PlanStats {
     pub peak_activation_sram_bytes: u64,
     /// Most weight SRAM in use at once.
     pub peak_weight_sram_bytes: u64,
-    /// Int8 multiply-accumulates performed (Winograd's count where it runs, two for a product of `i16` by `i8`) over what the
-    /// array could in that time.
+    /// Int8 multiply-accumulates performed (Winograd's count where it runs, two for a product of `i16` by
+    /// `i8`) over what the array could in that time.
     pub mac_utilisation: f64,
     /// Inferences a second at the target's clock.
     pub frames_per_second: f64,

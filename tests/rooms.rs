@@ -1,4 +1,5 @@
-//! The rooms of the house: which crate may know which, and that no two files import each other in a circle.
+//! The rooms of the house: which crate may know which, that no two files import each other in a circle, and
+//! that lines have a length.
 //!
 //! Files are read as text: `use` and `pub use` declarations, and paths that begin with `crate::` or `super::`
 //! anywhere in the code. Tests are left out.
@@ -201,6 +202,31 @@ fn no_files_import_each_other_in_a_circle() {
             report += &format!("\n{room}: a circle of {} files", circle.len());
             for file in circle {
                 report += &format!("\n  {}", sources[file].module.join("::"));
+            }
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+/// The columns that a line may have, comments too.
+const COLUMNS: usize = 110;
+
+#[test]
+fn lines_are_no_longer_than_rustfmt_makes_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders: Vec<PathBuf> = vec![root.join("src"), root.join("tests"), root.join("examples")];
+    folders.extend(["isa-spec", "ir", "frontend", "backend", "passes"].map(|room| root.join(room)));
+    let mut report = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the folder is there") {
+            let path = entry.expect("it can be read").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("sources are text");
+                for (at, line) in text.lines().enumerate().filter(|(_, l)| l.chars().count() > COLUMNS) {
+                    report += &format!("\n{}:{}: {}", path.display(), at + 1, line.chars().count());
+                }
             }
         }
     }

@@ -1,9 +1,12 @@
-//! Runs an ONNX file through the importer and the IR's evaluator: `run_onnx run MODEL --input NAME_OR_INDEX=FILE.npy …
-//! --output-dir DIR [--input-shape NAME=1x3x8x8] [--no-cross-check] [--reference]` writes `DIR/0.npy`
-//! and so on; `--dump FILE` writes the module instead, as text.
+//! Runs an ONNX file through the importer and the IR's evaluator:
+//! ```text
+//! run_onnx run MODEL --input NAME_OR_INDEX=FILE.npy … --output-dir DIR
+//!     [--input-shape NAME=1x3x8x8] [--no-cross-check] [--reference]
+//! ```
+//! writes `DIR/0.npy` and so on; `--dump FILE` writes the module instead, as text.
 //!
-//! Exit codes: 0 done, 1 the model or the run failed, 2 wrong usage, 3 a valid model that is not supported. With
-//! `--reference` tract runs the model instead.
+//! Exit codes: 0 done, 1 the model or the run failed, 2 wrong usage, 3 a valid model that is not supported.
+//! With `--reference` tract runs the model instead.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

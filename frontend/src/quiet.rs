@@ -1,4 +1,5 @@
-//! Calls into tract, a few of whose paths panic on odd graphs: a panic there is an error here, and prints nothing.
+//! Calls into tract, a few of whose paths panic on odd graphs: a panic there is an error here, and prints
+//! nothing.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};

@@ -1,4 +1,5 @@
-//! A whole model as tract runs it in f32: an outside judge of the importer, and nothing that results depend on.
+//! A whole model as tract runs it in f32: an outside judge of the importer, and nothing that results depend
+//! on.
 
 use strata_ir::{Tensor, TensorData};
 

@@ -12,8 +12,8 @@ use crate::io::{self, write_atomic};
 
 /// Give buffers with live ranges their addresses
 ///
-/// The input is a CSV file with the columns id, lower, upper and size, and optionally alignment and fixed; the
-/// output adds the column offset. Exit code 1 means that there is no plan, or that none was found.
+/// The input is a CSV file with the columns id, lower, upper and size, and optionally alignment and fixed;
+/// the output adds the column offset. Exit code 1 means that there is no plan, or that none was found.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Bytes there are [default: as few as possible]

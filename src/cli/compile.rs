@@ -24,7 +24,8 @@ use crate::{Mode, Objective};
 
 /// Compile an ONNX model or a TOSA function to a bundle
 ///
-/// A function of TOSA in integers, as other tools quantise it, is compiled as it stands; one in f32 is calibrated and quantised as an ONNX model is.
+/// A function of TOSA in integers, as other tools quantise it, is compiled as it stands; one in f32 is
+/// calibrated and quantised as an ONNX model is.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// An ONNX file, a TOSA flatbuffer (.tosa), or MLIR with one function of TOSA (.mlir)
@@ -38,14 +39,27 @@ pub(super) struct Args {
     /// Several layers at once, or layer by layer
     #[arg(long, value_enum, default_value = "multi")]
     mode: ModeArg,
-    /// Families of rewrites that are on, or with `-` before them off, such as `all` or `-upsample,-sibling`; docs/generated/rewrites.md lists them
-    #[arg(long, value_name = "FAMILIES", default_value = "default", value_parser = parse_families, allow_hyphen_values = true)]
+    /// Families of rewrites that are on, or with `-` before them off, such as `all` or `-upsample,-sibling`;
+    /// docs/generated/rewrites.md lists them
+    #[arg(
+        long,
+        value_name = "FAMILIES",
+        default_value = "default",
+        value_parser = parse_families,
+        allow_hyphen_values = true
+    )]
     egraph_rules: Families,
     /// What the plan minimises
     #[arg(long, value_enum, default_value = "latency")]
     objective: ObjectiveArg,
-    /// For least latency: by how many percent a plan may be slower than the fastest and count as equally fast; the one of those that moves the fewest DRAM bytes is taken
-    #[arg(long, value_name = "PERCENT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
+    /// For least latency: by how many percent a plan may be slower than the fastest and count as equally
+    /// fast; the one of those that moves the fewest DRAM bytes is taken
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(0..=100)
+    )]
     tolerance: u32,
     /// Pictures or arrays that activation ranges are gathered on: a file or a folder [default: seeded noise]
     #[arg(long, value_name = "PATH")]

@@ -19,8 +19,8 @@ use crate::{Mode, Objective};
 
 /// Show the whole way on a built-in network: no files, no download
 ///
-/// Makes the network's ONNX, compiles it layer by layer and multi-layer, compares the two, writes the bundle, and runs
-/// the same network at a small size on the interpreter against the evaluator, bit for bit.
+/// Makes the network's ONNX, compiles it layer by layer and multi-layer, compares the two, writes the bundle,
+/// and runs the same network at a small size on the interpreter against the evaluator, bit for bit.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The network
@@ -87,7 +87,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     drop(progress);
     let (width, height) = args.small;
     console.print(&format!(
-        "ran {} at {width}x{height} on the interpreter: {} output values equal the evaluator's, bit for bit\n",
+        "ran {} at {width}x{height} on the interpreter: {} output values equal the evaluator's, bit for \
+            bit\n",
         args.network,
         count(values)
     ))
@@ -131,7 +132,8 @@ fn activations(compiled: &Compiled, sram_bytes: u64) -> String {
         row(&mut lines, &[size, n.to_string()]);
     }
     format!(
-        "{}\n{} of them are larger than {}: running layer by layer would write {} of activations to DRAM and read them \
+        "{}\n{} of them are larger than {}: running layer by layer would write {} of activations to DRAM \
+            and read them \
          back,\nif nothing else had to be kept; the plans below count what really is alive.\n",
         show(&lines),
         found.spilled,
@@ -146,7 +148,8 @@ fn savings(single: &Compiled, multi: &Compiled, traffic: &Compiled) -> String {
     let energy = |c: &Compiled| c.stats.plan.energy_pj.total;
     let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
     format!(
-        "multi-layer: {:.2} times the frames a second, 1/{:.1} of the DRAM traffic (1/{:.1} if planned for traffic), \
+        "multi-layer: {:.2} times the frames a second, 1/{:.1} of the DRAM traffic (1/{:.1} if planned for \
+            traffic), \
          {:.2} of the energy\n",
         ratio(frames(multi), frames(single)),
         ratio(total(single), total(multi)),
@@ -155,7 +158,8 @@ fn savings(single: &Compiled, multi: &Compiled, traffic: &Compiled) -> String {
     )
 }
 
-/// Runs a network on the interpreter and its integers on the evaluator; the number of values that agree, all of them.
+/// Runs a network on the interpreter and its integers on the evaluator; the number of values that agree, all
+/// of them.
 fn run_small(prepared: &Prepared, progress: &Progress<'_>) -> Result<u64, Failure> {
     let [module] = prepared.modules().collect::<Vec<_>>()[..] else {
         return Err(Failure::failed("the network is in several parts"));

@@ -1,6 +1,7 @@
 //! `strata docs`: the pages of `docs/generated`, written or checked.
 //!
-//! Whatever is declared once in a table has its page derived from there; a test keeps the pages from going stale.
+//! Whatever is declared once in a table has its page derived from there; a test keeps the pages from going
+//! stale.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -104,9 +105,12 @@ fn onnx() -> String {
     let _ = writeln!(
         page,
         "Operator sets up to {} are known.\n\n\
-         Before any operator is looked at, a model is resolved: data in other files are read, functions of its own put \
-         in place of their calls, sparse tensors made dense, half precision, bfloat16 and double precision made `f32`. \
-         Control flow that does not depend on the data is decided: `If` by its condition, `Loop` and `Scan` by a copy of \
+         Before any operator is looked at, a model is resolved: data in other files are read, functions of \
+         its own put \
+         in place of their calls, sparse tensors made dense, half precision, bfloat16 and double precision \
+         made `f32`. \
+         Control flow that does not depend on the data is decided: `If` by its condition, `Loop` and `Scan` \
+         by a copy of \
          the body for each turn (up to {} nodes in all), sequences and optional values by what is in them.\n",
         import::NEWEST_OPSET,
         import::MAX_UNROLLED
@@ -116,8 +120,10 @@ fn onnx() -> String {
         let notes = op.notes.replace('|', "\\|");
         let _ = writeln!(page, "| {} | {} | {} | {notes} |", op.name, op.domain, op.since_opset);
     }
-    page += "\n## On the host\n\nWhat the import does not take is handed to the host's library where all of it is \
-             verified: the operator set, the element types of the operands (`?`: may be left out, `…`: any number), and \
+    page += "\n## On the host\n\nWhat the import does not take is handed to the host's library where all of \
+        it is \
+             verified: the operator set, the element types of the operands (`?`: may be left out, `…`: any \
+             number), and \
              the attributes with their values. Any other node is declined.\n\n";
     page += "| operator | operator sets | operands; attributes |\n|---|---|---|\n";
     for op in verified::operators() {

@@ -15,7 +15,8 @@ use crate::registry;
 
 /// Run passes on a module of the IR
 ///
-/// Without a file, lists the passes. Modules are verified before the first pass and after every one. A reproducer, whose first line is `// passes: …`, brings its own pipeline.
+/// Without a file, lists the passes. Modules are verified before the first pass and after every one. A
+/// reproducer, whose first line is `// passes: …`, brings its own pipeline.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The module

@@ -1,6 +1,7 @@
 //! The `strata` command, a thin layer over the library.
 //!
-//! One module a command; [`console`](self) alone writes to the terminal, and `main` alone picks the exit code:
+//! One module a command; [`console`](self) alone writes to the terminal, and `main` alone picks the exit
+//! code:
 //!
 //! | code | meaning |
 //! |---|---|
@@ -53,7 +54,8 @@ struct Cli {
     message_format: MessageFormat,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 the input or the compile failed, 2 wrong usage, 3 a valid model that \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the input or the compile failed, 2 wrong usage, 3 a valid \
+    model that \
                           Strata does not support.";
 
 #[derive(Debug, Subcommand)]
@@ -80,7 +82,8 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version go to standard output and are no errors. There is nobody to tell if printing fails.
+            // Help and version go to standard output and are no errors. There is nobody to tell if printing
+            // fails.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }

@@ -147,7 +147,8 @@ pub(super) fn main_ports(module: &Module) -> Result<(Vec<Port>, Vec<Port>), Fail
     Ok((session::ports(module, main, false)?, session::ports(module, main, true)?))
 }
 
-/// The arrays of `NAME=FILE` arguments, by their positions as `#N`; pictures are brought to the shapes of the inputs.
+/// The arrays of `NAME=FILE` arguments, by their positions as `#N`; pictures are brought to the shapes of the
+/// inputs.
 pub(super) fn inputs(
     given: &[(String, PathBuf)],
     ports: &[Port],
@@ -168,8 +169,8 @@ pub(super) fn inputs(
     Ok(arrays)
 }
 
-/// Calibration samples of a file or folder: each picture, `.npy` or `.npz` is one sample. A model with several inputs
-/// takes `.npz` files whose arrays have the inputs' names.
+/// Calibration samples of a file or folder: each picture, `.npy` or `.npz` is one sample. A model with
+/// several inputs takes `.npz` files whose arrays have the inputs' names.
 pub(super) fn calibration(
     path: &Path,
     ports: &[Port],

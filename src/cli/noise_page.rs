@@ -25,8 +25,10 @@ pub(super) struct About<'a> {
     pub(super) n_measured_samples: usize,
 }
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}\
-    table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #ddd}\
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 \
+    1em;color:#222}\
+    table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px \
+    solid #ddd}\
     td:first-child,th:first-child,td:nth-child(2),th:nth-child(2){text-align:left}\
     table.outputs td:nth-child(2),table.outputs th:nth-child(2){text-align:right}\
     svg{width:100%;height:auto;margin:1em 0}svg text{font:11px system-ui,sans-serif;fill:#555}\
@@ -46,9 +48,12 @@ pub(super) fn page(about: &About<'_>, study: &Study) -> String {
             body {
                 h1 { "What quantising " (about.model) " costs" }
                 p {
-                    "Ranges by " (range.name()) ", equalisation " (on(*equalise)) ", bias correction " (on(*bias_correction))
-                    "; calibrated on " (about.n_calibration_samples) " samples, measured on " (about.n_measured_samples)
-                    ". All figures are signal to noise ratios against f32, in decibels: six of them are a bit."
+                    "Ranges by " (range.name()) ", equalisation " (on(*equalise))
+                    ", bias correction " (on(*bias_correction))
+                    "; calibrated on " (about.n_calibration_samples)
+                    " samples, measured on " (about.n_measured_samples)
+                    ". All figures are signal to noise ratios against f32, in decibels: six of them are a \
+                        bit."
                 }
                 table.outputs {
                     tr { th { "output" } th { "SQNR" } }
@@ -59,14 +64,17 @@ pub(super) fn page(about: &About<'_>, study: &Study) -> String {
                 h2 { "Over depth" }
                 p.key {
                     "From the input to the output:"
-                    span.k-bar {} "at the network's outputs, if only this layer is quantised (the shorter, the worse)"
+                    span.k-bar {} "at the network's outputs, if only this layer is quantised (the shorter, \
+                        the worse)"
                     span.k-own {} "at its own output, if only it is quantised"
                     span.k-cumulative {} "at its own output, with all before it quantised"
                 }
                 (plot(&study.layers))
                 h2 { "Layers, worst first" }
                 table {
-                    tr { th { "layer" } th { "what" } th { "alone, at the outputs" } th { "alone" } th { "with all before" } }
+                    tr { th { "layer" } th { "what" } th { "alone, at the outputs" }
+                        th { "alone" } th { "with all before" }
+                    }
                     @for layer in ranked(&study.layers) {
                         tr {
                             td { (layer.name) } td { (layer.op) }
@@ -115,8 +123,11 @@ fn plot(layers: &[LayerNoise]) -> Markup {
                 @let height = (HEIGHT - BOTTOM) - y(layer.outputs_db);
                 rect.bar x=(format!("{:.1}", x(at) + step * 0.1)) y=(format!("{:.1}", y(layer.outputs_db)))
                     width=(format!("{:.1}", step * 0.8)) height=(format!("{height:.1}")) {
-                    title { (layer.name) " (" (layer.op) "): " (decibels(layer.outputs_db)) " dB at the outputs, "
-                        (decibels(layer.own_db)) " alone, " (decibels(layer.cumulative_db)) " with all before" }
+                    title { (layer.name) " (" (layer.op) "): " (decibels(layer.outputs_db)) " dB at the \
+                        outputs, "
+                        (decibels(layer.own_db)) " alone, "
+                    (decibels(layer.cumulative_db)) " with all before"
+                }
                 }
             }
             polyline.own points=(PreEscaped(line(&|l| l.own_db))) {}

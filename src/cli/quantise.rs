@@ -17,8 +17,8 @@ use crate::ptq::{self, Study};
 
 /// Measure what quantising a model costs, layer by layer
 ///
-/// Quantises a model as `compile` does and compares it with f32: the signal to noise ratio of every output, and of
-/// every layer, worst first. Needs no target: a program computes the same bits on every machine.
+/// Quantises a model as `compile` does and compares it with f32: the signal to noise ratio of every output,
+/// and of every layer, worst first. Needs no target: a program computes the same bits on every machine.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The ONNX file

@@ -83,10 +83,13 @@ fn comparison(subjects: &[Subject]) -> Vec<(&'static str, Vec<String>)> {
     lines
 }
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}\
-    table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #ddd}\
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 \
+    1em;color:#222}\
+    table{border-collapse:collapse;margin:1em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px \
+    solid #ddd}\
     td:first-child,th:first-child{text-align:left}.bar{display:flex;height:.8em;width:16em;background:#eee}\
-    .busy{background:#2a7}.input{background:#e92}.output{background:#c52}.weights{background:#85c}.turn{background:#7ac}\
+    .busy{background:#2a7}.input{background:#e92}.output{background:#c52}.weights{background:#85c}\
+.turn{background:#7ac}\
     .key span{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 1em}";
 
 fn page(subjects: &[Subject]) -> String {
@@ -122,7 +125,8 @@ fn phases(subject: &Subject) -> maud::Markup {
         @if let Some(host) = &subject.stats.host { pre { (host_text(host)) } }
         p.key {
             "What stages, partitions and queues spend a phase on:"
-            span.busy {} "busy" span.input {} "waiting for input" span.output {} "for room" span.weights {} "for weights"
+            span.busy {} "busy" span.input {} "waiting for input"
+                span.output {} "for room" span.weights {} "for weights"
             span.turn {} "for their turn, changing over and being configured"
         }
         @for (at, (names, phase, time)) in phases.enumerate() {

@@ -23,7 +23,8 @@ use crate::stats::{PhaseStats, SimulatedStats};
 
 /// Run a bundle on the interpreter, or a model on the evaluator
 ///
-/// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32, with what the import does not take on the host as in a bundle; a TOSA function in its own arithmetic.
+/// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32,
+/// with what the import does not take on the host as in a bundle; a TOSA function in its own arithmetic.
 /// Outputs are written as NAME.npy, or as 0.npy, 1.npy, … when all inputs are named by position.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,8 +33,9 @@ pub(super) struct Args {
     model: PathBuf,
     /// An input by name or position: .npy, .npz with one array, PNG or JPEG
     ///
-    /// A number is the name of an input that is called so, or a position from 0 on, whichever gives every input one file; if both do, it is an error. #N is always a position.
-    /// An array is taken as the model's type: floats are rounded to it (bfloat16, which NumPy lacks, is f32), integers have to be of it.
+    /// A number is the name of an input that is called so, or a position from 0 on, whichever gives every
+    /// input one file; if both do, it is an error. #N is always a position. An array is taken as the model's
+    /// type: floats are rounded to it (bfloat16, which NumPy lacks, is f32), integers have to be of it.
     #[arg(long = "input", short, value_name = "NAME=FILE", value_parser = parse_input)]
     inputs: Vec<(String, PathBuf)>,
     /// Where the outputs go
@@ -42,7 +44,8 @@ pub(super) struct Args {
     /// Write the machine's integers, not what they stand for (bundles and quantised TOSA functions)
     #[arg(long)]
     raw: bool,
-    /// Check that every read of the machine's memories finds the row that it names, with ready stages in random order (bundles only; several times slower, same results)
+    /// Check that every read of the machine's memories finds the row that it names, with ready stages in
+    /// random order (bundles only; several times slower, same results)
     #[arg(long)]
     checked: bool,
     /// The seed of that order

@@ -13,8 +13,8 @@ use crate::io::{self, write_atomic};
 
 /// Write a well-known network as an ONNX file
 ///
-/// Without a name, lists the networks. Weights are random but seeded and of sane scale, unless a file of Darknet's
-/// trained weights is given.
+/// Without a name, lists the networks. Weights are random but seeded and of sane scale, unless a file of
+/// Darknet's trained weights is given.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The network

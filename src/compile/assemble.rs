@@ -108,7 +108,8 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Emitted, CompileError> {
         let target = &self.options.target;
-        // The network's own stages: rewrites make others of them, and in a plan those that run in strips are several.
+        // The network's own stages: rewrites make others of them, and in a plan those that run in strips are
+        // several.
         let func = forms.as_imported.function("main").ok_or_else(|| missing("main"))?;
         let graph = StageGraph::from_module(&forms.as_imported, func)
             .map_err(|e| CompileError::of_pass("fuse-layers", PassError::other(e)))?;
@@ -175,8 +176,8 @@ impl Compiler {
     }
 }
 
-/// Gives outputs of a program that only its tail takes, and that bear the names of layers, names that no other tensor
-/// has.
+/// Gives outputs of a program that only its tail takes, and that bear the names of layers, names that no
+/// other tensor has.
 fn rename(outputs: &mut [Port], results: &[Port], prepared: &PreparedParts) {
     let mut taken: Vec<String> = prepared.outputs.clone();
     taken.extend(prepared.inputs.iter().map(|port| port.name.clone()));
@@ -206,7 +207,8 @@ fn taken(port: &Port, parts: &[Part]) -> Port {
     Port { dtype: port.dtype.clone(), ..taken.clone() }
 }
 
-/// An output of the network as the part that gives it has it, of the type that a user sees; it may be an input too.
+/// An output of the network as the part that gives it has it, of the type that a user sees; it may be an
+/// input too.
 fn given(name: &str, parts: &[Part], prepared: &PreparedParts) -> Result<Port, CompileError> {
     let has_name = |port: &&Port| port.name == name;
     let gives = parts.iter().rev().flat_map(|part| &part.outputs).find(has_name);

@@ -15,8 +15,8 @@ use super::{CalibrationData, CompileError, Compiler, Event, f32_macs, main_ports
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
 
-/// Multiply-accumulates of an f32 forward pass up to which a network is calibrated on noise at its own input size;
-/// larger ones are calibrated at a smaller one.
+/// Multiply-accumulates of an f32 forward pass up to which a network is calibrated on noise at its own input
+/// size; larger ones are calibrated at a smaller one.
 const NOISE_CALIBRATION_MACS: u64 = 12_000_000_000;
 
 /// A model at one input size, calibrated.
@@ -24,13 +24,14 @@ pub(super) struct Calibrated {
     pub calibration: Calibration,
     /// Which activations are 16-bit.
     pub chosen: Chosen,
-    /// The first sample, or noise of the model's own size where it was calibrated at a smaller one, to measure outputs
-    /// on.
+    /// The first sample, or noise of the model's own size where it was calibrated at a smaller one, to
+    /// measure outputs on.
     pub sample: Vec<Array>,
 }
 
 impl Compiler {
-    /// Gathers ranges on the given data, or on noise, at the model's size or, for large networks on noise, a smaller.
+    /// Gathers ranges on the given data, or on noise, at the model's size or, for large networks on noise, a
+    /// smaller.
     pub(super) fn calibrate(
         &self,
         model: &Model<'_>,
@@ -46,8 +47,8 @@ impl Compiler {
         self.calibrate_on(module, &mut imported.module, &model.indexed_rows(), observer)
     }
 
-    /// Prepares `module` and `original`, the same at perhaps another size, and gathers ranges of `module` on the given
-    /// data, or on noise. `rows` tells of inputs that number the rows of tables how many there are.
+    /// Prepares `module` and `original`, the same at perhaps another size, and gathers ranges of `module` on
+    /// the given data, or on noise. `rows` tells of inputs that number the rows of tables how many there are.
     pub(super) fn calibrate_on(
         &self,
         mut module: Module,
@@ -76,8 +77,8 @@ impl Compiler {
         Ok(Calibrated { calibration, chosen, sample })
     }
 
-    /// Prepares networks, the first of which the samples fit, and chooses what quantising them needs: ranges, precision,
-    /// corrections of biases.
+    /// Prepares networks, the first of which the samples fit, and chooses what quantising them needs: ranges,
+    /// precision, corrections of biases.
     pub(super) fn choose(
         &self,
         modules: &mut [&mut Module],
@@ -128,7 +129,8 @@ impl Compiler {
                 }
                 (port.name.clone(), shape)
             });
-            // A network whose layers depend on the size (a reshape to fully connected layers) does not shrink.
+            // A network whose layers depend on the size (a reshape to fully connected layers) does not
+            // shrink.
             if let Ok(small) = model.import(&shapes.collect())
                 && small.module.walk(small.module.body()).len() == module.walk(module.body()).len()
             {
@@ -140,8 +142,8 @@ impl Compiler {
     }
 }
 
-/// The inputs of a network that noise is made for. `rows` tells of those that number the rows of tables how many there
-/// are.
+/// The inputs of a network that noise is made for. `rows` tells of those that number the rows of tables how
+/// many there are.
 fn noise_inputs(module: &Module, rows: &BTreeMap<String, usize>) -> Result<Vec<NoiseInput>, CompileError> {
     let ports = main_ports(module)?;
     let input = |port: &Port| NoiseInput::new(&port.shape, &port.dtype, rows.get(&port.name).copied());
@@ -153,7 +155,8 @@ fn observe_given(given: &quantise::GivenScales, observer: &mut dyn FnMut(Event<'
     let quantise::GivenScales { n_fixed, n_dynamic, needs_calibration } = *given;
     if n_dynamic > 0 {
         observer(Event::Note(format!(
-            "the model quantises {n_dynamic} activations with scales that it computes from the data; their scales are \
+            "the model quantises {n_dynamic} activations with scales that it computes from the data; their \
+                scales are \
              calibrated and fixed here, the weights' are the model's"
         )));
     }

@@ -29,7 +29,7 @@ pub enum CompileError {
     #[error(transparent)]
     Run(RunError),
     /// Layers that were to be 16-bit are not there.
-    #[error("no layer or input that the machine computes with is called {}", .0.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))]
+    #[error("no layer or input that the machine computes with is called {}", quoted(.0))]
     UnknownLayers(Vec<String>),
     /// A pass failed.
     #[error("{pass}: {failure}")]
@@ -49,6 +49,11 @@ pub enum CompileError {
     /// The compiled network could not be run to measure it.
     #[error("measuring the outputs: {0}")]
     Measure(#[source] RunError),
+}
+
+/// Names, each in quotes.
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn list(errors: &[VerifyError]) -> String {

@@ -1,8 +1,8 @@
 //! The forms of a network that planning chooses from: as it was imported, and as rewrites left it.
 //!
-//! Rewrites are judged by a cost of ops, which knows neither what runs together nor where tensors live: a plan of what they
-//! leave may be worse than one of what was there. So each form is planned, and the plan that costs least under the objective
-//! is taken.
+//! Rewrites are judged by a cost of ops, which knows neither what runs together nor where tensors live: a
+//! plan of what they leave may be worse than one of what was there. So each form is planned, and the plan
+//! that costs least under the objective is taken.
 
 use std::iter;
 use std::sync::OnceLock;
@@ -27,11 +27,12 @@ pub(crate) fn select() -> Pipeline {
     Pipeline::of(FormStages).then(SplitChannels::default())
 }
 
-/// Families that change how much lives at once: taken wherever they apply too, not only where ops cost less for it.
+/// Families that change how much lives at once: taken wherever they apply too, not only where ops cost less
+/// for it.
 const OF_TRAFFIC: [&str; 2] = ["upsample", "concat-sum"];
 
-/// Families that move pixels to channels or back. A plan cannot run what they leave in column strips, so with little SRAM the ops may
-/// be better off without them.
+/// Families that move pixels to channels or back. A plan cannot run what they leave in column strips, so with
+/// little SRAM the ops may be better off without them.
 const OF_PIXELS: [&str; 2] = ["thin-input", "transposed"];
 
 /// A network at the stages level, in as many forms as were asked for.
@@ -168,11 +169,12 @@ impl Compiler {
         })
     }
 
-    /// Plans each form, all at once, takes the one that costs least, of equals the one nearest to the import, and schedules it.
-    /// `refine` is the option of `fuse-layers`.
+    /// Plans each form, all at once, takes the one that costs least, of equals the one nearest to the import,
+    /// and schedules it. `refine` is the option of `fuse-layers`.
     ///
     /// # Errors
-    /// If no form fits the target, that of the import says why; any other failure, whichever form it is of, is a defect.
+    /// If no form fits the target, that of the import says why; any other failure, whichever form it is of,
+    /// is a defect.
     pub(super) fn plan_forms(
         &self,
         forms: &Forms,
@@ -249,8 +251,8 @@ impl Compiler {
     }
 }
 
-/// Of what came of some forms, the one that costs least; of equals, the first. A form that does not fit is passed over, unless
-/// none does: then the first says why. Any other failure is not.
+/// Of what came of some forms, the one that costs least; of equals, the first. A form that does not fit is
+/// passed over, unless none does: then the first says why. Any other failure is not.
 fn cheapest<T>(
     forms: impl Iterator<Item = Result<T, CompileError>>,
     cost: impl Fn(&T) -> f64,

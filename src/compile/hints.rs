@@ -1,5 +1,5 @@
-//! What would do where a target is too small: sizes of its memories, and numbers of streams, with which every stage of
-//! every part of a network runs.
+//! What would do where a target is too small: sizes of its memories, and numbers of streams, with which every
+//! stage of every part of a network runs.
 //!
 //! Which stages there are depends on the memories, since layers are split to fit them. So sizes that would do
 //! are tried: the stages are formed anew for them, and looked at again.

@@ -106,8 +106,8 @@ pub(super) fn host_part(
     Ok(ready.prepared())
 }
 
-/// Steps of all recurrent layers together up to which they are unrolled for the machine; planning takes some tenths
-/// of a second a step.
+/// Steps of all recurrent layers together up to which they are unrolled for the machine; planning takes some
+/// tenths of a second a step.
 const MACHINE_STEPS: usize = 64;
 
 impl Model<'_> {
@@ -138,8 +138,8 @@ impl Model<'_> {
         Ok(recurrent.into_iter().map(blocked).collect())
     }
 
-    /// Whether the machine would have nothing to do if these nodes and those that the import does not take were left to
-    /// the host.
+    /// Whether the machine would have nothing to do if these nodes and those that the import does not take
+    /// were left to the host.
     pub(super) fn leaves_nothing(&self, blocked: &BTreeMap<usize, Blocked>) -> Result<bool, CompileError> {
         if blocked.is_empty() {
             return Ok(false);

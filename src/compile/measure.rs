@@ -1,9 +1,9 @@
-//! What a compile says of its outputs' precision: the program that it wrote, run on the interpreter on a sample,
-//! against f32.
+//! What a compile says of its outputs' precision: the program that it wrote, run on the interpreter on a
+//! sample, against f32.
 //!
-//! The figure is of the very bundle, so that it covers the plan and the emitted code too, not only the arithmetic that
-//! the quantiser chose. An output whose channels are worth much less than the output as a whole is told by groups of
-//! channels: in one figure for all, large channels hide what small ones have lost.
+//! The figure is of the very bundle, so that it covers the plan and the emitted code too, not only the
+//! arithmetic that the quantiser chose. An output whose channels are worth much less than the output as a
+//! whole is told by groups of channels: in one figure for all, large channels hide what small ones have lost.
 
 use std::sync::Arc;
 
@@ -41,11 +41,13 @@ pub(super) struct Yardstick {
 }
 
 impl Compiler {
-    /// Whether a network of so many multiply-accumulates is measured; if it is only too large for that, says so.
+    /// Whether a network of so many multiply-accumulates is measured; if it is only too large for that, says
+    /// so.
     pub(super) fn measures(&self, macs: u64, observer: &mut dyn FnMut(Event<'_>)) -> bool {
         let fits = macs <= SQNR_MACS;
         if self.options.measure_sqnr && !fits {
-            let why = "the program is not measured against f32: it is too large to run on the interpreter in seconds";
+            let why = "the program is not measured against f32: it is too large to run on the interpreter \
+                in seconds";
             observer(Event::Note(why.to_owned()));
         }
         self.options.measure_sqnr && fits
@@ -94,8 +96,8 @@ impl Yardstick {
         Self { inputs, reference: tensors }
     }
 
-    /// Runs the bundle of a compile and adds the signal-to-noise ratio of every output of reals to its statistics. If
-    /// that fails it says so, and the compile stays as it is.
+    /// Runs the bundle of a compile and adds the signal-to-noise ratio of every output of reals to its
+    /// statistics. If that fails it says so, and the compile stays as it is.
     pub(super) fn measure(&self, compiled: &mut Compiled, observer: &mut dyn FnMut(Event<'_>)) {
         let inputs: Vec<_> =
             self.inputs.iter().enumerate().map(|(at, array)| (format!("#{at}"), array.clone())).collect();
@@ -105,7 +107,8 @@ impl Yardstick {
             Err(error) => return observer(not_measured(&error)),
         };
         for ((name, got), port) in outputs.into_iter().zip(&compiled.bundle.manifest.outputs) {
-            // What a detector keeps of its boxes may be more or fewer in integers: there is nothing to compare then.
+            // What a detector keeps of its boxes may be more or fewer in integers: there is nothing to
+            // compare then.
             let comparable = |want: &&Array| want.shape == got.shape && got.dtype.is_float();
             let Some(want) = self.reference.get(&name).filter(comparable) else { continue };
             let pairs = Pairs { shape: &got.shape, want: &want.values, got: &got.values };
@@ -169,7 +172,8 @@ impl Pairs<'_> {
         noise.filter(|noise| noise.sqnr_db < LOW_DB && noise.sqnr_db < ratio - LOWER_BY_DB).collect()
     }
 
-    /// The channels along an axis as groups of neighbours of like magnitude. A channel of nothing but 0 joins any.
+    /// The channels along an axis as groups of neighbours of like magnitude. A channel of nothing but 0 joins
+    /// any.
     fn groups(&self, axis: usize) -> Vec<Group> {
         let shape = self.shape;
         let inner: usize = shape[axis + 1..].iter().product();
@@ -208,7 +212,8 @@ impl Group {
     }
 }
 
-/// The axis of an output that holds its channels: the last of the machine's four, else the shorter of the inner two.
+/// The axis of an output that holds its channels: the last of the machine's four, else the shorter of the
+/// inner two.
 fn channel_axis(shape: &[usize], port: &Port) -> Option<usize> {
     let axis = match shape.len() {
         4 => port.perm.iter().position(|&axis| axis == 3)?,

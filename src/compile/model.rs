@@ -89,7 +89,8 @@ impl<'a> Model<'a> {
         nodes.iter().filter_map(describe).collect()
     }
 
-    /// The error that these nodes are not supported. Those that only follow others are not told of beside them.
+    /// The error that these nodes are not supported. Those that only follow others are not told of beside
+    /// them.
     pub(super) fn unsupported(&self, nodes: &BTreeMap<usize, Blocked>) -> CompileError {
         let is_cause = |why: &Blocked| *why != Blocked::Follows;
         let mut causes = nodes.clone();

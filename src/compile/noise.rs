@@ -1,11 +1,13 @@
 //! Seeded noise, where there is nothing better to calibrate on.
 //!
-//! Floats are normal with deviation 1. Integers are uniform: over all that their type holds if it has 8 or 16 bits, as
-//! a picture's bytes do; over the rows of the table that they number, where the model shows one; else 0 or 1.
+//! Floats are normal with deviation 1. Integers are uniform: over all that their type holds if it has 8 or 16
+//! bits, as a picture's bytes do; over the rows of the table that they number, where the model shows one;
+//! else 0 or 1.
 
 use crate::io::array::{Array, DType};
 
-/// The greatest of wide integers of which nothing is known: mostly indices and amounts, of which few are valid.
+/// The greatest of wide integers of which nothing is known: mostly indices and amounts, of which few are
+/// valid.
 const WIDE_MOST: i64 = 1;
 
 /// How the elements of an input are drawn.

@@ -1,8 +1,9 @@
-//! From a model to its parts: what the machine runs, as modules at the stages level, and what it leaves to the host.
+//! From a model to its parts: what the machine runs, as modules at the stages level, and what it leaves to
+//! the host.
 //!
-//! A model that the machine can run as a whole is one part. Else the nodes that are in the way go to the host, the
-//! rest is tried again part by part, and so on: the set of host nodes only grows. What a part is calibrated on is
-//! what the parts before it give for the samples, in f32.
+//! A model that the machine can run as a whole is one part. Else the nodes that are in the way go to the
+//! host, the rest is tried again part by part, and so on: the set of host nodes only grows. What a part is
+//! calibrated on is what the parts before it give for the samples, in f32.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -183,7 +184,8 @@ impl Compiler {
         Ok(prepared)
     }
 
-    /// The parts of a cut, calibrated on `samples` of the model's inputs. Nodes that turn out to be of an f32 tail are added to those that are blocked.
+    /// The parts of a cut, calibrated on `samples` of the model's inputs. Nodes that turn out to be of an f32
+    /// tail are added to those that are blocked.
     fn cut(
         &self,
         (model, mut samples): (&Model<'_>, Vec<Tensors>),

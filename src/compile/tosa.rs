@@ -1,8 +1,9 @@
 //! TOSA functions that other tools wrote, compiled without the ONNX importer.
 //!
-//! A function of f32 is calibrated, quantised and measured as an import is, at its own size: it has no file from which
-//! a smaller one could be imported. A function of integers enters where quantisation ends; its ports take and give the
-//! machine's integers, or reals where `strata.quant` attributes say what the integers stand for.
+//! A function of f32 is calibrated, quantised and measured as an import is, at its own size: it has no file
+//! from which a smaller one could be imported. A function of integers enters where quantisation ends; its
+//! ports take and give the machine's integers, or reals where `strata.quant` attributes say what the integers
+//! stand for.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ impl Compiler {
     /// [`entry::prepare`] leaves it. `file_name` names the network.
     ///
     /// # Errors
-    /// If the function mixes floats with narrow integers, or cannot be quantised, planned or emitted for the target.
+    /// If the function mixes floats with narrow integers, or cannot be quantised, planned or emitted for the
+    /// target.
     pub fn compile_module(
         &self,
         module: Module,

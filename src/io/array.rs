@@ -186,8 +186,8 @@ pub fn show_shape(shape: &[usize]) -> String {
 
 /// A dense array, row-major.
 ///
-/// Values of all types are held as `f64`, which is exact for every one but 64-bit integers beyond 2^53 in absolute
-/// value: loading refuses those. Arrays of `f16` and `f32` hold values of these types.
+/// Values of all types are held as `f64`, which is exact for every one but 64-bit integers beyond 2^53 in
+/// absolute value: loading refuses those. Arrays of `f16` and `f32` hold values of these types.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
     /// Extents, outermost first; none for a scalar.

@@ -1,14 +1,15 @@
 //! Writing a file whole or not at all.
 //!
-//! The bytes go to a file beside the target, which takes the target's name only when all of them are there: a reader
-//! never sees half a file, and a command that is broken off leaves what stood there before.
+//! The bytes go to a file beside the target, which takes the target's name only when all of them are there: a
+//! reader never sees half a file, and a command that is broken off leaves what stood there before.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::IoError;
 
-/// Writes `bytes` to `path`, replacing what is there. What is no regular file, such as `/dev/stdout`, is written as it is.
+/// Writes `bytes` to `path`, replacing what is there. What is no regular file, such as `/dev/stdout`, is
+/// written as it is.
 ///
 /// # Errors
 /// If the system refuses; the error names the file. Nothing is left behind then.

@@ -1,11 +1,11 @@
 //! Pictures as network inputs.
 //!
-//! A PNG or JPEG is brought to the width, height and channels of an input's shape; every sample `x` of 0 to 255 then
-//! becomes `(x - mean) * scale`. Scaling is bilinear over the area that a pixel covers (as Pillow's and TensorFlow's
-//! antialiased bilinear), and pixels stand at the centres of their squares.
+//! A PNG or JPEG is brought to the width, height and channels of an input's shape; every sample `x` of 0 to
+//! 255 then becomes `(x - mean) * scale`. Scaling is bilinear over the area that a pixel covers (as Pillow's
+//! and TensorFlow's antialiased bilinear), and pixels stand at the centres of their squares.
 //!
-//! Colour profiles and the rotation that cameras note in a file are ignored; an alpha channel is dropped unless the
-//! input has four channels.
+//! Colour profiles and the rotation that cameras note in a file are ignored; an alpha channel is dropped
+//! unless the input has four channels.
 
 use std::io::Cursor;
 use std::str::FromStr;
@@ -23,7 +23,10 @@ pub enum ImageError {
     #[error("not a PNG or JPEG picture: {0}")]
     Malformed(String),
     /// The input's shape is not that of a picture.
-    #[error("an input of shape {} takes no picture: expected 1xCxHxW or 1xHxWxC with 1, 3 or 4 channels", show_shape(.0))]
+    #[error(
+        "an input of shape {} takes no picture: expected 1xCxHxW or 1xHxWxC with 1, 3 or 4 channels",
+        show_shape(.0)
+    )]
     Shape(Vec<usize>),
     /// `mean` or `scale` has a value count that suits no input, or this one.
     #[error("`{what}` has {found} values, expected 1 or {channels}, one a channel")]

@@ -8,8 +8,8 @@
 //! | [`atomic`] | writing a file whole or not at all |
 //! | [`side_files`] | data of a model that stand in files beside it |
 //!
-//! Decoding works on bytes; only the functions that take a path touch the file system. No content of a file makes
-//! anything here panic.
+//! Decoding works on bytes; only the functions that take a path touch the file system. No content of a file
+//! makes anything here panic.
 
 pub mod array;
 pub mod atomic;
@@ -101,7 +101,8 @@ impl Kind {
     }
 }
 
-/// One array for an input of `shape`: from a `.npy`, a `.npz` with one entry, or a picture brought to that shape.
+/// One array for an input of `shape`: from a `.npy`, a `.npz` with one entry, or a picture brought to that
+/// shape.
 ///
 /// The shape of an array that is no picture is the file's own; whether it suits is for the caller to judge.
 ///
@@ -118,8 +119,8 @@ pub fn load_array(path: &Path, shape: &[usize], images: &ImageOptions) -> Result
     }
 }
 
-/// The arrays of a file with their names, which only a `.npz` gives (`None` for the others). `shape_of` tells the
-/// shape of the input that a picture is brought to.
+/// The arrays of a file with their names, which only a `.npz` gives (`None` for the others). `shape_of` tells
+/// the shape of the input that a picture is brought to.
 ///
 /// # Errors
 /// If the file cannot be read as such.
@@ -141,8 +142,8 @@ pub fn load_named(
     })
 }
 
-/// The files that a path stands for: itself, or, if it is a folder, those in it that hold arrays or pictures, in the
-/// order of their names.
+/// The files that a path stands for: itself, or, if it is a folder, those in it that hold arrays or pictures,
+/// in the order of their names.
 ///
 /// # Errors
 /// If the folder cannot be listed or holds no such file.

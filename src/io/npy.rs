@@ -1,7 +1,7 @@
 //! NumPy's `.npy` and `.npz`, read and written.
 //!
-//! Read: plain arrays of the types of [`DType`], of either byte order, in C or Fortran order. Not read: complex
-//! numbers, strings, records and pickled objects. Written: C order, little-endian.
+//! Read: plain arrays of the types of [`DType`], of either byte order, in C or Fortran order. Not read:
+//! complex numbers, strings, records and pickled objects. Written: C order, little-endian.
 
 use std::io::{Cursor, Read as _, Write as _};
 
@@ -17,7 +17,10 @@ pub enum NpyError {
     #[error("not a .npy file: {0}")]
     Malformed(String),
     /// Elements that Strata has no type for.
-    #[error("elements of type {found} are not supported; those of {} are", DType::ALL.map(DType::name).join(", "))]
+    #[error(
+        "elements of type {found} are not supported; those of {} are",
+        DType::ALL.map(DType::name).join(", ")
+    )]
     Type {
         /// The type in NumPy's notation.
         found: String,
@@ -51,8 +54,8 @@ const MAX_HEADER_BYTES: usize = 1024;
 /// Bytes of an archive's entry at most.
 const MAX_ENTRY_BYTES: u64 = 1 << 34;
 
-/// Refuses headers that the parser would answer with a panic or not at all: overlong or deeply nested ones, and
-/// extents whose product overflows. With 19 digits in all, no product of numbers exceeds 64 bits.
+/// Refuses headers that the parser would answer with a panic or not at all: overlong or deeply nested ones,
+/// and extents whose product overflows. With 19 digits in all, no product of numbers exceeds 64 bits.
 fn check_header(bytes: &[u8]) -> Result<(), NpyError> {
     let malformed = |reason: &str| NpyError::Malformed(reason.to_owned());
     let (prefix, rest) = bytes.split_at_checked(8).ok_or_else(|| malformed("cut short in its header"))?;
@@ -176,8 +179,8 @@ impl Array {
         Ok(Self::new(shape, dtype, values)?)
     }
 
-    /// The bytes of a `.npy` file. Values that are not of the array's type are brought to the nearest that is, NaN in an
-    /// integer array to zero.
+    /// The bytes of a `.npy` file. Values that are not of the array's type are brought to the nearest that
+    /// is, NaN in an integer array to zero.
     pub fn to_npy(&self) -> Vec<u8> {
         match self.dtype {
             DType::Bool => self.write(|value| value != 0.0),

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use strata_isa_spec::View;
 
 use crate::check::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
-use crate::model::{BufferId, BufferRole, ResidentPrefix, Residency};
+use crate::model::{BufferId, BufferRole, Residency, ResidentPrefix};
 
 /// The first rows of a tensor that stand in a phase.
 #[derive(Clone, Copy)]

@@ -105,8 +105,12 @@ impl Judge<'_> {
             let (before, after) =
                 (u64::from(dying.rows) * dying_pitch, u64::from(buffer.rows) * growing_pitch);
             let together = (before + into.gap_bytes).max(after);
-            let watch =
-                OverlapProbe { dying: into.buffer.as_u32(), dying_pitch, growing: id.as_u32(), growing_pitch };
+            let watch = OverlapProbe {
+                dying: into.buffer.as_u32(),
+                dying_pitch,
+                growing: id.as_u32(),
+                growing_pitch,
+            };
             growths.push((watch, (before + after).saturating_sub(together), into.gap_bytes));
         }
         growths

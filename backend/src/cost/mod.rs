@@ -4,8 +4,9 @@
 //! cluster count; [`pipeline`] turns a division of clusters into the time of a phase: each stage starts when
 //! the first rows it needs are there and ends at the earliest when it has worked through its steps, and at
 //! least its last steps after the stages that it reads from. That is exact for a pipeline whose rings never
-//! run full before they run dry, which is what [`Buffering::Overlap`](crate::cost::rings::Buffering) buys; DRAM is a
-//! bound beside it; the first and last rows, by [`fill_drain`], and weights are a delay before and after it.
+//! run full before they run dry, which is what [`Buffering::Overlap`](crate::cost::rings::Buffering) buys;
+//! DRAM is a bound beside it; the first and last rows, by [`fill_drain`], and weights are a delay before and
+//! after it.
 
 pub mod fill_drain;
 pub mod mappings;

@@ -12,11 +12,11 @@
 //! would be made last, as nobody asks for them; so a writer asks the others for such rows before it writes
 //! its own.
 //!
-//! With [`Buffering::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps the
-//! other. With [`Buffering::Overlap`] a step is taken only when the rows of the *next* step (or one more step of
-//! the producer) are there too, so a stage always finds its next rows ready while its producer works: the
-//! pipeline runs at the rate of its slowest stage. A skip path grows by the slack of the longer path that it
-//! runs beside. A transfer has room for as many rows as the DRAM channel moves in a burst of weights, for
+//! With [`Buffering::Lockstep`] producer and consumer of a ring alternate: least memory, but neither overlaps
+//! the other. With [`Buffering::Overlap`] a step is taken only when the rows of the *next* step (or one more
+//! step of the producer) are there too, so a stage always finds its next rows ready while its producer works:
+//! the pipeline runs at the rate of its slowest stage. A skip path grows by the slack of the longer path that
+//! it runs beside. A transfer has room for as many rows as the DRAM channel moves in a burst of weights, for
 //! which it may have to wait.
 //!
 //! The same run tells how close behind a tensor that is read for the last time a new one may be written: see
@@ -559,7 +559,8 @@ impl<'a> Simulation<'a> {
                 let watching = &mut self.watches[at];
                 // The actor's own step counts as not taken: it still reads while it writes. Where stages
                 // overlap, so does the last step of every reader, which then is still under way.
-                let under_way = |reader: usize| u32::from(self.slack == Buffering::Overlap && reader != actor);
+                let under_way =
+                    |reader: usize| u32::from(self.slack == Buffering::Overlap && reader != actor);
                 let taken = |reader: usize| self.steps[reader].saturating_sub(under_way(reader)) as usize;
                 let needed = (watching.readers.iter())
                     .map(|&(reader, port)| actors[reader].ports[port].first[taken(reader)])

@@ -27,8 +27,8 @@ use strata_isa_spec::inst::Elem;
 use strata_isa_spec::{StageCode, View};
 
 pub use plan::{
-    Bases, Certificate, DramBytes, ResidentPrefix, GrowsInto, Mode, Objective, PhasePlan, Placement, Plan,
-    Residency, StreamBase,
+    Bases, Certificate, DramBytes, GrowsInto, Mode, Objective, PhasePlan, Placement, Plan, Residency,
+    ResidentPrefix, StreamBase,
 };
 
 /// A stage of the graph.

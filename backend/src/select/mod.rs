@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `select` | op sequences to heads and tails |
+//! | `selector` | op sequences to heads and tails |
 //! | `buffers` | which values share storage; views; copies where aliasing is impossible |
 //! | `shape`, `permute` | tensors of any rank as rows, columns and channels; chains of transposes |
 //! | `sides` | choices by sign between two rescales, one tail of the machine |
@@ -27,7 +27,7 @@ pub mod graph;
 mod narrow;
 mod normalise;
 mod permute;
-mod select;
+mod selector;
 mod shape;
 mod sides;
 pub mod split;
@@ -47,7 +47,7 @@ pub use graph::{GraphError, stage_tables};
 
 use crate::model::Buffer;
 use buffers::Shell;
-use select::{Draft, Source};
+use selector::{Draft, Source};
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
 
 /// The row of [`FormStages`].
@@ -75,7 +75,7 @@ impl Pass for FormStages {
         let func = main_function(module)?;
         let block = module.entry_block(func);
         normalise::normalise(module, block)?;
-        let selection = select::select(module, block).map_err(PassError::Unsupported)?;
+        let selection = selector::select(module, block).map_err(PassError::Unsupported)?;
         let shells = wrap(module, block, &selection.drafts);
         let placed = buffers::place(module, block, shells);
         for (&op, code) in &placed.codes {

@@ -7,7 +7,7 @@ use strata_ir::eval::{Scale, eval_op, reciprocal_scale};
 use strata_ir::pass::PassError;
 use strata_ir::{BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId, dialect};
 
-use crate::select::select;
+use crate::select::selector;
 
 /// Normalises the ops of a block.
 ///
@@ -29,7 +29,7 @@ pub(super) fn normalise(module: &mut Module, block: BlockId) -> Result<(), PassE
         let users = &users[result];
         let are_all =
             |is: fn(&Op) -> bool| !users.is_empty() && users.iter().all(|&user| is(&module.op(user).op));
-        if !are_all(select::is_binary) && !are_all(|op| matches!(op, Op::ReduceSum(_))) {
+        if !are_all(selector::is_binary) && !are_all(|op| matches!(op, Op::ReduceSum(_))) {
             widen_by_rescale(module, op);
         }
     }

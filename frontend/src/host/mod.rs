@@ -1,10 +1,12 @@
-//! ONNX models that the host runs, with tract: what of a network neither the machine nor our own evaluator takes.
+//! ONNX models that the host runs, with tract: what of a network neither the machine nor our own evaluator
+//! takes.
 //!
 //! tract looks operators up without their domain, accepts some that it cannot run, and runs some wrongly.
-//! [`verified`] therefore says, operator by operator, which nodes it was seen to run right; no other is handed to it.
+//! [`verified`] therefore says, operator by operator, which nodes it was seen to run right; no other is
+//! handed to it.
 //!
-//! A model is prepared once if its inputs declare all their extents, else anew for every run, with the shapes that it
-//! is given. Where tract does not prepare or run it as a whole, its nodes are run one by one.
+//! A model is prepared once if its inputs declare all their extents, else anew for every run, with the shapes
+//! that it is given. Where tract does not prepare or run it as a whole, its nodes are run one by one.
 
 mod stepwise;
 pub mod verified;

@@ -1,5 +1,6 @@
-//! Running the nodes of a model one by one, each prepared for the shapes that it is given: for models that tract does not
-//! prepare as a whole, since shapes in them depend on the data, and to find the node that it fails at.
+//! Running the nodes of a model one by one, each prepared for the shapes that it is given: for models that
+//! tract does not prepare as a whole, since shapes in them depend on the data, and to find the node that it
+//! fails at.
 
 use std::collections::{BTreeMap, BTreeSet};
 

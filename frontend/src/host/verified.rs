@@ -1,13 +1,15 @@
-//! Which ONNX nodes the host's library runs right: a table, operator by operator, of what it was seen to do right.
+//! Which ONNX nodes the host's library runs right: a table, operator by operator, of what it was seen to do
+//! right.
 //!
-//! A row lists all that a node may have: versions of the operator set, element types of its operands, attributes and
-//! their values, and how many outputs. A node that has anything else is declined, since the library leaves out what it
-//! does not know: attributes, optional operands, whole definitions. What an attribute is when a node does not write it
-//! is taken as verified.
+//! A row lists all that a node may have: versions of the operator set, element types of its operands,
+//! attributes and their values, and how many outputs. A node that has anything else is declined, since the
+//! library leaves out what it does not know: attributes, optional operands, whole definitions. What an
+//! attribute is when a node does not write it is taken as verified.
 //!
-//! Each row was held against ONNX's own backend vectors, and against onnxruntime on random nodes of the forms that the
-//! row allows; the slow suite does both again. A row is only for what the import does not take: other nodes come here
-//! where the shapes of their operands depend on the data, and have rows too for that reason.
+//! Each row was held against ONNX's own backend vectors, and against onnxruntime on random nodes of the forms
+//! that the row allows; the slow suite does both again. A row is only for what the import does not take:
+//! other nodes come here where the shapes of their operands depend on the data, and have rows too for that
+//! reason.
 
 mod table;
 
@@ -105,8 +107,8 @@ pub fn operators() -> impl Iterator<Item = &'static HostOp> {
     OPERATORS.iter()
 }
 
-/// That the host's library was seen to run such a node right, in a model of version `opset` of the node's operator
-/// set. `known` tells of operands by name.
+/// That the host's library was seen to run such a node right, in a model of version `opset` of the node's
+/// operator set. `known` tells of operands by name.
 ///
 /// # Errors
 /// What of the node was not verified, in words.

@@ -1,9 +1,11 @@
-//! Folds factors and terms, constant for each channel, into the convolution that they follow; removes dead ops.
+//! Folds factors and terms, constant for each channel, into the convolution that they follow; removes dead
+//! ops.
 //!
-//! `(conv(x, w) + b) * s + t = conv(x, w * s) + (b * s + t)`: batch normalisation, biases that exporters write as an
-//! addition, and scales. A convolution whose result has another use stays as it is, as does one whose padding or
-//! shape would change. Weights that are quantised (integers, cast and scaled) take no factor. Grouped convolutions, which are a concatenation of convolutions along the channels, are
-//! folded part by part.
+//! `(conv(x, w) + b) * s + t = conv(x, w * s) + (b * s + t)`: batch normalisation, biases that exporters
+//! write as an addition, and scales. A convolution whose result has another use stays as it is, as does one
+//! whose padding or shape would change. Weights that are quantised (integers, cast and scaled) take no
+//! factor. Grouped convolutions, which are a concatenation of convolutions along the channels, are folded
+//! part by part.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
 //! Constants known while importing: initialisers, `Constant` nodes, and what is folded from them.
 //!
-//! Numbers are kept in one wide form for each kind (`f32`, `i64`, `bool`) beside the ONNX type they came as. `f64`
-//! and `f16` constants become `f32`, the only float type of the IR. Tensors are decoded here rather than by
-//! `tract_onnx::tensor::load_tensor`, which panics on element types that it does not know and copies once more.
+//! Numbers are kept in one wide form for each kind (`f32`, `i64`, `bool`) beside the ONNX type they came as.
+//! `f64` and `f16` constants become `f32`, the only float type of the IR. Tensors are decoded here rather
+//! than by `tract_onnx::tensor::load_tensor`, which panics on element types that it does not know and copies
+//! once more.
 
 use std::sync::Arc;
 
@@ -54,7 +55,8 @@ impl QuantData {
     }
 }
 
-/// The IR's element type for an ONNX one. Integers are `i32`; whoever feeds the function checks that they fit.
+/// The IR's element type for an ONNX one. Integers are `i32`; whoever feeds the function checks that they
+/// fit.
 pub(super) fn elem_of(dtype: DataType) -> Lowered<ElemType> {
     Ok(match dtype {
         DataType::Float => ElemType::F32,

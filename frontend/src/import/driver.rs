@@ -1,4 +1,5 @@
-//! The import of a whole model: the walk over its graph, then the outputs and what the function says of its ports.
+//! The import of a whole model: the walk over its graph, then the outputs and what the function says of its
+//! ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,8 +59,8 @@ fn n_parameters(graph: &GraphProto) -> u64 {
     trained.map(|tensor| tensor.dims.iter().map(|&d| d.max(0) as u64).product::<u64>()).sum()
 }
 
-/// The integers of quantised parameters: what is dequantised to be one of `read`, and what the operators on integers
-/// take.
+/// The integers of quantised parameters: what is dequantised to be one of `read`, and what the operators on
+/// integers take.
 fn quantised_parameters<'a>(graph: &'a GraphProto, read: &BTreeSet<&str>) -> Vec<&'a str> {
     let operands = |node: &'a NodeProto| -> Vec<&'a str> {
         let places: &[usize] = match node.op_type.as_str() {

@@ -1,8 +1,8 @@
 //! Emits TOSA ops into the function under construction, with their result types.
 //!
-//! One method an op. Lowerings guarantee by construction that ranks are equal and axes in range; whether TOSA allows
-//! the op is asked of the IR's own inference, and [`Emitter::check`] says what it refused. Constants are shared by content when they are scalars
-//! or shapes.
+//! One method an op. Lowerings guarantee by construction that ranks are equal and axes in range; whether TOSA
+//! allows the op is asked of the IR's own inference, and [`Emitter::check`] says what it refused. Constants
+//! are shared by content when they are scalars or shapes.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
-//! Evaluates nodes whose operands are all constant: shape arithmetic, and what exporters leave of weight preparation.
+//! Evaluates nodes whose operands are all constant: shape arithmetic, and what exporters leave of weight
+//! preparation.
 //!
-//! Integers and moves of data are computed here, in 64 bits. Float arithmetic has no second implementation: such a
-//! node is lowered alone into a scratch function, which the IR's evaluator runs (see [`super::walk`]).
+//! Integers and moves of data are computed here, in 64 bits. Float arithmetic has no second implementation:
+//! such a node is lowered alone into a scratch function, which the IR's evaluator runs (see [`super::walk`]).
 
 use tract_onnx::pb::tensor_proto::DataType;
 

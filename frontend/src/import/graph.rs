@@ -19,8 +19,8 @@ pub(super) struct Node<'a> {
     pub(super) used: &'a BTreeSet<&'a str>,
 }
 
-/// The attribute that states of which version of ONNX's own operator set a node is, where that is not the model's: what
-/// comes out of a function may be older or newer.
+/// The attribute that states of which version of ONNX's own operator set a node is, where that is not the
+/// model's: what comes out of a function may be older or newer.
 pub(super) const OPSET_ATTRIBUTE: &str = "strata.opset";
 
 /// The version of ONNX's own operator set that a node is of, in a model of version `models`.

@@ -1,11 +1,13 @@
-//! Inputs whose elements number the rows of tables, as the words of a text do: noise for them has to stay within.
+//! Inputs whose elements number the rows of tables, as the words of a text do: noise for them has to stay
+//! within.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
 
-/// For each input of the graph that is used as indices of a constant or an input, how many there are to choose from.
+/// For each input of the graph that is used as indices of a constant or an input, how many there are to
+/// choose from.
 ///
 /// It is followed through operators that keep its elements as they are.
 pub fn indexed_rows(model: &ModelProto) -> BTreeMap<String, usize> {
@@ -50,8 +52,8 @@ fn least_rows(graph: &GraphProto, readers: &BTreeMap<&str, Vec<&NodeProto>>, inp
     least
 }
 
-/// The extent of the axis that the indices of a node count along, of the least one if they are tuples; if the shape
-/// of what is indexed is declared.
+/// The extent of the axis that the indices of a node count along, of the least one if they are tuples; if the
+/// shape of what is indexed is declared.
 fn rows_of(graph: &GraphProto, node: &NodeProto) -> Option<usize> {
     let extents = extents(graph, node.input.first()?)?;
     if node.op_type.ends_with("ND") {

@@ -2,13 +2,14 @@
 //!
 //! A [`View`] is an ONNX tensor (its *external* shape) over an IR value. Each external axis is a product of
 //! *factors*, listed most significant first; the value stores the factors in some physical order. So an ONNX
-//! `Transpose` only relabels factors, and a `Reshape` only regroups or splits them: neither emits an op. An op is
-//! emitted when a consumer asks, by [`Lowering::materialise`], for an order that the value does not have. Data
-//! therefore stay in NHWC from one spatial op to the next whatever an exporter writes between them, a `Flatten`
-//! before a fully connected layer permutes that layer's weights, and a channel shuffle is one small transpose.
+//! `Transpose` only relabels factors, and a `Reshape` only regroups or splits them: neither emits an op. An
+//! op is emitted when a consumer asks, by [`Lowering::materialise`], for an order that the value does not
+//! have. Data therefore stay in NHWC from one spatial op to the next whatever an exporter writes between
+//! them, a `Flatten` before a fully connected layer permutes that layer's weights, and a channel shuffle is
+//! one small transpose.
 //!
-//! Invariants: factors are greater than 1; the IR value's shape multiplies out to the factors in physical order,
-//! cut at any places and with any unit extents; external extents are never 0.
+//! Invariants: factors are greater than 1; the IR value's shape multiplies out to the factors in physical
+//! order, cut at any places and with any unit extents; external extents are never 0.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,7 +89,8 @@ pub(super) fn channels_last(rank: usize) -> Vec<usize> {
 }
 
 impl View {
-    /// A tensor of `shape` whose non-unit axes lie in the order that `perm` lists them. `perm` may leave out unit axes.
+    /// A tensor of `shape` whose non-unit axes lie in the order that `perm` lists them. `perm` may leave out
+    /// unit axes.
     pub(super) fn plain(value: ValueId, shape: Vec<usize>, perm: &[usize], dtype: DataType) -> Self {
         let factors: Vec<_> = shape
             .iter()
@@ -191,8 +193,8 @@ impl View {
         self.target(perm) == self.order
     }
 
-    /// The factors that make up one axis, most significant first, and the order in which they lie, if no other axis'
-    /// factors lie among them.
+    /// The factors that make up one axis, most significant first, and the order in which they lie, if no
+    /// other axis' factors lie among them.
     pub(super) fn axis_factors(&self, axis: usize) -> Option<(Vec<usize>, Vec<usize>)> {
         let own: Vec<_> = (0..self.factors.len()).filter(|&f| self.factors[f].axis == axis).collect();
         let places: Vec<_> = (0..self.order.len()).filter(|&p| own.contains(&self.order[p])).collect();
@@ -208,8 +210,8 @@ impl View {
         self.order.iter().map(|&f| (self.factors[f].axis, self.factors[f].extent)).collect()
     }
 
-    /// Where the indices of an external axis lie if they are the most significant part of one axis of the IR value:
-    /// that axis, and how many of its elements belong to one index.
+    /// Where the indices of an external axis lie if they are the most significant part of one axis of the IR
+    /// value: that axis, and how many of its elements belong to one index.
     pub(super) fn slot(&self, axis: usize, em: &Emitter) -> Option<(usize, usize)> {
         let mut own = (0..self.factors.len()).filter(|&f| self.factors[f].axis == axis);
         let (wanted, None) = (own.next()?, own.next()) else { return None };
@@ -257,8 +259,8 @@ impl View {
         perm.iter().map(|&axis| self.shape[axis]).collect()
     }
 
-    /// A permutation of all the axes in which the data lie, if there is one. Where unit axes leave a choice: the one
-    /// that the IR value's shape spells, else channels last, else ONNX's own.
+    /// A permutation of all the axes in which the data lie, if there is one. Where unit axes leave a choice:
+    /// the one that the IR value's shape spells, else channels last, else ONNX's own.
     pub(super) fn natural_perm(&self, em: &Emitter) -> Option<Vec<usize>> {
         let physical = self.physical_axes()?;
         let rank = self.shape.len();
@@ -270,8 +272,8 @@ impl View {
         spelled.or(fitting.first()).cloned()
     }
 
-    /// For each axis of the IR value, the external axis that it holds, or `None` for an extra unit axis; if every
-    /// non-unit external axis is one axis of the value.
+    /// For each axis of the IR value, the external axis that it holds, or `None` for an extra unit axis; if
+    /// every non-unit external axis is one axis of the value.
     pub(super) fn ir_axes(&self, em: &Emitter) -> Option<Vec<Option<usize>>> {
         let perm = self.natural_perm(em)?;
         let shape = em.shape(self.value);
@@ -295,7 +297,8 @@ impl View {
 pub(super) struct Relayouts(BTreeMap<(ValueId, Vec<usize>, Vec<usize>), ValueId>);
 
 impl Relayouts {
-    /// The tensor with its axes in the order of `perm` (which may leave out unit axes), as an IR value of `shape`.
+    /// The tensor with its axes in the order of `perm` (which may leave out unit axes), as an IR value of
+    /// `shape`.
     pub(super) fn materialise(
         &mut self,
         em: &mut Emitter,

@@ -1,10 +1,10 @@
 //! ONNX to the `import` phase: `func.func @main` of f32 TOSA ops in NHWC.
 //!
-//! The protobuf graph is walked node by node. Shapes are static, known from the inputs on; what is constant is
-//! evaluated while importing, so no shape arithmetic is left. Each operator is lowered by its row in `lower`;
-//! transposes and reshapes mostly vanish in `layout`; constants that scale and shift the result of a convolution
-//! (batch normalisation above all) are folded into it by `affine`. tract analyses the same graph on its own and
-//! has to derive the same shapes (`witness`).
+//! The protobuf graph is walked node by node. Shapes are static, known from the inputs on; what is constant
+//! is evaluated while importing, so no shape arithmetic is left. Each operator is lowered by its row in
+//! `lower`; transposes and reshapes mostly vanish in `layout`; constants that scale and shift the result of a
+//! convolution (batch normalisation above all) are folded into it by `affine`. tract analyses the same graph
+//! on its own and has to derive the same shapes (`witness`).
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -23,9 +23,10 @@
 //! | `survey` | what can be imported of a graph and what cannot |
 //! | `witness` | the comparison with tract's shape analysis |
 //!
-//! Invariants: the module holds no op that the operator set of the import phase lacks; no input makes it panic; the
-//! same file and options give the same module. It does no IO of its own: [`SideFiles`] gives it data that stand in other files.
-//! Declared shapes of intermediate tensors (`value_info`) are ignored: they are often stale.
+//! Invariants: the module holds no op that the operator set of the import phase lacks; no input makes it
+//! panic; the same file and options give the same module. It does no IO of its own: [`SideFiles`] gives it
+//! data that stand in other files. Declared shapes of intermediate tensors (`value_info`) are ignored: they
+//! are often stale.
 
 mod affine;
 mod array;
@@ -71,15 +72,15 @@ pub use witness::Fact;
 /// How to import.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
-    /// Shapes of inputs by name, in ONNX's own axis order; they override what the file declares. Needed for inputs with
-    /// dynamic extents other than the batch.
+    /// Shapes of inputs by name, in ONNX's own axis order; they override what the file declares. Needed for
+    /// inputs with dynamic extents other than the batch.
     pub input_shapes: BTreeMap<String, Vec<usize>>,
     /// The file's name, for locations.
     pub file_name: String,
     /// Whether tract analyses the shapes too.
     pub cross_check: bool,
-    /// Whether the function takes and gives tensors in ONNX's own layout, rather than in that of the layers that they
-    /// reach first or come from.
+    /// Whether the function takes and gives tensors in ONNX's own layout, rather than in that of the layers
+    /// that they reach first or come from.
     pub plain_layout: bool,
 }
 
@@ -127,7 +128,8 @@ pub struct Imported {
     pub outputs: Vec<Port>,
     /// Nodes of the ONNX graph.
     pub n_nodes: usize,
-    /// Trained parameters: elements of the initialisers that convolutions, matrix products and normalisations read.
+    /// Trained parameters: elements of the initialisers that convolutions, matrix products and normalisations
+    /// read.
     pub n_parameters: u64,
     /// The outcome of the comparison with tract's analysis.
     pub cross_check: CrossCheck,

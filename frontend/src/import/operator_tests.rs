@@ -62,7 +62,8 @@ fn padding_written_as_a_concatenation_is_padding() {
 
 #[test]
 fn heads_of_attention_are_cut_where_they_lie() {
-    // As Paddle and PyTorch write it: one product for query, key and value, taken apart on an axis of its own.
+    // As Paddle and PyTorch write it: one product for query, key and value, taken apart on an axis of its
+    // own.
     let mut net = Net::new(13, &[1, 6, 8])
         .weight("w", &[8, 24])
         .ints("split", &[1, 6, 3, 2, 4])

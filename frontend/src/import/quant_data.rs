@@ -1,9 +1,9 @@
 //! The integers behind a constant that a `DequantizeLinear` made of floats.
 //!
-//! Weights go through transposes, splits and reshapes before they are emitted. [`QuantData`] goes with them, element
-//! by element, so that the module holds the model's own integers, and a cast, a subtraction and a multiplication in
-//! place of the floats; a quantiser can then take integers and scales as they are. Whatever computes new floats from
-//! the old drops it.
+//! Weights go through transposes, splits and reshapes before they are emitted. [`QuantData`] goes with them,
+//! element by element, so that the module holds the model's own integers, and a cast, a subtraction and a
+//! multiplication in place of the floats; a quantiser can then take integers and scales as they are. Whatever
+//! computes new floats from the old drops it.
 
 use strata_ir::{ElemType, Tensor, TensorData, ValueId};
 use tract_onnx::pb::tensor_proto::DataType;
@@ -25,7 +25,8 @@ impl QuantData {
     }
 }
 
-/// `(q - zero_point) * scale` as floats that remember `q`; `groups` says which scale and zero point each element has.
+/// `(q - zero_point) * scale` as floats that remember `q`; `groups` says which scale and zero point each
+/// element has.
 pub(super) fn dequantised(
     q: &Array,
     groups: Vec<u32>,
@@ -74,7 +75,8 @@ impl Emitter {
     }
 }
 
-/// The least shape that broadcasts to `shape` in which every element finds its own group, and the groups in it.
+/// The least shape that broadcasts to `shape` in which every element finds its own group, and the groups in
+/// it.
 fn spread(shape: &[usize], groups: &[u32]) -> (Vec<usize>, Vec<u32>) {
     let strides = strides(shape);
     let varies = |axis: usize| {

@@ -1,4 +1,5 @@
-//! What the operands and attributes of ONNX's shape ops mean, worked out once for constants and run-time values.
+//! What the operands and attributes of ONNX's shape ops mean, worked out once for constants and run-time
+//! values.
 
 use super::error::{Lowered, invalid, unsupported};
 use super::graph::{Node, resolve_axis};

@@ -1,5 +1,5 @@
-//! What an import can and cannot take of a graph, for cutting it into parts: the walk goes on past nodes that are not
-//! supported, with tract's word for the shapes of what they give.
+//! What an import can and cannot take of a graph, for cutting it into parts: the walk goes on past nodes that
+//! are not supported, with tract's word for the shapes of what they give.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -51,7 +51,8 @@ pub struct Survey {
 /// Surveys a model.
 ///
 /// # Errors
-/// If the graph contradicts itself, an input has no shape, or a tensor of the file is of a kind that is not supported.
+/// If the graph contradicts itself, an input has no shape, or a tensor of the file is of a kind that is not
+/// supported.
 pub fn survey(model: &ModelProto, options: &ImportOptions) -> Result<Survey, ImportError> {
     let mut walk = Walk::begin(model, options)?;
     let mut survey = Survey { order: walk.order.clone(), ..Survey::default() };

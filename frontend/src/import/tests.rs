@@ -1,5 +1,5 @@
-//! Small models through the importer and the evaluator, judged by tract; layouts by what the module holds; bad files
-//! by their errors.
+//! Small models through the importer and the evaluator, judged by tract; layouts by what the module holds;
+//! bad files by their errors.
 
 use strata_ir::dialect::Op;
 use strata_ir::eval::eval_function;
@@ -93,8 +93,8 @@ impl Net {
         self
     }
 
-    /// A node; its inputs and outputs are names with spaces between, `_` for one that is left out. An operator of another
-    /// domain has that before it, with a colon between.
+    /// A node; its inputs and outputs are names with spaces between, `_` for one that is left out. An
+    /// operator of another domain has that before it, with a colon between.
     pub(super) fn node(mut self, op: &str, inputs: &str, outputs: &str, attrs: &[(&str, Attr<'_>)]) -> Self {
         let names = |text: &str| -> Vec<String> {
             text.split_whitespace()

@@ -66,7 +66,8 @@ impl<'a> Walk<'a> {
     /// Reads initialisers and inputs, and orders the nodes.
     ///
     /// # Errors
-    /// If the graph contradicts itself, an input has no shape, or a tensor is of a kind that is not supported.
+    /// If the graph contradicts itself, an input has no shape, or a tensor is of a kind that is not
+    /// supported.
     pub(super) fn begin(model: &'a ModelProto, options: &'a ImportOptions) -> Result<Self, ImportError> {
         let mut problems = Problems::default();
         let graph = model.graph.as_ref().unwrap_or(&EMPTY);
@@ -185,7 +186,8 @@ impl<'a> Walk<'a> {
 pub(super) fn check_operator(proto: &NodeProto, opset: i64) -> Lowered<()> {
     if proto.domain == "com.microsoft.nchwc" {
         unsupported!(
-            "its weights are laid out for one processor; have onnxruntime save the model at the optimisation level \
+            "its weights are laid out for one processor; have onnxruntime save the model at the \
+                optimisation level \
              `extended`, not `all`"
         );
     }
@@ -370,8 +372,8 @@ pub(super) fn settle_inputs<'a>(
     inputs
 }
 
-/// The order in which the first spatial op that an input reaches wants its axes; found through transposes and ops
-/// that keep axes as they are.
+/// The order in which the first spatial op that an input reaches wants its axes; found through transposes and
+/// ops that keep axes as they are.
 fn wanted_order(graph: &GraphProto, input: &str, rank: usize) -> Vec<usize> {
     let mut consumers: BTreeMap<&str, Vec<&NodeProto>> = BTreeMap::new();
     for node in &graph.node {

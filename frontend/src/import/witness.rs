@@ -94,9 +94,9 @@ pub(super) fn analysis(model: &ModelProto, inputs: &[Input<'_>]) -> Analysis {
     }
 }
 
-/// Tensors whose shapes tract is known to derive wrongly, and those that follow from them: a `Slice` that is empty, or
-/// that goes backwards from or to beyond an end; a `ConvTranspose` with both automatic and output padding; a node of
-/// another version of the operator set than the model's.
+/// Tensors whose shapes tract is known to derive wrongly, and those that follow from them: a `Slice` that is
+/// empty, or that goes backwards from or to beyond an end; a `ConvTranspose` with both automatic and output
+/// padding; a node of another version of the operator set than the model's.
 fn misread<'m>(model: &'m ModelProto, imported: &BTreeMap<&str, Value>) -> BTreeSet<&'m str> {
     let mut names = BTreeSet::new();
     for node in model.graph.iter().flat_map(|graph| &graph.node) {

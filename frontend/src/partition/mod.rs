@@ -1,15 +1,16 @@
 //! Cuts an ONNX graph into parts that the machine runs and parts that the host runs.
 //!
-//! Nodes get levels, odd ones for the machine and even ones for the host, each the least that is not below those of
-//! the nodes that it reads; the nodes of a level are one part. There are then as few parts as the longest chain of
-//! changes between machine and host asks for, each as large as it can be. What would be a machine part without a
-//! convolution or a matrix product goes to the host with the rest: it would be rounded to integers and back for
-//! nothing.
+//! Nodes get levels, odd ones for the machine and even ones for the host, each the least that is not below
+//! those of the nodes that it reads; the nodes of a level are one part. There are then as few parts as the
+//! longest chain of changes between machine and host asks for, each as large as it can be. What would be a
+//! machine part without a convolution or a matrix product goes to the host with the rest: it would be rounded
+//! to integers and back for nothing.
 //!
-//! The nodes of a host level are cut once more in the same way: those that the import takes are evaluated in f32 as
-//! we import them, only the others go to the host's ONNX library.
+//! The nodes of a host level are cut once more in the same way: those that the import takes are evaluated in
+//! f32 as we import them, only the others go to the host's ONNX library.
 //!
-//! A part is an ONNX model of its own. Tensors that do not depend on the network's inputs are its initialisers.
+//! A part is an ONNX model of its own. Tensors that do not depend on the network's inputs are its
+//! initialisers.
 
 mod work;
 
@@ -264,7 +265,8 @@ impl<'a> Cutter<'a> {
         parts
     }
 
-    /// A node as a part has it: what it gives that is known beforehand is an initialiser there, and no output.
+    /// A node as a part has it: what it gives that is known beforehand is an initialiser there, and no
+    /// output.
     fn node(&self, index: usize) -> NodeProto {
         let mut node = self.graph.node[index].clone();
         let known = |name: &&mut String| self.survey.constants.contains_key(name.as_str());

@@ -4,7 +4,8 @@ use super::*;
 use crate::import::{ImportOptions, survey};
 use crate::proto::NodeProto;
 
-/// A graph of nodes `name: op inputs -> output`, on an image `x` of `[1, 2, 4, 4]`, with weights `w` of `[2, 2, 1, 1]`.
+/// A graph of nodes `name: op inputs -> output`, on an image `x` of `[1, 2, 4, 4]`, with weights `w` of
+/// `[2, 2, 1, 1]`.
 fn model(nodes: &[(&str, &str, &str)], results: &[&str]) -> ModelProto {
     let node = |&(op, inputs, output): &(&str, &str, &str)| NodeProto {
         op_type: op.to_owned(),
@@ -37,8 +38,8 @@ fn model(nodes: &[(&str, &str, &str)], results: &[&str]) -> ModelProto {
     ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
 }
 
-/// The parts of a cut that leaves what the import does not take to the host, as `host` or `machine`, nodes, inputs,
-/// outputs.
+/// The parts of a cut that leaves what the import does not take to the host, as `host` or `machine`, nodes,
+/// inputs, outputs.
 fn cut(model: &ModelProto) -> Vec<(&'static str, Vec<usize>, String, String)> {
     let survey = survey(model, &ImportOptions::default()).expect("the graph is sound");
     let host = survey.blocked.keys().copied().collect();
@@ -139,7 +140,8 @@ fn constants_become_initialisers() {
     assert_eq!(names, ["w", "s"]);
 }
 
-/// An output that is constant beside one that is not is an initialiser where it is read, and defined only there.
+/// An output that is constant beside one that is not is an initialiser where it is read, and defined only
+/// there.
 #[test]
 fn constant_outputs_are_defined_once() {
     let mut model =

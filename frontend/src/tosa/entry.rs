@@ -25,8 +25,8 @@ pub enum Entry {
     Integer,
 }
 
-/// Brings a module that another tool wrote into the form of an import: it verifies, the function to compile is called
-/// `main`, and its ports have names. That is the function of that name, or the only one there is.
+/// Brings a module that another tool wrote into the form of an import: it verifies, the function to compile
+/// is called `main`, and its ports have names. That is the function of that name, or the only one there is.
 ///
 /// # Errors
 /// If the module does not verify, or it does not say which function is meant.
@@ -62,8 +62,8 @@ pub fn prepare(module: &mut Module) -> Result<(), ImportError> {
     }
 }
 
-/// Gives the ports of `main` names that differ: those that they have where they can stay, else `input0`, `output0` and so
-/// on. Tensors pass between the parts of a bundle by name.
+/// Gives the ports of `main` names that differ: those that they have where they can stay, else `input0`,
+/// `output0` and so on. Tensors pass between the parts of a bundle by name.
 fn name_ports(module: &mut Module) {
     let Some(main) = module.function(MAIN) else { return };
     let Op::Func(func) = &module.op(main).op else { return };
@@ -100,8 +100,8 @@ fn name_ports(module: &mut Module) {
     }
 }
 
-/// What is wrong with a module, as an import's error. Operands that TOSA wants to be constants unless a file claims its
-/// `EXT-DYNAMIC` are valid TOSA that the IR lacks; all else is not TOSA.
+/// What is wrong with a module, as an import's error. Operands that TOSA wants to be constants unless a file
+/// claims its `EXT-DYNAMIC` are valid TOSA that the IR lacks; all else is not TOSA.
 fn refusal(found: &[Diagnostic]) -> ImportError {
     let is_dynamic = |d: &&Diagnostic| d.code == code::NOT_CONSTANT;
     if found.iter().all(|d| is_dynamic(&d)) {

@@ -1,13 +1,14 @@
-//! Reading flatbuffers whose schema is known: tables, vectors and strings, each access checked against the bytes.
+//! Reading flatbuffers whose schema is known: tables, vectors and strings, each access checked against the
+//! bytes.
 //!
-//! There is no generated code and no separate verification pass: a reference that leaves the file, a vtable that does
-//! not fit or a string that is not UTF-8 is an error where it is met, with its byte offset. Fields that a table leaves
-//! out read as absent, which the format means as their default.
+//! There is no generated code and no separate verification pass: a reference that leaves the file, a vtable
+//! that does not fit or a string that is not UTF-8 is an error where it is met, with its byte offset. Fields
+//! that a table leaves out read as absent, which the format means as their default.
 //!
-//! Invariants: nothing is copied out of the file but scalars; no bytes make it panic. Nothing in the format keeps two
-//! tables from sharing one vector, so a small file can describe much; a [`Buffer`] therefore counts what is read and
-//! gives up when vectors come to more than the file's own length, or strings (which serialisers may share) to
-//! [`STRINGS`] times as much.
+//! Invariants: nothing is copied out of the file but scalars; no bytes make it panic. Nothing in the format
+//! keeps two tables from sharing one vector, so a small file can describe much; a [`Buffer`] therefore counts
+//! what is read and gives up when vectors come to more than the file's own length, or strings (which
+//! serialisers may share) to [`STRINGS`] times as much.
 //!
 //! # Source
 //! FlatBuffers' internals: <https://flatbuffers.dev/internals/>.

@@ -7,11 +7,12 @@
 //! | `read` | a file's graph to a function of the IR |
 //! | [`entry`] | which function of a module is compiled, and whether it is of integers |
 //!
-//! MLIR text is read by `ir` itself. What comes out of either door is a verified module whose function `main` is
-//! either all f32, to be calibrated and quantised as an ONNX model is, or all integers, to be compiled as it stands.
+//! MLIR text is read by `ir` itself. What comes out of either door is a verified module whose function `main`
+//! is either all f32, to be calibrated and quantised as an ONNX model is, or all integers, to be compiled as
+//! it stands.
 //!
-//! Invariants: no bytes make it panic; memory is bounded by a multiple of the file's length; all independent problems
-//! are told at once. It does no IO.
+//! Invariants: no bytes make it panic; memory is bounded by a multiple of the file's length; all independent
+//! problems are told at once. It does no IO.
 
 pub mod entry;
 mod flatbuffer;

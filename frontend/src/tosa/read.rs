@@ -1,8 +1,8 @@
 //! A TOSA graph to a function of the IR.
 //!
-//! The graph of a file is a list of operators that name the tensors they read and write, in any order; here each
-//! follows those that it reads from. Types are those that the file declares; whether they are what TOSA derives is left
-//! to the IR's verifier, which every module passes before it is used.
+//! The graph of a file is a list of operators that name the tensors they read and write, in any order; here
+//! each follows those that it reads from. Types are those that the file declares; whether they are what TOSA
+//! derives is left to the IR's verifier, which every module passes before it is used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -209,7 +209,8 @@ impl<'b, 'a> Graph<'b, 'a> {
         }
     }
 
-    /// The operators in an order in which each follows what it reads; those of the file's order where that is one.
+    /// The operators in an order in which each follows what it reads; those of the file's order where that is
+    /// one.
     fn ordered(&self) -> Result<Vec<usize>, ImportError> {
         let mut makers: BTreeMap<&str, usize> = BTreeMap::new();
         let mut problems = Vec::new();
@@ -304,7 +305,8 @@ impl<'b, 'a> Graph<'b, 'a> {
         Ok(module)
     }
 
-    /// Appends one operator. Its results are entered even if it is wrong, so that its readers are looked at too.
+    /// Appends one operator. Its results are entered even if it is wrong, so that its readers are looked at
+    /// too.
     fn operator(
         &self,
         index: usize,
@@ -327,7 +329,8 @@ impl<'b, 'a> Graph<'b, 'a> {
         let kind = types.as_ref().map_err(Clone::clone).and_then(|types| self.kind(operator, types));
         let operands: Vec<ValueId> = operator.inputs.iter().map(|name| values[name]).collect();
         let loc = self.location(index, file_name);
-        // What cannot be made is stood in for by an op without meaning, which is never seen: the import fails.
+        // What cannot be made is stood in for by an op without meaning, which is never seen: the import
+        // fails.
         let stand_in = || Op::from(FuncReturn {});
         let (op, problem) = match kind {
             Ok(op) => (op, None),

@@ -1,12 +1,12 @@
 //! What Strata knows of TOSA's flatbuffer schema: slots, enums, and one row an operator with its attributes.
 //!
-//! An operator's MLIR name is the name of its row in the dialect table of `ir`; its attributes are built by name and
-//! kind, so that the dialect's own row checks them. Operators that the dialect lacks stand in [`OTHER_OPERATORS`], for
-//! their names in messages.
+//! An operator's MLIR name is the name of its row in the dialect table of `ir`; its attributes are built by
+//! name and kind, so that the dialect's own row checks them. Operators that the dialect lacks stand in
+//! [`OTHER_OPERATORS`], for their names in messages.
 //!
 //! # Source
-//! `tosa.fbs` of the TOSA serialisation library, versions 1.0 and 1.1. Numbers there never change meaning; new ones are
-//! added at the end.
+//! `tosa.fbs` of the TOSA serialisation library, versions 1.0 and 1.1. Numbers there never change meaning;
+//! new ones are added at the end.
 
 use strata_ir::ElemType;
 
@@ -139,7 +139,11 @@ pub(super) struct Row {
 
 macro_rules! rows {
     ($($number:literal $name:literal { $($slot:literal $attr:ident: $kind:ident),* })+) => {
-        &[$(Row { number: $number, name: $name, attributes: &[$(($slot, stringify!($attr), Kind::$kind)),*] }),+]
+        &[$(Row {
+            number: $number,
+            name: $name,
+            attributes: &[$(($slot, stringify!($attr), Kind::$kind)),*],
+        }),+]
     };
 }
 
@@ -147,13 +151,17 @@ macro_rules! rows {
 pub(super) const ROWS: &[Row] = rows! {
     1 "tosa.argmax" { 0 axis: Int, 1 nan_mode: Nan }
     2 "tosa.avg_pool2d" { 0 kernel: Extents, 1 stride: Extents, 2 pad: Extents, 3 acc_type: Type }
-    3 "tosa.conv2d" { 0 pad: Extents, 1 stride: Extents, 2 dilation: Extents, 3 local_bound: Bool, 4 acc_type: Type }
+    3 "tosa.conv2d" {
+        0 pad: Extents, 1 stride: Extents, 2 dilation: Extents, 3 local_bound: Bool, 4 acc_type: Type
+    }
     5 "tosa.depthwise_conv2d" {
         0 pad: Extents, 1 stride: Extents, 2 dilation: Extents, 3 local_bound: Bool, 4 acc_type: Type
     }
     7 "tosa.matmul" {}
     8 "tosa.max_pool2d" { 0 kernel: Extents, 1 stride: Extents, 2 pad: Extents, 3 nan_mode: Nan }
-    10 "tosa.transpose_conv2d" { 0 out_pad: Extents, 1 stride: Extents, 2 local_bound: Bool, 3 acc_type: Type }
+    10 "tosa.transpose_conv2d" {
+        0 out_pad: Extents, 1 stride: Extents, 2 local_bound: Bool, 3 acc_type: Type
+    }
     11 "tosa.clamp" { 0 min_val: Number, 1 max_val: Number, 2 nan_mode: Nan }
     12 "tosa.erf" {}
     13 "tosa.sigmoid" {}
@@ -200,7 +208,8 @@ pub(super) const ROWS: &[Row] = rows! {
     64 "tosa.resize" { 0 mode: Resize }
     65 "tosa.cast" {}
     66 "tosa.rescale" {
-        0 scale32: Bool, 1 rounding_mode: Rounding, 2 per_channel: Bool, 3 input_unsigned: Bool, 4 output_unsigned: Bool
+        0 scale32: Bool, 1 rounding_mode: Rounding, 2 per_channel: Bool, 3 input_unsigned: Bool,
+        4 output_unsigned: Bool
     }
     68 "tosa.identity" {}
 };

@@ -129,7 +129,8 @@ fn the_only_function_is_meant_whatever_its_name() {
     let two = function("first") + &function("second");
     assert_eq!(
         refused(&two),
-        "the model is malformed:\n  module: there are 2 functions and none is called @main: which is the network?"
+        "the model is malformed:\n  module: there are 2 functions and none is called @main: which is the \
+            network?"
     );
     let beside = function("main") + &function("helper");
     assert_eq!(

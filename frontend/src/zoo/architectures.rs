@@ -27,8 +27,8 @@ impl Dimensions {
 /// YOLOv3: Darknet-53 and three heads. Input in `[0, 1]`, RGB.
 ///
 /// # Source
-/// Redmon, Farhadi: "YOLOv3: An incremental improvement", 2018; `cfg/yolov3.cfg` of Darknet, whose layer numbers it
-/// keeps.
+/// Redmon, Farhadi: "YOLOv3: An incremental improvement", 2018; `cfg/yolov3.cfg` of Darknet, whose layer
+/// numbers it keeps.
 pub(super) fn yolov3(dimensions: Dimensions) -> Network {
     use Layer::{Conv, Head, Route, Shortcut, Upsample, Yolo};
     let mut layers = vec![Conv(32, 3, 1)];
@@ -162,8 +162,8 @@ fn classifier(net: &mut Network, x: Tensor, name: &str, classes: usize) {
 
 /// VGG-16 (configuration D), without the dropouts.
 ///
-/// At other sizes than 224x224 the last map is averaged down to 7x7 where it is larger; where it is smaller, the first
-/// fully connected layer has that many fewer weights.
+/// At other sizes than 224x224 the last map is averaged down to 7x7 where it is larger; where it is smaller,
+/// the first fully connected layer has that many fewer weights.
 ///
 /// # Source
 /// Simonyan, Zisserman: "Very deep convolutional networks for large-scale image recognition", 2014, table 1.
@@ -191,10 +191,12 @@ pub(super) fn vgg16(dimensions: Dimensions) -> Network {
     net
 }
 
-/// U-Net on RGB with padded convolutions, so that a mask is as large as its image; 2x2 transposed convolutions up.
+/// U-Net on RGB with padded convolutions, so that a mask is as large as its image; 2x2 transposed
+/// convolutions up.
 ///
 /// # Source
-/// Ronneberger, Fischer, Brox: "U-Net: Convolutional networks for biomedical image segmentation", 2015, figure 1.
+/// Ronneberger, Fischer, Brox: "U-Net: Convolutional networks for biomedical image segmentation", 2015,
+/// figure 1.
 pub(super) fn unet(dimensions: Dimensions) -> Network {
     fn double_conv(net: &mut Network, name: &str, x: Tensor, channels: usize) -> Tensor {
         let conv = Conv::new(channels, 3).activation(Activation::Relu);

@@ -1,9 +1,9 @@
 //! Darknet's two halves of a YOLO: the layer list of its `.cfg` file, and the trained `.weights` file.
 //!
-//! A `.weights` file holds no names and no shapes, only the floats of one layer after the other, so it can be read only
-//! against a network: every convolution's biases (or batch normalisation shifts), then batch normalisation scales,
-//! means and variances, then its weights in output, input, row, column order. [`Network`] asks for its parameters in
-//! the same order, and the bytes are taken over as they are.
+//! A `.weights` file holds no names and no shapes, only the floats of one layer after the other, so it can be
+//! read only against a network: every convolution's biases (or batch normalisation shifts), then batch
+//! normalisation scales, means and variances, then its weights in output, input, row, column order.
+//! [`Network`] asks for its parameters in the same order, and the bytes are taken over as they are.
 
 use super::network::{Activation, Conv, Network, Parameter, Tensor};
 
@@ -116,7 +116,8 @@ pub(super) fn floats<'a>(file: &'a [u8], parameters: &[Parameter]) -> Result<&'a
         let bytes = file.get(4 * index..4 * index + 4)?;
         bytes.try_into().ok().map(|bytes| i64::from(i32::from_le_bytes(bytes)))
     };
-    // Major, minor and revision, then the number of images seen in training, which became 64 bits wide with 0.2.
+    // Major, minor and revision, then the number of images seen in training, which became 64 bits wide with
+    // 0.2.
     let header = match (field(0), field(1)) {
         (Some(major), Some(minor)) if major * 10 + minor < 2 => 4 * 4,
         _ => 5 * 4,

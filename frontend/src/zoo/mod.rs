@@ -1,12 +1,12 @@
 //! The model zoo: well-known networks as real ONNX models, at any size, with seeded or trained weights.
 //!
-//! The zoo exists so that planning, scheduling and timing can be shown and tested without a download: what those
-//! depend on are a network's shapes, and these are exactly the published ones. The weights are random but of sane
-//! scale, so that activations neither vanish nor explode and quantisation has something to work on; no zoo model
-//! recognises anything, except the two YOLOs when they are given Darknet's trained weights.
+//! The zoo exists so that planning, scheduling and timing can be shown and tested without a download: what
+//! those depend on are a network's shapes, and these are exactly the published ones. The weights are random
+//! but of sane scale, so that activations neither vanish nor explode and quantisation has something to work
+//! on; no zoo model recognises anything, except the two YOLOs when they are given Darknet's trained weights.
 //!
-//! A model is a plain [`pb::ModelProto`] of opset 13, made of the ops that exporters write (batch normalisation is a
-//! node of its own), and takes the same way through import as a file from elsewhere.
+//! A model is a plain [`pb::ModelProto`] of opset 13, made of the ops that exporters write (batch
+//! normalisation is a node of its own), and takes the same way through import as a file from elsewhere.
 //!
 //! # Invariants
 //! - The same name and options give the same bytes, on every machine and any number of threads.
@@ -119,7 +119,8 @@ impl ZooModel {
         matches!(self, Self::YoloV3 | Self::YoloV3Tiny)
     }
 
-    /// Width and height must be multiples of this: else upsampled maps would not fit those they are joined with.
+    /// Width and height must be multiples of this: else upsampled maps would not fit those they are joined
+    /// with.
     fn size_granule(self) -> usize {
         match self {
             Self::YoloV3 | Self::YoloV3Tiny => 32,

@@ -1,18 +1,21 @@
-//! A network under construction: ONNX nodes, the parameters they will need, and what is known of every tensor.
+//! A network under construction: ONNX nodes, the parameters they will need, and what is known of every
+//! tensor.
 //!
-//! The builder methods are the layers that the published networks are made of. A parameter is only *described* here
-//! (name, dimensions, distribution); [`Network::into_model`] fills them, so that a network can be counted and checked
-//! without making its weights.
+//! The builder methods are the layers that the published networks are made of. A parameter is only
+//! *described* here (name, dimensions, distribution); [`Network::into_model`] fills them, so that a network
+//! can be counted and checked without making its weights.
 //!
-//! Beside its shape every tensor carries an estimate of its *power*, the mean of the square of its elements. A
-//! convolution's weights are scaled by the estimate of its input, which keeps activations near unit variance through
-//! any depth, residual sums included, as training would. The estimates are rough and only ever set a scale.
+//! Beside its shape every tensor carries an estimate of its *power*, the mean of the square of its elements.
+//! A convolution's weights are scaled by the estimate of its input, which keeps activations near unit
+//! variance through any depth, residual sums included, as training would. The estimates are rough and only
+//! ever set a scale.
 
 use tract_onnx::pb::{self, attribute_proto::AttributeType, tensor_proto::DataType};
 
 use super::random::Stream;
 
-/// Range of the batch normalisation's scale and variance; both lie around one, so that it is near an identity.
+/// Range of the batch normalisation's scale and variance; both lie around one, so that it is near an
+/// identity.
 const NORM_RANGE: (f32, f32) = (0.7, 1.3);
 /// `E[scale²] · E[1/variance]` over [`NORM_RANGE`]: what batch normalisation does to the power of its input.
 const NORM_GAIN: f64 = 1.0627;
@@ -165,7 +168,8 @@ impl Network {
         let weight_dims = vec![conv.out, c / conv.groups, conv.kernel, conv.kernel];
         let weight_std = (1.0 / (fan_in as f64 * self.power(x))).sqrt() as f32;
 
-        // The parameters stand in the order of Darknet's weight files: those before the convolution's own weights.
+        // The parameters stand in the order of Darknet's weight files: those before the convolution's own
+        // weights.
         let bias = conv.norm_epsilon.is_none().then(|| self.shift(name, "bias", conv.out));
         let norm =
             conv.norm_epsilon.map(|epsilon| (epsilon, self.norm_parameters(&format!("{name}/bn"), conv.out)));
@@ -190,7 +194,8 @@ impl Network {
     /// Transposed convolution with bias, whose output is exactly `stride` times as large as its input.
     ///
     /// # Shapes
-    /// Half of `kernel - stride`, rounded up, is padded on every side; `output_padding` takes the excess back.
+    /// Half of `kernel - stride`, rounded up, is padded on every side; `output_padding` takes the excess
+    /// back.
     pub(super) fn conv_transpose(
         &mut self,
         name: &str,
@@ -287,8 +292,8 @@ impl Network {
         self.node("MaxPool", name, vec![self.name(x)], attributes, dims, power)
     }
 
-    /// Average pooling to at most `size` x `size`, by the one window and stride that fits; nothing to do for a map
-    /// that is no larger.
+    /// Average pooling to at most `size` x `size`, by the one window and stride that fits; nothing to do for
+    /// a map that is no larger.
     pub(super) fn average_pool_to(&mut self, name: &str, x: Tensor, size: usize) -> Tensor {
         let (h, w) = self.extent(x);
         if h <= size && w <= size {
@@ -347,8 +352,8 @@ impl Network {
         &self.parameters
     }
 
-    /// The finished model, with random parameters or with `trained` ones, which are the raw little-endian bytes of
-    /// all trained parameters one after the other.
+    /// The finished model, with random parameters or with `trained` ones, which are the raw little-endian
+    /// bytes of all trained parameters one after the other.
     pub(super) fn into_model(self, graph_name: &str, seed: u64, trained: Option<&[u8]>) -> pb::ModelProto {
         let mut rest = trained;
         let initializer = (0u64..)

@@ -1,8 +1,8 @@
 //! The zoo's random numbers: counter based, so that every value is a pure function of (seed, tensor, index).
 //!
-//! Nothing here holds state between values, which is what lets tensors be filled on any number of threads and still
-//! come out with the same bytes on every machine. Only integer arithmetic and single correctly rounded float
-//! operations are used; no library function whose last bit may differ between platforms.
+//! Nothing here holds state between values, which is what lets tensors be filled on any number of threads and
+//! still come out with the same bytes on every machine. Only integer arithmetic and single correctly rounded
+//! float operations are used; no library function whose last bit may differ between platforms.
 
 use rayon::prelude::*;
 

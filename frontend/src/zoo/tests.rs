@@ -1,4 +1,5 @@
-//! Tests of the zoo as a whole: the published figures, what tract makes of the models, and the scale of activations.
+//! Tests of the zoo as a whole: the published figures, what tract makes of the models, and the scale of
+//! activations.
 
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::prelude::*;
@@ -16,7 +17,8 @@ struct Counts {
     /// Elements of all trained tensors, batch normalisation means and variances included.
     parameters: usize,
     macs_direct: usize,
-    /// With F(2x2, 3x3) Winograd, which needs 16 products for a tile of 2x2, on every 3x3 convolution of stride 1.
+    /// With F(2x2, 3x3) Winograd, which needs 16 products for a tile of 2x2, on every 3x3 convolution of
+    /// stride 1.
     macs_winograd: usize,
     /// What Winograd saves of that on the first layer, which has too few channels for most machines' liking.
     saved_on_image: usize,
@@ -136,8 +138,8 @@ fn classifiers_have_their_published_sizes() {
 
 #[test]
 fn unet_and_fsrcnn_have_their_published_sizes() {
-    // The paper's network on one channel and with one class has 31,030,593 parameters; two more input channels take
-    // 2 x 9 x 64 weights, one more class 64 weights and a bias.
+    // The paper's network on one channel and with one class has 31,030,593 parameters; two more input
+    // channels take 2 x 9 x 64 weights, one more class 64 weights and a bias.
     let unet = count(ZooModel::UNet, (512, 512));
     assert_eq!(unet.parameters, 31_030_593 + 2 * 9 * 64 + 65);
     // 12,464 multiplications an input pixel: table 2 of the paper, for FSRCNN(56, 12, 4).
@@ -257,7 +259,8 @@ fn tiny_of_one_class(weights: Vec<u8>) -> Result<pb::ModelProto, ZooError> {
     build("yolov3-tiny", &options)
 }
 
-/// 8,858,734 floats for 80 classes; each class less takes three outputs, of 512 and 256 weights and a bias each.
+/// 8,858,734 floats for 80 classes; each class less takes three outputs, of 512 and 256 weights and a bias
+/// each.
 const FLOATS_OF_ONE_CLASS: usize = 8_858_734 - 79 * 3 * (512 + 1 + 256 + 1);
 
 #[test]
@@ -314,13 +317,16 @@ fn all_that_is_wrong_with_the_options_is_said_at_once() {
     let text = |name| build(name, &options).map(|_| ()).expect_err("the options are bad").to_string();
     assert_eq!(
         text("unet"),
-        "unet: a width of 100 will not do, it must be from 16 to 65536 and a multiple of 16; a height of 0 will not \
-         do, it must be from 16 to 65536 and a multiple of 16; 0 classes will not do, the number must be from 1 to \
+        "unet: a width of 100 will not do, it must be from 16 to 65536 and a multiple of 16; a height of 0 \
+            will not \
+         do, it must be from 16 to 65536 and a multiple of 16; 0 classes will not do, the number must be \
+         from 1 to \
          65536; Darknet weights are only for the YOLO models"
     );
     assert!(text("fsrcnn").contains("the model has no classes"));
     assert_eq!(
         text("yolov9"),
-        "the zoo has no model 'yolov9'; it has yolov3, yolov3-tiny, resnet50, mobilenetv2, vgg16, unet, fsrcnn"
+        "the zoo has no model 'yolov9'; it has yolov3, yolov3-tiny, resnet50, mobilenetv2, vgg16, unet, \
+            fsrcnn"
     );
 }

@@ -14,8 +14,8 @@
 //!
 //! A group is made only if it is convex and if lower bounds that never fall as a group grows are within the
 //! target: tables in weight SRAM, the rows that each reader holds at once in activation SRAM, stages. Whether
-//! a group fits exactly is for [`Candidate`](crate::fuse::candidates::candidate::Candidate) to find. The e-graph
-//! offers; it never chooses: its extractor sees no sharing.
+//! a group fits exactly is for [`Candidate`](crate::fuse::candidates::candidate::Candidate) to find. The
+//! e-graph offers; it never chooses: its extractor sees no sharing.
 //!
 //! Limits count nodes and iterations, never time; groups come out in the order of their sets.
 

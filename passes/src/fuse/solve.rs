@@ -1,5 +1,5 @@
-//! The planner: tabulate stages, offer candidates, choose among them, make stages of strips, and write the plan
-//! down.
+//! The planner: tabulate stages, offer candidates, choose among them, make stages of strips, and write the
+//! plan down.
 
 use std::collections::BTreeMap;
 
@@ -228,8 +228,8 @@ pub fn too_large(
     }
 }
 
-/// A graph on a target with the candidates that it was offered, to be planned more than once. What the chooser
-/// answered to a question is remembered.
+/// A graph on a target with the candidates that it was offered, to be planned more than once. What the
+/// chooser answered to a question is remembered.
 #[derive(Debug)]
 pub struct Planner<'a> {
     offered: CandidatePool<'a>,
@@ -339,8 +339,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Takes what the phases of a plan were found to take for what their candidates do, where that is not what
-    /// was estimated; plans that are made from here on go by it. Whether there was anything to learn.
+    /// Takes what the phases of a plan were found to take for what their candidates do, where that is not
+    /// what was estimated; plans that are made from here on go by it. Whether there was anything to learn.
     pub fn learn(&mut self, planned: &Planned) -> bool {
         let mut found = vec![0; planned.picks.len()];
         for (phase, &chosen) in planned.plan.phases.iter().zip(&planned.realised.chosen) {
@@ -481,7 +481,8 @@ impl<'a> Planner<'a> {
             // With less SRAM it is mostly the same price, and nothing is faster: what is as fast as the
             // fastest with more will do.
             if let (true, Some(price), Some(fastest)) = (has_tolerance, self.price, self.fastest) {
-                let priced = self.solve(ScoreWeights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
+                let priced =
+                    self.solve(ScoreWeights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
                 if priced.cycles <= slowest_of(fastest) {
                     return Ok(priced);
                 }
@@ -518,7 +519,8 @@ impl<'a> Planner<'a> {
         // Follow the product's gradient from both ends until it stops falling.
         let mut best: Option<(f64, Choice)> = None;
         for from in [Objective::Latency, Objective::Energy] {
-            let mut at = self.solve(ScoreWeights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
+            let mut at =
+                self.solve(ScoreWeights::of(from, target, (0.0, 0.0)), options, capacity, forbidden)?;
             let mut product = self.product(&at);
             for _ in 0..4 {
                 let around = (self.energy(&at), at.cycles as f64);
@@ -544,7 +546,8 @@ impl<'a> Planner<'a> {
 
     /// Energy of a choice in picojoules.
     fn energy(&self, choice: &Choice) -> f64 {
-        let candidates = choice.phases.iter().map(|phase| (self.offered.chosen(phase.candidate), phase.variant));
+        let candidates =
+            choice.phases.iter().map(|phase| (self.offered.chosen(phase.candidate), phase.variant));
         energy(self.offered.context(), candidates, choice.bytes)
     }
 
@@ -559,7 +562,9 @@ fn realised(offered: &CandidatePool<'_>, choice: &Choice) -> Realised {
     let Context { graph, ref topology, .. } = *offered.context();
     let candidates = choice.phases.iter().map(|phase| (offered.chosen(phase.candidate), phase.variant));
     let strips: Vec<Option<Strips>> = (candidates.clone())
-        .map(|(candidate, variant)| Strips::new(graph, topology, &candidate.set, candidate.variants[variant].strips?))
+        .map(|(candidate, variant)| {
+            Strips::new(graph, topology, &candidate.set, candidate.variants[variant].strips?)
+        })
         .collect();
     let chosen: Vec<Chosen<'_>> = (candidates.zip(&strips))
         .map(|((candidate, _), strips)| Chosen { stages: &candidate.stages, strips: strips.as_ref() })
@@ -567,8 +572,8 @@ fn realised(offered: &CandidatePool<'_>, choice: &Choice) -> Realised {
     realise(graph, &chosen)
 }
 
-/// The phases of a choice as candidates of the graph that was made of it, and the phase of the choice that each
-/// is of; the first phase that does not fit if there is one.
+/// The phases of a choice as candidates of the graph that was made of it, and the phase of the choice that
+/// each is of; the first phase that does not fit if there is one.
 fn phases<'c>(
     context: &Context<'_>,
     realised: &Realised,
@@ -597,8 +602,8 @@ fn phases<'c>(
     Ok((made, chosen_of))
 }
 
-/// Ways to run candidates that are out of the offer when a chosen phase does not fit: the phase's own; if it has
-/// no strips but others do, theirs, since what they hand it is what was misjudged.
+/// Ways to run candidates that are out of the offer when a chosen phase does not fit: the phase's own; if it
+/// has no strips but others do, theirs, since what they hand it is what was misjudged.
 fn to_forbid(offered: &CandidatePool<'_>, choice: &Choice, at: usize) -> Vec<Forbidden> {
     let has_strips =
         |phase: &ChosenPhase| offered.chosen(phase.candidate).variants[phase.variant].strips.is_some();
@@ -652,8 +657,8 @@ pub(super) fn usable_bytes(target: &Target, percent: u32) -> u64 {
     bytes / alignment * alignment
 }
 
-/// A problem with the methods that options ask for: what is asked for is bytes, not time, if candidates are to
-/// take the least SRAM that they can.
+/// A problem with the methods that options ask for: what is asked for is bytes, not time, if candidates are
+/// to take the least SRAM that they can.
 fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
     let is_of_bytes = matches!(options.objective, Objective::Traffic | Objective::Sram);
     if is_of_bytes && options.mode == Mode::Multi { context.with_direct() } else { context }
@@ -695,7 +700,12 @@ fn energy<'a>(
 }
 
 /// The plan of a choice.
-fn write_down(context: &Context<'_>, candidates: &[Candidate], choice: &Choice, options: &PlanOptions) -> Plan {
+fn write_down(
+    context: &Context<'_>,
+    candidates: &[Candidate],
+    choice: &Choice,
+    options: &PlanOptions,
+) -> Plan {
     let graph = context.graph;
     let mut residency = vec![Residency::default(); graph.buffers.len()];
     let mut dram = DramBytes::default();

@@ -6,7 +6,7 @@ use strata_backend::model::samples::{
     Net, mobilenetv2, resnet50, single_shot, two_unets, unet, vgg16, yolov3,
 };
 use strata_backend::model::{
-    BufferId, ResidentPrefix, Mode, Objective, PhasePlan, Plan, StageGraph, StageId, StageNode,
+    BufferId, Mode, Objective, PhasePlan, Plan, ResidentPrefix, StageGraph, StageId, StageNode,
 };
 use strata_backend::place::schedule;
 use strata_isa_spec::timed::traffic;
@@ -151,8 +151,8 @@ fn split_sums_are_written_in_place() {
     }
 }
 
-/// Parts of a layer are interchangeable if they are of one size and read alike; with a shortcut each has its own part
-/// to read.
+/// Parts of a layer are interchangeable if they are of one size and read alike; with a shortcut each has its
+/// own part to read.
 #[test]
 fn parts_that_read_alike_are_twins() {
     let graph = yolov3(416, 416);
@@ -472,8 +472,9 @@ fn convolutions_run_directly_where_rows_are_dear() {
     let (graph, target) = (chain(), x1("28KiB"));
     let options = PlanOptions { strips: false, growths: false, ..PlanOptions::default() };
     let placed = |objective: Objective, prefer_free_sram: bool, target: &Target| {
-        let plan =
-            plan(&graph, target, &PlanOptions { objective, prefer_free_sram, ..options }).expect("it fits").plan;
+        let plan = plan(&graph, target, &PlanOptions { objective, prefer_free_sram, ..options })
+            .expect("it fits")
+            .plan;
         assert_eq!(check(&graph, target, &plan), Ok(()));
         let stages = plan.phases.iter().flat_map(|phase| &phase.stages);
         (plan.dram_bytes.total - plan.dram_bytes.compulsory, stages.filter(|s| s.winograd).count())

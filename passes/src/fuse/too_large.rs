@@ -106,7 +106,9 @@ fn least_activation(context: &Context<'_>, stage: StageId, with_strips: bool) ->
         Resource::Streams.raise(&mut roomy, n_streams(context, stage));
         let context = context.with_memory(&roomy);
         let candidate = Candidate::new(&context, &StageSet::of(stage));
-        candidate.is_some_and(|candidate| candidate.fits() || with_strips && candidate.with_strips(&context).fits())
+        candidate.is_some_and(|candidate| {
+            candidate.fits() || with_strips && candidate.with_strips(&context).fits()
+        })
     };
     if fits(memory.activation) {
         return memory.activation;

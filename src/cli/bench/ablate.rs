@@ -1,4 +1,5 @@
-//! What each family of rewrites buys: plans with one of them switched the other way, with one tier off, and with none.
+//! What each family of rewrites buys: plans with one of them switched the other way, with one tier off, and
+//! with none.
 //!
 //! The families are those of the compiler's table, so that a new one is measured without a change here.
 
@@ -41,7 +42,8 @@ struct Outcome {
     bytes: u64,
 }
 
-/// The default; each family switched the other way; the planner with runs of the file's order only; a tier off; none.
+/// The default; each family switched the other way; the planner with runs of the file's order only; a tier
+/// off; none.
 fn settings() -> Result<Vec<Setting>, Failure> {
     let switchable = || FAMILIES.iter().filter(|family| family.tier != Tier::Stage);
     let without = |tier: Tier| -> String {
@@ -113,7 +115,8 @@ pub(super) fn section(lines: &[Line]) -> String {
     format!(
         "On `x1`; what a setting costs or saves beside the default.\n\
          The families are those of [rewrites](generated/rewrites.md).\n\
-         `runs only` lets the planner group what is consecutive in the file and nothing else, `no group` gives the same chooser single \
+         `runs only` lets the planner group what is consecutive in the file and nothing else, `no group` \
+         gives the same chooser single \
          stages.\n\n\
          Simulated cycles of plans for least latency:\n\n{}\n\
          DRAM bytes of plans for least traffic:\n\n{}",

@@ -1,6 +1,7 @@
 //! `strata bench planner`: what planning costs as graphs grow, and what each family of rewrites buys.
 //!
-//! Each case is measured in a process of its own, because the largest resident set is a figure of the process.
+//! Each case is measured in a process of its own, because the largest resident set is a figure of the
+//! process.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,13 +19,16 @@ use crate::cli::failure::Failure;
 use crate::io::write_atomic;
 use crate::report::human_bytes;
 
-/// Measure planning: time and memory over the size of the graph; or, with --ablate, what each family of rewrites buys
+/// Measure planning: time and memory over the size of the graph; or, with --ablate, what each family of
+/// rewrites buys
 ///
-/// Planning is the pass `fuse-layers` and address assignment, for least latency on the target `x1`. Cases are chain:N, a chain of N
-/// convolutions; random:N, a random graph of N convolutions and sums; or a network of the zoo, such as unet@512x512.
+/// Planning is the pass `fuse-layers` and address assignment, for least latency on the target `x1`. Cases are
+/// chain:N, a chain of N convolutions; random:N, a random graph of N convolutions and sums; or a network of
+/// the zoo, such as unet@512x512.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Models to measure, or to switch families off for, beside the built-in ones: ONNX files or TOSA flatbuffers
+    /// Models to measure, or to switch families off for, beside the built-in ones: ONNX files or TOSA
+    /// flatbuffers
     #[arg(value_name = "MODEL")]
     models: Vec<PathBuf>,
     /// Only this case; may be repeated
@@ -191,10 +195,12 @@ fn section(measured: &[Measured], runs: u32) -> String {
         ]);
     }
     format!(
-        "Planning is the pass `fuse-layers` and the assignment of addresses, for least latency on `x1`, the median of {runs} runs.\n\
+        "Planning is the pass `fuse-layers` and the assignment of addresses, for least latency on `x1`, the \
+            median of {runs} runs.\n\
          Ops are not rewritten before, so that a graph has the size that it was made with.\n\
          Memory is by how much the resident set grows meanwhile.\n\
-         `chain:N` is a chain of N convolutions, `random:N` a random graph of N convolutions and sums, all tensors of 1 MiB.\n\n{}",
+         `chain:N` is a chain of N convolutions, `random:N` a random graph of N convolutions and sums, all \
+         tensors of 1 MiB.\n\n{}",
         table.markdown()
     )
 }

@@ -17,9 +17,9 @@ use crate::{Mode, Objective};
 
 /// Plan the networks of the reference at every size of activation SRAM, and set them beside its figures
 ///
-/// For each row: DRAM traffic of the plan for least traffic, layer by layer and multi-layer, and frames a second, as
-/// the timed interpreter finds them, of the plan for least latency. Weights are random but seeded; plans do not depend on
-/// their values.
+/// For each row: DRAM traffic of the plan for least traffic, layer by layer and multi-layer, and frames a
+/// second, as the timed interpreter finds them, of the plan for least latency. Weights are random but seeded;
+/// plans do not depend on their values.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only this network, such as unet or yolov3@416x416; may be repeated
@@ -219,11 +219,15 @@ const PREFACE: &str = "# Plans\n\n\
 
 /// What misses come from, as far as it was looked into.
 const WHY: &str = "\
-    - Frames short by half a percent: the reference takes a phase to last as long as its computing or its transfers, whichever is \
-    longer. On the machine, rows that come from DRAM may be there before a phase begins; but a stage waits for those that another \
-    stage of its phase makes, and the last rows are stored after they are made, which is about 3 % of a phase of two stages over 128 \
+    - Frames short by half a percent: the reference takes a phase to last as long as its computing or its \
+    transfers, whichever is \
+    longer. On the machine, rows that come from DRAM may be there before a phase begins; but a stage waits \
+    for those that another \
+    stage of its phase makes, and the last rows are stored after they are made, which is about 3 % of a \
+    phase of two stages over 128 \
     rows and 0.4 % of one of a single stage.\n\
-    - Traffic below the best known: first rows of tensors that are spilled stay in SRAM, which the reference does not know.\n";
+    - Traffic below the best known: first rows of tensors that are spilled stay in SRAM, which the reference \
+    does not know.\n";
 
 fn beside_reference(lines: &[Line]) -> String {
     let mut table = Table::new(&[
@@ -274,11 +278,16 @@ fn beside_reference(lines: &[Line]) -> String {
     format!(
         "## Beside an independent model\n\n\
          Target `x1` with other sizes of activation SRAM.\n\
-         Traffic is of plans for least traffic, in millions of bytes a frame; frames a second are what the timed interpreter \
-         finds of plans for least latency whatever they move (`--tolerance 0`), and the gap is theirs to their bound.\n\
-         `best known`, `bound` (without recompute) and the reference's frame rates are those of `benches/reference/traffic.csv`.\n\
-         `spilled` is traffic above what no plan can avoid, ours and the reference's best known; it leaves out what the two \
-         models count differently: the reference has no biases and no tables of multipliers, and another shape of heads.\n\
+         Traffic is of plans for least traffic, in millions of bytes a frame; frames a second are what the \
+         timed interpreter \
+         finds of plans for least latency whatever they move (`--tolerance 0`), and the gap is theirs to \
+         their bound.\n\
+         `best known`, `bound` (without recompute) and the reference's frame rates are those of \
+         `benches/reference/traffic.csv`.\n\
+         `spilled` is traffic above what no plan can avoid, ours and the reference's best known; it leaves \
+         out what the two \
+         models count differently: the reference has no biases and no tables of multipliers, and another \
+         shape of heads.\n\
          Of {} rows, {missed} miss the best known traffic or the frame rate.\n\n{WHY}\n{}{refused}",
         lines.len(),
         table.markdown()

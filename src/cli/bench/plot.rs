@@ -59,7 +59,8 @@ pub(super) fn growth(series: &[Series], size: &str, cost: &str) -> String {
         (Axis { low: 0, high: 1, from: LEFT, to: right }, Axis { low: 0, high: 1, from: bottom, to: TOP })
     };
     let place = |value: f64| format!("{value:.1}");
-    let style = "text{font:12px system-ui,sans-serif;fill:#555}.grid{stroke:#ddd}polyline{fill:none;stroke-width:1.5}";
+    let style = "text{font:12px \
+        system-ui,sans-serif;fill:#555}.grid{stroke:#ddd}polyline{fill:none;stroke-width:1.5}";
     html! {
         svg xmlns="http://www.w3.org/2000/svg" viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" {
             style { (PreEscaped(style)) }
@@ -73,11 +74,13 @@ pub(super) fn growth(series: &[Series], size: &str, cost: &str) -> String {
                 text x=(LEFT - 6.0) y=(place(y.at(value) + 4.0)) text-anchor="end" { (value) }
             }
             text x=(place(f64::midpoint(LEFT, right))) y=(HEIGHT - 8.0) text-anchor="middle" { (size) }
-            text transform=(format!("translate(14 {:.1}) rotate(-90)", f64::midpoint(TOP, bottom))) text-anchor="middle" { (cost) }
+            text transform=(format!("translate(14 {:.1}) rotate(-90)", f64::midpoint(TOP, bottom)))
+                text-anchor="middle" { (cost) }
             @for (at, one) in series.iter().enumerate() {
                 @if one.joined {
                     polyline stroke=(one.colour) points=(one.points.iter()
-                        .map(|p| format!("{:.1},{:.1}", x.at(p.0), y.at(p.1))).collect::<Vec<_>>().join(" ")) {}
+                        .map(|p| format!("{:.1},{:.1}", x.at(p.0), y.at(p.1)))
+                            .collect::<Vec<_>>().join(" ")) {}
                 }
                 @for p in &one.points {
                     circle cx=(place(x.at(p.0))) cy=(place(y.at(p.1))) r="3.5" fill=(one.colour) {}

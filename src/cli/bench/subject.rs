@@ -1,4 +1,5 @@
-//! What is planned: a network that is imported and quantised once, then brought to stages and planned for any target.
+//! What is planned: a network that is imported and quantised once, then brought to stages and planned for any
+//! target.
 //!
 //! Plans do not depend on the values of weights, so ranges come from seeded noise.
 
@@ -110,8 +111,8 @@ impl Subject {
         Ok(Self { name, module })
     }
 
-    /// Compiles, verifies and simulates for a target, as `strata compile` does; the fastest plan where it is to be fast, whatever
-    /// it moves.
+    /// Compiles, verifies and simulates for a target, as `strata compile` does; the fastest plan where it is
+    /// to be fast, whatever it moves.
     pub(super) fn compile(
         &self,
         target: &Target,
@@ -125,8 +126,8 @@ impl Subject {
         Ok(Compiler::new(options).compile_module(self.module.clone(), "main.mlir", &mut |_| {})?)
     }
 
-    /// Runs the passes of a compile for least latency, and takes their time from stages on. Ops are not rewritten before, so that
-    /// a graph has the size that it was made with.
+    /// Runs the passes of a compile for least latency, and takes their time from stages on. Ops are not
+    /// rewritten before, so that a graph has the size that it was made with.
     pub(super) fn plan(&self, target: &Target) -> Result<Planned, Failure> {
         let mut module = self.module.clone();
         let mut context = PassContext::new();

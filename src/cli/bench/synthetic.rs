@@ -1,4 +1,5 @@
-//! Graphs of any size, to see how planning grows: functions of integers, whose convolutions share one set of weights.
+//! Graphs of any size, to see how planning grows: functions of integers, whose convolutions share one set of
+//! weights.
 //!
 //! All tensors are 256x256x16, 1 MiB each, so that a handful fills the activation SRAM of the preset `x1`.
 
@@ -95,16 +96,19 @@ impl Text {
         let sum = if skip.is_some() { format!("c{n}") } else { n.to_string() };
         let _ = writeln!(
             self.body,
-            "%a{n} = \"tosa.conv2d\"(%{src}, %w{kernel}, %b, %z8, %z8) <{{acc_type = i32, dilation = array<i64: 1, 1>, \
+            "%a{n} = \"tosa.conv2d\"(%{src}, %w{kernel}, %b, %z8, %z8) <{{acc_type = i32, dilation = \
+                array<i64: 1, 1>, \
              pad = array<i64: {pad}, {pad}, {pad}, {pad}>, stride = array<i64: 1, 1>}}> : ({TENSOR}, \
-             tensor<16x{kernel}x{kernel}x16xi8>, tensor<16xi32>, tensor<1xi8>, tensor<1xi8>) -> {SUM} loc(\"conv{n}\")"
+             tensor<16x{kernel}x{kernel}x16xi8>, tensor<16xi32>, tensor<1xi8>, tensor<1xi8>) -> {SUM} \
+             loc(\"conv{n}\")"
         );
         self.narrow(&sum, &format!("a{n}"), "s");
         let Some(skip) = skip else { return };
         for (wide, narrow) in [(format!("p{n}"), sum), (format!("q{n}"), skip.to_string())] {
             let _ = writeln!(
                 self.body,
-                "%{wide} = \"tosa.rescale\"(%{narrow}, %m, %up, %z8, %z32) {RESCALE} : ({TENSOR}, tensor<1xi32>, \
+                "%{wide} = \"tosa.rescale\"(%{narrow}, %m, %up, %z8, %z32) {RESCALE} : ({TENSOR}, \
+                    tensor<1xi32>, \
                  tensor<1xi8>, tensor<1xi8>, tensor<1xi32>) -> {SUM}"
             );
         }
@@ -116,7 +120,8 @@ impl Text {
     fn narrow(&mut self, result: &str, sum: &str, shift: &str) {
         let _ = writeln!(
             self.body,
-            "%{result} = \"tosa.rescale\"(%{sum}, %m, %{shift}, %z32, %z8) {RESCALE} : ({SUM}, tensor<1xi32>, tensor<1xi8>, \
+            "%{result} = \"tosa.rescale\"(%{sum}, %m, %{shift}, %z32, %z8) {RESCALE} : ({SUM}, \
+                tensor<1xi32>, tensor<1xi8>, \
              tensor<1xi32>, tensor<1xi8>) -> {TENSOR}"
         );
     }
@@ -126,7 +131,8 @@ impl Text {
         let types = vec![TENSOR; outputs.len()].join(", ");
         let values: Vec<String> = outputs.iter().map(|value| format!("%{value}")).collect();
         let source = format!(
-            "\"builtin.module\"() ({{\n\"func.func\"() <{{function_type = ({TENSOR}) -> ({types}), sym_name = \"main\"}}> ({{\n\
+            "\"builtin.module\"() ({{\n\"func.func\"() <{{function_type = ({TENSOR}) -> ({types}), sym_name \
+                = \"main\"}}> ({{\n\
              ^bb0(%0: {TENSOR}):\n{}\"func.return\"({}) : ({types}) -> ()\n}}) : () -> ()\n}}) : () -> ()\n",
             self.body,
             values.join(", ")

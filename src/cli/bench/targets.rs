@@ -1,5 +1,5 @@
-//! `strata bench targets`: the zoo on every preset, how far plans are from their bounds, and predictions from the timed
-//! interpreter.
+//! `strata bench targets`: the zoo on every preset, how far plans are from their bounds, and predictions from
+//! the timed interpreter.
 
 use std::path::PathBuf;
 
@@ -18,9 +18,10 @@ use crate::{Mode, Objective};
 
 /// Plan the zoo on every preset target, at the networks' usual sizes
 ///
-/// For each network and target: a plan for least latency and one for least traffic, their gaps to their bounds, and how far
-/// predicted cycles are from the timed interpreter's. A network that has no plan on a target is a row that says why. Files are
-/// written anew after each row, so that what was found stays when the command is stopped; `--resume` goes on from there.
+/// For each network and target: a plan for least latency and one for least traffic, their gaps to their
+/// bounds, and how far predicted cycles are from the timed interpreter's. A network that has no plan on a
+/// target is a row that says why. Files are written anew after each row, so that what was found stays when
+/// the command is stopped; `--resume` goes on from there.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only this network, such as unet; may be repeated
@@ -219,8 +220,10 @@ fn section(lines: &[Line]) -> String {
         }
     }
     format!(
-        "Phases, cycles and the first gap are of plans for least latency, traffic and the second gap of plans for least traffic.\n\
-         Predicted are the cycles that a plan states; the search goes by an estimate in closed form, whose error stands beside.\n\
+        "Phases, cycles and the first gap are of plans for least latency, traffic and the second gap of \
+            plans for least traffic.\n\
+         Predicted are the cycles that a plan states; the search goes by an estimate in closed form, whose \
+         error stands beside.\n\
          `proven` says that no choice among the groups offered is better.\n\n{}{refused}",
         table.markdown()
     )
@@ -251,7 +254,8 @@ mod tests {
             line(Outcome::Refused("no plan:\n  too wide".to_owned())),
         ];
         let text = section(&lines);
-        let wanted = "| net@8x8 | micro | 3 | 1,010 | 1,000 | +1.0 % | +10.0 % | 12.50 | 25.0 % | 2.0 | 25.0 % |\n\
+        let wanted = "| net@8x8 | micro | 3 | 1,010 | 1,000 | +1.0 % | +10.0 % | 12.50 | 25.0 % | 2.0 | \
+            25.0 % |\n\
                       | net@8x8 | micro | - | - | - | - | - | - | - | - | - |\n\n\
                       net@8x8 on `micro`: no plan: too wide.\n";
         assert!(text.ends_with(wanted), "{text}");

@@ -191,7 +191,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::cost::rings::{Actor, Simulation, Buffering, OverlapProbe};
+    use crate::cost::rings::{Actor, Buffering, OverlapProbe, Simulation};
     use crate::model::StageGraph;
     use crate::model::graph::views_meet;
     use crate::model::samples::{mobilenetv2, resnet50, unet, yolov3};

@@ -1,4 +1,5 @@
-//! Operators that are others of ONNX's own between changes of layout or type: those are lowered one after another.
+//! Operators that are others of ONNX's own between changes of layout or type: those are lowered one after
+//! another.
 
 use tract_onnx::pb::{AttributeProto, NodeProto};
 
@@ -23,7 +24,8 @@ pub(super) fn apply(
     }
 }
 
-/// Lowers an operator of ONNX's own domain with other attributes and operands than `node` has; all its outputs.
+/// Lowers an operator of ONNX's own domain with other attributes and operands than `node` has; all its
+/// outputs.
 pub(super) fn apply_with(
     lo: &mut Lowering,
     node: &Node<'_>,
@@ -31,7 +33,8 @@ pub(super) fn apply_with(
     attribute: Vec<AttributeProto>,
     inputs: Vec<Option<Value>>,
 ) -> Lowered<Vec<Value>> {
-    // Operators of other domains say themselves which definition they follow, or are like the newest of ONNX's own.
+    // Operators of other domains say themselves which definition they follow, or are like the newest of
+    // ONNX's own.
     let newest = || node.int("opset", versions::NEWEST);
     let opset = if node.proto.domain == MICROSOFT_DOMAIN { newest()? } else { node.opset };
     let proto = NodeProto {

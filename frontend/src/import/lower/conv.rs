@@ -70,9 +70,9 @@ fn auto_padding(auto: &str, extent: usize, kernel: i64, stride: i64, dilation: i
 }
 
 impl Lowering {
-    /// Makes the window fit as TOSA wants it: no negative padding, and steps that end exactly at the padded edge.
-    /// What no tap reads is trimmed from the padding, or cut off the input; where that is all of the input, the padding,
-    /// of `fill`, is made part of it.
+    /// Makes the window fit as TOSA wants it: no negative padding, and steps that end exactly at the padded
+    /// edge. What no tap reads is trimmed from the padding, or cut off the input; where that is all of the
+    /// input, the padding, of `fill`, is made part of it.
     pub(super) fn fit_window(
         &mut self,
         x: ValueId,
@@ -217,8 +217,8 @@ pub(super) fn spatial_list(node: &Node<'_>, name: &str, n: usize, default: i64) 
     }
 }
 
-/// A 3-D convolution, one of its spatial axes taken for the depth: one of extent 1, if there is one, since it is a 2-D
-/// convolution then.
+/// A 3-D convolution, one of its spatial axes taken for the depth: one of extent 1, if there is one, since it
+/// is a 2-D convolution then.
 fn volumetric(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let weight = node.constant(1, "the weight")?;
@@ -312,8 +312,8 @@ struct Volume {
 }
 
 impl Volume {
-    /// The sum of 2-D convolutions, one for each tap along the depth, the depth counted to the batch. Of an input without
-    /// depth only one tap meets anything.
+    /// The sum of 2-D convolutions, one for each tap along the depth, the depth counted to the batch. Of an
+    /// input without depth only one tap meets anything.
     fn convolved(&self, lo: &mut Lowering) -> Lowered<View> {
         let Self { x, weight, bias, group, axes: [along, y_axis, x_axis] } = self;
         let (&[n, n_in, depth, h, w], &[n_out, n_per_group, kd, kh, kw]) = (&x.shape[..], &weight.shape[..])

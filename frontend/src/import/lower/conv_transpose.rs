@@ -1,8 +1,8 @@
 //! Transposed convolutions of one to three spatial axes.
 //!
-//! In two dimensions: TOSA's own for one group or few; with as many groups as channels, a depthwise convolution for
-//! each phase of the stride. A third dimension is the sum over the taps along the depth, each a transposed
-//! convolution of the planes whose results are spread along the depth.
+//! In two dimensions: TOSA's own for one group or few; with as many groups as channels, a depthwise
+//! convolution for each phase of the stride. A third dimension is the sum over the taps along the depth, each
+//! a transposed convolution of the planes whose results are spread along the depth.
 
 use strata_ir::ValueId;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -242,9 +242,9 @@ fn cropped_transpose(
     Ok(lo.em.slice(out, &start, &shape))
 }
 
-/// Each channel by a kernel of its own. The outputs of one phase, those as far from a multiple of the stride, are a
-/// convolution by every so-manieth tap; all phases are one depthwise convolution with as many outputs a channel, which
-/// are then laid side by side in the image.
+/// Each channel by a kernel of its own. The outputs of one phase, those as far from a multiple of the stride,
+/// are a convolution by every so-manieth tap; all phases are one depthwise convolution with as many outputs a
+/// channel, which are then laid side by side in the image.
 fn depthwise_transpose(
     lo: &mut Lowering,
     x: ValueId,

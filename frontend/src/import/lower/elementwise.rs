@@ -275,8 +275,8 @@ fn gelu_tanh(em: &mut Emitter, x: ValueId) -> ValueId {
     em.mul(half, gate)
 }
 
-/// The second operand as operator sets before 7 broadcast it: on request, its first axis at `axis` of the first
-/// operand.
+/// The second operand as operator sets before 7 broadcast it: on request, its first axis at `axis` of the
+/// first operand.
 fn explicitly_broadcast(node: &Node<'_>, [a, b]: &[Value; 2]) -> Lowered<Value> {
     if !node.flag("broadcast", false)? {
         if a.shape() != b.shape() {

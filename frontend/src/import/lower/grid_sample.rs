@@ -1,9 +1,10 @@
 //! `GridSample`: a picture, or a volume, read at places that a grid gives.
 //!
-//! Each output is a weighted sum of the elements around its place, its taps: one an axis for `nearest`, two for
-//! `linear`, four for `cubic`. A tap is a gather of whole rows of channels. What stands outside depends on the padding:
-//! taps are masked (`zeros`), moved to the border (`border`), or the place and then its taps are reflected
-//! (`reflection`). With `border` the place itself is not moved, as PyTorch and onnxruntime have it.
+//! Each output is a weighted sum of the elements around its place, its taps: one an axis for `nearest`, two
+//! for `linear`, four for `cubic`. A tap is a gather of whole rows of channels. What stands outside depends
+//! on the padding: taps are masked (`zeros`), moved to the border (`border`), or the place and then its taps
+//! are reflected (`reflection`). With `border` the place itself is not moved, as PyTorch and onnxruntime have
+//! it.
 
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;

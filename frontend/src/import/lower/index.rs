@@ -1,7 +1,7 @@
 //! Operators that pick elements by their indices: gathers, scatters, one-hot, masks by position.
 //!
-//! Indices that are constant become slices and concatenations where they fall into few runs, which the machine takes
-//! as views; other indices become TOSA's GATHER over rows of the flattened data.
+//! Indices that are constant become slices and concatenations where they fall into few runs, which the
+//! machine takes as views; other indices become TOSA's GATHER over rows of the flattened data.
 
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
@@ -154,8 +154,8 @@ pub(super) fn gather_elements(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec
     single(external(value, shape, data.dtype()))
 }
 
-/// For operators that address single elements of `data` along one axis: the axis, the flat place of each element of
-/// the indices but for that axis, and the step of that axis.
+/// For operators that address single elements of `data` along one axis: the axis, the flat place of each
+/// element of the indices but for that axis, and the step of that axis.
 fn element_places(node: &Node<'_>, data: &[usize], indices: &[usize]) -> Lowered<(usize, Vec<usize>, usize)> {
     let axis = resolve_axis(node.int("axis", 0)?, data.len())?;
     let fits = indices.len() == data.len() && (0..data.len()).all(|a| a == axis || indices[a] <= data[a]);

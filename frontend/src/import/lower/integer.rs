@@ -1,7 +1,7 @@
 //! Integer arithmetic in `i32`: types of up to 16 bits wrap at their own width, as ONNX's do.
 //!
-//! Operands are reduced so that no intermediate result leaves 32 bits. Sums and products of 64-bit integers are not
-//! supported: their overflow could not be told.
+//! Operands are reduced so that no intermediate result leaves 32 bits. Sums and products of 64-bit integers
+//! are not supported: their overflow could not be told.
 
 use strata_ir::{ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;

@@ -1,8 +1,8 @@
 //! Products of integers, `ConvInteger` and `MatMulInteger`, as TOSA's of `i8` with zero points, exactly.
 //!
-//! TOSA's zero points are constants. One that is computed at run time (by `DynamicQuantizeLinear`) is left in the
-//! left side, its padding too, and what that adds to the product, the zero point times the sums of the weights, is
-//! taken away afterwards.
+//! TOSA's zero points are constants. One that is computed at run time (by `DynamicQuantizeLinear`) is left in
+//! the left side, its padding too, and what that adds to the product, the zero point times the sums of the
+//! weights, is taken away afterwards.
 
 use strata_ir::dialect;
 use strata_ir::{ElemType, Tensor, TensorData, ValueId};
@@ -53,16 +53,17 @@ fn zero_point(lo: &mut Lowering, node: &Node<'_>, at: usize, dtype: DataType) ->
     }
 }
 
-/// The left side of an integer product, ready to be multiplied: `i8` with a constant zero point, and what the sum of
-/// the weights has to be multiplied with and taken away afterwards, since TOSA's zero points are constants.
+/// The left side of an integer product, ready to be multiplied: `i8` with a constant zero point, and what the
+/// sum of the weights has to be multiplied with and taken away afterwards, since TOSA's zero points are
+/// constants.
 struct Left {
     value: ValueId,
     zero_point: ValueId,
     correction: Option<ValueId>,
 }
 
-/// Makes the left side of `i32` integers in the layout of the product. Padding `[top, bottom, left, right]` holds the
-/// zero point, and is left to the product where that is constant.
+/// Makes the left side of `i32` integers in the layout of the product. Padding `[top, bottom, left, right]`
+/// holds the zero point, and is left to the product where that is constant.
 fn left(
     lo: &mut Lowering,
     x: ValueId,
@@ -100,8 +101,8 @@ fn right(lo: &mut Lowering, array: &Array) -> Lowered<ValueId> {
     Ok(lo.em.constant(Tensor::new(array.shape.clone(), data)))
 }
 
-/// Takes the zero point of the left side out of a product: `out - correction * sums`, with the sums of the weights that
-/// each channel, the last axis, multiplies.
+/// Takes the zero point of the left side out of a product: `out - correction * sums`, with the sums of the
+/// weights that each channel, the last axis, multiplies.
 fn corrected(lo: &mut Lowering, out: ValueId, correction: Option<ValueId>, sums: Vec<i64>) -> ValueId {
     let Some(correction) = correction else { return out };
     let mut shape = vec![1; lo.em.shape(out).len()];

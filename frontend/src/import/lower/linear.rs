@@ -1,5 +1,5 @@
-//! Matrix products. With a constant right side they are convolutions: the fully connected layer of a classifier
-//! takes its input in whatever order the convolutions before it left it.
+//! Matrix products. With a constant right side they are convolutions: the fully connected layer of a
+//! classifier takes its input in whatever order the convolutions before it left it.
 
 use strata_ir::ValueId;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -48,7 +48,8 @@ impl Lowering {
         Ok(View::plain(out, out_shape, &identity, DataType::Float).into())
     }
 
-    /// A fully connected layer on a single row that lies in memory as an image does: a kernel as large as the image.
+    /// A fully connected layer on a single row that lies in memory as an image does: a kernel as large as the
+    /// image.
     fn whole_input_conv(
         &mut self,
         x: &View,

@@ -1,8 +1,9 @@
-//! Operators of onnxruntime's own domain: what its optimiser makes of ONNX's when a model is saved after optimising.
+//! Operators of onnxruntime's own domain: what its optimiser makes of ONNX's when a model is saved after
+//! optimising.
 //!
-//! Most of them are an operator of ONNX with another before or behind it, and are lowered as these, one after another,
-//! by [`apply`] and [`apply_with`]. Operators with channels last are the same between two transposes, which cost nothing
-//! here.
+//! Most of them are an operator of ONNX with another before or behind it, and are lowered as these, one after
+//! another, by [`apply`] and [`apply_with`]. Operators with channels last are the same between two
+//! transposes, which cost nothing here.
 
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::{AttributeProto, tensor_proto::DataType};
@@ -202,8 +203,8 @@ fn nhwc_max_pool(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     single(with_channels_last(lo, &out)?)
 }
 
-/// `SkipLayerNormalization` and `SkipSimplifiedLayerNormalization`: of a sum of two tensors and perhaps a bias, which is
-/// the last output too.
+/// `SkipLayerNormalization` and `SkipSimplifiedLayerNormalization`: of a sum of two tensors and perhaps a
+/// bias, which is the last output too.
 fn skip_layer_normalization(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let is_simple = node.proto.op_type == "SkipSimplifiedLayerNormalization";
     let (shift, bias) = if is_simple { (None, 3) } else { (node.optional_input(3).cloned(), 4) };

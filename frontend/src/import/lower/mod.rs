@@ -1,8 +1,9 @@
 //! How each ONNX operator becomes TOSA: one row an operator in [`OPS`], one function a row.
 //!
-//! A lowering takes a [`Node`] with resolved operands and returns its outputs. It asks the [`Lowering`] for operands
-//! in the layout it wants and says in which layout its results lie; it never looks at the graph around the node.
-//! Patterns across nodes (batch norm after a convolution) are folded afterwards, by [`super::affine`].
+//! A lowering takes a [`Node`] with resolved operands and returns its outputs. It asks the [`Lowering`] for
+//! operands in the layout it wants and says in which layout its results lie; it never looks at the graph
+//! around the node. Patterns across nodes (batch norm after a convolution) are folded afterwards, by
+//! [`super::affine`].
 
 mod batch_training;
 mod compose;
@@ -104,7 +105,8 @@ const OPS: &[OpSupport] = table! {
     ArgMax since 1, order::arg_extreme, "f32; integers of up to 16 bits";
     ArgMin since 1, order::arg_extreme, "f32; integers of up to 16 bits";
     AveragePool since 1, pool::average, "1-D to 3-D; dilated";
-    BatchNormalization since 1, norm::batch, "folded into a convolution before it; in training mode as reductions";
+    BatchNormalization since 1, norm::batch, "folded into a convolution before it; in training mode as \
+        reductions";
     BitShift since 11, integer::bit_shift, "u8, u16; constant amounts";
     BitwiseNot since 18, integer::bitwise_not, "integers of up to 32 bits";
     Cast since 1, elementwise::cast, "between f32, bool and integers other than u32 and u64; integers wrap";
@@ -116,10 +118,12 @@ const OPS: &[OpSupport] = table! {
     Constant since 1, shape::folded, "tensors, sparse ones too, and numbers";
     ConstantOfShape since 9, shape::folded, "constant shape";
     Conv since 1, conv::conv, "1-D to 3-D; grouped, depthwise, dilated; constant weights";
-    ConvInteger since 10, integer_product::conv_integer, "1-D and 2-D; constant weights; one zero point a tensor";
+    ConvInteger since 10, integer_product::conv_integer,
+        "1-D and 2-D; constant weights; one zero point a tensor";
     ConvTranspose since 1, conv_transpose::conv_transpose, "1-D to 3-D; grouped, dilated; constant weights";
     Cos since 7, elementwise::unary, "";
-    CumSum since 11, index::cumulative_sum, "f32, by a product with a triangle of ones; integers of up to 32 bits along up to 64";
+    CumSum since 11, index::cumulative_sum, "f32, by a product with a triangle of ones; integers of up to \
+        32 bits along up to 64";
     DepthToSpace since 1, shape::depth_to_space, "DCR and CRD";
     DequantizeLinear since 10, quantised::dequantize_linear, "4, 8, 16 and 32 bits; constant scales";
     Div since 1, elementwise::binary, "f32; integers of up to 32 bits, truncating";
@@ -155,7 +159,8 @@ const OPS: &[OpSupport] = table! {
     IsNaN since 9, elementwise::unary, "f32";
     LRN since 1, norm::lrn, "odd sizes and even ones";
     LSTM since 7, recurrent::recurrent, "constant weights and lengths; unrolled, up to 1024 steps";
-    LayerNormalization since 1, norm::layer, "constant scale and bias; before operator set 17 as onnxruntime writes it";
+    LayerNormalization since 1, norm::layer, "constant scale and bias; before operator set 17 as \
+        onnxruntime writes it";
     LeakyRelu since 1, elementwise::unary, "";
     Less since 1, elementwise::binary, "";
     LessOrEqual since 12, elementwise::binary, "";
@@ -200,7 +205,8 @@ const OPS: &[OpSupport] = table! {
     ReduceSumSquare since 1, reduce::reduce, "f32";
     Relu since 1, elementwise::unary, "f32; i8, i16, i32";
     Reshape since 1, shape::reshape, "constant shape";
-    Resize since 10, resize::resize, "every mode, any axes; beyond TOSA's RESIZE as products with constant matrices";
+    Resize since 10, resize::resize, "every mode, any axes; beyond TOSA's RESIZE as products with constant \
+        matrices";
     Round since 11, elementwise::unary, "half to even";
     ScatterElements since 11, index::scatter_elements, "constant indices; reductions of f32";
     ScatterND since 11, index::scatter_nd, "constant indices; reductions of f32";
@@ -321,7 +327,8 @@ impl Lowering {
         self.relayouts.materialise(&mut self.em, view, perm, &shape)
     }
 
-    /// A view's data with its axes in the order of `perm`, as an IR value of another shape of the same elements.
+    /// A view's data with its axes in the order of `perm`, as an IR value of another shape of the same
+    /// elements.
     pub(super) fn in_order_as(&mut self, view: &View, perm: &[usize], shape: &[usize]) -> ValueId {
         self.relayouts.materialise(&mut self.em, view, perm, shape)
     }
@@ -332,8 +339,8 @@ impl Lowering {
         self.in_order(view, &identity)
     }
 
-    /// The data in whatever order they lie, if each axis is in one piece, else in the order that spatial ops want;
-    /// and that order.
+    /// The data in whatever order they lie, if each axis is in one piece, else in the order that spatial ops
+    /// want; and that order.
     pub(super) fn in_natural_order(&mut self, view: &View) -> (ValueId, Vec<usize>) {
         let perm = view.natural_perm(&self.em).unwrap_or_else(|| channels_last(view.shape.len()));
         (self.in_order(view, &perm), perm)
@@ -361,8 +368,8 @@ impl Lowering {
         View::plain(value, shape, &channels_last(rank), DataType::Float).into()
     }
 
-    /// Brings operands that broadcast into one layout: that of the first operand of the full shape, else that of
-    /// the largest.
+    /// Brings operands that broadcast into one layout: that of the first operand of the full shape, else that
+    /// of the largest.
     pub(super) fn align(&mut self, operands: &[Value]) -> Lowered<Aligned> {
         let shape = broadcast_shape(operands.iter().map(Value::shape))?;
         let rank = shape.len();
@@ -441,8 +448,9 @@ impl Lowering {
 /// Elements up to which a constant is spread over the axes behind those that it varies along.
 const MAX_SPREAD: usize = 1 << 20;
 
-/// How operands lie whose constants vary along other axes than the last: from the first such axis on all axes are one,
-/// the last. So every constant has one number or one for each channel, which is what a machine can do something with.
+/// How operands lie whose constants vary along other axes than the last: from the first such axis on all axes
+/// are one, the last. So every constant has one number or one for each channel, which is what a machine can
+/// do something with.
 struct Flattened {
     /// The axes as they are without.
     whole: Vec<usize>,
@@ -452,8 +460,8 @@ struct Flattened {
     shape: Vec<usize>,
 }
 
-/// The layout for operands that broadcast to `shape`, whose axes lie as `axes` says; `None` if there is no need, or an
-/// operand that is computed at run time has to be stretched.
+/// The layout for operands that broadcast to `shape`, whose axes lie as `axes` says; `None` if there is no
+/// need, or an operand that is computed at run time has to be stretched.
 fn flattened(operands: &[Value], shape: &[usize], axes: &[Option<usize>]) -> Option<Flattened> {
     let rank = shape.len();
     let extent_in = |operand: &Value, axis: Option<usize>| {

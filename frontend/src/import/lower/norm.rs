@@ -104,8 +104,9 @@ fn channel_constant(node: &Node<'_>, index: usize, n: usize, rank: usize, what: 
     Ok(Array::floats(shape, values))
 }
 
-/// `(x - mean) / sqrt(variance + epsilon)` for each group of channels, which come last in `x`: moments of each channel
-/// along `axes`, then of the group by a 1x1 convolution with a constant matrix, which the machine has a stage for.
+/// `(x - mean) / sqrt(variance + epsilon)` for each group of channels, which come last in `x`: moments of
+/// each channel along `axes`, then of the group by a 1x1 convolution with a constant matrix, which the
+/// machine has a stage for.
 fn standardise_groups(
     em: &mut Emitter,
     x: ValueId,
@@ -137,8 +138,8 @@ fn standardise_groups(
     Ok(em.mul(centred, inverse))
 }
 
-/// The groups of channels that the instances of a view `[n, groups, rest]` are, if the value has channels last and the
-/// rest is the spatial axes and the channels of a group: as PyTorch exports group normalisation.
+/// The groups of channels that the instances of a view `[n, groups, rest]` are, if the value has channels
+/// last and the rest is the spatial axes and the channels of a group: as PyTorch exports group normalisation.
 fn grouped_channels(em: &Emitter, view: &View) -> Option<usize> {
     let shape = em.shape(view.value);
     let pieces = view.pieces();
@@ -178,8 +179,8 @@ pub(super) fn instance(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>
     single(affine(lo, out.into(), &scale, Some(&bias))?)
 }
 
-/// `x` standardised along all axes from `axis` on, with constant scale and bias; its mean and the inverse of its
-/// deviation.
+/// `x` standardised along all axes from `axis` on, with constant scale and bias; its mean and the inverse of
+/// its deviation.
 pub(super) fn layer_normalised(
     lo: &mut Lowering,
     x: &Value,
@@ -209,7 +210,8 @@ pub(super) fn layer(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     Ok(layer_normalised(lo, &view.into(), node.int("axis", -1)?, epsilon, affine)?.into())
 }
 
-/// `x / sqrt(mean(x²) + epsilon) * scale` with the mean along all axes from `axis` on; and what it was multiplied with.
+/// `x / sqrt(mean(x²) + epsilon) * scale` with the mean along all axes from `axis` on; and what it was
+/// multiplied with.
 pub(super) fn rms_normalised(
     lo: &mut Lowering,
     x: &Value,
@@ -234,8 +236,8 @@ pub(super) fn rms_normalised(
     Ok([affine(lo, out.into(), scale, None)?, inverse.into()])
 }
 
-/// `RMSNormalization`, and what onnxruntime calls `SimplifiedLayerNormalization`, which gives the inverse of the
-/// quadratic mean too.
+/// `RMSNormalization`, and what onnxruntime calls `SimplifiedLayerNormalization`, which gives the inverse of
+/// the quadratic mean too.
 pub(super) fn rms(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = float_view(lo, node, 1)?;
     let epsilon = node.float("epsilon", 1e-5)?;
@@ -319,8 +321,8 @@ pub(super) fn group(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     single(affine(lo, out.into(), &scale, Some(&bias))?)
 }
 
-/// `LRN`: `x / (bias + alpha/size * sum(x² over neighbouring channels))^beta`. The mean over neighbours is an average
-/// pool along the channels, explicitly padded.
+/// `LRN`: `x / (bias + alpha/size * sum(x² over neighbouring channels))^beta`. The mean over neighbours is an
+/// average pool along the channels, explicitly padded.
 pub(super) fn lrn(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let input = node.input(0)?;
     let rank = input.shape().len();

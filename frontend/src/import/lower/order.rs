@@ -14,7 +14,8 @@ use crate::import::layout::{Value, View};
 const MAX_RANKED: usize = 512;
 
 impl Lowering {
-    /// An operand whose elements are compared by ARGMAX, as floats: integers of up to 16 bits become floats exactly.
+    /// An operand whose elements are compared by ARGMAX, as floats: integers of up to 16 bits become floats
+    /// exactly.
     fn comparable(&mut self, value: &Value) -> Lowered<View> {
         let view = self.view(value)?;
         match view.dtype {
@@ -60,7 +61,8 @@ fn counts(lo: &mut Lowering, shape: Vec<usize>) -> Lowered<ValueId> {
     Ok(lo.em.constant(Array::ints(shape, (0..n).collect(), DataType::Int32).to_tensor()?))
 }
 
-/// `TopK`: an element's rank is how many others go before it; the first is found without comparing all with all.
+/// `TopK`: an element's rank is how many others go before it; the first is found without comparing all with
+/// all.
 pub(super) fn top_k(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     if elem_of(view.dtype)? == ElemType::I1 {
@@ -106,8 +108,8 @@ pub(super) fn top_k(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     Ok(vec![output(lo, values, view.dtype), output(lo, places, DataType::Int64)])
 }
 
-/// The first `k` of each row of `[rows, n, 1]`, greatest or least first, and their places; of equals the first comes
-/// first.
+/// The first `k` of each row of `[rows, n, 1]`, greatest or least first, and their places; of equals the
+/// first comes first.
 fn first_ranks(lo: &mut Lowering, x: ValueId, k: usize, largest: bool) -> Lowered<(ValueId, ValueId)> {
     let &[n_rows, n, _] = lo.em.shape(x) else { invalid!("shape") };
     let across = lo.em.reshape(x, &[n_rows, 1, n]);

@@ -1,4 +1,5 @@
-//! Pooling. Windows are products of one axis each, so 3-D pools are a 2-D pool of the planes and one along the depth.
+//! Pooling. Windows are products of one axis each, so 3-D pools are a 2-D pool of the planes and one along
+//! the depth.
 
 use strata_ir::{ElemType, ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;
@@ -178,8 +179,8 @@ pub(super) fn max(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     Ok(outputs)
 }
 
-/// The places of the maxima in the flattened input: the first of equals in each window, tap by tap. With `column_major`
-/// the spatial axes count in the opposite order.
+/// The places of the maxima in the flattened input: the first of equals in each window, tap by tap. With
+/// `column_major` the spatial axes count in the opposite order.
 fn indices(lo: &mut Lowering, view: &View, windows: &[AxisWindow], column_major: bool) -> Lowered<View> {
     let rank = view.shape.len();
     let order = channels_last(rank);
@@ -299,8 +300,8 @@ fn dilated(
     out
 }
 
-/// `AveragePool`. TOSA counts only taps inside the input; with `count_include_pad` the declared padding is made
-/// part of the input first.
+/// `AveragePool`. TOSA counts only taps inside the input; with `count_include_pad` the declared padding is
+/// made part of the input first.
 pub(super) fn average(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let input = node.input(0)?;
     let windows = axis_windows(node, spatial_extents(input)?)?;

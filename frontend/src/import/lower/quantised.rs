@@ -1,12 +1,14 @@
-//! Quantised models: `QuantizeLinear` and `DequantizeLinear`, operators on quantised tensors, and integer products.
+//! Quantised models: `QuantizeLinear` and `DequantizeLinear`, operators on quantised tensors, and integer
+//! products.
 //!
 //! Integers are `i32` at run time, whatever their type in the file. Quantising is
-//! `cast(clamp(x / scale, least - zero_point, greatest - zero_point)) + zero_point`; `tosa.cast` rounds half to even, as
-//! ONNX does, and the quotient is that of IEEE division (see [`quotient`]). Dequantising is `cast(q - zero_point) * scale`. What is dequantised while
-//! importing keeps its integers ([`quant_data`](super::super::quant_data)).
+//! `cast(clamp(x / scale, least - zero_point, greatest - zero_point)) + zero_point`; `tosa.cast` rounds half
+//! to even, as ONNX does, and the quotient is that of IEEE division (see [`quotient`]). Dequantising is
+//! `cast(q - zero_point) * scale`. What is dequantised while importing keeps its integers
+//! ([`quant_data`](super::super::quant_data)).
 //!
-//! `QLinear…` operators are defined by dequantising, computing in reals and quantising, and are lowered so, by the
-//! lowering of the operator on floats. Products of integers stand in [`super::integer_product`].
+//! `QLinear…` operators are defined by dequantising, computing in reals and quantising, and are lowered so,
+//! by the lowering of the operator on floats. Products of integers stand in [`super::integer_product`].
 
 use strata_ir::dialect;
 use strata_ir::{ElemType, Tensor, ValueId};
@@ -233,10 +235,10 @@ fn halves(em: &mut Emitter, x: ValueId) -> [ValueId; 2] {
     [upper, lower]
 }
 
-/// `x / divisor` as IEEE division gives it, where the quotient is below 2^17 (beyond, it is as large): TOSA has no
-/// division of floats, and a product with the reciprocal may fall to either side of the middle between two integers,
-/// which is where quotients of quantised values like to lie. What the product leaves over is computed exactly and
-/// divided in turn.
+/// `x / divisor` as IEEE division gives it, where the quotient is below 2^17 (beyond, it is as large): TOSA
+/// has no division of floats, and a product with the reciprocal may fall to either side of the middle between
+/// two integers, which is where quotients of quantised values like to lie. What the product leaves over is
+/// computed exactly and divided in turn.
 fn quotient(em: &mut Emitter, x: ValueId, divisor: ValueId) -> ValueId {
     let inverse = em.unary(dialect::Reciprocal {}, divisor);
     let product = em.mul(x, inverse);
@@ -290,7 +292,8 @@ fn operand(lo: &mut Lowering, node: &Node<'_>, at: usize, axis: i64) -> Lowered<
     Steps::of_node(node, [at + 1, at + 2], q.shape(), axis)?.to_reals(lo, q)
 }
 
-/// Quantises the result of a node with the scale and zero point at `at`; without a zero point to the type of `like`.
+/// Quantises the result of a node with the scale and zero point at `at`; without a zero point to the type of
+/// `like`.
 fn quantise_result(
     lo: &mut Lowering,
     node: &Node<'_>,

@@ -1,11 +1,11 @@
 //! Recurrent layers: `LSTM`, `GRU` and `RNN`, unrolled.
 //!
-//! The product of the inputs of all steps with the input weights is one convolution. Each step then multiplies the
-//! state with the state weights, adds, and passes the gates through their activation functions. Values of one
-//! direction are `[1, steps, batch, channels]`, so that a step is a row.
+//! The product of the inputs of all steps with the input weights is one convolution. Each step then
+//! multiplies the state with the state weights, adds, and passes the gates through their activation
+//! functions. Values of one direction are `[1, steps, batch, channels]`, so that a step is a row.
 //!
-//! Where the batch's sequences differ in length each runs by itself. `clip` bounds what goes into the functions of
-//! the gates but not into that of the cell's output, as in onnxruntime.
+//! Where the batch's sequences differ in length each runs by itself. `clip` bounds what goes into the
+//! functions of the gates but not into that of the cell's output, as in onnxruntime.
 
 use strata_ir::ValueId;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -75,7 +75,8 @@ struct Direction {
     functions: Vec<Function>,
     /// `[gates * hidden, 1, 1, inputs]`.
     input_weight: Array,
-    /// One matrix, or two where the last gate's operand is not the state itself: `[gates * hidden, 1, 1, hidden]`.
+    /// One matrix, or two where the last gate's operand is not the state itself:
+    /// `[gates * hidden, 1, 1, hidden]`.
     state_weights: Vec<Array>,
     input_bias: Vec<f32>,
     /// Of the state's product: zero but for a gate that is reset after it.
@@ -497,7 +498,8 @@ fn outputs(
     let Extents { n_steps, n_batch, n_hidden, .. } = *extents;
     let n_directions = results.len();
     let em = &mut lo.em;
-    // Directions are joined as channels, which moves nothing: of the axes, the directions then lie next to last.
+    // Directions are joined as channels, which moves nothing: of the axes, the directions then lie next to
+    // last.
     let all: Vec<ValueId> = results.iter().map(|result| result.all).collect();
     let all = em.concat(&all, 3);
     let shape = vec![n_steps, n_directions, n_batch, n_hidden];

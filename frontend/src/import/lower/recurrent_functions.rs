@@ -1,4 +1,5 @@
-//! The functions that the gates of recurrent layers pass through, with the parameters that a layer gives them.
+//! The functions that the gates of recurrent layers pass through, with the parameters that a layer gives
+//! them.
 
 use strata_ir::{ValueId, dialect};
 

@@ -22,8 +22,8 @@ pub(super) fn finish(view: View, axes: &[usize], keep: bool) -> Lowered<Vec<Valu
     }
 }
 
-/// The axes that a reduction takes. With `noop_with_empty_axes` an empty list is none of them: what the operator does to
-/// single elements, such as squaring, is done all the same.
+/// The axes that a reduction takes. With `noop_with_empty_axes` an empty list is none of them: what the
+/// operator does to single elements, such as squaring, is done all the same.
 pub(in crate::import) fn reduced_axes(node: &Node<'_>, rank: usize) -> Lowered<Vec<usize>> {
     let axes = node.axes(1, rank)?.unwrap_or_default();
     let none_is_all = axes.is_empty() && !node.flag("noop_with_empty_axes", false)?;
@@ -73,7 +73,8 @@ pub(super) fn reduce(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
             em.unary(dialect::Log {}, sum)
         }
         "ReduceLogSumExp" => {
-            // The greatest is taken out, so that nothing overflows; an infinite one is not, which would leave no number.
+            // The greatest is taken out, so that nothing overflows; an infinite one is not, which would leave
+            // no number.
             let greatest = fold(em, x, Emitter::reduce_max);
             let greatest = em.clamp(greatest, f32::MIN, f32::MAX);
             let shifted = em.sub(x, greatest);

@@ -1,8 +1,9 @@
-//! Where the samples of a `Resize` lie along one axis, and how much each input sample weighs in each output sample.
+//! Where the samples of a `Resize` lie along one axis, and how much each input sample weighs in each output
+//! sample.
 //!
-//! Resizing is linear and separable whatever the mode: each axis is a constant matrix of weights. Positions are
-//! rational, `(o * step + offset) / unit` for output `o`, so that ties and whole positions are told exactly; only
-//! scales that are no fraction of small terms, and regions of interest, are computed in `f64`.
+//! Resizing is linear and separable whatever the mode: each axis is a constant matrix of weights. Positions
+//! are rational, `(o * step + offset) / unit` for output `o`, so that ties and whole positions are told
+//! exactly; only scales that are no fraction of small terms, and regions of interest, are computed in `f64`.
 //! The rules are those of ONNX's reference implementation.
 
 use crate::import::error::{Lowered, invalid, unsupported};
@@ -168,8 +169,8 @@ impl AxisScale {
 }
 
 impl Kernel {
-    /// Weights of an even number of neighbours, half of them up to the position's left one; `ratio` in (0, 1] is the
-    /// distance from that. A `scale` below 1 widens the kernel.
+    /// Weights of an even number of neighbours, half of them up to the position's left one; `ratio` in (0, 1]
+    /// is the distance from that. A `scale` below 1 widens the kernel.
     fn taps(self, ratio: f64, scale: f64) -> Vec<f64> {
         let reach = match self {
             Self::Nearest(rounding) => {

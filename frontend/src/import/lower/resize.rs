@@ -1,9 +1,10 @@
 //! `Resize` and `Upsample`.
 //!
-//! What TOSA's RESIZE expresses exactly (the two spatial axes, nearest and linear, scales within its bounds) becomes
-//! one. Everything else is a product with a constant matrix along each axis in turn, see [`super::resample`]: a 1x1
-//! convolution over that axis as channels, which is exact in every mode and which the machine has a stage for. A nearest
-//! neighbour that copies a few runs of samples is cut and joined instead.
+//! What TOSA's RESIZE expresses exactly (the two spatial axes, nearest and linear, scales within its bounds)
+//! becomes one. Everything else is a product with a constant matrix along each axis in turn, see
+//! [`super::resample`]: a 1x1 convolution over that axis as channels, which is exact in every mode and which
+//! the machine has a stage for. A nearest neighbour that copies a few runs of samples is cut and joined
+//! instead.
 
 use strata_ir::ElemType;
 use strata_ir::attr::ResizeMode;
@@ -361,7 +362,8 @@ fn by_matrices(lo: &mut Lowering, mut view: View, axes: &[AxisScale], resize: &R
     Ok(filled.result(sum, DataType::Float))
 }
 
-/// The runs `(start, extent)` of input samples whose copies, one after another, are the output; if there are few.
+/// The runs `(start, extent)` of input samples whose copies, one after another, are the output; if there are
+/// few.
 fn copied_runs(rows: &[Option<Vec<f64>>]) -> Option<Vec<(usize, usize)>> {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for row in rows {

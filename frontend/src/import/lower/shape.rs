@@ -39,8 +39,8 @@ pub(super) fn identity(_: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
     Ok(outputs)
 }
 
-/// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: a new reading of the same data; data that lie in another order than
-/// their axes are brought into that order only where the new shape cannot be read off them.
+/// `Reshape`, `Flatten`, `Squeeze`, `Unsqueeze`: a new reading of the same data; data that lie in another
+/// order than their axes are brought into that order only where the new shape cannot be read off them.
 pub(super) fn reshape(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
     let view = lo.view(node.input(0)?)?;
     let shape = shapes::reshaped(node, &view.shape)?;
@@ -98,8 +98,8 @@ pub(super) fn concat(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> 
     single(View::plain(out, shape, &perm, dtype))
 }
 
-/// The operands of a concatenation in the order of `perm`. A constant of one repeated value, as TensorFlow writes the
-/// padding of channels, becomes padding of the run-time operand beside it.
+/// The operands of a concatenation in the order of `perm`. A constant of one repeated value, as TensorFlow
+/// writes the padding of channels, becomes padding of the run-time operand beside it.
 fn padded_parts(
     lo: &mut Lowering,
     operands: &[Value],
@@ -169,8 +169,9 @@ pub(super) fn slice(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
 }
 
 impl Lowering {
-    /// What `ranges` take of each axis: a slice, a reversal where a step is negative, and then every so-manieth index.
-    /// Data stay as they lie if their axes are cut between whole runs; else they are brought into some order of the axes.
+    /// What `ranges` take of each axis: a slice, a reversal where a step is negative, and then every
+    /// so-manieth index. Data stay as they lie if their axes are cut between whole runs; else they are
+    /// brought into some order of the axes.
     pub(super) fn sliced(&mut self, view: &View, ranges: &[Range]) -> Lowered<Value> {
         let shape: Vec<_> = ranges.iter().map(|r| r.n).collect();
         if shape.contains(&0) {
@@ -197,8 +198,8 @@ impl Lowering {
         Ok(View::plain(out, shape, &perm, view.dtype).into())
     }
 
-    /// A slice of the value as it lies, if steps are 1 and each axis that is cut is the most significant part of an axis
-    /// of the value.
+    /// A slice of the value as it lies, if steps are 1 and each axis that is cut is the most significant part
+    /// of an axis of the value.
     fn cut(&mut self, view: &View, ranges: &[Range]) -> Option<View> {
         let mut size = self.em.shape(view.value).to_vec();
         let mut start = vec![0; size.len()];

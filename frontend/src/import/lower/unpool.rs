@@ -1,8 +1,9 @@
 //! `MaxUnpool` of indices that a `MaxPool` of the graph gives.
 //!
-//! No index is computed: in each window of the pool the place of the maximum is the first that equals it. Windows that do
-//! not overlap are taken apart into one image for each of their places, as small as the pool's result; the values stand
-//! in the images where the maximum was found, and the images are laid side by side.
+//! No index is computed: in each window of the pool the place of the maximum is the first that equals it.
+//! Windows that do not overlap are taken apart into one image for each of their places, as small as the
+//! pool's result; the values stand in the images where the maximum was found, and the images are laid side by
+//! side.
 
 use strata_ir::{ValueId, dialect};
 use tract_onnx::pb::tensor_proto::DataType;

@@ -89,8 +89,8 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// The same with candidates that run directly too where they may run as Winograd, which takes more rows at a
-    /// time.
+    /// The same with candidates that run directly too where they may run as Winograd, which takes more rows
+    /// at a time.
     pub fn with_direct(self) -> Self {
         let Self { graph, target, ref mappings, .. } = self;
         let profiles = graph.stages.values().zip(&self.profiles);
@@ -194,8 +194,8 @@ pub struct Variant {
     pub starts: Vec<u64>,
     /// Cycles of the pipeline, without DRAM.
     pub cycles: u64,
-    /// Cycles that the timed simulation of a plan found it to take beside what was estimated; of all candidates
-    /// of its shape.
+    /// Cycles that the timed simulation of a plan found it to take beside what was estimated; of all
+    /// candidates of its shape.
     pub correction: Cell<i64>,
     /// Rings that only this candidate uses, with what strips leave each other through DRAM.
     pub private: Ring,
@@ -543,7 +543,12 @@ impl Candidate {
         Some((candidate, parts))
     }
 
-    fn all_variants(&self, context: &Context<'_>, parts: (&Parts, &[OverlapProbe]), method: Method) -> Vec<Variant> {
+    fn all_variants(
+        &self,
+        context: &Context<'_>,
+        parts: (&Parts, &[OverlapProbe]),
+        method: Method,
+    ) -> Vec<Variant> {
         let profiles: Vec<&StageProfile> =
             self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
         let mut memo = SlotMemo::new();

@@ -11,7 +11,7 @@
 
 pub mod candidate;
 pub mod in_place;
-pub mod pool;
-pub mod partition;
-pub mod shapes;
 pub mod interchangeable;
+pub mod partition;
+pub mod pool;
+pub mod shapes;

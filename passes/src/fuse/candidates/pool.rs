@@ -11,9 +11,9 @@ use strata_backend::model::graph::StageSet;
 use strata_backend::model::{BufferId, BufferRole, StageId};
 
 use crate::fuse::candidates::candidate::{Candidate, Context};
+use crate::fuse::candidates::interchangeable::interchangeable;
 use crate::fuse::candidates::partition::divisions;
 use crate::fuse::candidates::shapes::{Shape, Shapes};
-use crate::fuse::candidates::interchangeable::interchangeable;
 
 /// Sets of stages, numbered, and the candidates that they are.
 #[derive(Debug)]
@@ -78,7 +78,8 @@ impl Least {
 #[derive(Debug)]
 struct Entry {
     set: StageSet,
-    /// Stages that must have run before: those that the set reads from, and interchangeable that run no later.
+    /// Stages that must have run before: those that the set reads from, and interchangeable that run no
+    /// later.
     needs: Vec<StageId>,
     /// Stages that read from none of the set.
     sources: Vec<StageId>,
@@ -104,10 +105,10 @@ impl<'a> CandidatePool<'a> {
         let mut by_first = vec![Vec::new(); context.graph.stages.len()];
         let least: Vec<Least> = context.graph.stages.keys().map(|stage| Least::of(&context, stage)).collect();
         let interchangeable = interchangeable(context.graph, &context.topology);
-        let mut candidates = Vec::with_capacity(sets.len());
+        let mut entries = Vec::with_capacity(sets.len());
         for set in sets {
             if let Some(first) = set.iter().next() {
-                by_first[first.as_u32() as usize].push(candidates.len());
+                by_first[first.as_u32() as usize].push(entries.len());
             }
             let is_source = |stage: &StageId| !preds[stage.as_u32() as usize].meets(&set);
             let mut needs = context.topology.needs(&set);
@@ -129,7 +130,7 @@ impl<'a> CandidatePool<'a> {
         Self {
             context,
             strips,
-            sets: candidates,
+            sets: entries,
             by_first,
             least,
             shapes,
@@ -214,22 +215,29 @@ impl<'a> CandidatePool<'a> {
     }
 
     /// What is known of a set's shape, as its own candidate.
-    fn evaluate(&self, set: &StageSet, of: impl FnOnce(&mut Evaluated) -> Option<Candidate>) -> Option<Candidate> {
+    fn evaluate(
+        &self,
+        set: &StageSet,
+        of: impl FnOnce(&mut Evaluated) -> Option<Candidate>,
+    ) -> Option<Candidate> {
         let context = &self.context;
         let shape = self.shapes.of(&context.topology, set);
         let mut known = self.evaluated.borrow_mut();
         let evaluated = known
             .entry(shape)
             .or_insert_with(|| Evaluated { at_full_width: Candidate::new(context, set), with_strips: None });
-        of(evaluated).map(|candidate| if candidate.set == *set { candidate } else { candidate.of_shape(context, set) })
+        of(evaluated)
+            .map(|candidate| if candidate.set == *set { candidate } else { candidate.of_shape(context, set) })
     }
 
     /// A candidate with its strips.
     fn in_strips(&self, evaluated: &mut Evaluated) -> Option<Candidate> {
         let Evaluated { at_full_width, with_strips } = evaluated;
-        let candidate = with_strips
-            .get_or_insert_with(|| at_full_width.as_ref().map(|candidate| candidate.with_strips(&self.context)));
-        let has_strips = candidate.iter().any(|candidate| candidate.variants.iter().any(|v| v.strips.is_some()));
+        let candidate = with_strips.get_or_insert_with(|| {
+            at_full_width.as_ref().map(|candidate| candidate.with_strips(&self.context))
+        });
+        let has_strips =
+            candidate.iter().any(|candidate| candidate.variants.iter().any(|v| v.strips.is_some()));
         self.has_strips.set(self.has_strips.get() || has_strips);
         candidate.clone()
     }

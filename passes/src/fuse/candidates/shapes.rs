@@ -3,8 +3,8 @@
 //! Two sets have one shape if their stages, in order, have equal codes but for the names of buffers, equal
 //! tables, and share tables alike; and if the buffers that they touch, in order, have equal sizes and roles,
 //! are touched by the same of their stages, and are used outside of the set through equal views. Whatever
-//! [`Candidate::new`](crate::fuse::candidates::candidate::Candidate::new) looks at is one of these, so it is enough
-//! to evaluate one set of a shape. Deep networks repeat themselves, so shapes are few.
+//! [`Candidate::new`](crate::fuse::candidates::candidate::Candidate::new) looks at is one of these, so it is
+//! enough to evaluate one set of a shape. Deep networks repeat themselves, so shapes are few.
 
 use std::collections::BTreeMap;
 

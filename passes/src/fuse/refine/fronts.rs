@@ -20,7 +20,7 @@ use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
 use strata_backend::model::{
-    Bases, BufferId, BufferRole, ResidentPrefix, PhasePlan, Plan, Residency, StageGraph, StageId,
+    Bases, BufferId, BufferRole, PhasePlan, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
 use strata_backend::place::{ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
@@ -341,7 +341,8 @@ struct Band {
 
 /// The bands of a tensor's rows that stay in a plan.
 fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
-    let mut fronts: Vec<(&ResidentPrefix, u64)> = plan.fronts.iter().zip(bases.fronts.iter().copied()).collect();
+    let mut fronts: Vec<(&ResidentPrefix, u64)> =
+        plan.fronts.iter().zip(bases.fronts.iter().copied()).collect();
     fronts.retain(|(front, _)| front.buffer == tensor.buffer && front.from as usize == tensor.birth);
     fronts.sort_unstable_by_key(|(front, _)| front.rows);
     let mut below = 0;

@@ -2,8 +2,8 @@
 //!
 //! Phases do not overlap. So a phase waits at its begin for as many rows of its inputs as its first steps
 //! read, while DRAM has long been idle in the phase before. Those rows can be in SRAM by then: as a
-//! [front](ResidentPrefix) of the ring that the phase reads. What the phase before writes stays there as it is
-//! written; anything else is whole in DRAM, and the phase before loads it. The first costs no traffic but
+//! [front](ResidentPrefix) of the ring that the phase reads. What the phase before writes stays there as it
+//! is written; anything else is whole in DRAM, and the phase before loads it. The first costs no traffic but
 //! saves some, the second moves as much as without.
 //!
 //! A ring may grow into its front as that is read. The front's rows then are just the ring's last slots,
@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::cost::with_winograd;
 use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
-use strata_backend::model::{BufferId, BufferRole, ResidentPrefix, Plan, Residency, StageGraph};
+use strata_backend::model::{BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph};
 use strata_backend::place::{ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
 use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
@@ -415,7 +415,13 @@ impl Memory {
 
     /// Places the rings of a phase, first those whose first rows are wanted. What is found is added to
     /// `found`.
-    fn arrange(&mut self, phase: usize, wanted: &[Wanted], next: u64, found: &mut Vec<(ResidentPrefix, u64)>) {
+    fn arrange(
+        &mut self,
+        phase: usize,
+        wanted: &[Wanted],
+        next: u64,
+        found: &mut Vec<(ResidentPrefix, u64)>,
+    ) {
         if wanted.is_empty() {
             return;
         }

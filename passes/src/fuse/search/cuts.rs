@@ -1,13 +1,13 @@
 //! The walk over cuts, from nothing run to everything run.
 //!
-//! A cut that is come to tells those behind it no more than that they can be reached from it by a candidate, and
-//! at what cost at the least. When a cut's turn comes, it makes labels of what leads to it, the most
+//! A cut that is come to tells those behind it no more than that they can be reached from it by a candidate,
+//! and at what cost at the least. When a cut's turn comes, it makes labels of what leads to it, the most
 //! promising first, until none that is left can be among those that it keeps. So of the many candidates that
 //! lead to a cut few are looked at closely where labels are few, and of the many cuts of one size those that
 //! cannot be among the best are not looked at.
 //!
-//! The bounds are of the candidate alone, and are made tighter as its turn comes: its work on the whole array,
-//! then its slowest stage as the array is divided, at last its pipeline.
+//! The bounds are of the candidate alone, and are made tighter as its turn comes: its work on the whole
+//! array, then its slowest stage as the array is divided, at last its pipeline.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -17,11 +17,11 @@ use strata_backend::cost::ScoreWeights;
 use strata_backend::model::graph::StageSet;
 
 use crate::fuse::candidates::candidate::{Candidate, Variant};
-use crate::fuse::candidates::pool::{Least, CandidatePool};
+use crate::fuse::candidates::pool::{CandidatePool, Least};
 use crate::fuse::search::{Choice, Forbidden, Full, Label, Places, Search, SearchLimits, States, Stuck};
 
-/// The order of phases that scores least over the candidates; `capacity` bytes of activation SRAM. What is sure
-/// to score more than `most` is not followed.
+/// The order of phases that scores least over the candidates; `capacity` bytes of activation SRAM. What is
+/// sure to score more than `most` is not followed.
 ///
 /// # Errors
 /// If no order of the candidates that was followed runs every stage.
@@ -228,8 +228,9 @@ impl Walk<'_> {
 
     /// The cuts that leads of as many stages lead to, in order; the leads are sorted by them.
     fn behind(&self, leads: &mut [Expansion]) -> Vec<Behind> {
-        let sets =
-            |lead: &Expansion| (&self.visited[lead.from as usize].done, self.offered.set(lead.candidate as usize));
+        let sets = |lead: &Expansion| {
+            (&self.visited[lead.from as usize].done, self.offered.set(lead.candidate as usize))
+        };
         let compare = |a: &Expansion, b: &Expansion| {
             let beginnings = a.beginning.cmp(&b.beginning);
             beginnings.then_with(|| StageSet::compare_unions(sets(a), sets(b)))
@@ -289,7 +290,8 @@ impl Walk<'_> {
                 self.search.gave_up = true;
                 continue;
             }
-            let Some(candidate) = offered.candidate(lead.candidate as usize, self.search.limits.strips) else {
+            let Some(candidate) = offered.candidate(lead.candidate as usize, self.search.limits.strips)
+            else {
                 continue;
             };
             let from = &self.visited[lead.from as usize];

@@ -1,9 +1,9 @@
 //! The chooser: which candidates, in which order, and where every boundary tensor lives.
 //!
 //! Exact dynamic programming over cuts. A node is a set of stages that have run (closed under dependence)
-//! with a place for each tensor that is still needed; a step runs one candidate as a phase. Costs add up but for
-//! one coupling, the weights: those of later phases are loaded into what weight SRAM a phase leaves free, in
-//! what DRAM time it leaves free. So a label carries, beside its score, how far ahead its weights can be
+//! with a place for each tensor that is still needed; a step runs one candidate as a phase. Costs add up but
+//! for one coupling, the weights: those of later phases are loaded into what weight SRAM a phase leaves free,
+//! in what DRAM time it leaves free. So a label carries, beside its score, how far ahead its weights can be
 //! (`ahead`). What is not loaded ahead can be waited for, so a label is dropped only for one that scores no
 //! more even if it has to wait for all that the other has more of. Labels at a node, nodes of one size and
 //! placings of one phase are limited in number; if a limit ever drops one, the result is no longer called
@@ -29,7 +29,7 @@ use strata_isa_spec::timing::dram_cycles;
 
 use crate::fuse::candidates::candidate::{Candidate, Context, Growth};
 use crate::fuse::search::ahead::WeightPrefetch;
-use crate::fuse::search::placing::{Moved, Placings, TensorSlot, PartialPlacement, WayKey};
+use crate::fuse::search::placing::{Moved, PartialPlacement, Placings, TensorSlot, WayKey};
 
 pub use cuts::choose;
 pub use replay::{may_be_in_place, replay};
@@ -101,8 +101,8 @@ pub struct Choice {
     pub bytes: u64,
     /// What all [fill](strata_backend::cost::filled) of SRAM.
     pub filled: u64,
-    /// Whether no plan over these candidates scores less, under the planner's cost model, in which all strips of
-    /// a candidate cost what the widest does.
+    /// Whether no plan over these candidates scores less, under the planner's cost model, in which all strips
+    /// of a candidate cost what the widest does.
     pub proven: bool,
 }
 
@@ -268,9 +268,9 @@ impl<'a> Search<'a> {
         bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// Extends labels that share their places by a variant of a candidate, after which the stages of `done` have
-    /// run, and adds what comes of it to the labels of that cut; how many it did. Only labels that score no
-    /// more than `most`, and of a cut that is full, only those that it may keep.
+    /// Extends labels that share their places by a variant of a candidate, after which the stages of `done`
+    /// have run, and adds what comes of it to the labels of that cut; how many it did. Only labels that score
+    /// no more than `most`, and of a cut that is full, only those that it may keep.
     fn extend(
         &mut self,
         (at, candidate, which): (usize, &Candidate, usize),

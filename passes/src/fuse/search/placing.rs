@@ -8,7 +8,9 @@ use std::ops::Range;
 use strata_backend::model::graph::StageSet;
 use strata_backend::model::{BufferId, BufferRole, GrowsInto, StageId};
 
-use crate::fuse::candidates::candidate::{Boundary, Candidate, Growth, Movement, Ring, Variant, stands_in_dram};
+use crate::fuse::candidates::candidate::{
+    Boundary, Candidate, Growth, Movement, Ring, Variant, stands_in_dram,
+};
 use crate::fuse::search::{Place, Places, Search, place_of};
 
 /// What a phase moves for its tensors where they are. It is part of every way to place them, so it holds no
@@ -84,7 +86,13 @@ impl Placings {
     }
 
     /// Adds a way to place all slots.
-    pub(super) fn push(&mut self, way: &PartialPlacement, ways: &[PartialPlacement], slots: &[TensorSlot], growths: &[Growth]) {
+    pub(super) fn push(
+        &mut self,
+        way: &PartialPlacement,
+        ways: &[PartialPlacement],
+        slots: &[TensorSlot],
+        growths: &[Growth],
+    ) {
         let (places, made) = (self.places.len(), self.growths.len());
         self.rows.push(Row {
             places,
@@ -435,23 +443,24 @@ impl Search<'_> {
             }
         });
         let is_touched = |buffer: BufferId| candidate.boundary.iter().any(|b| b.buffer == buffer);
-        let others = before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| TensorSlot {
-            buffer,
-            host: self.context.in_place_targets[buffer.as_u32() as usize],
-            before: Some(place),
-            keeping_is_free: place == Place::Both,
-            options: match place {
-                Place::Dram => &[Place::Dram],
-                Place::Sram => &[Place::Sram],
-                Place::Both => &[Place::Both, Place::Dram],
-                Place::InPlace => &[Place::InPlace],
-            },
-            is_first_load: false,
-            stays: true,
-            size_bytes: self.context.graph.buffers[buffer].size_bytes(),
-            whole_bytes: self.context.whole_bytes(buffer),
-            ring_bytes: 0,
-        });
+        let others =
+            before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| TensorSlot {
+                buffer,
+                host: self.context.in_place_targets[buffer.as_u32() as usize],
+                before: Some(place),
+                keeping_is_free: place == Place::Both,
+                options: match place {
+                    Place::Dram => &[Place::Dram],
+                    Place::Sram => &[Place::Sram],
+                    Place::Both => &[Place::Both, Place::Dram],
+                    Place::InPlace => &[Place::InPlace],
+                },
+                is_first_load: false,
+                stays: true,
+                size_bytes: self.context.graph.buffers[buffer].size_bytes(),
+                whole_bytes: self.context.whole_bytes(buffer),
+                ring_bytes: 0,
+            });
         slots.clear();
         slots.extend(touched);
         slots.extend(others);
@@ -460,7 +469,9 @@ impl Search<'_> {
     /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands
     /// nowhere else, and the phase does nothing with it but to write the tensor.
     fn may_be_in_place(&self, candidate: &Candidate, before: &Places, buffer: BufferId) -> bool {
-        let Some(host) = self.context.in_place_targets[buffer.as_u32() as usize].filter(|_| self.limits.growths) else {
+        let Some(host) =
+            self.context.in_place_targets[buffer.as_u32() as usize].filter(|_| self.limits.growths)
+        else {
             return false;
         };
         let uses = |buffer: BufferId| &self.context.topology.uses[buffer.as_u32() as usize];

@@ -17,7 +17,8 @@ use strata_backend::model::{BufferId, BufferRole, StageId};
 use strata_isa_spec::View;
 
 use crate::fuse::candidates::candidate::{
-    Candidate, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, turn_cycles, ways,
+    Candidate, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, turn_cycles,
+    ways,
 };
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::window::Windowed;

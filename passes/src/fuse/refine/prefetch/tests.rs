@@ -3,7 +3,7 @@
 use strata_backend::check::{PlanFault, check};
 use strata_backend::model::graph::Topology;
 use strata_backend::model::samples::unet;
-use strata_backend::model::{ResidentPrefix, Mode, Objective, Plan, StageGraph};
+use strata_backend::model::{Mode, Objective, Plan, ResidentPrefix, StageGraph};
 use strata_backend::place::schedule;
 use strata_isa_spec::timed::simulate;
 use strata_isa_spec::{Head, Target};

@@ -28,7 +28,7 @@ use strata_isa_spec::inst::{AvgPool2d, BinaryKind, Clamp, Elem, MaxPool2d, Reduc
 use strata_isa_spec::{Head, Tail, View};
 
 use crate::select::permute::Chain;
-use crate::select::select::heads::pool_window;
+use crate::select::selector::heads::pool_window;
 use crate::select::shape::Dims;
 use crate::select::sides::Sides;
 use crate::select::upsample::Upsample;

@@ -4,7 +4,7 @@
 use strata_ir::{ElemType, Op, OpId, Tensor, ValueId};
 use strata_isa_spec::inst::Elem;
 
-use crate::select::select::{Read, Refusal, Selector};
+use crate::select::selector::{Read, Refusal, Selector};
 use crate::select::shape::{self, Dims};
 use crate::select::sides::Sides;
 

@@ -7,8 +7,8 @@ use strata_isa_spec::inst::{
 };
 use strata_isa_spec::{Head, View};
 
-use crate::select::select::drafts::enter;
-use crate::select::select::{Draft, Read, Refusal, Selector, Source, Step};
+use crate::select::selector::drafts::enter;
+use crate::select::selector::{Draft, Read, Refusal, Selector, Source, Step};
 use crate::select::shape;
 use crate::select::upsample::Upsample;
 

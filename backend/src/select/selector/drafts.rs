@@ -4,7 +4,7 @@ use strata_ir::{OpId, ValueId};
 use strata_isa_spec::inst::{Load, WeightAddr};
 use strata_isa_spec::{Head, View};
 
-use crate::select::select::{Draft, Read, Refusal, Selector, Source, Step};
+use crate::select::selector::{Draft, Read, Refusal, Selector, Source, Step};
 use crate::select::shape::{self, Dims};
 
 impl Selector<'_> {

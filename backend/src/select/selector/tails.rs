@@ -7,8 +7,8 @@ use strata_isa_spec::inst::{
 };
 use strata_isa_spec::{Head, View};
 
-use crate::select::select::drafts::no_stretch;
-use crate::select::select::{Refusal, Selector, Source, Step, is_binary};
+use crate::select::selector::drafts::no_stretch;
+use crate::select::selector::{Refusal, Selector, Source, Step, is_binary};
 use crate::select::shape;
 use crate::select::sides::Sides;
 

@@ -5,7 +5,7 @@ use strata_ir::{Op, OpId, ValueId};
 use strata_isa_spec::View;
 
 use crate::select::permute::Chain;
-use crate::select::select::{Draft, Read, Refusal, Selector, Source, Step};
+use crate::select::selector::{Draft, Read, Refusal, Selector, Source, Step};
 use crate::select::{buffers, shape};
 
 impl Selector<'_> {
