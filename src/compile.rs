@@ -38,6 +38,7 @@ use strata_ir::pass::{
 };
 use strata_isa_spec::Target;
 use strata_isa_spec::bundle::Bundle;
+use strata_passes::canonicalise::Canonicalise;
 use strata_passes::fuse::PlanOptions;
 use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise};
 use strata_passes::rewrite::Families;
@@ -331,14 +332,20 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Changed, CompileError> {
-        let mut level = Level::of(module);
+        let (mut level, mut is_new) = (Level::of(module), false);
+        // A level is reached when the passes that stay at it have run too.
+        let stays_next =
+            |index: usize| pipeline.passes().get(index + 1).is_some_and(|pass| pass.info().gives.is_none());
         let mut follow = |progress: Progress<'_>| match progress {
             Progress::Begins { pass, .. } => clock.begin(pass.name, observer),
-            Progress::Ended { report, module, .. } if report.level != level => {
+            Progress::Ended { index, report, module } => {
+                is_new |= report.level != level;
                 level = report.level;
-                observer(Event::Reached(level, module));
+                if is_new && !stays_next(index) {
+                    is_new = false;
+                    observer(Event::Reached(level, module));
+                }
             }
-            Progress::Ended { .. } => {}
         };
         let reports = pass::run(module, pipeline, context, &DriverOptions::default(), &mut follow)?;
         Ok(reports.iter().fold(Changed::No, |changed, report| changed | report.changed))
@@ -357,7 +364,8 @@ impl Compiler {
         context.insert(self.options.target.clone());
         context.insert(calibration);
         context.insert(precision);
-        let quantise = Pipeline::of(Quantise { options: self.options.ptq.quantise(Precision::Int8) });
+        let quantise = Quantise { options: self.options.ptq.quantise(Precision::Int8) };
+        let quantise = Pipeline::of(quantise).then(Canonicalise);
         self.run_passes(&quantise, &mut module, &mut context, clock, observer)?;
         let report = context.take::<QuantReport>().unwrap_or_default();
         if !report.uneven_outputs.is_empty() {

@@ -208,7 +208,6 @@ impl Compiler {
         observer(Event::Reached(Level::Phases, &module));
         let mut context = PassContext::new();
         context.insert(self.options.target.clone());
-        context.insert(plan.clone());
         self.run_passes(&Pipeline::of(Schedule), &mut module, &mut context, clock, observer)?;
         Ok(Planned { module, plan, refused })
     }

@@ -1,6 +1,8 @@
 //! Which stages run together, on which clusters, and where every tensor that crosses phases lives.
 
 use serde::{Deserialize, Serialize};
+use strata_ir::pass::PassError;
+use strata_ir::{Attribute, Module, OpId};
 use strata_isa_spec::{Mapping, timed};
 
 use super::{BufferId, StageId};
@@ -235,7 +237,33 @@ pub struct Plan {
     pub certificate: Certificate,
 }
 
+/// The function's plan, on `func.func`.
+pub const PLAN: &str = "strata.plan";
+
 impl Plan {
+    /// The plan of a function at the `phases` level or a later one, whose stages it numbers in the order in
+    /// which they stand.
+    ///
+    /// # Errors
+    /// If the function has none, or it is malformed.
+    pub fn from_module(module: &Module, func: OpId) -> Result<Self, PassError> {
+        let attr = module.op(func).extra.get(PLAN);
+        let attr = attr.ok_or_else(|| {
+            PassError::Missing(format!("a plan: the function has no `{PLAN}`; run `fuse-layers` first"))
+        })?;
+        attr.to_serde().map_err(|error| PassError::invalid(format!("`{PLAN}` is no plan: {error}")))
+    }
+
+    /// Writes the plan down at its function.
+    ///
+    /// # Errors
+    /// If it cannot be written as an attribute.
+    pub fn attach(&self, module: &mut Module, func: OpId) -> Result<(), PassError> {
+        let attr = Attribute::from_serde(self).map_err(PassError::other)?;
+        module.op_mut(func).extra.insert(PLAN.to_owned(), attr);
+        Ok(())
+    }
+
     /// How many first rows of a tensor are in activation SRAM as a phase begins, if not all are.
     pub fn front_rows(&self, buffer: BufferId, phase: usize) -> u32 {
         phase.checked_sub(1).map_or(0, |before| self.staying_rows(buffer, before, phase))

@@ -309,12 +309,20 @@ impl Pass for Schedule {
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
         let func = main_function(module)?;
         let target = context.require::<Target>("a target")?.clone();
-        let plan = context.require::<Plan>("a plan: run `fuse-layers` first")?;
+        let plan = Plan::from_module(module, func)?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
+        // A plan that comes from a file may be of anything.
+        if plan.residency.len() != graph.buffers.len() {
+            let (planned, found) = (plan.residency.len(), graph.buffers.len());
+            return Err(PassError::invalid(format!("the plan is of {planned} tensors, there are {found}")));
+        }
+        if let Err(faults) = crate::check::check(&graph, &target, &plan) {
+            return Err(PassError::Invalid(faults.iter().map(ToString::to_string).collect()));
+        }
         let phases: Vec<OpId> = (module.block_ops(module.entry_block(func)).iter().copied())
             .filter(|&op| matches!(module.op(op).op, Op::Phase(_)))
             .collect();
-        let mut scheduled = schedule(&graph, plan, &target).map_err(PassError::other)?;
+        let mut scheduled = schedule(&graph, &plan, &target).map_err(PassError::other)?;
         if phases.len() != scheduled.program.phases.len() {
             let (found, expected) = (phases.len(), scheduled.program.phases.len());
             return Err(PassError::invalid(format!("{found} phases in the module, {expected} in the plan")));

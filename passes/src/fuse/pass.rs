@@ -33,9 +33,6 @@ use crate::fuse::refine::fronts::with_fronts;
 use crate::fuse::refine::prefetch::with_prefetch;
 use crate::fuse::solve::{PlanError, PlanOptions, Planned, Planner, usable_bytes};
 
-/// The function's plan, on `func.func`.
-pub const PLAN: &str = "strata.plan";
-
 /// The row of [`FuseLayers`].
 pub static FUSE_LAYERS: PassInfo = PassInfo {
     name: "fuse-layers",
@@ -510,9 +507,7 @@ fn wrap(module: &mut Module, func: OpId, graph: &StageGraph, plan: &mut Plan) ->
     sorted.extend(now.iter().copied().filter(is_phase));
     sorted.extend(now.iter().copied().filter(|op| !is_constant(op) && !is_phase(op)));
     module.set_block_order(block, sorted);
-    let attr = Attribute::from_serde(&*plan).map_err(PassError::other)?;
-    module.op_mut(func).extra.insert(PLAN.to_owned(), attr);
-    Ok(())
+    plan.attach(module, func)
 }
 
 /// The phase of each op that goes into one: a stage's by the plan, another op's the first that uses it.
