@@ -15,17 +15,16 @@
 
 mod faults;
 mod fronts;
+mod memory;
 mod sharing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use strata_isa_spec::{Target, View};
 
 pub use crate::check::faults::PlanFault;
-use crate::check::fronts::below;
-use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching};
-use crate::cost::{may_winograd, with_winograd};
-use crate::model::{Buffer, BufferId, BufferRole, Plan, StageGraph, StageId};
+use crate::cost::may_winograd;
+use crate::model::{Buffer, BufferId, Plan, StageGraph, StageId};
 
 /// Judges a plan.
 ///
@@ -88,13 +87,6 @@ fn common(a: &View, b: &View) -> Option<View> {
         ch0,
         chs: to(a.ch0, a.chs).min(to(b.ch0, b.chs)) - ch0,
     })
-}
-
-/// Whose tables they are.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum TableOwner {
-    Set(u32),
-    Stage(StageId),
 }
 
 impl Judge<'_> {
@@ -162,193 +154,6 @@ impl Judge<'_> {
                     fault(format!("`{}` cannot run as Winograd", node.name));
                 }
             }
-        }
-    }
-
-    /// Walks the phases and replays where every tensor is.
-    fn memory_and_traffic(&mut self) {
-        let memory = &self.target.memory;
-        let align = |bytes: u64| self.align(bytes);
-        let mut implied = crate::model::DramBytes::default();
-        let mut input_seen: BTreeMap<BufferId, u64> = BTreeMap::new();
-        let mut faults = Vec::new();
-        let mut tables_before: BTreeSet<TableOwner> = BTreeSet::new();
-        for (index, planned) in self.plan.phases.iter().enumerate() {
-            let mut actors = Vec::new();
-            let mut stores = Vec::new();
-            let (mut weights, mut n_dma, mut n_streams) = (0, 0, 0);
-            let mut sram = 0;
-            let mut rings: Vec<(BufferId, View)> = Vec::new();
-            // Tables that stages share stand once in weight SRAM, and stay there from a phase to the next.
-            let mut tables: BTreeSet<TableOwner> = BTreeSet::new();
-            for placed in &planned.stages {
-                let node = &self.graph.stages[placed.stage];
-                let owner = match node.table_set {
-                    Some(set) => TableOwner::Set(set),
-                    None => TableOwner::Stage(placed.stage),
-                };
-                if tables.insert(owner) {
-                    weights += node.table_bytes.iter().map(|&b| align(u64::from(b))).sum::<u64>();
-                    implied.weights += if tables_before.contains(&owner) { 0 } else { node.weight_bytes() };
-                }
-            }
-            tables_before = tables;
-            for (id, buffer) in &self.graph.buffers {
-                let uses = self.uses(id);
-                let here = |stage: &StageId| self.phase_of[stage] == index;
-                let residency = self.plan.residency[id.as_u32() as usize];
-                let is_input = matches!(buffer.role, BufferRole::Input(_));
-                let Some(first) = self.first_use(id) else { continue };
-                let kept_until = residency.kept_until.map(|until| until as usize);
-                let is_whole = self.is_whole(id, index);
-                let touched = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| here(stage));
-                let touched: Vec<View> = touched.map(|(_, view)| *view).collect();
-                let size = u64::from(buffer.rows) * align(buffer.row_bytes());
-                let standing = self.standing(id, index);
-                let there = standing.map_or(0, |standing| standing.there);
-                n_streams += u64::from(!touched.is_empty()) + self.n_fronts(id, index, !touched.is_empty());
-                if is_whole {
-                    sram += size;
-                } else {
-                    sram += standing.map_or(0, |s| u64::from(s.rows) * align(row_bytes(buffer, &s.part)));
-                    // The ring of the rest is as wide as what stays.
-                    if !touched.is_empty() {
-                        rings.push((id, standing.map_or_else(|| hull(&touched), |standing| standing.part)));
-                    }
-                }
-                let bytes = |view: &View| view.n_elements() * u64::from(buffer.elem.size_bytes());
-                let reads: Vec<View> =
-                    uses.readers.iter().filter(|(s, _)| here(s)).map(|(_, v)| *v).collect();
-                // What is loaded.
-                if is_input && !reads.is_empty() && (!is_whole || index == first) {
-                    let view = if is_whole { whole(id, buffer) } else { hull(&reads) };
-                    actors.push(Actor::dma_in(view));
-                    if let Some(view) = below(view, there) {
-                        let seen = input_seen.entry(id).or_default();
-                        let fresh = bytes(&view).min(buffer.size_bytes() - *seen);
-                        *seen += fresh;
-                        implied.inputs += fresh;
-                        implied.spill_read += bytes(&view) - fresh;
-                        n_dma += 1;
-                    }
-                }
-                let mut loads = Vec::new();
-                for (writer, piece) in &uses.writers {
-                    let wanted: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
-                    if self.phase_of[writer] < index && !wanted.is_empty() && !is_whole && !is_input {
-                        loads.push(hull(&wanted));
-                        if !residency.stored {
-                            faults.push(PlanFault::Lost { phase: index, buffer: buffer.name.clone() });
-                        }
-                    }
-                }
-                // What is loaded for a later phase, which no ring of this one waits for.
-                for load in self.ahead(id, index) {
-                    let seen = input_seen.entry(id).or_default();
-                    let fresh = bytes(&load).min(buffer.size_bytes() - *seen) * u64::from(is_input);
-                    *seen += fresh;
-                    implied.inputs += fresh;
-                    implied.spill_read += bytes(&load) - fresh;
-                    n_dma += 1;
-                }
-                sram += self.bytes_ahead(id, index);
-                // Rings are of the size that they have if all rows are moved.
-                for load in tiles(loads) {
-                    actors.push(Actor::dma_in(load));
-                    if let Some(load) = below(load, there) {
-                        implied.spill_read += bytes(&load);
-                        n_dma += 1;
-                    }
-                }
-                // What is stored.
-                let is_output = matches!(buffer.role, BufferRole::Output(_));
-                for (_, piece) in uses.writers.iter().filter(|(writer, _)| here(writer)) {
-                    let read_later = uses.readers.iter().filter_map(|(reader, read)| {
-                        let gone = kept_until.is_none_or(|until| self.phase_of[reader] > until);
-                        (self.phase_of[reader] > index && gone).then(|| common(read, piece)).flatten()
-                    });
-                    let read_later: Vec<View> = read_later.collect();
-                    if is_output || (residency.stored && !read_later.is_empty()) {
-                        let part = if is_output { *piece } else { hull(&read_later) };
-                        stores.push(Actor::dma_out(part));
-                        let part = if is_output { Some(part) } else { self.stored(id, index, part) };
-                        let Some(part) = part else { continue };
-                        let counter = if is_output { &mut implied.outputs } else { &mut implied.spill_write };
-                        *counter += bytes(&part);
-                        n_dma += 1;
-                    }
-                }
-                if is_output && index == first && !residency.stored {
-                    faults.push(PlanFault::NotStored(buffer.name.clone()));
-                }
-            }
-            for placed in &planned.stages {
-                let node = &self.graph.stages[placed.stage];
-                actors.push(Actor::new(&with_winograd(&node.code, placed.winograd)));
-            }
-            actors.extend(stores);
-            sram -= self.in_place_bytes(index, &mut faults);
-            let growths = self.growths(index, &mut faults);
-            let watches: Vec<OverlapProbe> = growths.iter().map(|(watch, ..)| *watch).collect();
-            let (slots, gaps) = ring_slots_watching(&actors, planned.slack, &watches);
-            for ((watch, saved, stated), gap) in growths.iter().zip(gaps) {
-                sram -= saved;
-                if gap > *stated {
-                    let problem = format!("it begins {stated} bytes before, {gap} are needed");
-                    faults.push(self.no_growth(index, watch.growing, watch.dying, problem));
-                }
-            }
-            for (id, part) in rings {
-                let buffer = &self.graph.buffers[id];
-                // What stays has slots of its own, which the others may overwrite.
-                let standing = self.standing(id, index).map_or(0, |standing| standing.rows);
-                let most = buffer.rows.saturating_sub(standing);
-                let n = slots.get(&id.as_u32()).copied().unwrap_or(most).min(most);
-                let row = align(row_bytes(buffer, &part));
-                let ring = u64::from(n) * row;
-                sram += ring - self.overwritten(id, index, (ring, row)).min(ring);
-            }
-            let mut within = |name: &'static str, needed: u64, limit: u64| {
-                if needed > limit {
-                    faults.push(PlanFault::Capacity { phase: index, memory: name, needed, limit });
-                }
-            };
-            within("activation SRAM", sram, memory.activation);
-            within("weight SRAM", weights, memory.weight);
-            let (n_stages, limits) = (planned.stages.len() as u64 + n_dma, &self.target.limits);
-            for (name, n, most) in
-                [("stages", n_stages, limits.stages), ("streams", n_streams, limits.streams)]
-            {
-                if n > u64::from(most) {
-                    faults.push(PlanFault::Array { phase: index, problem: format!("{n} {name} of {most}") });
-                }
-            }
-        }
-        self.faults.extend(faults);
-        let stated = &self.plan.dram_bytes;
-        let total =
-            implied.weights + implied.inputs + implied.outputs + implied.spill_write + implied.spill_read;
-        let cycles = self.plan.phases.iter().map(|phase| phase.predicted_cycles).sum();
-        for (what, stated, implied) in [
-            ("weights", stated.weights, implied.weights),
-            ("inputs", stated.inputs, implied.inputs),
-            ("outputs", stated.outputs, implied.outputs),
-            ("spill writes", stated.spill_write, implied.spill_write),
-            ("spill reads", stated.spill_read, implied.spill_read),
-            ("DRAM bytes", stated.total, total),
-            ("cycles", self.plan.cycles, cycles),
-        ] {
-            if stated != implied {
-                self.faults.push(PlanFault::Miscount { what, stated, implied });
-            }
-        }
-        let bound = self.plan.certificate.lower_bound_cycles;
-        if cycles < bound {
-            self.faults.push(PlanFault::Miscount {
-                what: "the least cycles",
-                stated: bound,
-                implied: cycles,
-            });
         }
     }
 
