@@ -59,114 +59,175 @@ fn within(view: &View, stream: u32, held: &View) -> View {
     View { stream, col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..*view }
 }
 
+/// The streams of a plan, with addresses, and what moves between them and DRAM. Tensors that are stored get
+/// segments of their own.
+///
+/// # Errors
+/// If there are no addresses.
 pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Result<Streams, ScheduleError> {
-    let graph = problem.graph;
-    let n_phases = problem.phases.len();
-    let mut lives: Vec<Live> = Vec::new();
-    let mut numbers = Numbers::new();
-    let mut fronts = Fronts::new();
-    let mut scratch: BTreeMap<BufferId, u32> = BTreeMap::new();
-    let mut loads: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
-    let mut stores: Vec<Vec<(Transfer, u32)>> = vec![Vec::new(); n_phases];
-    let mut ahead: Vec<Vec<Piece>> = (0..n_phases).map(|_| Vec::new()).collect();
-    for phase in 0..n_phases {
+    let mut placing = Placing::new(problem, segments);
+    for phase in 0..problem.phases.len() {
         let set: StageSet = problem.phases[phase].iter().copied().collect();
-        let mut whole: Vec<BufferId> = Vec::new();
-        // Rings are of the size that they have if all rows are moved: it is enough for the others, and were
-        // what stays not asked for by transfers, rows might wait for stages that ask for it too late.
-        let mut sized = (Vec::new(), Vec::new());
+        let mut asked = Asked::default();
         for buffer in problem.topology.touched(&set) {
-            let is_whole = problem.is_whole(buffer, phase);
-            let front = front_of(problem, buffer, phase, &mut fronts, &mut lives);
-            let earlier = (0..phase).rev().find_map(|p| numbers.get(&(buffer, p)).map(|&(n, _)| (p, n)));
-            let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
-            for transfer in moved_in(problem, &set, buffer, phase, resident.is_some()) {
-                let segment = segment_of(problem, buffer, segments, &mut scratch);
-                sized.0.push((transfer, segment));
-                let first = problem.plan.front_rows(buffer, phase);
-                loads[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
-            }
-            for transfer in moved_out(problem, &set, buffer, phase) {
-                let segment = segment_of(problem, buffer, segments, &mut scratch);
-                sized.1.push((transfer, segment));
-                let first = first_stored(problem, &transfer, phase);
-                stores[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
-            }
-            let number = match resident {
-                Some((_, number)) => {
-                    lives[number as usize].last = phase;
-                    number
-                }
-                None => {
-                    let rows = graph.buffers[buffer].rows;
-                    let mut live = Live::new(problem, buffer, rows, front.map(|(front, _)| front), phase);
-                    let window = transfers::window(problem.topology, &set, buffer);
-                    // A ring is as wide as the front that it follows.
-                    let held = front.map(|(_, held)| held).or(window);
-                    live.held = held.filter(|_| !is_whole).unwrap_or(live.held);
-                    lives.push(live);
-                    lives.len() as u32 - 1
-                }
-            };
-            numbers.insert((buffer, phase), (number, lives[number as usize].held));
-            if is_whole {
-                whole.push(buffer);
-            }
+            placing.tensor(buffer, phase, &set, &mut asked);
         }
+        placing.comes_ahead(phase);
+        placing.size_rings(phase, &asked);
+    }
+    placing.finish()
+}
+
+/// A transfer and the DRAM segment of its tensor.
+type Moved = (Transfer, u32);
+
+/// What a phase would move if none of its rows stayed. Rings are sized by it: that is enough for the rows that
+/// are moved, and were what stays not asked for by transfers, rows might wait for stages that ask for it too
+/// late.
+#[derive(Default)]
+struct Asked {
+    loads: Vec<Moved>,
+    stores: Vec<Moved>,
+}
+
+/// Streams while they are made, phase by phase.
+struct Placing<'a, 'p> {
+    problem: &'a Problem<'p>,
+    segments: &'a mut Vec<Segment>,
+    lives: Vec<Live>,
+    numbers: Numbers,
+    fronts: Fronts,
+    /// The segment of each tensor that is stored and is no output.
+    scratch: BTreeMap<BufferId, u32>,
+    /// Of each phase.
+    loads: Vec<Vec<Moved>>,
+    stores: Vec<Vec<Moved>>,
+    /// Loads of first rows for a later phase, of each phase.
+    ahead: Vec<Vec<Piece>>,
+}
+
+impl<'a, 'p> Placing<'a, 'p> {
+    fn new(problem: &'a Problem<'p>, segments: &'a mut Vec<Segment>) -> Self {
+        let n_phases = problem.phases.len();
+        Self {
+            problem,
+            segments,
+            lives: Vec::new(),
+            numbers: Numbers::new(),
+            fronts: Fronts::new(),
+            scratch: BTreeMap::new(),
+            loads: vec![Vec::new(); n_phases],
+            stores: vec![Vec::new(); n_phases],
+            ahead: (0..n_phases).map(|_| Vec::new()).collect(),
+        }
+    }
+
+    fn segment_of(&mut self, buffer: BufferId) -> u32 {
+        segment_of(self.problem, buffer, self.segments, &mut self.scratch)
+    }
+
+    /// Gives a tensor that a phase touches its stream there, and notes what is moved.
+    fn tensor(&mut self, buffer: BufferId, phase: usize, set: &StageSet, asked: &mut Asked) {
+        let problem = self.problem;
+        let is_whole = problem.is_whole(buffer, phase);
+        let front = front_of(problem, buffer, phase, &mut self.fronts, &mut self.lives);
+        let earlier =
+            (0..phase).rev().find_map(|p| self.numbers.get(&(buffer, p)).map(|&(number, _)| (p, number)));
+        let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
+        for transfer in moved_in(problem, set, buffer, phase, resident.is_some()) {
+            let segment = self.segment_of(buffer);
+            asked.loads.push((transfer, segment));
+            let first = problem.plan.front_rows(buffer, phase);
+            self.loads[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
+        }
+        for transfer in moved_out(problem, set, buffer, phase) {
+            let segment = self.segment_of(buffer);
+            asked.stores.push((transfer, segment));
+            let first = first_stored(problem, &transfer, phase);
+            self.stores[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
+        }
+        let number = match resident {
+            Some((_, number)) => {
+                self.lives[number as usize].last = phase;
+                number
+            }
+            None => {
+                let rows = problem.graph.buffers[buffer].rows;
+                let mut live = Live::new(problem, buffer, rows, front.map(|(front, _)| front), phase);
+                let window = transfers::window(problem.topology, set, buffer);
+                // A ring is as wide as the front that it follows.
+                let held = front.map(|(_, held)| held).or(window);
+                live.held = held.filter(|_| !is_whole).unwrap_or(live.held);
+                self.lives.push(live);
+                self.lives.len() as u32 - 1
+            }
+        };
+        self.numbers.insert((buffer, phase), (number, self.lives[number as usize].held));
+    }
+
+    /// Loads the first rows that a phase brings for a later one.
+    fn comes_ahead(&mut self, phase: usize) {
+        let problem = self.problem;
         let comes = problem.plan.fronts.iter().filter(|front| front.from as usize == phase);
         for buffer in comes.map(|front| front.buffer).collect::<BTreeSet<BufferId>>() {
             // What the phase writes has its front already, which it names through the ring of the rest.
-            let made = if writes(problem, buffer, phase) {
-                front_of(problem, buffer, phase, &mut fronts, &mut lives)
-            } else {
-                make_fronts(problem, buffer, phase, &mut fronts, &mut lives)
-            };
+            let is_written = writes(problem, buffer, phase);
+            let make = if is_written { front_of } else { make_fronts };
+            let made = make(problem, buffer, phase, &mut self.fronts, &mut self.lives);
             let Some((front, held)) = made else { continue };
-            let named = numbers.get(&(buffer, phase)).filter(|_| writes(problem, buffer, phase));
+            let named = self.numbers.get(&(buffer, phase)).filter(|_| is_written);
             let (stream, held) = named.copied().unwrap_or((front.stream, held));
             for transfer in moved_ahead(problem, buffer, (phase, front.rows)) {
-                let segment = segment_of(problem, buffer, segments, &mut scratch);
+                let segment = self.segment_of(buffer);
                 let view = within(&transfer.view, stream, &held);
                 let code = dma_code(problem, &transfer, view, segment, true);
-                ahead[phase].push(Piece { code, name: format!("{} (prefetch)", graph.buffers[buffer].name) });
+                let name = format!("{} (prefetch)", problem.graph.buffers[buffer].name);
+                self.ahead[phase].push(Piece { code, name });
             }
         }
-        // A whole buffer may be kept through phases that do not touch it: it lives on in between by its first
-        // and last.
-        let codes = phase_codes(problem, phase, &sized.0, &sized.1);
-        for (buffer, slots) in size_rings(&codes, problem.plan.phases[phase].slack) {
+    }
+
+    /// Gives the rings of a phase their slots. A whole tensor may be kept through phases that do not touch it:
+    /// it lives on in between by its first and last.
+    fn size_rings(&mut self, phase: usize, asked: &Asked) {
+        let codes = phase_codes(self.problem, phase, &asked.loads, &asked.stores);
+        for (buffer, slots) in size_rings(&codes, self.problem.plan.phases[phase].slack) {
             let buffer = BufferId::from_u32(buffer);
-            if let (false, Some(&(number, _))) = (whole.contains(&buffer), numbers.get(&(buffer, phase))) {
-                let live = &mut lives[number as usize];
+            let number = self.numbers.get(&(buffer, phase)).map(|&(number, _)| number as usize);
+            if let Some(number) = number.filter(|_| !self.problem.is_whole(buffer, phase)) {
+                let live = &mut self.lives[number];
                 live.slots = slots.clamp(1, live.slots);
             }
         }
     }
-    let behind = blocks::growths(problem, &lives, &numbers);
-    let offsets = match &problem.plan.bases {
-        None => blocks::offsets(problem, &lives, &behind)?,
-        Some(bases) => known(problem, &lives, bases)?,
-    };
-    let bases = bases(problem, &lives, &offsets);
-    let streams = streams(problem, &lives, offsets);
-    let piece = |transfers: Vec<(Transfer, u32)>, phase: usize, into: bool| -> Vec<Piece> {
-        let one = |(transfer, segment): (Transfer, u32)| {
+
+    /// Finds addresses, and makes DMA stages of transfers.
+    fn finish(self) -> Result<Streams, ScheduleError> {
+        let Self { problem, lives, numbers, .. } = self;
+        let behind = blocks::growths(problem, &lives, &numbers);
+        let offsets = match &problem.plan.bases {
+            None => blocks::offsets(problem, &lives, &behind)?,
+            Some(bases) => known(problem, &lives, bases)?,
+        };
+        let bases = bases(problem, &lives, &offsets);
+        let streams = streams(problem, &lives, offsets);
+        let piece = |(transfer, segment): Moved, phase: usize, into: bool| {
             let view = in_stream(&numbers, phase, &transfer.view);
             let code = dma_code(problem, &transfer, view, segment, into);
-            let name = &graph.buffers[transfer.buffer].name;
+            let name = &problem.graph.buffers[transfer.buffer].name;
             Piece { code, name: format!("{name} ({})", if into { "load" } else { "store" }) }
         };
-        transfers.into_iter().map(one).collect()
-    };
-    // What a phase waits for is asked for before what it loads ahead.
-    let loads = loads.into_iter().zip(ahead).enumerate().map(|(phase, (own, ahead))| {
-        let mut pieces = piece(own, phase, true);
-        pieces.extend(ahead);
-        pieces
-    });
-    let loads = loads.collect();
-    let stores = stores.into_iter().enumerate().map(|(phase, t)| piece(t, phase, false)).collect();
-    Ok(Streams { streams, bases, loads, stores, numbers })
+        // What a phase waits for is asked for before what it loads ahead.
+        let loads = self.loads.into_iter().zip(self.ahead).enumerate();
+        let loads = loads.map(|(phase, (own, ahead))| {
+            own.into_iter().map(|moved| piece(moved, phase, true)).chain(ahead).collect()
+        });
+        let stores = self.stores.into_iter().enumerate();
+        let stores = stores
+            .map(|(phase, own)| own.into_iter().map(|moved| piece(moved, phase, false)).collect::<Vec<_>>());
+        let (loads, stores) = (loads.collect(), stores.collect());
+        Ok(Streams { streams, bases, loads, stores, numbers })
+    }
 }
 
 /// The streams that hold first rows of each buffer, of those that come in one phase those that stay longest

@@ -65,8 +65,11 @@ impl Level {
                 Op::Stage(_) => Self::Stages,
                 Op::Const(_) | Op::ConstShape(_) => continue,
                 _ => {
-                    let is_i8 = |v: &_| module.ty(*v).as_tensor().is_some_and(|t| t.elem == ElemType::I8);
-                    if data.results().iter().any(is_i8) { Self::Quant } else { Self::Import }
+                    let is_narrow = |v: &_| {
+                        let ty = module.ty(*v).as_tensor();
+                        ty.is_some_and(|ty| matches!(ty.elem, ElemType::I8 | ElemType::I16))
+                    };
+                    if data.results().iter().any(is_narrow) { Self::Quant } else { Self::Import }
                 }
             };
             level = level.max(seen);
