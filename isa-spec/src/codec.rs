@@ -155,92 +155,112 @@ pub fn flatten(program: &Program) -> Vec<Inst> {
 /// # Errors
 /// If instructions stand where the structure has no place for them.
 pub(crate) fn assemble(insts: &[Inst], at: impl Fn(usize) -> usize) -> Result<Program, DecodeError> {
-    let mut program = Program::default();
-    let mut phase: Option<Phase> = None;
-    let mut stage: Option<(BeginStage, Option<Head>, Vec<Tail>)> = None;
-    let mut halted = false;
-    let close = |stage: &mut Option<(BeginStage, Option<Head>, Vec<Tail>)>, phase: &mut Option<Phase>| {
-        let Some((begin, head, tail)) = stage.take() else { return Ok(()) };
-        let head = head.ok_or("a stage has no head")?;
-        let code = StageCode { head, tail, out: begin.out };
-        let BeginStage { partition, wait_loads, mapping, source, .. } = begin;
-        if let Some(phase) = phase {
-            phase.stages.push(Stage { partition, wait_loads, mapping, code, source });
-        }
-        Ok::<_, &str>(())
-    };
+    let mut assembly = Assembly::default();
     for (index, inst) in insts.iter().enumerate() {
-        let numbered = |what: &str, found: u32, expected: usize| {
-            if found as usize == expected {
-                Ok(())
-            } else {
-                Err(format!("{what} {found} stands where {what} {expected} is expected"))
-            }
-        };
-        let mut step = || -> Result<(), String> {
-            if halted {
-                return Err(format!("`{}` after `halt`", inst.mnemonic()));
-            }
-            let misplaced = || Err(format!("`{}` has no place here", inst.mnemonic()));
-            match (inst, phase.is_some(), &mut stage) {
-                (Inst::Control(Control::DeclareSegment(d)), false, _) => {
-                    numbered("segment", d.segment, program.segments.len())?;
-                    program.segments.push(Segment { kind: d.kind, bytes: d.bytes });
-                }
-                (Inst::Control(Control::DeclareStream(d)), false, _) => {
-                    numbered("stream", d.stream, program.streams.len())?;
-                    program.streams.push(Stream {
-                        elem: d.elem,
-                        rows: d.rows,
-                        cols: d.cols,
-                        chs: d.chs,
-                        base: d.base,
-                        pitch_bytes: d.pitch_bytes,
-                        slots: d.slots,
-                        front: None,
-                    });
-                }
-                (Inst::Control(Control::DeclareFront(d)), false, _) => {
-                    let last = program.streams.last_mut().filter(|last| last.front.is_none());
-                    let last = last.ok_or("`front` stands where no stream is to have one")?;
-                    last.front = Some(Front { stream: d.front, rows: d.rows });
-                }
-                (Inst::Control(Control::BeginPhase(b)), false, _) => {
-                    numbered("phase", b.phase, program.phases.len())?;
-                    phase = Some(Phase::default());
-                }
-                (Inst::Control(Control::DeclarePartition(d)), true, None) => {
-                    if let Some(phase) = &mut phase {
-                        numbered("partition", d.partition, phase.partitions.len())?;
-                        phase.partitions.push(d.clusters);
-                    }
-                }
-                (Inst::Control(Control::LoadWeights(l)), true, None) => {
-                    if let Some(phase) = &mut phase {
-                        phase.loads.push(WeightLoad { dst: l.dst, src: l.src, bytes: l.bytes });
-                    }
-                }
-                (Inst::Control(Control::BeginStage(b)), true, _) => {
-                    close(&mut stage, &mut phase)?;
-                    stage = Some((*b, None, Vec::new()));
-                }
-                (Inst::Control(Control::EndPhase(_)), true, _) => {
-                    close(&mut stage, &mut phase)?;
-                    program.phases.extend(phase.take());
-                }
-                (Inst::Control(Control::Halt(_)), false, _) => halted = true,
-                (Inst::Head(h), true, Some((_, head @ None, _))) => *head = Some(*h),
-                (Inst::Tail(t), true, Some((_, Some(_), tail))) => tail.push(*t),
-                _ => return misplaced(),
-            }
-            Ok(())
-        };
-        step().map_err(|reason| DecodeError { offset: at(index), reason })?;
+        assembly.push(inst).map_err(|reason| DecodeError { offset: at(index), reason })?;
     }
-    if halted {
-        Ok(program)
+    if assembly.halted {
+        Ok(assembly.program)
     } else {
         Err(DecodeError { offset: at(insts.len()), reason: "the program ends without `halt`".to_owned() })
+    }
+}
+
+/// A program of which instructions are still to come.
+#[derive(Default)]
+struct Assembly {
+    program: Program,
+    phase: Option<Phase>,
+    stage: Option<OpenStage>,
+    halted: bool,
+}
+
+/// A stage of which the head or tails are still to come.
+struct OpenStage {
+    begin: BeginStage,
+    head: Option<Head>,
+    tail: Vec<Tail>,
+}
+
+impl Assembly {
+    /// Adds the next instruction.
+    fn push(&mut self, inst: &Inst) -> Result<(), String> {
+        if self.halted {
+            return Err(format!("`{}` after `halt`", inst.mnemonic()));
+        }
+        match (inst, &mut self.phase, &mut self.stage) {
+            (Inst::Control(Control::DeclareSegment(d)), None, _) => {
+                numbered("segment", d.segment, self.program.segments.len())?;
+                self.program.segments.push(Segment { kind: d.kind, bytes: d.bytes });
+            }
+            (Inst::Control(Control::DeclareStream(d)), None, _) => self.declare_stream(d)?,
+            (Inst::Control(Control::DeclareFront(d)), None, _) => {
+                let last = self.program.streams.last_mut().filter(|last| last.front.is_none());
+                let last = last.ok_or("`front` stands where no stream is to have one")?;
+                last.front = Some(Front { stream: d.front, rows: d.rows });
+            }
+            (Inst::Control(Control::BeginPhase(b)), phase @ None, _) => {
+                numbered("phase", b.phase, self.program.phases.len())?;
+                *phase = Some(Phase::default());
+            }
+            (Inst::Control(Control::DeclarePartition(d)), Some(phase), None) => {
+                numbered("partition", d.partition, phase.partitions.len())?;
+                phase.partitions.push(d.clusters);
+            }
+            (Inst::Control(Control::LoadWeights(l)), Some(phase), None) => {
+                phase.loads.push(WeightLoad { dst: l.dst, src: l.src, bytes: l.bytes });
+            }
+            (Inst::Control(Control::BeginStage(b)), Some(_), _) => {
+                self.close_stage()?;
+                self.stage = Some(OpenStage { begin: *b, head: None, tail: Vec::new() });
+            }
+            (Inst::Control(Control::EndPhase(_)), Some(_), _) => {
+                self.close_stage()?;
+                self.program.phases.extend(self.phase.take());
+            }
+            (Inst::Control(Control::Halt(_)), None, _) => self.halted = true,
+            (Inst::Head(h), Some(_), Some(OpenStage { head: head @ None, .. })) => *head = Some(*h),
+            (Inst::Tail(t), Some(_), Some(OpenStage { head: Some(_), tail, .. })) => tail.push(*t),
+            _ => return Err(format!("`{}` has no place here", inst.mnemonic())),
+        }
+        Ok(())
+    }
+
+    /// Adds a stream that has no front yet.
+    fn declare_stream(&mut self, d: &DeclareStream) -> Result<(), String> {
+        numbered("stream", d.stream, self.program.streams.len())?;
+        self.program.streams.push(Stream {
+            elem: d.elem,
+            rows: d.rows,
+            cols: d.cols,
+            chs: d.chs,
+            base: d.base,
+            pitch_bytes: d.pitch_bytes,
+            slots: d.slots,
+            front: None,
+        });
+        Ok(())
+    }
+
+    /// Adds the stage that is open, if any, to the phase.
+    fn close_stage(&mut self) -> Result<(), &'static str> {
+        let Some(OpenStage { begin, head, tail }) = self.stage.take() else { return Ok(()) };
+        let head = head.ok_or("a stage has no head")?;
+        let BeginStage { partition, wait_loads, mapping, out, source } = begin;
+        let code = StageCode { head, tail, out };
+        if let Some(phase) = &mut self.phase {
+            phase.stages.push(Stage { partition, wait_loads, mapping, code, source });
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a declaration bears the number that is next.
+fn numbered(what: &str, found: u32, expected: usize) -> Result<(), String> {
+    if found as usize == expected {
+        Ok(())
+    } else {
+        Err(format!("{what} {found} stands where {what} {expected} is expected"))
     }
 }
 

@@ -316,20 +316,11 @@ impl<'a> Simulation<'a> {
         self.events.push(Reverse((cycle, self.order, event)));
     }
 
+    /// Simulates the phase.
     fn run(mut self, queue: &mut LoadQueue) -> PhaseTime {
-        let phase = &self.program.phases[self.index];
-        queue.requested.extend(phase.loads.iter().map(|l| u64::from(l.bytes)));
-        for (cycle, last) in std::mem::take(&mut queue.in_flight) {
-            self.at(cycle.max(self.start), Event::Burst(u64::from(last)));
-            self.under_way[Queue::Weights as usize] += 1;
-        }
-        // Only a burst can still be in transfer: all rows of a phase arrive in it.
-        let free = queue.dram_free.max(self.start);
-        self.serving = (free > self.start).then_some(Queue::Weights);
-        self.dram_busy = true;
-        self.at(free, Event::DramFree);
+        self.begin(queue);
         let begin = self.start + u64::from(self.target.switch.phase_cycles);
-        let mut dirty: Vec<usize> = (0..phase.stages.len()).collect();
+        let mut dirty: Vec<usize> = (0..self.running.len()).collect();
         let mut began = false;
         loop {
             if began {
@@ -348,31 +339,7 @@ impl<'a> Simulation<'a> {
                 self.observe(queue);
             }
             self.now = cycle;
-            match event {
-                Event::Step(stage) | Event::Row(stage) => {
-                    self.running[stage] = false;
-                    match Queue::of(&phase.stages[stage].code.head) {
-                        Some(queue) => self.under_way[queue as usize] -= 1,
-                        None => self.partition_busy[phase.stages[stage].partition as usize] = false,
-                    }
-                    self.flow.advance(stage);
-                    dirty.push(stage);
-                    dirty.extend(self.flow.neighbours(stage));
-                    let partition = phase.stages[stage].partition;
-                    dirty.extend((0..phase.stages.len()).filter(|&s| phase.stages[s].partition == partition));
-                }
-                Event::DramFree => {
-                    (self.dram_busy, self.serving) = (false, None);
-                    self.serve(queue);
-                }
-                Event::Burst(last) => {
-                    self.under_way[Queue::Weights as usize] -= 1;
-                    if last == 1 {
-                        queue.complete += 1;
-                        dirty.extend(0..phase.stages.len());
-                    }
-                }
-            }
+            self.handle(event, &mut dirty, queue);
             if !began && self.events.is_empty() {
                 self.observe(queue);
                 began = true;
@@ -380,7 +347,56 @@ impl<'a> Simulation<'a> {
             }
         }
         let end = self.now.max(begin);
-        // Bursts under way go on in the next phase.
+        self.finish(end, queue)
+    }
+
+    /// Queues the phase's weight loads and takes over what the DRAM channel still does for the phase before.
+    fn begin(&mut self, queue: &mut LoadQueue) {
+        let phase = &self.program.phases[self.index];
+        queue.requested.extend(phase.loads.iter().map(|l| u64::from(l.bytes)));
+        for (cycle, last) in std::mem::take(&mut queue.in_flight) {
+            self.at(cycle.max(self.start), Event::Burst(u64::from(last)));
+            self.under_way[Queue::Weights as usize] += 1;
+        }
+        // Only a burst can still be in transfer: all rows of a phase arrive in it.
+        let free = queue.dram_free.max(self.start);
+        self.serving = (free > self.start).then_some(Queue::Weights);
+        self.dram_busy = true;
+        self.at(free, Event::DramFree);
+    }
+
+    /// Takes note of an event, and marks as dirty the stages that may start for it.
+    fn handle(&mut self, event: Event, dirty: &mut Vec<usize>, queue: &mut LoadQueue) {
+        let stages = &self.program.phases[self.index].stages;
+        match event {
+            Event::Step(stage) | Event::Row(stage) => {
+                let partition = stages[stage].partition;
+                self.running[stage] = false;
+                match Queue::of(&stages[stage].code.head) {
+                    Some(queue) => self.under_way[queue as usize] -= 1,
+                    None => self.partition_busy[partition as usize] = false,
+                }
+                self.flow.advance(stage);
+                dirty.push(stage);
+                dirty.extend(self.flow.neighbours(stage));
+                dirty.extend((0..stages.len()).filter(|&s| stages[s].partition == partition));
+            }
+            Event::DramFree => {
+                (self.dram_busy, self.serving) = (false, None);
+                self.serve(queue);
+            }
+            Event::Burst(last) => {
+                self.under_way[Queue::Weights as usize] -= 1;
+                if last == 1 {
+                    queue.complete += 1;
+                    dirty.extend(0..stages.len());
+                }
+            }
+        }
+    }
+
+    /// Leaves bursts under way to the next phase, and sums up this one.
+    fn finish(mut self, end: u64, queue: &mut LoadQueue) -> PhaseTime {
         while let Some(Reverse((cycle, _, event))) = self.events.pop() {
             match event {
                 Event::Burst(last) => queue.in_flight.push((cycle, last == 1)),

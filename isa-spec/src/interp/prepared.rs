@@ -1,6 +1,6 @@
 //! The tables of a stage, as they stand ready for its rows.
 
-use crate::inst::{Head, Tail, WeightAddr};
+use crate::inst::{Conv2d, Head, Tail, WeightAddr};
 use crate::interp::kernels::PackedWeights;
 use crate::interp::sram::{Sram, widen};
 use crate::interp::wide::WideTables;
@@ -38,90 +38,99 @@ pub(super) enum TailTables {
 impl Prepared {
     pub(super) fn new(code: &StageCode, sram: &Sram<'_>) -> Self {
         let chs = code.out.chs as usize;
-        let head = match &code.head {
-            Head::Conv2d(h) if h.weight_zp == 0 => {
-                let groups = h.groups.max(1) as usize;
-                let reduction = (h.window.kernel_h * h.window.kernel_w * h.src.chs) as usize / groups;
-                let weights = sram.i8s(h.weights, chs * reduction);
-                let bias = sram.i32s(h.bias, chs);
-                let of_group = chs / groups;
-                HeadTables::Packed(
-                    (0..groups)
-                        .map(|g| {
-                            PackedWeights::new(
-                                &weights[g * of_group * reduction..][..of_group * reduction],
-                                &bias[g * of_group..][..of_group],
-                                reduction,
-                                h.input_zp,
-                            )
-                        })
-                        .collect(),
-                )
-            }
+        let tails = code.tail.iter().map(|tail| TailTables::new(tail, chs, sram));
+        Self { head: HeadTables::new(&code.head, chs, sram), tails: tails.collect() }
+    }
+}
+
+impl HeadTables {
+    /// The tables of a head that makes `chs` channels.
+    fn new(head: &Head, chs: usize, sram: &Sram<'_>) -> Self {
+        match head {
+            Head::Conv2d(h) if h.weight_zp == 0 => Self::Packed(pack_groups(h, chs, sram)),
             Head::Conv2d(h) => {
                 let reduction =
                     (h.window.kernel_h * h.window.kernel_w * h.src.chs / h.groups.max(1)) as usize;
-                HeadTables::Raw(sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs))
+                Self::Raw(sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs))
             }
             Head::DepthwiseConv2d(h) => {
                 let n = (h.window.kernel_h * h.window.kernel_w) as usize * chs;
-                HeadTables::Raw(sram.i8s(h.weights, n), sram.i32s(h.bias, chs))
+                Self::Raw(sram.i8s(h.weights, n), sram.i32s(h.bias, chs))
             }
             Head::TransposeConv2d(h) => {
                 let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
                 let (weights, bias) = (sram.i8s(h.weights, chs * reduction), sram.i32s(h.bias, chs));
                 if h.weight_zp == 0 {
-                    HeadTables::Packed(vec![PackedWeights::new(&weights, &bias, reduction, h.input_zp)])
+                    Self::Packed(vec![PackedWeights::new(&weights, &bias, reduction, h.input_zp)])
                 } else {
-                    HeadTables::Raw(weights, bias)
+                    Self::Raw(weights, bias)
                 }
             }
             Head::Conv2dI16(h) => {
                 let inputs = h.src.chs / h.groups.max(1);
                 let reduction = (h.window.kernel_h * h.window.kernel_w * inputs) as usize;
-                HeadTables::Wide(WideTables::new(sram, h.weights, chs * reduction, h.bias, chs))
+                Self::Wide(WideTables::new(sram, h.weights, chs * reduction, h.bias, chs))
             }
             Head::DepthwiseConv2dI16(h) => {
                 let taps = (h.window.kernel_h * h.window.kernel_w) as usize;
-                HeadTables::Wide(WideTables::new(sram, h.weights, taps * chs, h.bias, chs))
+                Self::Wide(WideTables::new(sram, h.weights, taps * chs, h.bias, chs))
             }
             Head::TransposeConv2dI16(h) => {
                 let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
-                HeadTables::Wide(WideTables::new(sram, h.weights, chs * reduction, h.bias, chs))
+                Self::Wide(WideTables::new(sram, h.weights, chs * reduction, h.bias, chs))
             }
-            _ => HeadTables::None,
-        };
-        let shifts = |at: WeightAddr, n: usize| -> Vec<u8> {
-            sram.i8s(at, n).into_iter().map(|s| s.clamp(2, 62) as u8).collect()
-        };
-        let tails = code.tail.iter().map(|tail| match tail {
+            _ => Self::None,
+        }
+    }
+}
+
+/// The packed weights of each group of a convolution.
+fn pack_groups(h: &Conv2d, chs: usize, sram: &Sram<'_>) -> Vec<PackedWeights> {
+    let groups = h.groups.max(1) as usize;
+    let reduction = (h.window.kernel_h * h.window.kernel_w * h.src.chs) as usize / groups;
+    let weights = sram.i8s(h.weights, chs * reduction);
+    let bias = sram.i32s(h.bias, chs);
+    let of_group = chs / groups;
+    let pack = |group: usize| {
+        let weights = &weights[group * of_group * reduction..][..of_group * reduction];
+        PackedWeights::new(weights, &bias[group * of_group..][..of_group], reduction, h.input_zp)
+    };
+    (0..groups).map(pack).collect()
+}
+
+impl TailTables {
+    /// The tables of a tail on rows of `chs` channels.
+    fn new(tail: &Tail, chs: usize, sram: &Sram<'_>) -> Self {
+        let entries = |per_channel: bool| if per_channel { chs } else { 1 };
+        match tail {
             Tail::Rescale(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                TailTables::Rescale(sram.i32s(t.multipliers, n), shifts(t.shifts, n))
+                let n = entries(t.per_channel);
+                Self::Rescale(sram.i32s(t.multipliers, n), shifts(sram, t.shifts, n))
             }
             Tail::Rescale16(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                TailTables::Rescale16(sram.i16s(t.multipliers, n), shifts(t.shifts, n))
+                let n = entries(t.per_channel);
+                Self::Rescale16(sram.i16s(t.multipliers, n), shifts(sram, t.shifts, n))
             }
             Tail::RescaleSides(t) => {
-                let n = if t.per_channel { chs } else { 1 };
-                let side = |multipliers, at| (sram.i32s(multipliers, n), shifts(at, n));
-                TailTables::RescaleSides([
-                    side(t.multipliers, t.shifts),
-                    side(t.multipliers_below, t.shifts_below),
-                ])
+                let n = entries(t.per_channel);
+                let side = |multipliers, at| (sram.i32s(multipliers, n), shifts(sram, at, n));
+                Self::RescaleSides([side(t.multipliers, t.shifts), side(t.multipliers_below, t.shifts_below)])
             }
-            Tail::Table(t) => TailTables::Table(sram.i8s(t.table, 256)),
-            Tail::TableI16(t) => TailTables::TableI16(sram.i16s(t.table, 513)),
+            Tail::Table(t) => Self::Table(sram.i8s(t.table, 256)),
+            Tail::TableI16(t) => Self::TableI16(sram.i16s(t.table, 513)),
             Tail::BinaryConst(t) => {
-                let n = if t.per_channel { chs } else { 1 };
+                let n = entries(t.per_channel);
                 let mut values = Vec::with_capacity(n);
                 let size = t.elem.size_bytes() as usize;
                 widen(t.elem, &sram.weight[t.table.0 as usize..][..n * size], &mut values);
-                TailTables::Operand(values)
+                Self::Operand(values)
             }
-            Tail::Clamp(_) | Tail::Binary(_) => TailTables::None,
-        });
-        Self { head, tails: tails.collect() }
+            Tail::Clamp(_) | Tail::Binary(_) => Self::None,
+        }
     }
+}
+
+/// The shifts of a scale, within what a scale can shift by.
+fn shifts(sram: &Sram<'_>, at: WeightAddr, n: usize) -> Vec<u8> {
+    sram.i8s(at, n).into_iter().map(|s| s.clamp(2, 62) as u8).collect()
 }

@@ -4,7 +4,12 @@
 //! that sum in 48 bits are [`wide`]'s. Reads go through [`Sram`], which turns a view's row into bytes of a
 //! ring slot.
 
-use crate::inst::{Axis, Head, Permute, ReduceKind, Resize, ResizeMode, Tail, View, Window};
+use std::ops::Range;
+
+use crate::inst::{
+    Argmax, AvgPool2d, Axis, Conv2d, DepthwiseConv2d, Head, MatMul, MaxPool2d, Pad, Permute, Reduce,
+    ReduceKind, Resize, ResizeMode, Tail, TransposeConv2d, View, Window,
+};
 use crate::interp::arith::{apply_scale_32, reciprocal_scale};
 use crate::interp::prepared::{HeadTables, Prepared, TailTables};
 use crate::interp::sram::{Sram, limits, load};
@@ -15,165 +20,46 @@ use crate::program::StageCode;
 /// Computes output row `row` (counted from the first of the output view) of a stage into `acc`. DMA heads are
 /// the caller's.
 pub(super) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, row: u32, acc: &mut Vec<i32>) {
-    let out = &code.out;
-    let (cols, chs) = (out.cols as usize, out.chs as usize);
+    let (cols, chs) = (code.out.cols as usize, code.out.chs as usize);
     acc.clear();
     acc.resize(cols * chs, 0);
-    let mut tail = code.tail.iter().zip(&prepared.tails);
-    match (&code.head, &prepared.head) {
-        (head, tables) if wide::is_wide(head, sram) => {
-            let tables = if let HeadTables::Wide(tables) = tables { Some(tables) } else { None };
-            let mut sums = vec![0; cols * chs];
-            wide::head(head, tables, sram, row, chs, &mut sums);
-            if let Some((Tail::Rescale16(t), TailTables::Rescale16(multipliers, shifts))) = tail.next() {
-                for (index, (to, &sum)) in acc.iter_mut().zip(&sums).enumerate() {
-                    let at = if t.per_channel { index % chs } else { 0 };
-                    *to = wide::rescale16(t, sum, multipliers[at], shifts[at]);
-                }
+    let mut remaining = code.tail.iter().zip(&prepared.tails);
+    if wide::is_wide(&code.head, sram) {
+        let tables = if let HeadTables::Wide(tables) = &prepared.head { Some(tables) } else { None };
+        let mut sums = vec![0; cols * chs];
+        wide::head(&code.head, tables, sram, row, chs, &mut sums);
+        if let Some((Tail::Rescale16(t), TailTables::Rescale16(multipliers, shifts))) = remaining.next() {
+            for (index, (to, &sum)) in acc.iter_mut().zip(&sums).enumerate() {
+                let at = if t.per_channel { index % chs } else { 0 };
+                *to = wide::rescale16(t, sum, multipliers[at], shifts[at]);
             }
         }
+    } else {
+        head(code, &prepared.head, sram, row, acc);
+    }
+    for (tail, tables) in remaining {
+        tails::apply(tail, tables, sram, row, cols, chs, acc);
+    }
+}
+
+/// Computes row `row` of a head that is not wide into `acc`.
+fn head(code: &StageCode, tables: &HeadTables, sram: &Sram<'_>, row: u32, acc: &mut Vec<i32>) {
+    let (cols, chs) = (code.out.cols as usize, code.out.chs as usize);
+    match (&code.head, tables) {
         (Head::Load(h), _) => load(sram, &h.src, row, cols, chs, acc),
-        (Head::Conv2d(h), tables) => {
-            let groups = h.groups.max(1) as usize;
-            let panel = |ch0: usize, chs: usize| {
-                let window = Taps { window: &h.window, src: &h.src, ch0, chs, row };
-                move |pixels: std::ops::Range<usize>, stride: usize, panel: &mut Vec<u8>| {
-                    window.panel(sram, pixels, stride, h.input_zp, panel);
-                }
-            };
-            convolve(tables, groups, h.src.chs as usize, (h.input_zp, h.weight_zp), cols, acc, panel);
-        }
-        (Head::TransposeConv2d(h), tables) => {
-            let panel = |_: usize, _: usize| {
-                move |pixels: std::ops::Range<usize>, stride: usize, panel: &mut Vec<u8>| {
-                    transposed_panel(h, sram, row, pixels, stride, panel);
-                }
-            };
-            convolve(tables, 1, h.src.chs as usize, (h.input_zp, h.weight_zp), cols, acc, panel);
-        }
+        (Head::Conv2d(h), tables) => conv2d(sram, h, tables, row, cols, acc),
+        (Head::TransposeConv2d(h), tables) => transpose_conv2d(sram, h, tables, row, cols, acc),
         (Head::DepthwiseConv2d(h), HeadTables::Raw(weights, bias)) => {
-            let m = h.multiplier.max(1) as usize;
-            for pixel in acc.chunks_exact_mut(chs) {
-                pixel.copy_from_slice(bias);
-            }
-            let mut input = Vec::new();
-            for ky in 0..h.window.kernel_h {
-                let Some(y) =
-                    tap(row, ky, h.window.stride_h, h.window.dilation_h, h.window.pad_top, h.src.rows)
-                else {
-                    continue;
-                };
-                sram.row(&h.src, y, &mut input);
-                let inputs = h.src.chs as usize;
-                for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
-                    for kx in 0..h.window.kernel_w {
-                        let w = &h.window;
-                        let Some(ix) = tap(x as u32, kx, w.stride_w, w.dilation_w, w.pad_left, h.src.cols)
-                        else {
-                            continue;
-                        };
-                        let input = &input[ix as usize * inputs..][..inputs];
-                        let at = (ky * h.window.kernel_w + kx) as usize * chs;
-                        let weights = &weights[at..at + chs];
-                        if m == 1 {
-                            for ((sum, &a), &w) in pixel.iter_mut().zip(input).zip(weights) {
-                                *sum = sum.wrapping_add((a - h.input_zp) * (i32::from(w) - h.weight_zp));
-                            }
-                        } else {
-                            for (c, (sum, &w)) in pixel.iter_mut().zip(weights).enumerate() {
-                                let a = input[c / m] - h.input_zp;
-                                *sum = sum.wrapping_add(a * (i32::from(w) - h.weight_zp));
-                            }
-                        }
-                    }
-                }
-            }
+            depthwise_conv2d(sram, h, weights, bias, row, acc);
         }
-        (Head::MatMul(h), _) => {
-            let batches = h.batches.max(1);
-            let batch = row / (h.a.rows / batches).max(1);
-            let k = h.b.rows / batches;
-            let (mut a, mut b) = (Vec::new(), Vec::new());
-            sram.row(&h.a, row, &mut a);
-            for (index, &a) in a.iter().enumerate().take(k as usize) {
-                sram.row(&h.b, batch * k + index as u32, &mut b);
-                for (sum, &b) in acc.iter_mut().zip(&b) {
-                    *sum = sum.wrapping_add((a - h.a_zp).wrapping_mul(b - h.b_zp));
-                }
-            }
-        }
-        (Head::MaxPool2d(h), _) => pool(sram, &h.src, &h.window, row, chs, acc, |pixel, taps| {
-            pixel.fill(i32::MIN);
-            for input in taps {
-                for (best, &v) in pixel.iter_mut().zip(*input) {
-                    *best = (*best).max(v);
-                }
-            }
-        }),
-        (Head::AvgPool2d(h), _) => pool(sram, &h.src, &h.window, row, chs, acc, |pixel, taps| {
-            let (least, most) = limits(sram.elem(&h.src));
-            let (multiplier, shift) = reciprocal_scale(taps.len().max(1) as u32);
-            for (c, mean) in pixel.iter_mut().enumerate() {
-                let sum: i64 = taps.iter().map(|input| i64::from(input[c] - h.input_zp)).sum();
-                let value = apply_scale_32(sum, multiplier, shift, false) + i64::from(h.output_zp);
-                *mean = value.clamp(least, most) as i32;
-            }
-        }),
+        (Head::MatMul(h), _) => matmul(sram, h, row, acc),
+        (Head::MaxPool2d(h), _) => max_pool2d(sram, h, row, chs, acc),
+        (Head::AvgPool2d(h), _) => avg_pool2d(sram, h, row, chs, acc),
         (Head::Resize(h), _) => resize(sram, h, row, chs, acc),
-        (Head::Pad(h), _) => {
-            acc.fill(h.value);
-            let y = i64::from(row) - i64::from(h.top);
-            if (0..i64::from(h.src.rows)).contains(&y) {
-                let mut input = Vec::new();
-                sram.row(&h.src, y as u32, &mut input);
-                for (x, pixel) in input.chunks_exact(h.src.chs as usize).enumerate() {
-                    let at = (x + h.left as usize) * chs + h.front as usize;
-                    acc[at..at + pixel.len()].copy_from_slice(pixel);
-                }
-            }
-        }
+        (Head::Pad(h), _) => pad(sram, h, row, chs, acc),
         (Head::Permute(h), _) => permute(sram, h, row, cols * chs, acc),
-        (Head::Reduce(h), _) => {
-            let fold = |acc: i32, v: i32| match h.kind {
-                ReduceKind::Sum => acc.wrapping_add(v),
-                ReduceKind::Product => acc.wrapping_mul(v),
-                ReduceKind::Max => acc.max(v),
-                ReduceKind::Min => acc.min(v),
-            };
-            acc.fill(match h.kind {
-                ReduceKind::Sum => 0,
-                ReduceKind::Product => 1,
-                ReduceKind::Max => i32::MIN,
-                ReduceKind::Min => i32::MAX,
-            });
-            let rows = if h.axis == Axis::H { 0..h.src.rows } else { row..row + 1 };
-            let mut input = Vec::new();
-            for y in rows {
-                sram.row(&h.src, y, &mut input);
-                for (index, &v) in input.iter().enumerate() {
-                    let n = h.src.chs as usize;
-                    let at = match h.axis {
-                        Axis::H => index,
-                        Axis::W => index % n,
-                        Axis::C => index / n,
-                    };
-                    acc[at] = fold(acc[at], v);
-                }
-            }
-        }
-        (Head::Argmax(h), _) => {
-            let mut input = Vec::new();
-            sram.row(&h.src, row, &mut input);
-            for (best, pixel) in acc.iter_mut().zip(input.chunks_exact(h.src.chs as usize)) {
-                let mut at = 0;
-                for (c, &v) in pixel.iter().enumerate() {
-                    if v > pixel[at] {
-                        at = c;
-                    }
-                }
-                *best = at as i32;
-            }
-        }
+        (Head::Reduce(h), _) => reduce(sram, h, row, acc),
+        (Head::Argmax(h), _) => argmax(sram, h, row, acc),
         // The caller moves DMA rows; the rest is as `Prepared` makes it.
         (
             Head::DmaIn(_)
@@ -186,8 +72,90 @@ pub(super) fn compute(code: &StageCode, prepared: &Prepared, sram: &Sram<'_>, ro
             _,
         ) => {}
     }
-    for (tail, tables) in tail {
-        tails::apply(tail, tables, sram, row, cols, chs, acc);
+}
+
+/// A row of a convolution, by panels of its taps.
+fn conv2d(sram: &Sram<'_>, h: &Conv2d, tables: &HeadTables, row: u32, cols: usize, acc: &mut [i32]) {
+    let groups = h.groups.max(1) as usize;
+    let panel = |ch0: usize, chs: usize| {
+        let window = Taps { window: &h.window, src: &h.src, ch0, chs, row };
+        move |pixels: Range<usize>, stride: usize, panel: &mut Vec<u8>| {
+            window.panel(sram, pixels, stride, h.input_zp, panel);
+        }
+    };
+    convolve(tables, groups, h.src.chs as usize, (h.input_zp, h.weight_zp), cols, acc, panel);
+}
+
+/// A row of a transposed convolution, by panels of the taps that reach it.
+fn transpose_conv2d(
+    sram: &Sram<'_>,
+    h: &TransposeConv2d,
+    tables: &HeadTables,
+    row: u32,
+    cols: usize,
+    acc: &mut [i32],
+) {
+    let panel = |_: usize, _: usize| {
+        move |pixels: Range<usize>, stride: usize, panel: &mut Vec<u8>| {
+            transposed_panel(h, sram, row, pixels, stride, panel);
+        }
+    };
+    convolve(tables, 1, h.src.chs as usize, (h.input_zp, h.weight_zp), cols, acc, panel);
+}
+
+/// A row of a depthwise convolution, summed tap by tap on the biases.
+fn depthwise_conv2d(
+    sram: &Sram<'_>,
+    h: &DepthwiseConv2d,
+    weights: &[i8],
+    bias: &[i32],
+    row: u32,
+    acc: &mut [i32],
+) {
+    let (w, chs) = (&h.window, bias.len());
+    let (inputs, multiplier) = (h.src.chs as usize, h.multiplier.max(1) as usize);
+    for pixel in acc.chunks_exact_mut(chs) {
+        pixel.copy_from_slice(bias);
+    }
+    let mut input = Vec::new();
+    for ky in 0..w.kernel_h {
+        let Some(y) = tap(row, ky, w.stride_h, w.dilation_h, w.pad_top, h.src.rows) else { continue };
+        sram.row(&h.src, y, &mut input);
+        for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
+            for kx in 0..w.kernel_w {
+                let Some(ix) = tap(x as u32, kx, w.stride_w, w.dilation_w, w.pad_left, h.src.cols) else {
+                    continue;
+                };
+                let input = &input[ix as usize * inputs..][..inputs];
+                let at = (ky * w.kernel_w + kx) as usize * chs;
+                let weights = &weights[at..at + chs];
+                if multiplier == 1 {
+                    for ((sum, &a), &w) in pixel.iter_mut().zip(input).zip(weights) {
+                        *sum = sum.wrapping_add((a - h.input_zp) * (i32::from(w) - h.weight_zp));
+                    }
+                } else {
+                    for (c, (sum, &w)) in pixel.iter_mut().zip(weights).enumerate() {
+                        let a = input[c / multiplier] - h.input_zp;
+                        *sum = sum.wrapping_add(a * (i32::from(w) - h.weight_zp));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A row of a matrix product, summed row by row of `b`.
+fn matmul(sram: &Sram<'_>, h: &MatMul, row: u32, acc: &mut [i32]) {
+    let batches = h.batches.max(1);
+    let batch = row / (h.a.rows / batches).max(1);
+    let k = h.b.rows / batches;
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    sram.row(&h.a, row, &mut a);
+    for (index, &a) in a.iter().enumerate().take(k as usize) {
+        sram.row(&h.b, batch * k + index as u32, &mut b);
+        for (sum, &b) in acc.iter_mut().zip(&b) {
+            *sum = sum.wrapping_add((a - h.a_zp).wrapping_mul(b - h.b_zp));
+        }
     }
 }
 
@@ -203,14 +171,7 @@ struct Taps<'a> {
 impl Taps<'_> {
     /// Lays out `pixels` as rows of `stride` bytes, `[KH][KW][IC]`, offset by 128; taps outside hold the zero
     /// point.
-    fn panel(
-        &self,
-        sram: &Sram<'_>,
-        pixels: std::ops::Range<usize>,
-        stride: usize,
-        zp: i32,
-        panel: &mut Vec<u8>,
-    ) {
+    fn panel(&self, sram: &Sram<'_>, pixels: Range<usize>, stride: usize, zp: i32, panel: &mut Vec<u8>) {
         let w = self.window;
         let fill = (zp + 128) as u8;
         panel.clear();
@@ -240,10 +201,10 @@ impl Taps<'_> {
 }
 
 fn transposed_panel(
-    h: &crate::inst::TransposeConv2d,
+    h: &TransposeConv2d,
     sram: &Sram<'_>,
     row: u32,
-    pixels: std::ops::Range<usize>,
+    pixels: Range<usize>,
     stride: usize,
     panel: &mut Vec<u8>,
 ) {
@@ -283,7 +244,7 @@ fn convolve<F, P>(
     panel_of: F,
 ) where
     F: Fn(usize, usize) -> P,
-    P: Fn(std::ops::Range<usize>, usize, &mut Vec<u8>) + Sync,
+    P: Fn(Range<usize>, usize, &mut Vec<u8>) + Sync,
 {
     use rayon::prelude::*;
     let chs = acc.len() / cols.max(1);
@@ -339,6 +300,31 @@ fn convolve<F, P>(
         }
         HeadTables::None | HeadTables::Wide(_) => {}
     }
+}
+
+/// A row of the greatest values of each window.
+fn max_pool2d(sram: &Sram<'_>, h: &MaxPool2d, row: u32, chs: usize, acc: &mut [i32]) {
+    pool(sram, &h.src, &h.window, row, chs, acc, |pixel, taps| {
+        pixel.fill(i32::MIN);
+        for input in taps {
+            for (best, &v) in pixel.iter_mut().zip(*input) {
+                *best = (*best).max(v);
+            }
+        }
+    });
+}
+
+/// A row of the means of each window.
+fn avg_pool2d(sram: &Sram<'_>, h: &AvgPool2d, row: u32, chs: usize, acc: &mut [i32]) {
+    let (least, most) = limits(sram.elem(&h.src));
+    pool(sram, &h.src, &h.window, row, chs, acc, |pixel, taps| {
+        let (multiplier, shift) = reciprocal_scale(taps.len().max(1) as u32);
+        for (c, mean) in pixel.iter_mut().enumerate() {
+            let sum: i64 = taps.iter().map(|input| i64::from(input[c] - h.input_zp)).sum();
+            let value = apply_scale_32(sum, multiplier, shift, false) + i64::from(h.output_zp);
+            *mean = value.clamp(least, most) as i32;
+        }
+    });
 }
 
 /// Gathers the taps inside the input for every pixel of a row, and lets `reduce` fill the pixel.
@@ -398,6 +384,21 @@ fn resize(sram: &Sram<'_>, h: &Resize, row: u32, chs: usize, acc: &mut [i32]) {
     }
 }
 
+/// A row of the source within its padding.
+fn pad(sram: &Sram<'_>, h: &Pad, row: u32, chs: usize, acc: &mut [i32]) {
+    acc.fill(h.value);
+    let y = i64::from(row) - i64::from(h.top);
+    if !(0..i64::from(h.src.rows)).contains(&y) {
+        return;
+    }
+    let mut input = Vec::new();
+    sram.row(&h.src, y as u32, &mut input);
+    for (x, pixel) in input.chunks_exact(h.src.chs as usize).enumerate() {
+        let at = (x + h.left as usize) * chs + h.front as usize;
+        acc[at..at + pixel.len()].copy_from_slice(pixel);
+    }
+}
+
 fn permute(sram: &Sram<'_>, h: &Permute, row: u32, per_row: usize, acc: &mut [i32]) {
     let mut strides = [1usize; 6];
     for axis in (0..5).rev() {
@@ -420,5 +421,50 @@ fn permute(sram: &Sram<'_>, h: &Permute, row: u32, per_row: usize, acc: &mut [i3
             input
         });
         *value = input[source % source_row];
+    }
+}
+
+/// A row folded along an axis.
+fn reduce(sram: &Sram<'_>, h: &Reduce, row: u32, acc: &mut [i32]) {
+    let fold = |acc: i32, v: i32| match h.kind {
+        ReduceKind::Sum => acc.wrapping_add(v),
+        ReduceKind::Product => acc.wrapping_mul(v),
+        ReduceKind::Max => acc.max(v),
+        ReduceKind::Min => acc.min(v),
+    };
+    acc.fill(match h.kind {
+        ReduceKind::Sum => 0,
+        ReduceKind::Product => 1,
+        ReduceKind::Max => i32::MIN,
+        ReduceKind::Min => i32::MAX,
+    });
+    let rows = if h.axis == Axis::H { 0..h.src.rows } else { row..row + 1 };
+    let chs = h.src.chs as usize;
+    let mut input = Vec::new();
+    for y in rows {
+        sram.row(&h.src, y, &mut input);
+        for (index, &v) in input.iter().enumerate() {
+            let at = match h.axis {
+                Axis::H => index,
+                Axis::W => index % chs,
+                Axis::C => index / chs,
+            };
+            acc[at] = fold(acc[at], v);
+        }
+    }
+}
+
+/// A row of the channels that hold the greatest value, the first of equals.
+fn argmax(sram: &Sram<'_>, h: &Argmax, row: u32, acc: &mut [i32]) {
+    let mut input = Vec::new();
+    sram.row(&h.src, row, &mut input);
+    for (best, pixel) in acc.iter_mut().zip(input.chunks_exact(h.src.chs as usize)) {
+        let mut at = 0;
+        for (c, &v) in pixel.iter().enumerate() {
+            if v > pixel[at] {
+                at = c;
+            }
+        }
+        *best = at as i32;
     }
 }
