@@ -231,6 +231,27 @@ fn broadcasting(rng: &mut Rng) -> (Vec<usize>, Vec<usize>, Vec<usize>) {
 
 fn elementwise(rng: &mut Rng, cases: &mut Vec<Case>) {
     let nan_mode = rng.pick(&[NanMode::Propagate, NanMode::Ignore]);
+    binary_ops(rng, cases, nan_mode);
+    products_and_quotients(rng, cases);
+    let shape = small_shape(rng, 1, 4);
+    unary_ops(rng, cases, &shape);
+    for elem in [I8, I16, F32] {
+        let bound = |v: i64| match elem {
+            F32 => Attribute::Float(v as f64 / 64.0, Some(F32)),
+            elem => Attribute::Int(v, elem),
+        };
+        let (min_val, max_val) = (bound(rng.int(-128, 0)), bound(rng.int(1, 127)));
+        cases.push(Case::new(
+            Clamp { min_val, max_val, nan_mode },
+            vec![any(rng, &shape, elem)],
+            &shape,
+            elem,
+        ));
+    }
+    casts_and_tables(rng, cases, &shape);
+}
+
+fn binary_ops(rng: &mut Rng, cases: &mut Vec<Case>, nan_mode: NanMode) {
     let mut binary = |rng: &mut Rng, op: Op, elem: ElemType, result: ElemType| {
         let (a, b, out) = broadcasting(rng);
         cases.push(Case::new(op, vec![any(rng, &a, elem), any(rng, &b, elem)], &out, result));
@@ -247,6 +268,9 @@ fn elementwise(rng: &mut Rng, cases: &mut Vec<Case>) {
     for op in [Op::from(LogicalAnd {}), LogicalOr {}.into(), LogicalXor {}.into()] {
         binary(rng, op, I1, I1);
     }
+}
+
+fn products_and_quotients(rng: &mut Rng, cases: &mut Vec<Case>) {
     for elem in [I8, I16, I32, F32] {
         let (a, b, out) = broadcasting(rng);
         let shift = if elem == I32 { rng.int(0, 20) } else { 0 };
@@ -266,76 +290,72 @@ fn elementwise(rng: &mut Rng, cases: &mut Vec<Case>) {
     let (a, b, out) = broadcasting(rng);
     let divisor = Operand::Input(rng.ints(&b, I32, 1, 99));
     cases.push(Case::new(IntDiv {}, vec![any(rng, &a, I32), divisor], &out, I32));
-    let positive = |rng: &mut Rng, shape: &[usize]| {
-        let n = shape.iter().product();
-        Operand::Input(Tensor::f32(shape, (0..n).map(|_| rng.float(0.1, 4.0)).collect()))
-    };
     let operands = vec![positive(rng, &a), any(rng, &b, F32)];
     cases.push(Case::new(Pow {}, operands, &out, F32));
-    let shape = small_shape(rng, 1, 4);
+}
+
+fn positive(rng: &mut Rng, shape: &[usize]) -> Operand {
+    let n = shape.iter().product();
+    Operand::Input(Tensor::f32(shape, (0..n).map(|_| rng.float(0.1, 4.0)).collect()))
+}
+
+fn unary_ops(rng: &mut Rng, cases: &mut Vec<Case>, shape: &[usize]) {
     for op in [Op::from(Log {}), Reciprocal {}.into(), Rsqrt {}.into()] {
-        cases.push(Case::new(op, vec![positive(rng, &shape)], &shape, F32));
+        cases.push(Case::new(op, vec![positive(rng, shape)], shape, F32));
     }
     let floats =
         [Op::from(Ceil {}), Floor {}.into(), Exp {}.into(), Sigmoid {}.into(), Tanh {}.into(), Erf {}.into()];
     for op in floats.into_iter().chain([Op::from(Sin {}), Cos {}.into(), Abs {}.into()]) {
-        cases.push(Case::new(op, vec![any(rng, &shape, F32)], &shape, F32));
+        cases.push(Case::new(op, vec![any(rng, shape, F32)], shape, F32));
     }
-    cases.push(Case::new(Abs {}, vec![any(rng, &shape, I32)], &shape, I32));
-    cases.push(Case::new(LogicalNot {}, vec![any(rng, &shape, I1)], &shape, I1));
+    cases.push(Case::new(Abs {}, vec![any(rng, shape, I32)], shape, I32));
+    cases.push(Case::new(LogicalNot {}, vec![any(rng, shape, I1)], shape, I1));
     for elem in [I1, I8, I16, I32, F32] {
-        cases.push(Case::new(Identity {}, vec![any(rng, &shape, elem)], &shape, elem));
+        cases.push(Case::new(Identity {}, vec![any(rng, shape, elem)], shape, elem));
         let (a, b, out) = broadcasting(rng);
         let operands = vec![any(rng, &out, I1), any(rng, &a, elem), any(rng, &b, elem)];
         cases.push(Case::new(Select {}, operands, &out, elem));
     }
     for (elem, zp) in [(I8, 127), (I16, 0), (I32, 0), (F32, 0)] {
         let (input_zp, output_zp) = (rng.int(-zp, zp), rng.int(-zp, zp));
-        let operands = vec![any(rng, &shape, elem), zero_point(elem, input_zp), zero_point(elem, output_zp)];
-        cases.push(Case::new(Negate {}, operands, &shape, elem));
+        let operands = vec![any(rng, shape, elem), zero_point(elem, input_zp), zero_point(elem, output_zp)];
+        cases.push(Case::new(Negate {}, operands, shape, elem));
     }
-    for elem in [I8, I16, F32] {
-        let bound = |v: i64| match elem {
-            F32 => Attribute::Float(v as f64 / 64.0, Some(F32)),
-            elem => Attribute::Int(v, elem),
-        };
-        let (min_val, max_val) = (bound(rng.int(-128, 0)), bound(rng.int(1, 127)));
-        cases.push(Case::new(
-            Clamp { min_val, max_val, nan_mode },
-            vec![any(rng, &shape, elem)],
-            &shape,
-            elem,
-        ));
-    }
-    for (from, to) in [
-        (I1, I8),
-        (I1, I16),
-        (I1, I32),
-        (I8, I1),
-        (I8, I16),
-        (I8, I32),
-        (I8, F32),
-        (I16, I1),
-        (I16, I8),
-        (I16, I32),
-        (I16, F32),
-        (I32, I1),
-        (I32, I8),
-        (I32, I16),
-        (I32, F32),
-        (F32, I8),
-        (F32, I16),
-        (F32, I32),
-    ] {
-        cases.push(Case::new(Cast {}, vec![any(rng, &shape, from)], &shape, to));
+}
+
+/// Element types of a cast: from and to.
+const CASTS: [(ElemType, ElemType); 18] = [
+    (I1, I8),
+    (I1, I16),
+    (I1, I32),
+    (I8, I1),
+    (I8, I16),
+    (I8, I32),
+    (I8, F32),
+    (I16, I1),
+    (I16, I8),
+    (I16, I32),
+    (I16, F32),
+    (I32, I1),
+    (I32, I8),
+    (I32, I16),
+    (I32, F32),
+    (F32, I8),
+    (F32, I16),
+    (F32, I32),
+];
+
+fn casts_and_tables(rng: &mut Rng, cases: &mut Vec<Case>, shape: &[usize]) {
+    for (from, to) in CASTS {
+        cases.push(Case::new(Cast {}, vec![any(rng, shape, from)], shape, to));
     }
     let halves = Tensor::f32([8], [-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 126.5, 127.5].to_vec());
     cases.push(Case::new(Cast {}, vec![Operand::Input(halves)], &[8], I8));
     let table = Operand::Const(rng.ints(&[256], I8, -128, 127));
-    cases.push(Case::new(Table {}, vec![any(rng, &shape, I8), table], &shape, I8));
+    cases.push(Case::new(Table {}, vec![any(rng, shape, I8), table], shape, I8));
     let table = Operand::Const(rng.ints(&[513], I16, -16000, 16000));
-    let input = Operand::Input(rng.ints(&shape, I16, -32768, 32767));
-    cases.push(Case::new(Table {}, vec![input, table], &shape, I32));
+    let input = Operand::Input(rng.ints(shape, I16, -32768, 32767));
+    cases.push(Case::new(Table {}, vec![input, table], shape, I32));
 }
 
 fn rescales(rng: &mut Rng, cases: &mut Vec<Case>) {

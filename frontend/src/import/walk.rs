@@ -82,35 +82,12 @@ impl<'a> Walk<'a> {
             problems.malformed("graph", "it has no outputs");
         }
 
-        let mut values: BTreeMap<&str, Value> = BTreeMap::new();
-        for tensor in &graph.initializer {
-            match Array::decode(tensor) {
-                Ok(array) => {
-                    if values.insert(&tensor.name, array.into()).is_some() {
-                        problems.malformed(format!("initialiser `{}`", tensor.name), "it is defined twice");
-                    }
-                }
-                Err(error) => problems.lowering(&tensor.name, "initialiser", "", error),
-            }
-        }
-        if let Some(sparse) = graph.sparse_initializer.first() {
-            let name = sparse.values.as_ref().map_or("", |v| &v.name);
-            problems.unsupported(name, "initialiser", "sparse tensors");
-        }
+        let values = initialisers(graph, &mut problems);
         let inputs = settle_inputs(graph, options, &mut problems);
         let order = topological_order(graph, &values, &inputs, &mut problems);
         problems.check()?;
 
-        let mut args = Vec::new();
-        for input in &inputs {
-            match elem_of(input.dtype) {
-                Ok(elem) => {
-                    let shape: Vec<_> = input.perm.iter().map(|&axis| input.shape[axis]).collect();
-                    args.push(Type::tensor(shape, elem));
-                }
-                Err(error) => problems.lowering(input.name, "input", "", error),
-            }
-        }
+        let args = argument_types(&inputs, &mut problems);
         if opset > versions::NEWEST {
             let newest = versions::NEWEST;
             let why = format!("the model uses operator set {opset}; up to {newest} are known");
@@ -128,7 +105,6 @@ impl<'a> Walk<'a> {
         let used = graph.node.iter().flat_map(|n| &n.input).chain(graph.output.iter().map(|o| &o.name));
         let used: BTreeSet<&str> = used.map(String::as_str).filter(|name| !name.is_empty()).collect();
         let lowering = Lowering::new(args);
-        let block = lowering.em.block;
         let mut walk = Self {
             graph,
             opset,
@@ -140,7 +116,15 @@ impl<'a> Walk<'a> {
             file_name: &options.file_name,
             problems,
         };
-        for (input, &value) in walk.inputs.iter().zip(walk.lowering.em.module.args(block)) {
+        walk.define_inputs();
+        walk.problems.check()?;
+        Ok(walk)
+    }
+
+    /// Makes the inputs known to the nodes.
+    fn define_inputs(&mut self) {
+        let em = &self.lowering.em;
+        for (input, &value) in self.inputs.iter().zip(em.module.args(em.block)) {
             // A tensor without elements is known.
             let value = if input.shape.contains(&0) {
                 Array::empty(input.shape.clone(), input.dtype).map(Value::from)
@@ -148,12 +132,10 @@ impl<'a> Walk<'a> {
                 Ok(View::plain(value, input.shape.clone(), &input.perm, input.dtype).into())
             };
             match value {
-                Ok(value) => drop(walk.values.insert(input.name, value)),
-                Err(error) => walk.problems.lowering(input.name, "input", "", error),
+                Ok(value) => drop(self.values.insert(input.name, value)),
+                Err(error) => self.problems.lowering(input.name, "input", "", error),
             }
         }
-        walk.problems.check()?;
-        Ok(walk)
     }
 
     /// Whether all operands of a node are known.
@@ -180,6 +162,41 @@ impl<'a> Walk<'a> {
         }
         Ok(())
     }
+}
+
+/// The values of initialisers, by name.
+fn initialisers<'a>(graph: &'a GraphProto, problems: &mut Problems) -> BTreeMap<&'a str, Value> {
+    let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+    for tensor in &graph.initializer {
+        match Array::decode(tensor) {
+            Ok(array) => {
+                if values.insert(&tensor.name, array.into()).is_some() {
+                    problems.malformed(format!("initialiser `{}`", tensor.name), "it is defined twice");
+                }
+            }
+            Err(error) => problems.lowering(&tensor.name, "initialiser", "", error),
+        }
+    }
+    if let Some(sparse) = graph.sparse_initializer.first() {
+        let name = sparse.values.as_ref().map_or("", |v| &v.name);
+        problems.unsupported(name, "initialiser", "sparse tensors");
+    }
+    values
+}
+
+/// The types of the function's arguments, one an input.
+fn argument_types(inputs: &[Input<'_>], problems: &mut Problems) -> Vec<Type> {
+    let mut args = Vec::new();
+    for input in inputs {
+        match elem_of(input.dtype) {
+            Ok(elem) => {
+                let shape: Vec<_> = input.perm.iter().map(|&axis| input.shape[axis]).collect();
+                args.push(Type::tensor(shape, elem));
+            }
+            Err(error) => problems.lowering(input.name, "input", "", error),
+        }
+    }
+    args
 }
 
 /// Whether the node's operator is one that the table has, at this version.
@@ -306,49 +323,13 @@ pub(super) fn settle_inputs<'a>(
             problems.malformed(format!("input `{name}`"), "it is declared twice");
             continue;
         }
-        let spelled = match &extents {
-            None => "no shape".to_owned(),
-            Some(extents) => {
-                let text = |e: &Extent| e.as_ref().map_or_else(String::clone, usize::to_string);
-                extents.iter().map(text).collect::<Vec<_>>().join("x")
-            }
-        };
-        let shape = match (options.input_shapes.get(name), &extents) {
-            (Some(given), Some(extents)) if given.len() != extents.len() => {
-                let rank = extents.len();
-                problems
-                    .shapes
-                    .push(format!("input `{name}` is of rank {rank} ({spelled}), not {}", given.len()));
+        let shape = match settled_shape(name, extents.as_deref(), options.input_shapes.get(name)) {
+            Ok(shape) => shape,
+            Err(why) => {
+                problems.shapes.push(why);
                 continue;
             }
-            (Some(given), _) => given.clone(),
-            (None, None) => {
-                problems
-                    .shapes
-                    .push(format!("input `{name}` declares no shape; give one with --input-shape {name}=…"));
-                continue;
-            }
-            (None, Some(extents)) => {
-                // A dynamic batch is one picture.
-                let settled = extents.iter().enumerate().map(|(axis, extent)| match extent {
-                    Ok(extent) => Some(*extent),
-                    Err(_) if axis == 0 => Some(1),
-                    Err(_) => None,
-                });
-                let Some(shape) = settled.collect::<Option<Vec<_>>>() else {
-                    problems.shapes.push(format!(
-                        "input `{name}` is declared as {spelled}; give its shape with --input-shape {name}=…"
-                    ));
-                    continue;
-                };
-                shape
-            }
         };
-        let n_elements = shape.iter().try_fold(1usize, |n, &e| n.checked_mul(e));
-        if !n_elements.is_some_and(|n| (0..=1 << 31).contains(&n)) {
-            problems.shapes.push(format!("input `{name}` cannot have the shape {shape:?}"));
-            continue;
-        }
         if shape.len() > MAX_RANK {
             let why = format!("tensors of rank {} (up to {MAX_RANK} are supported)", shape.len());
             problems.lowering(name, "input", "", LowerError::Unsupported(why));
@@ -370,6 +351,45 @@ pub(super) fn settle_inputs<'a>(
         problems.shapes.push(format!("there is no input `{name}`; there are {}", known.join(", ")));
     }
     inputs
+}
+
+/// The shape of an input of which extents are declared and a shape may be given; else what is wrong.
+fn settled_shape(
+    name: &str,
+    extents: Option<&[Extent]>,
+    given: Option<&Vec<usize>>,
+) -> Result<Vec<usize>, String> {
+    let spelled = || {
+        let text = |e: &Extent| e.as_ref().map_or_else(String::clone, usize::to_string);
+        extents.unwrap_or_default().iter().map(text).collect::<Vec<_>>().join("x")
+    };
+    let shape = match (given, extents) {
+        (Some(given), Some(extents)) if given.len() != extents.len() => {
+            let (rank, spelled) = (extents.len(), spelled());
+            return Err(format!("input `{name}` is of rank {rank} ({spelled}), not {}", given.len()));
+        }
+        (Some(given), _) => given.clone(),
+        (None, None) => {
+            return Err(format!("input `{name}` declares no shape; give one with --input-shape {name}=…"));
+        }
+        (None, Some(extents)) => {
+            // A dynamic batch is one picture.
+            let settled = extents.iter().enumerate().map(|(axis, extent)| match extent {
+                Ok(extent) => Some(*extent),
+                Err(_) if axis == 0 => Some(1),
+                Err(_) => None,
+            });
+            settled.collect::<Option<Vec<_>>>().ok_or_else(|| {
+                let spelled = spelled();
+                format!("input `{name}` is declared as {spelled}; give its shape with --input-shape {name}=…")
+            })?
+        }
+    };
+    let n_elements = shape.iter().try_fold(1usize, |n, &e| n.checked_mul(e));
+    match n_elements.is_some_and(|n| (0..=1 << 31).contains(&n)) {
+        true => Ok(shape),
+        false => Err(format!("input `{name}` cannot have the shape {shape:?}")),
+    }
 }
 
 /// The order in which the first spatial op that an input reaches wants its axes; found through transposes and

@@ -68,90 +68,106 @@ fn int_at(data: &TensorData, index: usize, unsigned: bool) -> Option<i64> {
 
 pub(super) fn rescale(args: &Args<'_>, op: &Rescale) -> Result<Tensor, EvalError> {
     let input = args.operand(0);
+    let scales = checked_scales(args, op)?;
+    let scaling = Scaling::new(args, op)?;
     let out_elem = args.result_elem();
-    let multipliers = args.ints(1)?;
-    let shifts = args.ints(2)?;
-    let n_scales = if op.per_channel { input.shape().last().copied().unwrap_or(1) } else { 1 };
-    if multipliers.len() != n_scales || shifts.len() != n_scales {
-        let found = format!("{} multipliers and {} shifts", multipliers.len(), shifts.len());
-        return Err(args.shape_error(format!("needs {n_scales} of each, found {found}")));
-    }
-    let scales: Option<Vec<Scale>> = multipliers
-        .iter()
-        .zip(&shifts)
-        .map(|(&multiplier, &shift)| checked_scale(multiplier, shift))
-        .collect();
-    let scales =
-        scales.ok_or_else(|| args.shape_error("multipliers must not be negative and shifts be 2 to 62"))?;
-    for index in [3, 4] {
-        args.zero_point(index)?;
-    }
-    let zero_point = |index: usize, unsigned| int_at(args.operand(index).data(), 0, unsigned);
-    let (Some(input_zp), Some(output_zp)) =
-        (zero_point(3, op.input_unsigned), zero_point(4, op.output_unsigned))
-    else {
-        return Err(args.elem_error());
-    };
-    let (least, greatest) = match (out_elem, op.output_unsigned) {
-        (ElemType::I8, true) => (0, i64::from(u8::MAX)),
-        (ElemType::I16, true) => (0, i64::from(u16::MAX)),
-        (ElemType::I8 | ElemType::I16 | ElemType::I32, false) => {
-            out_elem.int_range().ok_or_else(|| args.elem_error())?
-        }
-        _ => return Err(args.elem_error()),
-    };
-    let input_fits = match input.elem() {
-        ElemType::I8 | ElemType::I16 => true,
-        ElemType::I32 => !op.input_unsigned,
-        ElemType::I48 => !op.scale32 && !op.input_unsigned,
-        ElemType::I1 | ElemType::I64 | ElemType::Index | ElemType::F32 => false,
-    };
-    let double_round = op.rounding_mode == RoundingMode::DoubleRound;
-    if !input_fits || (double_round && !op.scale32) {
-        return Err(args.elem_error());
-    }
-    let (scale32, input_unsigned) = (op.scale32, op.input_unsigned);
-    let one = |value: i64, scale: Scale| {
-        let value = value - input_zp;
-        let scaled = if scale32 {
-            apply_scale_32(value as i32, scale, double_round)
-        } else {
-            apply_scale_16(value, scale)
-        };
-        (i64::from(scaled) + output_zp).clamp(least, greatest)
-    };
-
-    /// `f` of each element, with the scale of its channel.
-    fn each<A: Copy + Sync, T: Send>(
-        values: &[A],
-        scales: &[Scale],
-        f: impl Fn(A, Scale) -> T + Sync,
-    ) -> Vec<T> {
-        let f = &f;
-        values
-            .par_chunks(scales.len().max(1) * 1024)
-            .flat_map_iter(|chunk| chunk.iter().zip(scales.iter().cycle()).map(move |(&v, &s)| f(v, s)))
-            .collect()
-    }
     macro_rules! to {
         ($values:expr, |$v:ident| $widen:expr) => {
             match out_elem {
-                ElemType::I8 => TensorData::I8(each($values, &scales, |$v, s| one($widen, s) as i8)),
-                ElemType::I16 => TensorData::I16(each($values, &scales, |$v, s| one($widen, s) as i16)),
-                _ => TensorData::I32(each($values, &scales, |$v, s| one($widen, s) as i32)),
+                ElemType::I8 => {
+                    TensorData::I8(each($values, &scales, |$v, s| scaling.apply($widen, s) as i8))
+                }
+                ElemType::I16 => {
+                    TensorData::I16(each($values, &scales, |$v, s| scaling.apply($widen, s) as i16))
+                }
+                _ => TensorData::I32(each($values, &scales, |$v, s| scaling.apply($widen, s) as i32)),
             }
         };
     }
     let data = match input.data() {
-        TensorData::I8(x) if input_unsigned => to!(x, |v| i64::from(v as u8)),
+        TensorData::I8(x) if op.input_unsigned => to!(x, |v| i64::from(v as u8)),
         TensorData::I8(x) => to!(x, |v| i64::from(v)),
-        TensorData::I16(x) if input_unsigned => to!(x, |v| i64::from(v as u16)),
+        TensorData::I16(x) if op.input_unsigned => to!(x, |v| i64::from(v as u16)),
         TensorData::I16(x) => to!(x, |v| i64::from(v)),
         TensorData::I32(x) => to!(x, |v| i64::from(v)),
         TensorData::I48(x) => to!(x, |v| v),
         _ => return Err(args.elem_error()),
     };
     args.tensor(input.shape().to_vec(), data)
+}
+
+/// `f` of each element, with the scale of its channel.
+fn each<A: Copy + Sync, T: Send>(values: &[A], scales: &[Scale], f: impl Fn(A, Scale) -> T + Sync) -> Vec<T> {
+    let f = &f;
+    values
+        .par_chunks(scales.len().max(1) * 1024)
+        .flat_map_iter(|chunk| chunk.iter().zip(scales.iter().cycle()).map(move |(&v, &s)| f(v, s)))
+        .collect()
+}
+
+/// What a rescale does to an element, but for its scale.
+struct Scaling {
+    input_zp: i64,
+    output_zp: i64,
+    least: i64,
+    greatest: i64,
+    scale32: bool,
+    double_round: bool,
+}
+
+impl Scaling {
+    fn new(args: &Args<'_>, op: &Rescale) -> Result<Self, EvalError> {
+        for index in [3, 4] {
+            args.zero_point(index)?;
+        }
+        let zero_point = |index: usize, unsigned| {
+            int_at(args.operand(index).data(), 0, unsigned).ok_or_else(|| args.elem_error())
+        };
+        let (input_zp, output_zp) = (zero_point(3, op.input_unsigned)?, zero_point(4, op.output_unsigned)?);
+        let (least, greatest) = match (args.result_elem(), op.output_unsigned) {
+            (ElemType::I8, true) => (0, i64::from(u8::MAX)),
+            (ElemType::I16, true) => (0, i64::from(u16::MAX)),
+            (elem @ (ElemType::I8 | ElemType::I16 | ElemType::I32), false) => {
+                elem.int_range().ok_or_else(|| args.elem_error())?
+            }
+            _ => return Err(args.elem_error()),
+        };
+        let input_fits = match args.operand(0).elem() {
+            ElemType::I8 | ElemType::I16 => true,
+            ElemType::I32 => !op.input_unsigned,
+            ElemType::I48 => !op.scale32 && !op.input_unsigned,
+            ElemType::I1 | ElemType::I64 | ElemType::Index | ElemType::F32 => false,
+        };
+        let (scale32, double_round) = (op.scale32, op.rounding_mode == RoundingMode::DoubleRound);
+        if !input_fits || (double_round && !scale32) {
+            return Err(args.elem_error());
+        }
+        Ok(Self { input_zp, output_zp, least, greatest, scale32, double_round })
+    }
+
+    fn apply(&self, value: i64, scale: Scale) -> i64 {
+        let value = value - self.input_zp;
+        let scaled = if self.scale32 {
+            apply_scale_32(value as i32, scale, self.double_round)
+        } else {
+            apply_scale_16(value, scale)
+        };
+        (i64::from(scaled) + self.output_zp).clamp(self.least, self.greatest)
+    }
+}
+
+/// The scale of the tensor, or of each channel.
+fn checked_scales(args: &Args<'_>, op: &Rescale) -> Result<Vec<Scale>, EvalError> {
+    let (multipliers, shifts) = (args.ints(1)?, args.ints(2)?);
+    let n_scales = if op.per_channel { args.operand(0).shape().last().copied().unwrap_or(1) } else { 1 };
+    if multipliers.len() != n_scales || shifts.len() != n_scales {
+        let found = format!("{} multipliers and {} shifts", multipliers.len(), shifts.len());
+        return Err(args.shape_error(format!("needs {n_scales} of each, found {found}")));
+    }
+    let scales =
+        multipliers.iter().zip(&shifts).map(|(&multiplier, &shift)| checked_scale(multiplier, shift));
+    let error = || args.shape_error("multipliers must not be negative and shifts be 2 to 62");
+    scales.collect::<Option<Vec<Scale>>>().ok_or_else(error)
 }
 
 fn checked_scale(multiplier: i64, shift: i64) -> Option<Scale> {

@@ -59,6 +59,18 @@ struct WideWishes<'a> {
     exponents: &'a BTreeSet<ValueId>,
 }
 
+/// What is decided before the scales are.
+struct Decided<'a> {
+    ops: &'a [OpId],
+    args: &'a [ValueId],
+    results: &'a [ValueId],
+    anchored: &'a BTreeSet<ValueId>,
+    lookups: &'a BTreeMap<ValueId, Lookup>,
+    fused: &'a BTreeMap<ValueId, Fused>,
+    wide: &'a BTreeSet<ValueId>,
+    wishes: &'a WideWishes<'a>,
+}
+
 /// The decisions.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -175,19 +187,19 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
         false => BTreeSet::new(),
     };
     let thin = analysis.thin(&ops, &results);
-    let wide_wishes = WideWishes {
-        is_wide: &|value| (wishes.is_wide)(value) || uneven.contains(&value),
-        thin: &thin,
-        exponents: &thin::exponents(module, &ops),
-    };
-    let (mut params, groups) = analysis.params(
-        (&ops, args_of(module, block)),
-        (&results, &anchored),
-        &lookups,
-        &fused,
-        &wide,
-        &wide_wishes,
-    )?;
+    let exponents = thin::exponents(module, &ops);
+    let is_wide = |value| (wishes.is_wide)(value) || uneven.contains(&value);
+    let wide_wishes = WideWishes { is_wide: &is_wide, thin: &thin, exponents: &exponents };
+    let (mut params, groups) = analysis.params(&Decided {
+        ops: &ops,
+        args: module.args(block),
+        results: &results,
+        anchored: &anchored,
+        lookups: &lookups,
+        fused: &fused,
+        wide: &wide,
+        wishes: &wide_wishes,
+    })?;
     let is_wished = |values: &&Vec<ValueId>| values.iter().any(|&value| (wide_wishes.is_wide)(value));
     let is_wide = |value: &ValueId| params.get(value).is_some_and(|params| params.elem == ElemType::I16);
     let by_design = groups.values().filter(|values| !is_wished(values)).flatten();
@@ -215,10 +227,6 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
         uneven,
         wide_by_design,
     })
-}
-
-fn args_of(module: &Module, block: BlockId) -> &[ValueId] {
-    module.args(block)
 }
 
 impl<'a> Analysis<'a> {
@@ -667,21 +675,57 @@ impl<'a> Analysis<'a> {
     /// ranges. Also which values share one.
     fn params(
         &self,
-        (ops, args): (&[OpId], &[ValueId]),
-        (results, anchored): (&[ValueId], &BTreeSet<ValueId>),
-        lookups: &BTreeMap<ValueId, Lookup>,
-        fused: &BTreeMap<ValueId, Fused>,
-        wide: &BTreeSet<ValueId>,
-        wishes: &WideWishes<'_>,
+        decided: &Decided<'_>,
     ) -> Result<(BTreeMap<ValueId, QuantParams>, Groupings), PassError> {
-        let is_number = |v: ValueId| self.numbers.contains(&v);
-        let computed = ops.iter().map(|&op| self.module.result(op));
-        let computed = computed.filter(|v| self.leaf[*v].is_none() || lookups.contains_key(v));
-        let members: Vec<ValueId> = (args.iter().copied().chain(computed))
-            .filter(|v| is_number(*v) && !fused.contains_key(v) && !wide.contains(v))
-            .collect();
-        let mut groups = Groups::default();
+        let members = self.members(decided);
+        let mut groups = self.fixed_groups(&members, decided);
+        let keeps = |op: OpId| keeps_scale(self.op(op)) && !self.has_own_scale(op, decided.wishes.thin);
+        for &op in decided.ops.iter().filter(|&&op| keeps(op)) {
+            for operand in self.variables(op).collect::<Vec<_>>() {
+                groups.unite(operand, self.module.result(op));
+            }
+        }
+        self.fix_backwards(&members, decided.lookups, &mut groups);
         for &value in &members {
+            let is_fixed = groups.params(value).is_some();
+            if !is_fixed && !self.is_only_picked_from(value, decided.ops, decided.results) {
+                self.cover_range(value, decided, &mut groups)?;
+            }
+        }
+        self.unite_joined(decided.ops, &mut groups);
+        let mut by_root: Groupings = BTreeMap::new();
+        for &value in &members {
+            by_root.entry(groups.root(value).unwrap_or(value)).or_default().push(value);
+        }
+        let mut params = BTreeMap::new();
+        for (&root, values) in &by_root {
+            let shared = self.shared_params(root, values, decided.wishes, &groups);
+            params.extend(values.iter().map(|&value| (value, shared)));
+        }
+        for (&base, fused) in decided.fused {
+            let (value, gain) = fused.result();
+            if let Some(&shared) = params.get(&value) {
+                params.insert(base, QuantParams { scale: shared.scale / gain, ..shared });
+            }
+        }
+        Ok((params, by_root))
+    }
+
+    /// The values that are computed at a scale of their own or a shared one.
+    fn members(&self, decided: &Decided<'_>) -> Vec<ValueId> {
+        let computed = decided.ops.iter().map(|&op| self.module.result(op));
+        let computed = computed.filter(|v| self.leaf[*v].is_none() || decided.lookups.contains_key(v));
+        (decided.args.iter().copied().chain(computed))
+            .filter(|v| {
+                self.numbers.contains(v) && !decided.fused.contains_key(v) && !decided.wide.contains(v)
+            })
+            .collect()
+    }
+
+    /// A group for each value, with the scales that are known whatever the ranges.
+    fn fixed_groups(&self, members: &[ValueId], decided: &Decided<'_>) -> Groups {
+        let mut groups = Groups::default();
+        for &value in members {
             groups.add(value);
             if self.elem(value) == Some(ElemType::I1) {
                 groups.fix(value, QuantParams::i8(1.0, 0));
@@ -690,62 +734,73 @@ impl<'a> Analysis<'a> {
         for (&value, &params) in self.fixed {
             groups.fix(value, params);
         }
-        for (&value, lookup) in lookups {
+        for (&value, lookup) in decided.lookups {
             if let (None, Some(given)) = (groups.params(value), groups.params(lookup.base))
                 && let Some(params) = same_integers(&lookup.function, given)
             {
                 groups.fix(value, params);
             }
         }
-        self.fix_joined(fused, &mut groups);
-        let keeps = |op: OpId| keeps_scale(self.op(op)) && !self.has_own_scale(op, wishes.thin);
-        for &op in ops.iter().filter(|&&op| keeps(op)) {
-            for operand in self.variables(op).collect::<Vec<_>>() {
-                groups.unite(operand, self.module.result(op));
-            }
+        self.fix_joined(decided.fused, &mut groups);
+        groups
+    }
+
+    /// The range that the scale of a value is to cover in `i8`.
+    fn wanted_range(&self, value: ValueId, decided: &Decided<'_>) -> Option<Range> {
+        if let Some(range) = self.exact_range(value) {
+            return Some(range);
         }
-        self.fix_backwards(&members, lookups, &mut groups);
-        for &value in &members {
-            if groups.params(value).is_some() || self.is_only_picked_from(value, ops, results) {
-                continue;
-            }
-            let range = if let Some(range) = self.exact_range(value) {
-                Some(range)
-            } else if results.contains(&value) {
-                // Nothing after it makes up for what is clipped of a result.
-                self.ranges.seen(value)
-            } else if let Some(function) = self.only_function(value, anchored, lookups) {
-                self.ranges.through(value, function)
-            } else {
-                self.ranges.chosen(value)
-            };
-            // An argument that nothing uses was still observed; a value without a range was never computed.
-            let missing = || PassError::invalid(format!("the calibration has no range of value {value}"));
-            // An argument that nothing needs may have any scale.
-            let unused = self.users[value].is_empty() && !self.returned.contains(&value);
-            let any = unused.then_some(Range { low: 0.0, high: 0.0 });
-            let range = range.or(any).ok_or_else(missing)?;
-            let extreme = self.whole_range(value).or(any).ok_or_else(missing)?;
-            let clamp = lookups
-                .get(&value)
-                .filter(|lookup| matches!(fused.get(&lookup.base), Some(Fused::Clamp(by)) if *by == value));
-            let clamped = |range: Range| match clamp.and_then(|lookup| lookup.function.as_clamp()) {
-                Some((low, high)) => Range {
-                    low: range.low.clamp(low as f32, high as f32),
-                    high: range.high.clamp(low as f32, high as f32),
-                },
-                None => range,
-            };
-            let is_mean = |op| matches!(self.op(op), Op::AvgPool2d(_) | Op::ReduceSum(_));
-            let is_thin_mean =
-                wishes.thin.contains(&value) && self.module.defining_op(value).is_some_and(is_mean);
-            let extreme = if is_thin_mean { thin::with_headroom(extreme) } else { extreme };
-            groups.cover(value, clamped(range), clamped(extreme));
+        if decided.results.contains(&value) {
+            // Nothing after it makes up for what is clipped of a result.
+            return self.ranges.seen(value);
         }
+        match self.only_function(value, decided.anchored, decided.lookups) {
+            Some(function) => self.ranges.through(value, function),
+            None => self.ranges.chosen(value),
+        }
+    }
+
+    /// Has the group of a value cover its range.
+    fn cover_range(
+        &self,
+        value: ValueId,
+        decided: &Decided<'_>,
+        groups: &mut Groups,
+    ) -> Result<(), PassError> {
+        // An argument that nothing uses was still observed; a value without a range was never computed.
+        let missing = || PassError::invalid(format!("the calibration has no range of value {value}"));
+        // An argument that nothing needs may have any scale.
+        let unused = self.users[value].is_empty() && !self.returned.contains(&value);
+        let any = unused.then_some(Range { low: 0.0, high: 0.0 });
+        let range = self.wanted_range(value, decided).or(any).ok_or_else(missing)?;
+        let extreme = self.whole_range(value).or(any).ok_or_else(missing)?;
+        let is_fused = |lookup: &&Lookup| match decided.fused.get(&lookup.base) {
+            Some(Fused::Clamp(by)) => *by == value,
+            _ => false,
+        };
+        let clamp = decided.lookups.get(&value).filter(is_fused);
+        let bounds = clamp.and_then(|lookup| lookup.function.as_clamp());
+        let clamped = |range: Range| match bounds {
+            Some((low, high)) => Range {
+                low: range.low.clamp(low as f32, high as f32),
+                high: range.high.clamp(low as f32, high as f32),
+            },
+            None => range,
+        };
+        let is_mean = |op| matches!(self.op(op), Op::AvgPool2d(_) | Op::ReduceSum(_));
+        let is_thin_mean =
+            decided.wishes.thin.contains(&value) && self.module.defining_op(value).is_some_and(is_mean);
+        let extreme = if is_thin_mean { thin::with_headroom(extreme) } else { extreme };
+        groups.cover(value, clamped(range), clamped(extreme));
+        Ok(())
+    }
+
+    /// Has what is joined share a scale with the whole, unless others that use it would lose by it.
+    fn unite_joined(&self, ops: &[OpId], groups: &mut Groups) {
+        let span = |range: Range| range.high.max(0.0) - range.low.min(0.0);
         for &op in ops.iter().filter(|&&op| matches!(self.op(op), Op::Concat(_))) {
             let result = self.module.result(op);
             for operand in self.variables(op).collect::<Vec<_>>() {
-                let span = |range: Range| range.high.max(0.0) - range.low.min(0.0);
                 // Fixed scales are not for sharing: where they differ the operand is rescaled. Nor are those
                 // of whole numbers, which are 1 anyway.
                 let is_whole = self.elem(result) == Some(ElemType::I32);
@@ -761,32 +816,28 @@ impl<'a> Analysis<'a> {
                 }
             }
         }
-        let mut by_root: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
-        for &value in &members {
-            by_root.entry(groups.root(value).unwrap_or(value)).or_default().push(value);
+    }
+
+    /// The parameters that the values of the group of `root` share.
+    fn shared_params(
+        &self,
+        root: ValueId,
+        values: &[ValueId],
+        wishes: &WideWishes<'_>,
+        groups: &Groups,
+    ) -> QuantParams {
+        if let Some(&fixed) = groups.fixed.get(&root) {
+            return fixed;
         }
-        let mut params = BTreeMap::new();
-        for (root, values) in &by_root {
-            let are_whole = values.iter().any(|&value| self.elem(value) == Some(ElemType::I32));
-            let of_whole = || QuantParams::of_whole_numbers(groups.extreme[root]).filter(|_| are_whole);
-            let shared = if let Some(&fixed) = groups.fixed.get(root) {
-                fixed
-            } else if let Some(whole) = of_whole() {
-                whole
-            } else if self.are_wide(values, wishes) {
-                QuantParams::of_range_in(groups.extreme[root], ElemType::I16)
-            } else {
-                QuantParams::of_range(groups.range[root])
-            };
-            params.extend(values.iter().map(|&value| (value, shared)));
+        let are_whole = values.iter().any(|&value| self.elem(value) == Some(ElemType::I32));
+        let whole = QuantParams::of_whole_numbers(groups.extreme[&root]).filter(|_| are_whole);
+        if let Some(whole) = whole {
+            return whole;
         }
-        for (&base, fused) in fused {
-            let (value, gain) = fused.result();
-            if let Some(&shared) = params.get(&value) {
-                params.insert(base, QuantParams { scale: shared.scale / gain, ..shared });
-            }
+        match self.are_wide(values, wishes) {
+            true => QuantParams::of_range_in(groups.extreme[&root], ElemType::I16),
+            false => QuantParams::of_range(groups.range[&root]),
         }
-        Ok((params, by_root))
     }
 }
 

@@ -110,68 +110,115 @@ pub fn search(
     for sample in judge.samples {
         judge.references.push(forward(module, func, sample, &mut |_, _| {}).map_err(PassError::other)?);
     }
-    let rounded = with_rounded_weights(module, &plan);
-    let noise = |promoted: &BTreeSet<usize>| {
-        let narrow = (0..groups.len()).filter(|at| !promoted.contains(at));
-        judge.noise(&rounded, &narrow.flat_map(|at| rounding(&plan, groups[at])).collect())
+    let mut promotion = Promotion {
+        goal,
+        plan: &plan,
+        costs: &costs,
+        judge,
+        rounded: with_rounded_weights(module, &plan),
+        removed: vec![0.0; groups.len()],
+        groups,
+        promoted: BTreeSet::new(),
+        noise: 0.0,
+        spent: 0,
     };
-
-    let cost = |at: usize| costs.of(groups[at]);
-    let wanted = goal.target_db.map(|db| 10_f64.powf(-db / 10.0));
-    let is_enough = |noise: f64| wanted.is_some_and(|wanted| noise <= wanted);
-    let before = noise(&BTreeSet::new())?;
-    let (mut now, mut spent) = (before, 0);
-    let mut promoted = BTreeSet::new();
-    let mut removed = vec![0.0; groups.len()];
+    let before = promotion.noise_with(&BTreeSet::new())?;
+    promotion.noise = before;
     for round in 1..=n_rounds {
-        if is_enough(now) {
+        if promotion.is_enough(promotion.noise) {
             break;
         }
-        let mut rest: Vec<usize> = (0..groups.len()).filter(|at| !promoted.contains(at)).collect();
-        for &at in &rest {
-            let mut more = promoted.clone();
-            more.insert(at);
-            removed[at] = now - noise(&more)?;
-        }
-        let worth = |at: usize| removed[at] / (cost(at) as f64 + 1.0);
-        rest.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)));
         let budget = costs.array_macs as f64 * goal.budget_percent / 100.0 * round as f64 / n_rounds as f64;
-        let known = promoted.len();
-        let mut left = now;
-        for at in rest {
-            if is_enough(left) {
-                break;
-            }
-            if (spent + cost(at)) as f64 <= budget && removed[at] > LEAST_SHARE * now {
-                promoted.insert(at);
-                left -= removed[at];
-                spent += cost(at);
-            }
-        }
-        if promoted.len() > known {
-            now = noise(&promoted)?;
-        }
+        promotion.promote(budget)?;
     }
 
-    let percent = |macs: u64| 100.0 * macs as f64 / costs.array_macs.max(1) as f64;
-    let mut candidates: Vec<Candidate> = (groups.iter().enumerate())
-        .map(|(at, values)| Candidate {
-            layers: layers(module, func, values),
-            noise_share: if before > 0.0 { removed[at] / before } else { 0.0 },
-            cost_percent: percent(cost(at)),
-            promoted: promoted.contains(&at),
-        })
-        .collect();
-    candidates.sort_by(|a, b| b.noise_share.total_cmp(&a.noise_share));
+    let chosen = promotion.promoted.iter().map(|&at| promotion.groups[at]);
     // Nothing is less than what f32 can tell.
     let decibels = |noise: f64| -10.0 * noise.max(1e-30).log10();
     Ok(Search {
-        precision: with_promoted(module, func, options, promoted.iter().map(|&at| groups[at])),
-        candidates,
-        cost_percent: percent(spent),
+        precision: with_promoted(module, func, options, chosen),
+        candidates: promotion.candidates(module, before),
+        cost_percent: costs.percent(promotion.spent),
         before_db: decibels(before),
-        after_db: decibels(now),
+        after_db: decibels(promotion.noise),
     })
+}
+
+/// The groups of a network, of which some are promoted.
+struct Promotion<'a> {
+    goal: &'a Goal,
+    plan: &'a Plan,
+    costs: &'a Costs,
+    judge: Judge<'a>,
+    /// The network with its weights rounded.
+    rounded: Module,
+    groups: Vec<&'a Vec<ValueId>>,
+    /// The noise that went, or would go, with each group, as it was last judged.
+    removed: Vec<f64>,
+    promoted: BTreeSet<usize>,
+    /// The noise with what is promoted.
+    noise: f64,
+    /// Array time that what is promoted adds.
+    spent: u64,
+}
+
+impl Promotion<'_> {
+    fn noise_with(&self, promoted: &BTreeSet<usize>) -> Result<f64, PassError> {
+        let narrow = (0..self.groups.len()).filter(|at| !promoted.contains(at));
+        let params = narrow.flat_map(|at| rounding(self.plan, self.groups[at])).collect();
+        self.judge.noise(&self.rounded, &params)
+    }
+
+    fn is_enough(&self, noise: f64) -> bool {
+        self.goal.target_db.is_some_and(|db| noise <= 10_f64.powf(-db / 10.0))
+    }
+
+    fn cost(&self, at: usize) -> u64 {
+        self.costs.of(self.groups[at])
+    }
+
+    /// Judges all groups that are left and promotes those most worth it, within a budget of array time.
+    fn promote(&mut self, budget: f64) -> Result<(), PassError> {
+        let mut rest: Vec<usize> = (0..self.groups.len()).filter(|at| !self.promoted.contains(at)).collect();
+        for &at in &rest {
+            let mut more = self.promoted.clone();
+            more.insert(at);
+            self.removed[at] = self.noise - self.noise_with(&more)?;
+        }
+        let worth = |at: usize| self.removed[at] / (self.cost(at) as f64 + 1.0);
+        rest.sort_by(|&a, &b| worth(b).total_cmp(&worth(a)));
+        let known = self.promoted.len();
+        let mut left = self.noise;
+        for at in rest {
+            if self.is_enough(left) {
+                break;
+            }
+            let spent = self.spent + self.cost(at);
+            if spent as f64 <= budget && self.removed[at] > LEAST_SHARE * self.noise {
+                self.promoted.insert(at);
+                left -= self.removed[at];
+                self.spent = spent;
+            }
+        }
+        if self.promoted.len() > known {
+            self.noise = self.noise_with(&self.promoted)?;
+        }
+        Ok(())
+    }
+
+    /// All groups, those that make most noise first; `before` is the noise when none was promoted.
+    fn candidates(&self, module: &Module, before: f64) -> Vec<Candidate> {
+        let mut candidates: Vec<Candidate> = (self.groups.iter().enumerate())
+            .map(|(at, values)| Candidate {
+                layers: layers(module, self.judge.func, values),
+                noise_share: if before > 0.0 { self.removed[at] / before } else { 0.0 },
+                cost_percent: self.costs.percent(self.cost(at)),
+                promoted: self.promoted.contains(&at),
+            })
+            .collect();
+        candidates.sort_by(|a, b| b.noise_share.total_cmp(&a.noise_share));
+        candidates
+    }
 }
 
 /// The precision of the options with groups added.
@@ -331,6 +378,11 @@ impl Costs {
             }
         }
         costs
+    }
+
+    /// Array time in per cent of that of the network in `i8`.
+    fn percent(&self, macs: u64) -> f64 {
+        100.0 * macs as f64 / self.array_macs.max(1) as f64
     }
 
     /// What promoting the values of a group adds.

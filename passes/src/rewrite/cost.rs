@@ -278,125 +278,172 @@ impl Prices {
         if part.role == Role::View { 0 } else { part.bytes / (self.bytes_per_cycle * SPILLED) }
     }
 
-    /// The cost of parts in topological order, of which `uses` are the numbers of uses and `roots` the
-    /// results.
-    pub(crate) fn cost(
-        &self,
-        order: &[usize],
-        part_of: impl Fn(usize) -> usize,
-        parts: &[Part],
-        n: usize,
-        roots: &[usize],
-    ) -> u64 {
-        let part = |class: usize| &parts[part_of(class)];
-        let mut uses = vec![0u32; n];
+    /// The cost of the parts that `choice` has for classes in topological order; `roots` are the results.
+    pub(crate) fn cost(&self, order: &[usize], choice: &[usize], parts: &[Part], roots: &[usize]) -> u64 {
+        let n = choice.len();
+        let (uses, is_open) = (vec![0; n], vec![false; n]);
+        let mut tally = Tally { prices: self, parts, choice, uses, is_open, cycles: 0, handed_on: 0 };
+        tally.count_uses(order, roots);
+        let can_run =
+            order.iter().all(|&class| tally.add(class)) && roots.iter().all(|&root| tally.add_result(root));
+        if can_run { tally.total() } else { INFINITE }
+    }
+}
+
+/// A selection whose cost is being added up, class by class.
+struct Tally<'a> {
+    prices: &'a Prices,
+    parts: &'a [Part],
+    /// The part that is selected for each class.
+    choice: &'a [usize],
+    /// How often each class is used.
+    uses: Vec<u32>,
+    /// Whether a class is made by a stage that something may still join.
+    is_open: Vec<bool>,
+    /// Cycles of stages and of loading weights.
+    cycles: u64,
+    /// Bytes that stages hand on.
+    handed_on: u64,
+}
+
+impl<'a> Tally<'a> {
+    fn part(&self, class: usize) -> &'a Part {
+        &self.parts[self.choice[class]]
+    }
+
+    fn count_uses(&mut self, order: &[usize], roots: &[usize]) {
         for &class in order {
-            for &operand in &part(class).streamed {
-                uses[operand] += 1;
+            for &operand in &self.part(class).streamed {
+                self.uses[operand] += 1;
             }
         }
         for &root in roots {
-            uses[root] += 1;
+            self.uses[root] += 1;
         }
-        // Whether a class is an argument or a part of a tensor, which has a place of its own already.
-        let is_part = |mut class: usize| loop {
-            let it = part(class);
-            match (it.role, it.streamed.as_slice()) {
-                (Role::Given, _) => break true,
-                (Role::View, &[source]) if it.bytes < part(source).bytes => break true,
+    }
+
+    fn add_stage(&mut self, cycles: u64) {
+        self.cycles += cycles.max(self.prices.floor);
+    }
+
+    /// Adds a copy of a class, which is read and written.
+    fn add_copy(&mut self, class: usize) {
+        let part = self.part(class);
+        self.add_stage(part.copy);
+        self.handed_on += part.bytes * 2;
+    }
+
+    /// Whether a class is an argument or a part of a tensor, which has a place of its own already.
+    fn is_part(&self, mut class: usize) -> bool {
+        loop {
+            let part = self.part(class);
+            match (part.role, part.streamed.as_slice()) {
+                (Role::Given, _) => return true,
+                (Role::View, &[source]) if part.bytes < self.part(source).bytes => return true,
                 (Role::View, &[source]) => class = source,
-                _ => break false,
-            }
-        };
-        // Whether a choice is one between two rescales of what is compared, as
-        // [`stages`](strata_backend::select) take it.
-        let is_of_sides = |choice: &Part| {
-            let [compared, sides @ ..] = choice.streamed.as_slice() else { return false };
-            part(*compared).compares
-                && sides.len() == 2
-                && sides.iter().all(|&side| part(side).narrows)
-                && choice
-                    .streamed
-                    .iter()
-                    .all(|&class| uses[class] == 1 && part(class).streamed == part(*compared).streamed)
-        };
-        // Whether a class is made by a stage that something may still join.
-        let mut is_open = vec![false; n];
-        let mut total = 0u64;
-        let mut handed_on = 0u64;
-        let stage = |cycles: u64| cycles.max(self.floor);
-        for &class in order {
-            let it = part(class);
-            let can_run = match it.chooses {
-                true => is_of_sides(it),
-                false => it.streamed.iter().all(|&operand| !part(operand).compares),
-            };
-            if !can_run {
-                return INFINITE;
-            }
-            total += it.weights;
-            match it.role {
-                Role::Given => {}
-                Role::None => return INFINITE,
-                Role::View => {
-                    // What others hold already, or hold a part of, is copied to be joined.
-                    let is_join = it.streamed.len() > 1;
-                    for &operand in it.streamed.iter().filter(|_| is_join) {
-                        if is_part(operand) {
-                            total += stage(part(operand).copy);
-                            handed_on += part(operand).bytes * 2;
-                        }
-                    }
-                }
-                Role::Head => {
-                    if it.streamed.iter().any(|&operand| part(operand).is_wide) {
-                        return INFINITE;
-                    }
-                    total += stage(it.cycles);
-                    handed_on +=
-                        it.bytes + it.streamed.iter().map(|&operand| part(operand).bytes).sum::<u64>();
-                    is_open[class] = true;
-                }
-                Role::Elementwise => {
-                    let joinable = |&&operand: &&usize| {
-                        is_open[operand] && uses[operand] == 1 && part(operand).extents == it.extents
-                    };
-                    let joined = it.streamed.iter().rev().find(joinable).copied();
-                    if joined.is_none() {
-                        total += stage(it.cycles);
-                    }
-                    let mut left = joined;
-                    for &operand in &it.streamed {
-                        if left == Some(operand) {
-                            // The result of the stage is now this op's.
-                            handed_on -= part(operand).bytes;
-                            left = None;
-                            if part(operand).is_wide && !it.narrows {
-                                return INFINITE;
-                            }
-                        } else {
-                            if part(operand).is_wide {
-                                return INFINITE;
-                            }
-                            handed_on += part(operand).bytes;
-                        }
-                    }
-                    handed_on += it.bytes;
-                    is_open[class] = true;
-                }
+                _ => return false,
             }
         }
-        for &root in roots {
-            let it = part(root);
-            if it.is_wide || it.compares {
-                return INFINITE;
+    }
+
+    /// Whether a choice is one between two rescales of what is compared, as
+    /// [`stages`](strata_backend::select) take it.
+    fn is_of_sides(&self, choice: &Part) -> bool {
+        let [compared, sides @ ..] = choice.streamed.as_slice() else { return false };
+        let compared = self.part(*compared);
+        let is_alike =
+            |&class: &usize| self.uses[class] == 1 && self.part(class).streamed == compared.streamed;
+        compared.compares
+            && sides.len() == 2
+            && sides.iter().all(|&side| self.part(side).narrows)
+            && choice.streamed.iter().all(is_alike)
+    }
+
+    /// Adds a class; `false` if the machine cannot run it.
+    fn add(&mut self, class: usize) -> bool {
+        let part = self.part(class);
+        let can_run = match part.chooses {
+            true => self.is_of_sides(part),
+            false => part.streamed.iter().all(|&operand| !self.part(operand).compares),
+        };
+        if !can_run {
+            return false;
+        }
+        self.cycles += part.weights;
+        match part.role {
+            Role::Given => true,
+            Role::None => false,
+            Role::View => {
+                self.add_view(part);
+                true
             }
-            // A result is a tensor of its own.
-            if it.role == Role::View && is_part(root) {
-                total += stage(it.copy);
-                handed_on += it.bytes * 2;
+            Role::Head => self.add_head(class, part),
+            Role::Elementwise => self.add_elementwise(class, part),
+        }
+    }
+
+    fn add_view(&mut self, view: &Part) {
+        // What others hold already, or hold a part of, is copied to be joined.
+        let is_join = view.streamed.len() > 1;
+        for &operand in view.streamed.iter().filter(|_| is_join) {
+            if self.is_part(operand) {
+                self.add_copy(operand);
             }
         }
-        total + handed_on / (self.bytes_per_cycle * SPILLED)
+    }
+
+    fn add_head(&mut self, class: usize, head: &Part) -> bool {
+        if head.streamed.iter().any(|&operand| self.part(operand).is_wide) {
+            return false;
+        }
+        self.add_stage(head.cycles);
+        let read: u64 = head.streamed.iter().map(|&operand| self.part(operand).bytes).sum();
+        self.handed_on += head.bytes + read;
+        self.is_open[class] = true;
+        true
+    }
+
+    fn add_elementwise(&mut self, class: usize, op: &Part) -> bool {
+        let is_joinable = |&&operand: &&usize| {
+            self.is_open[operand] && self.uses[operand] == 1 && self.part(operand).extents == op.extents
+        };
+        let mut joined = op.streamed.iter().rev().find(is_joinable).copied();
+        if joined.is_none() {
+            self.add_stage(op.cycles);
+        }
+        for &operand in &op.streamed {
+            let source = self.part(operand);
+            let is_joined = joined == Some(operand);
+            if source.is_wide && !(is_joined && op.narrows) {
+                return false;
+            }
+            if is_joined {
+                // The result of the stage is now this op's.
+                self.handed_on -= source.bytes;
+                joined = None;
+            } else {
+                self.handed_on += source.bytes;
+            }
+        }
+        self.handed_on += op.bytes;
+        self.is_open[class] = true;
+        true
+    }
+
+    /// Adds what a result costs beyond its class; `false` if it cannot be one.
+    fn add_result(&mut self, root: usize) -> bool {
+        let part = self.part(root);
+        if part.is_wide || part.compares {
+            return false;
+        }
+        // A result is a tensor of its own.
+        if part.role == Role::View && self.is_part(root) {
+            self.add_copy(root);
+        }
+        true
+    }
+
+    fn total(&self) -> u64 {
+        self.cycles + self.handed_on / (self.prices.bytes_per_cycle * SPILLED)
     }
 }

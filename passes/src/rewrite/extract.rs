@@ -235,7 +235,7 @@ impl Problem {
     /// What a choice costs.
     fn cost(&self, choice: &[usize]) -> u64 {
         let Some(order) = self.order(choice) else { return INFINITE };
-        self.prices.cost(&order, |class| choice[class], &self.parts, choice.len(), &self.roots)
+        self.prices.cost(&order, choice, &self.parts, &self.roots)
     }
 
     fn apply(choice: &mut [usize], exchange: &Exchange) {

@@ -37,51 +37,66 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
         ("Abs" | "Neg" | "Relu" | "Sign", DataType::Int8 | DataType::Int16 | DataType::Int32) => {}
         _ => want_float(x)?,
     }
+    let out = lo.map(x, emission(node, x.dtype())?)?;
+    match (op, out) {
+        ("IsInf" | "IsNaN", Value::View(view)) => single(view.with_value(view.value, DataType::Bool)),
+        (_, out) => single(out),
+    }
+}
+
+fn emission(node: &Node<'_>, dtype: DataType) -> Lowered<Emission> {
+    let op = node.proto.op_type.as_str();
+    if let ("Abs" | "Neg" | "Relu", true) = (op, dtype != DataType::Float) {
+        return integer_emission(op, dtype);
+    }
+    if let Some(emit) = emission_with_attributes(node)? {
+        return Ok(emit);
+    }
+    match emission_without_attributes(op) {
+        Some(emit) => Ok(Box::new(emit)),
+        None => unsupported!("`{op}` has no unary lowering"),
+    }
+}
+
+fn integer_emission(op: &str, dtype: DataType) -> Lowered<Emission> {
+    if op == "Relu" {
+        return Ok(Box::new(|em, x| {
+            let zero = em.int_like(x, 0);
+            em.maximum(x, zero)
+        }));
+    }
+    // Of the least integer both are that integer again.
+    let Some(to) = width(dtype) else { unsupported!("on {dtype:?}") };
+    let is_abs = op == "Abs";
+    Ok(Box::new(move |em, x| {
+        let zero = em.int_like(x, 0);
+        let exact = if is_abs { em.unary(dialect::Abs {}, x) } else { em.sub(zero, x) };
+        integer::wrap(em, exact, to)
+    }))
+}
+
+fn emission_with_attributes(node: &Node<'_>) -> Lowered<Option<Emission>> {
     let alpha = |default| node.float("alpha", default);
-    let emit: Emission = match op {
-        "Abs" | "Neg" if x.dtype() != DataType::Float => {
-            // Of the least integer both are that integer again.
-            let Some(to) = width(x.dtype()) else { unsupported!("on {:?}", x.dtype()) };
-            let is_abs = op == "Abs";
-            Box::new(move |em, x| {
-                let zero = em.int_like(x, 0);
-                let exact = if is_abs { em.unary(dialect::Abs {}, x) } else { em.sub(zero, x) };
-                integer::wrap(em, exact, to)
-            })
-        }
-        "Abs" => Box::new(|em, x| em.unary(dialect::Abs {}, x)),
-        "Ceil" => Box::new(|em, x| em.unary(dialect::Ceil {}, x)),
+    Ok(Some(match node.proto.op_type.as_str() {
         "Celu" => {
             let alpha = alpha(1.0)?;
             Box::new(move |em, x| exponential_unit(em, x, alpha, 1.0 / alpha, 1.0))
         }
-        "Cos" => Box::new(|em, x| em.unary(dialect::Cos {}, x)),
         "Elu" => {
             let alpha = alpha(1.0)?;
             Box::new(move |em, x| exponential_unit(em, x, alpha, 1.0, 1.0))
         }
-        "Erf" => Box::new(|em, x| em.unary(dialect::Erf {}, x)),
-        "Exp" => Box::new(|em, x| em.unary(dialect::Exp {}, x)),
-        "Floor" => Box::new(|em, x| em.unary(dialect::Floor {}, x)),
         "Gelu" if node.string("approximate", "none")? == "tanh" => Box::new(gelu_tanh),
         "Gelu" => Box::new(gelu),
         "HardSigmoid" => {
             let (alpha, beta) = (alpha(0.2)?, node.float("beta", 0.5)?);
             Box::new(move |em, x| hard_sigmoid(em, x, alpha, beta))
         }
-        "HardSwish" => Box::new(|em, x| {
-            let gate = hard_sigmoid(em, x, 1.0 / 6.0, 0.5);
-            em.mul(x, gate)
-        }),
         "IsInf" => {
             let (negative, positive) =
                 (node.flag("detect_negative", true)?, node.flag("detect_positive", true)?);
             Box::new(move |em, x| is_infinite(em, x, negative, positive))
         }
-        "IsNaN" => Box::new(|em, x| {
-            let number = em.compare(dialect::Equal {}, x, x);
-            em.unary(dialect::LogicalNot {}, number)
-        }),
         "LeakyRelu" => {
             let alpha = alpha(0.01)?;
             Box::new(move |em, x| {
@@ -89,46 +104,14 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
                 leaky(em, x, slope, (0.0..=1.0).contains(&alpha))
             })
         }
-        "Log" => Box::new(|em, x| em.unary(dialect::Log {}, x)),
-        "Mish" => Box::new(|em, x| {
-            let soft = softplus(em, x);
-            let gate = em.unary(dialect::Tanh {}, soft);
-            em.mul(x, gate)
-        }),
-        "Neg" => Box::new(|em, x| em.negate(x)),
-        "Not" => Box::new(|em, x| em.unary(dialect::LogicalNot {}, x)),
-        "Reciprocal" => Box::new(|em, x| em.unary(dialect::Reciprocal {}, x)),
-        "Relu" if x.dtype() != DataType::Float => Box::new(|em, x| {
-            let zero = em.int_like(x, 0);
-            em.maximum(x, zero)
-        }),
-        "Relu" => Box::new(|em, x| em.clamp(x, 0.0, f32::MAX)),
-        "Round" => Box::new(round_half_even),
         "Selu" => {
             let (alpha, gamma) = (alpha(1.673_263_2)?, node.float("gamma", 1.050_701)?);
             Box::new(move |em, x| exponential_unit(em, x, alpha, 1.0, gamma))
         }
-        "Sigmoid" => Box::new(|em, x| em.unary(dialect::Sigmoid {}, x)),
-        "Sign" => Box::new(|em, x| {
-            let (zero, one, minus) =
-                (em.scalar_like(x, 0.0), em.scalar_like(x, 1.0), em.scalar_like(x, -1.0));
-            let positive = em.compare(dialect::Greater {}, x, zero);
-            let negative = em.compare(dialect::Greater {}, zero, x);
-            let below = em.select(negative, minus, zero);
-            em.select(positive, one, below)
-        }),
         "Shrink" => {
             let (bias, bound) = (node.float("bias", 0.0)?, node.float("lambd", 0.5)?);
             Box::new(move |em, x| shrink(em, x, bias, bound))
         }
-        "Sin" => Box::new(|em, x| em.unary(dialect::Sin {}, x)),
-        "Softplus" => Box::new(softplus),
-        "Softsign" => Box::new(|em, x| {
-            let magnitude = em.unary(dialect::Abs {}, x);
-            let divisor = em.shift(magnitude, 1.0);
-            divide(em, x, divisor)
-        }),
-        "Sqrt" => Box::new(Emitter::sqrt),
         "Swish" => {
             let alpha = alpha(1.0)?;
             Box::new(move |em, x| {
@@ -137,7 +120,6 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
                 em.mul(x, gate)
             })
         }
-        "Tanh" => Box::new(|em, x| em.unary(dialect::Tanh {}, x)),
         "ThresholdedRelu" => {
             let alpha = alpha(1.0)?;
             Box::new(move |em, x| {
@@ -146,13 +128,59 @@ pub(super) fn unary(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>> {
                 em.select(above, x, zero)
             })
         }
-        other => unsupported!("`{other}` has no unary lowering"),
-    };
-    let out = lo.map(x, emit)?;
-    match (op, out) {
-        ("IsInf" | "IsNaN", Value::View(view)) => single(view.with_value(view.value, DataType::Bool)),
-        (_, out) => single(out),
-    }
+        _ => return Ok(None),
+    }))
+}
+
+fn emission_without_attributes(op: &str) -> Option<fn(&mut Emitter, ValueId) -> ValueId> {
+    Some(match op {
+        "Abs" => |em, x| em.unary(dialect::Abs {}, x),
+        "Ceil" => |em, x| em.unary(dialect::Ceil {}, x),
+        "Cos" => |em, x| em.unary(dialect::Cos {}, x),
+        "Erf" => |em, x| em.unary(dialect::Erf {}, x),
+        "Exp" => |em, x| em.unary(dialect::Exp {}, x),
+        "Floor" => |em, x| em.unary(dialect::Floor {}, x),
+        "HardSwish" => |em, x| {
+            let gate = hard_sigmoid(em, x, 1.0 / 6.0, 0.5);
+            em.mul(x, gate)
+        },
+        "IsNaN" => |em, x| {
+            let number = em.compare(dialect::Equal {}, x, x);
+            em.unary(dialect::LogicalNot {}, number)
+        },
+        "Log" => |em, x| em.unary(dialect::Log {}, x),
+        "Mish" => |em, x| {
+            let soft = softplus(em, x);
+            let gate = em.unary(dialect::Tanh {}, soft);
+            em.mul(x, gate)
+        },
+        "Neg" => Emitter::negate,
+        "Not" => |em, x| em.unary(dialect::LogicalNot {}, x),
+        "Reciprocal" => |em, x| em.unary(dialect::Reciprocal {}, x),
+        "Relu" => |em, x| em.clamp(x, 0.0, f32::MAX),
+        "Round" => round_half_even,
+        "Sigmoid" => |em, x| em.unary(dialect::Sigmoid {}, x),
+        "Sign" => sign,
+        "Sin" => |em, x| em.unary(dialect::Sin {}, x),
+        "Softplus" => softplus,
+        "Softsign" => |em, x| {
+            let magnitude = em.unary(dialect::Abs {}, x);
+            let divisor = em.shift(magnitude, 1.0);
+            divide(em, x, divisor)
+        },
+        "Sqrt" => Emitter::sqrt,
+        "Tanh" => |em, x| em.unary(dialect::Tanh {}, x),
+        _ => return None,
+    })
+}
+
+/// 1, 0 or -1.
+fn sign(em: &mut Emitter, x: ValueId) -> ValueId {
+    let (zero, one, minus) = (em.scalar_like(x, 0.0), em.scalar_like(x, 1.0), em.scalar_like(x, -1.0));
+    let positive = em.compare(dialect::Greater {}, x, zero);
+    let negative = em.compare(dialect::Greater {}, zero, x);
+    let below = em.select(negative, minus, zero);
+    em.select(positive, one, below)
 }
 
 /// Whether `x` is one of the infinities that are looked for.

@@ -125,81 +125,134 @@ fn merge_users(egraph: &mut Graph, input: Id, first: Id) -> Vec<(Id, Id)> {
 }
 
 fn merge(egraph: &mut Graph, branches: &[Branch]) -> Option<Vec<(Id, Id)>> {
-    let lead = &branches[0];
-    let zero_points: Option<Vec<i64>> =
+    let output_zps: Option<Vec<i64>> =
         branches.iter().map(|branch| language::scalar(egraph, branch.scale[3])).collect();
-    let zero_points = zero_points?;
-    let is_uniform = zero_points.iter().all(|zp| *zp == zero_points[0])
-        && branches.iter().all(|branch| branch.bounds == lead.bounds);
-    let mut make = Maker { egraph, loc: lead.conv.loc.clone() };
-    let channels: Vec<usize> = branches.iter().map(|branch| branch.conv.kernel[0]).collect();
-    let n: usize = channels.iter().sum();
-    let widened = |ty: &TensorType, elem| {
-        let mut shape = ty.shape.clone();
+    let n_channels = branches.iter().map(|branch| branch.conv.kernel[0]).sum();
+    let siblings = Siblings { branches, lead: &branches[0], output_zps: output_zps?, n_channels };
+    let mut make = Maker { egraph, loc: siblings.lead.conv.loc.clone() };
+    let sums = siblings.sums(&mut make)?;
+    let factors = siblings.factors(&mut make)?;
+    let [multipliers, shifts] = factors.clone().map(|parts| join(&mut make, parts));
+    let scaled = Scaled { sums, multipliers, shifts };
+    let whole = if siblings.are_uniform() {
+        siblings.narrowed_as_one(&mut make, &scaled)
+    } else if siblings.have_room(make.egraph, &factors) {
+        siblings.narrowed_by_channel(&mut make, &scaled)?
+    } else {
+        return None;
+    };
+    siblings.cut_apart(&mut make, whole)
+}
+
+fn join(make: &mut Maker<'_>, parts: Vec<ConstId>) -> Id {
+    make.recipe(Recipe::Join { parts, axis: 0 })
+}
+
+/// The sums of all branches with the scale of each channel.
+struct Scaled {
+    sums: Id,
+    multipliers: Id,
+    shifts: Id,
+}
+
+/// Branches that are to become one.
+struct Siblings<'b> {
+    branches: &'b [Branch],
+    /// The first.
+    lead: &'b Branch,
+    /// The zero point of each result.
+    output_zps: Vec<i64>,
+    /// Channels of all results.
+    n_channels: usize,
+}
+
+impl Siblings<'_> {
+    /// Whether zero points and bounds are the same in all branches.
+    fn are_uniform(&self) -> bool {
+        self.output_zps.iter().all(|zp| *zp == self.output_zps[0])
+            && self.branches.iter().all(|branch| branch.bounds == self.lead.bounds)
+    }
+
+    /// Whether zero points may be added to what is scaled, in `i32`.
+    fn have_room(&self, egraph: &Graph, [multipliers, shifts]: &[Vec<ConstId>; 2]) -> bool {
+        self.branches.iter().all(|branch| branch.conv.has_headroom(egraph))
+            && self.lead.rescale.scale32
+            && multipliers.iter().zip(shifts).all(|(&m, &s)| at_most_one(egraph, m, s))
+    }
+
+    /// The type of the whole of which the leading branch has a part.
+    fn widened(&self, elem: ElemType) -> TensorType {
+        let mut shape = self.lead.ty.shape.clone();
         if let Some(last) = shape.last_mut() {
-            *last = n;
+            *last = self.n_channels;
         }
         TensorType::new(shape, elem)
-    };
-    let join = |make: &mut Maker<'_>, parts: Vec<ConstId>| make.recipe(Recipe::Join { parts, axis: 0 });
-
-    let weights = join(&mut make, branches.iter().map(|branch| branch.conv.weights).collect());
-    let biases = branches.iter().map(|branch| {
-        let bias = branch.conv.bias_vector(&mut make);
-        make.egraph[bias].data.constant
-    });
-    let biases = biases.collect::<Option<Vec<_>>>()?;
-    let bias = join(&mut make, biases);
-    let [input, _, _, input_zp, weight_zp] = lead.conv.operands;
-    let operands = vec![input, weights, bias, input_zp, weight_zp];
-    let sums = make.op(lead.conv.op.clone(), operands, widened(&lead.conv.ty, ElemType::I32));
-
-    let mut parts: [Vec<ConstId>; 2] = [Vec::new(), Vec::new()];
-    for branch in branches {
-        let found =
-            scales(&mut make, &branch.rescale, [branch.scale[0], branch.scale[1]], branch.conv.kernel[0])?;
-        for (list, id) in parts.iter_mut().zip(found) {
-            list.push(id);
-        }
     }
-    let factors = parts.clone();
-    let [multipliers, shifts] = parts.map(|parts| join(&mut make, parts));
-    let rescale = Rescale { per_channel: true, ..lead.rescale.clone() };
-    let elem = lead.ty.elem;
-    let whole = if is_uniform {
-        let operands = vec![sums, multipliers, shifts, lead.scale[2], lead.scale[3]];
-        let narrow = make.op(rescale, operands, widened(&lead.ty, elem));
-        match lead.bounds {
-            None => narrow,
-            Some([least, most]) => {
-                let bound = |value| Attribute::Int(value, elem);
-                let clamp =
-                    Clamp { min_val: bound(least), max_val: bound(most), nan_mode: NanMode::Propagate };
-                make.op(clamp, vec![narrow], widened(&lead.ty, elem))
-            }
+
+    /// The convolution with the kernels of all.
+    fn sums(&self, make: &mut Maker<'_>) -> Option<Id> {
+        let weights = join(make, self.branches.iter().map(|branch| branch.conv.weights).collect());
+        let biases = self.branches.iter().map(|branch| {
+            let bias = branch.conv.bias_vector(make);
+            make.egraph[bias].data.constant
+        });
+        let biases = biases.collect::<Option<Vec<_>>>()?;
+        let bias = join(make, biases);
+        let conv = &self.lead.conv;
+        let [input, _, _, input_zp, weight_zp] = conv.operands;
+        let operands = vec![input, weights, bias, input_zp, weight_zp];
+        Some(make.op(conv.op.clone(), operands, self.widened(ElemType::I32)))
+    }
+
+    /// The multipliers and the shifts of each branch, one a channel.
+    fn factors(&self, make: &mut Maker<'_>) -> Option<[Vec<ConstId>; 2]> {
+        let (mut multipliers, mut shifts) = (Vec::new(), Vec::new());
+        for branch in self.branches {
+            let [multiplier, shift, ..] = branch.scale;
+            let [multiplier, shift] =
+                scales(make, &branch.rescale, [multiplier, shift], branch.conv.kernel[0])?;
+            multipliers.push(multiplier);
+            shifts.push(shift);
         }
-    } else {
-        let roomy = branches.iter().all(|branch| branch.conv.has_headroom(make.egraph))
-            && rescale.scale32
-            && factors[0].iter().zip(&factors[1]).all(|(&m, &s)| at_most_one(make.egraph, m, s));
-        if !roomy {
-            return None;
-        }
-        let wide = widened(&lead.ty, ElemType::I32);
+        Some([multipliers, shifts])
+    }
+
+    fn rescaled(&self, make: &mut Maker<'_>, scaled: &Scaled, output_zp: Id, elem: ElemType) -> Id {
+        let rescale = Rescale { per_channel: true, ..self.lead.rescale.clone() };
+        let operands = vec![scaled.sums, scaled.multipliers, scaled.shifts, self.lead.scale[2], output_zp];
+        make.op(rescale, operands, self.widened(elem))
+    }
+
+    /// The results of all, which have the same zero point and bounds.
+    fn narrowed_as_one(&self, make: &mut Maker<'_>, scaled: &Scaled) -> Id {
+        let elem = self.lead.ty.elem;
+        let narrow = self.rescaled(make, scaled, self.lead.scale[3], elem);
+        let Some(bounds) = self.lead.bounds else { return narrow };
+        let [min_val, max_val] = bounds.map(|bound| Attribute::Int(bound, elem));
+        let clamp = Clamp { min_val, max_val, nan_mode: NanMode::Propagate };
+        make.op(clamp, vec![narrow], self.widened(elem))
+    }
+
+    /// A number of each branch, once for each of its channels.
+    fn per_channel(&self, make: &mut Maker<'_>, values: impl Iterator<Item = i64>) -> Option<Id> {
+        let spread = values
+            .zip(self.branches)
+            .flat_map(|(value, branch)| std::iter::repeat_n(value, branch.conv.kernel[0]));
+        make.ints(&[1, 1, 1, self.n_channels], ElemType::I32, spread.collect())
+    }
+
+    /// The results of all, where zero points and bounds are of the channels.
+    fn narrowed_by_channel(&self, make: &mut Maker<'_>, scaled: &Scaled) -> Option<Id> {
+        let (elem, wide) = (self.lead.ty.elem, self.widened(ElemType::I32));
         let zero = make.ints(&[1], ElemType::I32, vec![0])?;
-        let mut value = make.op(rescale, vec![sums, multipliers, shifts, lead.scale[2], zero], wide.clone());
-        let per_channel = |make: &mut Maker<'_>, values: &[i64]| {
-            let spread = values.iter().zip(&channels).flat_map(|(&value, &n)| std::iter::repeat_n(value, n));
-            make.ints(&[1, 1, 1, n], ElemType::I32, spread.collect())
-        };
-        let offsets = per_channel(&mut make, &zero_points)?;
+        let mut value = self.rescaled(make, scaled, zero, ElemType::I32);
+        let offsets = self.per_channel(make, self.output_zps.iter().copied())?;
         value = make.op(Add {}, vec![value, offsets], wide.clone());
-        if branches.iter().any(|branch| branch.bounds.is_some()) {
+        if self.branches.iter().any(|branch| branch.bounds.is_some()) {
             let (least, most) = elem.int_range()?;
-            let bounds: Vec<[i64; 2]> =
-                branches.iter().map(|branch| branch.bounds.unwrap_or([least, most])).collect();
-            let side = |at: usize| bounds.iter().map(|bound| bound[at]).collect::<Vec<_>>();
-            let (least, most) = (per_channel(&mut make, &side(0))?, per_channel(&mut make, &side(1))?);
+            let bounds = self.branches.iter().map(|branch| branch.bounds.unwrap_or([least, most]));
+            let least = self.per_channel(make, bounds.clone().map(|[least, _]| least))?;
+            let most = self.per_channel(make, bounds.map(|[_, most]| most))?;
             let nan_mode = NanMode::Propagate;
             value = make.op(Maximum { nan_mode }, vec![value, least], wide.clone());
             value = make.op(Minimum { nan_mode }, vec![value, most], wide);
@@ -214,20 +267,24 @@ fn merge(egraph: &mut Graph, branches: &[Branch]) -> Option<Vec<(Id, Id)>> {
             input_unsigned: false,
             output_unsigned: false,
         };
-        make.op(narrow, vec![value, one, shift, zero, narrow_zero], widened(&lead.ty, elem))
-    };
-
-    let (mut equal, mut joint, mut at) = (Vec::new(), Vec::new(), 0);
-    for branch in branches {
-        let n = branch.conv.kernel[0];
-        let part = make.channels(whole, at, n)?;
-        let slice = language::ops(make.egraph, part, "tosa.slice").map(|(term, _)| term.clone()).next()?;
-        joint.push((branch.end, slice));
-        equal.push((branch.end, part));
-        at += n;
+        Some(make.op(narrow, vec![value, one, shift, zero, narrow_zero], self.widened(elem)))
     }
-    make.egraph.analysis.joints.push(joint);
-    Some(equal)
+
+    /// Each branch's result with its channels of the whole, which replace it together.
+    fn cut_apart(&self, make: &mut Maker<'_>, whole: Id) -> Option<Vec<(Id, Id)>> {
+        let (mut equal, mut joint, mut at) = (Vec::new(), Vec::new(), 0);
+        for branch in self.branches {
+            let n = branch.conv.kernel[0];
+            let part = make.channels(whole, at, n)?;
+            let slice =
+                language::ops(make.egraph, part, "tosa.slice").map(|(term, _)| term.clone()).next()?;
+            joint.push((branch.end, slice));
+            equal.push((branch.end, part));
+            at += n;
+        }
+        make.egraph.analysis.joints.push(joint);
+        Some(equal)
+    }
 }
 
 /// Whether no scale is above one: what is scaled stays in its range.
