@@ -8,13 +8,19 @@
 //! *Bytes*: weights, inputs and outputs once. *Energy*: these bytes, and the energy on chip that every plan
 //! has: the fewest products, each row written once and read once by each reader, weights read once a step
 //! (two rows a step at most).
+//!
+//! What a stage computes that nobody reads does not count: a plan in column strips leaves such columns out.
+
+use std::ops::Range;
 
 use strata_backend::cost::{may_winograd, on_chip_energy};
-use strata_backend::model::graph::Topology;
+use strata_backend::model::graph::views_meet;
 use strata_backend::model::tables::first_uses;
-use strata_backend::model::{BufferRole, Objective, StageGraph};
+use strata_backend::model::{BufferId, BufferRole, Objective, StageGraph, StageId};
 use strata_isa_spec::timing::dram_cycles;
 use strata_isa_spec::{Target, View};
+
+use crate::fuse::strips::window::windowed;
 
 /// Bounds of a graph on a target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,16 +46,55 @@ impl Bounds {
     }
 }
 
+/// The graph with each stage's code for columns that some plan has to compute. Of columns that are read apart,
+/// only the widest run counts: strips may leave out what lies between.
+fn needed(graph: &StageGraph) -> StageGraph {
+    let mut needed = graph.clone();
+    // Stages stand in topological order: those that read a tensor are narrow before those that write it.
+    for stage in graph.stages.keys().collect::<Vec<StageId>>().into_iter().rev() {
+        let node = &needed.stages[stage];
+        let out = node.code.out;
+        let is_output = matches!(graph.buffers[BufferId::from_u32(out.stream)].role, BufferRole::Output(_));
+        if !node.by_columns || is_output {
+            continue;
+        }
+        let reads = needed.stages.values().flat_map(|reader| reader.code.reads());
+        let read = reads.filter(|read| views_meet(read, &out)).map(|read| {
+            let end = (read.col0 + read.cols).min(out.col0 + out.cols);
+            read.col0.max(out.col0) - out.col0..end - out.col0
+        });
+        let widest = runs(read.collect()).into_iter().max_by_key(|run| run.end - run.start);
+        if let Some(part) = widest.and_then(|run| windowed(&node.code, &run)) {
+            needed.stages[stage].code = part.code;
+        }
+    }
+    needed
+}
+
+/// Ranges, joined where they meet.
+fn runs(mut ranges: Vec<Range<u32>>) -> Vec<Range<u32>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut runs: Vec<Range<u32>> = Vec::new();
+    for range in ranges {
+        match runs.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => runs.push(range),
+        }
+    }
+    runs
+}
+
 /// Bytes that every plan moves: tables, the parts of inputs that are read, and outputs, once.
-pub fn compulsory_bytes(graph: &StageGraph, topology: &Topology) -> u64 {
-    let stages: Vec<strata_backend::model::StageId> = graph.stages.keys().collect();
+fn compulsory_bytes(graph: &StageGraph) -> u64 {
+    let stages: Vec<StageId> = graph.stages.keys().collect();
     let firsts = first_uses(graph, &stages, &[]);
     let loaded = graph.stages.values().zip(firsts).filter(|(_, first)| first.is_first);
     let tables: u64 = loaded.map(|(node, _)| node.weight_bytes()).sum();
     let outside = graph.buffers.iter().map(|(id, buffer)| match buffer.role {
         BufferRole::Internal => 0,
         BufferRole::Input(_) => {
-            let reads = topology.uses[id.as_u32() as usize].readers.iter().map(|(_, view)| *view);
+            let reads = graph.stages.values().flat_map(|node| node.code.reads());
+            let reads = reads.filter(|view| view.stream == id.as_u32());
             n_elements(reads.collect()) * u64::from(buffer.elem.size_bytes())
         }
         BufferRole::Output(_) => buffer.size_bytes(),
@@ -92,8 +137,9 @@ fn n_elements(mut views: Vec<View>) -> u64 {
 }
 
 /// Bounds of a graph on a target.
-pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bounds {
-    let bytes = compulsory_bytes(graph, topology);
+pub fn bounds(graph: &StageGraph, target: &Target) -> Bounds {
+    let graph = &needed(graph);
+    let bytes = compulsory_bytes(graph);
     let macs: u64 =
         (graph.stages.values()).map(|node| node.code.array_macs(may_winograd(&node.code, target))).sum();
     let array = macs.div_ceil((u64::from(target.array.clusters) * u64::from(target.array.lanes)).max(1));
@@ -110,6 +156,8 @@ pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bound
 
 #[cfg(test)]
 mod tests {
+    use strata_backend::model::samples::Net;
+
     use super::*;
 
     #[test]
@@ -120,5 +168,23 @@ mod tests {
         assert_eq!(n_elements(vec![view(0, 0, 0), view(0, 0, 0)]), 24);
         assert_eq!(n_elements(vec![view(0, 0, 0), view(7, 0, 0)]), 48, "the rows between are not read");
         assert_eq!(n_elements(vec![view(0, 0, 0), view(1, 2, 3)]), 47, "they share one element");
+    }
+
+    #[test]
+    fn columns_that_nobody_reads_do_not_count() {
+        assert_eq!(runs(vec![4..6, 0..2, 1..3]), [0..3, 4..6]);
+        let target = Target::preset("micro", &[]).expect("a preset");
+        let bytes = |cropped: u32| {
+            let mut net = Net::default();
+            let input = net.input([4, 16, 8]);
+            let wide = net.conv(input, 8, 1, 1);
+            let out = net.conv(View { cols: 16 - cropped, ..wide }, 8, 1, 1);
+            net.output(out, 0);
+            bounds(&net.finish(), &target)
+        };
+        let (whole, cropped) = (bytes(0), bytes(6));
+        // Of the input and of the output.
+        assert_eq!(whole.bytes - cropped.bytes, 2 * 6 * 4 * 8);
+        assert!(cropped.cycles < whole.cycles && cropped.energy_pj < whole.energy_pj);
     }
 }
