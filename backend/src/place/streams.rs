@@ -81,9 +81,9 @@ pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Resul
 /// A transfer and the DRAM segment of its tensor.
 type Moved = (Transfer, u32);
 
-/// What a phase would move if none of its rows stayed. Rings are sized by it: that is enough for the rows that
-/// are moved, and were what stays not asked for by transfers, rows might wait for stages that ask for it too
-/// late.
+/// What a phase would move if none of its rows stayed. Rings are sized by it: that is enough for the rows
+/// that are moved, and were what stays not asked for by transfers, rows might wait for stages that ask for it
+/// too late.
 #[derive(Default)]
 struct Asked {
     loads: Vec<Moved>,
@@ -187,8 +187,8 @@ impl<'a, 'p> Placing<'a, 'p> {
         }
     }
 
-    /// Gives the rings of a phase their slots. A whole tensor may be kept through phases that do not touch it:
-    /// it lives on in between by its first and last.
+    /// Gives the rings of a phase their slots. A whole tensor may be kept through phases that do not touch
+    /// it: it lives on in between by its first and last.
     fn size_rings(&mut self, phase: usize, asked: &Asked) {
         let codes = phase_codes(self.problem, phase, &asked.loads, &asked.stores);
         for (buffer, slots) in size_rings(&codes, self.problem.plan.phases[phase].slack) {

@@ -46,8 +46,8 @@ impl Bounds {
     }
 }
 
-/// The graph with each stage's code for columns that some plan has to compute. Of columns that are read apart,
-/// only the widest run counts: strips may leave out what lies between.
+/// The graph with each stage's code for columns that some plan has to compute. Of columns that are read
+/// apart, only the widest run counts: strips may leave out what lies between.
 fn needed(graph: &StageGraph) -> StageGraph {
     let mut needed = graph.clone();
     // Stages stand in topological order: those that read a tensor are narrow before those that write it.
