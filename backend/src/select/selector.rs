@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cranelift_entity::SecondaryMap;
 use strata_ir::pass::UnsupportedOp;
-use strata_ir::{Attribute, BlockId, Module, Op, OpId, ValueId};
+use strata_ir::{Attribute, BlockId, Module, Op, OpId, ValueId, dialect};
 use strata_isa_spec::inst::{AvgPool2d, BinaryKind, Clamp, Elem, MaxPool2d, ReduceKind, Table, TableI16};
 use strata_isa_spec::{Head, Tail, View};
 
@@ -156,13 +156,7 @@ impl Selector<'_> {
                 let window = pool_window(pool.kernel, pool.stride, pool.pad)?;
                 self.open_head(op, |_, _| Ok(MaxPool2d { src: View::default(), window }.into()), &[0])
             }
-            Op::AvgPool2d(pool) => {
-                self.one_image(op)?;
-                let window = pool_window(pool.kernel, pool.stride, pool.pad)?;
-                let (input_zp, output_zp) = (self.scalar(op, 1)?, self.scalar(op, 2)?);
-                let head = AvgPool2d { src: View::default(), window, input_zp, output_zp };
-                self.open_head(op, |_, _| Ok(head.into()), &[0])
-            }
+            Op::AvgPool2d(pool) => self.avg_pool2d(op, pool),
             Op::Resize(resize) => self.resize(op, resize),
             Op::Pad(_) => self.pad(op),
             Op::ReduceSum(reduce) => self.reduce_sum(op, reduce.axis),
@@ -187,29 +181,8 @@ impl Selector<'_> {
                 }
                 self.join(op, true).map(drop)
             }
-            Op::Clamp(clamp) => {
-                let (Attribute::Int(min, _), Attribute::Int(max, _)) = (&clamp.min_val, &clamp.max_val)
-                else {
-                    return Err("the bounds are no integers".to_owned());
-                };
-                let bound = |v: i64| i32::try_from(v).map_err(|_| "a bound is beyond i32".to_owned());
-                let tail = Clamp { min: bound(*min)?, max: bound(*max)? };
-                let at = self.join(op, true)?;
-                self.out.drafts[at].tail.push(tail.into());
-                Ok(())
-            }
-            Op::Table(_) => {
-                let elem = self.elem_of(data.operands()[0])?;
-                let table = self.constant(op, 1)?;
-                let at = self.join(op, true)?;
-                let draft = &mut self.out.drafts[at];
-                let table = draft.table(table);
-                draft.tail.push(match elem {
-                    Elem::I16 => TableI16 { table }.into(),
-                    _ => Table { table }.into(),
-                });
-                Ok(())
-            }
+            Op::Clamp(clamp) => self.clamp(op, clamp),
+            Op::Table(_) => self.table(op),
             Op::Add(_) => self.binary(op, BinaryKind::Add, 0),
             Op::Sub(_) => self.binary(op, BinaryKind::Sub, 0),
             Op::Maximum(_) => self.binary(op, BinaryKind::Maximum, 0),
@@ -221,6 +194,38 @@ impl Selector<'_> {
             }
             other => Err(format!("the machine has no stage for `{}` on integers", other.name())),
         }
+    }
+
+    fn avg_pool2d(&mut self, op: OpId, pool: &dialect::AvgPool2d) -> Result<(), Refusal> {
+        self.one_image(op)?;
+        let window = pool_window(pool.kernel, pool.stride, pool.pad)?;
+        let (input_zp, output_zp) = (self.scalar(op, 1)?, self.scalar(op, 2)?);
+        let head = AvgPool2d { src: View::default(), window, input_zp, output_zp };
+        self.open_head(op, |_, _| Ok(head.into()), &[0])
+    }
+
+    fn clamp(&mut self, op: OpId, clamp: &dialect::Clamp) -> Result<(), Refusal> {
+        let (&Attribute::Int(min, _), &Attribute::Int(max, _)) = (&clamp.min_val, &clamp.max_val) else {
+            return Err("the bounds are no integers".to_owned());
+        };
+        let bound = |v: i64| i32::try_from(v).map_err(|_| "a bound is beyond i32".to_owned());
+        let tail = Clamp { min: bound(min)?, max: bound(max)? };
+        let at = self.join(op, true)?;
+        self.out.drafts[at].tail.push(tail.into());
+        Ok(())
+    }
+
+    fn table(&mut self, op: OpId) -> Result<(), Refusal> {
+        let elem = self.elem_of(self.module.op(op).operands()[0])?;
+        let table = self.constant(op, 1)?;
+        let at = self.join(op, true)?;
+        let draft = &mut self.out.drafts[at];
+        let table = draft.table(table);
+        draft.tail.push(match elem {
+            Elem::I16 => TableI16 { table }.into(),
+            _ => Table { table }.into(),
+        });
+        Ok(())
     }
 }
 

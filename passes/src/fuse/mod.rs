@@ -7,6 +7,7 @@
 //! | [`strips`] | sets of stages run a window of columns at a time |
 //! | [`search`] | exact choice among candidates by dynamic programming over cuts |
 //! | [`solve`] | [`solve::plan`]: all of it, in order |
+//! | `plan_of` | the plan that a choice is |
 //! | [`refine`] | first rows of tensors that stay in SRAM, or come ahead, where the rest does not |
 //! | [`too_large`] | stages that do not fit a target even alone, and what would do |
 //! | [`bound`] | what no plan can beat |
@@ -18,6 +19,7 @@ pub mod bound;
 pub mod candidates;
 pub mod egraph;
 pub mod pass;
+mod plan_of;
 pub mod refine;
 pub mod search;
 pub mod solve;

@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::check::{PlanFault, check};
-use strata_backend::cost::{ScoreWeights, on_chip_energy};
+use strata_backend::cost::ScoreWeights;
 use strata_backend::model::graph::{GraphError, StageSet};
 use strata_backend::model::realised::Realised;
-use strata_backend::model::{
-    BufferId, BufferRole, Certificate, DramBytes, Mode, Objective, PhasePlan, Placement, Plan, Residency,
-    StageGraph, StageId,
-};
+use strata_backend::model::{BufferId, Certificate, Mode, Objective, Plan, StageGraph, StageId};
 use strata_backend::place::growth_gaps;
 use strata_isa_spec::Target;
 
@@ -19,6 +16,7 @@ use crate::fuse::bound::{Bounds, bounds};
 use crate::fuse::candidates::candidate::{Candidate, Context, How};
 use crate::fuse::candidates::pool::{CandidatePool, WithStrips};
 use crate::fuse::egraph::{self, Offer};
+use crate::fuse::plan_of::plan_of;
 use crate::fuse::search::{
     Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, may_be_in_place, replay,
 };
@@ -314,7 +312,7 @@ impl<'a> Planner<'a> {
                     continue;
                 }
             };
-            let mut plan = write_down(&made, &phases, &choice, options);
+            let mut plan = plan_of(&made, &phases, &choice, options);
             certify(&mut plan, self.bounds, choice.proven && options.capacity_percent >= 100);
             let gaps = growth_gaps(&realised.graph, &made.topology, &plan, target);
             if !close_gaps(&mut plan, &gaps) {
@@ -548,7 +546,7 @@ impl<'a> Planner<'a> {
     fn energy(&self, choice: &Choice) -> f64 {
         let candidates =
             choice.phases.iter().map(|phase| (self.offered.chosen(phase.candidate), phase.variant));
-        energy(self.offered.context(), candidates, choice.bytes)
+        self.offered.context().energy(candidates, choice.bytes)
     }
 
     /// Energy times delay of a choice.
@@ -683,110 +681,4 @@ fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<CandidatePoo
         .flat_map(|stage| too_large::reasons(offered.context(), stage, options.strips))
         .collect();
     if too_large.is_empty() { Ok(offered) } else { Err(PlanError::StageTooLarge(too_large)) }
-}
-
-/// Energy in picojoules of candidates, each run as one of its variants, that move so many bytes.
-fn energy<'a>(
-    context: &Context<'_>,
-    candidates: impl Iterator<Item = (&'a Candidate, usize)>,
-    dram_bytes: u64,
-) -> f64 {
-    let stages = candidates.flat_map(|(candidate, variant)| {
-        let options = candidate.variants[variant].implementations.iter();
-        candidate.stages.iter().copied().zip(options.map(|i| i.winograd))
-    });
-    on_chip_energy(context.graph, context.target, stages)
-        + dram_bytes as f64 * context.target.energy.dram_byte_pj
-}
-
-/// The plan of a choice.
-fn write_down(
-    context: &Context<'_>,
-    candidates: &[Candidate],
-    choice: &Choice,
-    options: &PlanOptions,
-) -> Plan {
-    let graph = context.graph;
-    let mut residency = vec![Residency::default(); graph.buffers.len()];
-    let mut dram = DramBytes::default();
-    let mut seen_inputs = vec![0u64; graph.buffers.len()];
-    let mut phases = Vec::with_capacity(choice.phases.len());
-    for (index, chosen) in choice.phases.iter().enumerate() {
-        let candidate = &candidates[chosen.candidate];
-        let variant = &candidate.variants[chosen.variant];
-        dram.weights += candidate.table_bytes;
-        for growth in &chosen.growths {
-            residency[growth.growing.as_u32() as usize].grows_into = Some(growth.into);
-        }
-        for &(buffer, place) in &chosen.places {
-            let slot = &mut residency[buffer.as_u32() as usize];
-            let was_kept = slot.kept_until.is_some();
-            if place == Place::InPlace {
-                slot.in_place_of = context.in_place_targets[buffer.as_u32() as usize];
-            }
-            let Some(at) = candidate.boundary.iter().position(|b| b.buffer == buffer) else { continue };
-            // What is in DRAM too may be dropped before it is read again. It then stays no longer than it is
-            // of use.
-            if place.in_sram() {
-                slot.kept_until = Some(index as u32);
-            }
-            let ring = &variant.rings[at];
-            let in_dram = place == Place::Dram;
-            let size = graph.buffers[buffer].size_bytes();
-            let role = graph.buffers[buffer].role;
-            match role {
-                BufferRole::Input(_) if in_dram || !was_kept => {
-                    let bytes = if in_dram { ring.load.bytes } else { size };
-                    let seen = &mut seen_inputs[buffer.as_u32() as usize];
-                    let first = bytes.min(size - *seen);
-                    *seen += first;
-                    dram.inputs += first;
-                    dram.spill_read += bytes - first;
-                }
-                _ if in_dram => dram.spill_read += ring.load.bytes,
-                _ => {}
-            }
-            if place.in_dram() {
-                let is_output = matches!(role, BufferRole::Output(_));
-                *if is_output { &mut dram.outputs } else { &mut dram.spill_write } += ring.store.bytes;
-                slot.stored |= ring.store.stages > 0;
-            }
-        }
-        phases.push(PhasePlan {
-            partitions: variant.division.partitions.clone(),
-            stages: (candidate.stages.iter().zip(&variant.implementations).zip(&variant.division.of_stage))
-                .map(|((&stage, how), &partition)| Placement {
-                    stage,
-                    partition,
-                    mapping: how.mapping,
-                    winograd: how.winograd,
-                })
-                .collect(),
-            slack: variant.slack,
-            predicted_cycles: chosen.cycles,
-        });
-    }
-    dram.total = dram.weights + dram.inputs + dram.outputs + dram.spill_write + dram.spill_read;
-    let run = choice.phases.iter().map(|chosen| (&candidates[chosen.candidate], chosen.variant));
-    let energy_pj = energy(context, run, choice.bytes);
-    let cost = match options.objective {
-        Objective::Latency => choice.cycles as f64,
-        Objective::Traffic => dram.total as f64,
-        Objective::Energy => energy_pj,
-        Objective::Edp => energy_pj * choice.cycles as f64,
-        Objective::Sram => choice.phases.iter().map(|phase| phase.sram_bytes).max().unwrap_or(0) as f64,
-    };
-    Plan {
-        objective: options.objective,
-        mode: options.mode,
-        phases,
-        residency,
-        fronts: Vec::new(),
-        bases: None,
-        activation_bytes: context.target.memory.activation,
-        cycles: choice.cycles,
-        search_cycles: choice.cycles,
-        dram_bytes: dram,
-        certificate: Certificate { cost, ..Certificate::default() },
-    }
 }

@@ -16,7 +16,9 @@ use strata_backend::cost::fill_drain::{drain_cycles, fill_cycles};
 use strata_backend::cost::mappings::Mappings;
 use strata_backend::cost::rings::{Actor, Buffering, OverlapProbe, ring_slots_watching};
 use strata_backend::cost::transfers::{Transfer, loads, stores, window};
-use strata_backend::cost::{Implementation, PipelineTime, Running, StageProfile, align, pipeline};
+use strata_backend::cost::{
+    Implementation, PipelineTime, Running, StageProfile, align, on_chip_energy, pipeline,
+};
 use strata_backend::model::graph::{GraphError, StageSet, Topology};
 use strata_backend::model::tables::first_uses;
 use strata_backend::model::{BufferId, BufferRole, GrowsInto, StageGraph, StageId};
@@ -96,6 +98,19 @@ impl<'a> Context<'a> {
         let profiles = graph.stages.values().zip(&self.profiles);
         let direct = profiles.map(|(node, profile)| profile.without_winograd(&node.code, target, mappings));
         Self { direct: Some(direct.collect()), ..self }
+    }
+
+    /// Energy in picojoules of candidates, each run as one of its variants, that move so many bytes.
+    pub fn energy<'c>(
+        &self,
+        candidates: impl Iterator<Item = (&'c Candidate, usize)>,
+        dram_bytes: u64,
+    ) -> f64 {
+        let stages = candidates.flat_map(|(candidate, variant)| {
+            let options = candidate.variants[variant].implementations.iter();
+            candidate.stages.iter().copied().zip(options.map(|i| i.winograd))
+        });
+        on_chip_energy(self.graph, self.target, stages) + dram_bytes as f64 * self.target.energy.dram_byte_pj
     }
 
     /// The same on a machine that differs in its memories only: what stages cost stays.
