@@ -207,7 +207,7 @@ impl Case {
         if let Some(target) = &self.target {
             context.insert(target.clone());
         }
-        let options = DriverOptions { check_claims: true, evaluate: N_INPUTS, reproducers: false };
+        let options = DriverOptions { check_claims: true, evaluate: N_INPUTS, ..DriverOptions::default() };
         let mut follow = |told: Progress<'_>| {
             if let Progress::Ended { module, .. } = told {
                 must_round_trip(module);

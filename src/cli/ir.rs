@@ -51,8 +51,12 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let mut module = model::module(path, &source, console)?;
     let mut context = PassContext::new();
     context.insert(args.target.target()?);
-    let options =
-        DriverOptions { check_claims: true, evaluate: args.evaluate, reproducers: args.reproducer.is_some() };
+    let options = DriverOptions {
+        check_claims: true,
+        evaluate: args.evaluate,
+        reproducers: args.reproducer.is_some(),
+        ..DriverOptions::default()
+    };
     let progress = console.progress(Some(pipeline.passes().len() as u64));
     let mut follow = |told: Progress<'_>| match told {
         Progress::Begins { pass, .. } => progress.step(pass.name),
