@@ -63,7 +63,7 @@ fn run(
     module: &mut Module,
     context: &mut PassContext,
 ) -> Result<(), CompileError> {
-    let options = DriverOptions { trusts: true, ..DriverOptions::default() };
+    let options = DriverOptions::trusting();
     pass::run(module, &Pipeline::of(pass), context, &options, &mut |_| {})?;
     Ok(())
 }

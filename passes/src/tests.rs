@@ -21,8 +21,7 @@ pub(crate) fn run_passes(module: &mut Module, passes: &str, target: &Target) -> 
     let pipeline = registry().parse(passes).expect("a pipeline");
     let mut context = PassContext::new();
     context.insert(target.clone());
-    let options = DriverOptions { trusts: true, ..DriverOptions::default() };
-    pass::run(module, &pipeline, &mut context, &options, &mut |_| {}).map(|_| ())
+    pass::run(module, &pipeline, &mut context, &DriverOptions::default(), &mut |_| {}).map(|_| ())
 }
 
 #[test]

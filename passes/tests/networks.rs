@@ -68,7 +68,7 @@ impl Trial {
         );
         let registry = Registry::new(strata_passes::PASSES.iter().chain(strata_backend::PASSES).copied());
         let pipeline = registry.parse(&passes).map_err(|e| e.to_string())?;
-        let options = DriverOptions { trusts: true, ..DriverOptions::default() };
+        let options = DriverOptions::trusting();
         let ran = pass::run(&mut module, &pipeline, &mut context, &options, &mut |_| {});
         if let Err(stopped) = ran {
             return match &stopped.failure {

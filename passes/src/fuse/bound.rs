@@ -14,7 +14,7 @@
 use std::ops::Range;
 
 use strata_backend::cost::{may_winograd, on_chip_energy};
-use strata_backend::model::graph::views_meet;
+use strata_backend::model::graph::{Topology, views_meet};
 use strata_backend::model::tables::first_uses;
 use strata_backend::model::{BufferId, BufferRole, Objective, StageGraph, StageId};
 use strata_isa_spec::timing::dram_cycles;
@@ -48,7 +48,7 @@ impl Bounds {
 
 /// The graph with each stage's code for columns that some plan has to compute. Of columns that are read
 /// apart, only the widest run counts: strips may leave out what lies between.
-fn needed(graph: &StageGraph) -> StageGraph {
+fn needed(graph: &StageGraph, topology: &Topology) -> StageGraph {
     let mut needed = graph.clone();
     // Stages stand in topological order: those that read a tensor are narrow before those that write it.
     for stage in graph.stages.keys().collect::<Vec<StageId>>().into_iter().rev() {
@@ -58,7 +58,8 @@ fn needed(graph: &StageGraph) -> StageGraph {
         if !node.by_columns || is_output {
             continue;
         }
-        let reads = needed.stages.values().flat_map(|reader| reader.code.reads());
+        let readers = &topology.uses[out.stream as usize].readers;
+        let reads = readers.iter().flat_map(|(reader, _)| needed.stages[*reader].code.reads());
         let read = reads.filter(|read| views_meet(read, &out)).map(|read| {
             let end = (read.col0 + read.cols).min(out.col0 + out.cols);
             read.col0.max(out.col0) - out.col0..end - out.col0
@@ -137,8 +138,8 @@ fn n_elements(mut views: Vec<View>) -> u64 {
 }
 
 /// Bounds of a graph on a target.
-pub fn bounds(graph: &StageGraph, target: &Target) -> Bounds {
-    let graph = &needed(graph);
+pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bounds {
+    let graph = &needed(graph, topology);
     let bytes = compulsory_bytes(graph);
     let macs: u64 =
         (graph.stages.values()).map(|node| node.code.array_macs(may_winograd(&node.code, target))).sum();
@@ -180,7 +181,8 @@ mod tests {
             let wide = net.conv(input, 8, 1, 1);
             let out = net.conv(View { cols: 16 - cropped, ..wide }, 8, 1, 1);
             net.output(out, 0);
-            bounds(&net.finish(), &target)
+            let graph = net.finish();
+            bounds(&graph, &Topology::new(&graph).expect("it is a graph"), &target)
         };
         let (whole, cropped) = (bytes(0), bytes(6));
         // Of the input and of the output.

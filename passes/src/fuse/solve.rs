@@ -251,7 +251,7 @@ impl<'a> Planner<'a> {
     /// If a stage does not fit the target, or the graph makes no sense.
     pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
         let offered = offer(offering(Context::new(graph, target)?, options), options)?;
-        let bounds = bounds(graph, target);
+        let bounds = bounds(graph, &offered.context().topology, target);
         Ok(Self {
             offered,
             bounds,
