@@ -63,7 +63,7 @@ fn run(
     module: &mut Module,
     context: &mut PassContext,
 ) -> Result<(), CompileError> {
-    let options = DriverOptions::trusting();
+    let options = DriverOptions::default();
     pass::run(module, &Pipeline::of(pass), context, &options, &mut |_| {})?;
     Ok(())
 }

@@ -10,7 +10,7 @@
 //! | [`graph`] | the [`StageGraph`](crate::model::StageGraph) read back from a module |
 //! | [`check`] | an independent judge of the result |
 //! | [`split`] | `split-channels`: stages whose tables are too large become several |
-//! | `narrow` | slices of concatenations read the pieces that they meet |
+//! | [`narrow`] | slices of concatenations read the pieces that they meet |
 //! | [`split_columns`] | stages of a plan that run in strips become several, by columns |
 //! | [`erase`] | `erase-wrappers`: any phase as plain TOSA |
 //!
@@ -24,7 +24,7 @@ mod buffers;
 pub mod check;
 pub mod erase;
 pub mod graph;
-mod narrow;
+pub mod narrow;
 mod normalise;
 mod permute;
 mod selector;

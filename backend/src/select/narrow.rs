@@ -8,66 +8,98 @@ use strata_ir::{BlockId, Location, Module, Op, OpId, Type, ValueId, dialect};
 
 use crate::select::split_columns::slice;
 
-/// Narrows the slices of a block, and says how many; operands that nothing uses any more stay.
-pub(super) fn narrow_slices(module: &mut Module, block: BlockId) -> usize {
+/// Narrows the slices of a block that read no part of some piece, and says how many; operands that nothing
+/// uses any more stay.
+pub fn narrow_slices(module: &mut Module, block: BlockId) -> usize {
     let mut n_narrowed = 0;
     for op in module.block_ops(block).to_vec() {
-        let data = module.op(op);
-        if !matches!(data.op, Op::Slice(_)) || pieces_of(module, data.operands()[0]).is_none() {
-            continue;
-        }
-        let (input, result, loc) = (data.operands()[0], module.result(op), data.loc.clone());
-        let start = module.constant(data.operands()[1]).and_then(|c| c.tensor.data().to_ints());
-        let Some(start) = start else { continue };
+        let Op::Slice(_) = &module.op(op).op else { continue };
+        let (result, loc) = (module.result(op), module.op(op).loc.clone());
         let shape = module.tensor_ty(result).shape.clone();
-        let narrowed = window(module, op, input, &Window { start, shape }, &loc);
-        module.replace_all_uses(result, narrowed);
-        module.erase(op);
-        n_narrowed += 1;
+        let read = Window { of: result, start: vec![0; shape.len()], shape };
+        if leaves_out(module, &read) {
+            let narrowed = read_before(module, op, &read, &loc);
+            module.replace_all_uses(result, narrowed);
+            module.erase(op);
+            n_narrowed += 1;
+        }
     }
     n_narrowed
 }
 
 /// A box of a value.
+#[derive(Clone)]
 struct Window {
+    of: ValueId,
     start: Vec<i64>,
     shape: Vec<usize>,
 }
 
-/// A window of a value, made before an op: of a concatenation whose axis it cuts, of the pieces that it
-/// meets.
-fn window(module: &mut Module, before: OpId, value: ValueId, wanted: &Window, loc: &Location) -> ValueId {
-    let ty = module.tensor_ty(value).clone();
-    let cuts = |axis: usize| wanted.shape[axis] < ty.shape[axis];
-    let Some((axis, pieces)) = pieces_of(module, value).filter(|&(axis, _)| cuts(axis)) else {
-        let ty = Type::tensor(wanted.shape.clone(), ty.elem);
-        return slice(module, before, value, wanted.start.clone(), ty, loc);
-    };
-    let (from, to) = (wanted.start[axis], wanted.start[axis] + wanted.shape[axis] as i64);
-    let mut first = 0;
-    let mut met = Vec::new();
-    for piece in pieces {
-        let extent = module.tensor_ty(piece).shape[axis] as i64;
-        let (begin, end) = (from.max(first), to.min(first + extent));
-        if begin < end {
-            let mut part = Window { start: wanted.start.clone(), shape: wanted.shape.clone() };
-            (part.start[axis], part.shape[axis]) = (begin - first, (end - begin) as usize);
-            met.push(window(module, before, piece, &part, loc));
-        }
-        first += extent;
-    }
-    if let [value] = met[..] {
-        return value;
-    }
-    let row = dialect::Concat { axis: axis as i32 };
-    let joined =
-        module.insert_before(before, row, &met, &[Type::tensor(wanted.shape.clone(), ty.elem)], loc.clone());
-    module.result(joined)
+/// What a window is of: the operand of a slice, or some operands of a concatenation.
+enum Source {
+    Slice(Window),
+    Concat {
+        axis: usize,
+        /// A window a piece; none of a piece of which nothing is read.
+        parts: Vec<Option<Window>>,
+    },
 }
 
-/// The axis and the operands of the concatenation that makes a value.
-fn pieces_of(module: &Module, value: ValueId) -> Option<(usize, Vec<ValueId>)> {
-    let data = module.op(module.defining_op(value)?);
-    let Op::Concat(concat) = &data.op else { return None };
-    Some((usize::try_from(concat.axis).ok()?, data.operands().to_vec()))
+/// What the op that makes a value has a window of it from, if it is a slice or a concatenation.
+fn source(module: &Module, read: &Window) -> Option<Source> {
+    let data = module.op(module.defining_op(read.of)?);
+    match &data.op {
+        Op::Slice(_) => {
+            let first = module.constant(data.operands()[1])?.tensor.data().to_ints()?;
+            let start = read.start.iter().zip(first).map(|(at, first)| at + first).collect();
+            Some(Source::Slice(Window { of: data.operands()[0], start, shape: read.shape.clone() }))
+        }
+        Op::Concat(concat) => {
+            let axis = usize::try_from(concat.axis).ok()?;
+            let (from, to) = (read.start[axis], read.start[axis] + read.shape[axis] as i64);
+            let mut first = 0;
+            let part = |&piece: &ValueId| {
+                let begins = first;
+                first += module.tensor_ty(piece).shape[axis] as i64;
+                let (begin, end) = (from.max(begins), to.min(first));
+                (begin < end).then(|| {
+                    let mut part = Window { of: piece, ..read.clone() };
+                    (part.start[axis], part.shape[axis]) = (begin - begins, (end - begin) as usize);
+                    part
+                })
+            };
+            Some(Source::Concat { axis, parts: data.operands().iter().map(part).collect() })
+        }
+        _ => None,
+    }
+}
+
+/// Whether there is a piece of some concatenation behind a window of which nothing is read.
+fn leaves_out(module: &Module, read: &Window) -> bool {
+    match source(module, read) {
+        Some(Source::Slice(inner)) => leaves_out(module, &inner),
+        Some(Source::Concat { parts, .. }) => {
+            parts.iter().any(|part| part.as_ref().is_none_or(|part| leaves_out(module, part)))
+        }
+        None => false,
+    }
+}
+
+/// A window, made before an op of the pieces that it meets.
+fn read_before(module: &mut Module, before: OpId, read: &Window, loc: &Location) -> ValueId {
+    let ty = Type::tensor(read.shape.clone(), module.tensor_ty(read.of).elem);
+    match source(module, read).filter(|_| leaves_out(module, read)) {
+        Some(Source::Slice(inner)) => read_before(module, before, &inner, loc),
+        Some(Source::Concat { axis, parts }) => {
+            let met: Vec<ValueId> =
+                parts.iter().flatten().map(|part| read_before(module, before, part, loc)).collect();
+            if let [value] = met[..] {
+                return value;
+            }
+            let row = dialect::Concat { axis: axis as i32 };
+            let joined = module.insert_before(before, row, &met, &[ty], loc.clone());
+            module.result(joined)
+        }
+        None => slice(module, before, read.of, read.start.clone(), ty, loc),
+    }
 }

@@ -422,7 +422,7 @@ fn with_columns(ty: &Type, cols: u32) -> Type {
 }
 
 /// Erases views, and constants, that nothing uses.
-pub(super) fn erase_dead_views(module: &mut Module, block: BlockId) {
+pub fn erase_dead_views(module: &mut Module, block: BlockId) {
     erase_dead_views_of(module, block, &BTreeSet::new());
 }
 

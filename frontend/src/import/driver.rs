@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strata_ir::attr::FunctionType;
 use strata_ir::dialect::{FuncReturn, Op};
+use strata_ir::pass::Level;
 use strata_ir::{Attribute, ElemType, Location, OpId, Type};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto};
 
@@ -119,6 +120,7 @@ pub(super) fn import(
     let mut module = lowering.em.module;
     affine::fold(&mut module, block);
     affine::remove_dead(&mut module, block);
+    Level::Import.mark(&mut module);
     Ok(Imported {
         module,
         inputs,

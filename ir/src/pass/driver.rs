@@ -10,25 +10,16 @@ use crate::diag::Diagnostics;
 use crate::verify::verify;
 use crate::{Module, text};
 
-/// How to run a pipeline. Unless it is trusted, the level of the module is checked before every pass, and the
-/// module is verified before the first and after every one that changed something.
+/// How to run a pipeline. The level of the module is checked before every pass in any case, and the module is
+/// verified before the first and after every one that changed something.
 #[derive(Clone, Debug, Default)]
 pub struct DriverOptions {
-    /// Whether modules are taken as they come: neither their levels are checked nor are they verified.
-    pub trusts: bool,
     /// Whether to compare the printed module before and after passes that claim to have changed nothing.
     pub check_claims: bool,
     /// Evaluates the module before and after each pass on this many random inputs.
     pub evaluate: usize,
     /// Whether a failure carries the module as it was before the failing pass.
     pub reproducers: bool,
-}
-
-impl DriverOptions {
-    /// Modules are taken as they come, and nothing else is checked.
-    pub fn trusting() -> Self {
-        Self { trusts: true, ..Self::default() }
-    }
 }
 
 /// What one pass of a pipeline did.
@@ -134,8 +125,8 @@ pub fn run(
         observer(Progress::Begins { index, pass: info });
         let keep = options.reproducers || options.evaluate > 0;
         let before = keep.then(|| module.clone());
-        let valid = if options.trusts { Ok(()) } else { demand_valid(module, info, index == 0) };
-        let done = valid.and_then(|()| run_pass(module, &**pass, context, options, before.as_ref()));
+        let done = demand_valid(module, info, index == 0)
+            .and_then(|()| run_pass(module, &**pass, context, options, before.as_ref()));
         match done {
             Ok(report) => {
                 observer(Progress::Ended { index, report: &report, module });
@@ -187,7 +178,7 @@ fn run_pass(
     if let Some(level) = info.gives.filter(|level| *level != found) {
         level.mark(module);
     }
-    if changed.is_yes() && !options.trusts {
+    if changed.is_yes() {
         verify(module).map_err(PassFailure::InvalidAfter)?;
     }
     let level = Level::of(module);

@@ -13,7 +13,8 @@
 //!   yields one value of its result's type;
 //! - a phase stands in a function, a stage in a function or a phase; a phase yields values of its results'
 //!   types;
-//! - no tensor is empty or beyond [`MAX_ELEMENTS`](crate::infer::MAX_ELEMENTS);
+//! - no tensor that is computed is empty (arguments and constants may be), none is beyond
+//!   [`MAX_ELEMENTS`](crate::infer::MAX_ELEMENTS);
 //! - the operands of every TOSA op are what [`infer`](mod@crate::infer) takes, and its result type is what
 //!   follows.
 //!
@@ -227,6 +228,10 @@ fn is_sane(ty: &Type) -> bool {
         Type::Tensor(tensor) => is_sane_shape(&tensor.shape),
         Type::Shape(_) => true,
     }
+}
+
+fn is_empty(ty: &Type) -> bool {
+    ty.as_tensor().is_some_and(|tensor| tensor.shape.contains(&0))
 }
 
 fn list(types: &[Type]) -> String {

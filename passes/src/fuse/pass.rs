@@ -21,7 +21,8 @@ use strata_backend::check::{PlanFault, check};
 use strata_backend::model::graph::Topology;
 use strata_backend::model::{Mode, Objective, Plan, StageGraph, StageId};
 use strata_backend::place::{ScheduleError, Scheduled, schedule};
-use strata_backend::select::split_columns::split_columns;
+use strata_backend::select::narrow::narrow_slices;
+use strata_backend::select::split_columns::{erase_dead_views, split_columns};
 use strata_ir::pass::{
     Changed, Level, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions,
 };
@@ -188,6 +189,10 @@ impl Pass for FuseLayers {
             }
         }
         let Planned { mut plan, realised, refused, .. } = planned;
+        // A plan goes by what is read: its order need not be one of whole concatenations.
+        let block = module.entry_block(func);
+        narrow_slices(module, block);
+        erase_dead_views(module, block);
         if n_strips > 0 {
             let split = StageGraph::from_module(module, func).map_err(PassError::other)?;
             wrap(module, func, &split, &mut plan)?;
