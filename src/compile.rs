@@ -7,7 +7,8 @@
 //! | `host` | the parts that the host runs |
 //! | `calibrate`, `noise` | what activations are calibrated on |
 //! | `precision` | which activations are 16-bit |
-//! | `tosa` | functions of TOSA, which need no import |
+//! | [`checkpoint`] | a compile at a level of the IR, as dumps hold it |
+//! | `resume` | compiles that go on from a checkpoint, or from a function of TOSA |
 //! | `hints` | sizes of memories that would do where the target is too small |
 //! | `assemble` | plans, programs, and the bundle of all parts |
 //! | `measure` | what the written program's outputs are worth |
@@ -15,6 +16,7 @@
 
 mod assemble;
 mod calibrate;
+pub mod checkpoint;
 pub(crate) mod error;
 mod forms;
 mod hints;
@@ -24,17 +26,18 @@ pub(crate) mod model;
 mod noise;
 mod parts;
 mod precision;
-mod tosa;
+mod resume;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use strata_backend::model::{Mode, Objective, Plan, StageGraph};
 use strata_frontend::import::{self, ImportOptions, NoSideFiles, Resolved, SideFiles};
 use strata_ir::Module;
 use strata_ir::dialect::Op;
 use strata_ir::pass::{
-    self, Changed, DriverOptions, Level, PassContext, PassError, Pipeline, Progress, UnsupportedOp,
+    self, Changed, DriverOptions, PassContext, PassError, Pipeline, Progress, UnsupportedOp,
 };
 use strata_isa_spec::Target;
 use strata_isa_spec::bundle::Bundle;
@@ -43,8 +46,8 @@ use strata_passes::fuse::PlanOptions;
 use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise};
 use strata_passes::rewrite::Families;
 
+use self::checkpoint::Checkpoint;
 pub use self::error::CompileError;
-use self::forms::Forms;
 pub(crate) use self::forms::select;
 use self::noise::NoiseInput;
 use self::parts::{PreparedPart, PreparedParts};
@@ -54,19 +57,34 @@ use crate::ptq::PtqOptions;
 use crate::session;
 use crate::stats::{self, CompileStats, Stats};
 
-/// What activations are calibrated on.
-#[derive(Clone, Debug, PartialEq)]
+/// What activations are calibrated on. As a value of serde it is without its samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CalibrationData {
     /// Seeded noise where no data are at hand, normal with deviation 1 for floats and uniform for integers:
     /// ranges are then only plausible.
     Noise {
         /// The seed.
+        #[serde(with = "seed_text")]
         seed: u64,
         /// How many samples.
         samples: usize,
     },
     /// Samples, each with one tensor an input, in the model's order of inputs.
-    Samples(Vec<Vec<Array>>),
+    Samples(#[serde(skip)] Vec<Vec<Array>>),
+}
+
+/// Seeds as text: attributes have no integers beyond 63 bits.
+mod seed_text {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(seed: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(seed)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 impl Default for CalibrationData {
@@ -76,7 +94,7 @@ impl Default for CalibrationData {
 }
 
 /// How to compile.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompileOptions {
     /// The machine.
     pub target: Target,
@@ -123,6 +141,15 @@ impl CompileOptions {
     }
 }
 
+/// What a plan is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aim {
+    /// Multi-layer or layer by layer.
+    pub mode: Mode,
+    /// What is least.
+    pub objective: Objective,
+}
+
 /// What an observer of a compile is told.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -137,8 +164,8 @@ pub enum Event<'a> {
         /// Whether the host runs it.
         on_host: bool,
     },
-    /// The module has reached a level.
-    Reached(Level, &'a Module),
+    /// All parts have reached a level.
+    Reached(&'a Checkpoint),
     /// Something that the user should know.
     Note(String),
 }
@@ -177,7 +204,6 @@ pub struct Compiler {
 #[derive(Clone, Debug)]
 pub struct Prepared {
     compiler: Compiler,
-    network: String,
     parts: PreparedParts,
     clock: Clock,
 }
@@ -187,7 +213,7 @@ impl Prepared {
     pub fn modules(&self) -> impl Iterator<Item = &Module> {
         self.parts.parts.iter().filter_map(|part| match part {
             PreparedPart::Machine(forms) => Some(&forms.as_imported),
-            PreparedPart::Host { .. } => None,
+            PreparedPart::Host(_) => None,
         })
     }
 
@@ -217,8 +243,8 @@ impl Prepared {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Compiled, CompileError> {
         let mut clock = self.clock.clone();
-        let aim = (mode, objective);
-        let mut compiled = self.compiler.assemble(&self.parts, &self.network, aim, &mut clock, observer)?;
+        let aim = Aim { mode, objective };
+        let mut compiled = self.compiler.assemble(&self.parts, aim, &mut clock, observer)?;
         if let Some(yardstick) = &self.parts.yardstick {
             clock.begin("measure", observer);
             yardstick.measure(&mut compiled, observer);
@@ -227,6 +253,33 @@ impl Prepared {
         compiled.stats.compile =
             Some(CompileStats { seconds_by_pass, peak_rss_bytes: stats::peak_rss_bytes() });
         Ok(compiled)
+    }
+}
+
+impl CompileOptions {
+    /// The same for another aim, without calibration samples.
+    fn to_record(&self, aim: Aim) -> Self {
+        let calibration = match &self.calibration {
+            noise @ CalibrationData::Noise { .. } => noise.clone(),
+            CalibrationData::Samples(_) => CalibrationData::Samples(Vec::new()),
+        };
+        Self {
+            target: self.target.clone(),
+            objective: aim.objective,
+            tolerance_percent: self.tolerance_percent,
+            mode: aim.mode,
+            calibration,
+            ptq: self.ptq.clone(),
+            precision: self.precision.clone(),
+            input_shapes: self.input_shapes.clone(),
+            measure_sqnr: self.measure_sqnr,
+            host: self.host,
+            families: self.families.clone(),
+        }
+    }
+
+    fn aim(&self) -> Aim {
+        Aim { mode: self.mode, objective: self.objective }
     }
 }
 
@@ -279,8 +332,7 @@ impl Compiler {
         file_name: &str,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Compiled, CompileError> {
-        let CompileOptions { mode, objective, .. } = self.options;
-        self.prepare_resolved(model, file_name, observer)?.finish(mode, objective, observer)
+        self.prepare_resolved(model, file_name, observer)?.finish_as_asked(observer)
     }
 
     /// Imports, calibrates and quantises a model and selects its stages: all that planning does not change.
@@ -311,7 +363,7 @@ impl Compiler {
         self.demand_finite_samples()?;
         let parts = self.parts(model, file_name, &mut clock, observer)?;
         clock.stop();
-        Ok(Prepared { compiler: self.clone(), network: network_name(file_name), parts, clock })
+        Ok(Prepared { compiler: self.clone(), parts, clock })
     }
 
     /// That calibration samples hold numbers only: a range of anything else is none.
@@ -323,7 +375,7 @@ impl Compiler {
         session::demand_finite(all).map_err(CompileError::CalibrationData)
     }
 
-    /// Runs a pipeline, telling the observer of each level that it reaches. Whether anything changed.
+    /// Runs a pipeline for the target. Whether anything changed.
     fn run_passes(
         &self,
         pipeline: &Pipeline,
@@ -332,41 +384,30 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Changed, CompileError> {
-        let (mut level, mut is_new) = (Level::of(module), false);
-        // A level is reached when the passes that stay at it have run too.
-        let stays_next =
-            |index: usize| pipeline.passes().get(index + 1).is_some_and(|pass| pass.info().gives.is_none());
-        let mut follow = |progress: Progress<'_>| match progress {
-            Progress::Begins { pass, .. } => clock.begin(pass.name, observer),
-            Progress::Ended { index, report, module } => {
-                is_new |= report.level != level;
-                level = report.level;
-                if is_new && !stays_next(index) {
-                    is_new = false;
-                    observer(Event::Reached(level, module));
-                }
+        context.insert(self.options.target.clone());
+        let mut follow = |progress: Progress<'_>| {
+            if let Progress::Begins { pass, .. } = progress {
+                clock.begin(pass.name, observer);
             }
         };
         let reports = pass::run(module, pipeline, context, &DriverOptions::default(), &mut follow)?;
         Ok(reports.iter().fold(Changed::No, |changed, report| changed | report.changed))
     }
 
-    /// From the import level to stages: quantises, rewrites, selects, splits. Gives the ops at the end that
-    /// stay on the host too.
-    fn to_stages(
+    /// From the import level to integers. Gives the ops at the end that stay on the host too.
+    fn quantise(
         &self,
-        mut module: Module,
-        (calibration, precision): (Calibration, Precision),
+        module: &mut Module,
+        ranges: Ranges,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<(Forms, Vec<UnsupportedOp>), CompileError> {
+    ) -> Result<Vec<UnsupportedOp>, CompileError> {
         let mut context = PassContext::new();
-        context.insert(self.options.target.clone());
-        context.insert(calibration);
-        context.insert(precision);
+        context.insert(ranges.calibration);
+        context.insert(ranges.precision);
         let quantise = Quantise { options: self.options.ptq.quantise(Precision::Int8) };
         let quantise = Pipeline::of(quantise).then(Canonicalise);
-        self.run_passes(&quantise, &mut module, &mut context, clock, observer)?;
+        self.run_passes(&quantise, module, &mut context, clock, observer)?;
         let report = context.take::<QuantReport>().unwrap_or_default();
         if !report.uneven_outputs.is_empty() {
             observer(Event::Note(format!(
@@ -374,8 +415,14 @@ impl Compiler {
                 report.uneven_outputs.join(", ")
             )));
         }
-        Ok((self.forms(module, clock, observer)?, report.host_ops))
+        Ok(report.host_ops)
     }
+}
+
+/// What quantising needs to know of a network.
+struct Ranges {
+    calibration: Calibration,
+    precision: Precision,
 }
 
 fn missing(what: &str) -> CompileError {

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use strata_ir::pass::{self, DriverOptions, Level, Pass, PassContext, PassError, Pipeline};
 use strata_ir::{Module, Tensor};
 use strata_passes::equalise::{ChannelStatistics, Equalise};
@@ -22,7 +23,7 @@ use crate::io::Array;
 use crate::session::{self, RunError};
 
 /// How a network is quantised.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PtqOptions {
     /// How activation ranges are chosen.
     pub range: RangeChoice,

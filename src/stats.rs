@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use strata_backend::model::DramBytes;
+use strata_backend::model::summary::activation_table;
+use strata_backend::model::{DramBytes, StageGraph};
+use strata_isa_spec::Head;
 use strata_isa_spec::timed::{DmaTime, EnergyUse, TimeUse, Timing};
 
 pub use self::phases::{PartitionStats, PhaseStats, StageStats};
@@ -137,6 +139,32 @@ pub struct ModelStats {
     pub weights: u64,
     /// All trained parameters of the model: weights, biases, batch-norm statistics.
     pub parameters: u64,
+}
+
+impl ModelStats {
+    /// The size of a network that is stages; its parameters are not known of them.
+    pub fn of(graph: &StageGraph) -> Self {
+        // A layer that was split by output channels is one entry of the activation table.
+        let layers = activation_table(graph, 0).convolutions.values().map(|&n| u64::from(n)).sum();
+        let mut stats = Self { layers, ..Self::default() };
+        for node in graph.stages.values() {
+            stats.macs_direct += node.code.macs_direct();
+            stats.macs_winograd += node.code.macs_winograd();
+            match node.code.head {
+                Head::MatMul(_) | Head::MatMulI16(_) => stats.layers += 1,
+                Head::Conv2d(_)
+                | Head::DepthwiseConv2d(_)
+                | Head::TransposeConv2d(_)
+                | Head::Conv2dI16(_)
+                | Head::DepthwiseConv2dI16(_)
+                | Head::TransposeConv2dI16(_) => {
+                    stats.weights += node.code.tables().first().map_or(0, |(_, len)| *len);
+                }
+                _ => {}
+            }
+        }
+        stats
+    }
 }
 
 /// The plan.

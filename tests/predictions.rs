@@ -39,7 +39,10 @@ fn quantised(model: ZooModel) -> Module {
     let compiler = Compiler::new(options(&Target::preset("x1", &[]).expect("a preset")));
     let mut reached = None;
     let observer = &mut |event: Event<'_>| {
-        if let Event::Reached(Level::Quant, module) = event {
+        if let Event::Reached(checkpoint) = event
+            && checkpoint.level == Level::Quant
+            && let Some(module) = checkpoint.only_module()
+        {
             reached = Some(module.clone());
         }
     };

@@ -106,8 +106,29 @@ impl Target {
     /// # Errors
     /// If the text is not a target, an override is wrong, or the machine is impossible.
     pub fn from_toml(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Self, TargetError> {
+        let table = text.parse().map_err(|e: toml::de::Error| TargetError::Malformed {
+            name: name.to_owned(),
+            reason: e.to_string(),
+        })?;
+        Self::from_table(name, table, overrides)
+    }
+
+    /// The same target with overrides, checked.
+    ///
+    /// # Errors
+    /// If an override is wrong, or the machine is impossible.
+    pub fn with(&self, overrides: &[(String, String)]) -> Result<Self, TargetError> {
+        let table = toml::Table::try_from(self)
+            .map_err(|e| TargetError::Malformed { name: self.name.clone(), reason: e.to_string() })?;
+        Self::from_table(&self.name, table, overrides)
+    }
+
+    fn from_table(
+        name: &str,
+        mut table: toml::Table,
+        overrides: &[(String, String)],
+    ) -> Result<Self, TargetError> {
         let malformed = |reason: String| TargetError::Malformed { name: name.to_owned(), reason };
-        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| malformed(e.to_string()))?;
         for (key, value) in overrides {
             let bad =
                 |reason: String| TargetError::BadOverride { key: key.clone(), value: value.clone(), reason };

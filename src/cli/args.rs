@@ -1,7 +1,10 @@
 //! Arguments that several commands share.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clap::ArgMatches;
+use clap::parser::ValueSource;
 use strata_isa_spec::Target;
 use strata_passes::quantise::RangeChoice;
 
@@ -20,7 +23,37 @@ pub(super) struct TargetArgs {
     overrides: Vec<(String, String)>,
 }
 
+/// The names of the arguments that stand on the command line, which those of a checkpoint give way to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Given(BTreeSet<String>);
+
+impl Given {
+    /// Those of a command's matches.
+    pub(super) fn of(matches: &ArgMatches) -> Self {
+        let is_given = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+        Self(matches.ids().filter(is_given).map(ToString::to_string).collect())
+    }
+
+    /// Whether an argument was given.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    /// What was asked for if the argument was given, else what is recorded.
+    pub(super) fn or<T>(&self, name: &str, asked: T, recorded: T) -> T {
+        if self.has(name) { asked } else { recorded }
+    }
+}
+
 impl TargetArgs {
+    /// The machine asked for; where none is named, the recorded one with what is overridden of it.
+    pub(super) fn target_or(&self, given: &Given, recorded: Option<&Target>) -> Result<Target, Failure> {
+        match recorded.filter(|_| !given.has("target")) {
+            Some(recorded) => Ok(recorded.with(&self.overrides)?),
+            None => self.target(),
+        }
+    }
+
     /// The machine asked for.
     pub(super) fn target(&self) -> Result<Target, Failure> {
         let path = Path::new(&self.target);

@@ -9,16 +9,18 @@ use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
 use strata_ir::text::resources;
 use strata_passes::rewrite::{Families, UnknownFamily};
 
-use super::args::{ImageArgs, PtqArgs, TargetArgs, parse_shape};
+use super::args::{Given, ImageArgs, PtqArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::program::program_text;
 use super::tables::{count, host_text, plan_lines, row, show, si, table};
+use crate::compile::checkpoint::Checkpoint;
 use crate::compile::{
     CalibrationData, CompileOptions, Compiled, Compiler, Event, PrecisionMode, PrecisionOptions,
 };
 use crate::io::{self, write_atomic};
+use crate::ptq::PtqOptions;
 use crate::stats::ChannelNoise;
 use crate::{Mode, Objective};
 
@@ -104,6 +106,9 @@ pub(super) struct Args {
     ptq: PtqArgs,
     #[command(flatten)]
     images: ImageArgs,
+    /// Which of these were given.
+    #[arg(skip)]
+    pub(super) given: Given,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -158,21 +163,26 @@ enum ObjectiveArg {
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let emit = args.emit.as_deref().and_then(Level::from_name);
-    let options = options(args)?;
+    let asked = options(args)?;
     spare_the_model(args)?;
     let source = source(args, console)?;
     if let Some(folder) = &args.dump_levels {
         create_folder(folder)?;
     }
-    let options = CompileOptions { calibration: calibration(args, &source)?, ..options };
+    let options = CompileOptions { calibration: calibration(args, &source)?, ..asked };
+    let options = match source.recorded() {
+        Some(recorded) => overridden(args, options, recorded)?,
+        None => options,
+    };
     let compiler = Compiler::new(options);
     let progress = console.progress(None);
-    let mut dumps = Dumps { args, emit, progress: &progress, failure: None, emitted: None, part: None };
+    let mut dumps = Dumps { args, emit, progress: &progress, failure: None, emitted: None };
     let file_name = model::file_name(&args.model);
     let observer = &mut |event: Event<'_>| dumps.see(event);
     let compiled = match source {
         Source::Onnx(resolved) => compiler.compile_resolved(&resolved, &file_name, observer),
         Source::Module(module) => compiler.compile_module(module, &file_name, observer),
+        Source::Checkpoint(checkpoint) => compiler.compile_checkpoint(*checkpoint, &file_name, observer),
     };
     let (failure, emitted) = (dumps.failure.take(), dumps.emitted.take());
     drop(progress);
@@ -221,6 +231,18 @@ enum Source {
     Onnx(Box<Resolved>),
     /// A function of plain TOSA.
     Module(Module),
+    /// A dump of a compile, or a function of plain TOSA as text.
+    Checkpoint(Box<Checkpoint>),
+}
+
+impl Source {
+    /// The options of the compile that wrote it.
+    fn recorded(&self) -> Option<&CompileOptions> {
+        match self {
+            Self::Checkpoint(checkpoint) => checkpoint.options(),
+            Self::Onnx(_) | Self::Module(_) => None,
+        }
+    }
 }
 
 /// That nothing is written over the model itself.
@@ -240,20 +262,20 @@ fn spare_the_model(args: &Args) -> Result<(), Failure> {
 
 fn source(args: &Args, console: &Console) -> Result<Source, Failure> {
     let path = &args.model;
-    let module = match model::content(path)? {
+    let source = match model::content(path)? {
         Content::Onnx(bytes) => {
             let resolved = model::resolved(&bytes, path, &args.input_shapes)?;
             return Ok(Source::Onnx(Box::new(resolved)));
         }
         Content::Bundle(_) => return Err(Failure::file(path, "a bundle is compiled already")),
-        Content::Ir(text) => model::function(path, &text, console)?,
-        Content::Tosa(bytes) => model::flatbuffer(path, &bytes)?,
+        Content::Ir(text) => Source::Checkpoint(Box::new(model::checkpoint(path, &text, console)?)),
+        Content::Tosa(bytes) => Source::Module(model::flatbuffer(path, &bytes)?),
     };
     if !args.input_shapes.is_empty() {
         let what = "--input-shape is for ONNX models; a TOSA function's shapes are fixed".to_owned();
         return Err(Failure::Usage(what));
     }
-    Ok(Source::Module(module))
+    Ok(source)
 }
 
 fn options(args: &Args) -> Result<CompileOptions, Failure> {
@@ -277,6 +299,41 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
         host: !args.no_host,
         families: args.egraph_rules.clone(),
         ..CompileOptions::new(args.target.target()?)
+    })
+}
+
+/// The options of a checkpoint, but for those that are given anew.
+fn overridden(
+    args: &Args,
+    asked: CompileOptions,
+    recorded: &CompileOptions,
+) -> Result<CompileOptions, Failure> {
+    let given = &args.given;
+    let any = |names: &[&str]| names.iter().any(|name| given.has(name));
+    let calibration =
+        if any(&["calibrate", "seed"]) { asked.calibration } else { recorded.calibration.clone() };
+    let precision = if any(&["precision", "precision_budget", "target_sqnr", "int16"]) {
+        asked.precision
+    } else {
+        recorded.precision.clone()
+    };
+    let ptq = PtqOptions {
+        range: given.or("range", asked.ptq.range, recorded.ptq.range),
+        equalise: given.or("equalise", asked.ptq.equalise, recorded.ptq.equalise),
+        bias_correction: given.or("bias_correction", asked.ptq.bias_correction, recorded.ptq.bias_correction),
+    };
+    Ok(CompileOptions {
+        target: args.target.target_or(given, Some(&recorded.target))?,
+        objective: given.or("objective", asked.objective, recorded.objective),
+        tolerance_percent: given.or("tolerance", asked.tolerance_percent, recorded.tolerance_percent),
+        mode: given.or("mode", asked.mode, recorded.mode),
+        calibration,
+        ptq,
+        precision,
+        input_shapes: recorded.input_shapes.clone(),
+        measure_sqnr: given.or("no_measure", asked.measure_sqnr, recorded.measure_sqnr),
+        host: given.or("no_host", asked.host, recorded.host),
+        families: given.or("egraph_rules", asked.families, recorded.families.clone()),
     })
 }
 
@@ -306,6 +363,11 @@ fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure>
     let inputs = match source {
         Source::Onnx(resolved) => model::onnx_inputs(resolved, &args.model, &args.input_shapes)?,
         Source::Module(module) => model::main_ports(module)?.0,
+        Source::Checkpoint(checkpoint) => match (&checkpoint.record, checkpoint.only_module()) {
+            (Some(record), _) => record.inputs.clone(),
+            (None, Some(module)) => model::main_ports(module)?.0,
+            (None, None) => Vec::new(),
+        },
     };
     model::calibration(path, &inputs, &args.images.options())
 }
@@ -323,8 +385,6 @@ struct Dumps<'a> {
     progress: &'a Progress<'a>,
     failure: Option<Failure>,
     emitted: Option<Emitted>,
-    /// The part that events are about, if the model is in parts.
-    part: Option<usize>,
 }
 
 impl Dumps<'_> {
@@ -332,51 +392,47 @@ impl Dumps<'_> {
         match event {
             Event::Step(step) => self.progress.step(step),
             Event::Note(note) => self.progress.note(&note),
-            Event::Part { index, on_host, .. } => {
-                if self.part.is_none() {
-                    // What was seen until now was the model as a whole, which is not what is compiled.
-                    self.emitted = None;
-                }
-                self.part = (!on_host).then_some(index);
-            }
-            Event::Reached(level, module) => {
-                if let Some(folder) = &self.args.dump_levels {
-                    let written = self.dump(folder, level, module);
-                    self.failure = self.failure.take().or(written.err());
-                }
-                if self.emit == Some(level) {
-                    // Standard output has no file beside it.
-                    let inline = self.args.inline_constants || self.args.output.is_none();
-                    if self.emitted.is_some() {
-                        let what = "the model is in several parts; --dump-levels writes the IR of each";
-                        self.failure = self.failure.take().or(Some(Failure::Usage(what.to_owned())));
-                    }
-                    self.emitted = Some(render(module, inline));
-                }
+            // The model is in parts: what was seen until now was of an attempt to compile it as a whole.
+            Event::Part { .. } => self.emitted = None,
+            Event::Reached(checkpoint) => {
+                let kept = self.keep(checkpoint);
+                self.failure = self.failure.take().or(kept.err());
             }
         }
     }
-}
 
-impl Dumps<'_> {
-    /// Writes the IR of a level, of a part in a folder of its own.
-    fn dump(&self, folder: &Path, level: Level, module: &Module) -> Result<(), Failure> {
-        let at = Level::ALL.iter().position(|l| *l == level).unwrap_or_default();
-        let folder = match self.part {
-            None => folder.to_owned(),
-            Some(part) => folder.join(format!("part{part}")),
-        };
-        create_folder(&folder)?;
-        let path = folder.join(format!("{at}-{level}.mlir"));
-        write_module(&path, &render(module, self.args.inline_constants))
+    /// Writes a checkpoint to the folder of dumps, and keeps it if it is what was asked for.
+    fn keep(&mut self, checkpoint: &Checkpoint) -> Result<(), Failure> {
+        let level = checkpoint.level;
+        if let Some(folder) = &self.args.dump_levels {
+            let at = Level::ALL.iter().position(|l| *l == level).unwrap_or_default();
+            let path = folder.join(format!("{at}-{level}.mlir"));
+            write_module(&path, &render(checkpoint, self.args.inline_constants)?)?;
+        }
+        if self.emit == Some(level) {
+            // Standard output has no file beside it.
+            let inline = self.args.inline_constants || self.args.output.is_none();
+            self.emitted = Some(render(checkpoint, inline)?);
+        }
+        Ok(())
     }
 }
 
-fn render(module: &Module, inline: bool) -> Emitted {
+/// The text of a checkpoint: its modules, a line between every two.
+fn render(checkpoint: &Checkpoint, inline: bool) -> Result<Emitted, Failure> {
+    let modules = checkpoint.to_modules()?;
     let placement = if inline { ResourcePlacement::Inline } else { ResourcePlacement::SideFile };
-    let printed = print(module, &PrintOptions { resources: placement, ..PrintOptions::default() });
-    let side = (!printed.resources.is_empty()).then(|| resources::to_bytes(&printed.resources));
-    Emitted { text: printed.text, side }
+    let (mut texts, mut resources) = (Vec::new(), Vec::new());
+    for (index, module) in modules.iter().enumerate() {
+        let prefix = if modules.len() > 1 { format!("part{index}_") } else { String::new() };
+        let printed =
+            print(module, &PrintOptions { resources: placement, prefix, ..PrintOptions::default() });
+        texts.push(printed.text);
+        resources.extend(printed.resources);
+    }
+    let text = texts.join(&format!("{}\n", model::BETWEEN_MODULES));
+    let side = (!resources.is_empty()).then(|| resources::to_bytes(&resources));
+    Ok(Emitted { text, side })
 }
 
 fn write_module(path: &Path, emitted: &Emitted) -> Result<(), Failure> {

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use strata_ir::pass::{self, DriverOptions, PassContext, Progress};
 use strata_ir::text;
 
-use super::args::TargetArgs;
+use super::args::{Given, TargetArgs};
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::tables::{row, show, words};
+use crate::compile::checkpoint::{self, Record};
 use crate::io::write_atomic;
 use crate::registry;
 
@@ -36,6 +37,9 @@ pub(super) struct Args {
     reproducer: Option<PathBuf>,
     #[command(flatten)]
     target: TargetArgs,
+    /// Which of these were given.
+    #[arg(skip)]
+    pub(super) given: Given,
 }
 
 /// Runs the command.
@@ -48,25 +52,23 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     };
     let own = source.lines().next().and_then(|line| line.strip_prefix("// passes: "));
     let pipeline = registry().parse(args.passes.as_deref().or(own).unwrap_or_default())?;
-    let mut module = model::module(path, &source, console)?;
-    let mut context = PassContext::new();
-    context.insert(args.target.target()?);
-    let options = DriverOptions {
-        check_claims: true,
-        evaluate: args.evaluate,
-        reproducers: args.reproducer.is_some(),
-        ..DriverOptions::default()
-    };
+    let mut modules = model::modules(path, &source, console)?;
+    let recorded = modules.first().map_or(Ok(None), Record::of);
+    let recorded = recorded.map_err(|error| Failure::from(error).about(path))?;
+    let recorded = recorded.map(|record| record.options.target);
+    let target = args.target.target_or(&args.given, recorded.as_ref())?;
+    let options =
+        DriverOptions { check_claims: true, evaluate: args.evaluate, reproducers: args.reproducer.is_some() };
     let progress = console.progress(Some(pipeline.passes().len() as u64));
     let mut follow = |told: Progress<'_>| match told {
         Progress::Begins { pass, .. } => progress.step(pass.name),
         Progress::Ended { index, .. } => progress.done(index as u64 + 1),
     };
-    let reports = pass::run(&mut module, &pipeline, &mut context, &options, &mut follow);
-    drop(progress);
-    match reports {
-        Ok(_) => {}
-        Err(error) => {
+    // Of a model in several parts, those of the machine.
+    for module in modules.iter_mut().filter(|module| !checkpoint::is_of_host(module)) {
+        let mut context = PassContext::new();
+        context.insert(target.clone());
+        if let Err(error) = pass::run(module, &pipeline, &mut context, &options, &mut follow) {
             if let (Some(path), Some(text)) = (&args.reproducer, &error.reproducer) {
                 write_atomic(path, text.as_bytes())?;
                 console.note(&format!("wrote {}", path.display()));
@@ -74,7 +76,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             return Err(Failure::file(path, error));
         }
     }
-    let text = text::to_string(&module);
+    drop(progress);
+    let texts: Vec<String> = modules.iter().map(text::to_string).collect();
+    let text = texts.join(&format!("{}\n", model::BETWEEN_MODULES));
     match &args.output {
         Some(path) => Ok(write_atomic(path, text.as_bytes())?),
         None => console.print(&text),

@@ -35,7 +35,7 @@ mod zoo;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use console::{Console, MessageFormat};
 use failure::Failure;
@@ -79,7 +79,7 @@ enum Command {
 
 /// Reads the command line, does what it says, and gives the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to standard output and are no errors. There is nobody to tell if printing
@@ -96,6 +96,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Parses the command line. Commands that go on from a checkpoint are told which arguments were given.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut matches = Cli::command().try_get_matches()?;
+    let given = matches.subcommand().map(|(_, matches)| args::Given::of(matches)).unwrap_or_default();
+    let mut cli = Cli::from_arg_matches_mut(&mut matches)?;
+    match &mut cli.command {
+        Command::Compile(args) => args.given = given,
+        Command::Opt(args) => args.given = given,
+        _ => {}
+    }
+    Ok(cli)
 }
 
 fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use strata_isa_spec::bundle::{Bundle, Port};
 
 use super::console::Console;
 use super::failure::Failure;
+use crate::compile::checkpoint::{Checkpoint, CheckpointPart};
 use crate::compile::{CalibrationData, CompileError};
 use crate::inputs;
 use crate::io::array::show_shape;
@@ -62,19 +63,65 @@ pub(super) fn side_file(path: &Path) -> PathBuf {
     path.with_extension("resources")
 }
 
-/// The module of a `.mlir` file, with the constants of its side file if there is one.
+/// The line between the modules of a file, as `mlir-opt --split-input-file` has it.
+pub(super) const BETWEEN_MODULES: &str = "// -----";
+
+/// The only module of a `.mlir` file, with the constants of its side file if there is one.
 pub(super) fn module(path: &Path, source: &str, console: &Console) -> Result<Module, Failure> {
+    let mut modules = modules(path, source, console)?;
+    match (modules.pop(), modules.len()) {
+        (Some(module), 0) => Ok(module),
+        (_, n) => {
+            let what = format!("{} modules, one for each part of a model; this command takes one", n + 1);
+            Err(Failure::file(path, what))
+        }
+    }
+}
+
+/// The modules of a `.mlir` file, with the constants of its side file if there is one.
+pub(super) fn modules(path: &Path, source: &str, console: &Console) -> Result<Vec<Module>, Failure> {
     let side = side_file(path);
     let resources = if side.is_file() {
         Some(Resources::from_bytes(&io::read(&side)?).map_err(|e| Failure::file(&side, e))?)
     } else {
         None
     };
-    text::parse(source, resources.as_ref()).map_err(|errors| {
-        let name = path.display().to_string();
-        let shown = diag::render(&errors.0, Some((&name, source)), console.colour());
-        Failure::Failed(format!("{}: not a module of the IR\n{shown}", path.display()))
-    })
+    let name = path.display().to_string();
+    let parse = |text: &String| {
+        text::parse(text, resources.as_ref()).map_err(|errors| {
+            let shown = diag::render(&errors.0, Some((&name, text)), console.colour());
+            Failure::Failed(format!("{name}: not a module of the IR\n{shown}"))
+        })
+    };
+    texts_of_modules(source).iter().map(parse).collect()
+}
+
+/// The text of each module of a file. Lines of the others are left empty, so that errors name the lines of
+/// the file.
+fn texts_of_modules(source: &str) -> Vec<String> {
+    let mut texts = vec![String::new()];
+    let mut n_lines = 0;
+    for line in source.split_inclusive('\n') {
+        n_lines += 1;
+        if line.trim_end() == BETWEEN_MODULES {
+            texts.push("\n".repeat(n_lines));
+        } else if let Some(text) = texts.last_mut() {
+            text.push_str(line);
+        }
+    }
+    texts
+}
+
+/// The checkpoint or the function of plain TOSA that a `.mlir` file holds, ready to be compiled.
+pub(super) fn checkpoint(path: &Path, source: &str, console: &Console) -> Result<Checkpoint, Failure> {
+    let about = |error: CompileError| Failure::from(error).about(path);
+    let mut checkpoint = Checkpoint::from_modules(modules(path, source, console)?).map_err(about)?;
+    if let (None, [CheckpointPart::Machine { module, .. }]) = (&checkpoint.record, &mut checkpoint.parts[..])
+        && checkpoint.level <= Level::Quant
+    {
+        tosa::entry::prepare(module).map_err(|error| about(error.into()))?;
+    }
+    Ok(checkpoint)
 }
 
 /// The function of plain TOSA that a `.mlir` file holds, ready to be compiled or evaluated.

@@ -10,6 +10,7 @@ use strata_isa_spec::verify::verify as verify_program;
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
+use crate::compile::checkpoint;
 use crate::io::write_atomic;
 use crate::session::Session;
 
@@ -84,12 +85,14 @@ pub(super) fn verify(args: &VerifyArgs, console: &Console) -> Result<(), Failure
 }
 
 fn verify_module(path: &Path, source: &str, console: &Console) -> Result<(), Failure> {
-    let module = model::module(path, source, console)?;
-    match strata_ir::verify(&module) {
-        Ok(()) => console.summary(&format!("{}: valid, level {}\n", path.display(), Level::of(&module))),
-        Err(errors) => {
+    let modules = model::modules(path, source, console)?;
+    for module in &modules {
+        if let Err(errors) = strata_ir::verify(module) {
             let list: String = errors.0.iter().map(|error| format!("\n  {error}")).collect();
-            Err(Failure::file(path, format!("the module is not valid:{list}")))
+            return Err(Failure::file(path, format!("the module is not valid:{list}")));
         }
     }
+    let of_machine = modules.iter().find(|module| !checkpoint::is_of_host(module));
+    let level = of_machine.map_or(String::new(), |module| format!(", level {}", Level::of(module)));
+    console.summary(&format!("{}: valid{level}\n", path.display()))
 }

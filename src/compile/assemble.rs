@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 
 use strata_backend::emit::Lowered;
-use strata_backend::model::summary::activation_table;
-use strata_backend::model::{Mode, Objective, Plan, StageGraph};
+use strata_backend::model::{Plan, StageGraph};
 use strata_ir::Module;
-use strata_ir::pass::PassError;
+use strata_ir::pass::{Level, PassError};
 use strata_ir::text::to_string;
 use strata_isa_spec::bundle::{Bundle, Code, FORMAT_VERSION, Machine, Manifest, Part, Port};
 use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Program, Target, timed};
 
-use super::forms::{Forms, Planned};
+use super::checkpoint::{Checkpoint, CheckpointPart, HostCode, Record};
+use super::forms::{Forms, Planned, Reached};
 use super::parts::{PreparedPart, PreparedParts};
-use super::{Clock, CompileError, Compiled, Compiler, Event, missing};
+use super::{Aim, Clock, CompileError, Compiled, Compiler, Event, missing};
 use crate::session;
-use crate::stats::{self, EnergyStats, ModelStats, PlanStats, SimulatedStats, Stats};
+use crate::stats::{self, EnergyStats, PlanStats, SimulatedStats, Stats};
 
 /// A machine part, planned and emitted.
 struct Emitted {
@@ -35,28 +35,30 @@ impl Compiler {
     pub(super) fn assemble(
         &self,
         prepared: &PreparedParts,
-        network: &str,
-        aim: (Mode, Objective),
+        aim: Aim,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Compiled, CompileError> {
+        let mut reached: Vec<Reached> = Vec::new();
+        let emitted = self.emit_all(prepared, aim, &mut reached, clock, observer);
+        for level in [Level::Stages, Level::Phases, Level::Sched] {
+            if let Some(checkpoint) = self.reached(level, prepared, aim, &reached) {
+                observer(Event::Reached(&checkpoint));
+            }
+        }
         let (mut parts, mut plans) = (Vec::new(), Vec::new());
         let mut stats: Option<Stats> = None;
-        let of = prepared.parts.len();
-        for (index, part) in prepared.parts.iter().enumerate() {
-            let forms = match part {
-                PreparedPart::Machine(forms) => forms,
-                PreparedPart::Host { code, inputs, outputs } => {
+        let mut emitted = emitted?.into_iter();
+        for part in &prepared.parts {
+            let emitted = match part {
+                PreparedPart::Machine(_) => emitted.next(),
+                PreparedPart::Host(HostCode { code, inputs, outputs }) => {
                     let (inputs, outputs) = (inputs.clone(), outputs.clone());
                     parts.push(Part { inputs, outputs, code: code.clone() });
                     continue;
                 }
             };
-            if of > 1 {
-                observer(Event::Part { index, of, on_host: false });
-            }
-            let emitted = self.emit(forms, aim, clock, observer);
-            let mut emitted = emitted.map_err(|error| self.with_sizes_that_do(error, prepared, aim))?;
+            let mut emitted = emitted.ok_or_else(|| missing("a program"))?;
             stats = Some(match stats {
                 None => emitted.stats,
                 Some(stats) => stats.and_then(&emitted.stats, self.options.target.array.clock_hz),
@@ -75,22 +77,23 @@ impl Compiler {
             parts.extend(tail);
         }
         let mut stats = stats.unwrap_or_default();
-        stats.model.parameters = prepared.n_parameters;
-        stats.precision = prepared.precision.clone();
-        stats.host = prepared.host.clone().map(|mut host| {
+        let record = &prepared.record;
+        stats.model.parameters = record.parameters;
+        stats.precision = record.precision.clone();
+        stats.host = record.host.clone().map(|mut host| {
             host.parts = parts.iter().filter(|part| !matches!(part.code, Code::Machine(_))).count() as u64;
             host
         });
         let manifest = Manifest {
             format: FORMAT_VERSION,
             producer: concat!("strata ", env!("CARGO_PKG_VERSION")).to_owned(),
-            network: network.to_owned(),
+            network: record.network.clone(),
             target: self.options.target.clone(),
-            inputs: prepared.inputs.iter().map(|port| taken(port, &parts)).collect(),
-            outputs: prepared
+            inputs: record.inputs.iter().map(|port| taken(port, &parts)).collect(),
+            outputs: record
                 .outputs
                 .iter()
-                .map(|name| given(name, &parts, prepared))
+                .map(|name| given(name, &parts, record))
                 .collect::<Result<_, _>>()?,
         };
         // The time that a compile took is no part of what it made: the same input gives the same bytes.
@@ -99,11 +102,63 @@ impl Compiler {
         Ok(Compiled { bundle, stats, plans })
     }
 
+    /// Plans, schedules and emits the parts of the machine, in order. `reached` gets a module a level of each.
+    fn emit_all(
+        &self,
+        prepared: &PreparedParts,
+        aim: Aim,
+        reached: &mut Vec<Reached>,
+        clock: &mut Clock,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<Emitted>, CompileError> {
+        let of = prepared.parts.len();
+        let mut all = Vec::new();
+        for (index, part) in prepared.parts.iter().enumerate() {
+            let PreparedPart::Machine(forms) = part else { continue };
+            if of > 1 {
+                observer(Event::Part { index, of, on_host: false });
+            }
+            let mut levels = Reached::default();
+            let emitted = self.emit(forms, aim, &mut levels, clock, observer);
+            reached.push(levels);
+            all.push(emitted.map_err(|error| self.with_sizes_that_do(error, prepared, aim))?);
+        }
+        Ok(all)
+    }
+
+    /// The checkpoint at a level of planning, if all parts of the machine have reached it.
+    fn reached(
+        &self,
+        level: Level,
+        prepared: &PreparedParts,
+        aim: Aim,
+        reached: &[Reached],
+    ) -> Option<Checkpoint> {
+        let mut reached = reached.iter();
+        let mut module_of = |forms: &Forms| {
+            let levels = reached.next()?;
+            let module = match level {
+                Level::Stages => &levels.stages,
+                Level::Phases => &levels.phases,
+                _ => &levels.sched,
+            };
+            let module = module.clone()?;
+            Some(CheckpointPart::Machine { module, model: Some(forms.model.clone()) })
+        };
+        let parts = prepared.parts.iter().map(|part| match part {
+            PreparedPart::Machine(forms) => module_of(forms),
+            PreparedPart::Host(host) => Some(CheckpointPart::Host(host.clone())),
+        });
+        let record = Record { options: self.options.to_record(aim), ..prepared.record.clone() };
+        Some(Checkpoint::of_parts(level, record, parts.collect::<Option<_>>()?))
+    }
+
     /// From stages to a verified program.
     fn emit(
         &self,
         forms: &Forms,
-        (mode, objective): (Mode, Objective),
+        aim: Aim,
+        reached: &mut Reached,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Emitted, CompileError> {
@@ -113,7 +168,7 @@ impl Compiler {
         let func = forms.as_imported.function("main").ok_or_else(|| missing("main"))?;
         let graph = StageGraph::from_module(&forms.as_imported, func)
             .map_err(|e| CompileError::of_pass("fuse-layers", PassError::other(e)))?;
-        let (planned, lowered) = self.lowered(forms, (mode, objective), clock, observer)?;
+        let (planned, lowered) = self.lowered(forms, aim, reached, clock, observer)?;
         let Planned { module, plan, refused } = planned;
         if !refused.is_empty() {
             observer(Event::Note(format!(
@@ -125,8 +180,8 @@ impl Compiler {
         clock.begin("simulate", observer);
         let timing = timed::simulate(&lowered.program, target);
         let mut stats = Stats {
-            model: model_stats(&graph),
-            plan: plan_stats(&plan, timing.macs, target, objective, mode),
+            model: forms.model.clone(),
+            plan: plan_stats(&plan, timing.macs, target),
             simulated: Some(SimulatedStats::new(&timing, target.array.clock_hz, plan.dram_bytes.compulsory)),
             ..Stats::default()
         };
@@ -151,14 +206,15 @@ impl Compiler {
     fn lowered(
         &self,
         forms: &Forms,
-        aim: (Mode, Objective),
+        aim: Aim,
+        reached: &mut Reached,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Planned, Lowered), CompileError> {
         let mut refused = Vec::new();
         let mut refine = true;
         loop {
-            let mut planned = self.plan_forms(forms, aim, refine, clock, observer)?;
+            let mut planned = self.plan(forms, aim, refine, reached, clock, observer)?;
             clock.begin("emit", observer);
             let lowered = strata_backend::emit::lower(&planned.module)?;
             clock.begin("verify", observer);
@@ -167,7 +223,8 @@ impl Compiler {
             if errors.is_empty() {
                 return Ok((Planned { refused, ..planned }, lowered));
             }
-            if !refine {
+            // A plan that a checkpoint brings is not made anew.
+            if !refine || forms.is_planned() {
                 return Err(CompileError::Invalid(errors));
             }
             refused.extend(errors.iter().map(ToString::to_string));
@@ -179,10 +236,10 @@ impl Compiler {
 /// Gives outputs of a program that only its tail takes, and that bear the names of layers, names that no
 /// other tensor has.
 fn rename(outputs: &mut [Port], results: &[Port], prepared: &PreparedParts) {
-    let mut taken: Vec<String> = prepared.outputs.clone();
-    taken.extend(prepared.inputs.iter().map(|port| port.name.clone()));
+    let mut taken: Vec<String> = prepared.record.outputs.clone();
+    taken.extend(prepared.record.inputs.iter().map(|port| port.name.clone()));
     for part in &prepared.parts {
-        if let PreparedPart::Host { inputs, outputs, .. } = part {
+        if let PreparedPart::Host(HostCode { inputs, outputs, .. }) = part {
             taken.extend(inputs.iter().chain(outputs).map(|port| port.name.clone()));
         }
     }
@@ -209,53 +266,31 @@ fn taken(port: &Port, parts: &[Part]) -> Port {
 
 /// An output of the network as the part that gives it has it, of the type that a user sees; it may be an
 /// input too.
-fn given(name: &str, parts: &[Part], prepared: &PreparedParts) -> Result<Port, CompileError> {
+fn given(name: &str, parts: &[Part], record: &Record) -> Result<Port, CompileError> {
     let has_name = |port: &&Port| port.name == name;
     let gives = parts.iter().rev().flat_map(|part| &part.outputs).find(has_name);
-    let port = gives.or_else(|| prepared.inputs.iter().find(has_name)).ok_or_else(|| missing(name))?;
-    let seen = prepared.output_types.get(name).filter(|_| port.dtype == "f32");
-    let dtype = seen.map_or_else(|| port.dtype.clone(), |&seen| seen.to_owned());
+    let port = gives.or_else(|| record.inputs.iter().find(has_name)).ok_or_else(|| missing(name))?;
+    let seen = record.output_types.get(name).filter(|_| port.dtype == "f32");
+    let dtype = seen.unwrap_or(&port.dtype).clone();
     Ok(Port { dtype, ..port.clone() })
 }
 
 /// A module with one function of another, for printing it alone.
 fn module_of(module: &Module, func: &str) -> Module {
     let mut alone = module.clone();
+    let top = alone.top();
+    alone.op_mut(top).extra.clear();
     let keep = alone.function(func);
     let body = alone.body();
     alone.erase_where(body, |op| Some(op) != keep);
     alone
 }
 
-fn model_stats(graph: &StageGraph) -> ModelStats {
-    use strata_isa_spec::Head;
-    // A layer that was split by output channels is one entry of the activation table.
-    let layers = activation_table(graph, 0).convolutions.values().map(|&n| u64::from(n)).sum();
-    let mut stats = ModelStats { layers, ..ModelStats::default() };
-    for node in graph.stages.values() {
-        stats.macs_direct += node.code.macs_direct();
-        stats.macs_winograd += node.code.macs_winograd();
-        match node.code.head {
-            Head::MatMul(_) | Head::MatMulI16(_) => stats.layers += 1,
-            Head::Conv2d(_)
-            | Head::DepthwiseConv2d(_)
-            | Head::TransposeConv2d(_)
-            | Head::Conv2dI16(_)
-            | Head::DepthwiseConv2dI16(_)
-            | Head::TransposeConv2dI16(_) => {
-                stats.weights += node.code.tables().first().map_or(0, |(_, len)| *len);
-            }
-            _ => {}
-        }
-    }
-    stats
-}
-
-fn plan_stats(plan: &Plan, macs: u64, target: &Target, objective: Objective, mode: Mode) -> PlanStats {
+fn plan_stats(plan: &Plan, macs: u64, target: &Target) -> PlanStats {
     let clock = target.array.clock_hz;
     PlanStats {
-        mode: mode.name().to_owned(),
-        objective: objective.name().to_owned(),
+        mode: plan.mode.name().to_owned(),
+        objective: plan.objective.name().to_owned(),
         phases: plan.phases.len() as u64,
         stages: plan.phases.iter().map(|p| p.stages.len() as u64).sum(),
         largest_phase_stages: plan.phases.iter().map(|p| p.stages.len() as u64).max().unwrap_or(0),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use strata_frontend::import::Imported;
 use strata_ir::Module;
 use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
@@ -30,23 +29,6 @@ pub(super) struct Calibrated {
 }
 
 impl Compiler {
-    /// Gathers ranges on the given data, or on noise, at the model's size or, for large networks on noise, a
-    /// smaller.
-    pub(super) fn calibrate(
-        &self,
-        model: &Model<'_>,
-        imported: &mut Imported,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Calibrated, CompileError> {
-        let module = match &self.options.calibration {
-            CalibrationData::Samples(_) => imported.module.clone(),
-            CalibrationData::Noise { .. } => {
-                self.smaller(model, &imported.module, f32_macs(&imported.module))
-            }
-        };
-        self.calibrate_on(module, &mut imported.module, &model.indexed_rows(), observer)
-    }
-
     /// Prepares `module` and `original`, the same at perhaps another size, and gathers ranges of `module` on
     /// the given data, or on noise. `rows` tells of inputs that number the rows of tables how many there are.
     pub(super) fn calibrate_on(
@@ -108,12 +90,15 @@ impl Compiler {
         Ok((calibration, chosen))
     }
 
-    /// The network at a smaller input size, if it is large and its spatial extents may shrink; else as it is.
-    fn smaller(&self, model: &Model<'_>, module: &Module, macs: u64) -> Module {
-        let Ok(ports) = main_ports(module) else { return module.clone() };
+    /// The network at a smaller input size to be calibrated at, if it is large, there is but noise to calibrate
+    /// it on, and its spatial extents may shrink.
+    pub(super) fn smaller(&self, model: &Model<'_>, module: &Module) -> Option<Module> {
+        let CalibrationData::Noise { .. } = self.options.calibration else { return None };
+        let ports = main_ports(module).ok()?;
         if model.depends_on_shapes() {
-            return module.clone();
+            return None;
         }
+        let macs = f32_macs(module);
         let mut shrink = 1;
         while macs / (shrink * shrink) as u64 > NOISE_CALIBRATION_MACS {
             shrink *= 2;
@@ -134,11 +119,11 @@ impl Compiler {
             if let Ok(small) = model.import(&shapes.collect())
                 && small.module.walk(small.module.body()).len() == module.walk(module.body()).len()
             {
-                return small.module;
+                return Some(small.module);
             }
             shrink /= 2;
         }
-        module.clone()
+        None
     }
 }
 

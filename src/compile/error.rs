@@ -46,6 +46,9 @@ pub enum CompileError {
     /// The compiler made a program that the machine refuses: a defect of Strata.
     #[error("the compiler made an invalid program, which is a defect of Strata: {}", list(.0))]
     Invalid(Vec<VerifyError>),
+    /// Modules are not a checkpoint of a compile, or not one that can go on as asked.
+    #[error("checkpoint: {0}")]
+    Checkpoint(String),
     /// The compiled network could not be run to measure it.
     #[error("measuring the outputs: {0}")]
     Measure(#[source] RunError),

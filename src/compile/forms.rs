@@ -8,19 +8,20 @@ use std::iter;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
-use strata_backend::model::{Mode, Objective, Plan};
+use strata_backend::model::{Mode, Objective, Plan, StageGraph};
 use strata_backend::place::Schedule;
 use strata_backend::select::FormStages;
 use strata_backend::select::split::SplitChannels;
 use strata_ir::Module;
 use strata_ir::equal::difference;
-use strata_ir::pass::{Changed, Level, PassContext, Pipeline};
+use strata_ir::pass::{Changed, Level, PassContext, PassError, Pipeline};
 use strata_passes::fuse::egraph::Offer;
 use strata_passes::fuse::pass::Refused;
 use strata_passes::fuse::{FuseLayers, PlanOptions};
 use strata_passes::rewrite::{Families, RewriteTosa, Take, Tier};
 
-use super::{Clock, CompileError, Compiler, Event, missing};
+use super::{Aim, Clock, CompileError, Compiler, Event, missing};
+use crate::stats::ModelStats;
 
 /// From integers to stages.
 pub(crate) fn select() -> Pipeline {
@@ -35,13 +36,16 @@ const OF_TRAFFIC: [&str; 2] = ["upsample", "concat-sum"];
 /// little SRAM the ops may be better off without them.
 const OF_PIXELS: [&str; 2] = ["thin-input", "transposed"];
 
-/// A network at the stages level, in as many forms as were asked for.
+/// A network at the stages level, in as many forms as were asked for; or a module of a checkpoint at that
+/// level or a later one, which has no other form.
 #[derive(Clone, Debug)]
 pub(super) struct Forms {
-    /// As it was imported.
+    /// Its size.
+    pub model: ModelStats,
+    /// As it was imported, or as the checkpoint has it.
     pub as_imported: Module,
-    /// The same before its stages were formed.
-    in_integers: Module,
+    /// The same before its stages were formed; none of a checkpoint's.
+    pub in_integers: Option<Module>,
     rewritten: OnceLock<Option<Module>>,
     in_columns: OnceLock<Option<Module>>,
     smaller: OnceLock<Option<Module>>,
@@ -60,8 +64,8 @@ enum Form {
 
 impl Form {
     /// Those that may cost least for an aim.
-    fn of((mode, objective): (Mode, Objective)) -> &'static [Self] {
-        match (mode, objective) {
+    fn of(aim: Aim) -> &'static [Self] {
+        match (aim.mode, aim.objective) {
             (Mode::Multi, Objective::Latency) => &[Self::Rewritten, Self::InColumns],
             (Mode::Multi, _) => &[Self::Rewritten, Self::Smaller],
             _ => &[Self::Rewritten],
@@ -79,6 +83,36 @@ pub(super) struct Planned {
     pub refused: Vec<String>,
 }
 
+/// A part of the machine as planning left it at each level that it reached.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    pub stages: Option<Module>,
+    pub phases: Option<Module>,
+    pub sched: Option<Module>,
+}
+
+impl Forms {
+    /// A module at the stages level or a later one, and its size if that is not the sum of its stages.
+    pub(super) fn only(module: Module, model: Option<ModelStats>) -> Result<Self, CompileError> {
+        let model = match model {
+            Some(model) => model,
+            None => {
+                let func = module.function("main").ok_or_else(|| missing("main"))?;
+                let graph = StageGraph::from_module(&module, func)
+                    .map_err(|e| CompileError::of_pass("form-stages", PassError::other(e)))?;
+                ModelStats::of(&graph)
+            }
+        };
+        let [rewritten, in_columns, smaller] = [const { OnceLock::new() }; 3];
+        Ok(Self { model, as_imported: module, in_integers: None, rewritten, in_columns, smaller })
+    }
+
+    /// Whether its plan is made already.
+    pub(super) fn is_planned(&self) -> bool {
+        Level::of(&self.as_imported) >= Level::Phases
+    }
+}
+
 impl Compiler {
     /// The form of a module in integers as it was imported, from which others are made.
     pub(super) fn forms(
@@ -88,14 +122,14 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Forms, CompileError> {
         let mut as_imported = in_integers.clone();
-        self.run_silently(&select(), &mut as_imported, clock, observer)?;
-        let [rewritten, in_columns, smaller] = [const { OnceLock::new() }; 3];
-        Ok(Forms { as_imported, in_integers, rewritten, in_columns, smaller })
+        self.run_passes(&select(), &mut as_imported, &mut PassContext::new(), clock, observer)?;
+        Ok(Forms { in_integers: Some(in_integers), ..Forms::only(as_imported, None)? })
     }
 
     /// The same network's forms for this compiler's target.
     pub(super) fn formed_anew(&self, forms: &Forms, clock: &mut Clock) -> Result<Forms, CompileError> {
-        self.forms(forms.in_integers.clone(), clock, &mut |_| {})
+        let in_integers = forms.in_integers.clone().ok_or_else(|| missing("a network in integers"))?;
+        self.forms(in_integers, clock, &mut |_| {})
     }
 
     /// A form, if rewrites make one.
@@ -118,7 +152,7 @@ impl Compiler {
         let on: Vec<&str> = self.options.families.of(Tier::Semantic).collect();
         let without =
             |out: &[&str]| on.iter().copied().filter(|name| !out.contains(name)).collect::<Vec<_>>();
-        let module = &forms.in_integers;
+        let Some(module) = &forms.in_integers else { return Ok(None) };
         match form {
             Form::Rewritten => self.rewritten(module, Take::Cheapest, &on),
             Form::InColumns => self.rewritten(module, Take::Cheapest, &without(&OF_PIXELS)),
@@ -143,7 +177,8 @@ impl Compiler {
         let mut module = module.clone();
         let rewrite = Pipeline::of(RewriteTosa { families: Families::of_names(families), take });
         let run = |pipeline: &Pipeline, module: &mut Module| {
-            self.run_silently(pipeline, module, &mut Clock::default(), &mut |_| {})
+            let (context, clock) = (&mut PassContext::new(), &mut Clock::default());
+            self.run_passes(pipeline, module, context, clock, &mut |_| {})
         };
         if run(&rewrite, &mut module)? == Changed::No {
             return Ok(None);
@@ -152,34 +187,45 @@ impl Compiler {
         Ok(Some(module))
     }
 
-    /// Runs passes of which the observer is told the names, not what they leave.
-    fn run_silently(
-        &self,
-        pipeline: &Pipeline,
-        module: &mut Module,
-        clock: &mut Clock,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Changed, CompileError> {
-        let mut context = PassContext::new();
-        context.insert(self.options.target.clone());
-        self.run_passes(pipeline, module, &mut context, clock, &mut |event| {
-            if !matches!(event, Event::Reached(..)) {
-                observer(event);
-            }
-        })
-    }
-
-    /// Plans each form, all at once, takes the one that costs least, of equals the one nearest to the import,
-    /// and schedules it. `refine` is the option of `fuse-layers`.
+    /// Plans and schedules a part, unless that was done already. `refine` is the option of `fuse-layers`.
     ///
     /// # Errors
     /// If no form fits the target, that of the import says why; any other failure, whichever form it is of,
     /// is a defect.
-    pub(super) fn plan_forms(
+    pub(super) fn plan(
         &self,
         forms: &Forms,
-        aim: (Mode, Objective),
+        aim: Aim,
         refine: bool,
+        reached: &mut Reached,
+        clock: &mut Clock,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Planned, CompileError> {
+        let module = &forms.as_imported;
+        let mut planned = if !forms.is_planned() {
+            self.plan_forms(forms, aim, refine, reached, clock, observer)?
+        } else {
+            let func = module.function("main").ok_or_else(|| missing("main"))?;
+            let plan = Plan::from_module(module, func).map_err(|e| CompileError::of_pass("schedule", e))?;
+            Planned { module: module.clone(), plan, refused: Vec::new() }
+        };
+        if Level::of(&planned.module) < Level::Sched {
+            reached.phases = Some(planned.module.clone());
+            let (schedule, context) = (Pipeline::of(Schedule), &mut PassContext::new());
+            self.run_passes(&schedule, &mut planned.module, context, clock, observer)?;
+        }
+        reached.sched = Some(planned.module.clone());
+        Ok(planned)
+    }
+
+    /// Plans each form, all at once, and takes the one that costs least, of equals the one nearest to the
+    /// import.
+    fn plan_forms(
+        &self,
+        forms: &Forms,
+        aim: Aim,
+        refine: bool,
+        reached: &mut Reached,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Planned, CompileError> {
@@ -203,29 +249,20 @@ impl Compiler {
             planned.iter_mut().flatten().flat_map(|(_, planned)| std::mem::take(&mut planned.refused));
         let refused = of_all.collect();
         let best = cheapest(planned.into_iter(), |(_, planned)| planned.plan.certificate.cost);
-        observer(Event::Reached(Level::Stages, best.as_ref().map_or(&forms.as_imported, |(form, _)| form)));
-        let (_, Planned { mut module, plan, .. }) = best?;
-        observer(Event::Reached(Level::Phases, &module));
-        let mut context = PassContext::new();
-        context.insert(self.options.target.clone());
-        self.run_passes(&Pipeline::of(Schedule), &mut module, &mut context, clock, observer)?;
+        let stages = best.as_ref().map_or(&forms.as_imported, |(form, _)| form);
+        reached.stages = Some(stages.clone());
+        let (_, Planned { module, plan, .. }) = best?;
         Ok(Planned { module, plan, refused })
     }
 
     /// Plans a form.
-    fn fuse(
-        &self,
-        form: &Module,
-        (mode, objective): (Mode, Objective),
-        refine: bool,
-    ) -> Result<Planned, CompileError> {
+    fn fuse(&self, form: &Module, aim: Aim, refine: bool) -> Result<Planned, CompileError> {
         let mut module = form.clone();
         let mut context = PassContext::new();
-        context.insert(self.options.target.clone());
         let has = |family: &str| self.options.families.has(family);
         let options = PlanOptions {
-            objective,
-            mode,
+            objective: aim.objective,
+            mode: aim.mode,
             tolerance_percent: self.options.tolerance_percent,
             growths: refine,
             first_rows: refine,

@@ -4,7 +4,7 @@
 //! Which stages there are depends on the memories, since layers are split to fit them. So sizes that would do
 //! are tried: the stages are formed anew for them, and looked at again.
 
-use strata_backend::model::{Mode, Objective, StageGraph};
+use strata_backend::model::StageGraph;
 use strata_ir::pass::PassError;
 use strata_isa_spec::Target;
 use strata_passes::fuse::solve::too_large;
@@ -13,7 +13,7 @@ use strata_passes::fuse::{PlanError, PlanOptions};
 
 use super::forms::Forms;
 use super::parts::{PreparedPart, PreparedParts};
-use super::{Clock, CompileError, Compiler, missing};
+use super::{Aim, Clock, CompileError, Compiler, missing};
 
 /// Times that larger sizes are tried, at most.
 const MOST_TRIES: usize = 8;
@@ -25,7 +25,7 @@ impl Compiler {
         &self,
         error: CompileError,
         prepared: &PreparedParts,
-        aim: (Mode, Objective),
+        aim: Aim,
     ) -> CompileError {
         if error.would_do().is_empty() {
             return error;
@@ -39,11 +39,7 @@ impl Compiler {
         }
     }
 
-    fn sizes_that_do(
-        &self,
-        prepared: &PreparedParts,
-        aim: (Mode, Objective),
-    ) -> Result<Vec<TooLarge>, CompileError> {
+    fn sizes_that_do(&self, prepared: &PreparedParts, aim: Aim) -> Result<Vec<TooLarge>, CompileError> {
         let mut found: Vec<TooLarge> = Vec::new();
         for _ in 0..MOST_TRIES {
             let mut compiler = self.clone();
@@ -61,12 +57,12 @@ impl Compiler {
     fn too_large(
         &self,
         prepared: &PreparedParts,
-        (mode, objective): (Mode, Objective),
+        Aim { mode, objective }: Aim,
     ) -> Result<Vec<TooLarge>, CompileError> {
         let options = PlanOptions { mode, objective, ..PlanOptions::default() };
         let machine = prepared.parts.iter().filter_map(|part| match part {
             PreparedPart::Machine(forms) => Some(forms),
-            PreparedPart::Host { .. } => None,
+            PreparedPart::Host(_) => None,
         });
         let mut found = Vec::new();
         for forms in machine {

@@ -11,6 +11,7 @@ use strata_ir::dialect::Op;
 use strata_ir::text::to_string;
 use strata_isa_spec::bundle::{Code, Port};
 
+use super::checkpoint::HostCode;
 use super::model::{Model, Tensors};
 use super::{CompileError, missing};
 use crate::host::HostPart;
@@ -81,12 +82,13 @@ impl<'a> ReadyPart<'a> {
     }
 
     /// The part as a bundle holds it, once it has run.
-    fn prepared(self) -> (Code, Ports) {
+    fn prepared(self) -> HostCode {
         let code = match &self.engine {
             HostPart::Ir(module) => Code::Ir(to_string(module)),
             HostPart::Onnx(_) => Code::Onnx(encode(&self.part.model)),
         };
-        (code, self.ports.unwrap_or_default())
+        let Ports { inputs, outputs } = self.ports.unwrap_or_default();
+        HostCode { code, inputs, outputs }
     }
 }
 
@@ -95,15 +97,35 @@ pub(super) fn host_part(
     part: &GraphPart,
     file_name: &str,
     samples: &mut [Tensors],
-) -> Result<(Code, Ports), CompileError> {
+) -> Result<HostCode, CompileError> {
     let mut ready = ReadyPart::new(part, file_name)?;
     for sample in samples {
-        ready.run(sample).map_err(|error| match error {
-            RunError::Host(error) => CompileError::Host(error),
-            error => CompileError::CalibrationData(error),
-        })?;
+        ready.run(sample).map_err(not_run)?;
     }
     Ok(ready.prepared())
+}
+
+/// Runs the host's part of a checkpoint for every sample.
+pub(super) fn run_host_code(host: &HostCode, samples: &mut [Tensors]) -> Result<(), CompileError> {
+    let engine = HostPart::load(&host.code).map_err(CompileError::Checkpoint)?;
+    let engine = engine.ok_or_else(|| missing("what the host runs"))?;
+    for tensors in samples {
+        let take = |port: &Port| {
+            let array = tensors.get(&port.name).cloned();
+            array.ok_or_else(|| not_run(RunError::Bundle(format!("nothing gives `{}`", port.name))))
+        };
+        let inputs = host.inputs.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+        let outputs = engine.run(&host.inputs, &host.outputs, inputs).map_err(not_run)?;
+        tensors.extend(host.outputs.iter().map(|port| port.name.clone()).zip(outputs));
+    }
+    Ok(())
+}
+
+fn not_run(error: RunError) -> CompileError {
+    match error {
+        RunError::Host(error) => CompileError::Host(error),
+        error => CompileError::CalibrationData(error),
+    }
 }
 
 /// Steps of all recurrent layers together up to which they are unrolled for the machine; planning takes some

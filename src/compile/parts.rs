@@ -13,35 +13,32 @@ use strata_frontend::partition::{GraphPart, partition};
 use strata_frontend::proto::ValueInfoProto;
 use strata_ir::Module;
 use strata_ir::pass::{Level, PassError, PassFailure, UnsupportedOp};
-use strata_isa_spec::bundle::{Code, Port};
+use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
 
 use super::calibrate::Calibrated;
+use super::checkpoint::{Checkpoint, CheckpointPart, HostCode, Record};
 use super::forms::Forms;
-use super::host::{Ports, host_part};
+use super::host::host_part;
 use super::measure::Yardstick;
 use super::model::{Model, Tensors};
 use super::noise::{self, NoiseInput};
-use super::{CalibrationData, Clock, CompileError, Compiler, Event, f32_macs, missing};
+use super::{
+    CalibrationData, Clock, CompileError, Compiler, Event, PrecisionOptions, Ranges, f32_macs, missing,
+    network_name,
+};
 use crate::io::array::Array;
 use crate::ptq::Samples;
 use crate::session::{self, RunError};
-use crate::stats::{HostStats, PrecisionStats};
+use crate::stats::PrecisionStats;
 
 /// A part of a model that is ready to be planned, or to be run by the host.
 #[derive(Clone, Debug)]
 pub(super) enum PreparedPart {
-    /// A module at the stages level.
+    /// A module at the stages level or a later one.
     Machine(Box<Forms>),
     /// What the host runs.
-    Host {
-        /// A function of the IR, or an ONNX model.
-        code: Code,
-        /// What it takes.
-        inputs: Vec<Port>,
-        /// What it gives.
-        outputs: Vec<Port>,
-    },
+    Host(HostCode),
 }
 
 /// All parts of a model.
@@ -49,19 +46,33 @@ pub(super) enum PreparedPart {
 pub(super) struct PreparedParts {
     /// In the order in which they run.
     pub parts: Vec<PreparedPart>,
-    /// The model's inputs, as they are outside any part.
-    pub inputs: Vec<Port>,
-    /// The names of the model's outputs.
-    pub outputs: Vec<String>,
-    /// Element types that a user sees of outputs, where the parts hand on another.
-    pub output_types: BTreeMap<String, &'static str>,
-    /// What the host has to do.
-    pub host: Option<HostStats>,
-    pub n_parameters: u64,
+    /// What is known of the whole.
+    pub record: Record,
     /// What the bundle is measured by, if it is.
     pub yardstick: Option<Yardstick>,
-    /// What a search for 16-bit activations found, a machine part each.
-    pub precision: Vec<PrecisionStats>,
+}
+
+impl PreparedParts {
+    /// The checkpoint at the level of integers.
+    fn in_integers(&self) -> Checkpoint {
+        let parts = self.parts.iter().filter_map(|part| match part {
+            PreparedPart::Machine(forms) => {
+                Some(CheckpointPart::Machine { module: forms.in_integers.clone()?, model: None })
+            }
+            PreparedPart::Host(host) => Some(CheckpointPart::Host(host.clone())),
+        });
+        Checkpoint::of_parts(Level::Quant, self.record.clone(), parts.collect())
+    }
+}
+
+/// A network that is one part, in integers.
+pub(super) struct InIntegers {
+    /// It.
+    pub module: Module,
+    /// Ops at its end that stay on the host.
+    pub tail: Vec<UnsupportedOp>,
+    /// A sample of its inputs, to measure its outputs on.
+    pub sample: Vec<Array>,
 }
 
 /// Why parts could not be prepared.
@@ -119,7 +130,7 @@ impl Compiler {
             model.demand_runner(&cut, &blocked)?;
             let samples = match &samples {
                 Some(samples) => samples,
-                None => samples.insert(self.samples(&model, observer)?),
+                None => samples.insert(self.samples(&self.record(&model)?, observer)),
             };
             match self.cut((&model, samples.clone()), &cut, &mut blocked, clock, observer) {
                 Ok(parts) if self.options.host => {
@@ -156,71 +167,84 @@ impl Compiler {
             Err(ImportError::Unsupported(_)) => return Err(Obstacle::Nodes(BTreeMap::new())),
             Err(error) => return Err(CompileError::from(error).into()),
         };
-        observer(Event::Reached(Level::Import, &imported.module));
+        let mut record = self.record(model)?;
+        record.parameters = imported.n_parameters;
+        let nodes: Vec<usize> = (0..imported.n_nodes).collect();
         clock.begin("calibrate", observer);
-        let calibrated = self.calibrate(model, &mut imported, observer)?;
-        let Calibrated { calibration, chosen, sample } = calibrated;
-        let Imported { module, n_parameters, n_nodes, .. } = imported;
-        let nodes: Vec<usize> = (0..n_nodes).collect();
-        let ranges = (calibration, chosen.precision);
-        let staged = self.to_stages(module.clone(), ranges, clock, observer);
-        let (forms, tail) = staged.map_err(|error| obstacle(error, &nodes))?;
-        demand_known(chosen.unknown)?;
-        let tail = origins(&tail, &nodes).unwrap_or_default();
+        let smaller = self.smaller(model, &imported.module);
+        let as_imported = imported.module.clone();
+        let calibrated_at = smaller.as_ref().unwrap_or(&as_imported).clone();
+        let calibrated = self.calibrate_on(calibrated_at, &mut imported.module, &record.table_rows, observer);
+        let quantised = calibrated
+            .and_then(|calibrated| self.whole_in_integers(&imported.module, calibrated, clock, observer));
+        let tail = quantised.as_ref().ok().and_then(|(quantised, _)| origins(&quantised.tail, &nodes));
+        let tail = tail.unwrap_or_default();
+        if !tail.is_empty() {
+            record.host = Some(model.host_stats(model.survey()?, &tail, &[]));
+        }
+        observer(Event::Reached(&Checkpoint {
+            smaller,
+            ..Checkpoint::of_one(Level::Import, &record, as_imported)
+        }));
+        let (quantised, precision) = quantised.map_err(|error| obstacle(error, &nodes))?;
         if !self.options.host && !tail.is_empty() {
             return Err(Obstacle::Error(model.unsupported(&tail)));
         }
-        let mut prepared = PreparedParts {
-            parts: vec![PreparedPart::Machine(Box::new(forms))],
-            host: None,
-            n_parameters,
-            precision: chosen.stats.into_iter().collect(),
-            ..model.no_parts()?
-        };
-        if !tail.is_empty() {
-            prepared.host = Some(model.host_stats(model.survey()?, &tail, &[]));
-        }
-        prepared.yardstick = self.yardstick(&module, sample, clock, observer);
-        Ok(prepared)
+        record.precision.extend(precision);
+        observer(Event::Reached(&Checkpoint::of_one(Level::Quant, &record, quantised.module.clone())));
+        let forms = self.forms(quantised.module, clock, observer);
+        let forms = forms.map_err(|error| obstacle(error, &nodes))?;
+        let yardstick = self.yardstick(&imported.module, quantised.sample, clock, observer);
+        Ok(PreparedParts { parts: vec![PreparedPart::Machine(Box::new(forms))], record, yardstick })
+    }
+
+    /// A calibrated network in integers, and what a search for 16-bit activations found.
+    pub(super) fn whole_in_integers(
+        &self,
+        in_floats: &Module,
+        calibrated: Calibrated,
+        clock: &mut Clock,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(InIntegers, Option<PrecisionStats>), CompileError> {
+        let Calibrated { calibration, chosen, sample } = calibrated;
+        let mut module = in_floats.clone();
+        let ranges = Ranges { calibration, precision: chosen.precision };
+        let tail = self.quantise(&mut module, ranges, clock, observer)?;
+        demand_known(chosen.unknown)?;
+        Ok((InIntegers { module, tail, sample }, chosen.stats))
     }
 
     /// The parts of a cut, calibrated on `samples` of the model's inputs. Nodes that turn out to be of an f32
     /// tail are added to those that are blocked.
     fn cut(
         &self,
-        (model, mut samples): (&Model<'_>, Vec<Tensors>),
+        (model, samples): (&Model<'_>, Vec<Tensors>),
         cut: &[GraphPart],
         blocked: &mut BTreeMap<usize, Blocked>,
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, Obstacle> {
         clock.begin("calibrate", observer);
-        let mut prepared = model.no_parts()?;
-        let mut tails = BTreeMap::new();
-        let mut new = BTreeMap::new();
-        let mut macs = 0;
-        let mut unknown: BTreeSet<String> = self.options.precision.int16.iter().cloned().collect();
+        let mut record = self.record(model)?;
+        let mut series = PartSeries::new(samples, &self.options.precision);
+        let (mut parts, mut as_imported) = (Vec::new(), Vec::new());
+        let (mut tails, mut new) = (BTreeMap::new(), BTreeMap::new());
         for (index, part) in cut.iter().enumerate() {
             observer(Event::Part { index, of: cut.len(), on_host: part.on_host() });
             if part.on_host() {
-                let (code, Ports { inputs, outputs }) = host_part(part, model.file_name, &mut samples)?;
-                prepared.parts.push(PreparedPart::Host { code, inputs, outputs });
+                let host = host_part(part, model.file_name, &mut series.samples)?;
+                as_imported.push(CheckpointPart::Host(host.clone()));
+                parts.push(PreparedPart::Host(host));
                 continue;
             }
             let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
-            let Imported { mut module, n_parameters, .. } = import_proto(&part.model, &options)?;
-            observer(Event::Reached(Level::Import, &module));
-            let tensors = part_arguments(&module, &mut samples)?;
-            let (calibration, chosen) = self.choose(&mut [&mut module], &tensors, observer)?;
-            unknown.retain(|name| chosen.unknown.contains(name));
-            prepared.precision.extend(chosen.stats);
-            let ranges = (calibration, chosen.precision);
-            prepared.n_parameters += n_parameters;
-            macs += f32_macs(&module);
-            match self.to_stages(module, ranges, clock, observer) {
+            let Imported { module, n_parameters, .. } = import_proto(&part.model, &options)?;
+            as_imported.push(CheckpointPart::Machine { module: module.clone(), model: None });
+            record.parameters += n_parameters;
+            match self.part_to_stages(module, &mut series, clock, observer) {
                 Ok((forms, tail)) => {
                     tails.extend(origins(&tail, &part.nodes).unwrap_or_default());
-                    prepared.parts.push(PreparedPart::Machine(Box::new(forms)));
+                    parts.push(PreparedPart::Machine(Box::new(forms)));
                 }
                 // Other parts may have more to say.
                 Err(error) => match obstacle(error, &part.nodes) {
@@ -232,40 +256,106 @@ impl Compiler {
         if !new.is_empty() {
             return Err(Obstacle::Nodes(new));
         }
-        demand_known(unknown)?;
         blocked.extend(tails);
-        prepared.host = Some(model.host_stats(model.survey()?, blocked, cut));
-        if self.measures(macs, observer) {
-            let sample = samples.into_iter().next();
-            prepared.yardstick =
-                sample.map(|tensors| Yardstick::of_parts(&prepared.inputs, &prepared.outputs, tensors));
-        }
+        record.host = Some(model.host_stats(model.survey()?, blocked, cut));
+        observer(Event::Reached(&Checkpoint::of_parts(Level::Import, record.clone(), as_imported)));
+        Ok(self.finish_series(parts, record, series, observer)?)
+    }
+
+    /// Calibrates a part of several on what the parts before it give, and brings it to its stages, with the
+    /// ops at its end that stay on the host.
+    pub(super) fn part_to_stages(
+        &self,
+        mut module: Module,
+        series: &mut PartSeries,
+        clock: &mut Clock,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(Forms, Vec<UnsupportedOp>), CompileError> {
+        let tensors = part_arguments(&module, &mut series.samples)?;
+        let (calibration, chosen) = self.choose(&mut [&mut module], &tensors, observer)?;
+        series.unknown.retain(|name| chosen.unknown.contains(name));
+        series.precision.extend(chosen.stats);
+        series.macs += f32_macs(&module);
+        let ranges = Ranges { calibration, precision: chosen.precision };
+        let tail = self.quantise(&mut module, ranges, clock, observer)?;
+        Ok((self.forms(module, clock, observer)?, tail))
+    }
+
+    /// All parts of several, each of which was brought to its stages.
+    pub(super) fn finish_series(
+        &self,
+        parts: Vec<PreparedPart>,
+        mut record: Record,
+        series: PartSeries,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<PreparedParts, CompileError> {
+        demand_known(series.unknown)?;
+        record.precision = series.precision;
+        let measured = self.measures(series.macs, observer);
+        let sample = series.samples.into_iter().next().filter(|_| measured);
+        let yardstick = sample.map(|tensors| Yardstick::of_parts(&record.inputs, &record.outputs, tensors));
+        let prepared = PreparedParts { parts, record, yardstick };
+        observer(Event::Reached(&prepared.in_integers()));
         Ok(prepared)
     }
 
     /// The calibration samples, with a tensor for each of the model's inputs.
-    fn samples(
-        &self,
-        model: &Model<'_>,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Vec<Tensors>, CompileError> {
-        let ports = import::inputs(model.resolved, model.options())?;
+    pub(super) fn samples(&self, record: &Record, observer: &mut dyn FnMut(Event<'_>)) -> Vec<Tensors> {
         let named = |arrays: Vec<Array>| -> Tensors {
-            let names = ports.iter().map(|port| port.name.clone());
+            let names = record.inputs.iter().map(|port| port.name.clone());
             names.zip(arrays.into_iter().map(session::to_internal)).collect()
         };
-        Ok(match &self.options.calibration {
+        match &self.options.calibration {
             CalibrationData::Samples(samples) => samples.iter().cloned().map(named).collect(),
             CalibrationData::Noise { seed, samples } => {
-                let rows = model.indexed_rows();
-                let input = |port: &import::Port| {
-                    NoiseInput::new(&port.shape, port.dtype, rows.get(&port.name).copied())
+                let input = |port: &Port| {
+                    NoiseInput::new(&port.shape, &port.dtype, record.table_rows.get(&port.name).copied())
                 };
-                let inputs: Vec<NoiseInput> = ports.iter().map(input).collect();
+                let inputs: Vec<NoiseInput> = record.inputs.iter().map(input).collect();
                 observer(Event::noise(*samples, &inputs));
                 (0..*samples).map(|sample| named(noise::sample(*seed, sample, &inputs))).collect()
             }
+        }
+    }
+
+    /// What is known of a model before its parts are.
+    fn record(&self, model: &Model<'_>) -> Result<Record, ImportError> {
+        let port = |port: &import::Port| session::plain_port(&port.name, &port.shape, port.dtype);
+        let outputs = model.proto().graph.iter().flat_map(|graph| &graph.output);
+        let seen = |info: &ValueInfoProto| {
+            Some((info.name.clone(), model.resolved.user_dtype(&info.name)?.to_owned()))
+        };
+        Ok(Record {
+            network: network_name(model.file_name),
+            options: self.options.to_record(self.options.aim()),
+            inputs: import::inputs(model.resolved, model.options())?.iter().map(port).collect(),
+            output_types: outputs.clone().filter_map(seen).collect(),
+            outputs: outputs.map(|info| info.name.clone()).collect(),
+            table_rows: model.indexed_rows(),
+            parameters: 0,
+            precision: Vec::new(),
+            host: None,
         })
+    }
+}
+
+/// Parts of a model, one after the other, on their way from floats to stages.
+pub(super) struct PartSeries {
+    /// For every sample the tensors that are known: the model's inputs, and what the parts so far give.
+    pub samples: Vec<Tensors>,
+    /// Layers to be 16-bit that no part so far has.
+    unknown: BTreeSet<String>,
+    /// What searches for 16-bit activations found.
+    precision: Vec<PrecisionStats>,
+    /// Multiply-accumulates of the parts so far.
+    macs: u64,
+}
+
+impl PartSeries {
+    /// Before the first part.
+    pub(super) fn new(samples: Vec<Tensors>, precision: &PrecisionOptions) -> Self {
+        let unknown = precision.int16.iter().cloned().collect();
+        Self { samples, unknown, precision: Vec::new(), macs: 0 }
     }
 }
 
@@ -307,23 +397,4 @@ fn part_arguments(module: &Module, samples: &mut [Tensors]) -> Result<Samples, C
         }
     }
     Ok(tensors)
-}
-
-impl Model<'_> {
-    /// Its inputs and outputs, without parts as yet.
-    fn no_parts(&self) -> Result<PreparedParts, ImportError> {
-        let port = |port: &import::Port| session::plain_port(&port.name, &port.shape, port.dtype);
-        let outputs = self.proto().graph.iter().flat_map(|graph| &graph.output);
-        let seen = |info: &ValueInfoProto| Some((info.name.clone(), self.resolved.user_dtype(&info.name)?));
-        Ok(PreparedParts {
-            output_types: outputs.clone().filter_map(seen).collect(),
-            parts: Vec::new(),
-            inputs: import::inputs(self.resolved, self.options())?.iter().map(port).collect(),
-            outputs: outputs.map(|info| info.name.clone()).collect(),
-            host: None,
-            n_parameters: 0,
-            yardstick: None,
-            precision: Vec::new(),
-        })
-    }
 }

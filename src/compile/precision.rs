@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use strata_ir::{Module, Tensor};
 use strata_passes::quantise::mixed::{Goal, search};
 use strata_passes::quantise::{Calibration, Precision};
@@ -11,7 +12,7 @@ use super::{CompileError, Compiler, Event, missing};
 use crate::stats::{I16Group, PrecisionStats};
 
 /// How precise activations are.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 pub struct PrecisionOptions {
     /// What is 16-bit apart from `int16`.
     pub mode: PrecisionMode,
@@ -20,7 +21,8 @@ pub struct PrecisionOptions {
 }
 
 /// What is 16-bit.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PrecisionMode {
     /// Nothing.
     #[default]

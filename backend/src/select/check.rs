@@ -151,15 +151,21 @@ impl Judge<'_> {
             if let Some(view) = self.made.get(&value) {
                 return at(view, self.buffer(view)?, flat);
             }
-            let op = match self.module.def(value) {
+            let (op, result) = match self.module.def(value) {
                 ValueDef::Arg { index, .. } => {
                     let role = BufferRole::Input(index as u32);
                     let (buffer, _) = self.graph.buffers.iter().find(|(_, buffer)| buffer.role == role)?;
                     return Some((buffer.as_u32(), flat));
                 }
-                ValueDef::Result { op, .. } => op,
+                ValueDef::Result { op, index } => (op, index),
             };
             let data = self.module.op(op);
+            if let Op::Phase(_) = &data.op {
+                let body = self.module.entry_block(op);
+                let yielded = self.module.op(self.module.terminator(body)?);
+                value = *yielded.operands().get(result)?;
+                continue;
+            }
             let shape = |value: ValueId| &self.module.tensor_ty(value).shape;
             let mut index = unravel(shape(value), flat);
             match &data.op {

@@ -42,11 +42,13 @@ pub struct PrintOptions {
     pub threshold: usize,
     /// Where resources go.
     pub resources: ResourcePlacement,
+    /// What the names of resources begin with, so that several modules can share a side file.
+    pub prefix: String,
 }
 
 impl Default for PrintOptions {
     fn default() -> Self {
-        Self { locations: true, threshold: 16, resources: ResourcePlacement::Inline }
+        Self { locations: true, threshold: 16, resources: ResourcePlacement::Inline, prefix: String::new() }
     }
 }
 
@@ -62,7 +64,7 @@ pub struct Printed {
 /// Prints a module.
 pub fn print(module: &Module, options: &PrintOptions) -> Printed {
     let names = Names::of(module);
-    let resources = ResourceNames::of(module, options.threshold);
+    let resources = ResourceNames::of(module, options);
     let mut printer = Printer { module, options, names: &names, resources: &resources, out: String::new() };
     printer.op(module.top(), 0);
     let mut blobs = Vec::new();
@@ -165,18 +167,23 @@ struct ResourceNames {
 }
 
 impl ResourceNames {
-    fn of(module: &Module, threshold: usize) -> Self {
+    fn of(module: &Module, options: &PrintOptions) -> Self {
+        let PrintOptions { threshold, prefix, .. } = options;
         let mut large: Vec<Elements> = Vec::new();
-        for op in module.walk(module.body()) {
+        let top = std::iter::once(module.top());
+        for op in module.walk(module.body()).into_iter().chain(top) {
             let data = module.op(op);
-            if let Some(values) = data.op.constant() {
-                large.extend(is_resource(values, threshold).then(|| values.clone()));
+            let constants = data.op.constant().into_iter();
+            for values in constants.chain(data.extra.values().flat_map(elements_of)) {
+                large.extend(is_resource(values, *threshold).then(|| values.clone()));
             }
         }
         let mut taken: BTreeSet<Arc<str>> = BTreeSet::new();
         let mut names = Self::default();
         for elements in large.iter().filter(|e| e.name.is_some()) {
-            let wish = elements.name.clone().expect("filtered");
+            let name = elements.name.as_deref().expect("filtered");
+            let wish: Arc<str> =
+                if name.starts_with(prefix) { name.into() } else { format!("{prefix}{name}").into() };
             names.add(
                 &mut taken,
                 elements,
@@ -187,7 +194,7 @@ impl ResourceNames {
         for elements in large.iter().filter(|e| e.name.is_none()) {
             names.add(&mut taken, elements, |_| {
                 generated += 1;
-                format!("c{}", generated - 1).into()
+                format!("{prefix}c{}", generated - 1).into()
             });
         }
         let mut blobs = BTreeMap::new();
@@ -220,6 +227,16 @@ impl ResourceNames {
 
     fn name(&self, elements: &Elements) -> Option<&str> {
         self.by_data.get(&Arc::as_ptr(&elements.tensor)).map(AsRef::as_ref)
+    }
+}
+
+/// The constants in an attribute.
+fn elements_of(attr: &Attribute) -> Vec<&Elements> {
+    match attr {
+        Attribute::Elements(elements) => vec![elements],
+        Attribute::Array(items) => items.iter().flat_map(elements_of).collect(),
+        Attribute::Dict(entries) => entries.values().flat_map(elements_of).collect(),
+        _ => Vec::new(),
     }
 }
 

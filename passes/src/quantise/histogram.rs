@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use strata_ir::ValueId;
 
 use crate::quantise::entropy;
@@ -22,7 +23,8 @@ const CHUNK: usize = 1 << 16;
 type ErrorOf<'a> = dyn Fn(&[(f64, f64)], Range) -> f64 + 'a;
 
 /// How a range is chosen from a histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RangeChoice {
     /// All that was seen.
     MinMax,

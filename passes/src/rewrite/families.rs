@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a family is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
@@ -139,7 +141,8 @@ pub fn family(name: &str) -> Option<&'static FamilyInfo> {
 }
 
 /// Which families are on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Families(BTreeSet<&'static str>);
 
 impl Default for Families {
@@ -230,6 +233,20 @@ impl Families {
     /// The names of a tier's that are on, in the order of the table.
     pub fn of(&self, tier: Tier) -> impl Iterator<Item = &'static str> + '_ {
         FAMILIES.iter().filter(move |f| f.tier == tier && self.has(f.name)).map(|family| family.name)
+    }
+}
+
+impl From<Families> for String {
+    fn from(families: Families) -> Self {
+        families.to_string()
+    }
+}
+
+impl TryFrom<String> for Families {
+    type Error = UnknownFamily;
+
+    fn try_from(text: String) -> Result<Self, UnknownFamily> {
+        Self::parse(&text, ',')
     }
 }
 

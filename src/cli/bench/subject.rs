@@ -104,7 +104,9 @@ impl Subject {
         let mut reached = None;
         prepare(&Compiler::new(options), &mut |event| match event {
             Event::Step(step) => progress.step(&format!("{name}: {step}")),
-            Event::Reached(Level::Quant, module) => reached = Some(module.clone()),
+            Event::Reached(checkpoint) if checkpoint.level == Level::Quant => {
+                reached = checkpoint.only_module().cloned();
+            }
             _ => {}
         })?;
         let module = reached.ok_or_else(|| Failure::failed(format!("{name} was never quantised")))?;

@@ -1,0 +1,116 @@
+//! Dumps are checkpoints: a compile that goes on from one gives the bundle of the compile that wrote it.
+
+use super::{Scratch, with_hardmax};
+
+const LEVELS: [&str; 5] = ["0-import", "1-quant", "2-stages", "3-phases", "4-sched"];
+
+/// Compiles a model both ways of running it with dumps, goes on from every dump with no other option than
+/// `again`, and holds the bundles against each other.
+fn every_dump_goes_on(scratch: &Scratch, model: &str, flags: &[&str], again: &[&str]) {
+    for mode in ["multi", "single"] {
+        let whole = ["compile", model, "-o", "whole.strata", "--dump-levels", "dump", "--mode", mode];
+        scratch.ends(0, &[&whole[..], flags].concat());
+        let bundle = |name: &str| std::fs::read(scratch.path(name)).expect("a bundle");
+        for level in LEVELS {
+            let dump = format!("dump/{level}.mlir");
+            let resumed = ["compile", &dump, "-o", "resumed.strata"];
+            let again = if level == "0-import" { again } else { &[] };
+            scratch.ends(0, &[&resumed[..], again].concat());
+            assert!(bundle("whole.strata") == bundle("resumed.strata"), "{model}, {mode}, from {level}");
+            // `opt` takes it too, with all its parts.
+            scratch.ends(0, &["opt", &dump, "--passes", "", "-o", "same.mlir"]);
+            scratch.ends(0, &[&["compile", "same.mlir", "-o", "resumed.strata"], again].concat());
+            assert!(bundle("whole.strata") == bundle("resumed.strata"), "{model}, {mode}, opt, {level}");
+        }
+    }
+}
+
+#[test]
+fn a_compile_goes_on_from_every_dump() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    let flags = ["--target", "micro", "--set", "memory.activation=24KiB", "--objective", "traffic"];
+    let more = ["--range", "min-max", "--seed", "18446744073709551615", "--egraph-rules=-upsample"];
+    every_dump_goes_on(&scratch, &model, &[&flags[..], &more].concat(), &[]);
+}
+
+#[test]
+fn a_compile_with_parts_of_the_host_goes_on_from_every_dump() {
+    let scratch = Scratch::new();
+    let model = with_hardmax(&scratch);
+    every_dump_goes_on(&scratch, &model, &["--precision", "mixed"], &[]);
+}
+
+#[test]
+fn a_compile_that_was_calibrated_on_pictures_goes_on_from_every_dump() {
+    let scratch = Scratch::new();
+    scratch.ends(0, &["zoo", "mobilenetv2", "--size", "32x32", "-o", "net.onnx", "--quiet"]);
+    std::fs::create_dir(scratch.path("pictures")).expect("a folder");
+    for n in 0..3_u32 {
+        let picture =
+            image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x * 7, y * 5, n * 80].map(|v| v as u8)));
+        picture.save(scratch.path(&format!("pictures/{n}.png"))).expect("a picture");
+    }
+    let calibrate = ["--calibrate", "pictures"];
+    every_dump_goes_on(&scratch, "net.onnx", &calibrate, &calibrate);
+    let (_, err) = scratch.ends(1, &["compile", "dump/0-import.mlir", "-o", "none.strata"]);
+    assert!(err.contains("--calibrate"), "{err}");
+}
+
+#[test]
+fn options_of_a_dump_give_way_to_those_that_are_given() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    let compile = |model: &str, flags: &[&str]| {
+        scratch.ends(0, &[&["compile", model, "-o", "net.strata"], flags].concat());
+        std::fs::read(scratch.path("net.strata")).expect("a bundle")
+    };
+    compile(&model, &["--dump-levels", "dump", "--target", "micro"]);
+    let others: &[&[&str]] = &[
+        &["--mode", "single"],
+        &["--objective", "energy"],
+        &["--set", "memory.activation=20KiB"],
+        &["--target", "x1"],
+    ];
+    for flags in others {
+        let target: &[&str] = if flags[0] == "--target" { &[] } else { &["--target", "micro"] };
+        let whole = compile(&model, &[target, flags].concat());
+        assert!(whole == compile("dump/1-quant.mlir", flags), "{flags:?}");
+    }
+    // A plan is of one machine, and for one end.
+    let (_, err) = scratch.ends(1, &["compile", "dump/3-phases.mlir", "-o", "none.strata", "--target", "x1"]);
+    assert!(err.contains("another target") && !scratch.path("none.strata").exists(), "{err}");
+    let planned = compile("dump/3-phases.mlir", &[]);
+    assert!(planned == compile("dump/3-phases.mlir", &["--mode", "single"]), "the plan stays");
+}
+
+#[test]
+fn what_is_no_checkpoint_is_refused() {
+    let scratch = Scratch::new();
+    let model = with_hardmax(&scratch);
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--dump-levels", "dump", "--inline-constants"]);
+    let read =
+        |level: &str| std::fs::read_to_string(scratch.path(&format!("dump/{level}.mlir"))).expect("a dump");
+    let [quant, stages, phases] = ["1-quant", "2-stages", "3-phases"].map(read);
+    let first_of = |text: &str| text.split("// -----").next().expect("a module").to_owned();
+    let rest_of = |text: &str| text.split_once("// -----").expect("parts").1.to_owned();
+    let wrong = [
+        ("two levels", format!("{}// -----{}", first_of(&stages), rest_of(&phases)), "several levels"),
+        ("no record", rest_of(&quant).trim_start().to_owned(), "has no `strata.compile`"),
+        ("a wrong record", quant.replacen("network = \"mixed\"", "network = 1 : i64", 1), "strata.compile"),
+        ("no bytes", quant.replacen("onnx = dense", "onnx = true, m = dense", 1), "strata.host"),
+        (
+            "another stage",
+            stages.replacen("groups = 1 : i64", "groups = 2 : i64", 1),
+            "not what their ops say",
+        ),
+        ("another type", stages.replacen("tensor<1x16x24x", "tensor<1x16x25x", 1), "tensor<1x16x25x"),
+    ];
+    for (what, text, says) in wrong {
+        assert!(![&quant, &stages, &phases].contains(&&text), "{what}: nothing was changed");
+        scratch.write("wrong.mlir", text);
+        let (_, err) = scratch.ends(1, &["compile", "wrong.mlir", "-o", "wrong.strata"]);
+        assert!(err.contains(says) && err.contains("wrong.mlir"), "{what}: {err}");
+        assert!(!scratch.path("wrong.strata").exists(), "{what}");
+    }
+}
