@@ -14,9 +14,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use strata_ir::pass::{self, DriverOptions, Level, Pass, PassContext, PassError, Pipeline};
 use strata_ir::{Module, Tensor};
+use strata_passes::canonicalise::Canonicalise;
 use strata_passes::equalise::{ChannelStatistics, Equalise};
 use strata_passes::quantise::noise::{LayerNoise, Networks, OutputNoise};
-use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise, QuantiseOptions, RangeChoice};
+use strata_passes::quantise::{
+    self, Calibration, Precision, QuantReport, Quantise, QuantiseOptions, RangeChoice,
+};
 
 use crate::compile::error::CompileError;
 use crate::io::Array;
@@ -67,6 +70,17 @@ fn run(
     let options = DriverOptions::default();
     pass::run(module, &Pipeline::of(pass), context, &options, &mut |_| {})?;
     Ok(())
+}
+
+/// Folds the constants of what was imported, and takes away what changes nothing; but not of a model that
+/// comes quantised. What its integers stand for is said by ops of constants, which `quantise` reads: without
+/// them it chose scales of its own, and plans of five such models moved up to 3 % more bytes.
+pub(crate) fn canonicalise(module: &mut Module) -> Result<(), CompileError> {
+    let given = quantise::given_scales(module);
+    if given.n_fixed + given.n_dynamic > 0 {
+        return Ok(());
+    }
+    run(Canonicalise, module, &mut PassContext::new())
 }
 
 impl PtqOptions {
@@ -143,6 +157,7 @@ pub fn study(
     if Level::of(&module) != Level::Import {
         return Err(failed("quantise", PassError::invalid("the module is quantised already")));
     }
+    canonicalise(&mut module)?;
     let original = module.clone();
     let samples = |arrays| arguments(&original, arrays).map_err(CompileError::CalibrationData);
     let calibrate = samples(calibrate)?;

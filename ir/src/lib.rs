@@ -26,6 +26,7 @@ pub mod diag;
 pub mod dialect;
 pub mod equal;
 pub mod eval;
+pub mod fold;
 pub mod infer;
 pub mod module;
 pub mod pass;

@@ -116,7 +116,8 @@ impl Compiler {
             });
             // A network whose layers depend on the size (a reshape to fully connected layers) does not
             // shrink.
-            if let Ok(small) = model.import(&shapes.collect())
+            if let Ok(mut small) = model.import(&shapes.collect())
+                && ptq::canonicalise(&mut small.module).is_ok()
                 && small.module.walk(small.module.body()).len() == module.walk(module.body()).len()
             {
                 return Some(small.module);

@@ -28,7 +28,7 @@ use super::{
     network_name,
 };
 use crate::io::array::Array;
-use crate::ptq::Samples;
+use crate::ptq::{self, Samples};
 use crate::session::{self, RunError};
 use crate::stats::PrecisionStats;
 
@@ -167,6 +167,7 @@ impl Compiler {
             Err(ImportError::Unsupported(_)) => return Err(Obstacle::Nodes(BTreeMap::new())),
             Err(error) => return Err(CompileError::from(error).into()),
         };
+        ptq::canonicalise(&mut imported.module)?;
         let mut record = self.record(model)?;
         record.parameters = imported.n_parameters;
         let nodes: Vec<usize> = (0..imported.n_nodes).collect();
@@ -238,7 +239,8 @@ impl Compiler {
                 continue;
             }
             let options = ImportOptions { file_name: model.file_name.to_owned(), ..ImportOptions::default() };
-            let Imported { module, n_parameters, .. } = import_proto(&part.model, &options)?;
+            let Imported { mut module, n_parameters, .. } = import_proto(&part.model, &options)?;
+            ptq::canonicalise(&mut module)?;
             as_imported.push(CheckpointPart::Machine { module: module.clone(), model: None });
             record.parameters += n_parameters;
             match self.part_to_stages(module, &mut series, clock, observer) {

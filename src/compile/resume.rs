@@ -18,6 +18,7 @@ use super::{
     CalibrationData, Clock, CompileError, CompileOptions, Compiled, Compiler, Event, PrecisionOptions,
     Prepared, missing,
 };
+use crate::ptq;
 
 impl Compiler {
     /// Compiles a module of plain TOSA whose function `main` is the network, as
@@ -41,7 +42,7 @@ impl Compiler {
     /// As [`compile_module`](Self::compile_module).
     pub fn prepare_module(
         &self,
-        module: Module,
+        mut module: Module,
         file_name: &str,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Prepared, CompileError> {
@@ -49,6 +50,7 @@ impl Compiler {
             Entry::Integer => Level::Quant,
             Entry::Float => Level::Import,
         };
+        ptq::canonicalise(&mut module)?;
         let record = Record::of_function(&module, file_name, &self.options)?;
         self.prepare_checkpoint(Checkpoint::of_one(level, &record, module), file_name, observer)
     }

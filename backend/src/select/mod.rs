@@ -74,7 +74,7 @@ impl Pass for FormStages {
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
         let func = main_function(module)?;
         let block = module.entry_block(func);
-        normalise::normalise(module, block)?;
+        normalise::normalise(module, block);
         let selection = selector::select(module, block).map_err(PassError::Unsupported)?;
         let shells = wrap(module, block, &selection.drafts);
         let placed = buffers::place(module, block, shells);

@@ -3,19 +3,16 @@
 //! by one.
 
 use strata_ir::attr::{NanMode, RoundingMode};
-use strata_ir::eval::{Scale, eval_op, reciprocal_scale};
-use strata_ir::pass::PassError;
+use strata_ir::eval::{Scale, reciprocal_scale};
+use strata_ir::fold::fold;
 use strata_ir::{BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId, dialect};
 
 use crate::select::selector;
 
 /// Normalises the ops of a block.
-///
-/// # Errors
-/// If an op of constants cannot be evaluated.
-pub(super) fn normalise(module: &mut Module, block: BlockId) -> Result<(), PassError> {
+pub(super) fn normalise(module: &mut Module, block: BlockId) {
     for op in module.block_ops(block).to_vec() {
-        fold(module, op)?;
+        replace_by_constant(module, op);
         spread_bias(module, op);
         take_apart_global_pool(module, op);
     }
@@ -33,24 +30,16 @@ pub(super) fn normalise(module: &mut Module, block: BlockId) -> Result<(), PassE
             widen_by_rescale(module, op);
         }
     }
-    Ok(())
 }
 
-/// Replaces the uses of an op of constants by its value.
-fn fold(module: &mut Module, op: OpId) -> Result<(), PassError> {
-    let data = module.op(op);
-    if data.operands().is_empty() || data.results().len() != 1 {
-        return Ok(());
-    }
-    let tensors = data.operands().iter().map(|&value| Some(module.constant(value)?.tensor.clone()));
-    let Some(tensors) = tensors.collect::<Option<Vec<_>>>() else { return Ok(()) };
-    let loc = data.loc.clone();
-    let value = eval_op(module, op, &tensors).map_err(PassError::other)?.swap_remove(0);
-    let folded = module.insert_const_before(op, std::sync::Arc::unwrap_or_clone(value), loc);
-    let result = module.result(op);
+/// Replaces an op of constants by its value.
+fn replace_by_constant(module: &mut Module, op: OpId) {
+    let constant = |value| module.constant(value).map(|elements| &*elements.tensor);
+    let Some(value) = fold(module, op, constant) else { return };
+    let (result, loc) = (module.result(op), module.op(op).loc.clone());
+    let folded = module.insert_const_before(op, value, loc);
     module.replace_all_uses(result, folded);
     module.erase(op);
-    Ok(())
 }
 
 /// Replaces a cast of `i8` or `i16` to `i32` by a rescale of the same values.

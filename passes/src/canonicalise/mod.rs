@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use strata_ir::dialect::Transpose;
-use strata_ir::eval::eval_op_kind;
+use strata_ir::fold::fold;
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo, PassOptions};
-use strata_ir::{BlockId, Module, Op, OpId, Tensor, Type, ValueId};
+use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorType, Type, ValueId};
 
 /// Constants of more elements than this are not made from smaller ones.
 const LARGE: usize = 1 << 16;
@@ -122,18 +122,14 @@ fn known_constant(module: &Module, op: OpId, constants: &Constants) -> Known {
         let same = constant_key(module, result).and_then(|key| constants.get(&key));
         return same.map_or(Known::Unknown, |value| Known::Same(*value));
     }
-    let operands: Option<Vec<&Tensor>> =
-        data.operands().iter().map(|&v| module.constant(v).map(|elements| &*elements.tensor)).collect();
-    let Some(operands) = operands.filter(|operands| !operands.is_empty()) else { return Known::Unknown };
-    let before = operands.iter().map(|tensor| tensor.n_elements()).max().unwrap_or(0);
-    let after = module.ty(result).as_tensor().map_or(0, |ty| ty.n_elements());
-    if after > LARGE && after > before || !data.regions().is_empty() {
+    let n_elements = |value: &ValueId| module.ty(*value).as_tensor().map_or(0, TensorType::n_elements);
+    let before = data.operands().iter().map(n_elements).max().unwrap_or(0);
+    let after = n_elements(&result);
+    if after > LARGE && after > before {
         return Known::Unknown;
     }
-    let types: Vec<Type> = vec![module.ty(result).clone()];
-    // What cannot be evaluated stays, for whoever reports it.
-    let tensor = eval_op_kind(&data.op, &operands, &types).ok().and_then(|mut tensors| tensors.pop());
-    tensor.map_or(Known::Unknown, Known::New)
+    let constant = |value| module.constant(value).map(|elements| &*elements.tensor);
+    fold(module, op, constant).map_or(Known::Unknown, Known::New)
 }
 
 /// The operand that an op only passes on.

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cranelift_entity::SecondaryMap;
-use strata_ir::eval::eval_op_kind;
+use strata_ir::fold::fold;
 use strata_ir::pass::PassError;
-use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
+use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, ValueId};
 
 use crate::quantise::analyse::groups::Groups;
 use crate::quantise::function::{Function, channel_values, data_operands, is_elementwise};
@@ -239,16 +239,8 @@ impl<'a> Analysis<'a> {
                 constants[module.result(op)] = Some(Arc::clone(&elements.tensor));
             } else if data.op.is_terminator() {
                 returned = data.operands().to_vec();
-            } else if !data.operands().is_empty() && data.operands().iter().all(|&v| constants[v].is_some()) {
-                let operands: Vec<_> =
-                    data.operands().iter().filter_map(|&v| constants[v].as_deref()).collect();
-                let types: Vec<Type> = data.results().iter().map(|&v| module.ty(v).clone()).collect();
-                // An op that cannot be evaluated is reported as unsupported later.
-                if let Ok(tensors) = eval_op_kind(&data.op, &operands, &types) {
-                    for (&value, tensor) in data.results().iter().zip(tensors) {
-                        constants[value] = Some(Arc::new(tensor));
-                    }
-                }
+            } else if let Some(tensor) = fold(module, op, |value| constants[value].as_deref()) {
+                constants[module.result(op)] = Some(Arc::new(tensor));
             }
         }
         let mut needed: BTreeSet<ValueId> = returned.iter().copied().collect();
