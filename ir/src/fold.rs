@@ -5,9 +5,8 @@ use crate::module::{Module, OpId, ValueId};
 use crate::tensor::Tensor;
 use crate::types::Type;
 
-/// The result of an op with one, whose operands are all constant by `constant`. `None` if one is not, if the op
-/// has no operands or holds regions, or if it cannot be evaluated: what such an op is, is for others to
-/// report.
+/// The result of an op that has one, and whose operands are all constant by `constant`. `None` if one is not,
+/// if the op has no operands or holds regions, or if it cannot be evaluated, which is for others to report.
 pub fn fold<'a>(
     module: &Module,
     op: OpId,

@@ -102,7 +102,7 @@ impl Compiler {
         Ok(Compiled { bundle, stats, plans })
     }
 
-    /// Plans, schedules and emits the parts of the machine, in order. `reached` gets a module a level of each.
+    /// Plans, schedules and emits the parts of the machine, in order. `reached` gets the modules of each.
     fn emit_all(
         &self,
         prepared: &PreparedParts,

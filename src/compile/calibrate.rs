@@ -90,8 +90,8 @@ impl Compiler {
         Ok((calibration, chosen))
     }
 
-    /// The network at a smaller input size to be calibrated at, if it is large, there is but noise to calibrate
-    /// it on, and its spatial extents may shrink.
+    /// The network at a smaller input size to be calibrated at, if it is large, there is but noise to
+    /// calibrate it on, and its spatial extents may shrink.
     pub(super) fn smaller(&self, model: &Model<'_>, module: &Module) -> Option<Module> {
         let CalibrationData::Noise { .. } = self.options.calibration else { return None };
         let ports = main_ports(module).ok()?;

@@ -83,7 +83,7 @@ impl Compiler {
                     self.prepare_module(module, file_name, observer)
                 }
                 _ => Err(CompileError::Checkpoint(format!(
-                    "a module at level `{level}` without the record of a compile, as `--dump-levels` writes it"
+                    "a module at level `{level}` without a record of its compile, as `--dump-levels` writes"
                 ))),
             };
         };
@@ -132,7 +132,8 @@ impl Compiler {
             && matches!(&options.calibration, CalibrationData::Samples(samples) if samples.is_empty());
         if needs_samples {
             return Err(CompileError::Checkpoint(
-                "the network was calibrated on samples, which a checkpoint does not hold: give them again with --calibrate"
+                "the network was calibrated on samples, which a checkpoint does not hold: give them again \
+                 with --calibrate"
                     .to_owned(),
             ));
         }
@@ -141,8 +142,8 @@ impl Compiler {
         }
         if options.target != recorded.target {
             return Err(CompileError::Checkpoint(format!(
-                "the plan was made for another target than `{}` as it is now; compile for this one from a level \
-                 before `phases`",
+                "the plan was made for another target than `{}` as it is now; compile for this one from a \
+                 level before `phases`",
                 options.target.name
             )));
         }

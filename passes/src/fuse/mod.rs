@@ -27,6 +27,8 @@ pub mod strips;
 #[cfg(test)]
 mod tests;
 pub mod too_large;
+#[cfg(test)]
+mod worked_example;
 
 pub use pass::{FUSE_LAYERS, FuseLayers};
 pub use solve::{PlanError, PlanOptions, Planned, plan};
