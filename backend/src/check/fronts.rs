@@ -184,7 +184,7 @@ impl Judge<'_> {
 
     /// Bytes that the ring of the rest of a buffer, so many bytes from its base, shares with first rows that
     /// are read in this phase for the last time.
-    pub(super) fn overwritten(&self, buffer: BufferId, phase: usize, (ring, row): (u64, u64)) -> u64 {
+    pub(super) fn overwritten(&self, buffer: BufferId, phase: usize, ring: u64, row: u64) -> u64 {
         let Some(bases) = &self.plan.bases else { return 0 };
         let stream = bases.streams.iter().find(|s| s.buffer == buffer && s.phase as usize == phase);
         let Some(base) = stream.map(|stream| stream.base) else { return 0 };

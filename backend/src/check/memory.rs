@@ -233,7 +233,7 @@ impl Judge<'_> {
             let n = slots.get(&id.as_u32()).copied().unwrap_or(most).min(most);
             let row = self.align(row_bytes(buffer, &part));
             let ring = u64::from(n) * row;
-            taken.activation += ring - self.overwritten(id, phase, (ring, row)).min(ring);
+            taken.activation += ring - self.overwritten(id, phase, ring, row).min(ring);
         }
         self.faults.extend(faults);
     }

@@ -17,7 +17,8 @@ pub fn fill_cycles(
     target: &Target,
     stages: &[Running<'_>],
     time: &PipelineTime,
-    (buffer, row_cycles): (BufferId, u64),
+    buffer: BufferId,
+    row_cycles: u64,
 ) -> u64 {
     if row_cycles == 0 {
         return 0;
@@ -34,11 +35,7 @@ pub fn fill_cycles(
 
 /// Cycles from the end of the last stage to that of the last row that is stored of a buffer, `row_cycles` a
 /// row.
-pub fn drain_cycles(
-    stages: &[Running<'_>],
-    time: &PipelineTime,
-    (buffer, row_cycles): (BufferId, u64),
-) -> u64 {
+pub fn drain_cycles(stages: &[Running<'_>], time: &PipelineTime, buffer: BufferId, row_cycles: u64) -> u64 {
     let waits = stages.iter().zip(&time.ends).map(|(stage, &end)| {
         let actor = stage.actor;
         if actor.out().is_none_or(|out| out.stream != buffer.as_u32()) {

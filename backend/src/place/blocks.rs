@@ -160,7 +160,7 @@ fn offsets_of(
     let nodes = problem.address_nodes >> (2 * rigid.len().min(MOST_CHOICES));
     let mut failure = None;
     for ends in 0..1_u32 << rigid.len().min(MOST_CHOICES) {
-        let Some(bases) = place_blocks(problem, lives, &blocks, (&fronts, &rigid), ends) else { continue };
+        let Some(bases) = place_blocks(problem, lives, &blocks, &fronts, &rigid, ends) else { continue };
         match place_all(problem, lives, &blocks, &bases, nodes) {
             Ok(offsets) => return Ok(offsets),
             Err(error) => failure = Some(error),
@@ -204,7 +204,8 @@ fn place_blocks(
     problem: &Problem<'_>,
     lives: &[Live],
     blocks: &[Block],
-    (fronts, rigid): (&[usize], &[usize]),
+    fronts: &[usize],
+    rigid: &[usize],
     ends: u32,
 ) -> Option<BTreeMap<usize, i64>> {
     let capacity = problem.activation_bytes() as i64;

@@ -174,11 +174,26 @@ impl<'a> Problem<'a> {
 /// # Errors
 /// If the plan is of another graph, or there are no addresses.
 pub fn schedule(graph: &StageGraph, plan: &Plan, target: &Target) -> Result<Scheduled, ScheduleError> {
-    scheduled(graph, &Topology::new(graph)?, plan, target, (ADDRESS_NODES, None))
+    scheduled(
+        graph,
+        &Topology::new(graph)?,
+        plan,
+        target,
+        Known { address_nodes: ADDRESS_NODES, weights: None },
+    )
+}
+
+/// What is known of a schedule before it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Nodes that the search for addresses of streams may visit.
+    pub address_nodes: u64,
+    /// Where tables stand, and when they are loaded, if a schedule of the same phases told.
+    pub weights: Option<&'a Weights>,
 }
 
 /// [`schedule`] of a plan of the same phases as one whose tables have addresses, with a search for those of
-/// streams that visits at most so many nodes.
+/// streams that is limited.
 ///
 /// # Errors
 /// If the plan is of another graph, or no addresses were found.
@@ -187,9 +202,9 @@ pub fn schedule_within(
     topology: &Topology,
     plan: &Plan,
     target: &Target,
-    (address_nodes, weights): (u64, &Weights),
+    known: Known<'_>,
 ) -> Result<Scheduled, ScheduleError> {
-    scheduled(graph, topology, plan, target, (address_nodes, Some(weights)))
+    scheduled(graph, topology, plan, target, known)
 }
 
 /// The schedule of a plan, with tables where they are known to be.
@@ -198,7 +213,7 @@ fn scheduled(
     topology: &Topology,
     plan: &Plan,
     target: &Target,
-    (address_nodes, weights): (u64, Option<&Weights>),
+    Known { address_nodes, weights }: Known<'_>,
 ) -> Result<Scheduled, ScheduleError> {
     let n_planned: usize = plan.phases.iter().map(|p| p.stages.len()).sum();
     if n_planned != graph.stages.len() {

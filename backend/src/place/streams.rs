@@ -177,7 +177,7 @@ impl<'a, 'p> Placing<'a, 'p> {
             let Some((front, held)) = made else { continue };
             let named = self.numbers.get(&(buffer, phase)).filter(|_| is_written);
             let (stream, held) = named.copied().unwrap_or((front.stream, held));
-            for transfer in moved_ahead(problem, buffer, (phase, front.rows)) {
+            for transfer in moved_ahead(problem, buffer, phase, front.rows) {
                 let segment = self.segment_of(buffer);
                 let view = within(&transfer.view, stream, &held);
                 let code = dma_code(problem, &transfer, view, segment, true);
@@ -311,7 +311,8 @@ fn held_by_front(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive
 fn moved_ahead(
     problem: &Problem<'_>,
     buffer: BufferId,
-    (phase, rows): (usize, u32),
+    phase: usize,
+    rows: u32,
 ) -> impl Iterator<Item = Transfer> {
     let uses = &problem.topology.uses[buffer.as_u32() as usize];
     let phase_of = |stage: StageId| problem.phase_of[stage.as_u32() as usize];

@@ -365,7 +365,7 @@ fn refined(
     refused: &mut Vec<String>,
 ) -> Result<Made, ScheduleError> {
     let topology = Topology::new(graph)?;
-    let mut made = with_first_rows((graph, &topology), target, &plain, options).unwrap_or_else(|defect| {
+    let mut made = with_first_rows(graph, &topology, target, &plain, options).unwrap_or_else(|defect| {
         refused.push(defect.to_string());
         Vec::new()
     });
@@ -385,20 +385,21 @@ fn refined(
 /// A plan with first rows of tensors in what it leaves of activation SRAM: those that save traffic, and if it
 /// is of time also those that phases would wait for. Both want the same room, so either comes first.
 fn with_first_rows(
-    graph: (&StageGraph, &Topology),
+    graph: &StageGraph,
+    topology: &Topology,
     target: &Target,
     plain: &Made,
     options: &PlanOptions,
 ) -> Result<Vec<Made>, ScheduleError> {
     let capacity = usable_bytes(target, options.capacity_percent);
-    let filled = |(plan, scheduled): &Made| with_fronts(graph, target, plan, scheduled, capacity);
+    let filled = |(plan, scheduled): &Made| with_fronts(graph, topology, target, plan, scheduled, capacity);
     let saving_first = filled(plain)?;
     if !options.prefetches() {
         return Ok(saving_first.into_iter().collect());
     }
     let (plan, scheduled) = saving_first.as_ref().unwrap_or(plain);
-    let both = with_prefetch(graph, target, plan, scheduled, capacity)?;
-    let ahead = with_prefetch(graph, target, &plain.0, &plain.1, capacity)?;
+    let both = with_prefetch(graph, topology, target, plan, scheduled, capacity)?;
+    let ahead = with_prefetch(graph, topology, target, &plain.0, &plain.1, capacity)?;
     let ahead_first = match ahead {
         Some(ahead) => Some(filled(&ahead)?.unwrap_or(ahead)),
         None => None,

@@ -18,7 +18,7 @@ use crate::fuse::candidates::pool::{CandidatePool, WithStrips};
 use crate::fuse::egraph::{self, Offer};
 use crate::fuse::plan_of::plan_of;
 use crate::fuse::search::{
-    Choice, ChosenPhase, Forbidden, Place, SearchLimits, Stuck, choose, may_be_in_place, replay,
+    Choice, ChosenPhase, Forbidden, Place, SearchBounds, SearchLimits, Stuck, choose, may_be_in_place, replay,
 };
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::realise::{Chosen, realise};
@@ -273,7 +273,13 @@ impl<'a> Planner<'a> {
         let target = self.offered.context().target;
         let capacity = usable_bytes(target, options.capacity_percent);
         let weights = ScoreWeights::of(Objective::Latency, target, (0.0, 0.0));
-        let found = choose(&self.offered, &[], weights, (capacity, u128::MAX), options.limits().narrow());
+        let found = choose(
+            &self.offered,
+            &[],
+            weights,
+            SearchBounds { capacity, most: u128::MAX },
+            options.limits().narrow(),
+        );
         found.is_ok_and(|choice| choice.cycles > cycles + cycles / 100 * HOPELESS_PERCENT)
     }
 
@@ -353,9 +359,9 @@ impl<'a> Planner<'a> {
             *n += 1;
         }
         let mut learned = false;
-        for (which, (sum, n)) in off {
+        for ((candidate, variant), (sum, n)) in off {
             if sum / n != 0 {
-                self.offered.correct(which, sum / n);
+                self.offered.correct(candidate, variant, sum / n);
                 learned = true;
             }
         }
@@ -376,7 +382,7 @@ impl<'a> Planner<'a> {
         }
         let (weights, capacity, limits) = question;
         let search = |most: u128, limits: SearchLimits| {
-            choose(&self.offered, forbidden, weights, (capacity, most), limits)
+            choose(&self.offered, forbidden, weights, SearchBounds { capacity, most }, limits)
         };
         let is_least = |choice: &Choice| weights.puts_bytes_first() && choice.bytes <= self.bounds.bytes;
         let known = self.known(question, forbidden).cloned().map_or_else(
@@ -407,7 +413,7 @@ impl<'a> Planner<'a> {
         let (weights, capacity, limits) = question;
         let answer = self.answers.get(&question).filter(|_| forbidden.is_empty()).cloned();
         let most = score.saturating_sub(1);
-        let search = || choose(&self.offered, forbidden, weights, (capacity, most), limits);
+        let search = || choose(&self.offered, forbidden, weights, SearchBounds { capacity, most }, limits);
         answer.unwrap_or_else(search).ok().filter(|choice| choice.score(weights) < score)
     }
 

@@ -336,12 +336,12 @@ impl Movement {
         time: &PipelineTime,
         buffer: BufferId,
     ) -> Self {
-        Self { edge_cycles: fill_cycles(target, stages, time, (buffer, self.row_cycles)), ..self }
+        Self { edge_cycles: fill_cycles(target, stages, time, buffer, self.row_cycles), ..self }
     }
 
     /// These stores of a buffer, with what the phase waits for the last of its rows.
     pub fn draining(self, stages: &[Running<'_>], time: &PipelineTime, buffer: BufferId) -> Self {
-        Self { edge_cycles: drain_cycles(stages, time, (buffer, self.row_cycles)), ..self }
+        Self { edge_cycles: drain_cycles(stages, time, buffer, self.row_cycles), ..self }
     }
 
     /// Adds what is moved at the same time.
@@ -418,7 +418,7 @@ impl Candidate {
         let watches = candidate.watches(context);
         let mut variants = Vec::new();
         for &method in context.methods(set) {
-            let mut full = candidate.all_variants(context, (&parts, &watches), method);
+            let mut full = candidate.all_variants(context, &parts, &watches, method);
             let least = full.iter().map(|variant| candidate.least_bytes(variant)).min().unwrap_or(0);
             candidate.full_bytes[method as usize] = Some(least);
             full.retain(|variant| candidate.least_bytes(variant) <= context.target.memory.activation);
@@ -493,7 +493,7 @@ impl Candidate {
         let set: StageSet = stages.iter().copied().collect();
         let (mut candidate, parts) = Self::bare(context, &set, previous, is_loaded)?;
         let watches = candidate.watches(context);
-        let variant = candidate.variant(context, (&parts, &watches), how, &mut SlotMemo::new());
+        let variant = candidate.variant(context, &parts, &watches, how, &mut SlotMemo::new());
         candidate.variants = Rc::new([Rc::new(variant)]);
         Some(candidate)
     }
@@ -561,13 +561,14 @@ impl Candidate {
     fn all_variants(
         &self,
         context: &Context<'_>,
-        parts: (&Parts, &[OverlapProbe]),
+        parts: &Parts,
+        watches: &[OverlapProbe],
         method: Method,
     ) -> Vec<Variant> {
         let profiles: Vec<&StageProfile> =
             self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
         let mut memo = SlotMemo::new();
-        ways(context, &profiles, method, |how| self.variant(context, parts, how, &mut memo))
+        ways(context, &profiles, method, |how| self.variant(context, parts, watches, how, &mut memo))
     }
 
     /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
@@ -579,7 +580,8 @@ impl Candidate {
     fn variant(
         &self,
         context: &Context<'_>,
-        (parts, watches): (&Parts, &[OverlapProbe]),
+        parts: &Parts,
+        watches: &[OverlapProbe],
         How { method, division, slack }: How<'_>,
         memo: &mut SlotMemo,
     ) -> Variant {

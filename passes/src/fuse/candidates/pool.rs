@@ -243,7 +243,7 @@ impl<'a> CandidatePool<'a> {
     }
 
     /// Adds to the estimate of a variant of a candidate, and of every candidate of its shape.
-    pub fn correct(&self, (candidate, variant): (usize, usize), cycles: i64) {
+    pub fn correct(&self, candidate: usize, variant: usize, cycles: i64) {
         let correction = &self.chosen(candidate).variants[variant].correction;
         correction.set(correction.get() + cycles);
     }

@@ -22,7 +22,7 @@ use strata_backend::model::graph::{StageSet, Topology, views_meet};
 use strata_backend::model::{
     Bases, BufferId, BufferRole, PhasePlan, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
-use strata_backend::place::{ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
+use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
 
 /// Percents of what is free that are filled with fronts, until a plan has addresses.
@@ -40,13 +40,14 @@ const MOST_HOLES: usize = 64;
 /// # Errors
 /// If the scheduler has a defect.
 pub fn with_fronts(
-    (graph, topology): (&StageGraph, &Topology),
+    graph: &StageGraph,
+    topology: &Topology,
     target: &Target,
     plan: &Plan,
     scheduled: &Scheduled,
     capacity: u64,
 ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
-    let case = Case::new(graph, topology, target, (plan, &scheduled.weights), capacity);
+    let case = Case::new(graph, topology, target, plan, &scheduled.weights, capacity);
     let spilled: Vec<Spilled> = graph.buffers.keys().filter_map(|buffer| case.spilled(buffer)).collect();
     if spilled.is_empty() {
         return Ok(None);
@@ -145,7 +146,8 @@ impl<'a> Case<'a> {
         graph: &'a StageGraph,
         topology: &'a Topology,
         target: &'a Target,
-        (plan, weights): (&'a Plan, &'a Weights),
+        plan: &'a Plan,
+        weights: &'a Weights,
         capacity: u64,
     ) -> Self {
         let mut phase_of = vec![0; graph.stages.len()];
@@ -225,7 +227,8 @@ impl<'a> Case<'a> {
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
         let mut plan = Plan { fronts, bases, activation_bytes: self.capacity, ..self.plan.clone() };
         self.count(spilled, &mut plan);
-        match schedule_within(self.graph, self.topology, &plan, self.target, (ADDRESS_NODES, self.weights)) {
+        let known = Known { address_nodes: ADDRESS_NODES, weights: Some(self.weights) };
+        match schedule_within(self.graph, self.topology, &plan, self.target, known) {
             Ok(scheduled) => {
                 plan.bases = Some(scheduled.bases.clone());
                 let most = self.target.limits.streams as usize;

@@ -23,7 +23,7 @@ use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::cost::with_winograd;
 use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
 use strata_backend::model::{BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph};
-use strata_backend::place::{ScheduleError, Scheduled, schedule_within};
+use strata_backend::place::{Known, ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
 use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
 
@@ -35,7 +35,8 @@ use crate::fuse::refine::fronts::{ADDRESS_NODES, streams_of};
 /// # Errors
 /// If the scheduler has a defect.
 pub fn with_prefetch(
-    (graph, topology): (&StageGraph, &Topology),
+    graph: &StageGraph,
+    topology: &Topology,
     target: &Target,
     plan: &Plan,
     scheduled: &Scheduled,
@@ -133,8 +134,8 @@ impl<'a> Case<'a> {
             bases.fronts.push(base);
         }
         made.bases = Some(bases);
-        let limits = (ADDRESS_NODES, &scheduled.weights);
-        match schedule_within(self.graph, self.topology, &made, self.target, limits) {
+        let known = Known { address_nodes: ADDRESS_NODES, weights: Some(&scheduled.weights) };
+        match schedule_within(self.graph, self.topology, &made, self.target, known) {
             Ok(scheduled) => Ok(self.is_within_limits(&scheduled.program).then_some((made, scheduled))),
             Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
             Err(defect) => Err(defect),

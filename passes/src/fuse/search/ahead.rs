@@ -18,6 +18,15 @@ pub(super) struct WeightPrefetch {
     before: u64,
 }
 
+/// What a phase leaves to the weights of later ones.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LeftByPhase {
+    /// Bytes of weight SRAM.
+    pub free: u64,
+    /// Bytes that DRAM could move in the time of the phase beside what it does.
+    pub spare: u64,
+}
+
 impl WeightPrefetch {
     /// Bytes that are loaded of the next phase's weights as it begins; `up_to` are those of its stages up to
     /// and including each.
@@ -30,9 +39,9 @@ impl WeightPrefetch {
         fitting(up_to, self.free_before).min(self.before)
     }
 
-    /// The same after the next phase, which leaves `free` bytes of weight SRAM and `spare` bytes of DRAM's
-    /// time.
-    pub(super) fn after(&self, up_to: &[u64], (free, spare): (u64, u64)) -> Self {
+    /// The same after the next phase, and what that leaves.
+    pub(super) fn after(&self, up_to: &[u64], left: LeftByPhase) -> Self {
+        let LeftByPhase { free, spare } = left;
         let to_load = up_to.last().copied().unwrap_or(0);
         if self.loaded_of(up_to) < to_load {
             return Self { free, spare, free_before: 0, before: 0 };
@@ -70,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_fits_is_loaded_in_the_time_that_is_spare() {
-        let ahead = WeightPrefetch::default().after(&[], (100, 70));
+        let ahead = WeightPrefetch::default().after(&[], LeftByPhase { free: 100, spare: 70 });
         assert_eq!(ahead.loaded_of(&[40, 60]), 60);
         assert_eq!(ahead.loaded_of(&[40, 80]), 70, "no more than DRAM has time for");
         assert_eq!(ahead.loaded_of(&[40, 110]), 40, "the second stage's do not fit as one");
@@ -79,13 +88,17 @@ mod tests {
 
     #[test]
     fn what_a_phase_leaves_is_for_the_one_after_it() {
-        let ahead = WeightPrefetch::default().after(&[], (100, 70)).after(&[30], (90, 10));
+        let ahead = WeightPrefetch::default()
+            .after(&[], LeftByPhase { free: 100, spare: 70 })
+            .after(&[30], LeftByPhase { free: 90, spare: 10 });
         // 40 before the phase and 10 during it.
         assert_eq!(ahead.loaded_of(&[60]), 50);
         // 80 bytes did not fit beside the 30 before it, so they begin in it.
         assert_eq!(ahead.loaded_of(&[80]), 10);
         // A phase that waits for its own weights begins with none of the next one's.
-        let late = WeightPrefetch::default().after(&[], (100, 70)).after(&[90], (95, 10));
+        let late = WeightPrefetch::default()
+            .after(&[], LeftByPhase { free: 100, spare: 70 })
+            .after(&[90], LeftByPhase { free: 95, spare: 10 });
         assert_eq!(late.loaded_of(&[60]), 10);
     }
 }

@@ -18,10 +18,12 @@ use strata_backend::model::graph::StageSet;
 
 use crate::fuse::candidates::candidate::{Candidate, Variant};
 use crate::fuse::candidates::pool::{CandidatePool, Least};
-use crate::fuse::search::{Choice, Forbidden, Full, Label, Places, Search, SearchLimits, States, Stuck};
+use crate::fuse::search::{
+    Choice, Forbidden, Full, Label, NextCut, NextPhase, Places, Search, SearchBounds, SearchLimits, Sharing,
+    States, Stuck,
+};
 
-/// The order of phases that scores least over the candidates; `capacity` bytes of activation SRAM. What is
-/// sure to score more than `most` is not followed.
+/// The order of phases that scores least over the candidates.
 ///
 /// # Errors
 /// If no order of the candidates that was followed runs every stage.
@@ -29,7 +31,7 @@ pub fn choose(
     offered: &CandidatePool<'_>,
     forbidden: &[Forbidden],
     weights: ScoreWeights,
-    (capacity, most): (u64, u128),
+    SearchBounds { capacity, most }: SearchBounds,
     limits: SearchLimits,
 ) -> Result<Choice, Stuck> {
     let context = offered.context();
@@ -319,8 +321,9 @@ impl Walk<'_> {
                     self.search.proven = false;
                     continue;
                 }
-                let step = (lead.candidate as usize, candidate, which);
-                n_labels += self.search.extend(step, (places, labels), (done, &mut states), (full, room));
+                let phase = NextPhase { index: lead.candidate as usize, candidate, which };
+                let mut to = NextCut { done, states: &mut states, full, most: room };
+                n_labels += self.search.extend(phase, &Sharing { places, labels }, &mut to);
                 let width = self.search.widths().labels_per_cut;
                 if n_labels > width + width / 2 {
                     full = self.search.limit(&mut states);

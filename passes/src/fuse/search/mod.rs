@@ -27,8 +27,8 @@ use strata_backend::model::graph::StageSet;
 use strata_backend::place::FARTHEST_PREFETCH;
 use strata_isa_spec::timing::dram_cycles;
 
-use crate::fuse::candidates::candidate::{Candidate, Context, Growth};
-use crate::fuse::search::ahead::WeightPrefetch;
+use crate::fuse::candidates::candidate::{Candidate, Context, Growth, Variant};
+use crate::fuse::search::ahead::{LeftByPhase, WeightPrefetch};
 use crate::fuse::search::placing::{Moved, PartialPlacement, Placings, TensorSlot, WayKey};
 
 pub use cuts::choose;
@@ -70,6 +70,49 @@ fn place_of(places: &Places, buffer: BufferId) -> Option<Place> {
 
 /// Labels of a cut, by where the tensors are.
 type States = BTreeMap<Places, Vec<usize>>;
+
+/// A variant of a candidate that is run next.
+#[derive(Clone, Copy)]
+struct NextPhase<'c> {
+    /// Index of the candidate.
+    index: usize,
+    candidate: &'c Candidate,
+    /// Index of the variant.
+    which: usize,
+}
+
+impl<'c> NextPhase<'c> {
+    fn variant(&self) -> &'c Variant {
+        &self.candidate.variants[self.which]
+    }
+}
+
+/// Labels of a cut that share the places of their tensors.
+struct Sharing<'l> {
+    places: &'l Places,
+    labels: &'l [usize],
+}
+
+/// The cut that a phase leads to.
+struct NextCut<'s> {
+    /// Stages that have run by then.
+    done: &'s StageSet,
+    /// Its labels so far.
+    states: &'s mut States,
+    /// What further labels have to be better than, if it has as many as it keeps.
+    full: Option<Full>,
+    /// What scores more is not followed.
+    most: u128,
+}
+
+/// What a search may use, and what it has to beat.
+#[derive(Clone, Copy, Debug)]
+pub struct SearchBounds {
+    /// Bytes of activation SRAM.
+    pub capacity: u64,
+    /// What is sure to score more is not followed.
+    pub most: u128,
+}
 
 /// A phase of the answer.
 #[derive(Clone, Debug)]
@@ -268,19 +311,12 @@ impl<'a> Search<'a> {
         bound.map(|&(buffer, _)| self.context.whole_bytes(buffer)).sum()
     }
 
-    /// Extends labels that share their places by a variant of a candidate, after which the stages of `done`
-    /// have run, and adds what comes of it to the labels of that cut; how many it did. Only labels that score
-    /// no more than `most`, and of a cut that is full, only those that it may keep.
-    fn extend(
-        &mut self,
-        (at, candidate, which): (usize, &Candidate, usize),
-        (places, labels): (&Places, &[usize]),
-        (done, states): (&StageSet, &mut States),
-        (full, most): (Option<Full>, u128),
-    ) -> usize {
-        let variant = &candidate.variants[which];
+    /// Extends labels by a phase, and adds what comes of it to the labels of the cut that it leads to; how
+    /// many it did. Of a cut that is full, only labels that it may keep.
+    fn extend(&mut self, phase: NextPhase<'_>, from: &Sharing<'_>, to: &mut NextCut<'_>) -> usize {
+        let (candidate, variant) = (phase.candidate, phase.variant());
         let mut slots = std::mem::take(&mut self.slots);
-        self.slots((candidate, variant), places, done, &mut slots);
+        self.slots(phase, from.places, to.done, &mut slots);
         let growths = self.growths(variant, &slots);
         let mut ways = std::mem::take(&mut self.ways);
         let last = self.ways(variant, &slots, &growths, &mut ways);
@@ -293,24 +329,22 @@ impl<'a> Search<'a> {
                 continue;
             }
             made.clear();
-            let run = labels
-                .iter()
-                .map(|&previous| self.run(previous, (at, candidate, which), (way.moved, way.grown_bytes())));
-            made.extend(run.filter(|label| label.score <= most));
+            let run = from.labels.iter().map(|&previous| self.run(previous, phase, way));
+            made.extend(run.filter(|label| label.score <= to.most));
             if made.is_empty() {
                 continue;
             }
-            if full.is_some_and(|full| made.iter().all(|label| full.keeps_none(label.score))) {
+            if to.full.is_some_and(|full| made.iter().all(|label| full.keeps_none(label.score))) {
                 self.proven = false;
                 continue;
             }
             n_made += made.len();
             self.places_after(way.places(&ways, &slots), &slots, &mut after);
             // Most lead to where others did.
-            if !states.contains_key(after.as_slice()) {
-                states.insert(after.clone(), Vec::new());
+            if !to.states.contains_key(after.as_slice()) {
+                to.states.insert(after.clone(), Vec::new());
             }
-            let state = states.get_mut(after.as_slice()).expect("it is there now");
+            let state = to.states.get_mut(after.as_slice()).expect("it is there now");
             let before = n_kept;
             n_kept += made.drain(..).filter(|label| self.keep(state, *label)).count();
             if n_kept > before {
@@ -322,51 +356,51 @@ impl<'a> Search<'a> {
         n_kept
     }
 
-    /// The label after a phase.
-    fn run(
-        &self,
-        previous: usize,
-        (at, col, variant): (usize, &Candidate, usize),
-        (moved, sram_bytes): (Moved, u64),
-    ) -> Label {
+    /// The label after a phase whose tensors are placed in a way.
+    fn run(&self, previous: usize, phase: NextPhase<'_>, way: &PartialPlacement) -> Label {
         let before = &self.labels[previous];
         let target = self.context.target;
-        let var = &col.variants[variant];
-        let to_load = col.loads_up_to.last().copied().unwrap_or(0);
-        let prefetched = before.ahead.loaded_of(&col.loads_up_to);
+        let (candidate, variant) = (phase.candidate, phase.variant());
+        let loads_up_to = &candidate.loads_up_to;
+        let to_load = loads_up_to.last().copied().unwrap_or(0);
+        let prefetched = before.ahead.loaded_of(loads_up_to);
         let rate = u64::from(target.dram.bytes_per_cycle.max(1));
         let latency = u64::from(target.dram.latency_cycles);
         let phase_cycles = u64::from(target.switch.phase_cycles);
-        let late = (col.loads_up_to.iter().zip(&var.starts)).filter(|(up_to, _)| **up_to > prefetched).map(
+        let late = (loads_up_to.iter().zip(&variant.starts)).filter(|(up_to, _)| **up_to > prefetched).map(
             |(up_to, start)| {
                 ((up_to - prefetched).div_ceil(rate) + latency).saturating_sub(start + phase_cycles)
             },
         );
         let delay = late.max().unwrap_or(0);
+        let moved = way.moved;
         let Moved { load, store, turn_cycles } = moved;
         let moved = moved.bytes();
-        let n_phases = var.n_phases();
+        let n_phases = variant.n_phases();
         let channel = |weights: u64| dram_bound(target, moved / n_phases + weights);
         // A row is loaded while another is stored; by turns is what a stage does in between.
         let transfers = load.cycles.max(store.cycles);
         let by_turns = if turn_cycles == 0 { 0 } else { turn_cycles + transfers.max(channel(0)) };
         let fill = if self.limits.fills { load.edge_cycles } else { 0 };
-        let pipeline = (var.cycles + fill + store.edge_cycles).max(by_turns);
+        let pipeline = (variant.cycles + fill + store.edge_cycles).max(by_turns);
         let dma = transfers + store.edge_cycles;
         let first = phase_cycles + (pipeline + delay).max(dma).max(channel(to_load - prefetched));
         // Strips after the first find the weights loaded.
         let next = phase_cycles + pipeline.max(dma).max(channel(0));
-        let cycles = (first + (n_phases - 1) * next).saturating_add_signed(var.correction.get());
-        let bytes = moved + col.table_bytes;
+        let cycles = (first + (n_phases - 1) * next).saturating_add_signed(variant.correction.get());
+        let bytes = moved + candidate.table_bytes;
         let n_ahead = n_phases.min(FARTHEST_PREFETCH as u64);
         let (spare_cycles, busy) = if n_phases > n_ahead {
             (n_ahead * next, n_ahead * (moved / n_phases))
         } else {
             (cycles, moved + to_load - prefetched)
         };
-        let free = target.memory.weight.saturating_sub(col.weight_bytes);
-        let ahead = before.ahead.after(&col.loads_up_to, (free, (spare_cycles * rate).saturating_sub(busy)));
-        let filled = n_phases * filled(sram_bytes);
+        let left = LeftByPhase {
+            free: target.memory.weight.saturating_sub(candidate.weight_bytes),
+            spare: (spare_cycles * rate).saturating_sub(busy),
+        };
+        let ahead = before.ahead.after(loads_up_to, left);
+        let filled = n_phases * filled(way.grown_bytes());
         Label {
             score: before.score + self.weights.score(cycles, bytes) + self.weights.fill_score(filled),
             cycles: before.cycles + cycles,
@@ -375,8 +409,8 @@ impl<'a> Search<'a> {
             ahead,
             step: Some(Step {
                 previous: previous as u32,
-                candidate: at as u32,
-                variant: variant as u32,
+                candidate: phase.index as u32,
+                variant: phase.which as u32,
                 placing: self.placings.len() as u32,
             }),
         }

@@ -11,7 +11,7 @@ use strata_backend::model::{BufferId, BufferRole, GrowsInto, StageId};
 use crate::fuse::candidates::candidate::{
     Boundary, Candidate, Growth, Movement, Ring, Variant, stands_in_dram,
 };
-use crate::fuse::search::{Place, Places, Search, place_of};
+use crate::fuse::search::{NextPhase, Place, Places, Search, place_of};
 
 /// What a phase moves for its tensors where they are. It is part of every way to place them, so it holds no
 /// more than is asked for.
@@ -176,7 +176,7 @@ impl PartialPlacement {
     }
 
     /// The next slot's tensor placed too; `ring` is what the phase does with it, if anything.
-    fn then(mut self, (slot, ring): (&TensorSlot, Option<&Ring>), now: Place, growths: &[Growth]) -> Self {
+    fn then(mut self, slot: &TensorSlot, ring: Option<&Ring>, now: Place, growths: &[Growth]) -> Self {
         self.place = now;
         let is_alone = matches!(now, Place::Sram | Place::Both);
         let is_host = |buffer: BufferId| now == Place::InPlace && slot.host == Some(buffer);
@@ -337,7 +337,7 @@ impl Search<'_> {
                     if option == Place::Dram && slot.keeping_is_free && all_fit {
                         continue;
                     }
-                    let next = way.then((slot, ring), option, growths);
+                    let next = way.then(slot, ring, option, growths);
                     if next.sram_bytes + least <= self.capacity + next.may_save {
                         ways.push(PartialPlacement { parent: parent as u32, ..next });
                     }
@@ -368,7 +368,7 @@ impl Search<'_> {
         let growths: Vec<Growth> = growths.collect();
         let mut ways = vec![PartialPlacement::of(variant, &growths)];
         for (at, slot) in slots.iter().enumerate() {
-            let way = ways[at].then((slot, variant.rings.get(at)), place(slot.buffer), &growths);
+            let way = ways[at].then(slot, variant.rings.get(at), place(slot.buffer), &growths);
             ways.push(PartialPlacement { parent: at as u32, ..way });
         }
         (ways, growths)
@@ -411,11 +411,12 @@ impl Search<'_> {
     /// run: those of its boundary, in its order, and others. They go to `slots`.
     pub(super) fn slots(
         &self,
-        (candidate, variant): (&Candidate, &Variant),
+        phase: NextPhase<'_>,
         before: &Places,
         done: &StageSet,
         slots: &mut Vec<TensorSlot>,
     ) {
+        let (candidate, variant) = (phase.candidate, phase.variant());
         let touched = candidate.boundary.iter().zip(&variant.rings).map(|(boundary, ring)| {
             let buffer = boundary.buffer;
             let place = place_of(before, buffer);

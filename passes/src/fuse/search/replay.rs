@@ -9,7 +9,7 @@ use strata_backend::model::BufferId;
 use strata_backend::model::graph::StageSet;
 
 use crate::fuse::candidates::candidate::{Candidate, Context};
-use crate::fuse::search::{ChosenPhase, Label, Place, Places, Search, SearchLimits, place_of};
+use crate::fuse::search::{ChosenPhase, Label, NextPhase, Place, Places, Search, SearchLimits, place_of};
 
 /// Whether a tensor has a host in a graph. Where stages became strips it may have lost it: a strip is no
 /// ancestor of another.
@@ -39,8 +39,9 @@ pub fn replay(
     let (mut before, mut slots) = (Places::new(), Vec::new());
     for (at, candidate) in phases.iter().enumerate() {
         done.extend(&candidate.set);
-        let variant = &candidate.variants[0];
-        search.slots((candidate, variant), &before, &done, &mut slots);
+        let phase = NextPhase { index: at, candidate, which: 0 };
+        let variant = phase.variant();
+        search.slots(phase, &before, &done, &mut slots);
         let place = |buffer: BufferId| {
             let place = place_of(&chosen[at].places, buffer).unwrap_or(Place::Dram);
             if place == Place::InPlace && !may_be_in_place(context, buffer) { Place::Sram } else { place }
@@ -51,7 +52,7 @@ pub fn replay(
         if way.grown_bytes() > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
-        let label = search.run(at, (at, candidate, 0), (way.moved, way.grown_bytes()));
+        let label = search.run(at, phase, &way);
         search.labels.push(label);
         search.places_after(way.places(&ways, &slots), &slots, &mut before);
         search.placings.push(&way, &ways, &slots, &growths);

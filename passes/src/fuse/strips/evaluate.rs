@@ -55,7 +55,7 @@ pub fn variants(context: &Context<'_>, column: &Candidate, method: Method, full_
     // With its halo, a strip takes more than its share of the whole.
     for n in STRIPS.into_iter().filter(|&n| full_bytes / u64::from(n) <= capacity) {
         let Some(strips) = Strips::new(context.graph, &context.topology, &column.set, n) else { continue };
-        let mut ways = in_strips(context, (column, method), &strips, &mut memo);
+        let mut ways = in_strips(context, column, method, &strips, &mut memo);
         let Some(bytes) = ways.iter().map(|variant| column.least_bytes(variant)).min() else { continue };
         if bytes > before - before / LEAST_GAIN {
             break;
@@ -79,7 +79,8 @@ type SlotMemo = BTreeMap<(Vec<bool>, Buffering), BTreeMap<u32, u32>>;
 /// Ways to run a column in given strips.
 fn in_strips(
     context: &Context<'_>,
-    (column, method): (&Candidate, Method),
+    column: &Candidate,
+    method: Method,
     strips: &Strips,
     memo: &mut SlotMemo,
 ) -> Vec<Variant> {
@@ -175,7 +176,7 @@ impl<'a> Traffic<'a> {
             }
         }
         let buffers = touched.iter().zip(&used);
-        let buffers = buffers.map(|(&buffer, used)| streamed(context, column, strips, (buffer, used)));
+        let buffers = buffers.map(|(&buffer, used)| streamed(context, column, strips, buffer, used));
         Self { context, column, buffers: buffers.collect() }
     }
 
@@ -225,7 +226,8 @@ fn streamed(
     context: &Context<'_>,
     column: &Candidate,
     strips: &Strips,
-    (buffer, used): (BufferId, &Used),
+    buffer: BufferId,
+    used: &Used,
 ) -> Streamed {
     let role = context.graph.buffers[buffer].role;
     let Used { reads, outs } = used;

@@ -42,7 +42,7 @@ fn rows_that_come_ahead_cost_nothing_but_save_time() {
     let (graph, plain) = (planned.realised.graph, planned.plan);
     let before = schedule(&graph, &plain, &target).expect("it has addresses");
     let topology = Topology::new(&graph).expect("it is a graph");
-    let found = with_prefetch((&graph, &topology), &target, &plain, &before, target.memory.activation);
+    let found = with_prefetch(&graph, &topology, &target, &plain, &before, target.memory.activation);
     let (mut plan, after) = found.expect("no defect").expect("there is room");
     let [was, is] = [&before, &after].map(|scheduled| simulate(&scheduled.program, &target));
     assert!(is.cycles + 100_000 < was.cycles, "{} cycles, {} before", is.cycles, was.cycles);
