@@ -7,14 +7,12 @@
 //! Colour profiles and the rotation that cameras note in a file are ignored; an alpha channel is dropped
 //! unless the input has four channels.
 
-use std::io::Cursor;
 use std::str::FromStr;
 
-use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageReader, Limits, Rgba, RgbaImage};
 use serde::{Deserialize, Serialize};
 
 use super::array::{Array, DType, show_shape};
+use super::picture::{MAX_SIDE, Picture};
 
 /// Why a picture is no input.
 #[derive(Debug, thiserror::Error)]
@@ -123,9 +121,6 @@ impl Default for ImageOptions {
     }
 }
 
-/// Pixels of a picture's side at most, and bytes of its decoded form.
-const MAX_SIDE: u32 = 1 << 15;
-const MAX_DECODED_BYTES: u64 = 1 << 30;
 /// What surrounds a letterboxed picture.
 const GREY: u8 = 128;
 
@@ -150,31 +145,21 @@ fn picture_shape(shape: &[usize], layout: Layout) -> Result<(usize, u32, u32, bo
 }
 
 /// Brings a picture to a width and height.
-fn fit(picture: &DynamicImage, width: u32, height: u32, how: Fit) -> RgbaImage {
-    let picture = picture.to_rgba8();
-    let (w, h) = picture.dimensions();
+fn fit(picture: Picture, width: u32, height: u32, how: Fit) -> Picture {
+    let (w, h) = (picture.width, picture.height);
     if (w, h) == (width, height) {
         return picture;
     }
-    let resize = |w: u32, h: u32| imageops::resize(&picture, w, h, FilterType::Triangle);
     let by_width = f64::from(width) / f64::from(w);
     let by_height = f64::from(height) / f64::from(h);
-    let scaled = |factor: f64| {
-        let side = |extent: u32| ((f64::from(extent) * factor).round() as u32).max(1);
-        (side(w), side(h))
-    };
     match how {
-        Fit::Stretch => resize(width, height),
+        Fit::Stretch => picture.scaled(width, height),
         Fit::Letterbox => {
-            let (w, h) = scaled(by_width.min(by_height));
-            let (w, h) = (w.min(width), h.min(height));
-            let mut canvas = RgbaImage::from_pixel(width, height, Rgba([GREY, GREY, GREY, 255]));
-            imageops::replace(
-                &mut canvas,
-                &resize(w, h),
-                i64::from((width - w) / 2),
-                i64::from((height - h) / 2),
-            );
+            let factor = by_width.min(by_height);
+            let side = |extent: u32| ((f64::from(extent) * factor).round() as u32).max(1);
+            let (w, h) = (side(w).min(width), side(h).min(height));
+            let mut canvas = Picture::plain(width, height, [GREY, GREY, GREY, 255]);
+            canvas.put(&picture.scaled(w, h), (width - w) / 2, (height - h) / 2);
             canvas
         }
         Fit::Crop => {
@@ -183,8 +168,7 @@ fn fit(picture: &DynamicImage, width: u32, height: u32, how: Fit) -> RgbaImage {
             let side =
                 |extent: u32, whole: u32| ((f64::from(extent) / factor).round() as u32).clamp(1, whole);
             let (w_cut, h_cut) = (side(width, w), side(height, h));
-            let cut = imageops::crop_imm(&picture, (w - w_cut) / 2, (h - h_cut) / 2, w_cut, h_cut).to_image();
-            imageops::resize(&cut, width, height, FilterType::Triangle)
+            picture.cut((w - w_cut) / 2, (h - h_cut) / 2, w_cut, h_cut).scaled(width, height)
         }
     }
 }
@@ -200,16 +184,8 @@ pub fn decode(bytes: &[u8], options: &ImageOptions, shape: &[usize]) -> Result<A
             return Err(ImageError::Values { what, found: values.len(), channels });
         }
     }
-    let malformed = |e: &dyn std::fmt::Display| ImageError::Malformed(e.to_string());
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| malformed(&e))?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
-    let picture = reader.decode().map_err(|e| malformed(&e))?;
-    let picture = if channels == 1 { DynamicImage::ImageLuma8(picture.to_luma8()) } else { picture };
-    let picture = fit(&picture, width, height, options.fit);
+    let picture = Picture::decode(bytes, channels == 1).map_err(ImageError::Malformed)?;
+    let picture = fit(picture, width, height, options.fit);
 
     let n_pixels = width as usize * height as usize;
     let mut values = vec![0f64; n_pixels * channels];
@@ -220,9 +196,9 @@ pub fn decode(bytes: &[u8], options: &ImageOptions, shape: &[usize]) -> Result<A
             (ChannelOrder::Bgr, 0..=2) if channels > 1 => 2 - channel,
             _ => channel,
         };
-        for (pixel, samples) in picture.pixels().enumerate() {
+        for (pixel, samples) in picture.pixels.iter().enumerate() {
             let at = if last { pixel * channels + channel } else { channel * n_pixels + pixel };
-            values[at] = f64::from((f32::from(samples.0[from]) - mean) * scale);
+            values[at] = f64::from((f32::from(samples[from]) - mean) * scale);
         }
     }
     Ok(Array { shape: shape.to_vec(), dtype: DType::F32, values })
@@ -234,11 +210,14 @@ mod tests {
 
     /// Red on the left half, blue on the right.
     fn flag(width: u32, height: u32) -> Vec<u8> {
-        let picture = image::RgbImage::from_fn(width, height, |x, _| {
-            image::Rgb(if x < width / 2 { [255, 0, 0] } else { [0, 0, 255] })
-        });
         let mut bytes = Vec::new();
-        picture.write_to(&mut Cursor::new(&mut bytes), image::ImageFormat::Png).expect("memory takes it");
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        let row = (0..width).flat_map(|x| if x < width / 2 { [255, 0, 0] } else { [0, 0, 255] });
+        let samples = row.collect::<Vec<u8>>().repeat(height as usize);
+        let mut writer = encoder.write_header().expect("memory takes it");
+        writer.write_image_data(&samples).expect("memory takes it");
+        drop(writer);
         bytes
     }
 

@@ -5,6 +5,7 @@
 //! | [`array`](mod@array) | [`Array`], a tensor as a user hands it in and gets it back |
 //! | [`npy`] | NumPy's `.npy` and `.npz` |
 //! | [`images`] | PNG and JPEG pictures as network inputs |
+//! | `picture` | their pixels, decoded and scaled |
 //! | [`atomic`] | writing a file whole or not at all |
 //! | [`side_files`] | data of a model that stand in files beside it |
 //!
@@ -15,6 +16,7 @@ pub mod array;
 pub mod atomic;
 pub mod images;
 pub mod npy;
+mod picture;
 pub mod side_files;
 
 use std::path::{Path, PathBuf};
