@@ -41,15 +41,26 @@ fn a_compile_with_parts_of_the_host_goes_on_from_every_dump() {
     every_dump_goes_on(&scratch, &model, &["--precision", "mixed"], &[]);
 }
 
+/// A picture of three bytes a pixel as a PNG file.
+fn png_of(width: u32, height: u32, pixels: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(pixels).expect("pixels");
+    writer.finish().expect("an end");
+    bytes
+}
+
 #[test]
 fn a_compile_that_was_calibrated_on_pictures_goes_on_from_every_dump() {
     let scratch = Scratch::new();
     scratch.ends(0, &["zoo", "mobilenetv2", "--size", "32x32", "-o", "net.onnx", "--quiet"]);
     std::fs::create_dir(scratch.path("pictures")).expect("a folder");
     for n in 0..3_u32 {
-        let picture =
-            image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x * 7, y * 5, n * 80].map(|v| v as u8)));
-        picture.save(scratch.path(&format!("pictures/{n}.png"))).expect("a picture");
+        let pixels: Vec<u8> =
+            (0..32 * 32).flat_map(|at| [at % 32 * 7, at / 32 * 5, n * 80].map(|value| value as u8)).collect();
+        scratch.write(&format!("pictures/{n}.png"), png_of(32, 32, &pixels));
     }
     let calibrate = ["--calibrate", "pictures"];
     every_dump_goes_on(&scratch, "net.onnx", &calibrate, &calibrate);
