@@ -330,21 +330,16 @@ impl<'a> Simulation<'a> {
             if self.flow.finished() && !self.running.iter().any(|&r| r) {
                 break;
             }
-            let Some(Reverse((cycle, _, event))) = self.events.pop() else { break };
-            if !began && cycle >= begin {
-                // The phase's stages start once it is configured.
+            let next = self.events.peek().map(|Reverse((cycle, ..))| *cycle);
+            if !began && next.is_none_or(|cycle| cycle >= begin) {
+                // The phase's stages start once it is configured, before what else happens then or later.
                 began = true;
                 self.now = begin;
-                self.wake(&mut dirty, queue);
-                self.observe(queue);
+                continue;
             }
+            let Some(Reverse((cycle, _, event))) = self.events.pop() else { break };
             self.now = cycle;
             self.handle(event, &mut dirty, queue);
-            if !began && self.events.is_empty() {
-                self.observe(queue);
-                began = true;
-                self.now = self.now.max(begin);
-            }
         }
         let end = self.now.max(begin);
         self.finish(end, queue)

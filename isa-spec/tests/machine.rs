@@ -2,7 +2,7 @@
 //! program.
 
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part};
-use strata_isa_spec::timed::TimeUse;
+use strata_isa_spec::timed::{DmaTime, TimeUse};
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, codec, interp, timed};
 
@@ -91,6 +91,28 @@ fn every_cycle_is_accounted_for() {
         ..TimeUse::default()
     };
     assert_eq!(timing.array, array);
+}
+
+/// A row of 64 bytes is loaded, and in the next phase clamped and stored. Beside it, tables are loaded that
+/// nothing waits for, in two bursts: the second is under way when the second phase begins.
+const LOAD_LEFT_BEHIND: &str = include_str!("programs/load_left_behind.s");
+
+#[test]
+fn a_transfer_of_the_phase_before_keeps_dram_busy_until_it_ends() {
+    let target = Target::preset("micro", &[]).expect("a preset");
+    let program = asm::parse(LOAD_LEFT_BEHIND).expect("the program assembles");
+    assert_eq!(verify(&program, &target), []);
+    let timing = timed::simulate(&program, &target);
+    let moved = timing.dram_bytes.total();
+    assert_eq!((moved, timing.dma.dram_busy()), (200 + 1000 + 64 + 64, moved / 2));
+    // All is moved, the row that is stored after all else, and after a burst there is no more than latency.
+    let latency = u64::from(target.dram.latency_cycles);
+    assert_eq!(timing.cycles, moved / 2 + latency);
+    for phase in &timing.phases {
+        let DmaTime { load, store, weights } = phase.dma;
+        assert_eq!([load, store, weights].map(|queue| queue.total()), [phase.cycles; 3]);
+        assert!(phase.dma.dram_busy() <= phase.cycles, "{phase:?}");
+    }
 }
 
 fn broken(edit: impl FnOnce(&mut Program)) -> Vec<Rule> {
