@@ -87,13 +87,3 @@ pub enum PlanFault {
         implied: u64,
     },
 }
-
-impl PlanFault {
-    /// Whether it is that a plan takes fewer cycles than it says that any plan does.
-    pub fn is_of_bound(&self) -> bool {
-        matches!(self, Self::Miscount { what: LEAST_CYCLES, .. })
-    }
-}
-
-/// What is miscounted if a bound does not hold.
-pub(super) const LEAST_CYCLES: &str = "the least cycles";

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strata_isa_spec::View;
 
-use super::faults::LEAST_CYCLES;
 use super::fronts::below;
 use super::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
 use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching};
@@ -279,7 +278,7 @@ impl Judge<'_> {
         }
         let stated = self.plan.certificate.lower_bound_cycles;
         if cycles < stated {
-            self.faults.push(PlanFault::Miscount { what: LEAST_CYCLES, stated, implied: cycles });
+            self.faults.push(PlanFault::Miscount { what: "the least cycles", stated, implied: cycles });
         }
     }
 }

@@ -327,12 +327,8 @@ impl Pass for Schedule {
         let plan = Plan::from_module(module, func)?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
         // A plan that comes from a file may be of anything.
-        let faults = crate::check::check(&graph, &target, &plan).err().unwrap_or_default();
-        // Whether the bound that it states holds is no matter of its schedule.
-        let faults: Vec<String> =
-            faults.iter().filter(|fault| !fault.is_of_bound()).map(ToString::to_string).collect();
-        if !faults.is_empty() {
-            return Err(PassError::Invalid(faults));
+        if let Err(faults) = crate::check::check(&graph, &target, &plan) {
+            return Err(PassError::Invalid(faults.iter().map(ToString::to_string).collect()));
         }
         let phases: Vec<OpId> = (module.block_ops(module.entry_block(func)).iter().copied())
             .filter(|&op| matches!(module.op(op).op, Op::Phase(_)))
