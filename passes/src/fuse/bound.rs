@@ -98,7 +98,7 @@ impl Needed {
         let is_read = readers.iter().any(|(_, read)| views_meet(read, &out));
         // What nobody reads runs all the same.
         if !may_split(node) || is_output || !is_read {
-            return vec![0..out.cols];
+            return all_columns(&out);
         }
         let reads = readers.iter().flat_map(|(reader, _)| &self.reads[reader.as_u32() as usize]);
         let ranges = reads.filter(|read| views_meet(read, &out)).map(|read| {
@@ -123,7 +123,7 @@ struct Read {
 
 /// What a stage reads that runs as a whole.
 fn whole_reads(code: &StageCode) -> Vec<Read> {
-    code.reads().into_iter().map(|view| Read { runs: vec![0..view.cols], view }).collect()
+    code.reads().into_iter().map(|view| Read { runs: all_columns(&view), view }).collect()
 }
 
 /// What a stage that may run in strips reads at least if each of some columns of its output is computed.
@@ -146,6 +146,11 @@ fn reads_for(code: &StageCode, cols: &[Range<u32>]) -> Vec<Read> {
 /// Columns of a view, counted from its first.
 fn part(view: &View, cols: &Range<u32>) -> View {
     View { col0: view.col0 + cols.start, cols: cols.end - cols.start, ..*view }
+}
+
+/// All columns of a view, counted from its first.
+fn all_columns(view: &View) -> Vec<Range<u32>> {
+    std::iter::once(0..view.cols).collect()
 }
 
 /// Columns of ranges that share none.
