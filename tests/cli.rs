@@ -604,7 +604,7 @@ fn functions_of_floats_are_calibrated_and_those_that_do_not_fit_are_declined_or_
 }
 
 #[test]
-fn a_quantised_dump_is_a_front_door_too() {
+fn a_quantised_dump_is_a_prefix_door_too() {
     let scratch = Scratch::new();
     let (model, input) = scratch.fsrcnn();
     scratch.ends(0, &["compile", &model, "-o", "net.strata", "--calibrate", &input, "--dump-levels", "dump"]);

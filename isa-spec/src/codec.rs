@@ -9,10 +9,10 @@ use std::fmt;
 pub use crate::field::DecodeError;
 use crate::field::{Field, FieldError, Reader};
 use crate::inst::{
-    BeginPhase, BeginStage, Control, DeclareFront, DeclarePartition, DeclareSegment, DeclareStream, EndPhase,
-    Halt, Head, InstInfo, LoadWeights, Tail,
+    BeginPhase, BeginStage, Control, DeclarePartition, DeclarePrefix, DeclareSegment, DeclareStream,
+    EndPhase, Halt, Head, InstInfo, LoadWeights, Tail,
 };
-use crate::program::{Front, Phase, Program, Segment, Stage, StageCode, Stream, WeightLoad};
+use crate::program::{Phase, Prefix, Program, Segment, Stage, StageCode, Stream, WeightLoad};
 
 /// The first bytes of a program.
 pub const MAGIC: [u8; 4] = *b"STRP";
@@ -120,7 +120,7 @@ pub fn flatten(program: &Program) -> Vec<Inst> {
             }
             .into(),
         ));
-        insts.extend(s.front.map(|f| control(DeclareFront { front: f.stream, rows: f.rows }.into())));
+        insts.extend(s.prefix.map(|f| control(DeclarePrefix { prefix: f.stream, rows: f.rows }.into())));
     }
     for (index, phase) in program.phases.iter().enumerate() {
         insts.push(control(BeginPhase { phase: index as u32 }.into()));
@@ -194,10 +194,10 @@ impl Assembly {
                 self.program.segments.push(Segment { kind: d.kind, bytes: d.bytes });
             }
             (Inst::Control(Control::DeclareStream(d)), None, _) => self.declare_stream(d)?,
-            (Inst::Control(Control::DeclareFront(d)), None, _) => {
-                let last = self.program.streams.last_mut().filter(|last| last.front.is_none());
-                let last = last.ok_or("`front` stands where no stream is to have one")?;
-                last.front = Some(Front { stream: d.front, rows: d.rows });
+            (Inst::Control(Control::DeclarePrefix(d)), None, _) => {
+                let last = self.program.streams.last_mut().filter(|last| last.prefix.is_none());
+                let last = last.ok_or("`prefix` stands where no stream is to have one")?;
+                last.prefix = Some(Prefix { stream: d.prefix, rows: d.rows });
             }
             (Inst::Control(Control::BeginPhase(b)), phase @ None, _) => {
                 numbered("phase", b.phase, self.program.phases.len())?;
@@ -226,7 +226,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// Adds a stream that has no front yet.
+    /// Adds a stream that has no prefix yet.
     fn declare_stream(&mut self, d: &DeclareStream) -> Result<(), String> {
         numbered("stream", d.stream, self.program.streams.len())?;
         self.program.streams.push(Stream {
@@ -237,7 +237,7 @@ impl Assembly {
             base: d.base,
             pitch_bytes: d.pitch_bytes,
             slots: d.slots,
-            front: None,
+            prefix: None,
         });
         Ok(())
     }

@@ -21,8 +21,8 @@
 //! those elements count, and not those by the step that writes there, if they are
 //! [in place](crate::StageCode::in_place_reads).
 //!
-//! The rows of a stream that stand in its [front](crate::Front) are rows like the others, but have slots of
-//! their own. What grows into another, and what is grown into, may be a front.
+//! The rows of a stream that stand in its [prefix](crate::Prefix) are rows like the others, but have slots of
+//! their own. What grows into another, and what is grown into, may be a prefix.
 
 use crate::inst::View;
 use crate::program::{Phase, Program, Stream};
@@ -92,7 +92,7 @@ impl OtherWriter {
 /// Slots of a stream's rows.
 #[derive(Clone, Copy, Debug)]
 struct Ring {
-    /// The first row that has a slot: those before are in the front.
+    /// The first row that has a slot: those before are in the prefix.
     first: u32,
     /// How many slots there are.
     slots: u32,
@@ -206,7 +206,7 @@ impl Flow {
             });
             let out = outs[index]
                 .and_then(|out| Some((out.row0, Ring::of(program.streams.get(out.stream as usize)?))));
-            // Rows that stand in the front of the stream take no slot of its ring.
+            // Rows that stand in the prefix of the stream take no slot of its ring.
             let writers = outs.iter().enumerate().filter_map(|(writer, other)| {
                 let (other, (_, ring)) = (other.as_ref()?, out.as_ref()?);
                 let shares_ring = writer != index

@@ -214,7 +214,7 @@ impl Tail {
             | Self::Clamp(_)
             | Self::Table(_)
             | Self::TableI16(_)
-            | Self::RescaleSides(_)
+            | Self::RescaleBySign(_)
             | Self::BinaryConst(_) => None,
         }
     }
@@ -228,7 +228,7 @@ impl Tail {
             | Self::Clamp(_)
             | Self::Table(_)
             | Self::TableI16(_)
-            | Self::RescaleSides(_)
+            | Self::RescaleBySign(_)
             | Self::BinaryConst(_) => None,
         }
     }

@@ -39,6 +39,6 @@ pub mod verify;
 
 pub use inst::{Head, Tail, View};
 pub use program::{
-    Front, Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad,
+    Mapping, Phase, Prefix, Program, Segment, SegmentKind, Stage, StageCode, Stream, WeightLoad,
 };
 pub use target::Target;

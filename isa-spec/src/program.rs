@@ -15,7 +15,7 @@ pub struct Segment {
 }
 
 /// A ring of rows in activation SRAM. It lives from the first to the last phase that names it, or a stream
-/// whose [front](Front) it is; one that lives in more than one phase is [whole](Self::is_whole). Streams that
+/// whose [prefix](Prefix) it is; one that lives in more than one phase is [whole](Self::is_whole). Streams that
 /// live at once share no bytes, but for one that grows into another or stands in its place, as
 /// [`dataflow`](crate::dataflow) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,15 +36,15 @@ pub struct Stream {
     pub slots: u32,
     /// Where its first rows stand, if not in its own slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub front: Option<Front>,
+    pub prefix: Option<Prefix>,
 }
 
 /// The stream that holds the first rows of another, of the same columns, channels and element type. So a part
 /// of a tensor can stay in SRAM from one phase to the next, while the rest is a ring in each; or be loaded in
 /// the phase before the one that reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Front {
-    /// The stream that holds them. A phase names it only through the one stream whose front it is there.
+pub struct Prefix {
+    /// The stream that holds them. A phase names it only through the one stream whose prefix it is there.
     pub stream: u32,
     /// How many: all rows of that stream, fewer than of this one.
     pub rows: u32,
@@ -54,10 +54,10 @@ impl Stream {
     /// The first row that stands in its own slots: row `r` from there on is in slot
     /// `(r - first_row) mod slots`.
     pub fn first_row(&self) -> u32 {
-        self.front.map_or(0, |front| front.rows)
+        self.prefix.map_or(0, |prefix| prefix.rows)
     }
 
-    /// Whether every row that does not stand in its front has a slot.
+    /// Whether every row that does not stand in its prefix has a slot.
     pub fn is_whole(&self) -> bool {
         self.slots == self.rows.saturating_sub(self.first_row())
     }
@@ -126,7 +126,7 @@ impl StageCode {
                     let n = if t.per_channel { chs } else { 1 };
                     all.extend([(t.multipliers, n * 2), (t.shifts, n)]);
                 }
-                Tail::RescaleSides(t) => {
+                Tail::RescaleBySign(t) => {
                     let n = if t.per_channel { chs } else { 1 };
                     all.extend([(t.multipliers, n * 4), (t.shifts, n)]);
                     all.extend([(t.multipliers_below, n * 4), (t.shifts_below, n)]);
@@ -193,10 +193,10 @@ pub struct Program {
 }
 
 impl Program {
-    /// A stream, its front, the front of that, and so on.
+    /// A stream, its prefix, the prefix of that, and so on.
     pub fn chain(&self, stream: u32) -> impl Iterator<Item = u32> {
-        let front = |stream: &u32| self.streams.get(*stream as usize)?.front.map(|front| front.stream);
-        std::iter::successors(Some(stream), front).take(self.streams.len())
+        let prefix = |stream: &u32| self.streams.get(*stream as usize)?.prefix.map(|prefix| prefix.stream);
+        std::iter::successors(Some(stream), prefix).take(self.streams.len())
     }
 
     /// A view as views of the streams in whose own slots its rows stand, numbered as in the view's.
@@ -217,8 +217,8 @@ impl Program {
 /// Address in activation SRAM of a row of a stream.
 pub(crate) fn row_address(streams: &[Stream], stream: u32, row: u32) -> usize {
     let mut stream = &streams[stream as usize];
-    while let Some(front) = stream.front.filter(|front| row < front.rows) {
-        stream = &streams[front.stream as usize];
+    while let Some(prefix) = stream.prefix.filter(|prefix| row < prefix.rows) {
+        stream = &streams[prefix.stream as usize];
     }
     let slot = (row - stream.first_row()) % stream.slots;
     stream.base as usize + slot as usize * stream.pitch_bytes as usize

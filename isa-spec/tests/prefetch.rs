@@ -1,5 +1,5 @@
 //! Rows that come ahead: a phase loads the first rows of what the next one reads, which finds them in its
-//! ring's front.
+//! ring's prefix.
 
 use strata_isa_spec::timed::simulate;
 use strata_isa_spec::verify::{Rule, verify};
@@ -18,8 +18,8 @@ enum Loads {
     Late,
 }
 
-/// The program with rows loaded ahead into bytes from `front` on, and the ring of the others at `ring`.
-fn program(loads: Loads, front: u32, ring: u32) -> Program {
+/// The program with rows loaded ahead into bytes from `prefix` on, and the ring of the others at `ring`.
+fn program(loads: Loads, prefix: u32, ring: u32) -> Program {
     let stage = "stage partition=0 wait_loads=0 mapping=(lanes_reduction:1 clusters_reduction:1 \
         clusters_channels:1 \
                  clusters_pixels:1)";
@@ -31,7 +31,7 @@ fn program(loads: Loads, front: u32, ring: u32) -> Program {
         .replace("{early}", when(Loads::Early))
         .replace("{ahead}", when(Loads::Ahead))
         .replace("{stage}", stage)
-        .replace("{front}", &front.to_string())
+        .replace("{prefix}", &prefix.to_string())
         .replace("{ring}", &ring.to_string())
         .replace("{first}", &first.to_string())
         .replace("{rest}", &(12 - first).to_string())
@@ -56,8 +56,8 @@ fn assert_computes(program: &Program) {
 #[test]
 fn first_rows_come_ahead() {
     // Beside the ring, and as its last three slots: the ring is then just filled before its phase begins.
-    for (front, ring) in [(128, 320), (128, 64), (192, 192), (320, 64)] {
-        assert_computes(&program(Loads::Ahead, front, ring));
+    for (prefix, ring) in [(128, 320), (128, 64), (192, 192), (320, 64)] {
+        assert_computes(&program(Loads::Ahead, prefix, ring));
     }
 }
 

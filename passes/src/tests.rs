@@ -75,10 +75,10 @@ pub(crate) fn difference(
         Err(error) => return Some(error.to_string()),
     };
     GROWN.with(|grown| grown.set(grown.get() + n_grown(&program)));
-    let n_fronts = program.streams.iter().filter(|stream| stream.front.is_some()).count();
-    FRONTS.with(|fronts| fronts.set(fronts.get() + n_fronts));
+    let n_prefixes = program.streams.iter().filter(|stream| stream.prefix.is_some()).count();
+    FRONTS.with(|prefixes| prefixes.set(prefixes.get() + n_prefixes));
     AHEAD.with(|ahead| ahead.set(ahead.get() + n_ahead(&program)));
-    GROWN_FRONTS.with(|fronts| fronts.set(fronts.get() + n_grown_fronts(&program)));
+    GROWN_FRONTS.with(|prefixes| prefixes.set(prefixes.get() + n_grown_prefixes(&program)));
     let errors = verify::verify(&program, target);
     if !errors.is_empty() {
         return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
@@ -98,36 +98,36 @@ pub(crate) fn difference(
 thread_local! {
     /// Streams that grow into others, of all programs of a test.
     static GROWN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
-    /// Streams that have fronts, likewise.
+    /// Streams that have prefixes, likewise.
     static FRONTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     /// Loads of first rows for the next phase, likewise.
     static AHEAD: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
-    /// Fronts that grow into other streams, likewise.
+    /// Prefixes that grow into other streams, likewise.
     static GROWN_FRONTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Loads of a program into streams that are fronts of others.
+/// Loads of a program into streams that are prefixes of others.
 fn n_ahead(program: &Program) -> usize {
-    let fronts: Vec<u32> = program.streams.iter().filter_map(|s| Some(s.front?.stream)).collect();
+    let prefixes: Vec<u32> = program.streams.iter().filter_map(|s| Some(s.prefix?.stream)).collect();
     let stages = program.phases.iter().flat_map(|phase| &phase.stages);
     let loads = stages.filter(|stage| matches!(stage.code.head, Head::DmaIn(_)));
-    loads.filter(|stage| fronts.contains(&stage.code.out.stream)).count()
+    loads.filter(|stage| prefixes.contains(&stage.code.out.stream)).count()
 }
 
-/// Fronts of a program that share bytes with a stream that is read as they are written.
-fn n_grown_fronts(program: &Program) -> usize {
+/// Prefixes of a program that share bytes with a stream that is read as they are written.
+fn n_grown_prefixes(program: &Program) -> usize {
     let range = |stream: u32| {
         let s = &program.streams[stream as usize];
         u64::from(s.base)..u64::from(s.base) + s.size_bytes()
     };
     let grown = |phase: &Phase| {
         let written = phase.stages.iter().map(|stage| stage.code.out).filter(|out| out.rows > 0);
-        let fronts: std::collections::BTreeSet<u32> =
+        let prefixes: std::collections::BTreeSet<u32> =
             written.flat_map(|out| program.chain(out.stream).skip(1)).collect();
         let read: Vec<u32> = phase.stages.iter().flat_map(|s| s.code.reads()).map(|v| v.stream).collect();
         let shares =
             |a: u32, b: u32| range(a).start < range(b).end && range(b).start < range(a).end && a != b;
-        fronts.into_iter().filter(|&front| read.iter().any(|&other| shares(front, other))).count()
+        prefixes.into_iter().filter(|&prefix| read.iter().any(|&other| shares(prefix, other))).count()
     };
     program.phases.iter().map(grown).sum()
 }
@@ -227,7 +227,7 @@ fn small_memories_spill_and_still_compute_the_same() {
 
 /// Tensors of more rows, of which some stay where the others do not, or are loaded ahead.
 #[test]
-fn fronts_stay_and_still_compute_the_same() {
+fn prefixes_stay_and_still_compute_the_same() {
     for activation in ["5KiB", "8KiB", "12KiB"] {
         let overrides = [("memory.activation", activation), ("memory.weight", "12KiB")];
         let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -241,8 +241,8 @@ fn fronts_stay_and_still_compute_the_same() {
             assert_eq!(fault, None, "seed {seed}");
         }
     }
-    let fronts = FRONTS.with(std::cell::Cell::get);
-    assert!(fronts > 20, "first rows of {fronts} tensors stay only");
+    let prefixes = FRONTS.with(std::cell::Cell::get);
+    assert!(prefixes > 20, "first rows of {prefixes} tensors stay only");
     let ahead = AHEAD.with(std::cell::Cell::get);
     assert!(ahead > 20, "first rows are loaded ahead {ahead} times only");
 }

@@ -169,7 +169,7 @@ struct Count {
     /// Programs with streams of a phase that share bytes.
     shared_bytes: AtomicU64,
     /// Programs with streams whose first rows stand elsewhere.
-    fronts: AtomicU64,
+    prefixes: AtomicU64,
     /// Stages, and phases.
     stages: AtomicU64,
     phases: AtomicU64,
@@ -204,7 +204,7 @@ impl Count {
         add(&self.programs, 1);
         add(&self.joined_rings, u64::from(joins));
         add(&self.shared_bytes, u64::from(shares));
-        add(&self.fronts, u64::from(program.streams.iter().any(|s| s.front.is_some())));
+        add(&self.prefixes, u64::from(program.streams.iter().any(|s| s.prefix.is_some())));
         add(&self.stages, program.phases.iter().map(|p| p.stages.len() as u64).sum());
         add(&self.phases, program.phases.len() as u64);
     }
@@ -266,5 +266,5 @@ fn random_networks_compute_what_the_evaluator_does() {
     let enough = |part: &AtomicU64, one_in: u64| part.load(Ordering::Relaxed) * one_in >= n;
     assert!(unfit * 2 <= n && enough(&count.programs, 1), "{unfit} do not fit: {count:?}");
     assert!(enough(&count.joined_rings, 20) && enough(&count.shared_bytes, 20), "{count:?}");
-    assert!(enough(&count.fronts, 100), "{count:?}");
+    assert!(enough(&count.prefixes, 100), "{count:?}");
 }

@@ -63,7 +63,7 @@ pub enum PlanFault {
     },
     /// First rows of a tensor are to stay that cannot.
     #[error("{rows} rows of `{buffer}` cannot stay up to phase {until}: {problem}")]
-    Front {
+    Prefix {
         /// The tensor.
         buffer: String,
         /// The rows.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strata_isa_spec::View;
 
-use super::fronts::below;
+use super::prefixes::below;
 use super::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
 use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching};
 use crate::cost::with_winograd;
@@ -111,7 +111,7 @@ impl Judge<'_> {
             return;
         }
         let standing = self.standing(id, phase);
-        taken.n_streams += u64::from(!touched.is_empty()) + self.n_fronts(id, phase, !touched.is_empty());
+        taken.n_streams += u64::from(!touched.is_empty()) + self.n_prefixes(id, phase, !touched.is_empty());
         taken.activation += self.bytes_ahead(id, phase);
         if self.is_whole(id, phase) {
             taken.activation += u64::from(buffer.rows) * self.align(buffer.row_bytes());

@@ -14,8 +14,8 @@
 //! cycles are true (the timed interpreter's to say).
 
 mod faults;
-mod fronts;
 mod memory;
+mod prefixes;
 mod sharing;
 
 use std::collections::BTreeMap;
@@ -45,7 +45,7 @@ pub fn check(graph: &StageGraph, target: &Target, plan: &Plan) -> Result<(), Vec
         judge.first_uses = judge.uses.iter().map(|uses| uses.first(&judge.phase_of)).collect();
         judge.order();
         judge.array();
-        judge.fronts();
+        judge.prefixes();
         judge.memory_and_traffic();
     }
     if judge.faults.is_empty() { Ok(()) } else { Err(judge.faults) }

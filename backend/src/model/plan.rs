@@ -153,9 +153,9 @@ pub struct ResidentPrefix {
 pub struct Bases {
     /// Rings and whole tensors, by buffer and phase.
     pub streams: Vec<StreamBase>,
-    /// First rows that stay, in the order of [`Plan::fronts`]: the first byte of those beyond the next that
+    /// First rows that stay, in the order of [`Plan::prefixes`]: the first byte of those beyond the next that
     /// stay longer.
-    pub fronts: Vec<u64>,
+    pub prefixes: Vec<u64>,
 }
 
 /// Where a stream stands.
@@ -220,8 +220,8 @@ pub struct Plan {
     /// that come in one phase stay the less long the more they are, and those that come in another come after
     /// these are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fronts: Vec<ResidentPrefix>,
-    /// Addresses, if they are not the scheduler's to find: fronts were fitted between those that it found.
+    pub prefixes: Vec<ResidentPrefix>,
+    /// Addresses, if they are not the scheduler's to find: prefixes were fitted between those that it found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bases: Option<Bases>,
     /// Bytes of activation SRAM in which it was planned; the scheduler uses no more.
@@ -265,16 +265,17 @@ impl Plan {
     }
 
     /// How many first rows of a tensor are in activation SRAM as a phase begins, if not all are.
-    pub fn front_rows(&self, buffer: BufferId, phase: usize) -> u32 {
+    pub fn prefix_rows(&self, buffer: BufferId, phase: usize) -> u32 {
         phase.checked_sub(1).map_or(0, |before| self.staying_rows(buffer, before, phase))
     }
 
     /// How many first rows of a tensor stay in activation SRAM from one phase, or before it, to a later one,
     /// if not all do.
     pub fn staying_rows(&self, buffer: BufferId, since: usize, phase: usize) -> u32 {
-        let stays = |front: &&ResidentPrefix| front.from as usize <= since && phase <= front.until as usize;
-        let fronts = self.fronts.iter().filter(|front| front.buffer == buffer);
-        fronts.filter(stays).map(|front| front.rows).max().unwrap_or(0)
+        let stays =
+            |prefix: &&ResidentPrefix| prefix.from as usize <= since && phase <= prefix.until as usize;
+        let prefixes = self.prefixes.iter().filter(|prefix| prefix.buffer == buffer);
+        prefixes.filter(stays).map(|prefix| prefix.rows).max().unwrap_or(0)
     }
 
     /// Takes the cycles of its phases, and its cost if that is of time, from a simulation of its program.

@@ -42,11 +42,11 @@ pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) 
         let other = numbers.get(&(buffer, live.first))?.0 as usize;
         let is_older = lives[other].first < live.first;
         // What stands in streams of their own of a tensor that grows stands as if it were one.
-        let front_bytes = u64::from(live.front.map_or(0, |front| front.rows)) * live.pitch(problem);
+        let prefix_bytes = u64::from(live.prefix.map_or(0, |prefix| prefix.rows)) * live.pitch(problem);
         // What stands in place of another may do so over several phases.
         let makes_room = in_place || lives[other].last == live.first;
         let are_whole = live.has_all_rows() && lives[other].is_whole(problem);
-        let gap = gap - front_bytes as i64;
+        let gap = gap - prefix_bytes as i64;
         (is_older && makes_room && are_whole).then_some(Behind { other, gap, in_place })
     };
     lives.iter().map(of).collect()
@@ -153,14 +153,15 @@ fn offsets_of(
     let blocks = blocks(behind);
     let moves = |block: &Block| block.extents(problem, lives).len() > 1;
     let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| moves(&blocks[b])).collect();
-    let is_front = |block: &Block| block.streams.iter().all(|&(stream, _)| lives[stream].is_front.is_some());
-    let mut fronts: Vec<usize> = (0..blocks.len()).filter(|&b| is_front(&blocks[b])).collect();
-    fronts.sort_by_key(|&block| std::cmp::Reverse(lives[blocks[block].streams[0].0].last));
+    let is_prefix =
+        |block: &Block| block.streams.iter().all(|&(stream, _)| lives[stream].is_prefix.is_some());
+    let mut prefixes: Vec<usize> = (0..blocks.len()).filter(|&b| is_prefix(&blocks[b])).collect();
+    prefixes.sort_by_key(|&block| std::cmp::Reverse(lives[blocks[block].streams[0].0].last));
     // Each choice of ends has its share, so that many cost no more than one.
     let nodes = problem.address_nodes >> (2 * rigid.len().min(MOST_CHOICES));
     let mut failure = None;
     for ends in 0..1_u32 << rigid.len().min(MOST_CHOICES) {
-        let Some(bases) = place_blocks(problem, lives, &blocks, &fronts, &rigid, ends) else { continue };
+        let Some(bases) = place_blocks(problem, lives, &blocks, &prefixes, &rigid, ends) else { continue };
         match place_all(problem, lives, &blocks, &bases, nodes) {
             Ok(offsets) => return Ok(offsets),
             Err(error) => failure = Some(error),
@@ -197,14 +198,14 @@ fn alone(lives: &[Live]) -> Vec<Block> {
     (0..lives.len()).map(|stream| Block { streams: vec![(stream, 0)] }).collect()
 }
 
-/// Where each front begins, and each block of several streams. Fronts go to the top, those that stay longest
+/// Where each prefix begins, and each block of several streams. Prefixes go to the top, those that stay longest
 /// first. Bit `i` of `ends` is the end to which block `i` goes, modulo [`MOST_CHOICES`]; `None` if they do
 /// not fit.
 fn place_blocks(
     problem: &Problem<'_>,
     lives: &[Live],
     blocks: &[Block],
-    fronts: &[usize],
+    prefixes: &[usize],
     rigid: &[usize],
     ends: u32,
 ) -> Option<BTreeMap<usize, i64>> {
@@ -212,8 +213,8 @@ fn place_blocks(
     let mut taken: Vec<Extent> = Vec::new();
     let mut bases = BTreeMap::new();
     let by_turns = |turn: usize| ends >> (turn % MOST_CHOICES) & 1 == 1;
-    let ends = fronts.iter().map(|_| true).chain((0..rigid.len()).map(by_turns));
-    for (&block, to_top) in fronts.iter().chain(rigid).zip(ends) {
+    let ends = prefixes.iter().map(|_| true).chain((0..rigid.len()).map(by_turns));
+    for (&block, to_top) in prefixes.iter().chain(rigid).zip(ends) {
         let extents = blocks[block].extents(problem, lives);
         // As near to its end as it can be: there it touches the end itself, or something that is placed.
         let meet = |e: &Extent, t: &Extent| e.lower < t.upper && t.lower < e.upper;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use strata_isa_spec::{Front, View};
+use strata_isa_spec::{Prefix, View};
 
 use crate::allocate::{self, Limits, Outcome};
 use crate::model::{Buffer, BufferId};
@@ -19,26 +19,26 @@ pub(super) struct Live {
     pub(super) rows: u32,
     pub(super) slots: u32,
     /// The stream that holds its first rows, and how many.
-    pub(super) front: Option<Front>,
-    /// Which of the plan's fronts it is, if it is one.
-    pub(super) is_front: Option<usize>,
+    pub(super) prefix: Option<Prefix>,
+    /// Which of the plan's prefixes it is, if it is one.
+    pub(super) is_prefix: Option<usize>,
     pub(super) first: usize,
     pub(super) last: usize,
 }
 
 impl Live {
-    /// A stream of so many rows, all of which have slots but those of the front.
+    /// A stream of so many rows, all of which have slots but those of the prefix.
     pub(super) fn new(
         problem: &Problem<'_>,
         buffer: BufferId,
         rows: u32,
-        front: Option<Front>,
+        prefix: Option<Prefix>,
         phase: usize,
     ) -> Self {
         let Buffer { rows: all, cols, chs, .. } = problem.graph.buffers[buffer];
         let held = View::whole(buffer.as_u32(), all, cols, chs);
-        let slots = rows - front.map_or(0, |front| front.rows);
-        Self { buffer, held, rows, slots, front, is_front: None, first: phase, last: phase }
+        let slots = rows - prefix.map_or(0, |prefix| prefix.rows);
+        Self { buffer, held, rows, slots, prefix, is_prefix: None, first: phase, last: phase }
     }
 
     /// Bytes from one row to the next.
@@ -52,9 +52,9 @@ impl Live {
         u64::from(self.slots) * self.pitch(problem)
     }
 
-    /// Whether all of its rows have slots, those of its front there.
+    /// Whether all of its rows have slots, those of its prefix there.
     pub(super) fn has_all_rows(&self) -> bool {
-        self.slots + self.front.map_or(0, |front| front.rows) == self.rows
+        self.slots + self.prefix.map_or(0, |prefix| prefix.rows) == self.rows
     }
 
     /// Whether every row of the buffer has a slot of its own.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use strata_isa_spec::inst::{DmaIn, DmaOut};
-use strata_isa_spec::{Front, Segment, SegmentKind, StageCode, Stream, View};
+use strata_isa_spec::{Prefix, Segment, SegmentKind, StageCode, Stream, View};
 
 use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching, size_rings};
 use crate::cost::transfers::{self, Transfer};
@@ -96,7 +96,7 @@ struct Placing<'a, 'p> {
     segments: &'a mut Vec<Segment>,
     lives: Vec<Live>,
     numbers: Numbers,
-    fronts: Fronts,
+    prefixes: Prefixes,
     /// The segment of each tensor that is stored and is no output.
     scratch: BTreeMap<BufferId, u32>,
     /// Of each phase.
@@ -114,7 +114,7 @@ impl<'a, 'p> Placing<'a, 'p> {
             segments,
             lives: Vec::new(),
             numbers: Numbers::new(),
-            fronts: Fronts::new(),
+            prefixes: Prefixes::new(),
             scratch: BTreeMap::new(),
             loads: vec![Vec::new(); n_phases],
             stores: vec![Vec::new(); n_phases],
@@ -130,14 +130,14 @@ impl<'a, 'p> Placing<'a, 'p> {
     fn tensor(&mut self, buffer: BufferId, phase: usize, set: &StageSet, asked: &mut Asked) {
         let problem = self.problem;
         let is_whole = problem.is_whole(buffer, phase);
-        let front = front_of(problem, buffer, phase, &mut self.fronts, &mut self.lives);
+        let prefix = prefix_of(problem, buffer, phase, &mut self.prefixes, &mut self.lives);
         let earlier =
             (0..phase).rev().find_map(|p| self.numbers.get(&(buffer, p)).map(|&(number, _)| (p, number)));
         let resident = earlier.filter(|&(p, _)| is_whole && problem.is_whole(buffer, p));
         for transfer in moved_in(problem, set, buffer, phase, resident.is_some()) {
             let segment = self.segment_of(buffer);
             asked.loads.push((transfer, segment));
-            let first = problem.plan.front_rows(buffer, phase);
+            let first = problem.plan.prefix_rows(buffer, phase);
             self.loads[phase].extend(transfer.from_row(first).map(|transfer| (transfer, segment)));
         }
         for transfer in moved_out(problem, set, buffer, phase) {
@@ -153,10 +153,10 @@ impl<'a, 'p> Placing<'a, 'p> {
             }
             None => {
                 let rows = problem.graph.buffers[buffer].rows;
-                let mut live = Live::new(problem, buffer, rows, front.map(|(front, _)| front), phase);
+                let mut live = Live::new(problem, buffer, rows, prefix.map(|(prefix, _)| prefix), phase);
                 let window = transfers::window(problem.topology, set, buffer);
-                // A ring is as wide as the front that it follows.
-                let held = front.map(|(_, held)| held).or(window);
+                // A ring is as wide as the prefix that it follows.
+                let held = prefix.map(|(_, held)| held).or(window);
                 live.held = held.filter(|_| !is_whole).unwrap_or(live.held);
                 self.lives.push(live);
                 self.lives.len() as u32 - 1
@@ -168,16 +168,16 @@ impl<'a, 'p> Placing<'a, 'p> {
     /// Loads the first rows that a phase brings for a later one.
     fn comes_ahead(&mut self, phase: usize) {
         let problem = self.problem;
-        let comes = problem.plan.fronts.iter().filter(|front| front.from as usize == phase);
-        for buffer in comes.map(|front| front.buffer).collect::<BTreeSet<BufferId>>() {
-            // What the phase writes has its front already, which it names through the ring of the rest.
+        let comes = problem.plan.prefixes.iter().filter(|prefix| prefix.from as usize == phase);
+        for buffer in comes.map(|prefix| prefix.buffer).collect::<BTreeSet<BufferId>>() {
+            // What the phase writes has its prefix already, which it names through the ring of the rest.
             let is_written = writes(problem, buffer, phase);
-            let make = if is_written { front_of } else { make_fronts };
-            let made = make(problem, buffer, phase, &mut self.fronts, &mut self.lives);
-            let Some((front, held)) = made else { continue };
+            let make = if is_written { prefix_of } else { make_prefixes };
+            let made = make(problem, buffer, phase, &mut self.prefixes, &mut self.lives);
+            let Some((prefix, held)) = made else { continue };
             let named = self.numbers.get(&(buffer, phase)).filter(|_| is_written);
-            let (stream, held) = named.copied().unwrap_or((front.stream, held));
-            for transfer in moved_ahead(problem, buffer, phase, front.rows) {
+            let (stream, held) = named.copied().unwrap_or((prefix.stream, held));
+            for transfer in moved_ahead(problem, buffer, phase, prefix.rows) {
                 let segment = self.segment_of(buffer);
                 let view = within(&transfer.view, stream, &held);
                 let code = dma_code(problem, &transfer, view, segment, true);
@@ -232,59 +232,60 @@ impl<'a, 'p> Placing<'a, 'p> {
 
 /// The streams that hold first rows of each buffer, of those that come in one phase those that stay longest
 /// first.
-type Fronts = BTreeMap<BufferId, Vec<Standing>>;
+type Prefixes = BTreeMap<BufferId, Vec<Standing>>;
 
 /// A stream of first rows.
 struct Standing {
     /// The phases whose stages write or read it.
     from: usize,
     until: usize,
-    front: Front,
+    prefix: Prefix,
     /// Columns and channels of the buffer that it holds.
     held: View,
 }
 
-/// The front of a buffer's stream in a phase, and the columns and channels that it holds.
-fn front_of(
+/// The prefix of a buffer's stream in a phase, and the columns and channels that it holds.
+fn prefix_of(
     problem: &Problem<'_>,
     buffer: BufferId,
     phase: usize,
-    fronts: &mut Fronts,
+    prefixes: &mut Prefixes,
     lives: &mut Vec<Live>,
-) -> Option<(Front, View)> {
+) -> Option<(Prefix, View)> {
     let is_new = |all: &Vec<Standing>| all.iter().all(|standing| standing.from != phase);
-    if writes(problem, buffer, phase) && fronts.get(&buffer).is_none_or(is_new) {
-        make_fronts(problem, buffer, phase, fronts, lives);
+    if writes(problem, buffer, phase) && prefixes.get(&buffer).is_none_or(is_new) {
+        make_prefixes(problem, buffer, phase, prefixes, lives);
     }
     let stands = |s: &&Standing| (s.from..=s.until).contains(&phase);
-    let standing = fronts.get(&buffer)?.iter().rev().find(stands)?;
-    Some((standing.front, standing.held))
+    let standing = prefixes.get(&buffer)?.iter().rev().find(stands)?;
+    Some((standing.prefix, standing.held))
 }
 
 /// Makes the streams of a buffer's first rows that come in a phase; the one of the most rows.
-fn make_fronts(
+fn make_prefixes(
     problem: &Problem<'_>,
     buffer: BufferId,
     phase: usize,
-    fronts: &mut Fronts,
+    prefixes: &mut Prefixes,
     lives: &mut Vec<Live>,
-) -> Option<(Front, View)> {
-    let comes = |(_, front): &(usize, ResidentPrefix)| front.buffer == buffer && front.from as usize == phase;
+) -> Option<(Prefix, View)> {
+    let comes =
+        |(_, prefix): &(usize, ResidentPrefix)| prefix.buffer == buffer && prefix.from as usize == phase;
     let mut planned: Vec<(usize, ResidentPrefix)> =
-        problem.plan.fronts.iter().copied().enumerate().filter(comes).collect();
-    planned.sort_unstable_by_key(|(_, front)| front.rows);
+        problem.plan.prefixes.iter().copied().enumerate().filter(comes).collect();
+    planned.sort_unstable_by_key(|(_, prefix)| prefix.rows);
     let from = phase + usize::from(!writes(problem, buffer, phase));
-    let held = held_by_front(problem, buffer, from..=planned.first()?.1.until as usize);
+    let held = held_by_prefix(problem, buffer, from..=planned.first()?.1.until as usize);
     let mut behind = None;
     for (at, ResidentPrefix { rows, until, .. }) in planned {
         let until = until as usize;
         let live = Live::new(problem, buffer, rows, behind, phase);
-        lives.push(Live { held, last: until, is_front: Some(at), ..live });
-        let front = Front { stream: lives.len() as u32 - 1, rows };
-        fronts.entry(buffer).or_default().push(Standing { from, until, front, held });
-        behind = Some(front);
+        lives.push(Live { held, last: until, is_prefix: Some(at), ..live });
+        let prefix = Prefix { stream: lives.len() as u32 - 1, rows };
+        prefixes.entry(buffer).or_default().push(Standing { from, until, prefix, held });
+        behind = Some(prefix);
     }
-    behind.map(|front| (front, held))
+    behind.map(|prefix| (prefix, held))
 }
 
 /// Whether a stage of a phase writes a buffer.
@@ -295,7 +296,7 @@ fn writes(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> bool {
 
 /// The columns and channels of first rows that stages use in some phases: those in use, or all where the
 /// whole tensor is there too.
-fn held_by_front(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> View {
+fn held_by_prefix(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> View {
     let Buffer { rows, cols, chs, .. } = problem.graph.buffers[buffer];
     let all = View::whole(buffer.as_u32(), rows, cols, chs);
     let windows = phases.map(|phase| {
@@ -476,7 +477,7 @@ fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stre
         base: base as u32,
         pitch_bytes: live.pitch(problem) as u32,
         slots: live.slots,
-        front: live.front,
+        prefix: live.prefix,
     };
     lives.iter().zip(offsets).map(stream).collect()
 }
@@ -485,8 +486,8 @@ fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stre
 fn known(problem: &Problem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64>, ScheduleError> {
     let streams: BTreeMap<(BufferId, usize), (u64, u64)> =
         bases.streams.iter().map(|s| ((s.buffer, s.phase as usize), (s.base, s.bytes))).collect();
-    let of = |live: &Live| match live.is_front {
-        Some(at) => bases.fronts.get(at).map(|&base| (base, live.bytes(problem))),
+    let of = |live: &Live| match live.is_prefix {
+        Some(at) => bases.prefixes.get(at).map(|&base| (base, live.bytes(problem))),
         None => streams.get(&(live.buffer, live.first)).copied(),
     };
     let offset = |live: &Live| {
@@ -506,10 +507,10 @@ fn known(problem: &Problem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64
 
 /// Where streams stand, by what they are.
 fn bases(problem: &Problem<'_>, lives: &[Live], offsets: &[u64]) -> Bases {
-    let mut bases = Bases { fronts: vec![0; problem.plan.fronts.len()], ..Bases::default() };
+    let mut bases = Bases { prefixes: vec![0; problem.plan.prefixes.len()], ..Bases::default() };
     for (live, &base) in lives.iter().zip(offsets) {
-        match live.is_front {
-            Some(at) => bases.fronts[at] = base,
+        match live.is_prefix {
+            Some(at) => bases.prefixes[at] = base,
             None => {
                 let (buffer, phase, bytes) = (live.buffer, live.first as u32, live.bytes(problem));
                 bases.streams.push(StreamBase { buffer, phase, base, bytes });

@@ -70,7 +70,7 @@ fn tables_mut(code: &mut StageCode) -> Vec<&mut WeightAddr> {
         match tail {
             Tail::Rescale(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
             Tail::Rescale16(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
-            Tail::RescaleSides(t) => tables.extend([
+            Tail::RescaleBySign(t) => tables.extend([
                 &mut t.multipliers,
                 &mut t.shifts,
                 &mut t.multipliers_below,

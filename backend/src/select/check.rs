@@ -346,7 +346,7 @@ fn tables_of(code: &StageCode) -> Vec<(WeightAddr, u64)> {
                 let n = entries(t.per_channel);
                 tables.extend([(t.multipliers, 2 * n), (t.shifts, n)]);
             }
-            Tail::RescaleSides(t) => {
+            Tail::RescaleBySign(t) => {
                 let n = entries(t.per_channel);
                 tables.extend([(t.multipliers, 4 * n), (t.shifts, n)]);
                 tables.extend([(t.multipliers_below, 4 * n), (t.shifts_below, n)]);

@@ -5,7 +5,7 @@
 //! | `selector` | op sequences to heads and tails |
 //! | `buffers` | which values share storage; views; copies where aliasing is impossible |
 //! | `shape`, `permute` | tensors of any rank as rows, columns and channels; chains of transposes |
-//! | `sides` | choices by sign between two rescales, one tail of the machine |
+//! | `by_sign` | choices by sign between two rescales, one tail of the machine |
 //! | `upsample` | upsamples of sums, which TOSA has no resize for |
 //! | [`graph`] | the [`StageGraph`](crate::model::StageGraph) read back from a module |
 //! | [`check`] | an independent judge of the result |
@@ -21,6 +21,7 @@
 //! It does not decide what runs together or where a buffer lives, and does not change arithmetic.
 
 mod buffers;
+mod by_sign;
 pub mod check;
 pub mod erase;
 pub mod graph;
@@ -29,7 +30,6 @@ mod normalise;
 mod permute;
 mod selector;
 mod shape;
-mod sides;
 pub mod split;
 pub mod split_columns;
 #[cfg(test)]

@@ -27,10 +27,10 @@ use strata_ir::{Attribute, BlockId, Module, Op, OpId, ValueId, dialect};
 use strata_isa_spec::inst::{AvgPool2d, BinaryKind, Clamp, Elem, MaxPool2d, ReduceKind, Table, TableI16};
 use strata_isa_spec::{Head, Tail, View};
 
+use crate::select::by_sign::ChoiceBySign;
 use crate::select::permute::Chain;
 use crate::select::selector::heads::pool_window;
 use crate::select::shape::Dims;
-use crate::select::sides::Sides;
 use crate::select::upsample::Upsample;
 
 /// Where an op of a stage takes an operand from.
@@ -138,8 +138,8 @@ impl Selector<'_> {
         if let Some(upsample) = Upsample::of(self.module, &self.users, op) {
             return if upsample.ops[2] == op { self.upsample(&upsample) } else { Ok(()) };
         }
-        if let Some(sides) = Sides::of(self.module, &self.users, op) {
-            return if sides.select == op { self.rescale_sides(&sides) } else { Ok(()) };
+        if let Some(choice) = ChoiceBySign::of(self.module, &self.users, op) {
+            return if choice.select == op { self.rescale_by_sign(&choice) } else { Ok(()) };
         }
         match &data.op {
             Op::Const(_) | Op::ConstShape(_) => Ok(()),

@@ -101,14 +101,14 @@ fn whole_tables(code: &StageCode) -> Vec<WeightAddr> {
             Tail::Rescale(t) if !t.per_channel => whole.extend([t.multipliers, t.shifts]),
             Tail::BinaryConst(t) if !t.per_channel => whole.push(t.table),
             Tail::Rescale16(t) if !t.per_channel => whole.extend([t.multipliers, t.shifts]),
-            Tail::RescaleSides(t) if !t.per_channel => {
+            Tail::RescaleBySign(t) if !t.per_channel => {
                 whole.extend([t.multipliers, t.shifts, t.multipliers_below, t.shifts_below]);
             }
             Tail::Table(t) => whole.push(t.table),
             Tail::TableI16(t) => whole.push(t.table),
             Tail::Rescale(_)
             | Tail::Rescale16(_)
-            | Tail::RescaleSides(_)
+            | Tail::RescaleBySign(_)
             | Tail::BinaryConst(_)
             | Tail::Clamp(_)
             | Tail::Binary(_) => {}

@@ -1,4 +1,4 @@
-//! TOSA as a front door: functions that other frontends wrote, as flatbuffers or as MLIR.
+//! TOSA as an input format: functions that other frontends wrote, as flatbuffers or as MLIR.
 //!
 //! | module | what it holds |
 //! |---|---|

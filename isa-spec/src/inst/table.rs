@@ -20,7 +20,7 @@ define_instructions! {
         }
         /// Declares a stream: a ring of `slots` rows of `pitch_bytes` at `base` in activation SRAM, holding
         /// rows of a `[rows, cols, chs]` tensor; row `r` lies at `base + (r mod slots) * pitch_bytes`, unless
-        /// the stream has a front.
+        /// the stream has a prefix.
         0x0003 "stream" DeclareStream {
             /// Its number, counted from 0.
             imm stream: u32,
@@ -39,12 +39,12 @@ define_instructions! {
             /// Row slots; `slots == rows` makes a whole resident tensor.
             imm slots: u32,
         }
-        /// Declares the front of the last stream: rows `r < rows` lie where row `r` of the stream `front`
+        /// Declares the prefix of the last stream: rows `r < rows` lie where row `r` of the stream `prefix`
         /// lies, others at `base + ((r - rows) mod slots) * pitch_bytes`.
-        0x0004 "front" DeclareFront {
+        0x0004 "prefix" DeclarePrefix {
             /// The stream that holds them, of the same columns, channels and element type; no phase names
             /// both.
-            imm front: u32,
+            imm prefix: u32,
             /// The rows of that stream, fewer than of this one.
             imm rows: u32,
         }
@@ -411,7 +411,7 @@ define_instructions! {
         /// TOSA SELECT of two RESCALEs with 32-bit multipliers, by GREATER_EQUAL to 0, as PReLU is computed:
         /// of `acc >= 0` with `multipliers` and `shifts`, of the rest with those below:
         /// `acc = saturate((acc * multiplier + 2^(shift-1)) >> shift + output_zp)`.
-        0x0205 "rescale_sides" RescaleSides {
+        0x0205 "rescale_by_sign" RescaleBySign {
             /// `i32` multipliers from 0 on: one, or one an output channel.
             read multipliers: WeightAddr,
             /// `i8` shifts: as many.

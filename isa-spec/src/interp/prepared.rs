@@ -29,7 +29,7 @@ pub(super) enum TailTables {
     Rescale(Vec<i32>, Vec<u8>),
     Rescale16(Vec<i16>, Vec<u8>),
     /// Those from 0 on, and those below.
-    RescaleSides([(Vec<i32>, Vec<u8>); 2]),
+    RescaleBySign([(Vec<i32>, Vec<u8>); 2]),
     Table(Vec<i8>),
     TableI16(Vec<i16>),
     Operand(Vec<i32>),
@@ -111,10 +111,13 @@ impl TailTables {
                 let n = entries(t.per_channel);
                 Self::Rescale16(sram.i16s(t.multipliers, n), shifts(sram, t.shifts, n))
             }
-            Tail::RescaleSides(t) => {
+            Tail::RescaleBySign(t) => {
                 let n = entries(t.per_channel);
                 let side = |multipliers, at| (sram.i32s(multipliers, n), shifts(sram, at, n));
-                Self::RescaleSides([side(t.multipliers, t.shifts), side(t.multipliers_below, t.shifts_below)])
+                Self::RescaleBySign([
+                    side(t.multipliers, t.shifts),
+                    side(t.multipliers_below, t.shifts_below),
+                ])
             }
             Tail::Table(t) => Self::Table(sram.i8s(t.table, 256)),
             Tail::TableI16(t) => Self::TableI16(sram.i16s(t.table, 513)),

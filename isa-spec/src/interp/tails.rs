@@ -1,6 +1,6 @@
 //! What every tail does to the accumulator row.
 
-use crate::inst::{Binary, BinaryKind, Rescale, RescaleSides, Tail};
+use crate::inst::{Binary, BinaryKind, Rescale, RescaleBySign, Tail};
 use crate::interp::arith::{apply_scale_32, shift_product};
 use crate::interp::prepared::TailTables;
 use crate::interp::sram::{Sram, limits, load};
@@ -37,8 +37,8 @@ pub(super) fn apply(
                 *v = wide::rescale16(t, i64::from(*v), multipliers[at], shifts[at]);
             }
         }
-        (Tail::RescaleSides(t), TailTables::RescaleSides(sides)) => {
-            rescale_sides(t, sides, chs, acc);
+        (Tail::RescaleBySign(t), TailTables::RescaleBySign(sides)) => {
+            rescale_by_sign(t, sides, chs, acc);
         }
         (Tail::TableI16(_), TailTables::TableI16(table)) => interpolate(table, acc),
         (Tail::Clamp(t), _) => {
@@ -64,7 +64,7 @@ pub(super) fn apply(
         (
             Tail::Rescale(_)
             | Tail::Rescale16(_)
-            | Tail::RescaleSides(_)
+            | Tail::RescaleBySign(_)
             | Tail::Table(_)
             | Tail::TableI16(_)
             | Tail::BinaryConst(_),
@@ -95,7 +95,7 @@ fn rescale(t: &Rescale, multipliers: &[i32], shifts: &[u8], chs: usize, acc: &mu
 }
 
 /// Rescales values from 0 on by the first side, those below by the second.
-fn rescale_sides(t: &RescaleSides, sides: &[(Vec<i32>, Vec<u8>); 2], chs: usize, acc: &mut [i32]) {
+fn rescale_by_sign(t: &RescaleBySign, sides: &[(Vec<i32>, Vec<u8>); 2], chs: usize, acc: &mut [i32]) {
     let (least, most) = limits(t.to);
     for (index, v) in acc.iter_mut().enumerate() {
         let (multipliers, shifts) = &sides[usize::from(*v < 0)];

@@ -280,8 +280,10 @@ impl Check<'_> {
             match tail {
                 Tail::Rescale(t) => acc = t.to.into(),
                 Tail::Rescale16(t) => acc = t.to.into(),
-                Tail::RescaleSides(t) => {
-                    self.need(acc == Acc::I32, Rule::Shape, || format!("sides of {acc:?}, not of I32"));
+                Tail::RescaleBySign(t) => {
+                    self.need(acc == Acc::I32, Rule::Shape, || {
+                        format!("rescale_by_sign of {acc:?}, not of I32")
+                    });
                     acc = t.to.into();
                 }
                 Tail::Clamp(t) => {

@@ -1,7 +1,7 @@
 //! The verifier: what must hold of a program before anything runs it. It shares no code with the compiler.
 //!
 //! Checked: limits of the target; streams, views, tables and transfers in bounds of their memories; shapes,
-//! types and channel ranges of every head and tail; fronts hold the first rows of the same tensors; no two
+//! types and channel ranges of every head and tail; prefixes hold the first rows of the same tensors; no two
 //! streams that live at once overlap, but for one that grows into another as that is read for the last time,
 //! or that is written in place of another, element by element; every element is written once, before it is
 //! read; every table byte is loaded before its stage starts, and no load in flight touches it; every phase
@@ -146,7 +146,7 @@ impl Check<'_> {
             self.need(s.slots <= own_rows, Rule::Shape, || {
                 format!("stream {index} has {} slots for {own_rows} rows", s.slots)
             });
-            self.front(index, s);
+            self.prefix(index, s);
             let row = u128::from(s.cols) * u128::from(s.chs) * u128::from(s.elem.size_bytes());
             self.need(row <= u128::from(s.pitch_bytes), Rule::Bounds, || {
                 format!("stream {index}: a row takes {row} bytes, the pitch is {}", s.pitch_bytes)
@@ -159,43 +159,43 @@ impl Check<'_> {
         }
     }
 
-    /// The front of a stream holds the first rows of the same tensor. It has fewer, so no stream is a front
+    /// The prefix of a stream holds the first rows of the same tensor. It has fewer, so no stream is a prefix
     /// of its own.
-    fn front(&mut self, index: usize, s: &Stream) {
-        let Some(front) = s.front else { return };
-        let Some(f) = self.program.streams.get(front.stream as usize) else {
+    fn prefix(&mut self, index: usize, s: &Stream) {
+        let Some(prefix) = s.prefix else { return };
+        let Some(f) = self.program.streams.get(prefix.stream as usize) else {
             self.fail(
                 Rule::Bounds,
-                format!("the front of stream {index} is {}, which is not declared", front.stream),
+                format!("the prefix of stream {index} is {}, which is not declared", prefix.stream),
             );
             return;
         };
         let shape = |s: &Stream| (s.cols, s.chs, s.elem);
-        self.need(shape(f) == shape(s) && f.rows == front.rows && f.rows < s.rows, Rule::Shape, || {
+        self.need(shape(f) == shape(s) && f.rows == prefix.rows && f.rows < s.rows, Rule::Shape, || {
             format!(
-                "the front of stream {index} is {} rows of stream {}, of [{}, {}, {}] {:?}: expected all of \
+                "the prefix of stream {index} is {} rows of stream {}, of [{}, {}, {}] {:?}: expected all of \
                     fewer than \
                  {} rows of [{}, {}] {:?}",
-                front.rows, front.stream, f.rows, f.cols, f.chs, f.elem, s.rows, s.cols, s.chs, s.elem
+                prefix.rows, prefix.stream, f.rows, f.cols, f.chs, f.elem, s.rows, s.cols, s.chs, s.elem
             )
         });
     }
 
-    /// Streams that a phase names, and their fronts, which no stage may name too: who waits for whom is told
+    /// Streams that a phase names, and their prefixes, which no stage may name too: who waits for whom is told
     /// by one stream of each tensor.
     fn named(&mut self, phase: &Phase) -> Vec<u32> {
         let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
         let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.stream).collect();
         streams.sort_unstable();
         streams.dedup();
-        let fronts: Vec<u32> =
+        let prefixes: Vec<u32> =
             streams.iter().flat_map(|&stream| self.program.chain(stream).skip(1)).collect();
-        streams.extend(fronts);
+        streams.extend(prefixes);
         streams.sort_unstable();
         for pair in streams.windows(2).filter(|pair| pair[0] == pair[1]) {
             self.fail(
                 Rule::Shape,
-                format!("stream {} is the front of one and named by another too", pair[0]),
+                format!("stream {} is the prefix of one and named by another too", pair[0]),
             );
         }
         streams
@@ -300,7 +300,7 @@ impl Check<'_> {
         self.program.streams[view.stream as usize].elem
     }
 
-    /// First and last phase that names each stream, or one whose front it is.
+    /// First and last phase that names each stream, or one whose prefix it is.
     fn stream_lives(&self) -> Vec<Option<(usize, usize)>> {
         let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.program.streams.len()];
         for (index, phase) in self.program.phases.iter().enumerate() {

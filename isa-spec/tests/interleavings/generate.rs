@@ -1,13 +1,13 @@
 //! Small random programs: a few stages over tensors of a few rows, rings that may be too small, joins by
 //! rows, columns and channels, crops, strides past the kernel, streams that grow into others, stand in their
-//! place or have fronts, and tensors that go through DRAM. About half of them are valid.
+//! place or have prefixes, and tensors that go through DRAM. About half of them are valid.
 
 use strata_isa_spec::inst::{
     Axis, Binary, BinaryKind, Conv2d, DmaIn, DmaOut, Elem, Load, MaxPool2d, Pad, Reduce, ReduceKind, Rescale,
     Resize, ResizeMode, WeightAddr, Window,
 };
 use strata_isa_spec::{
-    Front, Head, Mapping, Phase, Program, Segment, SegmentKind, Stage, StageCode, Stream, Tail, View,
+    Head, Mapping, Phase, Prefix, Program, Segment, SegmentKind, Stage, StageCode, Stream, Tail, View,
     WeightLoad,
 };
 
@@ -86,7 +86,7 @@ impl Draft {
     fn stream(&mut self, [rows, cols, chs]: [u32; 3]) -> u32 {
         let pitch_bytes = cols * chs + u32::from(self.random.chance(15));
         let stream =
-            Stream { elem: Elem::I8, rows, cols, chs, base: 0, pitch_bytes, slots: rows, front: None };
+            Stream { elem: Elem::I8, rows, cols, chs, base: 0, pitch_bytes, slots: rows, prefix: None };
         self.program.streams.push(stream);
         self.program.streams.len() as u32 - 1
     }
@@ -345,7 +345,7 @@ impl Draft {
         (first, phases.next_back().unwrap_or(first))
     }
 
-    /// Gives some streams fronts, rings their slots and all their addresses.
+    /// Gives some streams prefixes, rings their slots and all their addresses.
     fn address(&mut self) {
         let n = self.program.streams.len() as u32;
         for stream in 0..n {
@@ -353,9 +353,9 @@ impl Draft {
             let (first, last) = self.life(stream);
             if s.rows > 1 && first == last && self.random.chance(8) {
                 let rows = self.random.int(1, s.rows - 1);
-                let front = self.stream([rows, s.cols, s.chs]);
+                let prefix = self.stream([rows, s.cols, s.chs]);
                 let ring = &mut self.program.streams[stream as usize];
-                (ring.front, ring.slots) = (Some(Front { stream: front, rows }), s.rows - rows);
+                (ring.prefix, ring.slots) = (Some(Prefix { stream: prefix, rows }), s.rows - rows);
             }
             let ring = &mut self.program.streams[stream as usize];
             let is_whole = last > first || self.random.chance(20);

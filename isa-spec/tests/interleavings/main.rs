@@ -38,10 +38,10 @@ struct Count {
     strict: BTreeMap<String, u64>,
     /// With more orders than are looked at.
     skipped: u64,
-    /// Accepted programs in which streams share bytes, a ring has several writers, a stream has a front.
+    /// Accepted programs in which streams share bytes, a ring has several writers, a stream has a prefix.
     sharing: u64,
     joined: u64,
-    fronts: u64,
+    prefixes: u64,
     /// States of all programs.
     states: u64,
 }
@@ -91,7 +91,7 @@ fn the_verifier_agrees_with_every_order() {
                 count.valid += 1;
                 count.sharing += u64::from(generate::shares_bytes(&program));
                 count.joined += u64::from(generate::joins(&program));
-                count.fronts += u64::from(program.streams.iter().any(|s| s.front.is_some()));
+                count.prefixes += u64::from(program.streams.iter().any(|s| s.prefix.is_some()));
                 if let Err(what) = checked(&program, &target, seed) {
                     panic!("{}", tell(&format!("the checked run says: {what}")));
                 }
@@ -101,6 +101,9 @@ fn the_verifier_agrees_with_every_order() {
     println!("{n} programs from seed {first}: {count:?}");
     let enough = |part: u64, one_in: u64| part * one_in >= n;
     assert!(enough(count.valid, 5) && enough(count.invalid, 5), "{count:?}");
-    assert!(enough(count.sharing, 200) && enough(count.joined, 50) && enough(count.fronts, 200), "{count:?}");
+    assert!(
+        enough(count.sharing, 200) && enough(count.joined, 50) && enough(count.prefixes, 200),
+        "{count:?}"
+    );
     assert!(!enough(count.skipped, 20), "{count:?}");
 }

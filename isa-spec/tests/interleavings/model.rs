@@ -111,8 +111,8 @@ fn views_meet(a: &View, b: &View) -> bool {
 
 /// The stream in whose own slots a row of a stream stands.
 fn home(program: &Program, stream: u32, row: u32) -> u32 {
-    match program.streams[stream as usize].front {
-        Some(front) if row < front.rows => home(program, front.stream, row),
+    match program.streams[stream as usize].prefix {
+        Some(prefix) if row < prefix.rows => home(program, prefix.stream, row),
         _ => stream,
     }
 }
@@ -120,7 +120,7 @@ fn home(program: &Program, stream: u32, row: u32) -> u32 {
 /// Bytes of a row of a view, the row counted from the stream's first.
 fn bytes(program: &Program, view: &View, row: u32) -> Vec<usize> {
     let own = &program.streams[home(program, view.stream, row) as usize];
-    let first = own.front.map_or(0, |front| front.rows);
+    let first = own.prefix.map_or(0, |prefix| prefix.rows);
     let at = own.base + (row - first) % own.slots * own.pitch_bytes;
     let pixels = (view.col0..view.col0 + view.cols)
         .flat_map(|x| (view.ch0..view.ch0 + view.chs).map(move |c| x * own.chs + c));
@@ -190,7 +190,7 @@ impl Machine<'_> {
     /// writers.
     fn ring_is_free(&self, number: usize, out: &View, row: u32, done: &[u32]) -> bool {
         let ring = &self.program.streams[out.stream as usize];
-        let first = ring.front.map_or(0, |front| front.rows);
+        let first = ring.prefix.map_or(0, |prefix| prefix.rows);
         if row < first + ring.slots {
             return true;
         }
@@ -203,7 +203,7 @@ impl Machine<'_> {
                 .all(|which| still_reads(other, which, done[reader]).all(|needed| needed > before))
         }) && stages.clone().filter(|&(writer, _)| writer != number).all(|(writer, other)| {
             let Some(other) = writes(other).filter(|other| other.stream == out.stream) else { return true };
-            // Who writes rows of the front alone takes no slot of the ring.
+            // Who writes rows of the prefix alone takes no slot of the ring.
             other.row0 + other.rows <= first
                 || (done[writer]..other.rows).all(|row| other.row0 + row > before)
         })
@@ -217,7 +217,7 @@ impl Machine<'_> {
             (out.row0..out.row0 + out.rows).map(|row| home(self.program, out.stream, row)).collect();
         into_all.into_iter().all(|into| {
             let grown = &self.program.streams[into as usize];
-            let first = grown.front.map_or(0, |front| front.rows);
+            let first = grown.prefix.map_or(0, |prefix| prefix.rows);
             if row < first {
                 return true;
             }
@@ -236,7 +236,7 @@ impl Machine<'_> {
                             return true;
                         }
                         let read = &self.program.streams[other as usize];
-                        let first = read.front.map_or(0, |front| front.rows);
+                        let first = read.prefix.map_or(0, |prefix| prefix.rows);
                         let overwritten: Option<u32> = (first..read.rows)
                             .filter(|row| read.base + (row - first) * read.pitch_bytes < reach)
                             .max();
@@ -354,7 +354,7 @@ fn contradiction(program: &Program) -> Option<String> {
                 let mut stream = Some(view.stream);
                 while let Some(at) = stream {
                     named[at as usize].insert(index);
-                    stream = program.streams[at as usize].front.map(|front| front.stream);
+                    stream = program.streams[at as usize].prefix.map(|prefix| prefix.stream);
                 }
             }
         }
@@ -366,7 +366,7 @@ fn contradiction(program: &Program) -> Option<String> {
     }
     let outlives = |(stream, phases): (usize, &HashSet<usize>)| {
         let s = &program.streams[stream];
-        phases.len() > 1 && s.slots < s.rows - s.front.map_or(0, |front| front.rows)
+        phases.len() > 1 && s.slots < s.rows - s.prefix.map_or(0, |prefix| prefix.rows)
     };
     named
         .iter()

@@ -2,11 +2,11 @@ segment segment=0 kind=input bytes=768
 segment segment=1 kind=output bytes=704
 segment segment=2 kind=scratch bytes=768
 stream stream=0 elem=i8 rows=12 cols=1 chs=64 base=0 pitch_bytes=64 slots=1
-stream stream=1 elem=i8 rows=4 cols=1 chs=64 base={front} pitch_bytes=64 slots=4
+stream stream=1 elem=i8 rows=4 cols=1 chs=64 base={prefix} pitch_bytes=64 slots=4
 stream stream=2 elem=i8 rows=12 cols=1 chs=64 base=64 pitch_bytes=64 slots=1
-front front=1 rows=4
+prefix prefix=1 rows=4
 stream stream=3 elem=i8 rows=12 cols=1 chs=64 base={ring} pitch_bytes=64 slots=2
-front front=1 rows=4
+prefix prefix=1 rows=4
 stream stream=4 elem=i8 rows=11 cols=1 chs=64 base=128 pitch_bytes=64 slots=1
 phase phase=0
   partition partition=0 clusters=1

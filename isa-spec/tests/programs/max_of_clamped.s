@@ -8,9 +8,9 @@ stream stream=1 elem=i8 rows=12 cols=1 chs=64 base=64 pitch_bytes=64 slots=1
 stream stream=2 elem=i8 rows=6 cols=1 chs=64 base=0 pitch_bytes=64 slots=1
 stream stream=3 elem=i8 rows=6 cols=1 chs=64 base=64 pitch_bytes=64 slots=1
 stream stream=4 elem=i8 rows=11 cols=1 chs=64 base=0 pitch_bytes=64 slots=1
-stream stream=5 elem=i8 rows=3 cols=1 chs=64 base={front} pitch_bytes=64 slots=3
+stream stream=5 elem=i8 rows=3 cols=1 chs=64 base={prefix} pitch_bytes=64 slots=3
 stream stream=6 elem=i8 rows=12 cols=1 chs=64 base={ring} pitch_bytes=64 slots=4
-front front=5 rows=3
+prefix prefix=5 rows=3
 phase phase=0
   partition partition=0 clusters=1
   {stage} out=s0[0+12,0+1,0+64] source=0

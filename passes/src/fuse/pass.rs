@@ -30,8 +30,8 @@ use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
 use strata_isa_spec::{Target, timed};
 
 use crate::fuse::egraph::Offer;
-use crate::fuse::refine::fronts::with_fronts;
 use crate::fuse::refine::prefetch::with_prefetch;
+use crate::fuse::refine::prefixes::with_prefixes;
 use crate::fuse::solve::{PlanError, PlanOptions, Planned, Planner, usable_bytes};
 
 /// The row of [`FuseLayers`].
@@ -392,7 +392,7 @@ fn with_first_rows(
     options: &PlanOptions,
 ) -> Result<Vec<Made>, ScheduleError> {
     let capacity = usable_bytes(target, options.capacity_percent);
-    let filled = |(plan, scheduled): &Made| with_fronts(graph, topology, target, plan, scheduled, capacity);
+    let filled = |(plan, scheduled): &Made| with_prefixes(graph, topology, target, plan, scheduled, capacity);
     let saving_first = filled(plain)?;
     if !options.prefetches() {
         return Ok(saving_first.into_iter().collect());

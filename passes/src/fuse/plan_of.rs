@@ -38,7 +38,7 @@ pub(super) fn plan_of(
         mode: options.mode,
         phases,
         residency,
-        fronts: Vec::new(),
+        prefixes: Vec::new(),
         bases: None,
         activation_bytes: context.target.memory.activation,
         cycles: choice.cycles,

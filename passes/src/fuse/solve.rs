@@ -36,7 +36,7 @@ pub struct PlanOptions {
     /// what the cost model is held to against the timed interpreter.
     pub tolerance_percent: u32,
     /// For [`Objective::Traffic`]: whether of plans that move as many bytes the one is taken that leaves the
-    /// most of activation SRAM free, where [first rows](crate::fuse::refine::fronts) may stay, and not the
+    /// most of activation SRAM free, where [first rows](crate::fuse::refine::prefixes) may stay, and not the
     /// fastest.
     pub prefer_free_sram: bool,
     /// What the e-graph offers.
@@ -55,7 +55,7 @@ pub struct PlanOptions {
     pub strips: bool,
     /// Whether a tensor may take the space of another as that is read for the last time.
     pub growths: bool,
-    /// Whether first rows of tensors may [stay](crate::fuse::refine::fronts) where the rest does not, or
+    /// Whether first rows of tensors may [stay](crate::fuse::refine::prefixes) where the rest does not, or
     /// [come ahead](crate::fuse::refine::prefetch).
     pub first_rows: bool,
     /// How much of activation SRAM it may fill. Less than all leaves addresses room where lifetimes

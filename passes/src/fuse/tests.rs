@@ -88,7 +88,7 @@ fn first_rows_stay_where_the_tensor_does_not() {
     let options = PlanOptions { objective: Objective::Traffic, ..PlanOptions::default() };
     let planned = plan_with_addresses(&graph, &target, &options).expect("it fits");
     let (graph, with) = (planned.realised.graph, planned.plan);
-    let without = Plan { fronts: Vec::new(), ..with.clone() };
+    let without = Plan { prefixes: Vec::new(), ..with.clone() };
     let faults = check(&graph, &target, &without).expect_err("it moves more");
     let saved = faults.iter().find_map(|fault| match *fault {
         PlanFault::Miscount { what: "DRAM bytes", stated, implied } => implied.checked_sub(stated),
@@ -102,24 +102,24 @@ fn first_rows_stay_where_the_tensor_does_not() {
     // for.
     let refuses = |change: fn(&mut ResidentPrefix)| {
         let mut wrong = with.clone();
-        change(&mut wrong.fronts[0]);
-        assert!(check(&graph, &target, &wrong).is_err(), "{:?}", wrong.fronts);
+        change(&mut wrong.prefixes[0]);
+        assert!(check(&graph, &target, &wrong).is_err(), "{:?}", wrong.prefixes);
     };
-    refuses(|front| front.until -= 1);
-    refuses(|front| front.rows = 0);
-    refuses(|front| front.rows = 1 << 20);
-    let longest = with.fronts.iter().max_by_key(|front| front.until).expect("some stay");
+    refuses(|prefix| prefix.until -= 1);
+    refuses(|prefix| prefix.rows = 0);
+    refuses(|prefix| prefix.rows = 1 << 20);
+    let longest = with.prefixes.iter().max_by_key(|prefix| prefix.until).expect("some stay");
     let mut all = with.clone();
     let rows = graph.buffers[longest.buffer].rows - 1;
-    all.fronts = vec![ResidentPrefix { rows, ..*longest }];
+    all.prefixes = vec![ResidentPrefix { rows, ..*longest }];
     let faults = check(&graph, &target, &all).expect_err("there is no room");
     assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Capacity { .. })), "{faults:?}");
     // Those that stay longer come first.
     let mut crossed = with.clone();
     let (rows, until) = (longest.rows + 1, longest.until + 1);
-    crossed.fronts = vec![*longest, ResidentPrefix { rows, until, ..*longest }];
+    crossed.prefixes = vec![*longest, ResidentPrefix { rows, until, ..*longest }];
     let faults = check(&graph, &target, &crossed).expect_err("they are not nested");
-    assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Front { .. })), "{faults:?}");
+    assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Prefix { .. })), "{faults:?}");
 }
 
 /// A layer that was split by output channels writes its sums with the shortcut in the shortcut's own bytes,
@@ -241,7 +241,7 @@ fn phases_have_no_more_streams_than_the_target() {
         };
         assert!(made.phases.iter().any(|phase| phase.stages.len() > 1), "some run together");
         let n_streams =
-            |phase: usize| crate::fuse::refine::fronts::streams_of(&scheduled.program, phase).len();
+            |phase: usize| crate::fuse::refine::prefixes::streams_of(&scheduled.program, phase).len();
         assert!((0..made.phases.len()).all(|phase| n_streams(phase) <= 4));
     }
 }
@@ -532,17 +532,17 @@ fn first_rows_of_what_grew_stay() {
     let graph = realised.graph;
     let into = |buffer: BufferId| found.residency[buffer.as_u32() as usize].grows_into;
     let grown: Vec<ResidentPrefix> =
-        found.fronts.iter().copied().filter(|front| into(front.buffer).is_some()).collect();
-    assert!(!grown.is_empty(), "{:?}", found.fronts);
+        found.prefixes.iter().copied().filter(|prefix| into(prefix.buffer).is_some()).collect();
+    assert!(!grown.is_empty(), "{:?}", found.prefixes);
     let scheduled = schedule(&graph, &found, &target).expect("it has addresses");
     assert_eq!(traffic(&scheduled.program).total(), found.dram_bytes.total);
     // The judge refuses rows of what another grows into: they would be overwritten.
-    for front in grown {
-        let dying = into(front.buffer).expect("it grew").buffer;
+    for prefix in grown {
+        let dying = into(prefix.buffer).expect("it grew").buffer;
         let mut wrong = found.clone();
-        wrong.fronts.push(ResidentPrefix { buffer: dying, ..front });
+        wrong.prefixes.push(ResidentPrefix { buffer: dying, ..prefix });
         let faults = check(&graph, &target, &wrong).expect_err("they are overwritten");
-        assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Front { .. })), "{faults:?}");
+        assert!(faults.iter().any(|fault| matches!(fault, PlanFault::Prefix { .. })), "{faults:?}");
     }
 }
 

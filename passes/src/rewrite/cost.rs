@@ -348,7 +348,7 @@ impl<'a> Tally<'a> {
 
     /// Whether a choice is one between two rescales of what is compared, as
     /// [`stages`](strata_backend::select) take it.
-    fn is_of_sides(&self, choice: &Part) -> bool {
+    fn is_by_sign(&self, choice: &Part) -> bool {
         let [compared, sides @ ..] = choice.streamed.as_slice() else { return false };
         let compared = self.part(*compared);
         let is_alike =
@@ -363,7 +363,7 @@ impl<'a> Tally<'a> {
     fn add(&mut self, class: usize) -> bool {
         let part = self.part(class);
         let can_run = match part.chooses {
-            true => self.is_of_sides(part),
+            true => self.is_by_sign(part),
             false => part.streamed.iter().all(|&operand| !self.part(operand).compares),
         };
         if !can_run {

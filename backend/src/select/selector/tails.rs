@@ -3,14 +3,14 @@
 use strata_ir::attr::RoundingMode;
 use strata_ir::{ElemType, Op, OpId, ValueId, dialect};
 use strata_isa_spec::inst::{
-    Binary, BinaryConst, BinaryKind, OperandRescale, Rescale, Rescale16, RescaleSides,
+    Binary, BinaryConst, BinaryKind, OperandRescale, Rescale, Rescale16, RescaleBySign,
 };
 use strata_isa_spec::{Head, View};
 
+use crate::select::by_sign::ChoiceBySign;
 use crate::select::selector::drafts::no_stretch;
 use crate::select::selector::{Refusal, Selector, Source, Step, is_binary};
 use crate::select::shape;
-use crate::select::sides::Sides;
 
 impl Selector<'_> {
     fn is_supported_rescale(rescale: &dialect::Rescale) -> Result<(), Refusal> {
@@ -45,9 +45,9 @@ impl Selector<'_> {
     }
 
     /// Two rescales, by the sign of what they rescale.
-    pub(super) fn rescale_sides(&mut self, sides: &Sides) -> Result<(), Refusal> {
-        let &Sides { compare, above, below, select } = sides;
-        let Op::Rescale(row) = &self.module.op(above).op else { unreachable!("sides are rescales") };
+    pub(super) fn rescale_by_sign(&mut self, choice: &ChoiceBySign) -> Result<(), Refusal> {
+        let &ChoiceBySign { compare, above, below, select } = choice;
+        let Op::Rescale(row) = &self.module.op(above).op else { unreachable!("it chooses between rescales") };
         let double_round = row.rounding_mode == RoundingMode::DoubleRound;
         let scales = |op: OpId| Ok::<_, Refusal>((self.constant(op, 1)?, self.constant(op, 2)?));
         let ((multipliers, shifts), (multipliers_below, shifts_below)) = (scales(above)?, scales(below)?);
@@ -64,7 +64,7 @@ impl Selector<'_> {
             draft.last()
         });
         draft.steps.push(Step { op: select, operands: made.to_vec() });
-        let tail = RescaleSides {
+        let tail = RescaleBySign {
             multipliers: draft.table(multipliers),
             shifts: draft.table(shifts),
             multipliers_below: draft.table(multipliers_below),

@@ -4,9 +4,9 @@
 use strata_ir::{ElemType, Op, OpId, Tensor, ValueId};
 use strata_isa_spec::inst::Elem;
 
+use crate::select::by_sign::ChoiceBySign;
 use crate::select::selector::{Read, Refusal, Selector};
 use crate::select::shape::{self, Dims};
-use crate::select::sides::Sides;
 
 impl Selector<'_> {
     pub(super) fn operand(&self, op: OpId, index: usize) -> ValueId {
@@ -81,9 +81,9 @@ impl Selector<'_> {
         match self.users[value].as_slice() {
             [_] => true,
             users => {
-                let mut sides = users.iter().map(|&user| Sides::of(self.module, &self.users, user));
-                let first = sides.next().flatten();
-                first.is_some() && sides.all(|other| other == first)
+                let mut choices = users.iter().map(|&user| ChoiceBySign::of(self.module, &self.users, user));
+                let first = choices.next().flatten();
+                first.is_some() && choices.all(|other| other == first)
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`fronts`] | first rows that stay where the rest of a tensor does not |
+//! | [`prefixes`] | first rows that stay where the rest of a tensor does not |
 //! | [`prefetch`] | first rows of what a phase loads, brought by the phase before |
 
-pub mod fronts;
 pub mod prefetch;
+pub mod prefixes;

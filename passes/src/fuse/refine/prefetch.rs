@@ -2,14 +2,14 @@
 //!
 //! Phases do not overlap. So a phase waits at its begin for as many rows of its inputs as its first steps
 //! read, while DRAM has long been idle in the phase before. Those rows can be in SRAM by then: as a
-//! [front](ResidentPrefix) of the ring that the phase reads. What the phase before writes stays there as it
+//! [prefix](ResidentPrefix) of the ring that the phase reads. What the phase before writes stays there as it
 //! is written; anything else is whole in DRAM, and the phase before loads it. The first costs no traffic but
 //! saves some, the second moves as much as without.
 //!
-//! A ring may grow into its front as that is read. The front's rows then are just the ring's last slots,
+//! A ring may grow into its prefix as that is read. The prefix's rows then are just the ring's last slots,
 //! filled before the phase begins, so the phase that reads them needs no more SRAM than it did; only the
 //! phase before must have room for them at that place. So rings, which live in one phase, are moved: phase by
-//! phase, those with a front to where there is room for it, the others to where they leave the largest hole.
+//! phase, those with a prefix to where there is room for it, the others to where they leave the largest hole.
 //! What stays over several phases stays where it is.
 //!
 //! Deliberately not here: whether it pays. The caller simulates both plans.
@@ -27,7 +27,7 @@ use strata_backend::place::{Known, ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
 use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
 
-use crate::fuse::refine::fronts::{ADDRESS_NODES, streams_of};
+use crate::fuse::refine::prefixes::{ADDRESS_NODES, streams_of};
 
 /// The plan with first rows brought by the phase before wherever there is room in `capacity` bytes, and its
 /// schedule; `None` if there is nowhere.
@@ -81,7 +81,7 @@ struct Wanted {
     rows: u32,
     /// The fewest that are of use: the phase loads none of those before the last of them.
     least: u32,
-    /// Bytes from one of its rows to the next, with a front.
+    /// Bytes from one of its rows to the next, with a prefix.
     pitch: u64,
     /// The ring through which the phase before writes the tensor, if it does. It has to be as wide.
     written: Option<usize>,
@@ -128,10 +128,10 @@ impl<'a> Case<'a> {
         for (stream, (base, bytes)) in bases.streams.iter_mut().zip(memory.rings()) {
             (stream.base, stream.bytes) = (base, bytes);
         }
-        for (front, base) in found {
-            self.count(&front, &mut made);
-            made.fronts.push(front);
-            bases.fronts.push(base);
+        for (prefix, base) in found {
+            self.count(&prefix, &mut made);
+            made.prefixes.push(prefix);
+            bases.prefixes.push(base);
         }
         made.bases = Some(bases);
         let known = Known { address_nodes: ADDRESS_NODES, weights: Some(&scheduled.weights) };
@@ -186,19 +186,19 @@ impl<'a> Case<'a> {
         let residency = &self.plan.residency[buffer.as_u32() as usize];
         let is_whole = residency.kept_until.is_some_and(|until| until as usize >= before);
         let is_input = matches!(self.graph.buffers[buffer].role, BufferRole::Input(_));
-        let meets = |front: &ResidentPrefix| {
-            front.buffer == buffer && front.until as usize > before && (front.from as usize) < phase
+        let meets = |prefix: &ResidentPrefix| {
+            prefix.buffer == buffer && prefix.until as usize > before && (prefix.from as usize) < phase
         };
         let is_written = self.writes(before, buffer);
-        let ends = |front: &ResidentPrefix| front.buffer == buffer && front.until as usize == before;
+        let ends = |prefix: &ResidentPrefix| prefix.buffer == buffer && prefix.until as usize == before;
         let cannot = is_whole
             || self.shared.contains(&buffer)
             || !(is_input || residency.stored)
             || loads(phase).is_empty()
             || self.writes(phase, buffer)
             // What comes as it is written stands in the ring's way if the phase reads other parts.
-            || is_written && !(loads(before).is_empty() && self.plan.fronts.iter().all(|front| !ends(front)))
-            || self.plan.fronts.iter().any(meets);
+            || is_written && !(loads(before).is_empty() && self.plan.prefixes.iter().all(|prefix| !ends(prefix)))
+            || self.plan.prefixes.iter().any(meets);
         if cannot {
             return None;
         }
@@ -299,16 +299,16 @@ impl<'a> Case<'a> {
     }
 
     /// Takes from what a plan moves what it need not move since first rows stay.
-    fn count(&self, front: &ResidentPrefix, plan: &mut Plan) {
-        let (from, until) = (front.from as usize, front.until as usize);
-        let uses = &self.topology.uses[front.buffer.as_u32() as usize];
+    fn count(&self, prefix: &ResidentPrefix, plan: &mut Plan) {
+        let (from, until) = (prefix.from as usize, prefix.until as usize);
+        let uses = &self.topology.uses[prefix.buffer.as_u32() as usize];
         let phase_of = |stage: strata_backend::model::StageId| self.phase_of[stage.as_u32() as usize];
         let bytes = |transfers: Vec<Transfer>, rows: u32| -> u64 {
             let spared = transfers.into_iter().filter_map(|transfer| transfer.to_row(rows));
             spared.map(|transfer| transfer.bytes(self.graph)).sum()
         };
         let (graph, topology) = (self.graph, self.topology);
-        let role = graph.buffers[front.buffer].role;
+        let role = graph.buffers[prefix.buffer].role;
         let pieces = uses.writers.iter().filter(|(stage, _)| phase_of(*stage) == from);
         let pieces: Vec<View> = pieces.map(|(_, piece)| *piece).collect();
         if pieces.is_empty() {
@@ -317,9 +317,9 @@ impl<'a> Case<'a> {
         let reads = uses.readers.iter().filter(|(stage, _)| phase_of(*stage) == until);
         let reads: Vec<View> = reads.map(|(_, view)| *view).collect();
         let loads = transfers::loaded(role, &reads, pieces.into_iter());
-        let loads = loads.into_iter().map(|view| Transfer { buffer: front.buffer, view }).collect();
-        let read = bytes(loads, front.rows);
-        let mut stores = transfers::stores(graph, topology, &self.phases[from], front.buffer, |stage| {
+        let loads = loads.into_iter().map(|view| Transfer { buffer: prefix.buffer, view }).collect();
+        let read = bytes(loads, prefix.rows);
+        let mut stores = transfers::stores(graph, topology, &self.phases[from], prefix.buffer, |stage| {
             phase_of(stage) > from
         });
         // They are stored if a later phase loads them.
@@ -327,7 +327,7 @@ impl<'a> Case<'a> {
         let later: Vec<View> = later.map(|(_, view)| *view).collect();
         let is_internal = matches!(role, BufferRole::Internal);
         stores.retain(|stored| is_internal && later.iter().all(|read| !views_meet(read, &stored.view)));
-        let written = bytes(stores, front.rows);
+        let written = bytes(stores, prefix.rows);
         plan.dram_bytes.spill_read -= read;
         plan.dram_bytes.spill_write -= written;
         plan.dram_bytes.total -= read + written;
@@ -360,7 +360,7 @@ struct Standing {
     slots: u32,
     /// Its number among rings and whole tensors, if it is one and no first rows.
     ring: Option<usize>,
-    /// Whether it takes the space of its front as that is read.
+    /// Whether it takes the space of its prefix as that is read.
     is_bound: bool,
 }
 
@@ -372,14 +372,14 @@ impl Memory {
                 lives[stream as usize].get_or_insert((phase, phase)).1 = phase;
             }
         }
-        let fronts: BTreeSet<u32> = program.streams.iter().filter_map(|s| Some(s.front?.stream)).collect();
+        let prefixes: BTreeSet<u32> = program.streams.iter().filter_map(|s| Some(s.prefix?.stream)).collect();
         let mut n_rings = 0;
         let standing = program.streams.iter().zip(lives).enumerate().map(|(number, (stream, life))| {
-            let is_front = fronts.contains(&(number as u32));
-            let ring = (!is_front).then_some(n_rings);
-            n_rings += usize::from(!is_front);
+            let is_prefix = prefixes.contains(&(number as u32));
+            let ring = (!is_prefix).then_some(n_rings);
+            n_rings += usize::from(!is_prefix);
             let span = |s: &Stream| (u64::from(s.base), u64::from(s.base) + s.size_bytes());
-            let front = stream.front.and_then(|front| program.streams.get(front.stream as usize));
+            let prefix = stream.prefix.and_then(|prefix| program.streams.get(prefix.stream as usize));
             Standing {
                 // A stream that no phase names takes no room.
                 life: life.unwrap_or((usize::MAX, 0)),
@@ -388,7 +388,7 @@ impl Memory {
                 pitch: u64::from(stream.pitch_bytes),
                 slots: stream.slots,
                 ring,
-                is_bound: front.is_some_and(|front| !is_free(&[span(front)], span(stream))),
+                is_bound: prefix.is_some_and(|prefix| !is_free(&[span(prefix)], span(stream))),
             }
         });
         Self { capacity, streams: standing.collect() }
@@ -429,12 +429,12 @@ impl Memory {
         let (before, n_found) = (self.streams.clone(), found.len());
         let mut left: BTreeSet<usize> = self.rings_of(phase).collect();
         for wanted in wanted {
-            if let Some(front) = (wanted.least..=wanted.rows)
+            if let Some(prefix) = (wanted.least..=wanted.rows)
                 .rev()
                 .find_map(|rows| self.bring(phase, wanted, rows, next, &left))
             {
                 left.remove(&wanted.stream);
-                found.push(front);
+                found.push(prefix);
             }
         }
         let mut others: Vec<usize> = left.iter().copied().collect();
@@ -453,7 +453,7 @@ impl Memory {
     }
 
     /// Places a ring, so many of its last slots in the phase before too, and a ring there that has to become
-    /// as wide; the front.
+    /// as wide; the prefix.
     fn bring(
         &mut self,
         phase: usize,
@@ -472,23 +472,23 @@ impl Memory {
         moving.extend(written);
         let mut bring = || {
             self.streams[wanted.stream].base = self.place(phase, wanted.stream, rows, next, &moving)?;
-            let front = self.front(phase, wanted, rows);
+            let prefix = self.prefix(phase, wanted, rows);
             self.stand(phase, wanted.stream, rows);
             self.streams[wanted.stream].bytes = ring;
             if let Some(ring) = written {
                 self.widen(ring, wanted.pitch);
                 self.streams[ring].base = self.place(phase - 1, ring, 0, 0, &BTreeSet::from([ring]))?;
             }
-            Some(front)
+            Some(prefix)
         };
-        let front = bring();
-        if front.is_none() {
+        let prefix = bring();
+        if prefix.is_none() {
             self.streams = before;
         }
-        front
+        prefix
     }
 
-    /// Makes the rows of a ring as wide as those of its front.
+    /// Makes the rows of a ring as wide as those of its prefix.
     fn widen(&mut self, stream: usize, pitch: u64) {
         let ring = &mut self.streams[stream];
         (ring.pitch, ring.bytes) = (pitch, u64::from(ring.slots) * pitch);
@@ -507,7 +507,7 @@ impl Memory {
                 is_free(&taken, (from, to))
             };
             if let Some(rows) = (wanted.least..=most).rev().find(fits) {
-                found.push(self.front(phase, wanted, rows));
+                found.push(self.prefix(phase, wanted, rows));
                 self.stand(phase, wanted.stream, rows);
             }
         }
@@ -520,7 +520,7 @@ impl Memory {
     }
 
     /// The first rows in a ring's last slots.
-    fn front(&self, phase: usize, wanted: &Wanted, rows: u32) -> (ResidentPrefix, u64) {
+    fn prefix(&self, phase: usize, wanted: &Wanted, rows: u32) -> (ResidentPrefix, u64) {
         let (from, until) = (phase as u32 - 1, phase as u32);
         let base = self.last_slots(wanted.stream, self.streams[wanted.stream].base, rows).0;
         (ResidentPrefix { buffer: wanted.buffer, rows, from, until }, base)

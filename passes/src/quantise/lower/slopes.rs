@@ -23,7 +23,7 @@ impl Lowering<'_> {
             return self.channel_gains(input, &gains, params);
         }
         if slopes.iter().flatten().all(|&slope| slope >= 0.0) {
-            return self.rescaled_sides(input, slopes, params);
+            return self.rescaled_by_sign(input, slopes, params);
         }
         let (least, most) = (input.params.limits(), params.limits());
         let (least, most, lowest, highest) = (least.0, least.1, most.0, most.1);
@@ -48,7 +48,7 @@ impl Lowering<'_> {
         self.combine(Add {}.into(), above, below, &self.new_shape(input.value), params)
     }
 
-    fn rescaled_sides(
+    fn rescaled_by_sign(
         &mut self,
         input: Quantised,
         slopes: &[[f64; 2]],

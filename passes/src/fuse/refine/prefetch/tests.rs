@@ -24,14 +24,16 @@ fn planned(objective: Objective, mode: Mode) -> (StageGraph, Plan) {
 }
 
 /// Whether a phase writes the tensor whose first rows come in it.
-fn is_written(graph: &StageGraph, plan: &Plan, front: &ResidentPrefix) -> bool {
-    let stages = plan.phases[front.from as usize].stages.iter();
-    stages.map(|placed| &graph.stages[placed.stage]).any(|node| node.code.out.stream == front.buffer.as_u32())
+fn is_written(graph: &StageGraph, plan: &Plan, prefix: &ResidentPrefix) -> bool {
+    let stages = plan.phases[prefix.from as usize].stages.iter();
+    stages
+        .map(|placed| &graph.stages[placed.stage])
+        .any(|node| node.code.out.stream == prefix.buffer.as_u32())
 }
 
-/// Which of a plan's fronts are loaded ahead.
+/// Which of a plan's prefixes are loaded ahead.
 fn loaded(graph: &StageGraph, plan: &Plan) -> Vec<usize> {
-    (0..plan.fronts.len()).filter(|&at| !is_written(graph, plan, &plan.fronts[at])).collect()
+    (0..plan.prefixes.len()).filter(|&at| !is_written(graph, plan, &plan.prefixes[at])).collect()
 }
 
 #[test]
@@ -47,21 +49,24 @@ fn rows_that_come_ahead_cost_nothing_but_save_time() {
     let [was, is] = [&before, &after].map(|scheduled| simulate(&scheduled.program, &target));
     assert!(is.cycles + 100_000 < was.cycles, "{} cycles, {} before", is.cycles, was.cycles);
     // What is loaded ahead is moved as it was; what stays is not.
-    let stays = plan.fronts.iter().any(|front| is_written(&graph, &plan, front));
+    let stays = plan.prefixes.iter().any(|prefix| is_written(&graph, &plan, prefix));
     assert!(stays && is.dram_bytes.total() < was.dram_bytes.total());
     assert_eq!(is.dram_bytes.total(), plan.dram_bytes.total);
-    assert!(loaded(&graph, &plan).len() > 3, "{:?}", plan.fronts);
+    assert!(loaded(&graph, &plan).len() > 3, "{:?}", plan.prefixes);
     let is_ahead = |stage: &&strata_isa_spec::Stage| {
-        let is_front =
-            |stream: u32| after.program.streams.iter().any(|s| s.front.is_some_and(|f| f.stream == stream));
-        matches!(stage.code.head, Head::DmaIn(_)) && is_front(stage.code.out.stream)
+        let is_prefix =
+            |stream: u32| after.program.streams.iter().any(|s| s.prefix.is_some_and(|f| f.stream == stream));
+        matches!(stage.code.head, Head::DmaIn(_)) && is_prefix(stage.code.out.stream)
     };
     let stages = after.program.phases.iter().flat_map(|phase| &phase.stages);
     assert!(stages.filter(is_ahead).count() >= loaded(&graph, &plan).len());
     // Each ring that is filled before its phase begins takes no more room than it did.
     assert_eq!(check(&graph, &target, &plan), Ok(()));
     plan.bases = None;
-    assert!(check(&graph, &target, &plan).is_err(), "rings and their fronts share bytes, by their addresses");
+    assert!(
+        check(&graph, &target, &plan).is_err(),
+        "rings and their prefixes share bytes, by their addresses"
+    );
 }
 
 #[test]
@@ -75,25 +80,25 @@ fn the_judge_refuses_rows_that_cannot_come() {
         let mut wrong = plan.clone();
         change(&mut wrong);
         let faults = check(&graph, &target, &wrong).expect_err("it is wrong");
-        let is_front = |fault: &PlanFault| matches!(fault, PlanFault::Front { .. });
-        assert!(faults.iter().any(is_front), "{:?}: {faults:?}", plan.fronts[at]);
+        let is_prefix = |fault: &PlanFault| matches!(fault, PlanFault::Prefix { .. });
+        assert!(faults.iter().any(is_prefix), "{:?}: {faults:?}", plan.prefixes[at]);
     };
     for &at in &ahead {
-        let front = plan.fronts[at];
-        let writes = |phase: &u32| is_written(&graph, &plan, &ResidentPrefix { from: *phase, ..front });
-        let first_written = (0..front.from).find(writes);
+        let prefix = plan.prefixes[at];
+        let writes = |phase: &u32| is_written(&graph, &plan, &ResidentPrefix { from: *phase, ..prefix });
+        let first_written = (0..prefix.from).find(writes);
         // Before anything of it is in DRAM.
         if let Some(early) = first_written.and_then(|first| first.checked_sub(1)) {
-            refuses(at, &|plan| plan.fronts[at].from = early);
+            refuses(at, &|plan| plan.prefixes[at].from = early);
         }
         // For a phase that does not read it, or not as the next.
-        refuses(at, &|plan| plan.fronts[at].until = plan.phases.len() as u32);
-        refuses(at, &|plan| plan.fronts[at].until = front.from);
+        refuses(at, &|plan| plan.prefixes[at].until = plan.phases.len() as u32);
+        refuses(at, &|plan| plan.prefixes[at].until = prefix.from);
         // Nowhere to load it from.
-        refuses(at, &|plan| plan.residency[front.buffer.as_u32() as usize].stored = false);
+        refuses(at, &|plan| plan.residency[prefix.buffer.as_u32() as usize].stored = false);
         // What is stated of traffic is what follows.
         let mut fewer = plan.clone();
-        fewer.fronts[at].rows = graph.buffers[front.buffer].rows;
+        fewer.prefixes[at].rows = graph.buffers[prefix.buffer].rows;
         assert!(check(&graph, &target, &fewer).is_err());
     }
 }

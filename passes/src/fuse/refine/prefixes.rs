@@ -1,12 +1,12 @@
-//! First rows that stay: what a plan leaves of activation SRAM keeps the *fronts* of tensors that go through
+//! First rows that stay: what a plan leaves of activation SRAM keeps the *prefixes* of tensors that go through
 //! DRAM.
 //!
-//! The chooser keeps a tensor whole or streams it; what neither takes is filled here. A row of a front is not
+//! The chooser keeps a tensor whole or streams it; what neither takes is filled here. A row of a prefix is not
 //! loaded in the phases up to the last for which it stays, and not stored if that is the last of all that
 //! load it. How many rows of which tensors stay how long is a linear program: as many bytes as can be are not
 //! moved, within what each phase leaves free. Rows are many, so its answer, rounded down, is close to the
-//! best. Bytes that are free need not adjoin: where a plan with fronts has no addresses, less of them is
-//! filled. What then is left between addresses takes more fronts, one by one.
+//! best. Bytes that are free need not adjoin: where a plan with prefixes has no addresses, less of them is
+//! filled. What then is left between addresses takes more prefixes, one by one.
 //!
 //! First rows that are in SRAM for the sake of time, which a plan may have already, are for
 //! [`prefetch`](crate::fuse::refine::prefetch): those that are loaded ahead are kept, and as many rows stay
@@ -25,21 +25,21 @@ use strata_backend::model::{
 use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
 
-/// Percents of what is free that are filled with fronts, until a plan has addresses.
+/// Percents of what is free that are filled with prefixes, until a plan has addresses.
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
 
-/// Nodes that the search for addresses of one plan with fronts may visit: there is a plan without them.
+/// Nodes that the search for addresses of one plan with prefixes may visit: there is a plan without them.
 pub(super) const ADDRESS_NODES: u64 = 2_000;
 
-/// Fronts that are put into holes between addresses, at most.
+/// Prefixes that are put into holes between addresses, at most.
 const MOST_HOLES: usize = 64;
 
-/// The plan with fronts in what its schedule leaves of `capacity` bytes, and the schedule of that; `None` if
+/// The plan with prefixes in what its schedule leaves of `capacity` bytes, and the schedule of that; `None` if
 /// nothing can stay.
 ///
 /// # Errors
 /// If the scheduler has a defect.
-pub fn with_fronts(
+pub fn with_prefixes(
     graph: &StageGraph,
     topology: &Topology,
     target: &Target,
@@ -53,23 +53,23 @@ pub fn with_fronts(
         return Ok(None);
     }
     // The rows that stay are chosen anew.
-    let mut used = Occupancy::without_fronts(&scheduled.program).bytes_in_use();
-    for (_, front) in loaded_ahead(plan, &spilled) {
-        let row_bytes = graph.buffers[front.buffer].row_bytes().next_multiple_of(case.alignment);
-        for used in &mut used[front.from as usize..=front.until as usize] {
-            *used += u64::from(front.rows) * row_bytes;
+    let mut used = Occupancy::without_prefixes(&scheduled.program).bytes_in_use();
+    for (_, prefix) in loaded_ahead(plan, &spilled) {
+        let row_bytes = graph.buffers[prefix.buffer].row_bytes().next_multiple_of(case.alignment);
+        for used in &mut used[prefix.from as usize..=prefix.until as usize] {
+            *used += u64::from(prefix.rows) * row_bytes;
         }
     }
     let free: Vec<u64> = used.into_iter().map(|used| capacity.saturating_sub(used)).collect();
     let mut filled = None;
     for percent in FILLS {
         let room: Vec<u64> = free.iter().map(|bytes| bytes * percent / 100).collect();
-        let mut fronts = most_saving(graph, plan, &spilled, &room);
-        if fronts.is_empty() {
+        let mut prefixes = most_saving(graph, plan, &spilled, &room);
+        if prefixes.is_empty() {
             break;
         }
-        fronts.extend(loaded_ahead(plan, &spilled).map(|(_, front)| front));
-        filled = case.schedule(&spilled, fronts, None)?;
+        prefixes.extend(loaded_ahead(plan, &spilled).map(|(_, prefix)| prefix));
+        filled = case.schedule(&spilled, prefixes, None)?;
         if filled.is_some() {
             break;
         }
@@ -176,7 +176,7 @@ impl<'a> Case<'a> {
         }
         let uses = &self.topology.uses[buffer.as_u32() as usize];
         let phase_of = |stage: StageId| self.phase_of[stage.as_u32() as usize];
-        let fronts = self.plan.fronts.iter().filter(|front| front.buffer == buffer);
+        let prefixes = self.plan.prefixes.iter().filter(|prefix| prefix.buffer == buffer);
         let birth = uses.writers.iter().map(|&(stage, _)| phase_of(stage)).min()?;
         let is_whole = |phase: usize| residency.kept_until.is_some_and(|until| phase <= until as usize);
         let is_loaded = |stage: StageId| phase_of(stage) > birth && !is_whole(phase_of(stage));
@@ -184,7 +184,7 @@ impl<'a> Case<'a> {
         let mut stored = Vec::new();
         let mut n_as_wide = None;
         // Rows that are loaded ahead come after those that stay.
-        let ahead = fronts.map(|front| front.from as usize).filter(|&from| from != birth).min();
+        let ahead = prefixes.map(|prefix| prefix.from as usize).filter(|&from| from != birth).min();
         let phases = self.phases.iter().enumerate().take(ahead.map_or(usize::MAX, |from| from + 1));
         for (phase, set) in phases.skip(birth).filter(|(phase, _)| !is_whole(*phase)) {
             let Some(window) = window(self.topology, set, buffer) else { continue };
@@ -217,15 +217,15 @@ impl<'a> Case<'a> {
         (!spilled.loads.is_empty()).then_some(spilled)
     }
 
-    /// The plan with fronts, and its schedule; `None` if there are no addresses, or a phase would have too
+    /// The plan with prefixes, and its schedule; `None` if there are no addresses, or a phase would have too
     /// many streams.
     fn schedule(
         &self,
         spilled: &[Spilled],
-        fronts: Vec<ResidentPrefix>,
+        prefixes: Vec<ResidentPrefix>,
         bases: Option<Bases>,
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
-        let mut plan = Plan { fronts, bases, activation_bytes: self.capacity, ..self.plan.clone() };
+        let mut plan = Plan { prefixes, bases, activation_bytes: self.capacity, ..self.plan.clone() };
         self.count(spilled, &mut plan);
         let known = Known { address_nodes: ADDRESS_NODES, weights: Some(self.weights) };
         match schedule_within(self.graph, self.topology, &plan, self.target, known) {
@@ -242,7 +242,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Whether tensors that grow into others are still far enough before them. With a front, less is stored,
+    /// Whether tensors that grow into others are still far enough before them. With a prefix, less is stored,
     /// and what is asked of a phase is asked in another order.
     fn keeps_gaps(&self, plan: &Plan) -> bool {
         let stated = |buffer: BufferId| plan.residency[buffer.as_u32() as usize].grows_into;
@@ -276,7 +276,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// More fronts in what is left between addresses, the one that saves the most first; `None` if nothing
+    /// More prefixes in what is left between addresses, the one that saves the most first; `None` if nothing
     /// more fits.
     fn fill_holes(
         &self,
@@ -313,11 +313,11 @@ impl<'a> Case<'a> {
         if bands.iter().map(Vec::len).sum::<usize>() == n_before {
             return Ok(None);
         }
-        let mut bases = Bases { fronts: Vec::new(), ..scheduled.bases.clone() };
-        let mut fronts = Vec::new();
-        for (at, front) in loaded_ahead(plan, spilled) {
-            fronts.push(front);
-            bases.fronts.push(scheduled.bases.fronts[at]);
+        let mut bases = Bases { prefixes: Vec::new(), ..scheduled.bases.clone() };
+        let mut prefixes = Vec::new();
+        for (at, prefix) in loaded_ahead(plan, spilled) {
+            prefixes.push(prefix);
+            bases.prefixes.push(scheduled.bases.prefixes[at]);
         }
         for (tensor, mut bands) in spilled.iter().zip(bands) {
             bands.sort_by_key(|band| Reverse(band.until));
@@ -325,15 +325,15 @@ impl<'a> Case<'a> {
             for band in bands {
                 rows += band.rows;
                 let (from, until) = (tensor.birth as u32, band.until as u32);
-                fronts.push(ResidentPrefix { buffer: tensor.buffer, rows, from, until });
-                bases.fronts.push(band.base);
+                prefixes.push(ResidentPrefix { buffer: tensor.buffer, rows, from, until });
+                bases.prefixes.push(band.base);
             }
         }
-        self.schedule(spilled, fronts, Some(bases))
+        self.schedule(spilled, prefixes, Some(bases))
     }
 }
 
-/// Rows of a front beyond those of the next that stays longer.
+/// Rows of a prefix beyond those of the next that stays longer.
 #[derive(Clone, Copy, Debug)]
 struct Band {
     rows: u32,
@@ -344,27 +344,27 @@ struct Band {
 
 /// The bands of a tensor's rows that stay in a plan.
 fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
-    let mut fronts: Vec<(&ResidentPrefix, u64)> =
-        plan.fronts.iter().zip(bases.fronts.iter().copied()).collect();
-    fronts.retain(|(front, _)| front.buffer == tensor.buffer && front.from as usize == tensor.birth);
-    fronts.sort_unstable_by_key(|(front, _)| front.rows);
+    let mut prefixes: Vec<(&ResidentPrefix, u64)> =
+        plan.prefixes.iter().zip(bases.prefixes.iter().copied()).collect();
+    prefixes.retain(|(prefix, _)| prefix.buffer == tensor.buffer && prefix.from as usize == tensor.birth);
+    prefixes.sort_unstable_by_key(|(prefix, _)| prefix.rows);
     let mut below = 0;
-    let band = |(front, base): (&ResidentPrefix, u64)| {
-        let rows = front.rows - std::mem::replace(&mut below, front.rows);
-        Band { rows, until: front.until as usize, base }
+    let band = |(prefix, base): (&ResidentPrefix, u64)| {
+        let rows = prefix.rows - std::mem::replace(&mut below, prefix.rows);
+        Band { rows, until: prefix.until as usize, base }
     };
-    fronts.into_iter().map(band).collect()
+    prefixes.into_iter().map(band).collect()
 }
 
-/// The fronts of a plan that do not come as their tensors are first written, and which of its fronts they
+/// The prefixes of a plan that do not come as their tensors are first written, and which of its prefixes they
 /// are.
 fn loaded_ahead(plan: &Plan, spilled: &[Spilled]) -> impl Iterator<Item = (usize, ResidentPrefix)> {
     let births: BTreeMap<BufferId, usize> = spilled.iter().map(|s| (s.buffer, s.birth)).collect();
-    let fronts = plan.fronts.iter().copied().enumerate();
-    fronts.filter(move |(_, front)| births.get(&front.buffer) != Some(&(front.from as usize)))
+    let prefixes = plan.prefixes.iter().copied().enumerate();
+    prefixes.filter(move |(_, prefix)| births.get(&prefix.buffer) != Some(&(prefix.from as usize)))
 }
 
-/// The fronts that save the most bytes within what each phase has room for, with those that the plan has.
+/// The prefixes that save the most bytes within what each phase has room for, with those that the plan has.
 fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64]) -> Vec<ResidentPrefix> {
     let mut problem = Problem::new(OptimizationDirection::Maximize);
     let mut taken: Vec<LinearExpr> = room.iter().map(|_| LinearExpr::empty()).collect();
@@ -382,14 +382,15 @@ fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64
         });
         kept.push(variables.collect());
         problem.add_constraint(of_tensor, ComparisonOp::Le, most);
-        let own = plan.fronts.iter().filter(|f| f.buffer == tensor.buffer && f.from as usize == tensor.birth);
-        for front in own {
+        let own =
+            plan.prefixes.iter().filter(|f| f.buffer == tensor.buffer && f.from as usize == tensor.birth);
+        for prefix in own {
             let mut staying = LinearExpr::empty();
             let variables = kept.last().into_iter().flatten().zip(&tensor.loads);
-            variables.filter(|(_, (until, _))| *until >= front.until as usize).for_each(|(&units, _)| {
+            variables.filter(|(_, (until, _))| *until >= prefix.until as usize).for_each(|(&units, _)| {
                 staying.add(units, 1.0);
             });
-            let least = u64::from(front.rows) * tensor.pitch;
+            let least = u64::from(prefix.rows) * tensor.pitch;
             problem.add_constraint(staying, ComparisonOp::Ge, least as f64 / UNIT);
         }
     }
@@ -400,7 +401,7 @@ fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64
     // out.
     let solution = problem.solve().ok().and_then(|outcome| outcome.into_solution().ok());
     let Some(solution) = solution else { return Vec::new() };
-    let mut fronts = Vec::new();
+    let mut prefixes = Vec::new();
     for (tensor, kept) in spilled.iter().zip(kept) {
         // What stays longest comes first.
         let mut below = 0;
@@ -410,11 +411,11 @@ fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64
             if own > 0 {
                 below += own;
                 let (from, until) = (tensor.birth as u32, *until as u32);
-                fronts.push(ResidentPrefix { buffer: tensor.buffer, rows: below, from, until });
+                prefixes.push(ResidentPrefix { buffer: tensor.buffer, rows: below, from, until });
             }
         }
     }
-    fronts
+    prefixes
 }
 
 /// Bytes in which the linear program counts, so that its numbers are of like size.
@@ -435,10 +436,10 @@ impl Occupancy {
         Self::of_streams(program, &BTreeSet::new())
     }
 
-    /// What is taken by streams that are not the front of another.
-    fn without_fronts(program: &Program) -> Self {
-        let fronts = program.streams.iter().filter_map(|stream| Some(stream.front?.stream));
-        Self::of_streams(program, &fronts.collect())
+    /// What is taken by streams that are not the prefix of another.
+    fn without_prefixes(program: &Program) -> Self {
+        let prefixes = program.streams.iter().filter_map(|stream| Some(stream.prefix?.stream));
+        Self::of_streams(program, &prefixes.collect())
     }
 
     fn of_streams(program: &Program, without: &BTreeSet<u32>) -> Self {
@@ -499,7 +500,7 @@ impl Occupancy {
     }
 }
 
-/// The streams that a phase names, and their fronts.
+/// The streams that a phase names, and their prefixes.
 pub(crate) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
     let stages = program.phases[phase].stages.iter();
     let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));

@@ -4,9 +4,9 @@
 use cranelift_entity::SecondaryMap;
 use strata_ir::{ElemType, Module, Op, OpId, ValueId, dialect};
 
-/// The four ops.
+/// The four ops of a choice between two rescales.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sides {
+pub(super) struct ChoiceBySign {
     /// The comparison with 0.
     pub(super) compare: OpId,
     /// The rescale from 0 on.
@@ -17,8 +17,8 @@ pub(super) struct Sides {
     pub(super) select: OpId,
 }
 
-impl Sides {
-    /// The sides that an op is one of the four of.
+impl ChoiceBySign {
+    /// The choice that an op is one of the four ops of.
     pub(super) fn of(module: &Module, users: &SecondaryMap<ValueId, Vec<OpId>>, op: OpId) -> Option<Self> {
         let only_user = |op: OpId| match users[module.result(op)].as_slice() {
             &[user] => Some(user),

@@ -5,10 +5,10 @@ use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, codec, interp};
 
 /// A 1x3x2 input of `i32`, rescaled to `i8` by two scales a channel.
-const SIDES: &str = include_str!("programs/sides.s");
+const PROGRAM: &str = include_str!("programs/rescale_by_sign.s");
 
 fn program() -> Program {
-    asm::parse(SIDES).expect("the program assembles")
+    asm::parse(PROGRAM).expect("the program assembles")
 }
 
 fn target() -> Target {
@@ -60,7 +60,7 @@ fn its_tables_are_loaded_and_in_bounds_and_it_takes_an_i32() {
     }
     assert_eq!(broken(&|p| p.phases[0].loads[0].bytes = 25), [Rule::Load]);
     let far = broken(&|p| {
-        if let Tail::RescaleSides(sides) = tail(p) {
+        if let Tail::RescaleBySign(sides) = tail(p) {
             sides.multipliers_below.0 = u32::MAX - 3;
         }
     });
