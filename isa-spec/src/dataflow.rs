@@ -159,7 +159,7 @@ fn meet(a: &View, b: &View) -> bool {
     let overlap = |a0: u32, an: u32, b0: u32, bn: u32| {
         u64::from(a0) < u64::from(b0) + u64::from(bn) && u64::from(b0) < u64::from(a0) + u64::from(an)
     };
-    a.stream == b.stream
+    a.tensor == b.tensor
         && overlap(a.ch0, a.chs, b.ch0, b.chs)
         && overlap(a.col0, a.cols, b.col0, b.cols)
         && overlap(a.row0, a.rows, b.row0, b.rows)
@@ -174,14 +174,14 @@ impl Flow {
         let readers_of = |stream: u32| -> Vec<(usize, usize)> {
             let views = reads.iter().enumerate();
             let of = views.flat_map(|(reader, views)| {
-                let own = views.iter().enumerate().filter(move |(_, view)| view.stream == stream);
+                let own = views.iter().enumerate().filter(move |(_, view)| view.tensor == stream);
                 own.map(move |(which, _)| (reader, which))
             });
             of.collect()
         };
         // Each stream that stands where something is read, with the one by which it is named.
         let mut read_streams: Vec<(u32, u32)> = (reads.iter().flatten())
-            .flat_map(|view| program.parts(view).into_iter().map(|part| (part.stream, view.stream)))
+            .flat_map(|view| program.parts(view).into_iter().map(|part| (part.tensor, view.tensor)))
             .collect();
         read_streams.sort_unstable();
         read_streams.dedup();
@@ -205,26 +205,26 @@ impl Flow {
                 Read { writers: writers.collect(), first, end }
             });
             let out = outs[index]
-                .and_then(|out| Some((out.row0, Ring::of(program.streams.get(out.stream as usize)?))));
+                .and_then(|out| Some((out.row0, Ring::of(program.streams.get(out.tensor as usize)?))));
             // Rows that stand in the prefix of the stream take no slot of its ring.
             let writers = outs.iter().enumerate().filter_map(|(writer, other)| {
                 let (other, (_, ring)) = (other.as_ref()?, out.as_ref()?);
                 let shares_ring = writer != index
-                    && Some(other.stream) == outs[index].map(|out| out.stream)
+                    && Some(other.tensor) == outs[index].map(|out| out.tensor)
                     && u64::from(other.row0) + u64::from(other.rows) > u64::from(ring.first);
                 shares_ring.then_some(OtherWriter { stage: writer, row0: other.row0, rows: other.rows })
             });
             let in_place = stage.code.in_place_reads();
             let over = outs[index].iter().flat_map(|out| {
-                let written = program.parts(out).into_iter().map(|part| part.stream);
+                let written = program.parts(out).into_iter().map(|part| part.tensor);
                 let pairs = written.flat_map(|into| read_streams.iter().map(move |&read| (into, read)));
                 pairs.filter(|(into, (stream, _))| into != stream).filter_map(|(into, (stream, named))| {
                     let written = program.streams.get(into as usize)?;
                     let read = program.streams.get(stream as usize)?;
                     let mut readers = readers_of(named);
-                    if (into, stream) == (out.stream, named) && written.is_congruent(read) {
+                    if (into, stream) == (out.tensor, named) && written.is_congruent(read) {
                         readers.retain(|&(reader, which)| {
-                            let like = View { stream: out.stream, ..reads[reader][which] };
+                            let like = View { tensor: out.tensor, ..reads[reader][which] };
                             let is_in_place = reader == index && in_place.contains(&which);
                             meet(out, &like) && !is_in_place
                         });
@@ -238,7 +238,7 @@ impl Flow {
                 reads: stage_reads.collect(),
                 out,
                 writers: writers.collect(),
-                readers: outs[index].map_or_else(Vec::new, |out| readers_of(out.stream)),
+                readers: outs[index].map_or_else(Vec::new, |out| readers_of(out.tensor)),
                 over: over.collect(),
             }
         });

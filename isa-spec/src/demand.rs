@@ -9,11 +9,11 @@ use std::ops::Range;
 use crate::inst::{Axis, Head, Permute, Resize, ResizeMode, Tail, View, Window};
 use crate::program::StageCode;
 
-impl StageCode {
+impl<Tensor: Copy + PartialEq, Addr: Copy> StageCode<Tensor, Addr> {
     /// The views that the stage reads: the head's, then those of its tails, in order.
-    pub fn reads(&self) -> Vec<View> {
+    pub fn reads(&self) -> Vec<View<Tensor>> {
         let mut views = self.head.reads();
-        views.extend(self.tail.iter().filter_map(Tail::read));
+        views.extend(self.tail.iter().flat_map(Tail::reads));
         views
     }
 
@@ -31,7 +31,7 @@ impl StageCode {
     /// `row` (counted from the first of the output view) needs. May be empty, where a row is all padding.
     pub fn demand(&self, row: u32) -> Vec<Range<u32>> {
         let mut needs = self.head.demand(row, &self.out);
-        needs.extend(self.tail.iter().filter_map(Tail::read).map(|view| same_row(&view, row)));
+        needs.extend(self.tail.iter().flat_map(Tail::reads).map(|view| same_row(&view, row)));
         needs
     }
 
@@ -42,13 +42,13 @@ impl StageCode {
         let views = self.reads();
         let n_head = self.head.reads().len();
         let is_elementwise = |which: usize| which >= n_head || matches!(self.head, Head::Load(_));
-        let covers = |view: &View| View { stream: self.out.stream, ..*view } == self.out;
+        let covers = |view: &View<Tensor>| view.of(self.out.tensor) == self.out;
         (0..views.len()).filter(|&which| is_elementwise(which) && covers(&views[which])).collect()
     }
 }
 
 /// The row itself, or the only one of a broadcast operand.
-fn same_row(view: &View, row: u32) -> Range<u32> {
+fn same_row<Tensor>(view: &View<Tensor>, row: u32) -> Range<u32> {
     if view.rows == 1 { 0..1 } else { row..(row + 1).min(view.rows) }
 }
 
@@ -64,7 +64,7 @@ fn clamp_rows(from: i64, to: i64, rows: u32) -> Range<u32> {
     from..to
 }
 
-fn resize_rows(resize: &Resize, row: u32) -> Range<u32> {
+fn resize_rows<Tensor>(resize: &Resize<Tensor>, row: u32) -> Range<u32> {
     let rows = i64::from(resize.src.rows);
     let position = i64::from(row) * i64::from(resize.scale_y_d) + i64::from(resize.offset_y);
     let n = i64::from(resize.scale_y_n);
@@ -79,7 +79,7 @@ fn resize_rows(resize: &Resize, row: u32) -> Range<u32> {
     }
 }
 
-fn permute_rows(permute: &Permute, row: u32, out: &View) -> Range<u32> {
+fn permute_rows<Tensor>(permute: &Permute<Tensor>, row: u32, out: &View<Tensor>) -> Range<u32> {
     // Strides of the source tensor, seen through the permutation.
     let mut strides = [1u64; 6];
     for axis in (0..5).rev() {
@@ -124,48 +124,8 @@ fn digit_sums(extents: &[u64], strides: &[u64], first: u64, last: u64) -> (u64, 
     (least, most)
 }
 
-impl Head {
-    /// The views that the head reads.
-    pub fn reads(&self) -> Vec<View> {
-        match self {
-            Self::Load(h) => vec![h.src],
-            Self::Conv2d(h) | Self::Conv2dI16(h) => vec![h.src],
-            Self::DepthwiseConv2d(h) | Self::DepthwiseConv2dI16(h) => vec![h.src],
-            Self::TransposeConv2d(h) | Self::TransposeConv2dI16(h) => vec![h.src],
-            Self::MatMul(h) | Self::MatMulI16(h) => vec![h.a, h.b],
-            Self::MaxPool2d(h) => vec![h.src],
-            Self::AvgPool2d(h) => vec![h.src],
-            Self::Resize(h) => vec![h.src],
-            Self::Pad(h) => vec![h.src],
-            Self::Permute(h) => vec![h.src],
-            Self::Reduce(h) => vec![h.src],
-            Self::Argmax(h) => vec![h.src],
-            Self::DmaIn(_) => vec![],
-            Self::DmaOut(h) => vec![h.src],
-        }
-    }
-
-    /// The views that the head reads, to renumber streams.
-    pub fn reads_mut(&mut self) -> Vec<&mut View> {
-        match self {
-            Self::Load(h) => vec![&mut h.src],
-            Self::Conv2d(h) | Self::Conv2dI16(h) => vec![&mut h.src],
-            Self::DepthwiseConv2d(h) | Self::DepthwiseConv2dI16(h) => vec![&mut h.src],
-            Self::TransposeConv2d(h) | Self::TransposeConv2dI16(h) => vec![&mut h.src],
-            Self::MatMul(h) | Self::MatMulI16(h) => vec![&mut h.a, &mut h.b],
-            Self::MaxPool2d(h) => vec![&mut h.src],
-            Self::AvgPool2d(h) => vec![&mut h.src],
-            Self::Resize(h) => vec![&mut h.src],
-            Self::Pad(h) => vec![&mut h.src],
-            Self::Permute(h) => vec![&mut h.src],
-            Self::Reduce(h) => vec![&mut h.src],
-            Self::Argmax(h) => vec![&mut h.src],
-            Self::DmaIn(_) => vec![],
-            Self::DmaOut(h) => vec![&mut h.src],
-        }
-    }
-
-    fn demand(&self, row: u32, out: &View) -> Vec<Range<u32>> {
+impl<Tensor, Addr> Head<Tensor, Addr> {
+    fn demand(&self, row: u32, out: &View<Tensor>) -> Vec<Range<u32>> {
         match self {
             Self::Load(h) => vec![same_row(&h.src, row)],
             Self::Conv2d(h) | Self::Conv2dI16(h) => vec![window_rows(&h.window, row, h.src.rows)],
@@ -200,36 +160,6 @@ impl Head {
             Self::Argmax(h) => vec![same_row(&h.src, row)],
             Self::DmaIn(_) => vec![],
             Self::DmaOut(_) => std::iter::once(row..row + 1).collect(),
-        }
-    }
-}
-
-impl Tail {
-    /// The view that the tail reads, if it streams an operand.
-    pub fn read(&self) -> Option<View> {
-        match self {
-            Self::Binary(t) => Some(t.src),
-            Self::Rescale(_)
-            | Self::Rescale16(_)
-            | Self::Clamp(_)
-            | Self::Table(_)
-            | Self::TableI16(_)
-            | Self::RescaleBySign(_)
-            | Self::BinaryConst(_) => None,
-        }
-    }
-
-    /// The view that the tail reads, to renumber streams.
-    pub fn read_mut(&mut self) -> Option<&mut View> {
-        match self {
-            Self::Binary(t) => Some(&mut t.src),
-            Self::Rescale(_)
-            | Self::Rescale16(_)
-            | Self::Clamp(_)
-            | Self::Table(_)
-            | Self::TableI16(_)
-            | Self::RescaleBySign(_)
-            | Self::BinaryConst(_) => None,
         }
     }
 }

@@ -80,21 +80,39 @@ impl Stream {
     }
 }
 
-/// What a stage computes, apart from where it runs.
+/// What a stage computes, apart from where it runs. In a program it names streams and addresses in weight
+/// SRAM; a compiler has it name tensors and tables that have no place yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct StageCode {
+pub struct StageCode<Tensor = u32, Addr = WeightAddr> {
     /// The operation that makes the accumulator row.
-    pub head: Head,
+    pub head: Head<Tensor, Addr>,
     /// Elementwise operations on it, in order.
-    pub tail: Vec<Tail>,
+    pub tail: Vec<Tail<Tensor, Addr>>,
     /// Where the rows go; the default (empty) view for DMA-out.
-    pub out: View,
+    pub out: View<Tensor>,
 }
 
-impl StageCode {
+impl<Tensor: Copy, Addr: Copy> StageCode<Tensor, Addr> {
+    /// The same code of other tensors: `view` gives the view that takes a view's place, in the order of
+    /// [`reads`](Self::reads), of the output last.
+    pub fn map_views<T>(&self, mut view: impl FnMut(&View<Tensor>) -> View<T>) -> StageCode<T, Addr> {
+        let same = &mut |table| table;
+        let head = self.head.map(&mut view, same);
+        let tail = self.tail.iter().map(|tail| tail.map(&mut view, same)).collect();
+        StageCode { head, tail, out: view(&self.out) }
+    }
+
+    /// The same code with other tables: `table` gives the one that takes a table's place.
+    pub fn map_tables<A>(&self, mut table: impl FnMut(Addr) -> A) -> StageCode<Tensor, A> {
+        let same = &mut |view: &View<Tensor>| *view;
+        let head = self.head.map(same, &mut table);
+        let tail = self.tail.iter().map(|tail| tail.map(same, &mut table)).collect();
+        StageCode { head, tail, out: self.out }
+    }
+
     /// Bytes of weight SRAM that a stage reads: address and length of each table, in the order of its fields.
     /// The verifier bounds them, the compiler lays them out.
-    pub fn tables(&self) -> Vec<(WeightAddr, u64)> {
+    pub fn tables(&self) -> Vec<(Addr, u64)> {
         let chs = u64::from(self.out.chs);
         let bias_bytes = match &self.head {
             Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 8,
@@ -203,10 +221,10 @@ impl Program {
     pub fn parts(&self, view: &View) -> Vec<View> {
         let (from, mut to) = (view.row0, view.row0 + view.rows);
         let mut parts = Vec::new();
-        for stream in self.chain(view.stream) {
+        for stream in self.chain(view.tensor) {
             let first = self.streams.get(stream as usize).map_or(0, Stream::first_row).max(from);
             if first < to {
-                parts.push(View { stream, row0: first, rows: to - first, ..*view });
+                parts.push(View { tensor: stream, row0: first, rows: to - first, ..*view });
                 to = first;
             }
         }

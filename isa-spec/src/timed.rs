@@ -115,7 +115,7 @@ pub fn traffic(program: &Program) -> Traffic {
                 Head::DmaOut(dma) => (dma.segment as usize, dma.src),
                 _ => continue,
             };
-            let elem = program.streams.get(view.stream as usize).map_or(1, |s| s.elem.size_bytes());
+            let elem = program.streams.get(view.tensor as usize).map_or(1, |s| s.elem.size_bytes());
             let bytes = view.n_elements() * u64::from(elem);
             let Some(declared) = program.segments.get(segment) else { continue };
             match (declared.kind, &stage.code.head) {
@@ -154,9 +154,9 @@ pub fn energy(program: &Program, target: &Target) -> EnergyUse {
                 program.streams.get(stream as usize).map_or(0, |s| u64::from(s.elem.size_bytes()))
             };
             for view in stage.code.reads() {
-                activation += view.n_elements() * bytes(view.stream);
+                activation += view.n_elements() * bytes(view.tensor);
             }
-            activation += stage.code.out.n_elements() * bytes(stage.code.out.stream);
+            activation += stage.code.out.n_elements() * bytes(stage.code.out.tensor);
             let table: u64 = stage.code.tables().iter().map(|(_, len)| len).sum();
             weight += table * u64::from(stage.code.n_steps());
         }
@@ -277,8 +277,8 @@ impl<'a> Simulation<'a> {
         let cycles = phase.stages.iter().map(|s| step_cycles(target, &s.code.work(), &s.mapping)).collect();
         let row_bytes = phase.stages.iter().map(|s| {
             let stream = match &s.code.head {
-                Head::DmaOut(dma) => dma.src.stream,
-                _ => s.code.out.stream,
+                Head::DmaOut(dma) => dma.src.tensor,
+                _ => s.code.out.tensor,
             };
             let size = program.streams.get(stream as usize).map_or(1, |s| u64::from(s.elem.size_bytes()));
             if let Work::Dma { bytes } = s.code.work() { bytes * size } else { 0 }

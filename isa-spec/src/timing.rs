@@ -50,7 +50,7 @@ pub fn winograd_eligible(window: &Window, groups: u32, input_channels: u32) -> b
         && input_channels >= WINOGRAD_LEAST_CHANNELS
 }
 
-impl StageCode {
+impl<Tensor: Copy + PartialEq, Addr: Copy> StageCode<Tensor, Addr> {
     /// The work of one step.
     pub fn work(&self) -> Work {
         let out = &self.out;

@@ -50,7 +50,7 @@ fn what_is_read_again_is_not_grown_into() {
     other.slots = 1;
     program.streams.push(other);
     program.phases.insert(2, again);
-    program.phases[2].stages[0].code.out.stream = 2;
+    program.phases[2].stages[0].code.out.tensor = 2;
     assert!(rules(&program).contains(&Rule::Overlap), "{:?}", rules(&program));
 }
 

@@ -94,7 +94,7 @@ fn a_prefix_is_named_through_one_stream_of_a_phase() {
     let mut program = program(192, 0, 4);
     // The maximum is taken of rows of the prefix itself, which nothing waits for.
     let stage = &mut program.phases[0].stages[1];
-    stage.code.out.stream = 1;
+    stage.code.out.tensor = 1;
     stage.code.out.rows = 4;
     assert!(rules(&program).contains(&Rule::Shape));
 }

@@ -111,7 +111,7 @@ fn n_ahead(program: &Program) -> usize {
     let prefixes: Vec<u32> = program.streams.iter().filter_map(|s| Some(s.prefix?.stream)).collect();
     let stages = program.phases.iter().flat_map(|phase| &phase.stages);
     let loads = stages.filter(|stage| matches!(stage.code.head, Head::DmaIn(_)));
-    loads.filter(|stage| prefixes.contains(&stage.code.out.stream)).count()
+    loads.filter(|stage| prefixes.contains(&stage.code.out.tensor)).count()
 }
 
 /// Prefixes of a program that share bytes with a stream that is read as they are written.
@@ -123,8 +123,8 @@ fn n_grown_prefixes(program: &Program) -> usize {
     let grown = |phase: &Phase| {
         let written = phase.stages.iter().map(|stage| stage.code.out).filter(|out| out.rows > 0);
         let prefixes: std::collections::BTreeSet<u32> =
-            written.flat_map(|out| program.chain(out.stream).skip(1)).collect();
-        let read: Vec<u32> = phase.stages.iter().flat_map(|s| s.code.reads()).map(|v| v.stream).collect();
+            written.flat_map(|out| program.chain(out.tensor).skip(1)).collect();
+        let read: Vec<u32> = phase.stages.iter().flat_map(|s| s.code.reads()).map(|v| v.tensor).collect();
         let shares =
             |a: u32, b: u32| range(a).start < range(b).end && range(b).start < range(a).end && a != b;
         prefixes.into_iter().filter(|&prefix| read.iter().any(|&other| shares(prefix, other))).count()
@@ -136,7 +136,7 @@ fn n_grown_prefixes(program: &Program) -> usize {
 fn n_grown(program: &Program) -> usize {
     let shared = |phase: &Phase| {
         let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
-        let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.stream).collect();
+        let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.tensor).collect();
         streams.sort_unstable();
         streams.dedup();
         let range = |stream: u32| {

@@ -184,7 +184,7 @@ impl Count {
                 .iter()
                 .map(|s| s.code.out)
                 .filter(|out| out.rows > 0)
-                .map(|out| out.stream)
+                .map(|out| out.tensor)
                 .collect();
             outs.sort_unstable();
             outs
@@ -198,7 +198,7 @@ impl Count {
         let meet = |a: u32, b: u32| a != b && range(a).start < range(b).end && range(b).start < range(a).end;
         let shares = program.phases.iter().any(|phase| {
             let reads: Vec<u32> =
-                phase.stages.iter().flat_map(|s| s.code.reads()).map(|v| v.stream).collect();
+                phase.stages.iter().flat_map(|s| s.code.reads()).map(|v| v.tensor).collect();
             outs(phase).into_iter().any(|out| reads.iter().any(|&read| meet(out, read)))
         });
         add(&self.programs, 1);

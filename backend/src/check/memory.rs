@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strata_isa_spec::View;
-
 use super::prefixes::below;
 use super::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
 use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching};
 use crate::cost::with_winograd;
-use crate::model::{Buffer, BufferId, BufferRole, DramBytes, StageId};
+use crate::model::{Buffer, BufferId, BufferRole, BufferView, DramBytes, StageId};
 
 /// Whose tables they are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +28,7 @@ struct Replay {
 
 impl Replay {
     /// Notes a load. What is loaded of an input again counts as a spill.
-    fn load(&mut self, id: BufferId, buffer: &Buffer, view: &View) {
+    fn load(&mut self, id: BufferId, buffer: &Buffer, view: &BufferView) {
         let bytes = bytes_of(buffer, view);
         let mut fresh = 0;
         if matches!(buffer.role, BufferRole::Input(_)) {
@@ -57,11 +55,11 @@ struct Taken {
     /// Stores, likewise.
     stores: Vec<Actor>,
     /// Tensors that are rings in the phase, and the columns and channels that these hold.
-    rings: Vec<(BufferId, View)>,
+    rings: Vec<(BufferId, BufferView)>,
 }
 
 /// Bytes of a box of a tensor.
-fn bytes_of(buffer: &Buffer, view: &View) -> u64 {
+fn bytes_of(buffer: &Buffer, view: &BufferView) -> u64 {
     view.n_elements() * u64::from(buffer.elem.size_bytes())
 }
 
@@ -93,7 +91,7 @@ impl Judge<'_> {
                 None => TableOwner::Stage(placed.stage),
             };
             if tables.insert(owner) {
-                let aligned = node.table_bytes.iter().map(|&bytes| self.align(u64::from(bytes)));
+                let aligned = node.table_bytes.values().map(|&bytes| self.align(u64::from(bytes)));
                 taken.weights += aligned.sum::<u64>();
                 replay.moved.weights += if replay.tables.contains(&owner) { 0 } else { node.weight_bytes() };
             }
@@ -106,7 +104,7 @@ impl Judge<'_> {
         let (buffer, uses) = (&self.graph.buffers[id], self.uses(id));
         let touched = uses.writers.iter().chain(&uses.readers);
         let touched = touched.filter(|(stage, _)| self.phase_of[stage] == phase);
-        let touched: Vec<View> = touched.map(|(_, view)| *view).collect();
+        let touched: Vec<BufferView> = touched.map(|(_, view)| *view).collect();
         if self.first_use(id).is_none() {
             return;
         }
@@ -130,7 +128,7 @@ impl Judge<'_> {
         let Some(first) = self.first_use(id) else { return };
         let buffer = &self.graph.buffers[id];
         let (is_whole, there) = (self.is_whole(id, phase), self.standing(id, phase).map_or(0, |s| s.there));
-        let reads: Vec<View> = self.reads(id, phase).collect();
+        let reads: Vec<BufferView> = self.reads(id, phase).collect();
         let mut loads = Vec::new();
         if !matches!(buffer.role, BufferRole::Input(_)) {
             loads = if is_whole { loads } else { self.earlier_pieces(id, phase, &reads) };
@@ -152,21 +150,21 @@ impl Judge<'_> {
     }
 
     /// What the stages of a phase read of a tensor.
-    fn reads(&self, id: BufferId, phase: usize) -> impl Iterator<Item = View> + '_ {
+    fn reads(&self, id: BufferId, phase: usize) -> impl Iterator<Item = BufferView> + '_ {
         let readers = self.uses(id).readers.iter();
         readers.filter(move |(stage, _)| self.phase_of[stage] == phase).map(|(_, view)| *view)
     }
 
     /// What is read in a phase of pieces that earlier phases wrote: they have to be in DRAM.
-    fn earlier_pieces(&mut self, id: BufferId, phase: usize, reads: &[View]) -> Vec<View> {
+    fn earlier_pieces(&mut self, id: BufferId, phase: usize, reads: &[BufferView]) -> Vec<BufferView> {
         let mut pieces = Vec::new();
         for (writer, piece) in &self.uses(id).writers {
-            let wanted: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
+            let wanted: Vec<BufferView> = reads.iter().filter_map(|read| common(read, piece)).collect();
             if self.phase_of[writer] < phase && !wanted.is_empty() {
                 pieces.push(hull(&wanted));
             }
         }
-        if !pieces.is_empty() && !self.plan.residency[id.as_u32() as usize].stored {
+        if !pieces.is_empty() && !self.plan.residency[id].stored {
             let buffer = self.graph.buffers[id].name.clone();
             self.faults.push(PlanFault::Lost { phase, buffer });
         }
@@ -177,7 +175,7 @@ impl Judge<'_> {
     fn take_stores(&mut self, id: BufferId, phase: usize, taken: &mut Taken, replay: &mut Replay) {
         let buffer = &self.graph.buffers[id];
         let is_output = matches!(buffer.role, BufferRole::Output(_));
-        let is_stored = self.plan.residency[id.as_u32() as usize].stored;
+        let is_stored = self.plan.residency[id].stored;
         for (_, piece) in self.uses(id).writers.iter().filter(|(stage, _)| self.phase_of[stage] == phase) {
             let read_later = self.read_later(id, phase, piece);
             if !is_output && (!is_stored || read_later.is_empty()) {
@@ -197,8 +195,8 @@ impl Judge<'_> {
     }
 
     /// What later phases read of a piece of a tensor when it is no longer whole.
-    fn read_later(&self, id: BufferId, phase: usize, piece: &View) -> Vec<View> {
-        let until = self.plan.residency[id.as_u32() as usize].kept_until.map(|until| until as usize);
+    fn read_later(&self, id: BufferId, phase: usize, piece: &BufferView) -> Vec<BufferView> {
+        let until = self.plan.residency[id].kept_until.map(|until| until as usize);
         let is_later = |reader: usize| reader > phase && until.is_none_or(|until| reader > until);
         let readers = self.uses(id).readers.iter().filter(|(reader, _)| is_later(self.phase_of[reader]));
         readers.filter_map(|(_, read)| common(read, piece)).collect()
@@ -229,7 +227,7 @@ impl Judge<'_> {
             // What stays has slots of its own, which the others may overwrite.
             let standing = self.standing(id, phase).map_or(0, |standing| standing.rows);
             let most = buffer.rows.saturating_sub(standing);
-            let n = slots.get(&id.as_u32()).copied().unwrap_or(most).min(most);
+            let n = slots.get(&id).copied().unwrap_or(most).min(most);
             let row = self.align(row_bytes(buffer, &part));
             let ring = u64::from(n) * row;
             taken.activation += ring - self.overwritten(id, phase, ring, row).min(ring);

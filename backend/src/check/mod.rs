@@ -20,11 +20,12 @@ mod sharing;
 
 use std::collections::BTreeMap;
 
-use strata_isa_spec::{Target, View};
+use cranelift_entity::PrimaryMap;
+use strata_isa_spec::Target;
 
 pub use crate::check::faults::PlanFault;
 use crate::cost::may_winograd;
-use crate::model::{Buffer, BufferId, Plan, StageGraph, StageId};
+use crate::model::{Buffer, BufferId, BufferView, Plan, StageGraph, StageId};
 
 /// Judges a plan.
 ///
@@ -38,11 +39,11 @@ pub fn check(graph: &StageGraph, target: &Target, plan: &Plan) -> Result<(), Vec
         faults: Vec::new(),
         phase_of: BTreeMap::new(),
         uses: uses(graph),
-        first_uses: Vec::new(),
+        first_uses: PrimaryMap::new(),
     };
     judge.coverage();
     if judge.faults.is_empty() {
-        judge.first_uses = judge.uses.iter().map(|uses| uses.first(&judge.phase_of)).collect();
+        judge.first_uses = judge.uses.values().map(|uses| uses.first(&judge.phase_of)).collect();
         judge.order();
         judge.array();
         judge.prefixes();
@@ -57,29 +58,29 @@ struct Judge<'a> {
     plan: &'a Plan,
     faults: Vec<PlanFault>,
     phase_of: BTreeMap<StageId, usize>,
-    /// Uses of each buffer, by index.
-    uses: Vec<Uses>,
-    /// The phase that first writes or reads each buffer, by index.
-    first_uses: Vec<Option<usize>>,
+    /// Uses of each buffer.
+    uses: PrimaryMap<BufferId, Uses>,
+    /// The phase that first writes or reads each buffer.
+    first_uses: PrimaryMap<BufferId, Option<usize>>,
 }
 
 /// Whether two boxes of one tensor share an element.
-fn share(a: &View, b: &View) -> bool {
+fn share(a: &BufferView, b: &BufferView) -> bool {
     let disjoint = a.row0 + a.rows <= b.row0
         || b.row0 + b.rows <= a.row0
         || a.col0 + a.cols <= b.col0
         || b.col0 + b.cols <= a.col0
         || a.ch0 + a.chs <= b.ch0
         || b.ch0 + b.chs <= a.ch0;
-    a.stream == b.stream && !disjoint
+    a.tensor == b.tensor && !disjoint
 }
 
 /// What two boxes of one tensor share.
-fn common(a: &View, b: &View) -> Option<View> {
+fn common(a: &BufferView, b: &BufferView) -> Option<BufferView> {
     let to = |first: u32, extent: u32| first + extent;
     let (row0, col0, ch0) = (a.row0.max(b.row0), a.col0.max(b.col0), a.ch0.max(b.ch0));
-    share(a, b).then(|| View {
-        stream: a.stream,
+    share(a, b).then(|| BufferView {
+        tensor: a.tensor,
         row0,
         rows: to(a.row0, a.rows).min(to(b.row0, b.rows)) - row0,
         col0,
@@ -164,32 +165,32 @@ impl Judge<'_> {
 
     /// The phase that first writes or reads a buffer.
     fn first_use(&self, buffer: BufferId) -> Option<usize> {
-        self.first_uses[buffer.as_u32() as usize]
+        self.first_uses[buffer]
     }
 
     /// Whether a buffer is whole in SRAM in a phase: the plan says until when, its first use since when.
     fn is_whole(&self, buffer: BufferId, phase: usize) -> bool {
         let first = self.first_use(buffer);
-        let until = self.plan.residency[buffer.as_u32() as usize].kept_until;
+        let until = self.plan.residency[buffer].kept_until;
         first.is_some_and(|first| first <= phase) && until.is_some_and(|until| phase <= until as usize)
     }
 
     fn uses(&self, buffer: BufferId) -> &Uses {
-        &self.uses[buffer.as_u32() as usize]
+        &self.uses[buffer]
     }
 }
 
-/// Uses of each buffer, by index; what names no buffer is for others to find.
-fn uses(graph: &StageGraph) -> Vec<Uses> {
-    let mut uses: Vec<Uses> = graph.buffers.keys().map(|_| Uses::default()).collect();
+/// Uses of each buffer; what names no buffer is for others to find.
+fn uses(graph: &StageGraph) -> PrimaryMap<BufferId, Uses> {
+    let mut uses: PrimaryMap<BufferId, Uses> = graph.buffers.keys().map(|_| Uses::default()).collect();
     for (stage, node) in &graph.stages {
         for view in node.code.reads() {
-            if let Some(uses) = uses.get_mut(view.stream as usize) {
+            if let Some(uses) = uses.get_mut(view.tensor) {
                 uses.readers.push((stage, view));
             }
         }
         let out = node.code.out;
-        if let Some(uses) = uses.get_mut(out.stream as usize) {
+        if let Some(uses) = uses.get_mut(out.tensor) {
             uses.writers.push((stage, out));
         }
     }
@@ -198,8 +199,8 @@ fn uses(graph: &StageGraph) -> Vec<Uses> {
 
 #[derive(Default)]
 struct Uses {
-    writers: Vec<(StageId, View)>,
-    readers: Vec<(StageId, View)>,
+    writers: Vec<(StageId, BufferView)>,
+    readers: Vec<(StageId, BufferView)>,
 }
 
 impl Uses {
@@ -210,23 +211,23 @@ impl Uses {
 }
 
 /// Bytes of one row of a part of a buffer.
-fn row_bytes(buffer: &Buffer, part: &View) -> u64 {
+fn row_bytes(buffer: &Buffer, part: &BufferView) -> u64 {
     u64::from(part.cols) * u64::from(part.chs) * u64::from(buffer.elem.size_bytes())
 }
 
-fn whole(id: BufferId, buffer: &Buffer) -> View {
-    View::whole(id.as_u32(), buffer.rows, buffer.cols, buffer.chs)
+fn whole(id: BufferId, buffer: &Buffer) -> BufferView {
+    BufferView::whole(id, buffer.rows, buffer.cols, buffer.chs)
 }
 
 /// Boxes of which none makes a larger one with the next, by columns and then by channels, or the other way
 /// round: a box of two that do not meet has their elements and no others if it has as many.
-fn tiles(mut boxes: Vec<View>) -> Vec<View> {
+fn tiles(mut boxes: Vec<BufferView>) -> Vec<BufferView> {
     let mut n = 0;
     while n != boxes.len() {
         n = boxes.len();
         for by_columns in [false, true] {
             boxes.sort_by_key(|b| if by_columns { (b.row0, b.ch0, b.col0) } else { (b.row0, b.col0, b.ch0) });
-            let mut kept: Vec<View> = Vec::with_capacity(n);
+            let mut kept: Vec<BufferView> = Vec::with_capacity(n);
             for next in boxes {
                 let together = kept.last().map(|last| (hull(&[*last, next]), last));
                 match together {
@@ -248,12 +249,12 @@ fn tiles(mut boxes: Vec<View>) -> Vec<View> {
 }
 
 /// The smallest box that holds all views, of which there is at least one.
-fn hull(views: &[View]) -> View {
-    let least = |of: fn(&View) -> u32| views.iter().map(of).min().unwrap_or(0);
-    let most = |of: fn(&View) -> u32| views.iter().map(of).max().unwrap_or(0);
+fn hull(views: &[BufferView]) -> BufferView {
+    let least = |of: fn(&BufferView) -> u32| views.iter().map(of).min().unwrap_or(0);
+    let most = |of: fn(&BufferView) -> u32| views.iter().map(of).max().unwrap_or(0);
     let (row0, col0, ch0) = (least(|v| v.row0), least(|v| v.col0), least(|v| v.ch0));
-    View {
-        stream: least(|v| v.stream),
+    BufferView {
+        tensor: views[0].tensor,
         row0,
         rows: most(|v| v.row0 + v.rows) - row0,
         col0,

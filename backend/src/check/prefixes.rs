@@ -3,10 +3,8 @@
 
 use std::cmp::Ordering;
 
-use strata_isa_spec::View;
-
 use crate::check::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
-use crate::model::{BufferId, BufferRole, Residency, ResidentPrefix};
+use crate::model::{BufferId, BufferRole, BufferView, Residency, ResidentPrefix};
 
 /// The first rows of a tensor that stand in a phase.
 #[derive(Clone, Copy)]
@@ -16,7 +14,7 @@ pub(super) struct Standing {
     /// How many of them stood there before.
     pub(super) there: u32,
     /// Columns and channels that they have, and the ring of the rest too.
-    pub(super) part: View,
+    pub(super) part: BufferView,
 }
 
 impl Judge<'_> {
@@ -52,14 +50,14 @@ impl Judge<'_> {
             if !others.all(nests) {
                 fault("those that stay longer do not come first");
             }
-            let own = self.plan.residency[prefix.buffer.as_u32() as usize];
+            let own = self.plan.residency[prefix.buffer];
             let shares = |residency: &Residency| {
                 let into = residency.grows_into.map(|into| into.buffer);
                 into == Some(prefix.buffer) || residency.in_place_of == Some(prefix.buffer)
             };
             let is_born = self.first_use(prefix.buffer) == Some(prefix.from as usize);
             let grew_before = own.grows_into.is_some() && !is_born;
-            if grew_before || own.in_place_of.is_some() || self.plan.residency.iter().any(shares) {
+            if grew_before || own.in_place_of.is_some() || self.plan.residency.values().any(shares) {
                 fault("the tensor shares its bytes with another");
             }
             self.cannot_be_loaded(prefix).into_iter().for_each(fault);
@@ -82,7 +80,7 @@ impl Judge<'_> {
             let is_first = self.is_written(prefix);
             return (!is_first).then_some("no phase has them to load or writes them as they come");
         }
-        if !is_input && !self.plan.residency[prefix.buffer.as_u32() as usize].stored {
+        if !is_input && !self.plan.residency[prefix.buffer].stored {
             return Some("the tensor is not in DRAM");
         }
         if !self.is_written(prefix) && self.ahead(prefix.buffer, from).is_empty() {
@@ -105,16 +103,16 @@ impl Judge<'_> {
     }
 
     /// What a phase reads of what earlier phases than `before` wrote of a buffer, or of an input, as boxes.
-    fn wanted(&self, buffer: BufferId, phase: usize, before: usize) -> Vec<View> {
+    fn wanted(&self, buffer: BufferId, phase: usize, before: usize) -> Vec<BufferView> {
         let uses = self.uses(buffer);
         let here = uses.readers.iter().filter(|(stage, _)| self.phase_of[stage] == phase);
-        let reads: Vec<View> = here.map(|(_, view)| *view).collect();
+        let reads: Vec<BufferView> = here.map(|(_, view)| *view).collect();
         if matches!(self.graph.buffers[buffer].role, BufferRole::Input(_)) {
             return if reads.is_empty() { Vec::new() } else { vec![hull(&reads)] };
         }
         let pieces = uses.writers.iter().filter(|(writer, _)| self.phase_of[writer] < before);
         let boxes = pieces.filter_map(|(_, piece)| {
-            let shared: Vec<View> = reads.iter().filter_map(|read| common(read, piece)).collect();
+            let shared: Vec<BufferView> = reads.iter().filter_map(|read| common(read, piece)).collect();
             (!shared.is_empty()).then(|| hull(&shared))
         });
         tiles(boxes.collect())
@@ -127,7 +125,7 @@ impl Judge<'_> {
     }
 
     /// What a phase loads of a buffer for a later one.
-    pub(super) fn ahead(&self, buffer: BufferId, phase: usize) -> Vec<View> {
+    pub(super) fn ahead(&self, buffer: BufferId, phase: usize) -> Vec<BufferView> {
         let Some(prefix) = self.comes(buffer, phase) else { return Vec::new() };
         let loads = self.wanted(buffer, prefix.until as usize, phase);
         loads.into_iter().filter_map(|load| above(load, prefix.rows)).collect()
@@ -160,7 +158,7 @@ impl Judge<'_> {
 
     /// The columns and channels of first rows, the same of all that come at once: those that are in use while
     /// any stay, all where the tensor is whole.
-    fn held(&self, prefix: &ResidentPrefix) -> View {
+    fn held(&self, prefix: &ResidentPrefix) -> BufferView {
         let buffer = prefix.buffer;
         let alike = self.plan.prefixes.iter().filter(|f| f.buffer == buffer && f.from == prefix.from);
         let until = alike.map(|prefix| prefix.until as usize).max().unwrap_or(0);
@@ -171,7 +169,7 @@ impl Judge<'_> {
         let uses = self.uses(buffer);
         let used = uses.writers.iter().chain(&uses.readers);
         let here = used.filter(|(stage, _)| (from..=until).contains(&self.phase_of[stage]));
-        hull(&here.map(|(_, view)| *view).collect::<Vec<View>>())
+        hull(&here.map(|(_, view)| *view).collect::<Vec<BufferView>>())
     }
 
     /// Bytes of the first rows that a phase loads of a buffer for a later one, where its own stages do not
@@ -205,7 +203,7 @@ impl Judge<'_> {
 
     /// What is stored of a part of a buffer that later phases read where the buffer is not whole: the rows
     /// that do not stay for all that read of it.
-    pub(super) fn stored(&self, buffer: BufferId, phase: usize, part: View) -> Option<View> {
+    pub(super) fn stored(&self, buffer: BufferId, phase: usize, part: BufferView) -> Option<BufferView> {
         let readers = self.uses(buffer).readers.iter().filter(|(_, read)| common(read, &part).is_some());
         let readers = readers.map(|(stage, _)| self.phase_of[stage]);
         let loading = readers.filter(|&reader| reader > phase && !self.is_whole(buffer, reader));
@@ -220,13 +218,13 @@ impl Judge<'_> {
 }
 
 /// What a box has of the rows that follow the first so many, if anything.
-pub(super) fn below(part: View, rows: u32) -> Option<View> {
+pub(super) fn below(part: BufferView, rows: u32) -> Option<BufferView> {
     let (row0, end) = (part.row0.max(rows), part.row0 + part.rows);
-    (row0 < end).then(|| View { row0, rows: end - row0, ..part })
+    (row0 < end).then(|| BufferView { row0, rows: end - row0, ..part })
 }
 
 /// What a box has of the first so many rows, if anything.
-fn above(part: View, rows: u32) -> Option<View> {
+fn above(part: BufferView, rows: u32) -> Option<BufferView> {
     let end = (part.row0 + part.rows).min(rows);
-    (part.row0 < end).then(|| View { rows: end - part.row0, ..part })
+    (part.row0 < end).then(|| BufferView { rows: end - part.row0, ..part })
 }

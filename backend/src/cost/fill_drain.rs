@@ -24,7 +24,7 @@ pub fn fill_cycles(
         return 0;
     }
     let waits = stages.iter().zip(&time.starts).flat_map(|(stage, &start)| {
-        let reads = stage.actor.edges().filter(|edge| edge.view.stream == buffer.as_u32());
+        let reads = stage.actor.edges().filter(|edge| edge.view.tensor == buffer);
         reads.map(move |edge| {
             let rows = u64::from(edge.first_end.saturating_sub(edge.view.row0));
             (rows * row_cycles + u64::from(target.dram.latency_cycles)).saturating_sub(start)
@@ -38,7 +38,7 @@ pub fn fill_cycles(
 pub fn drain_cycles(stages: &[Running<'_>], time: &PipelineTime, buffer: BufferId, row_cycles: u64) -> u64 {
     let waits = stages.iter().zip(&time.ends).map(|(stage, &end)| {
         let actor = stage.actor;
-        if actor.out().is_none_or(|out| out.stream != buffer.as_u32()) {
+        if actor.out().is_none_or(|out| out.tensor != buffer) {
             return 0;
         }
         let before = u64::from(actor.n_steps().saturating_sub(1)) * u64::from(actor.rows_per_step());

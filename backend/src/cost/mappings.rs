@@ -7,8 +7,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::model::StageTemplate;
 use strata_isa_spec::timing::{Work, best_mapping};
-use strata_isa_spec::{Mapping, StageCode, Target};
+use strata_isa_spec::{Mapping, Target};
 
 use crate::cost::{Implementation, with_winograd};
 
@@ -25,7 +26,7 @@ pub struct Mappings(RefCell<BTreeMap<Question, Arc<[Implementation]>>>);
 impl Mappings {
     /// The best implementation, by either method, for every number of clusters of the target, from one on;
     /// more clusters never cost more.
-    pub fn best(&self, code: &StageCode, may_winograd: bool, target: &Target) -> Arc<[Implementation]> {
+    pub fn best(&self, code: &StageTemplate, may_winograd: bool, target: &Target) -> Arc<[Implementation]> {
         let steps = |winograd: bool| {
             let code = with_winograd(code, winograd);
             (code.work(), u64::from(code.n_steps()))

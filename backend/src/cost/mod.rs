@@ -16,9 +16,10 @@ pub mod transfers;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::model::StageTemplate;
 use strata_isa_spec::inst::Head;
 use strata_isa_spec::timing::{dram_cycles, winograd_eligible};
-use strata_isa_spec::{Mapping, StageCode, Target};
+use strata_isa_spec::{Mapping, Target};
 
 use crate::cost::mappings::Mappings;
 use crate::cost::rings::Actor;
@@ -40,7 +41,7 @@ pub struct Implementation {
 }
 
 /// A stage's code with Winograd chosen or not; other heads than convolutions are left alone.
-pub fn with_winograd(code: &StageCode, winograd: bool) -> StageCode {
+pub fn with_winograd(code: &StageTemplate, winograd: bool) -> StageTemplate {
     let mut code = code.clone();
     if let Head::Conv2d(conv) = &mut code.head {
         conv.winograd = winograd;
@@ -49,7 +50,7 @@ pub fn with_winograd(code: &StageCode, winograd: bool) -> StageCode {
 }
 
 /// Whether a stage may run as Winograd on a target.
-pub fn may_winograd(code: &StageCode, target: &Target) -> bool {
+pub fn may_winograd(code: &StageTemplate, target: &Target) -> bool {
     target.array.winograd
         && matches!(&code.head, Head::Conv2d(c) if winograd_eligible(&c.window, c.groups, c.src.chs))
 }
@@ -83,14 +84,14 @@ impl StageProfile {
             by_clusters: mappings.best(&node.code, winograd.is_some(), target),
             direct: Actor::new(&direct),
             winograd: winograd.as_ref().map(Actor::new),
-            weight_bytes: node.table_bytes.iter().map(|&b| align(target, u64::from(b))).sum(),
+            weight_bytes: node.table_bytes.values().map(|&b| align(target, u64::from(b))).sum(),
             table_bytes: node.weight_bytes(),
             least_macs: node.code.array_macs(may_winograd(&node.code, target)),
         }
     }
 
     /// The profile of a part of the columns of this one's stage.
-    pub fn of_columns(&self, code: &StageCode, target: &Target, mappings: &Mappings) -> Self {
+    pub fn of_columns(&self, code: &StageTemplate, target: &Target, mappings: &Mappings) -> Self {
         let winograd = self.winograd.is_some();
         Self {
             by_clusters: mappings.best(code, winograd, target),
@@ -103,7 +104,7 @@ impl StageProfile {
     }
 
     /// The profile of the same stage, run as code `code`, where it is not to run as Winograd.
-    pub fn without_winograd(&self, code: &StageCode, target: &Target, mappings: &Mappings) -> Self {
+    pub fn without_winograd(&self, code: &StageTemplate, target: &Target, mappings: &Mappings) -> Self {
         Self { by_clusters: mappings.best(code, false, target), winograd: None, ..self.clone() }
     }
 
@@ -113,7 +114,7 @@ impl StageProfile {
     }
 
     /// This profile for another part of as many columns.
-    pub fn moved_to(&self, code: &StageCode) -> Self {
+    pub fn moved_to(&self, code: &StageTemplate) -> Self {
         Self {
             by_clusters: Arc::clone(&self.by_clusters),
             direct: self.direct.of_columns(code),

@@ -33,10 +33,10 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::model::{BufferId, BufferView, StageTemplate};
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::inst::Head;
 use strata_isa_spec::timed::BURST_BYTES;
-use strata_isa_spec::{StageCode, View};
 
 use crate::cost::rings::steady::{Anchor, Stretch};
 use crate::model::graph::views_meet;
@@ -55,7 +55,7 @@ pub enum Buffering {
 /// One view that a stage reads, as rows of the stream by step.
 #[derive(Clone, Debug)]
 struct Port {
-    view: View,
+    view: BufferView,
     /// First row that this or any later step needs; one past the last step it is `u32::MAX`.
     first: Arc<[u32]>,
     /// One past the last row that this or any earlier step needs.
@@ -65,7 +65,7 @@ struct Port {
 }
 
 impl Port {
-    fn new(view: View, first: Arc<[u32]>, end: Arc<[u32]>) -> Self {
+    fn new(view: BufferView, first: Arc<[u32]>, end: Arc<[u32]>) -> Self {
         Self { view, stretch: Stretch::new(&first, &end), first, end }
     }
 }
@@ -76,14 +76,14 @@ pub struct Actor {
     n_rows: u32,
     rows_per_step: u32,
     ports: Arc<[Port]>,
-    out: Option<View>,
+    out: Option<BufferView>,
     /// Whether it moves rows to or from DRAM.
     is_transfer: bool,
 }
 
 impl Actor {
     /// The actor of a stage, a DMA stage included. `winograd` in the code decides the rows of a step.
-    pub fn new(code: &StageCode) -> Self {
+    pub fn new(code: &StageTemplate) -> Self {
         let (n_rows, rows_per_step) = (code.n_rows(), code.rows_per_step());
         let views = code.reads();
         let n_steps = n_rows.div_ceil(rows_per_step) as usize;
@@ -115,18 +115,18 @@ impl Actor {
     }
 
     /// The actor of a part of the columns of this one's stage: rows are demanded as by the whole.
-    pub fn of_columns(&self, code: &StageCode) -> Self {
+    pub fn of_columns(&self, code: &StageTemplate) -> Self {
         let ports = (self.ports.iter().zip(code.reads())).map(|(port, view)| Port { view, ..port.clone() });
         Self { ports: ports.collect(), out: (code.out.rows > 0).then_some(code.out), ..self.clone() }
     }
 
     /// A transfer of rows from DRAM into a view.
-    pub fn dma_in(view: View) -> Self {
+    pub fn dma_in(view: BufferView) -> Self {
         Self { n_rows: view.rows, rows_per_step: 1, ports: Arc::new([]), out: Some(view), is_transfer: true }
     }
 
     /// A transfer of the rows of a view to DRAM.
-    pub fn dma_out(view: View) -> Self {
+    pub fn dma_out(view: BufferView) -> Self {
         let first = (0..view.rows).map(|row| view.row0 + row).chain([u32::MAX]).collect();
         let end = (0..view.rows).map(|row| view.row0 + row + 1).collect();
         let ports = Arc::new([Port::new(view, first, end)]);
@@ -148,7 +148,7 @@ impl Actor {
     }
 
     /// For each view that the actor reads, the most rows that one of its steps needs at once.
-    pub fn widest(&self) -> impl Iterator<Item = (View, u32)> + '_ {
+    pub fn widest(&self) -> impl Iterator<Item = (BufferView, u32)> + '_ {
         self.ports.iter().map(|port| {
             let spans = port.end.iter().zip(port.first.iter());
             (port.view, spans.map(|(end, first)| end.saturating_sub(*first)).max().unwrap_or(0).max(1))
@@ -166,7 +166,7 @@ impl Actor {
     }
 
     /// What it writes.
-    pub fn out(&self) -> Option<View> {
+    pub fn out(&self) -> Option<BufferView> {
         self.out
     }
 }
@@ -184,7 +184,7 @@ fn ahead(writer: &Actor, (reader, read): (&Actor, &Port)) -> u32 {
 
 /// Rows of a view, of a byte an element, that the DRAM channel moves in the time of a burst of weights. A row
 /// that is asked for while one is served waits for its end.
-fn burst_rows(view: &View) -> u32 {
+fn burst_rows(view: &BufferView) -> u32 {
     let row_bytes = u64::from(view.cols) * u64::from(view.chs);
     u32::try_from(BURST_BYTES.div_ceil(row_bytes.max(1))).unwrap_or(u32::MAX)
 }
@@ -193,7 +193,7 @@ fn burst_rows(view: &View) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge<'a> {
     /// The view read.
-    pub view: View,
+    pub view: BufferView,
     /// One past the last stream row that the first step needs.
     pub first_end: u32,
     /// One past the last stream row that each step or any before it needs.
@@ -210,19 +210,19 @@ impl Edge<'_> {
 /// Slots for each stream that the phase touches, by stream: enough that it finishes, at most the rows
 /// written. `actors` are all stages of the phase, DMA stages included, in an order in which writers stand
 /// before their readers. Rows that no actor writes count as written before.
-pub fn ring_slots(actors: &[Actor], slack: Buffering) -> BTreeMap<u32, u32> {
+pub fn ring_slots(actors: &[Actor], slack: Buffering) -> BTreeMap<BufferId, u32> {
     ring_slots_watching(actors, slack, &[]).0
 }
 
 /// A tensor that a phase reads for the last time and one that it writes, both whole, that are to share bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverlapProbe {
-    /// The stream that is read.
-    pub dying: u32,
+    /// The tensor that is read.
+    pub dying: BufferId,
     /// Bytes from one of its rows to the next.
     pub dying_pitch: u64,
-    /// The stream that is written.
-    pub growing: u32,
+    /// The tensor that is written.
+    pub growing: BufferId,
     /// Bytes from one of its rows to the next.
     pub growing_pitch: u64,
 }
@@ -233,7 +233,7 @@ pub fn ring_slots_watching(
     actors: &[Actor],
     slack: Buffering,
     watches: &[OverlapProbe],
-) -> (BTreeMap<u32, u32>, Vec<u64>) {
+) -> (BTreeMap<BufferId, u32>, Vec<u64>) {
     let mut simulation = Simulation::watching(actors, slack, watches);
     simulation.run();
     let gaps = simulation.watches.iter().map(|watching| watching.gap).collect();
@@ -241,16 +241,16 @@ pub fn ring_slots_watching(
 }
 
 /// The actors, and which of their ports, that read a stream.
-fn readers_of(actors: &[Actor], stream: u32) -> Rc<[(usize, usize)]> {
+fn readers_of(actors: &[Actor], tensor: BufferId) -> Rc<[(usize, usize)]> {
     let reads = actors.iter().enumerate().flat_map(|(reader, actor)| {
         let ports = actor.ports.iter().enumerate();
-        ports.filter(move |(_, p)| p.view.stream == stream).map(move |(port, _)| (reader, port))
+        ports.filter(move |(_, p)| p.view.tensor == tensor).map(move |(port, _)| (reader, port))
     });
     reads.collect()
 }
 
 /// Slots of the phase's streams from its stages' codes. See [`ring_slots`].
-pub fn size_rings(codes: &[StageCode], slack: Buffering) -> BTreeMap<u32, u32> {
+pub fn size_rings(codes: &[StageTemplate], slack: Buffering) -> BTreeMap<BufferId, u32> {
     let actors: Vec<Actor> = codes.iter().map(Actor::new).collect();
     ring_slots(&actors, slack)
 }
@@ -295,7 +295,7 @@ impl Input<'_> {
 /// A port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Reader {
-    stream: u32,
+    tensor: BufferId,
     actor: usize,
     port: usize,
 }
@@ -310,7 +310,7 @@ struct Simulation<'a> {
     /// All that actors read of others' rows, actor by actor and port by port, and where each actor's begin.
     inputs: Vec<Input<'a>>,
     first_input: Vec<usize>,
-    /// All ports, stream by stream.
+    /// All ports, tensor by tensor.
     ports: Vec<Reader>,
     /// For each actor, where the ports on the stream that it writes begin and end.
     readers: Vec<(usize, usize)>,
@@ -318,7 +318,7 @@ struct Simulation<'a> {
     writers: Vec<Vec<usize>>,
     /// Actors whose step is under way: it waits for those that it asked for rows.
     asking: Vec<bool>,
-    slots: BTreeMap<u32, u32>,
+    slots: BTreeMap<BufferId, u32>,
     peak: Vec<u32>,
     watches: Vec<Watching>,
     /// For each actor, the watches on the stream that it writes.
@@ -335,11 +335,11 @@ struct Simulation<'a> {
 impl<'a> Simulation<'a> {
     fn new(actors: &'a [Actor], slack: Buffering) -> Self {
         let mut ports: Vec<Reader> = Vec::with_capacity(actors.len());
-        let mut outs: Vec<(u32, usize)> = Vec::with_capacity(actors.len());
+        let mut outs: Vec<(BufferId, usize)> = Vec::with_capacity(actors.len());
         for (actor, this) in actors.iter().enumerate() {
             let reads = this.ports.iter().enumerate();
-            ports.extend(reads.map(|(port, read)| Reader { stream: read.view.stream, actor, port }));
-            outs.extend(this.out.map(|out| (out.stream, actor)));
+            ports.extend(reads.map(|(port, read)| Reader { tensor: read.view.tensor, actor, port }));
+            outs.extend(this.out.map(|out| (out.tensor, actor)));
         }
         ports.sort_unstable();
         outs.sort_unstable();
@@ -348,8 +348,8 @@ impl<'a> Simulation<'a> {
         for actor in actors {
             first_input.push(inputs.len());
             for (port, read) in actor.ports.iter().enumerate() {
-                let from = outs.partition_point(|&(stream, _)| stream < read.view.stream);
-                let writers = outs[from..].iter().take_while(|(stream, _)| *stream == read.view.stream);
+                let from = outs.partition_point(|&(tensor, _)| tensor < read.view.tensor);
+                let writers = outs[from..].iter().take_while(|(tensor, _)| *tensor == read.view.tensor);
                 let meets = |w: &usize| actors[*w].out.is_some_and(|out| views_meet(&out, &read.view));
                 inputs.extend(writers.map(|&(_, writer)| writer).filter(meets).map(|writer| Input {
                     port,
@@ -363,17 +363,18 @@ impl<'a> Simulation<'a> {
         }
         first_input.push(inputs.len());
         let writers = actors.iter().enumerate().map(|(actor, this)| {
-            let others = |stream: u32| {
-                let from = outs.partition_point(|&(other, _)| other < stream);
-                let same = outs[from..].iter().take_while(move |(other, _)| *other == stream);
+            let others = |tensor: BufferId| {
+                let from = outs.partition_point(|&(other, _)| other < tensor);
+                let same = outs[from..].iter().take_while(move |(other, _)| *other == tensor);
                 same.map(|&(_, writer)| writer).filter(|&writer| writer != actor).collect()
             };
-            this.out.map_or_else(Vec::new, |out| others(out.stream))
+            this.out.map_or_else(Vec::new, |out| others(out.tensor))
         });
         let writers = writers.collect();
         let readers = actors.iter().map(|actor| {
-            let from = |stream: u32| ports.partition_point(|reader| reader.stream < stream);
-            actor.out.map_or((0, 0), |out| (from(out.stream), from(out.stream + 1)))
+            let from = |tensor: BufferId| ports.partition_point(|reader| reader.tensor < tensor);
+            let to = |tensor: BufferId| ports.partition_point(|reader| reader.tensor <= tensor);
+            actor.out.map_or((0, 0), |out| (from(out.tensor), to(out.tensor)))
         });
         Self {
             actors,
@@ -399,18 +400,18 @@ impl<'a> Simulation<'a> {
 
     /// A simulation that looks at the gaps of these watches.
     fn watching(actors: &'a [Actor], slack: Buffering, watches: &[OverlapProbe]) -> Self {
-        let mut readers: BTreeMap<u32, Rc<[(usize, usize)]>> = BTreeMap::new();
+        let mut readers: BTreeMap<BufferId, Rc<[(usize, usize)]>> = BTreeMap::new();
         let watching = |&watch: &OverlapProbe| {
             let of_dying = readers.entry(watch.dying);
             let readers = Rc::clone(of_dying.or_insert_with(|| readers_of(actors, watch.dying)));
             Watching { watch, readers, gap: 0 }
         };
         let watches: Vec<Watching> = watches.iter().map(watching).collect();
-        let on = |stream: u32| {
+        let on = |tensor: BufferId| {
             let numbered = watches.iter().enumerate();
-            numbered.filter(move |(_, w)| w.watch.growing == stream).map(|(at, _)| at).collect()
+            numbered.filter(move |(_, w)| w.watch.growing == tensor).map(|(at, _)| at).collect()
         };
-        let watches_of = actors.iter().map(|a| a.out.map_or_else(Vec::new, |out| on(out.stream))).collect();
+        let watches_of = actors.iter().map(|a| a.out.map_or_else(Vec::new, |out| on(out.tensor))).collect();
         let mut watched: Vec<(usize, usize)> =
             readers.values().flat_map(|readers| readers.iter()).copied().collect();
         watched.sort_unstable();
@@ -451,7 +452,7 @@ impl<'a> Simulation<'a> {
         }
         for (actor, &peak) in self.actors.iter().zip(&self.peak) {
             if let Some(out) = actor.out {
-                let slots = self.slots.entry(out.stream).or_insert(1);
+                let slots = self.slots.entry(out.tensor).or_insert(1);
                 *slots = (*slots).max(peak);
             }
         }
@@ -587,13 +588,13 @@ mod tests {
     use super::*;
 
     /// A stage that makes row `n` of `out` from row `n` of each view that it reads.
-    fn row_by_row(reads: &[View], out: View) -> Actor {
+    fn row_by_row(reads: &[BufferView], out: BufferView) -> Actor {
         let ports = reads.iter().flat_map(|view| Actor::dma_out(*view).ports.to_vec()).collect();
         Actor { ports, is_transfer: false, ..Actor::dma_in(out) }
     }
 
-    fn rows(stream: u32, row0: u32, rows: u32) -> View {
-        View { row0, rows, ..View::whole(stream, rows, 4, 8) }
+    fn rows(tensor: u32, row0: u32, rows: u32) -> BufferView {
+        BufferView { row0, rows, ..BufferView::whole(BufferId::from_u32(tensor), rows, 4, 8) }
     }
 
     #[test]
@@ -602,7 +603,7 @@ mod tests {
         // another part.
         let sum = row_by_row(&[rows(7, 7, 7), rows(3, 0, 7)], rows(7, 0, 7));
         let actors = [row_by_row(&[rows(2, 0, 7)], rows(3, 0, 7)), sum];
-        assert_eq!(ring_slots(&actors, Buffering::Lockstep)[&3], 1);
-        assert_eq!(ring_slots(&actors, Buffering::Overlap)[&3], 2);
+        assert_eq!(ring_slots(&actors, Buffering::Lockstep)[&BufferId::from_u32(3)], 1);
+        assert_eq!(ring_slots(&actors, Buffering::Overlap)[&BufferId::from_u32(3)], 2);
     }
 }

@@ -18,10 +18,8 @@
 //! - A buffer that is not whole in SRAM is a ring as wide as the [`window`] of columns and channels that the
 //!   phase uses.
 
-use strata_isa_spec::View;
-
 use crate::model::graph::{StageSet, Topology, bounding, intersection};
-use crate::model::{BufferId, BufferRole, StageGraph};
+use crate::model::{BufferId, BufferRole, BufferView, StageGraph};
 
 /// Rows of a buffer that a phase moves; `view.stream` is the buffer's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +27,7 @@ pub struct Transfer {
     /// The buffer.
     pub buffer: BufferId,
     /// What is moved.
-    pub view: View,
+    pub view: BufferView,
 }
 
 impl Transfer {
@@ -54,12 +52,16 @@ impl Transfer {
 }
 
 /// The smallest box that holds what some reads share with a piece; `None` if that is nothing.
-pub fn part_read(reads: impl Iterator<Item = View>, piece: &View) -> Option<View> {
+pub fn part_read(reads: impl Iterator<Item = BufferView>, piece: &BufferView) -> Option<BufferView> {
     reads.filter_map(|read| intersection(&read, piece)).reduce(|a, b| bounding(&a, &b))
 }
 
 /// What is loaded of a buffer of which a phase reads `reads`, and of which earlier phases wrote `pieces`.
-pub fn loaded(role: BufferRole, reads: &[View], pieces: impl Iterator<Item = View>) -> Vec<View> {
+pub fn loaded(
+    role: BufferRole,
+    reads: &[BufferView],
+    pieces: impl Iterator<Item = BufferView>,
+) -> Vec<BufferView> {
     if matches!(role, BufferRole::Input(_)) {
         return reads.iter().copied().reduce(|a, b| bounding(&a, &b)).into_iter().collect();
     }
@@ -68,7 +70,7 @@ pub fn loaded(role: BufferRole, reads: &[View], pieces: impl Iterator<Item = Vie
 
 /// The fewest boxes of the same rows that hold just what `boxes` hold: those that lie side by side in
 /// channels or in columns become one.
-fn joined(mut boxes: Vec<View>) -> Vec<View> {
+fn joined(mut boxes: Vec<BufferView>) -> Vec<BufferView> {
     loop {
         let before = boxes.len();
         join_channels(&mut boxes);
@@ -82,7 +84,7 @@ fn joined(mut boxes: Vec<View>) -> Vec<View> {
 }
 
 /// Makes one of boxes that lie side by side in channels.
-fn join_channels(boxes: &mut Vec<View>) {
+fn join_channels(boxes: &mut Vec<BufferView>) {
     boxes.sort_unstable_by_key(|b| (b.row0, b.rows, b.col0, b.cols, b.ch0));
     boxes.dedup_by(|next, last| {
         let is_next = (last.row0, last.rows, last.col0, last.cols, last.ch0 + last.chs)
@@ -93,15 +95,15 @@ fn join_channels(boxes: &mut Vec<View>) {
 }
 
 /// Exchanges columns and channels.
-fn turn(view: &mut View) {
+fn turn(view: &mut BufferView) {
     std::mem::swap(&mut view.col0, &mut view.ch0);
     std::mem::swap(&mut view.cols, &mut view.chs);
 }
 
 /// What the stages of `set` load of a buffer that is not whole in SRAM.
 pub fn loads(graph: &StageGraph, topology: &Topology, set: &StageSet, buffer: BufferId) -> Vec<Transfer> {
-    let uses = &topology.uses[buffer.as_u32() as usize];
-    let reads: Vec<View> =
+    let uses = &topology.uses[buffer];
+    let reads: Vec<BufferView> =
         uses.readers.iter().filter(|(s, _)| set.contains(*s)).map(|(_, view)| *view).collect();
     let earlier = uses.writers.iter().filter(|(writer, _)| !set.contains(*writer)).map(|(_, piece)| *piece);
     let views = loaded(graph.buffers[buffer].role, &reads, earlier);
@@ -117,7 +119,7 @@ pub fn stores(
     buffer: BufferId,
     is_loaded: impl Fn(crate::model::StageId) -> bool,
 ) -> Vec<Transfer> {
-    let uses = &topology.uses[buffer.as_u32() as usize];
+    let uses = &topology.uses[buffer];
     let is_output = matches!(graph.buffers[buffer].role, BufferRole::Output(_));
     (uses.writers.iter())
         .filter(|(writer, _)| set.contains(*writer))
@@ -132,8 +134,8 @@ pub fn stores(
 
 /// The smallest box that holds what the stages of `set` read and write of a buffer; `None` if they do not
 /// touch it.
-pub fn window(topology: &Topology, set: &StageSet, buffer: BufferId) -> Option<View> {
-    let uses = &topology.uses[buffer.as_u32() as usize];
+pub fn window(topology: &Topology, set: &StageSet, buffer: BufferId) -> Option<BufferView> {
+    let uses = &topology.uses[buffer];
     let here = uses.writers.iter().chain(&uses.readers).filter(|(stage, _)| set.contains(*stage));
     here.map(|(_, view)| *view).reduce(|a, b| bounding(&a, &b))
 }
@@ -142,14 +144,14 @@ pub fn window(topology: &Topology, set: &StageSet, buffer: BufferId) -> Option<V
 mod tests {
     use super::*;
 
-    fn view((row0, rows): (u32, u32), (col0, cols): (u32, u32), (ch0, chs): (u32, u32)) -> View {
-        View { stream: 0, row0, rows, col0, cols, ch0, chs }
+    fn view((row0, rows): (u32, u32), (col0, cols): (u32, u32), (ch0, chs): (u32, u32)) -> BufferView {
+        BufferView { tensor: BufferId::from_u32(0), row0, rows, col0, cols, ch0, chs }
     }
 
     #[test]
     fn boxes_side_by_side_are_one() {
         let rows = (2, 5);
-        let channels: Vec<View> = [(12, 4), (0, 7), (7, 5)].map(|chs| view(rows, (0, 9), chs)).to_vec();
+        let channels: Vec<BufferView> = [(12, 4), (0, 7), (7, 5)].map(|chs| view(rows, (0, 9), chs)).to_vec();
         assert_eq!(joined(channels), [view(rows, (0, 9), (0, 16))]);
         // Strips that are split by channels, each at other channels.
         let grid = [((0, 3), (0, 8)), ((0, 3), (8, 8)), ((3, 6), (0, 4)), ((3, 6), (4, 12))];

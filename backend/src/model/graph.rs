@@ -4,12 +4,15 @@
 //! buffer with several writers, so a reader of a slice depends only on the writers whose views meet it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
+use cranelift_entity::PrimaryMap;
 use petgraph::Direction;
-use petgraph::graph::{DiGraph, NodeIndex};
-use strata_isa_spec::View;
+use petgraph::algo::tred;
+use petgraph::graphmap::DiGraphMap;
+use petgraph::visit::{EdgeRef as _, IntoEdgeReferences as _};
 
-use crate::model::{BufferId, BufferRole, StageGraph, StageId};
+use crate::model::{BufferId, BufferRole, BufferView, StageGraph, StageId};
 
 /// A canonical set of stages: a bit set without trailing zero words, so that equal sets compare equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,18 +134,18 @@ impl FromIterator<StageId> for StageSet {
 }
 
 /// Whether two views of one buffer share an element.
-pub fn views_meet(a: &View, b: &View) -> bool {
+pub fn views_meet(a: &BufferView, b: &BufferView) -> bool {
     let overlap = |a0: u32, an: u32, b0: u32, bn: u32| {
         u64::from(a0) < u64::from(b0) + u64::from(bn) && u64::from(b0) < u64::from(a0) + u64::from(an)
     };
-    a.stream == b.stream
+    a.tensor == b.tensor
         && overlap(a.row0, a.rows, b.row0, b.rows)
         && overlap(a.col0, a.cols, b.col0, b.cols)
         && overlap(a.ch0, a.chs, b.ch0, b.chs)
 }
 
 /// The smallest box that holds two views of one buffer.
-pub fn bounding(a: &View, b: &View) -> View {
+pub fn bounding(a: &BufferView, b: &BufferView) -> BufferView {
     let span = |a0: u32, an: u32, b0: u32, bn: u32| {
         let first = a0.min(b0);
         (first, (a0 + an).max(b0 + bn) - first)
@@ -150,11 +153,11 @@ pub fn bounding(a: &View, b: &View) -> View {
     let (row0, rows) = span(a.row0, a.rows, b.row0, b.rows);
     let (col0, cols) = span(a.col0, a.cols, b.col0, b.cols);
     let (ch0, chs) = span(a.ch0, a.chs, b.ch0, b.chs);
-    View { stream: a.stream, row0, rows, col0, cols, ch0, chs }
+    BufferView { tensor: a.tensor, row0, rows, col0, cols, ch0, chs }
 }
 
 /// The box that two views of one buffer share.
-pub fn intersection(a: &View, b: &View) -> Option<View> {
+pub fn intersection(a: &BufferView, b: &BufferView) -> Option<BufferView> {
     let span = |a0: u32, an: u32, b0: u32, bn: u32| {
         let first = a0.max(b0);
         (first, (a0 + an).min(b0 + bn) - first)
@@ -163,7 +166,7 @@ pub fn intersection(a: &View, b: &View) -> Option<View> {
         let (row0, rows) = span(a.row0, a.rows, b.row0, b.rows);
         let (col0, cols) = span(a.col0, a.cols, b.col0, b.cols);
         let (ch0, chs) = span(a.ch0, a.chs, b.ch0, b.chs);
-        View { stream: a.stream, row0, rows, col0, cols, ch0, chs }
+        BufferView { tensor: a.tensor, row0, rows, col0, cols, ch0, chs }
     })
 }
 
@@ -171,9 +174,9 @@ pub fn intersection(a: &View, b: &View) -> Option<View> {
 #[derive(Clone, Debug, Default)]
 pub struct BufferUses {
     /// Stages that write it, and what.
-    pub writers: Vec<(StageId, View)>,
+    pub writers: Vec<(StageId, BufferView)>,
     /// Stages that read it, and what; a stage stands here once a view.
-    pub readers: Vec<(StageId, View)>,
+    pub readers: Vec<(StageId, BufferView)>,
 }
 
 /// Why a stage graph makes no sense.
@@ -200,18 +203,18 @@ pub enum GraphError {
 /// What the planner asks of a graph, computed once.
 #[derive(Clone, Debug)]
 pub struct Topology {
-    /// Uses of each buffer, by index.
-    pub uses: Vec<BufferUses>,
-    /// Stages that a stage reads from directly, by index.
-    pub preds: Vec<StageSet>,
+    /// Uses of each buffer.
+    pub uses: PrimaryMap<BufferId, BufferUses>,
+    /// Stages that a stage reads from directly.
+    pub preds: PrimaryMap<StageId, StageSet>,
     /// Stages that read from a stage directly.
-    pub succs: Vec<StageSet>,
+    pub succs: PrimaryMap<StageId, StageSet>,
     /// All stages that a stage depends on.
-    pub ancestors: Vec<StageSet>,
+    pub ancestors: PrimaryMap<StageId, StageSet>,
     /// All stages that depend on a stage.
-    pub descendants: Vec<StageSet>,
-    /// Buffers that a stage touches.
-    pub touches: Vec<Vec<BufferId>>,
+    pub descendants: PrimaryMap<StageId, StageSet>,
+    /// Buffers that a stage touches, in order.
+    pub touches: PrimaryMap<StageId, Vec<BufferId>>,
 }
 
 impl Topology {
@@ -220,76 +223,38 @@ impl Topology {
     /// # Errors
     /// If a view names no buffer, or the order of the stages is not topological.
     pub fn new(graph: &StageGraph) -> Result<Self, GraphError> {
-        let n = graph.stages.len();
-        let mut uses = vec![BufferUses::default(); graph.buffers.len()];
-        let mut touches = vec![Vec::new(); n];
-        for (stage, node) in &graph.stages {
-            let index = |view: &View| {
-                let exists = (view.stream as usize) < graph.buffers.len();
-                exists
-                    .then_some(view.stream as usize)
-                    .ok_or_else(|| GraphError::NoSuchBuffer { stage: node.name.clone(), buffer: view.stream })
-            };
-            for view in node.code.reads() {
-                uses[index(&view)?].readers.push((stage, view));
-                touches[stage.as_u32() as usize].push(BufferId::from_u32(view.stream));
-            }
-            let out = node.code.out;
-            uses[index(&out)?].writers.push((stage, out));
-            touches[stage.as_u32() as usize].push(BufferId::from_u32(out.stream));
-        }
-        for list in &mut touches {
-            list.sort_unstable();
-            list.dedup();
-        }
-        let mut dag: DiGraph<StageId, ()> = DiGraph::new();
-        let nodes: Vec<NodeIndex> = graph.stages.keys().map(|stage| dag.add_node(stage)).collect();
-        for buffer in &uses {
-            for (reader, read) in &buffer.readers {
-                for (writer, _) in buffer.writers.iter().filter(|(_, view)| views_meet(view, read)) {
-                    if writer >= reader {
-                        return Err(GraphError::Order {
-                            stage: graph.stages[*reader].name.clone(),
-                            needs: graph.stages[*writer].name.clone(),
-                        });
-                    }
-                    let (from, to) = (nodes[writer.as_u32() as usize], nodes[reader.as_u32() as usize]);
-                    dag.update_edge(from, to, ());
-                }
-            }
-        }
-        let near = |direction: Direction| -> Vec<StageSet> {
-            nodes
-                .iter()
-                .map(|&node| dag.neighbors_directed(node, direction).map(|m| dag[m]).collect())
-                .collect()
+        let uses = uses(graph)?;
+        let dag = dependences(graph, &uses)?;
+        // The order of the stages is topological, so each keeps its number in the list.
+        let order: Vec<u32> = graph.stages.keys().map(StageId::as_u32).collect();
+        let near = |direction: Direction| -> PrimaryMap<StageId, StageSet> {
+            let near =
+                |&stage: &u32| dag.neighbors_directed(stage, direction).map(StageId::from_u32).collect();
+            order.iter().map(near).collect()
         };
+        let (list, _) = tred::dag_to_toposorted_adjacency_list::<_, u32>(&dag, &order);
+        let (_, closure) = tred::dag_transitive_reduction_closure(&list);
+        let none =
+            || -> PrimaryMap<StageId, StageSet> { order.iter().map(|_| StageSet::default()).collect() };
+        let (mut ancestors, mut descendants) = (none(), none());
+        for (above, below) in closure.edge_references().map(|edge| (edge.source(), edge.target())) {
+            let (above, below) = (StageId::from_u32(above), StageId::from_u32(below));
+            ancestors[below].insert(above);
+            descendants[above].insert(below);
+        }
         let (preds, succs) = (near(Direction::Incoming), near(Direction::Outgoing));
-        // The order is topological, so one sweep in each direction closes the relation.
-        let mut ancestors: Vec<StageSet> = Vec::with_capacity(n);
-        for direct in &preds {
-            let mut all = direct.clone();
-            for pred in direct.iter() {
-                all.extend(&ancestors[pred.as_u32() as usize]);
-            }
-            ancestors.push(all);
-        }
-        let mut descendants = vec![StageSet::default(); n];
-        for index in (0..n).rev() {
-            let mut all = succs[index].clone();
-            for succ in succs[index].iter() {
-                all.extend(&descendants[succ.as_u32() as usize]);
-            }
-            descendants[index] = all;
-        }
-        Ok(Self { uses, preds, succs, ancestors, descendants, touches })
+        let touches = graph.stages.values().map(|node| {
+            let views = node.code.reads().into_iter().chain([node.code.out]);
+            views.map(|view| view.tensor).collect::<BTreeSet<BufferId>>().into_iter().collect()
+        });
+        Ok(Self { uses, preds, succs, ancestors, descendants, touches: touches.collect() })
     }
 
     /// Stages outside of a set that its stages depend on.
     pub fn needs(&self, set: &StageSet) -> StageSet {
         let mut needs = StageSet::default();
         for stage in set.iter() {
-            needs.extend(&self.preds[stage.as_u32() as usize]);
+            needs.extend(&self.preds[stage]);
         }
         needs.without(set)
     }
@@ -298,8 +263,8 @@ impl Topology {
     pub fn is_convex(&self, set: &StageSet) -> bool {
         let (mut above, mut below) = (StageSet::default(), StageSet::default());
         for stage in set.iter() {
-            above.extend(&self.ancestors[stage.as_u32() as usize]);
-            below.extend(&self.descendants[stage.as_u32() as usize]);
+            above.extend(&self.ancestors[stage]);
+            below.extend(&self.descendants[stage]);
         }
         !above.without(set).meets(&below.without(set))
     }
@@ -307,7 +272,7 @@ impl Topology {
     /// Buffers that the stages of a set touch, in order.
     pub fn touched(&self, set: &StageSet) -> Vec<BufferId> {
         let mut touched: Vec<BufferId> =
-            set.iter().flat_map(|stage| self.touches[stage.as_u32() as usize].iter().copied()).collect();
+            set.iter().flat_map(|stage| self.touches[stage].iter().copied()).collect();
         touched.sort_unstable();
         touched.dedup();
         touched
@@ -315,8 +280,50 @@ impl Topology {
 
     /// Whether nothing outside of the set has to do with a buffer.
     pub fn is_private(&self, graph: &StageGraph, set: &StageSet, buffer: BufferId) -> bool {
-        let uses = &self.uses[buffer.as_u32() as usize];
+        let uses = &self.uses[buffer];
         graph.buffers[buffer].role == BufferRole::Internal
             && uses.writers.iter().chain(&uses.readers).all(|(stage, _)| set.contains(*stage))
     }
+}
+
+/// Who writes and reads each buffer.
+fn uses(graph: &StageGraph) -> Result<PrimaryMap<BufferId, BufferUses>, GraphError> {
+    let mut uses: PrimaryMap<BufferId, BufferUses> =
+        graph.buffers.keys().map(|_| BufferUses::default()).collect();
+    for (stage, node) in &graph.stages {
+        let missing =
+            |buffer: BufferId| GraphError::NoSuchBuffer { stage: node.name.clone(), buffer: buffer.as_u32() };
+        for view in node.code.reads() {
+            let uses = uses.get_mut(view.tensor).ok_or_else(|| missing(view.tensor))?;
+            uses.readers.push((stage, view));
+        }
+        let out = node.code.out;
+        uses.get_mut(out.tensor).ok_or_else(|| missing(out.tensor))?.writers.push((stage, out));
+    }
+    Ok(uses)
+}
+
+/// The numbers of the stages, with an edge to each from those that it reads from.
+fn dependences(
+    graph: &StageGraph,
+    uses: &PrimaryMap<BufferId, BufferUses>,
+) -> Result<DiGraphMap<u32, ()>, GraphError> {
+    let mut dag = DiGraphMap::with_capacity(graph.stages.len(), graph.stages.len());
+    for stage in graph.stages.keys() {
+        dag.add_node(stage.as_u32());
+    }
+    for buffer in uses.values() {
+        for &(reader, read) in &buffer.readers {
+            for &(writer, _) in buffer.writers.iter().filter(|(_, view)| views_meet(view, &read)) {
+                if writer >= reader {
+                    return Err(GraphError::Order {
+                        stage: graph.stages[reader].name.clone(),
+                        needs: graph.stages[writer].name.clone(),
+                    });
+                }
+                dag.add_edge(writer.as_u32(), reader.as_u32(), ());
+            }
+        }
+    }
+    Ok(dag)
 }

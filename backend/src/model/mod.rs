@@ -24,7 +24,7 @@ use cranelift_entity::{PrimaryMap, entity_impl};
 use serde::{Deserialize, Serialize};
 use strata_ir::OpId;
 use strata_isa_spec::inst::Elem;
-use strata_isa_spec::{StageCode, View};
+use strata_isa_spec::{Head, StageCode, Tail, View};
 
 pub use plan::{
     Bases, Certificate, DramBytes, GrowsInto, Mode, Objective, PhasePlan, Placement, Plan, Residency,
@@ -41,6 +41,23 @@ entity_impl!(StageId, "stage");
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BufferId(u32);
 entity_impl!(BufferId, "buffer");
+
+/// A table of a stage: weights, biases, multipliers and the like, in the order in which its code first names
+/// them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableId(u32);
+entity_impl!(TableId, "table");
+
+/// A box of a buffer.
+pub type BufferView = View<BufferId>;
+
+/// What a stage computes before anything is placed: it names buffers and tables of its own, where the code of
+/// a program names streams and addresses.
+pub type StageTemplate = StageCode<BufferId, TableId>;
+/// The head of a [`StageTemplate`].
+pub type TemplateHead = Head<BufferId, TableId>;
+/// A tail of a [`StageTemplate`].
+pub type TemplateTail = Tail<BufferId, TableId>;
 
 /// What fills a buffer from outside, or takes it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,11 +107,10 @@ pub struct StageNode {
     pub name: String,
     /// The `strata.stage` op.
     pub op: OpId,
-    /// What it computes. Views name buffers (`view.stream` is a [`BufferId`]'s index); weight addresses are
-    /// indices into `table_bytes`. Winograd is not yet chosen.
-    pub code: StageCode,
+    /// What it computes. Winograd is not yet chosen.
+    pub code: StageTemplate,
     /// Sizes of its weights, biases and tables.
-    pub table_bytes: Vec<u32>,
+    pub table_bytes: PrimaryMap<TableId, u32>,
     /// Stages of one number have the same tables, which stand once in DRAM and once in weight SRAM.
     pub table_set: Option<u32>,
     /// Whether its TOSA ops can compute a window of columns, if its code can.
@@ -104,7 +120,7 @@ pub struct StageNode {
 impl StageNode {
     /// Bytes of weight SRAM that the stage's tables take, without alignment.
     pub fn weight_bytes(&self) -> u64 {
-        self.table_bytes.iter().map(|&b| u64::from(b)).sum()
+        self.table_bytes.values().map(|&b| u64::from(b)).sum()
     }
 }
 
@@ -119,8 +135,8 @@ pub struct StageGraph {
 
 impl StageGraph {
     /// Bytes of a view of a buffer.
-    pub fn view_bytes(&self, view: &View) -> u64 {
-        let buffer = self.buffers.get(BufferId::from_u32(view.stream));
+    pub fn view_bytes(&self, view: &BufferView) -> u64 {
+        let buffer = self.buffers.get(view.tensor);
         view.n_elements() * u64::from(buffer.map_or(1, |buffer| buffer.elem.size_bytes()))
     }
 }

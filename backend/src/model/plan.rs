@@ -1,5 +1,6 @@
 //! Which stages run together, on which clusters, and where every tensor that crosses phases lives.
 
+use cranelift_entity::{PrimaryMap, SecondaryMap};
 use serde::{Deserialize, Serialize};
 use strata_ir::pass::PassError;
 use strata_ir::{Attribute, Module, OpId};
@@ -214,8 +215,9 @@ pub struct Plan {
     pub mode: Mode,
     /// Phases in order.
     pub phases: Vec<PhasePlan>,
-    /// Where each buffer lives, by buffer index.
-    pub residency: Vec<Residency>,
+    /// Where each buffer lives.
+    #[serde(with = "as_list")]
+    pub residency: PrimaryMap<BufferId, Residency>,
     /// First rows that are in SRAM longer or earlier than the tensors that they are of. Of one tensor, those
     /// that come in one phase stay the less long the more they are, and those that come in another come after
     /// these are gone.
@@ -241,6 +243,11 @@ pub struct Plan {
 pub const PLAN: &str = "strata.plan";
 
 impl Plan {
+    /// The stages of each phase.
+    pub fn stages(&self) -> Vec<Vec<StageId>> {
+        self.phases.iter().map(|phase| phase.stages.iter().map(|placed| placed.stage).collect()).collect()
+    }
+
     /// The plan of a function at the `phases` level or a later one, whose stages it numbers in the order in
     /// which they stand.
     ///
@@ -295,5 +302,35 @@ impl Plan {
         if certificate.lower_bound > 0.0 {
             certificate.gap = certificate.cost / certificate.lower_bound - 1.0;
         }
+    }
+}
+
+/// The phase that each stage runs in, given the stages of each phase.
+pub fn phase_of(phases: &[Vec<StageId>]) -> SecondaryMap<StageId, usize> {
+    let mut phase_of = SecondaryMap::new();
+    for (phase, stages) in phases.iter().enumerate() {
+        for &stage in stages {
+            phase_of[stage] = phase;
+        }
+    }
+    phase_of
+}
+
+/// The serde form of an entity map: the list of its values.
+mod as_list {
+    use cranelift_entity::{EntityRef, PrimaryMap};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<K: EntityRef, V: Serialize, S: Serializer>(
+        map: &PrimaryMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map.values())
+    }
+
+    pub(super) fn deserialize<'de, K: EntityRef, V: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<PrimaryMap<K, V>, D::Error> {
+        Vec::deserialize(deserializer).map(PrimaryMap::from_iter)
     }
 }

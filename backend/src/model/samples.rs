@@ -1,14 +1,18 @@
 //! Stage graphs of published networks, built by hand, for tests of the planner: shapes only, no weights.
 
-use cranelift_entity::EntityRef as _;
+use cranelift_entity::packed_option::PackedOption;
+use cranelift_entity::{EntityRef as _, SecondaryMap};
 use strata_ir::OpId;
 use strata_isa_spec::inst::{
     Axis, Binary, BinaryKind, Conv2d, DepthwiseConv2d, Elem, MaxPool2d, Reduce, ReduceKind, Resize,
-    ResizeMode, WeightAddr, Window,
+    ResizeMode, Window,
 };
-use strata_isa_spec::{Head, StageCode, Tail, View};
+use strata_isa_spec::{Head, Tail};
 
-use crate::model::{Buffer, BufferId, BufferRole, StageGraph, StageNode};
+use crate::model::{
+    Buffer, BufferId, BufferRole, BufferView, StageGraph, StageNode, StageTemplate, TableId, TemplateHead,
+    TemplateTail,
+};
 
 /// Output channels of a convolution whose tables are split over several stages, as `split-channels` does.
 const CHUNK_BYTES: u32 = 2 << 20;
@@ -18,28 +22,34 @@ const CHUNK_BYTES: u32 = 2 << 20;
 pub struct Net {
     graph: StageGraph,
     /// The buffer that a buffer is a part of, and its first channel there.
-    part_of: Vec<Option<(u32, u32)>>,
+    part_of: SecondaryMap<BufferId, Option<(BufferId, u32)>>,
 }
 
 impl Net {
-    fn buffer(&mut self, name: String, [rows, cols, chs]: [u32; 3], role: BufferRole) -> View {
+    fn buffer(&mut self, name: String, [rows, cols, chs]: [u32; 3], role: BufferRole) -> BufferView {
         let id = self.graph.buffers.push(Buffer { name, elem: Elem::I8, rows, cols, chs, role });
-        self.part_of.push(None);
-        View::whole(id.as_u32(), rows, cols, chs)
+        BufferView::whole(id, rows, cols, chs)
     }
 
     /// An argument.
-    pub fn input(&mut self, shape: [u32; 3]) -> View {
+    pub fn input(&mut self, shape: [u32; 3]) -> BufferView {
         self.buffer("input".to_owned(), shape, BufferRole::Input(0))
     }
 
-    fn stage(&mut self, name: String, head: Head, tail: Vec<Tail>, out: View, table_bytes: Vec<u32>) -> View {
-        let code = StageCode { head, tail, out };
+    fn stage(
+        &mut self,
+        name: String,
+        head: TemplateHead,
+        tail: Vec<TemplateTail>,
+        out: BufferView,
+        table_bytes: Vec<u32>,
+    ) -> BufferView {
+        let code = StageTemplate { head, tail, out };
         self.graph.stages.push(StageNode {
             name,
             op: OpId::new(0),
             code,
-            table_bytes,
+            table_bytes: table_bytes.into_iter().collect(),
             table_set: None,
             by_columns: true,
         });
@@ -47,17 +57,24 @@ impl Net {
     }
 
     /// A convolution, padded so that it gives a pixel for each `stride` in either direction.
-    pub fn conv(&mut self, src: View, chs: u32, kernel: u32, stride: u32) -> View {
+    pub fn conv(&mut self, src: BufferView, chs: u32, kernel: u32, stride: u32) -> BufferView {
         self.conv_with(src, chs, kernel, stride, None)
     }
 
     /// A convolution, the shortcut added to it.
-    pub fn conv_add(&mut self, src: View, chs: u32, kernel: u32, skip: View) -> View {
+    pub fn conv_add(&mut self, src: BufferView, chs: u32, kernel: u32, skip: BufferView) -> BufferView {
         self.conv_with(src, chs, kernel, 1, Some(skip))
     }
 
     /// A convolution, a shortcut added to it if there is one.
-    pub fn conv_with(&mut self, src: View, chs: u32, kernel: u32, stride: u32, skip: Option<View>) -> View {
+    pub fn conv_with(
+        &mut self,
+        src: BufferView,
+        chs: u32,
+        kernel: u32,
+        stride: u32,
+        skip: Option<BufferView>,
+    ) -> BufferView {
         let (rows, cols) = (src.rows.div_ceil(stride), src.cols.div_ceil(stride));
         let name = format!("conv{}", self.graph.stages.len());
         let out = self.buffer(name.clone(), [rows, cols, chs], BufferRole::Internal);
@@ -73,15 +90,15 @@ impl Net {
                 groups: 1,
                 input_zp: 0,
                 weight_zp: 0,
-                weights: WeightAddr(0),
-                bias: WeightAddr(1),
+                weights: TableId::from_u32(0),
+                bias: TableId::from_u32(1),
                 winograd: false,
             });
             let tail = skip.map(|skip| {
-                let src = View { ch0: skip.ch0 + ch0, chs: n, ..skip };
+                let src = BufferView { ch0: skip.ch0 + ch0, chs: n, ..skip };
                 Tail::Binary(Binary { kind: BinaryKind::Add, src, rescale: None, shift: 0 })
             });
-            let view = View { ch0, chs: n, ..out };
+            let view = BufferView { ch0, chs: n, ..out };
             let tables = vec![kernel * kernel * src.chs * n, 4 * n, 4 * n, n];
             self.stage(format!("{name}.{ch0}"), head, tail.into_iter().collect(), view, tables);
             ch0 += n;
@@ -90,7 +107,7 @@ impl Net {
     }
 
     /// A depthwise convolution of 3x3.
-    pub fn depthwise(&mut self, src: View, stride: u32) -> View {
+    pub fn depthwise(&mut self, src: BufferView, stride: u32) -> BufferView {
         let (rows, cols) = (src.rows.div_ceil(stride), src.cols.div_ceil(stride));
         let name = format!("depthwise{}", self.graph.stages.len());
         let out = self.buffer(name.clone(), [rows, cols, src.chs], BufferRole::Internal);
@@ -100,14 +117,14 @@ impl Net {
             multiplier: 1,
             input_zp: 0,
             weight_zp: 0,
-            weights: WeightAddr(0),
-            bias: WeightAddr(1),
+            weights: TableId::from_u32(0),
+            bias: TableId::from_u32(1),
         });
         self.stage(name, head, vec![], out, vec![9 * src.chs, 4 * src.chs, 4 * src.chs, src.chs])
     }
 
     /// A max pool.
-    pub fn max_pool(&mut self, src: View, kernel: u32, stride: u32) -> View {
+    pub fn max_pool(&mut self, src: BufferView, kernel: u32, stride: u32) -> BufferView {
         let (rows, cols) = (src.rows.div_ceil(stride), src.cols.div_ceil(stride));
         let name = format!("pool{}", self.graph.stages.len());
         let out = self.buffer(name.clone(), [rows, cols, src.chs], BufferRole::Internal);
@@ -120,7 +137,7 @@ impl Net {
     }
 
     /// The mean of all pixels.
-    pub fn mean(&mut self, src: View) -> View {
+    pub fn mean(&mut self, src: BufferView) -> BufferView {
         let name = format!("mean{}", self.graph.stages.len());
         let rows = self.buffer(name.clone(), [1, src.cols, src.chs], BufferRole::Internal);
         let head = |src, axis| Head::Reduce(Reduce { src, axis, kind: ReduceKind::Sum });
@@ -130,7 +147,7 @@ impl Net {
     }
 
     /// A nearest upsample by two.
-    pub fn upsample(&mut self, src: View) -> View {
+    pub fn upsample(&mut self, src: BufferView) -> BufferView {
         let name = format!("upsample{}", self.graph.stages.len());
         let out = self.buffer(name.clone(), [src.rows * 2, src.cols * 2, src.chs], BufferRole::Internal);
         let head = Head::Resize(Resize {
@@ -147,15 +164,15 @@ impl Net {
     }
 
     /// Two tensors side by side in channels: they become parts of one buffer.
-    pub fn concat(&mut self, a: View, b: View) -> View {
+    pub fn concat(&mut self, a: BufferView, b: BufferView) -> BufferView {
         let out = self.buffer("concat".to_owned(), [a.rows, a.cols, a.chs + b.chs], BufferRole::Internal);
-        self.part_of[a.stream as usize] = Some((out.stream, 0));
-        self.part_of[b.stream as usize] = Some((out.stream, a.chs));
+        self.part_of[a.tensor] = Some((out.tensor, 0));
+        self.part_of[b.tensor] = Some((out.tensor, a.chs));
         out
     }
 
     /// The levels of a U-Net and the one below them, of twice the channels.
-    fn levels(&mut self, input: View, channels: &[u32]) -> View {
+    fn levels(&mut self, input: BufferView, channels: &[u32]) -> BufferView {
         let mut x = input;
         let mut skips = Vec::new();
         for &chs in channels {
@@ -178,35 +195,30 @@ impl Net {
     }
 
     /// Makes a tensor a result.
-    pub fn output(&mut self, view: View, index: u32) {
-        self.graph.buffers[BufferId::from_u32(view.stream)].role = BufferRole::Output(index);
+    pub fn output(&mut self, view: BufferView, index: u32) {
+        self.graph.buffers[view.tensor].role = BufferRole::Output(index);
     }
 
     /// The graph, with parts as views of what they are part of.
     pub fn finish(self) -> StageGraph {
         let Self { graph, part_of } = self;
-        let resolve = |view: &mut View| {
-            while let Some((whole, ch0)) = part_of[view.stream as usize] {
-                view.stream = whole;
-                view.ch0 += ch0;
-            }
-        };
-        let mut number = vec![0; part_of.len()];
+        let mut number: SecondaryMap<BufferId, PackedOption<BufferId>> = SecondaryMap::new();
         let mut finished = StageGraph::default();
         for (id, buffer) in &graph.buffers {
-            if part_of[id.as_u32() as usize].is_none() {
-                number[id.as_u32() as usize] = finished.buffers.push(buffer.clone()).as_u32();
+            if part_of[id].is_none() {
+                number[id] = finished.buffers.push(buffer.clone()).into();
             }
         }
-        for stage in graph.stages.values() {
-            let mut stage = stage.clone();
-            let reads = stage.code.head.reads_mut();
-            let tails = stage.code.tail.iter_mut().filter_map(Tail::read_mut);
-            for view in reads.into_iter().chain(tails).chain([&mut stage.code.out]) {
-                resolve(view);
-                view.stream = number[view.stream as usize];
+        let resolve = |view: &BufferView| {
+            let mut view = *view;
+            while let Some((whole, ch0)) = part_of[view.tensor] {
+                view = BufferView { ch0: view.ch0 + ch0, ..view.of(whole) };
             }
-            finished.stages.push(stage);
+            view.of(number[view.tensor].expect("what is no part has a number"))
+        };
+        for stage in graph.stages.values() {
+            let code = stage.code.map_views(resolve);
+            finished.stages.push(StageNode { code, ..stage.clone() });
         }
         finished
     }

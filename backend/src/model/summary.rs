@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::inst::Head;
 
-use crate::model::{BufferId, StageGraph};
+use crate::model::{BufferId, StageGraph, TemplateHead};
 
 /// Outputs by size, and the naive spill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +27,8 @@ pub struct ActivationTable {
 /// count once.
 pub fn activation_table(graph: &StageGraph, activation_sram_bytes: u64) -> ActivationTable {
     // A layer is what stages of one input, kernel and output buffer make of adjoining channels.
-    let mut layers: Vec<(BufferId, Head, u32, u64)> = Vec::new();
-    let is_convolution = |head: &Head| {
+    let mut layers: Vec<(BufferId, TemplateHead, u32, u64)> = Vec::new();
+    let is_convolution = |head: &TemplateHead| {
         matches!(
             head,
             Head::Conv2d(_)
@@ -41,10 +41,10 @@ pub fn activation_table(graph: &StageGraph, activation_sram_bytes: u64) -> Activ
     };
     // A plan may have moved the parts of a layer apart; by buffer and channel they stand together.
     let mut nodes: Vec<_> = graph.stages.values().filter(|node| is_convolution(&node.code.head)).collect();
-    nodes.sort_by_key(|node| (node.code.out.stream, node.code.out.ch0));
+    nodes.sort_by_key(|node| (node.code.out.tensor, node.code.out.ch0));
     for node in nodes {
         let out = &node.code.out;
-        let buffer = BufferId::from_u32(out.stream);
+        let buffer = out.tensor;
         let bytes = out.n_elements() * u64::from(graph.buffers[buffer].elem.size_bytes());
         match layers.last_mut() {
             Some((last, head, next, sum))
@@ -68,14 +68,14 @@ pub fn activation_table(graph: &StageGraph, activation_sram_bytes: u64) -> Activ
 }
 
 /// Whether a head is the next part of a layer that was split by output channels.
-fn continues(first: &Head, next: &Head) -> bool {
+fn continues(first: &TemplateHead, next: &TemplateHead) -> bool {
     match (first, next) {
         (Head::Conv2d(a), Head::Conv2d(b)) | (Head::Conv2dI16(a), Head::Conv2dI16(b)) => {
             a.src == b.src && a.window == b.window && a.groups == 1
         }
         (Head::DepthwiseConv2d(a), Head::DepthwiseConv2d(b))
         | (Head::DepthwiseConv2dI16(a), Head::DepthwiseConv2dI16(b)) => {
-            a.src.stream == b.src.stream && a.window == b.window && a.src.ch0 + a.src.chs <= b.src.ch0
+            a.src.tensor == b.src.tensor && a.window == b.window && a.src.ch0 + a.src.chs <= b.src.ch0
         }
         (Head::TransposeConv2d(a), Head::TransposeConv2d(b))
         | (Head::TransposeConv2dI16(a), Head::TransposeConv2dI16(b)) => a.src == b.src,

@@ -30,7 +30,7 @@ pub(super) struct Behind {
 /// What each stream grows into, if anything. It stands earlier in the list.
 pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) -> Vec<Option<Behind>> {
     let of = |live: &Live| {
-        let residency = problem.plan.residency.get(live.buffer.as_u32() as usize)?;
+        let residency = problem.plan.residency.get(live.buffer)?;
         let (buffer, gap, in_place) = match (residency.in_place_of, residency.grows_into) {
             (Some(host), _) => (host, 0, true),
             (None, into) => (into?.buffer, into?.gap_bytes as i64, false),

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use strata_isa_spec::{Prefix, View};
+use strata_isa_spec::Prefix;
 
 use crate::allocate::{self, Limits, Outcome};
-use crate::model::{Buffer, BufferId};
+use crate::model::{Buffer, BufferId, BufferView};
 use crate::place::{Problem, ScheduleError};
 
 /// The stream of each buffer in each phase, and what of the buffer it holds.
-pub(super) type Numbers = BTreeMap<(BufferId, usize), (u32, View)>;
+pub(super) type Numbers = BTreeMap<(BufferId, usize), (u32, BufferView)>;
 
 /// A stream before it has an address.
 pub(super) struct Live {
     pub(super) buffer: BufferId,
     /// Columns and channels of the buffer that it holds; its rows are the buffer's, or the first of them.
-    pub(super) held: View,
+    pub(super) held: BufferView,
     pub(super) rows: u32,
     pub(super) slots: u32,
     /// The stream that holds its first rows, and how many.
@@ -36,7 +36,7 @@ impl Live {
         phase: usize,
     ) -> Self {
         let Buffer { rows: all, cols, chs, .. } = problem.graph.buffers[buffer];
-        let held = View::whole(buffer.as_u32(), all, cols, chs);
+        let held = BufferView::whole(buffer, all, cols, chs);
         let slots = rows - prefix.map_or(0, |prefix| prefix.rows);
         Self { buffer, held, rows, slots, prefix, is_prefix: None, first: phase, last: phase }
     }

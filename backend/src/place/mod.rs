@@ -19,19 +19,19 @@ mod packing;
 mod streams;
 mod weights;
 
+use cranelift_entity::SecondaryMap;
 use std::sync::Arc;
 
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
 use strata_ir::{Attribute, Module, Op, OpId};
 use strata_isa_spec::record::{self, TablePlacement};
-use strata_isa_spec::{
-    Mapping, Phase as MachinePhase, Program, Segment, SegmentKind, Stage, StageCode, Target,
-};
+use strata_isa_spec::{Mapping, Phase as MachinePhase, Program, Segment, SegmentKind, Stage, Target};
 use streams::Piece;
 
 use crate::cost::transfers::Transfer;
 use crate::cost::with_winograd;
 use crate::model::graph::{GraphError, Topology, views_meet};
+use crate::model::plan::phase_of;
 use crate::model::{Bases, BufferId, BufferRole, Plan, StageGraph, StageId};
 use crate::select::{self, main_function};
 pub use weights::{FARTHEST_PREFETCH, Weights};
@@ -107,7 +107,7 @@ struct Problem<'a> {
     /// Stages of each phase, in order.
     phases: Vec<Vec<StageId>>,
     /// Phase of each stage, by index.
-    phase_of: Vec<usize>,
+    phase_of: SecondaryMap<StageId, usize>,
     /// Nodes that one search for addresses may visit.
     address_nodes: u64,
 }
@@ -124,34 +124,29 @@ impl<'a> Problem<'a> {
         target: &'a Target,
         phases: Vec<Vec<StageId>>,
     ) -> Self {
-        let mut phase_of = vec![0; graph.stages.len()];
-        for (phase, stages) in phases.iter().enumerate() {
-            for stage in stages {
-                phase_of[stage.as_u32() as usize] = phase;
-            }
-        }
+        let phase_of = phase_of(&phases);
         Self { graph, topology, plan, target, phases, phase_of, address_nodes: ADDRESS_NODES }
     }
 
     /// Whether a buffer is whole in activation SRAM during a phase.
     fn is_whole(&self, buffer: BufferId, phase: usize) -> bool {
-        let until = self.plan.residency.get(buffer.as_u32() as usize).and_then(|r| r.kept_until);
+        let until = self.plan.residency.get(buffer).and_then(|r| r.kept_until);
         until.is_some_and(|until| phase <= until as usize)
             && self.birth(buffer).is_some_and(|first| first <= phase)
     }
 
     /// The phase that first writes a buffer, or reads it if none writes it.
     fn birth(&self, buffer: BufferId) -> Option<usize> {
-        let uses = &self.topology.uses[buffer.as_u32() as usize];
+        let uses = &self.topology.uses[buffer];
         let users = if uses.writers.is_empty() { &uses.readers } else { &uses.writers };
-        users.iter().map(|(stage, _)| self.phase_of[stage.as_u32() as usize]).min()
+        users.iter().map(|(stage, _)| self.phase_of[*stage]).min()
     }
 
     /// The first row that some later phase loads of what a phase writes and stores.
     fn first_loaded_later(&self, stored: &Transfer, phase: usize) -> u32 {
-        let readers = self.topology.uses[stored.buffer.as_u32() as usize].readers.iter();
+        let readers = self.topology.uses[stored.buffer].readers.iter();
         let readers = readers.filter(|(_, read)| views_meet(read, &stored.view));
-        let later = readers.map(|(reader, _)| self.phase_of[reader.as_u32() as usize]);
+        let later = readers.map(|(reader, _)| self.phase_of[*reader]);
         let loading = later.filter(|&later| later > phase && !self.is_whole(stored.buffer, later));
         loading.map(|later| self.plan.staying_rows(stored.buffer, phase, later)).min().unwrap_or(0)
     }
@@ -240,12 +235,11 @@ fn scheduled(
         };
         push_transfers(&streams.loads[index], &mut phase, &mut names);
         let computed = stages.iter().zip(&planned.stages).map(|(&id, placement)| {
-            let mut code = with_winograd(&graph.stages[id].code, placement.winograd);
-            weights.address(id, &mut code);
-            streams.address(index, &mut code);
+            let code = with_winograd(&graph.stages[id].code, placement.winograd);
+            let code = streams.address(index, &weights.address(id, &code));
             Stage {
                 partition: placement.partition,
-                wait_loads: weights.waits[id.as_u32() as usize],
+                wait_loads: weights.waits[id],
                 mapping: placement.mapping,
                 code,
                 source: id.as_u32(),
@@ -304,16 +298,6 @@ fn outside_segments(graph: &StageGraph) -> Vec<Segment> {
     let of = |kind: SegmentKind| move |(_, bytes): (u32, u64)| Segment { kind, bytes };
     let outputs = outputs.into_iter().map(of(SegmentKind::Output));
     inputs.into_iter().map(of(SegmentKind::Input)).chain(outputs).collect()
-}
-
-/// The views of a code, to renumber.
-fn views_mut(code: &mut StageCode) -> Vec<&mut strata_isa_spec::View> {
-    let mut views = code.head.reads_mut();
-    views.extend(code.tail.iter_mut().filter_map(strata_isa_spec::Tail::read_mut));
-    if code.out.rows > 0 {
-        views.push(&mut code.out);
-    }
-    views
 }
 
 impl Pass for Schedule {

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use crate::model::{BufferView, StageTemplate};
 use strata_isa_spec::inst::{DmaIn, DmaOut};
 use strata_isa_spec::{Prefix, Segment, SegmentKind, StageCode, Stream, View};
 
@@ -17,7 +18,7 @@ use crate::cost::transfers::{self, Transfer};
 use crate::model::graph::{StageSet, bounding};
 use crate::model::{Bases, Buffer, BufferId, BufferRole, ResidentPrefix, StageId, StreamBase};
 use crate::place::live::{Live, Numbers};
-use crate::place::{Problem, ScheduleError, blocks, views_mut};
+use crate::place::{Problem, ScheduleError, blocks};
 
 /// A DMA stage.
 pub(super) struct Piece {
@@ -38,25 +39,22 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Makes the views of a stage of a phase name streams instead of buffers.
-    pub(super) fn address(&self, phase: usize, code: &mut StageCode) {
-        for view in views_mut(code) {
-            *view = in_stream(&self.numbers, phase, view);
-        }
-    }
-}
-
-/// A view of a buffer as one of the stream that holds it in a phase.
-fn in_stream(numbers: &Numbers, phase: usize, view: &View) -> View {
-    match numbers.get(&(BufferId::from_u32(view.stream), phase)) {
-        Some(&(stream, held)) => within(view, stream, &held),
-        None => View { stream: u32::MAX, ..*view },
+    /// The code of a stage of a phase, its views of the streams that hold the buffers there.
+    pub(super) fn address<Addr: Copy>(
+        &self,
+        phase: usize,
+        code: &StageCode<BufferId, Addr>,
+    ) -> StageCode<u32, Addr> {
+        code.map_views(|view| match self.numbers.get(&(view.tensor, phase)) {
+            Some((stream, held)) => within(view, *stream, held),
+            None => view.of(u32::MAX),
+        })
     }
 }
 
 /// A view of a buffer as one of a stream that holds some columns and channels of it.
-fn within(view: &View, stream: u32, held: &View) -> View {
-    View { stream, col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..*view }
+fn within(view: &BufferView, stream: u32, held: &BufferView) -> View {
+    View { col0: view.col0 - held.col0, ch0: view.ch0 - held.ch0, ..view.of(stream) }
 }
 
 /// The streams of a plan, with addresses, and what moves between them and DRAM. Tensors that are stored get
@@ -180,7 +178,7 @@ impl<'a, 'p> Placing<'a, 'p> {
             for transfer in moved_ahead(problem, buffer, phase, prefix.rows) {
                 let segment = self.segment_of(buffer);
                 let view = within(&transfer.view, stream, &held);
-                let code = dma_code(problem, &transfer, view, segment, true);
+                let code = load(problem, &transfer, segment, view);
                 let name = format!("{} (prefetch)", problem.graph.buffers[buffer].name);
                 self.ahead[phase].push(Piece { code, name });
             }
@@ -192,7 +190,6 @@ impl<'a, 'p> Placing<'a, 'p> {
     fn size_rings(&mut self, phase: usize, asked: &Asked) {
         let codes = phase_codes(self.problem, phase, &asked.loads, &asked.stores);
         for (buffer, slots) in size_rings(&codes, self.problem.plan.phases[phase].slack) {
-            let buffer = BufferId::from_u32(buffer);
             let number = self.numbers.get(&(buffer, phase)).map(|&(number, _)| number as usize);
             if let Some(number) = number.filter(|_| !self.problem.is_whole(buffer, phase)) {
                 let live = &mut self.lives[number];
@@ -211,20 +208,27 @@ impl<'a, 'p> Placing<'a, 'p> {
         };
         let bases = bases(problem, &lives, &offsets);
         let streams = streams(problem, &lives, offsets);
-        let piece = |(transfer, segment): Moved, phase: usize, into: bool| {
-            let view = in_stream(&numbers, phase, &transfer.view);
-            let code = dma_code(problem, &transfer, view, segment, into);
-            let name = &problem.graph.buffers[transfer.buffer].name;
-            Piece { code, name: format!("{name} ({})", if into { "load" } else { "store" }) }
+        let name = |transfer: &Transfer| &problem.graph.buffers[transfer.buffer].name;
+        let view = |transfer: &Transfer, phase: usize| {
+            let (stream, held) = &numbers[&(transfer.buffer, phase)];
+            within(&transfer.view, *stream, held)
+        };
+        let load = |(transfer, segment): Moved, phase: usize| Piece {
+            code: load(problem, &transfer, segment, view(&transfer, phase)),
+            name: format!("{} (load)", name(&transfer)),
+        };
+        let store = |(transfer, segment): Moved, phase: usize| Piece {
+            code: store(problem, &transfer, segment, view(&transfer, phase), View::default()),
+            name: format!("{} (store)", name(&transfer)),
         };
         // What a phase waits for is asked for before what it loads ahead.
         let loads = self.loads.into_iter().zip(self.ahead).enumerate();
         let loads = loads.map(|(phase, (own, ahead))| {
-            own.into_iter().map(|moved| piece(moved, phase, true)).chain(ahead).collect()
+            own.into_iter().map(|moved| load(moved, phase)).chain(ahead).collect()
         });
         let stores = self.stores.into_iter().enumerate();
-        let stores = stores
-            .map(|(phase, own)| own.into_iter().map(|moved| piece(moved, phase, false)).collect::<Vec<_>>());
+        let stores =
+            stores.map(|(phase, own)| own.into_iter().map(|moved| store(moved, phase)).collect::<Vec<_>>());
         let (loads, stores) = (loads.collect(), stores.collect());
         Ok(Streams { streams, bases, loads, stores, numbers })
     }
@@ -241,7 +245,7 @@ struct Standing {
     until: usize,
     prefix: Prefix,
     /// Columns and channels of the buffer that it holds.
-    held: View,
+    held: BufferView,
 }
 
 /// The prefix of a buffer's stream in a phase, and the columns and channels that it holds.
@@ -251,7 +255,7 @@ fn prefix_of(
     phase: usize,
     prefixes: &mut Prefixes,
     lives: &mut Vec<Live>,
-) -> Option<(Prefix, View)> {
+) -> Option<(Prefix, BufferView)> {
     let is_new = |all: &Vec<Standing>| all.iter().all(|standing| standing.from != phase);
     if writes(problem, buffer, phase) && prefixes.get(&buffer).is_none_or(is_new) {
         make_prefixes(problem, buffer, phase, prefixes, lives);
@@ -268,7 +272,7 @@ fn make_prefixes(
     phase: usize,
     prefixes: &mut Prefixes,
     lives: &mut Vec<Live>,
-) -> Option<(Prefix, View)> {
+) -> Option<(Prefix, BufferView)> {
     let comes =
         |(_, prefix): &(usize, ResidentPrefix)| prefix.buffer == buffer && prefix.from as usize == phase;
     let mut planned: Vec<(usize, ResidentPrefix)> =
@@ -290,15 +294,15 @@ fn make_prefixes(
 
 /// Whether a stage of a phase writes a buffer.
 fn writes(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> bool {
-    let writers = &problem.topology.uses[buffer.as_u32() as usize].writers;
-    writers.iter().any(|(stage, _)| problem.phase_of[stage.as_u32() as usize] == phase)
+    let writers = &problem.topology.uses[buffer].writers;
+    writers.iter().any(|(stage, _)| problem.phase_of[*stage] == phase)
 }
 
 /// The columns and channels of first rows that stages use in some phases: those in use, or all where the
 /// whole tensor is there too.
-fn held_by_prefix(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> View {
+fn held_by_prefix(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> BufferView {
     let Buffer { rows, cols, chs, .. } = problem.graph.buffers[buffer];
-    let all = View::whole(buffer.as_u32(), rows, cols, chs);
+    let all = BufferView::whole(buffer, rows, cols, chs);
     let windows = phases.map(|phase| {
         let stages = problem.phases.get(phase)?.iter().copied().collect();
         let window = transfers::window(problem.topology, &stages, buffer);
@@ -315,12 +319,13 @@ fn moved_ahead(
     phase: usize,
     rows: u32,
 ) -> impl Iterator<Item = Transfer> {
-    let uses = &problem.topology.uses[buffer.as_u32() as usize];
-    let phase_of = |stage: StageId| problem.phase_of[stage.as_u32() as usize];
+    let uses = &problem.topology.uses[buffer];
+    let phase_of = |stage: StageId| problem.phase_of[stage];
     let readers = uses.readers.iter().map(|&(stage, view)| (phase_of(stage), view));
     let later = readers.filter(|&(reader, _)| reader > phase);
     let next = later.clone().map(|(reader, _)| reader).min();
-    let reads: Vec<View> = later.filter(|&(reader, _)| Some(reader) == next).map(|(_, view)| view).collect();
+    let reads: Vec<BufferView> =
+        later.filter(|&(reader, _)| Some(reader) == next).map(|(_, view)| view).collect();
     let pieces = uses.writers.iter().filter(|(stage, _)| phase_of(*stage) < phase).map(|(_, view)| *view);
     let role = problem.graph.buffers[buffer].role;
     let loads = transfers::loaded(role, &reads, pieces);
@@ -334,19 +339,19 @@ pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId,
     let touched = problem.topology.touched(&set);
     let pitch = |buffer: BufferId| problem.align(problem.graph.buffers[buffer].row_bytes());
     let is_born = |buffer: &BufferId| {
-        let writers = problem.topology.uses[buffer.as_u32() as usize].writers.iter();
-        writers.map(|(stage, _)| problem.phase_of[stage.as_u32() as usize]).min() == Some(phase)
+        let writers = problem.topology.uses[*buffer].writers.iter();
+        writers.map(|(stage, _)| problem.phase_of[*stage]).min() == Some(phase)
     };
     let growing = touched.iter().copied().filter(is_born).filter_map(|buffer| {
-        let into = problem.plan.residency.get(buffer.as_u32() as usize)?.grows_into?;
+        let into = problem.plan.residency.get(buffer)?.grows_into?;
         Some((buffer, into.buffer))
     });
     let (growing, watches): (Vec<BufferId>, Vec<OverlapProbe>) = growing
         .map(|(buffer, dying)| {
             let watch = OverlapProbe {
-                dying: dying.as_u32(),
+                dying,
                 dying_pitch: pitch(dying),
-                growing: buffer.as_u32(),
+                growing: buffer,
                 growing_pitch: pitch(buffer),
             };
             (buffer, watch)
@@ -379,7 +384,7 @@ fn moved_in(
     match (problem.is_whole(buffer, phase), declared.role) {
         (false, _) => transfers::loads(problem.graph, problem.topology, set, buffer),
         (true, BufferRole::Input(_)) if !resident => {
-            let view = View::whole(buffer.as_u32(), declared.rows, declared.cols, declared.chs);
+            let view = BufferView::whole(buffer, declared.rows, declared.cols, declared.chs);
             vec![Transfer { buffer, view }]
         }
         (true, _) => Vec::new(),
@@ -390,13 +395,13 @@ fn moved_in(
 /// that some phase loads later.
 fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usize) -> Vec<Transfer> {
     let role = problem.graph.buffers[buffer].role;
-    let stored = problem.plan.residency.get(buffer.as_u32() as usize).is_some_and(|r| r.stored);
+    let stored = problem.plan.residency.get(buffer).is_some_and(|r| r.stored);
     let is_output = matches!(role, BufferRole::Output(_));
     if !is_output && (!stored || matches!(role, BufferRole::Input(_))) {
         return Vec::new();
     }
     let is_loaded = |reader: StageId| {
-        let later = problem.phase_of[reader.as_u32() as usize];
+        let later = problem.phase_of[reader];
         later > phase && !problem.is_whole(buffer, later)
     };
     transfers::stores(problem.graph, problem.topology, set, buffer, is_loaded)
@@ -429,24 +434,53 @@ fn segment_of(
     }
 }
 
-/// A DMA stage's code, `view` being where in SRAM the transfer's rows stand; segments hold tensors dense,
-/// row-major.
-fn dma_code(problem: &Problem<'_>, transfer: &Transfer, view: View, segment: u32, into: bool) -> StageCode {
-    let declared = &problem.graph.buffers[transfer.buffer];
-    let pixel = u64::from(declared.chs) * u64::from(declared.elem.size_bytes());
-    let row = u64::from(declared.cols) * pixel;
-    let moved = &transfer.view;
-    let offset = u64::from(moved.row0) * row
-        + u64::from(moved.col0) * pixel
-        + u64::from(moved.ch0) * u64::from(declared.elem.size_bytes());
-    if into {
-        let head = DmaIn { segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: pixel as u32 };
-        StageCode { head: head.into(), tail: Vec::new(), out: view }
-    } else {
-        let head =
-            DmaOut { src: view, segment, offset, row_pitch_bytes: row, pixel_pitch_bytes: pixel as u32 };
-        StageCode { head: head.into(), tail: Vec::new(), out: View::default() }
+/// Where a transfer begins in its segment, and how far apart rows and pixels stand there, in bytes; segments
+/// hold tensors dense, row-major.
+struct InSegment {
+    offset: u64,
+    row_pitch_bytes: u64,
+    pixel_pitch_bytes: u32,
+}
+
+impl InSegment {
+    fn of(problem: &Problem<'_>, transfer: &Transfer) -> Self {
+        let declared = &problem.graph.buffers[transfer.buffer];
+        let elem_bytes = declared.elem.size_bytes();
+        let moved = &transfer.view;
+        let pixel = u64::from(moved.row0) * u64::from(declared.cols) + u64::from(moved.col0);
+        let element = pixel * u64::from(declared.chs) + u64::from(moved.ch0);
+        Self {
+            offset: element * u64::from(elem_bytes),
+            row_pitch_bytes: declared.row_bytes(),
+            pixel_pitch_bytes: declared.chs * elem_bytes,
+        }
     }
+}
+
+/// A DMA stage that loads a transfer's rows to `out`.
+fn load<Tensor, Addr>(
+    problem: &Problem<'_>,
+    transfer: &Transfer,
+    segment: u32,
+    out: View<Tensor>,
+) -> StageCode<Tensor, Addr> {
+    let InSegment { offset, row_pitch_bytes, pixel_pitch_bytes } = InSegment::of(problem, transfer);
+    let head = DmaIn { segment, offset, row_pitch_bytes, pixel_pitch_bytes };
+    StageCode { head: head.into(), tail: Vec::new(), out }
+}
+
+/// A DMA stage that stores a transfer's rows, which stand at `src`; it writes to no tensor, so `nowhere` is an
+/// empty view.
+fn store<Tensor, Addr>(
+    problem: &Problem<'_>,
+    transfer: &Transfer,
+    segment: u32,
+    src: View<Tensor>,
+    nowhere: View<Tensor>,
+) -> StageCode<Tensor, Addr> {
+    let InSegment { offset, row_pitch_bytes, pixel_pitch_bytes } = InSegment::of(problem, transfer);
+    let head = DmaOut { src, segment, offset, row_pitch_bytes, pixel_pitch_bytes };
+    StageCode { head: head.into(), tail: Vec::new(), out: nowhere }
 }
 
 /// The codes of a phase, DMA stages included, with views that name buffers; writers stand before readers.
@@ -455,17 +489,17 @@ fn phase_codes(
     phase: usize,
     loads: &[(Transfer, u32)],
     stores: &[(Transfer, u32)],
-) -> Vec<StageCode> {
-    let dma = |into: bool| {
-        move |(transfer, segment): &(Transfer, u32)| {
-            dma_code(problem, transfer, transfer.view, *segment, into)
-        }
-    };
+) -> Vec<StageTemplate> {
+    let loads = loads.iter().map(|(transfer, segment)| load(problem, transfer, *segment, transfer.view));
+    let stores = stores.iter().map(|(transfer, segment)| {
+        let nowhere = BufferView::whole(transfer.buffer, 0, 0, 0);
+        store(problem, transfer, *segment, transfer.view, nowhere)
+    });
     let planned = problem.phases[phase].iter().zip(&problem.plan.phases[phase].stages);
     let stages = planned.map(|(&stage, placement)| {
         crate::cost::with_winograd(&problem.graph.stages[stage].code, placement.winograd)
     });
-    loads.iter().map(dma(true)).chain(stages).chain(stores.iter().map(dma(false))).collect()
+    loads.chain(stages).chain(stores).collect()
 }
 
 fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stream> {

@@ -8,9 +8,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::{BufferId, StageTemplate, TableId};
+use cranelift_entity::{PrimaryMap, SecondaryMap};
 use strata_isa_spec::inst::WeightAddr;
 use strata_isa_spec::record::TablePlacement;
-use strata_isa_spec::{Head, StageCode, Tail, WeightLoad};
+use strata_isa_spec::{StageCode, WeightLoad};
 
 use crate::allocate;
 use crate::model::StageId;
@@ -27,62 +29,23 @@ pub const FARTHEST_PREFETCH: usize = 32;
 pub struct Weights {
     /// Loads of each phase.
     pub(super) loads: Vec<Vec<WeightLoad>>,
-    /// Loads that each stage waits for, by stage index.
-    pub(super) waits: Vec<u32>,
+    /// Loads that each stage waits for.
+    pub(super) waits: SecondaryMap<StageId, u32>,
     /// Places in the weight segment; `constant` is still 0.
     pub(super) tables: Vec<TablePlacement>,
     /// Size of the weight segment.
     pub(super) segment_bytes: u64,
     /// Addresses of each stage's tables.
-    addresses: BTreeMap<StageId, Vec<u32>>,
+    addresses: BTreeMap<StageId, PrimaryMap<TableId, u32>>,
 }
 
 impl Weights {
-    /// Makes the tables of a stage's code name addresses instead of indices.
-    pub(super) fn address(&self, stage: StageId, code: &mut StageCode) {
-        let Some(addresses) = self.addresses.get(&stage) else { return };
-        for table in tables_mut(code) {
-            table.0 = addresses.get(table.0 as usize).copied().unwrap_or(u32::MAX);
-        }
+    /// The code of a stage, its tables at their addresses.
+    pub(super) fn address(&self, stage: StageId, code: &StageTemplate) -> StageCode<BufferId> {
+        let addresses = self.addresses.get(&stage);
+        let at = |table: TableId| addresses.and_then(|addresses| addresses.get(table).copied());
+        code.map_tables(|table| WeightAddr(at(table).unwrap_or(u32::MAX)))
     }
-}
-
-/// The table addresses of a code.
-fn tables_mut(code: &mut StageCode) -> Vec<&mut WeightAddr> {
-    let mut tables = match &mut code.head {
-        Head::Conv2d(h) | Head::Conv2dI16(h) => vec![&mut h.weights, &mut h.bias],
-        Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => vec![&mut h.weights, &mut h.bias],
-        Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => vec![&mut h.weights, &mut h.bias],
-        Head::Load(_)
-        | Head::MatMul(_)
-        | Head::MatMulI16(_)
-        | Head::MaxPool2d(_)
-        | Head::AvgPool2d(_)
-        | Head::Resize(_)
-        | Head::Pad(_)
-        | Head::Permute(_)
-        | Head::Reduce(_)
-        | Head::Argmax(_)
-        | Head::DmaIn(_)
-        | Head::DmaOut(_) => Vec::new(),
-    };
-    for tail in &mut code.tail {
-        match tail {
-            Tail::Rescale(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
-            Tail::Rescale16(t) => tables.extend([&mut t.multipliers, &mut t.shifts]),
-            Tail::RescaleBySign(t) => tables.extend([
-                &mut t.multipliers,
-                &mut t.shifts,
-                &mut t.multipliers_below,
-                &mut t.shifts_below,
-            ]),
-            Tail::Table(t) => tables.push(&mut t.table),
-            Tail::TableI16(t) => tables.push(&mut t.table),
-            Tail::BinaryConst(t) => tables.push(&mut t.table),
-            Tail::Clamp(_) | Tail::Binary(_) => {}
-        }
-    }
-    tables
 }
 
 /// The tables of a stage, or of several that share theirs.
@@ -120,7 +83,7 @@ fn queue(problem: &Problem<'_>, ahead: usize) -> Vec<Block> {
     for (phase, stages) in problem.phases.iter().enumerate() {
         for &stage in stages {
             let tables = &problem.graph.stages[stage].table_bytes;
-            let bytes = tables.iter().map(|&b| problem.align(u64::from(b))).sum();
+            let bytes = tables.values().map(|&b| problem.align(u64::from(b))).sum();
             if bytes == 0 {
                 continue;
             }
@@ -171,7 +134,7 @@ fn addresses(problem: &Problem<'_>, blocks: &[Block]) -> Result<Vec<u64>, Schedu
 fn write_down(problem: &Problem<'_>, blocks: &[Block], bases: &[u64]) -> Weights {
     let mut weights = Weights {
         loads: vec![Vec::new(); problem.phases.len()],
-        waits: vec![0; problem.graph.stages.len()],
+        waits: SecondaryMap::new(),
         tables: Vec::new(),
         segment_bytes: 0,
         addresses: BTreeMap::new(),
@@ -180,17 +143,17 @@ fn write_down(problem: &Problem<'_>, blocks: &[Block], bases: &[u64]) -> Weights
     let mut offsets: BTreeMap<TableKey, u64> = BTreeMap::new();
     for (block, &base) in blocks.iter().zip(bases) {
         let mut at = base;
-        let mut addresses = Vec::new();
+        let mut addresses = PrimaryMap::new();
         let first = block.stages[0];
         // Tables that are loaded more than once stand once in the segment.
         let is_new = !offsets.contains_key(&block.key);
         let mut src = *offsets.entry(block.key).or_insert(weights.segment_bytes);
-        for (table, &bytes) in problem.graph.stages[first].table_bytes.iter().enumerate() {
+        for (table, &bytes) in &problem.graph.stages[first].table_bytes {
             weights.loads[block.queued].push(WeightLoad { dst: WeightAddr(at as u32), src, bytes });
             if is_new {
                 weights.tables.push(TablePlacement {
                     stage: first.as_u32(),
-                    table: table as u32,
+                    table: table.as_u32(),
                     constant: 0,
                     offset: src,
                 });
@@ -203,7 +166,7 @@ fn write_down(problem: &Problem<'_>, blocks: &[Block], bases: &[u64]) -> Weights
         }
         for &stage in &block.stages {
             weights.addresses.insert(stage, addresses.clone());
-            weights.waits[stage.as_u32() as usize] = n_loads;
+            weights.waits[stage] = n_loads;
         }
     }
     weights

@@ -5,21 +5,23 @@
 
 use std::collections::BTreeMap;
 
-use cranelift_entity::{EntityRef, PrimaryMap};
+use crate::model::{BufferView, StageTemplate};
+use cranelift_entity::PrimaryMap;
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, ValueDef, ValueId, dialect};
 use strata_isa_spec::inst::Load;
-use strata_isa_spec::{Head, StageCode, View};
+use strata_isa_spec::{Head, View};
 
 use crate::model::{Buffer, BufferId, BufferRole};
 use crate::select::graph::TABLES;
 use crate::select::permute::Chain;
+use crate::select::selector::DraftCode;
 use crate::select::shape::{self, Dims};
 
-/// What a stage of the function computes, its views still empty.
+/// What a stage of the function computes, of tensors that have no place yet.
 #[derive(Clone, Debug)]
 pub(super) struct Shell {
     /// Head and tails.
-    pub(super) code: StageCode,
+    pub(super) code: DraftCode,
     /// The extents in which it reads its operands.
     pub(super) reads: Vec<Dims>,
     /// The extents in which it makes its result.
@@ -32,7 +34,7 @@ pub(super) struct Placed {
     /// The buffers.
     pub(super) buffers: PrimaryMap<BufferId, Buffer>,
     /// The stages' codes, with their views.
-    pub(super) codes: BTreeMap<OpId, StageCode>,
+    pub(super) codes: BTreeMap<OpId, StageTemplate>,
     /// Copies that were inserted.
     pub(super) n_copies: u64,
 }
@@ -152,10 +154,10 @@ impl Placer<'_> {
             Head::Load(Load { src: View::default() })
         } else {
             let n_elements = from.iter().map(|&extent| extent as usize).product();
-            let permute = Chain::identity(n_elements).head(View::default());
+            let permute = Chain::identity(n_elements).head();
             permute.expect("nothing to permute takes one axis").into()
         };
-        let code = StageCode { head, tail: Vec::new(), out: View::default() };
+        let code = DraftCode { head, tail: Vec::new(), out: View::default() };
         self.shells.insert(stage, Shell { code, reads: vec![from], dims });
         self.n_copies += 1;
         let result = self.module.result(stage);
@@ -165,7 +167,7 @@ impl Placer<'_> {
 
     fn assign(self) -> Placed {
         let mut placed = Placed { n_copies: self.n_copies, ..Placed::default() };
-        let mut views: BTreeMap<ValueId, View> = BTreeMap::new();
+        let mut views: BTreeMap<ValueId, BufferView> = BTreeMap::new();
         let names = argument_names(self.module, self.block);
         let n_args = self.module.args(self.block).len();
         for (index, name) in (0..n_args).zip(names) {
@@ -207,11 +209,11 @@ impl Placer<'_> {
             let data = self.module.op(op);
             match &data.op {
                 Op::Stage(_) => {
-                    let mut code = self.shells[&op].code.clone();
                     let reads = data.operands().iter().map(|&value| views[&root(self.module, value)]);
-                    set_reads(&mut code, reads.collect());
-                    code.out = views[&self.module.result(op)];
-                    placed.codes.insert(op, code);
+                    let mut places = reads.chain([views[&self.module.result(op)]]);
+                    let code = &self.shells[&op].code;
+                    let place = |_: &View<()>| places.next().expect("an operand for each view");
+                    placed.codes.insert(op, code.map_views(place));
                 }
                 Op::Slice(_) => {
                     let whole = views[&root(self.module, data.operands()[0])];
@@ -232,10 +234,10 @@ impl Placer<'_> {
         name: String,
         [rows, cols, chs]: Dims,
         role: BufferRole,
-    ) -> View {
+    ) -> BufferView {
         let elem = shape::elem(self.module.tensor_ty(value)).expect("selection accepted the type");
         let buffer = placed.buffers.push(Buffer { name, elem, rows, cols, chs, role });
-        View::whole(buffer.index() as u32, rows, cols, chs)
+        BufferView::whole(buffer, rows, cols, chs)
     }
 }
 
@@ -277,14 +279,6 @@ pub(super) fn slice_cuts(module: &Module, op: OpId) -> Option<Vec<(usize, u32, u
         }
     }
     Some(cuts)
-}
-
-/// Enters the views that a stage reads, in the order of [`StageCode::reads`].
-pub(super) fn set_reads(code: &mut StageCode, views: Vec<View>) {
-    let tails = code.tail.iter_mut().filter_map(strata_isa_spec::Tail::read_mut);
-    for (slot, view) in code.head.reads_mut().into_iter().chain(tails).zip(views) {
-        *slot = view;
-    }
 }
 
 /// External names of a function's arguments, as its attributes give them.

@@ -12,9 +12,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::model::{BufferView, StageTemplate, TableId};
+use cranelift_entity::PrimaryMap;
 use strata_ir::{Module, Op, OpId, ValueDef, ValueId};
-use strata_isa_spec::inst::{Elem, WeightAddr};
-use strata_isa_spec::{Head, StageCode, Tail, View};
 
 use crate::model::{Buffer, BufferId, BufferRole, StageGraph};
 use crate::select::graph::{GraphError, stage_tables};
@@ -76,23 +76,29 @@ pub fn check(module: &Module, func: OpId) -> Result<(), Vec<StageFault>> {
 }
 
 /// An element of a buffer: the buffer, and its place there, row-major.
-type Home = (u32, u64);
+type Home = (BufferId, u64);
 
 struct Judge<'a> {
     module: &'a Module,
     func: OpId,
     graph: &'a StageGraph,
     /// Where the results of stages go.
-    made: BTreeMap<ValueId, View>,
+    made: BTreeMap<ValueId, BufferView>,
     faults: Vec<StageFault>,
 }
 
 impl Judge<'_> {
-    fn buffer(&self, view: &View) -> Option<&Buffer> {
-        self.graph.buffers.get(BufferId::from_u32(view.stream))
+    fn buffer(&self, view: &BufferView) -> Option<&Buffer> {
+        self.graph.buffers.get(view.tensor)
     }
 
-    fn stage(&self, op: OpId, code: &StageCode, table_bytes: &[u32], problems: &mut Vec<String>) {
+    fn stage(
+        &self,
+        op: OpId,
+        code: &StageTemplate,
+        table_bytes: &PrimaryMap<TableId, u32>,
+        problems: &mut Vec<String>,
+    ) {
         let operands = self.module.op(op).operands();
         let reads = code.reads();
         if operands.len() != reads.len() {
@@ -105,20 +111,18 @@ impl Judge<'_> {
                 problems.push(problem);
             }
         }
-        for (addr, bytes) in tables_of(code) {
-            match table_bytes.get(addr.0 as usize) {
+        for (table, bytes) in code.tables() {
+            match table_bytes.get(table) {
                 Some(&found) if u64::from(found) == bytes => {}
-                Some(found) => {
-                    problems.push(format!("table {} has {found} bytes, the code reads {bytes}", addr.0))
-                }
-                None => problems.push(format!("there is no table {}", addr.0)),
+                Some(found) => problems.push(format!("{table} has {found} bytes, the code reads {bytes}")),
+                None => problems.push(format!("there is no {table}")),
             }
         }
     }
 
     /// Whether `view` holds `value`, element for element as far as it is probed.
-    fn view(&self, value: ValueId, view: &View) -> Result<(), String> {
-        let buffer = self.buffer(view).ok_or_else(|| format!("there is no buffer {}", view.stream))?;
+    fn view(&self, value: ValueId, view: &BufferView) -> Result<(), String> {
+        let buffer = self.buffer(view).ok_or_else(|| format!("there is no buffer {}", view.tensor))?;
         let inside = |first: u32, extent: u32, of: u32| {
             extent > 0 && first.checked_add(extent).is_some_and(|e| e <= of)
         };
@@ -155,7 +159,7 @@ impl Judge<'_> {
                 ValueDef::Arg { index, .. } => {
                     let role = BufferRole::Input(index as u32);
                     let (buffer, _) = self.graph.buffers.iter().find(|(_, buffer)| buffer.role == role)?;
-                    return Some((buffer.as_u32(), flat));
+                    return Some((buffer, flat));
                 }
                 ValueDef::Result { op, index } => (op, index),
             };
@@ -221,7 +225,7 @@ impl Judge<'_> {
 
     fn buffers(&mut self) {
         for (id, buffer) in &self.graph.buffers {
-            let writes: Vec<&View> = self.made.values().filter(|view| view.stream == id.as_u32()).collect();
+            let writes: Vec<&BufferView> = self.made.values().filter(|view| view.tensor == id).collect();
             let n_written: u64 = writes.iter().map(|view| view.n_elements()).sum();
             let n_elements = u64::from(buffer.rows) * u64::from(buffer.cols) * u64::from(buffer.chs);
             let clash = (0..writes.len()).any(|i| writes[..i].iter().any(|other| overlap(writes[i], other)));
@@ -244,7 +248,7 @@ impl Judge<'_> {
             let mut outputs = self.graph.buffers.iter().filter(|(_, buffer)| buffer.role == role);
             let problem = match (outputs.next(), outputs.next()) {
                 (Some((id, buffer)), None) => {
-                    let view = View::whole(id.as_u32(), buffer.rows, buffer.cols, buffer.chs);
+                    let view = BufferView::whole(id, buffer.rows, buffer.cols, buffer.chs);
                     self.view(value, &view).err()
                 }
                 _ => Some("needs exactly one buffer".to_owned()),
@@ -254,7 +258,7 @@ impl Judge<'_> {
     }
 }
 
-fn overlap(a: &View, b: &View) -> bool {
+fn overlap(a: &BufferView, b: &BufferView) -> bool {
     let meet = |a0: u32, a: u32, b0: u32, b: u32| a0 < b0 + b && b0 < a0 + a;
     meet(a.row0, a.rows, b.row0, b.rows)
         && meet(a.col0, a.cols, b.col0, b.cols)
@@ -262,16 +266,16 @@ fn overlap(a: &View, b: &View) -> bool {
 }
 
 /// The home of element `flat` of a view.
-fn at(view: &View, buffer: &Buffer, flat: u64) -> Option<Home> {
+fn at(view: &BufferView, buffer: &Buffer, flat: u64) -> Option<Home> {
     let (cols, chs) = (u64::from(view.cols), u64::from(view.chs));
     let (row, col, ch) = (flat / chs / cols, flat / chs % cols, flat % chs);
     let row = row + u64::from(view.row0);
     let (col, ch) = (col + u64::from(view.col0), ch + u64::from(view.ch0));
-    Some((view.stream, (row * u64::from(buffer.cols) + col) * u64::from(buffer.chs) + ch))
+    Some((view.tensor, (row * u64::from(buffer.cols) + col) * u64::from(buffer.chs) + ch))
 }
 
 /// Elements at the corners and in the middle of a view: their number in the view, and their homes.
-fn probes(view: &View, buffer: &Buffer) -> Vec<(u64, Home)> {
+fn probes(view: &BufferView, buffer: &Buffer) -> Vec<(u64, Home)> {
     let points = |extent: u32| [0, extent / 2, extent - 1];
     let mut out = Vec::new();
     for row in points(view.rows) {
@@ -298,71 +302,4 @@ fn unravel(shape: &[usize], flat: u64) -> Vec<usize> {
 
 fn ravel(shape: &[usize], index: &[usize]) -> u64 {
     shape.iter().zip(index).fold(0, |flat, (&extent, &at)| flat * extent as u64 + at as u64)
-}
-
-/// The tables that a code reads, with the bytes it reads of each.
-fn tables_of(code: &StageCode) -> Vec<(WeightAddr, u64)> {
-    let chs = u64::from(code.out.chs);
-    let mut tables = Vec::new();
-    let bias = match &code.head {
-        Head::Conv2dI16(_) | Head::DepthwiseConv2dI16(_) | Head::TransposeConv2dI16(_) => 8 * chs,
-        _ => 4 * chs,
-    };
-    match &code.head {
-        Head::Conv2d(h) | Head::Conv2dI16(h) => {
-            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
-            let inputs = u64::from(h.src.chs) / u64::from(h.groups.max(1));
-            tables.extend([(h.weights, chs * taps * inputs), (h.bias, bias)]);
-        }
-        Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
-            let taps = u64::from(h.window.kernel_h) * u64::from(h.window.kernel_w);
-            tables.extend([(h.weights, chs * taps), (h.bias, bias)]);
-        }
-        Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
-            let taps = u64::from(h.kernel_h) * u64::from(h.kernel_w);
-            tables.extend([(h.weights, chs * taps * u64::from(h.src.chs)), (h.bias, bias)]);
-        }
-        Head::Load(_)
-        | Head::MatMul(_)
-        | Head::MatMulI16(_)
-        | Head::MaxPool2d(_)
-        | Head::AvgPool2d(_)
-        | Head::Resize(_)
-        | Head::Pad(_)
-        | Head::Permute(_)
-        | Head::Reduce(_)
-        | Head::Argmax(_)
-        | Head::DmaIn(_)
-        | Head::DmaOut(_) => {}
-    }
-    let entries = |per_channel: bool| if per_channel { chs } else { 1 };
-    for tail in &code.tail {
-        match tail {
-            Tail::Rescale(t) => {
-                let n = entries(t.per_channel);
-                tables.extend([(t.multipliers, 4 * n), (t.shifts, n)]);
-            }
-            Tail::Rescale16(t) => {
-                let n = entries(t.per_channel);
-                tables.extend([(t.multipliers, 2 * n), (t.shifts, n)]);
-            }
-            Tail::RescaleBySign(t) => {
-                let n = entries(t.per_channel);
-                tables.extend([(t.multipliers, 4 * n), (t.shifts, n)]);
-                tables.extend([(t.multipliers_below, 4 * n), (t.shifts_below, n)]);
-            }
-            Tail::Table(t) => tables.push((t.table, 256)),
-            Tail::TableI16(t) => tables.push((t.table, 2 * 513)),
-            Tail::BinaryConst(t) => {
-                let bytes: u64 = match t.elem {
-                    Elem::I8 => 1,
-                    Elem::I16 => 2,
-                    Elem::I32 => 4,
-                };
-                tables.push((t.table, entries(t.per_channel) * bytes));
-            }
-            Tail::Clamp(_) | Tail::Binary(_) => {}
-        }
-    }
-    tables
 }

@@ -2,9 +2,8 @@
 
 use cranelift_entity::PrimaryMap;
 use strata_ir::{Attribute, Module, Op, OpId};
-use strata_isa_spec::StageCode;
 
-use crate::model::{Buffer, StageGraph, StageNode};
+use crate::model::{Buffer, StageGraph, StageNode, StageTemplate};
 use crate::select::windows::is_by_columns;
 
 /// The function's buffers, on `func.func`.
@@ -88,7 +87,7 @@ impl StageGraph {
         for op in module.walk(module.entry_block(func)) {
             let Op::Stage(row) = &module.op(op).op else { continue };
             let problem = |problem: String| GraphError::Stage { stage: row.name.clone(), problem };
-            let code: StageCode = row.code.to_serde().map_err(|error| problem(error.to_string()))?;
+            let code: StageTemplate = row.code.to_serde().map_err(|error| problem(error.to_string()))?;
             let bytes = |&table: &OpId| {
                 let size = module.tensor_ty(module.result(table)).size_bytes();
                 u32::try_from(size).map_err(|_| problem("a table is larger than 4 GiB".to_owned()))

@@ -41,13 +41,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
-use strata_isa_spec::{StageCode, View};
+use strata_isa_spec::View;
+
+use crate::model::StageTemplate;
 
 pub use graph::{GraphError, stage_tables};
 
 use crate::model::Buffer;
 use buffers::Shell;
-use selector::{Draft, Source};
+use selector::{Draft, DraftCode, Source};
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
 
 /// The row of [`FormStages`].
@@ -104,7 +106,7 @@ pub(crate) fn main_function(module: &Module) -> Result<OpId, PassError> {
 }
 
 /// Enters a stage's code.
-fn set_code(module: &mut Module, stage: OpId, code: &StageCode) -> Result<(), PassError> {
+fn set_code(module: &mut Module, stage: OpId, code: &StageTemplate) -> Result<(), PassError> {
     let attr = Attribute::from_serde(code).map_err(PassError::other)?;
     if let Op::Stage(row) = &mut module.op_mut(stage).op {
         row.code = attr;
@@ -182,7 +184,7 @@ fn build_stage(module: &mut Module, draft: &Draft) -> (OpId, Shell) {
     let tables = draft.tables.iter().map(|table| constants[table].1).collect();
     module.op_mut(stage).extra.insert(graph::TABLES.to_owned(), Attribute::I64Array(tables));
 
-    let code = StageCode { head: draft.head, tail: draft.tail.clone(), out: View::default() };
+    let code = DraftCode { head: draft.head, tail: draft.tail.clone(), out: View::default() };
     (stage, Shell { code, reads: draft.reads.iter().map(|read| read.dims).collect(), dims: draft.dims })
 }
 

@@ -25,8 +25,9 @@ use cranelift_entity::SecondaryMap;
 use strata_ir::pass::UnsupportedOp;
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, ValueId, dialect};
 use strata_isa_spec::inst::{AvgPool2d, BinaryKind, Clamp, Elem, MaxPool2d, ReduceKind, Table, TableI16};
-use strata_isa_spec::{Head, Tail, View};
+use strata_isa_spec::{Head, StageCode, Tail, View};
 
+use crate::model::TableId;
 use crate::select::by_sign::ChoiceBySign;
 use crate::select::permute::Chain;
 use crate::select::selector::heads::pool_window;
@@ -62,13 +63,19 @@ pub(super) struct Read {
     pub(super) dims: Dims,
 }
 
+/// The head of a stage to be: what it reads has no place yet.
+pub(super) type DraftHead = Head<(), TableId>;
+
+/// What a stage to be computes, of tensors that have no place yet.
+pub(super) type DraftCode = StageCode<(), TableId>;
+
 /// A stage to be.
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
-    /// The machine's head; its views are empty still.
-    pub(super) head: Head,
-    /// The machine's tails; their views are empty still.
-    pub(super) tail: Vec<Tail>,
+    /// The machine's head.
+    pub(super) head: DraftHead,
+    /// The machine's tails.
+    pub(super) tail: Vec<Tail<(), TableId>>,
     /// What the views read, in the order of `StageCode::reads`.
     pub(super) reads: Vec<Read>,
     /// Constants in the order of their indices in the code.

@@ -4,8 +4,8 @@
 //! Row-major order is kept, so bytes in DRAM do not depend on the rank. An axis can be cut (sliced, padded,
 //! concatenated) by the machine if no axis before it in the same machine axis has an extent above one.
 
+use crate::model::BufferView;
 use strata_ir::{ElemType, TensorType};
-use strata_isa_spec::View;
 use strata_isa_spec::inst::{Axis, Elem};
 
 /// Rows, columns and channels.
@@ -61,11 +61,11 @@ pub(super) fn lone_axis(shape: &[usize], axis: usize) -> Option<usize> {
 }
 
 /// A part of a view: `offset` and `extent` along one machine axis.
-pub(super) fn subview(view: View, axis: usize, offset: u32, extent: u32) -> View {
+pub(super) fn subview(view: BufferView, axis: usize, offset: u32, extent: u32) -> BufferView {
     match axis {
-        0 => View { row0: view.row0 + offset, rows: extent, ..view },
-        1 => View { col0: view.col0 + offset, cols: extent, ..view },
-        _ => View { ch0: view.ch0 + offset, chs: extent, ..view },
+        0 => BufferView { row0: view.row0 + offset, rows: extent, ..view },
+        1 => BufferView { col0: view.col0 + offset, cols: extent, ..view },
+        _ => BufferView { ch0: view.ch0 + offset, chs: extent, ..view },
     }
 }
 

@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::model::{BufferView, StageTemplate};
 use strata_ir::pass::{
     Changed, Level, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions,
 };
 use strata_ir::{
     Attribute, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId, dialect,
 };
-use strata_isa_spec::inst::WeightAddr;
-use strata_isa_spec::{Head, StageCode, Tail, Target, View};
+use strata_isa_spec::{Head, Tail, Target};
 
 use crate::model::{StageGraph, StageNode};
 use crate::select::graph::TABLES;
@@ -93,36 +93,9 @@ impl Pass for SplitChannels {
     }
 }
 
-/// The tables that all parts need whole.
-fn whole_tables(code: &StageCode) -> Vec<WeightAddr> {
-    let mut whole = Vec::new();
-    for tail in &code.tail {
-        match tail {
-            Tail::Rescale(t) if !t.per_channel => whole.extend([t.multipliers, t.shifts]),
-            Tail::BinaryConst(t) if !t.per_channel => whole.push(t.table),
-            Tail::Rescale16(t) if !t.per_channel => whole.extend([t.multipliers, t.shifts]),
-            Tail::RescaleBySign(t) if !t.per_channel => {
-                whole.extend([t.multipliers, t.shifts, t.multipliers_below, t.shifts_below]);
-            }
-            Tail::Table(t) => whole.push(t.table),
-            Tail::TableI16(t) => whole.push(t.table),
-            Tail::Rescale(_)
-            | Tail::Rescale16(_)
-            | Tail::RescaleBySign(_)
-            | Tail::BinaryConst(_)
-            | Tail::Clamp(_)
-            | Tail::Binary(_) => {}
-        }
-    }
-    whole
-}
-
-/// A part of a view's channels; one that broadcasts over channels stays.
-fn narrow(view: &mut View, channels: &Range<u32>) {
-    if view.chs > 1 {
-        view.ch0 += channels.start;
-        view.chs = channels.end - channels.start;
-    }
+/// Some of a view's channels, counted from its first.
+fn channels_of(view: &BufferView, channels: &Range<u32>) -> BufferView {
+    BufferView { ch0: view.ch0 + channels.start, chs: channels.end - channels.start, ..*view }
 }
 
 /// The input channels that output channels `channels` of a depthwise convolution need.
@@ -130,27 +103,25 @@ fn inputs_of(multiplier: u32, channels: &Range<u32>) -> Range<u32> {
     channels.start / multiplier..channels.end / multiplier
 }
 
-/// The code of a part, and which reads are narrowed to which channels.
-fn part_code(code: &StageCode, channels: &Range<u32>) -> (StageCode, Vec<Option<Range<u32>>>) {
-    let mut part = code.clone();
-    let mut narrowed = Vec::new();
-    part.out.ch0 += channels.start;
-    part.out.chs = channels.end - channels.start;
-    match &mut part.head {
+/// The code of a part, and which reads are narrowed to which channels. An operand of a tail that broadcasts
+/// over channels stays.
+fn part_code(code: &StageTemplate, channels: &Range<u32>) -> (StageTemplate, Vec<Option<Range<u32>>>) {
+    let of_head = match &code.head {
         Head::DepthwiseConv2d(conv) | Head::DepthwiseConv2dI16(conv) => {
-            let inputs = inputs_of(conv.multiplier, channels);
-            conv.src.ch0 += inputs.start;
-            conv.src.chs = inputs.end - inputs.start;
-            narrowed.push(Some(inputs));
+            Some(inputs_of(conv.multiplier, channels))
         }
-        head => narrowed.extend(head.reads().iter().map(|_| None)),
-    }
-    for tail in &mut part.tail {
-        if let Some(view) = tail.read_mut() {
-            narrowed.push((view.chs > 1).then(|| channels.clone()));
-            narrow(view, channels);
-        }
-    }
+        _ => None,
+    };
+    let of_tail = |view: &BufferView| (view.chs > 1).then(|| channels.clone());
+    let in_head = code.head.reads().into_iter().map(|_| of_head.clone());
+    let in_tails = code.tail.iter().flat_map(Tail::reads).map(|view| of_tail(&view));
+    let narrowed: Vec<Option<Range<u32>>> = in_head.chain(in_tails).collect();
+    let mut ranges =
+        narrowed.iter().chain([&Some(channels.clone())]).cloned().collect::<Vec<_>>().into_iter();
+    let part = code.map_views(|view| match ranges.next().flatten() {
+        Some(range) => channels_of(view, &range),
+        None => *view,
+    });
     (part, narrowed)
 }
 

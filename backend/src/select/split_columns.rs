@@ -11,13 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use crate::model::StageTemplate;
 use strata_ir::infer::infer;
 use strata_ir::pass::PassError;
 use strata_ir::{
     Attribute, BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueDef, ValueId,
     dialect,
 };
-use strata_isa_spec::{Head, StageCode};
+use strata_isa_spec::Head;
 
 use crate::model::realised::{Realised, StripPart};
 use crate::model::{Buffer, StageGraph, StageId};
@@ -137,7 +138,7 @@ fn build_part(
     origin: OpId,
     strip: &StripPart,
     name: &str,
-    code: &StageCode,
+    code: &StageTemplate,
 ) -> Result<OpId, PassError> {
     let data = module.op(origin).clone();
     let mut operands = Vec::with_capacity(data.operands().len());
@@ -186,7 +187,7 @@ fn adapted(
     body: BlockId,
     op: &Op,
     operands: &mut [ValueId],
-    code: &StageCode,
+    code: &StageTemplate,
     loc: &Location,
 ) -> Op {
     let mut op = op.clone();

@@ -126,7 +126,7 @@ fn stages_stand_behind_what_they_read_only() {
                     None => open.extend(module.op(op).operands()),
                 }
             }
-            assert_eq!(reached, topology.preds[stage.as_u32() as usize], "seed {seed}, `{}`", node.name);
+            assert_eq!(reached, topology.preds[stage], "seed {seed}, `{}`", node.name);
             let is_slice = |&value: &strata_ir::ValueId| {
                 module.defining_op(value).is_some_and(|op| matches!(module.op(op).op, Op::Slice(_)))
             };

@@ -53,7 +53,7 @@ impl Upsample {
 
     /// The machine's head: position `o` samples `(2 o - (f - 1)) / 2 f`, which is nearest to `o / f` rounded
     /// down.
-    pub(super) fn head(&self) -> Resize {
+    pub(super) fn head(&self) -> Resize<()> {
         let [fy, fx] = self.factors;
         Resize {
             src: View::default(),

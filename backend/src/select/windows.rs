@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use strata_ir::{Module, Op, OpId, ValueDef, ValueId};
-use strata_isa_spec::{StageCode, View};
+
+use crate::model::{BufferView, StageTemplate};
 
 /// The axis of columns in tensors of the IR.
 pub(super) const W: usize = 2;
@@ -11,8 +12,8 @@ pub(super) const W: usize = 2;
 /// Whether a stage can be split by columns as far as the IR goes: all its tensors are images whose columns
 /// are the machine's, its ops are known to compute columns on their own, and nothing but slices and
 /// concatenations lies between it and what it reads.
-pub(super) fn is_by_columns(module: &Module, stage: OpId, code: &StageCode) -> bool {
-    let is_image = |value: ValueId, view: &View| {
+pub(super) fn is_by_columns(module: &Module, stage: OpId, code: &StageTemplate) -> bool {
+    let is_image = |value: ValueId, view: &BufferView| {
         module.ty(value).as_tensor().is_some_and(|ty| ty.rank() == 4 && ty.shape[W] == view.cols as usize)
     };
     let operands = module.op(stage).operands();

@@ -1,11 +1,6 @@
 //! How elementwise operands stretch over a common shape: an extent of 1 repeats.
 
-use rayon::prelude::*;
-
-use super::{Args, EvalError};
-
-/// Elements that one task computes; results do not depend on it.
-const CHUNK: usize = 1 << 14;
+use super::{Args, EvalError, parallel};
 
 /// The common shape of all operands of an elementwise op and each operand's step along each axis (0 where it
 /// repeats), with adjacent axes merged where all operands allow.
@@ -64,19 +59,17 @@ impl<const N: usize> Broadcast<N> {
     /// The result's elements: `f` of each operand's element index, in row-major order.
     pub(super) fn map<T: Send + Default + Clone>(&self, f: impl Fn([usize; N]) -> T + Sync) -> Vec<T> {
         let n_elements: usize = self.shape.iter().product();
-        let mut out = vec![T::default(); n_elements];
-        out.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, out)| {
+        parallel::filled_from(n_elements, &|first, out| {
             let mut done = 0;
             while done < out.len() {
-                let (at, run, steps) = self.run_at(chunk * CHUNK + done);
+                let (at, run, steps) = self.run_at(first + done);
                 let run = run.min(out.len() - done);
                 for (k, out) in out[done..done + run].iter_mut().enumerate() {
                     *out = f(std::array::from_fn(|i| at[i] + k * steps[i]));
                 }
                 done += run;
             }
-        });
-        out
+        })
     }
 
     /// Where the operands stand at a flat index of the result, how far the innermost axis goes on from there,
@@ -96,9 +89,4 @@ impl<const N: usize> Broadcast<N> {
             None => (at, 1, [0; N]),
         }
     }
-}
-
-/// `f` of each element.
-pub(super) fn map<A: Copy + Sync, T: Send>(values: &[A], f: impl Fn(A) -> T + Sync) -> Vec<T> {
-    values.par_iter().with_min_len(CHUNK).map(|&a| f(a)).collect()
 }

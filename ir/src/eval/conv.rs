@@ -4,8 +4,7 @@
 //! Convolution gathers the taps of an output pixel into one contiguous patch `[KH*KW*IC]`, so that an output
 //! is the dot product of a patch with a row of the weights. Output rows are computed in parallel.
 
-use rayon::prelude::*;
-
+use super::parallel::image_rows;
 use super::{Args, EvalError};
 use crate::dialect::{Conv2d, DepthwiseConv2d, TransposeConv2d};
 use crate::tensor::{Tensor, TensorData};
@@ -196,20 +195,6 @@ fn wrap_48(value: i64) -> i64 {
     (value << 16) >> 16
 }
 
-/// Computes `[n, out_h]` rows of `row_len` elements in parallel: `row(image, y, out)`.
-fn rows<T: Copy + Default + Send>(
-    n: usize,
-    out_h: usize,
-    row_len: usize,
-    row: impl Fn(usize, usize, &mut [T]) + Sync,
-) -> Vec<T> {
-    let mut out = vec![T::default(); n * out_h * row_len];
-    if row_len > 0 {
-        out.par_chunks_mut(row_len).enumerate().for_each(|(i, out)| row(i / out_h, i % out_h, out));
-    }
-    out
-}
-
 /// `out[p, o] = bias[o] + dot(patches[p], weight[o])` for patches of `k` elements.
 fn multiply<F: Factor>(patches: &[F], weight: &[F], bias: &[F::Acc], k: usize, out: &mut [F::Acc]) {
     let oc = bias.len();
@@ -255,7 +240,7 @@ pub(super) fn conv2d(args: &Args<'_>, op: &Conv2d) -> Result<Tensor, EvalError> 
     fn kernel<F: Factor>(window: &Window, input: &[F], weight: &[F], bias: &[F::Acc]) -> Vec<F::Acc> {
         let k = window.y.kernel * window.x.kernel * window.c;
         let oc = bias.len();
-        rows(window.n, window.y.out_extent, window.x.out_extent * oc, |image, y, out| {
+        image_rows(window.n, window.y.out_extent, window.x.out_extent * oc, |image, y, out| {
             let mut patches = vec![F::default(); BLOCK * k];
             for (block, out) in out.chunks_mut(BLOCK * oc).enumerate() {
                 let n_pixels = out.len() / oc;
@@ -285,7 +270,7 @@ pub(super) fn depthwise_conv2d(args: &Args<'_>, op: &DepthwiseConv2d) -> Result<
         bias: &[F::Acc],
     ) -> Vec<F::Acc> {
         let (y_axis, x_axis, c) = (&window.y, &window.x, window.c);
-        rows(window.n, y_axis.out_extent, x_axis.out_extent * c * m, |image, y, out| {
+        image_rows(window.n, y_axis.out_extent, x_axis.out_extent * c * m, |image, y, out| {
             for (x, out) in out.chunks_mut(c * m).enumerate() {
                 out.copy_from_slice(bias);
                 for tap_y in 0..y_axis.kernel {
@@ -366,7 +351,7 @@ pub(super) fn transpose_conv2d(args: &Args<'_>, op: &TransposeConv2d) -> Result<
         bias: &[F::Acc],
     ) -> Vec<F::Acc> {
         let oc = bias.len();
-        rows(n, y_axis.out_extent, x_axis.out_extent * oc, |image, y, out| {
+        image_rows(n, y_axis.out_extent, x_axis.out_extent * oc, |image, y, out| {
             for (x, out) in out.chunks_mut(oc).enumerate() {
                 out.copy_from_slice(bias);
                 for tap_y in 0..y_axis.kernel {
@@ -405,7 +390,7 @@ pub(super) fn matmul(args: &Args<'_>) -> Result<Tensor, EvalError> {
     fn kernel<F: Factor>(a: &[F], b: &[F], [n, h, c, w]: [usize; 4]) -> Vec<F::Acc> {
         let b = columns(b, [c, w]);
         let zeros = vec![F::Acc::default(); w];
-        rows(n, h, w, |matrix, y, out| {
+        image_rows(n, h, w, |matrix, y, out| {
             let row = (matrix * h + y) * c;
             multiply(&a[row..row + c], &b[matrix * c * w..(matrix + 1) * c * w], &zeros, c, out);
         })

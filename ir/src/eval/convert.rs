@@ -1,7 +1,7 @@
 //! Ops that map each element alone, by the element type: clamp, cast, negate, table.
 
-use super::broadcast::map;
 use super::elementwise::Number;
+use super::parallel::map;
 use super::{Args, EvalError, float_to_int};
 use crate::attr::Attribute;
 use crate::dialect::Clamp;

@@ -1,6 +1,7 @@
 //! Elementwise ops of one, two and three operands.
 
-use super::broadcast::{Broadcast, map};
+use super::broadcast::Broadcast;
+use super::parallel::map;
 use super::{Args, EvalError, zip_elements};
 use crate::attr::NanMode;
 use crate::tensor::{Tensor, TensorData};

@@ -32,6 +32,7 @@ mod conv;
 mod convert;
 mod elementwise;
 mod function;
+mod parallel;
 mod pool;
 pub mod random;
 mod reduce;

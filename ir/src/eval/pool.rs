@@ -1,11 +1,9 @@
 //! Pooling: the mean or the maximum of a window.
 
-use rayon::prelude::*;
-
 use super::conv::{Window, WindowAxis};
 use super::elementwise::Number;
 use super::rescale::{apply_scale_32, reciprocal_scale};
-use super::{Args, EvalError};
+use super::{Args, EvalError, parallel};
 use crate::dialect::{AvgPool2d, MaxPool2d};
 use crate::tensor::{Tensor, TensorData};
 
@@ -102,13 +100,7 @@ fn pool<A: Sync, T: Copy + Default + Send>(
     if !covered(y_axis) || !covered(x_axis) {
         return None;
     }
-    let row_len = x_axis.out_extent * c;
-    let mut out = vec![T::default(); window.n * y_axis.out_extent * row_len];
-    if out.is_empty() {
-        return Some(out);
-    }
-    out.par_chunks_mut(row_len).enumerate().for_each(|(row, out)| {
-        let (image, y) = (row / y_axis.out_extent, row % y_axis.out_extent);
+    Some(parallel::image_rows(window.n, y_axis.out_extent, x_axis.out_extent * c, |image, y, out| {
         for (x, out) in out.chunks_mut(c).enumerate() {
             let rows = (0..y_axis.kernel).filter_map(|tap| y_axis.tap(y, tap));
             let mut taps = rows.flat_map(|in_y| {
@@ -119,8 +111,7 @@ fn pool<A: Sync, T: Copy + Default + Send>(
             });
             f(&mut taps, out);
         }
-    });
-    Some(out)
+    }))
 }
 
 /// Whether each window along an axis has a tap inside the input.

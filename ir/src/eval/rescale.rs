@@ -1,7 +1,6 @@
 //! Fixed-point scaling: multiply by an integer, shift right, round.
 
-use rayon::prelude::*;
-
+use super::parallel::filled;
 use super::{Args, EvalError};
 use crate::attr::RoundingMode;
 use crate::dialect::Rescale;
@@ -97,12 +96,18 @@ pub(super) fn rescale(args: &Args<'_>, op: &Rescale) -> Result<Tensor, EvalError
 }
 
 /// `f` of each element, with the scale of its channel.
-fn each<A: Copy + Sync, T: Send>(values: &[A], scales: &[Scale], f: impl Fn(A, Scale) -> T + Sync) -> Vec<T> {
-    let f = &f;
-    values
-        .par_chunks(scales.len().max(1) * 1024)
-        .flat_map_iter(|chunk| chunk.iter().zip(scales.iter().cycle()).map(move |(&v, &s)| f(v, s)))
-        .collect()
+fn each<A: Copy + Sync, T: Clone + Default + Send>(
+    values: &[A],
+    scales: &[Scale],
+    f: impl Fn(A, Scale) -> T + Sync,
+) -> Vec<T> {
+    let len = scales.len().max(1) * 1024;
+    filled(values.len(), len, &|chunk, out| {
+        let values = values[chunk * len..].iter().zip(scales.iter().cycle());
+        for (out, (&value, &scale)) in out.iter_mut().zip(values) {
+            *out = f(value, scale);
+        }
+    })
 }
 
 /// What a rescale does to an element, but for its scale.

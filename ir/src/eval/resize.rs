@@ -1,8 +1,6 @@
 //! Interpolation on a grid given by rational scales.
 
-use rayon::prelude::*;
-
-use super::{Args, EvalError};
+use super::{Args, EvalError, parallel};
 use crate::attr::ResizeMode;
 use crate::tensor::{Tensor, TensorData};
 
@@ -120,12 +118,7 @@ impl Grid {
 
     /// Fills each output row: `row(image, y, out)`.
     fn rows<T: Copy + Default + Send>(&self, row: impl Fn(usize, usize, &mut [T]) + Sync) -> Vec<T> {
-        let (out_h, row_len) = (self.y_axis.out_extent, self.x_axis.out_extent * self.c);
-        let mut out = vec![T::default(); self.n * out_h * row_len];
-        if row_len > 0 {
-            out.par_chunks_mut(row_len).enumerate().for_each(|(i, out)| row(i / out_h, i % out_h, out));
-        }
-        out
+        parallel::image_rows(self.n, self.y_axis.out_extent, self.x_axis.out_extent * self.c, row)
     }
 
     fn nearest<A: Copy + Default + Send + Sync>(&self, input: &[A]) -> Vec<A> {

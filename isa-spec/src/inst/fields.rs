@@ -54,13 +54,13 @@ record_field!(Mapping { lanes_reduction, clusters_reduction, clusters_channels, 
 /// A view is written `s3[row0+rows,col0+cols,ch0+chs]`.
 impl Field for View {
     fn put(&self, out: &mut Vec<u8>) {
-        for value in [self.stream, self.row0, self.rows, self.col0, self.cols, self.ch0, self.chs] {
+        for value in [self.tensor, self.row0, self.rows, self.col0, self.cols, self.ch0, self.chs] {
             value.put(out);
         }
     }
     fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
-            stream: Field::get(reader)?,
+            tensor: Field::get(reader)?,
             row0: Field::get(reader)?,
             rows: Field::get(reader)?,
             col0: Field::get(reader)?,
@@ -72,7 +72,7 @@ impl Field for View {
     fn text(&self) -> String {
         format!(
             "s{}[{}+{},{}+{},{}+{}]",
-            self.stream, self.row0, self.rows, self.col0, self.cols, self.ch0, self.chs
+            self.tensor, self.row0, self.rows, self.col0, self.cols, self.ch0, self.chs
         )
     }
     fn parse(text: &str) -> Result<Self, String> {
@@ -85,7 +85,7 @@ impl Field for View {
             let (row0, rows) = axes.next()??;
             let (col0, cols) = axes.next()??;
             let (ch0, chs) = axes.next()??;
-            let view = Self { stream: stream.parse().ok()?, row0, rows, col0, cols, ch0, chs };
+            let view = Self { tensor: stream.parse().ok()?, row0, rows, col0, cols, ch0, chs };
             axes.next().is_none().then_some(view)
         };
         parts().ok_or_else(|| format!("expected a view such as s0[0+4,0+4,0+16], found `{text}`"))

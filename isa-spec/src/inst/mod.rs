@@ -59,6 +59,12 @@ macro_rules! access {
     (read) => {
         Access::Read
     };
+    (tensor) => {
+        Access::Read
+    };
+    (table) => {
+        Access::Read
+    };
     (write) => {
         Access::Write
     };
@@ -67,64 +73,132 @@ macro_rules! access {
     };
 }
 
-/// The operand struct of a row: its own, or the one that it shares with a row of the same fields.
-macro_rules! operands {
-    ($variant:ident) => {
-        $variant
+/// The name of a field's type in a program, for the manual.
+macro_rules! type_name {
+    (tensor $ty:ty) => {
+        "View"
     };
-    ($variant:ident $shared:ident) => {
-        $shared
+    (table $ty:ty) => {
+        "WeightAddr"
+    };
+    ($access:ident $ty:ty) => {
+        stringify!($ty)
     };
 }
 
-/// The operand struct of a row that does not share one, with its way into the group.
+/// The operand struct of a row that does not share one, with its way into the group. The parameters of a
+/// struct are those that its fields name, and default to what a program names.
 macro_rules! define_operands {
+    ($of:tt $variant:ident [] $fields:tt $doc:tt) => {
+        define_operands! { @ $of $variant [] [] $fields $doc }
+    };
+    ($of:tt $variant:ident [Tensor] $fields:tt $doc:tt) => {
+        define_operands! { @ $of $variant [Tensor] [Tensor = u32] $fields $doc }
+    };
+    ($of:tt $variant:ident [Addr] $fields:tt $doc:tt) => {
+        define_operands! { @ $of $variant [Addr] [Addr = WeightAddr] $fields $doc }
+    };
+    ($of:tt $variant:ident [Tensor, Addr] $fields:tt $doc:tt) => {
+        define_operands! { @ $of $variant [Tensor, Addr] [Tensor = u32, Addr = WeightAddr] $fields $doc }
+    };
+    ($of:tt $variant:ident shared $params:tt $fields:tt $doc:tt) => {};
     (
-        $group:ident $variant:ident { $($(#[doc = $field_doc:literal])+ $field:ident: $ty:ty),* }
-        [$(#[doc = $doc:literal])+]
+        @ [$group:ident $($of:ident)*] $variant:ident [$($param:ident),*] [$($default:tt)*]
+        { $($(#[doc = $field_doc:literal])+ $field:ident: $ty:ty),* } [$(#[doc = $doc:literal])+]
     ) => {
         $(#[doc = $doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        pub struct $variant { $($(#[doc = $field_doc])+ pub $field: $ty),* }
+        pub struct $variant<$($default)*> { $($(#[doc = $field_doc])+ pub $field: $ty),* }
 
-        impl From<$variant> for $group {
-            fn from(inst: $variant) -> Self {
+        impl<$($of),*> From<$variant<$($param),*>> for $group<$($of),*> {
+            fn from(inst: $variant<$($param),*>) -> Self {
                 $group::$variant(inst)
             }
         }
     };
-    ($group:ident $variant:ident $shared:ident $fields:tt $doc:tt) => {};
 }
 
-/// A value of the operand struct of a row.
-macro_rules! build_operands {
-    ([$variant:ident] $fields:tt) => {
-        build_operands!(@ $variant $fields)
+/// A field, mapped if it names a tensor or a table.
+macro_rules! mapped {
+    (tensor $field:expr, $view:ident, $table:ident) => {
+        $view(&$field)
     };
-    ([$variant:ident $shared:ident] $fields:tt) => {
-        build_operands!(@ $shared $fields)
+    (table $field:expr, $view:ident, $table:ident) => {
+        $table($field)
     };
-    (@ $operands:ident { $($field:ident: $value:expr),* }) => {
-        $operands { $($field: $value),* }
+    ($access:ident $field:expr, $view:ident, $table:ident) => {
+        $field
     };
 }
 
-/// Expands the rows of one group to its enum and structs. A row `Variant: Other` has the fields, and so the
-/// operand struct, of the row `Other`.
+/// Adds the view of a field that names a tensor to a list.
+macro_rules! push_view {
+    (tensor $field:expr, $views:ident) => {
+        $views.push($field)
+    };
+    ($access:ident $field:expr, $views:ident) => {
+        let _ = &$field;
+    };
+}
+
+/// Visitors of what the rows of a group name; [`Control`] has none.
+macro_rules! define_visitors {
+    ($group:ident [] $($rows:tt)*) => {};
+    ($group:ident [Tensor Addr] $({
+        $variant:ident $operands:ident { $($access:ident $field:ident: $ty:ty),* }
+    })+) => {
+        impl<Tensor: Copy, Addr: Copy> $group<Tensor, Addr> {
+            /// The views that it reads, in the order of the fields.
+            pub fn reads(&self) -> Vec<View<Tensor>> {
+                let mut _views = Vec::new();
+                match self { $(Self::$variant(_inst) => { $(push_view!($access _inst.$field, _views);)* })+ }
+                _views
+            }
+
+            /// The same with other views and tables, which it asks for in the order of the fields.
+            pub fn map<T, A>(
+                &self,
+                _view: &mut impl FnMut(&View<Tensor>) -> View<T>,
+                _table: &mut impl FnMut(Addr) -> A,
+            ) -> $group<T, A> {
+                match self {
+                    $(Self::$variant(_inst) => $group::$variant($operands {
+                        $($field: mapped!($access _inst.$field, _view, _table)),*
+                    })),+
+                }
+            }
+        }
+    };
+}
+
+/// Expands the rows of one group to its enum and structs. A row `shared` has the fields, and so the operand
+/// struct, of an earlier one. A field that is a `tensor` is a view that the machine reads, one that is a
+/// `table` is read from weight SRAM; what names them is a parameter of the structs that have any.
 macro_rules! define_instructions {
-    ($(#[doc = $group_doc:literal])+ $group:ident {
-        $($(#[doc = $doc:literal])+ $opcode:literal $mnemonic:literal $variant:ident $(: $shared:ident)? {
+    ($(#[doc = $group_doc:literal])+ $group:ident $(<$($of:ident = $default:ty),+>)? {
+        $($(#[doc = $doc:literal])+ $opcode:literal $mnemonic:literal
+        $variant:ident($operands:ident $(<$($param:ident),+>)?) $($shared:ident)? {
             $($(#[doc = $field_doc:literal])+ $access:ident $field:ident: $ty:ty),* $(,)?
         })+
     }) => {
-        $(define_operands! {
-            $group $variant $($shared)? { $($(#[doc = $field_doc])+ $field: $ty),* } [$(#[doc = $doc])+]
-        })+
+        define_instructions! {
+            @structs [$group $($($of)+)?]
+            $({
+                $operands $($shared)? [$($($param),+)?] { $($(#[doc = $field_doc])+ $field: $ty),* }
+                [$(#[doc = $doc])+]
+            })+
+        }
 
         $(#[doc = $group_doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub enum $group { $($(#[doc = $doc])+ $variant(operands!($variant $($shared)?))),+ }
+        pub enum $group $(<$($of = $default),+>)? {
+            $($(#[doc = $doc])+ $variant($operands $(<$($param),+>)?)),+
+        }
+
+        define_visitors! { $group [$($($of)+)?] $({
+            $variant $operands { $($access $field: $ty),* }
+        })+ }
 
         impl $group {
             /// The rows of this group, in opcode order.
@@ -134,7 +208,7 @@ macro_rules! define_instructions {
                 doc: concat!($($doc, "\n"),+),
                 fields: &[$(FieldInfo {
                     name: stringify!($field),
-                    ty: stringify!($ty),
+                    ty: type_name!($access $ty),
                     access: access!($access),
                     doc: concat!($($field_doc, "\n"),+),
                 }),*],
@@ -165,9 +239,7 @@ macro_rules! define_instructions {
             /// Reads the fields of an opcode of this group; `None` if it is of another.
             pub(crate) fn get(opcode: u16, _reader: &mut Reader<'_>) -> Result<Option<Self>, DecodeError> {
                 Ok(match opcode {
-                    $($opcode => Some(Self::$variant(build_operands!([$variant $($shared)?] {
-                        $($field: Field::get(_reader)?),*
-                    }))),)+
+                    $($opcode => Some(Self::$variant($operands { $($field: Field::get(_reader)?),* })),)+
                     _ => None,
                 })
             }
@@ -178,18 +250,21 @@ macro_rules! define_instructions {
                 _take: &mut dyn FnMut(&'static str) -> Option<String>,
             ) -> Result<Option<Self>, FieldError> {
                 Ok(match mnemonic {
-                    $($mnemonic => Some(Self::$variant(build_operands!([$variant $($shared)?] {
+                    $($mnemonic => Some(Self::$variant($operands {
                         $($field: {
                             let field = stringify!($field);
                             let text = _take(field)
                                 .ok_or_else(|| FieldError { field, reason: "is missing".to_owned() })?;
                             Field::parse(&text).map_err(|reason| FieldError { field, reason })?
                         }),*
-                    }))),)+
+                    })),)+
                     _ => None,
                 })
             }
         }
+    };
+    (@structs $of:tt $({ $($row:tt)* })+) => {
+        $(define_operands! { $of $($row)* })+
     };
 }
 

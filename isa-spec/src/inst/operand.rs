@@ -25,17 +25,18 @@ impl Elem {
     }
 }
 
-/// A byte address in weight SRAM. In a stage template, before placement, the index of a table of the stage.
+/// A byte address in weight SRAM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WeightAddr(pub u32);
 
-/// A box of a stream's tensor: rows, columns and channels. Readers see slices, writers fill parts of
-/// concatenations, strips are column windows: all without moving data.
+/// A box of a tensor: rows, columns and channels. Readers see slices, writers fill parts of concatenations,
+/// strips are column windows: all without moving data. A program names a tensor by the number of the stream
+/// that holds it, a compiler by what it likes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct View {
-    /// The stream. In a stage template, before scheduling, a buffer of the function.
-    pub stream: u32,
+pub struct View<Tensor = u32> {
+    /// The tensor.
+    pub tensor: Tensor,
     /// First row.
     pub row0: u32,
     /// Rows.
@@ -50,15 +51,21 @@ pub struct View {
     pub chs: u32,
 }
 
-impl View {
-    /// All of a stream of the given shape.
-    pub fn whole(stream: u32, rows: u32, cols: u32, chs: u32) -> Self {
-        Self { stream, row0: 0, rows, col0: 0, cols, ch0: 0, chs }
+impl<Tensor> View<Tensor> {
+    /// All of a tensor of the given shape.
+    pub fn whole(tensor: Tensor, rows: u32, cols: u32, chs: u32) -> Self {
+        Self { tensor, row0: 0, rows, col0: 0, cols, ch0: 0, chs }
     }
 
     /// Number of elements in the box.
     pub fn n_elements(&self) -> u64 {
         u64::from(self.rows) * u64::from(self.cols) * u64::from(self.chs)
+    }
+
+    /// The same box of another tensor.
+    pub fn of<Other>(&self, tensor: Other) -> View<Other> {
+        let View { row0, rows, col0, cols, ch0, chs, .. } = *self;
+        View { tensor, row0, rows, col0, cols, ch0, chs }
     }
 }
 

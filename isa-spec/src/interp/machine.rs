@@ -108,7 +108,7 @@ impl<'a> Machine<'a> {
             Head::DmaIn(dma) => self.load_row(dma, &code.out, row),
             Head::DmaOut(dma) => return self.store_row(dma, row),
             _ => {
-                let elem = self.program.streams[code.out.stream as usize].elem;
+                let elem = self.program.streams[code.out.tensor as usize].elem;
                 let mut acc = std::mem::take(&mut self.row_acc);
                 rows::compute(code, prepared, &self.sram(), row, &mut acc);
                 self.row_bytes.clear();
@@ -121,7 +121,7 @@ impl<'a> Machine<'a> {
 
     /// Takes a row from DRAM.
     fn load_row(&mut self, dma: &DmaIn, out: &View, row: u32) {
-        let pixel = (out.chs * self.program.streams[out.stream as usize].elem.size_bytes()) as usize;
+        let pixel = (out.chs * self.program.streams[out.tensor as usize].elem.size_bytes()) as usize;
         let segment = dma.segment as usize;
         self.row_bytes.clear();
         for x in 0..u64::from(out.cols) {
@@ -135,7 +135,7 @@ impl<'a> Machine<'a> {
 
     /// Puts a row into DRAM.
     fn store_row(&mut self, dma: &DmaOut, row: u32) {
-        let elem = self.program.streams[dma.src.stream as usize].elem;
+        let elem = self.program.streams[dma.src.tensor as usize].elem;
         let mut acc = std::mem::take(&mut self.row_acc);
         self.sram().row(&dma.src, row, &mut acc);
         self.row_bytes.clear();
@@ -156,9 +156,9 @@ impl<'a> Machine<'a> {
     /// Writes the row to where a row of an output view stands, pixel by pixel where the view holds only some
     /// channels.
     fn write_row(&mut self, out: &View, row: u32) {
-        let stream = &self.program.streams[out.stream as usize];
+        let stream = &self.program.streams[out.tensor as usize];
         let size = stream.elem.size_bytes() as usize;
-        let at = row_address(&self.program.streams, out.stream, out.row0 + row);
+        let at = row_address(&self.program.streams, out.tensor, out.row0 + row);
         let pixel = stream.chs as usize * size;
         let part = out.chs as usize * size;
         if let Some(shadow) = &mut self.shadow {

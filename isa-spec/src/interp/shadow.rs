@@ -177,13 +177,13 @@ impl RowBytes {
     fn new(program: &Program, view: &View, row: u32) -> Self {
         let row = view.row0 + row;
         let holds = |stream: &u32| program.streams[*stream as usize].first_row() <= row;
-        let own = program.chain(view.stream).find(holds).unwrap_or(view.stream);
+        let own = program.chain(view.tensor).find(holds).unwrap_or(view.tensor);
         let stream = &program.streams[own as usize];
         let size = stream.elem.size_bytes() as usize;
         let pitch = stream.chs as usize * size;
         Self {
             held: Held { stream: own, row },
-            at: row_address(&program.streams, view.stream, row)
+            at: row_address(&program.streams, view.tensor, row)
                 + view.col0 as usize * pitch
                 + view.ch0 as usize * size,
             pixels: view.cols as usize,

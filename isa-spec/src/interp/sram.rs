@@ -17,7 +17,7 @@ pub(super) struct Sram<'a> {
 impl Sram<'_> {
     /// The stream that a view shows.
     pub(super) fn stream(&self, view: &View) -> &Stream {
-        &self.program.streams[view.stream as usize]
+        &self.program.streams[view.tensor as usize]
     }
 
     /// Bytes of columns `view.cols` of row `row` (counted from the view's first) over all channels of the
@@ -28,7 +28,7 @@ impl Sram<'_> {
         }
         let stream = self.stream(view);
         let pixel = (stream.chs * stream.elem.size_bytes()) as usize;
-        let at = row_address(&self.program.streams, view.stream, view.row0 + row);
+        let at = row_address(&self.program.streams, view.tensor, view.row0 + row);
         &self.activation[at + view.col0 as usize * pixel..][..view.cols as usize * pixel]
     }
 

@@ -185,7 +185,7 @@ impl Check<'_> {
     /// by one stream of each tensor.
     fn named(&mut self, phase: &Phase) -> Vec<u32> {
         let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
-        let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.stream).collect();
+        let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.tensor).collect();
         streams.sort_unstable();
         streams.dedup();
         let prefixes: Vec<u32> =
@@ -218,8 +218,8 @@ impl Check<'_> {
     }
 
     fn view(&mut self, what: &str, view: &View) -> bool {
-        let Some(s) = self.program.streams.get(view.stream as usize) else {
-            self.fail(Rule::Bounds, format!("{what} names stream {}, which is not declared", view.stream));
+        let Some(s) = self.program.streams.get(view.tensor as usize) else {
+            self.fail(Rule::Bounds, format!("{what} names stream {}, which is not declared", view.tensor));
             return false;
         };
         let inside =
@@ -236,7 +236,7 @@ impl Check<'_> {
                 view.cols,
                 view.ch0,
                 view.chs,
-                view.stream,
+                view.tensor,
                 s.rows,
                 s.cols,
                 s.chs
@@ -278,7 +278,7 @@ impl Check<'_> {
                 format!(
                     "the output of a `dma_out` is [{}, {}, {}] of stream {}: it writes no stream, so it \
                         must be empty",
-                    out.rows, out.cols, out.chs, out.stream
+                    out.rows, out.cols, out.chs, out.tensor
                 )
             });
         } else {
@@ -297,7 +297,7 @@ impl Check<'_> {
     }
 
     fn elem(&self, view: &View) -> Elem {
-        self.program.streams[view.stream as usize].elem
+        self.program.streams[view.tensor as usize].elem
     }
 
     /// First and last phase that names each stream, or one whose prefix it is.
@@ -307,7 +307,7 @@ impl Check<'_> {
             for stage in &phase.stages {
                 let out = (stage.code.out.rows > 0).then_some(stage.code.out);
                 for view in stage.code.reads().into_iter().chain(out) {
-                    for stream in self.program.chain(view.stream) {
+                    for stream in self.program.chain(view.tensor) {
                         let life = lives[stream as usize].get_or_insert((index, index));
                         life.1 = index;
                     }
@@ -362,7 +362,7 @@ impl Check<'_> {
         let (dying, growing) = if a.1 == b.0 { (a, b) } else { (b, a) };
         let (born, phase, stream) = dying;
         let is_written = |stage: &Stage| {
-            self.program.parts(&stage.code.out).iter().any(|part| part.stream as usize == stream)
+            self.program.parts(&stage.code.out).iter().any(|part| part.tensor as usize == stream)
         };
         growing.0 == phase
             && born < phase
@@ -382,12 +382,12 @@ impl Check<'_> {
         let mut overwritten: Vec<View> = Vec::new();
         for phase in &self.program.phases[new.0..=old.1] {
             let of = |stream: usize, view: &View| {
-                self.program.parts(view).into_iter().find(|part| part.stream as usize == stream)
+                self.program.parts(view).into_iter().find(|part| part.tensor as usize == stream)
             };
             let writes = phase.stages.iter().enumerate();
             let writes: Vec<(usize, View)> =
                 writes.filter_map(|(number, s)| Some((number, of(new.2, &s.code.out)?))).collect();
-            let meets = |a: &View, b: &View| shared_volume(a, &View { stream: a.stream, ..*b }) > 0;
+            let meets = |a: &View, b: &View| shared_volume(a, &View { tensor: a.tensor, ..*b }) > 0;
             for (number, stage) in phase.stages.iter().enumerate() {
                 let in_place = stage.code.in_place_reads();
                 let reads =
@@ -414,7 +414,7 @@ impl Check<'_> {
         for (index, phase) in self.program.phases.iter().enumerate() {
             for stage in &phase.stages {
                 for part in self.program.parts(&stage.code.out) {
-                    writes[part.stream as usize].push((index, part));
+                    writes[part.tensor as usize].push((index, part));
                 }
             }
         }
@@ -433,7 +433,7 @@ impl Check<'_> {
             for (number, stage) in phase.stages.iter().enumerate() {
                 self.stage = Some(number);
                 for view in stage.code.reads().iter().flat_map(|view| self.program.parts(view)) {
-                    let written: u64 = writes[view.stream as usize]
+                    let written: u64 = writes[view.tensor as usize]
                         .iter()
                         .filter(|(at, _)| *at <= index)
                         .map(|(_, write)| shared_volume(&view, write))
@@ -442,7 +442,7 @@ impl Check<'_> {
                     self.need(written >= want, Rule::Unwritten, || {
                         format!(
                             "reads {want} elements of stream {}, of which {written} are written",
-                            view.stream
+                            view.tensor
                         )
                     });
                 }

@@ -115,8 +115,8 @@ impl Draft {
     fn source(&mut self) -> View {
         let mut view = self.random.pick(&self.written);
         if self.random.chance(35) {
-            let s = self.program.streams[view.stream as usize];
-            view = View::whole(view.stream, s.rows, s.cols, s.chs);
+            let s = self.program.streams[view.tensor as usize];
+            view = View::whole(view.tensor, s.rows, s.cols, s.chs);
         }
         if self.random.chance(40) {
             let rows = self.random.int(1, view.rows);
@@ -326,7 +326,7 @@ impl Draft {
         self.program.phases.push(Phase { partitions: vec![1], loads, stages });
         // What a later phase may read is whole; the rest are rings.
         let outs = self.written.clone();
-        for stream in outs.into_iter().map(|out| out.stream) {
+        for stream in outs.into_iter().map(|out| out.tensor) {
             if !is_last && !self.kept.contains(&stream) && self.random.chance(60) {
                 self.kept.push(stream);
             }
@@ -338,7 +338,7 @@ impl Draft {
     fn life(&self, stream: u32) -> (usize, usize) {
         let names = |phase: &Phase| {
             let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
-            views.filter(|view| view.rows > 0).any(|view| view.stream == stream)
+            views.filter(|view| view.rows > 0).any(|view| view.tensor == stream)
         };
         let mut phases = self.program.phases.iter().enumerate().filter(|(_, p)| names(p)).map(|(at, _)| at);
         let first = phases.next().unwrap_or(0);
@@ -432,7 +432,7 @@ pub(crate) fn shares_bytes(program: &Program) -> bool {
     program.phases.iter().any(|phase| {
         let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
         let mut named: Vec<u32> =
-            views.filter(|v| v.rows > 0).flat_map(|v| program.chain(v.stream).collect::<Vec<_>>()).collect();
+            views.filter(|v| v.rows > 0).flat_map(|v| program.chain(v.tensor).collect::<Vec<_>>()).collect();
         named.sort_unstable();
         named.dedup();
         let meet = |a: u32, b: u32| range(a).start < range(b).end && range(b).start < range(a).end;
@@ -444,7 +444,7 @@ pub(crate) fn shares_bytes(program: &Program) -> bool {
 pub(crate) fn joins(program: &Program) -> bool {
     program.phases.iter().any(|phase| {
         let mut outs: Vec<u32> =
-            phase.stages.iter().filter(|s| s.code.out.rows > 0).map(|s| s.code.out.stream).collect();
+            phase.stages.iter().filter(|s| s.code.out.rows > 0).map(|s| s.code.out.tensor).collect();
         outs.sort_unstable();
         outs.windows(2).any(|pair| pair[0] == pair[1] && !program.streams[pair[0] as usize].is_whole())
     })

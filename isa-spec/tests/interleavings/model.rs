@@ -103,7 +103,7 @@ fn meets(a: u32, n: u32, b: u32, m: u32) -> bool {
 }
 
 fn views_meet(a: &View, b: &View) -> bool {
-    a.stream == b.stream
+    a.tensor == b.tensor
         && meets(a.row0, a.rows, b.row0, b.rows)
         && meets(a.col0, a.cols, b.col0, b.cols)
         && meets(a.ch0, a.chs, b.ch0, b.chs)
@@ -119,7 +119,7 @@ fn home(program: &Program, stream: u32, row: u32) -> u32 {
 
 /// Bytes of a row of a view, the row counted from the stream's first.
 fn bytes(program: &Program, view: &View, row: u32) -> Vec<usize> {
-    let own = &program.streams[home(program, view.stream, row) as usize];
+    let own = &program.streams[home(program, view.tensor, row) as usize];
     let first = own.prefix.map_or(0, |prefix| prefix.rows);
     let at = own.base + (row - first) % own.slots * own.pitch_bytes;
     let pixels = (view.col0..view.col0 + view.cols)
@@ -133,7 +133,7 @@ fn elements(program: &Program, view: &View) -> Vec<(u32, u32, u32, u32)> {
     for row in view.row0..view.row0 + view.rows {
         for col in view.col0..view.col0 + view.cols {
             all.extend(
-                (view.ch0..view.ch0 + view.chs).map(|ch| (home(program, view.stream, row), row, col, ch)),
+                (view.ch0..view.ch0 + view.chs).map(|ch| (home(program, view.tensor, row), row, col, ch)),
             );
         }
     }
@@ -189,7 +189,7 @@ impl Machine<'_> {
     /// Of a ring of `R` slots, all rows up to `row - R` have been passed by its readers and written by its
     /// writers.
     fn ring_is_free(&self, number: usize, out: &View, row: u32, done: &[u32]) -> bool {
-        let ring = &self.program.streams[out.stream as usize];
+        let ring = &self.program.streams[out.tensor as usize];
         let first = ring.prefix.map_or(0, |prefix| prefix.rows);
         if row < first + ring.slots {
             return true;
@@ -199,10 +199,10 @@ impl Machine<'_> {
         stages.clone().all(|(reader, other)| {
             let views = reads(other);
             (0..views.len())
-                .filter(|&which| views[which].stream == out.stream)
+                .filter(|&which| views[which].tensor == out.tensor)
                 .all(|which| still_reads(other, which, done[reader]).all(|needed| needed > before))
         }) && stages.clone().filter(|&(writer, _)| writer != number).all(|(writer, other)| {
-            let Some(other) = writes(other).filter(|other| other.stream == out.stream) else { return true };
+            let Some(other) = writes(other).filter(|other| other.tensor == out.tensor) else { return true };
             // Who writes rows of the prefix alone takes no slot of the ring.
             other.row0 + other.rows <= first
                 || (done[writer]..other.rows).all(|row| other.row0 + row > before)
@@ -214,7 +214,7 @@ impl Machine<'_> {
     /// not count.
     fn others_are_read(&self, number: usize, out: &View, row: u32, done: &[u32]) -> bool {
         let into_all: HashSet<u32> =
-            (out.row0..out.row0 + out.rows).map(|row| home(self.program, out.stream, row)).collect();
+            (out.row0..out.row0 + out.rows).map(|row| home(self.program, out.tensor, row)).collect();
         into_all.into_iter().all(|into| {
             let grown = &self.program.streams[into as usize];
             let first = grown.prefix.map_or(0, |prefix| prefix.rows);
@@ -228,7 +228,7 @@ impl Machine<'_> {
                 (0..views.len()).all(|which| {
                     let view = &views[which];
                     let homes: HashSet<u32> = (view.row0..view.row0 + view.rows)
-                        .map(|row| home(self.program, view.stream, row))
+                        .map(|row| home(self.program, view.tensor, row))
                         .filter(|&other| other != into && self.share(other, into))
                         .collect();
                     homes.into_iter().all(|other| {
@@ -269,10 +269,10 @@ impl Machine<'_> {
             (s(stream).base, s(stream).pitch_bytes, s(stream).rows, s(stream).cols, s(stream).chs)
         };
         let is_whole = s(into).slots == s(into).rows && s(other).slots == s(other).rows;
-        if place(into) != place(other) || !is_whole || (into, other) != (out.stream, view.stream) {
+        if place(into) != place(other) || !is_whole || (into, other) != (out.tensor, view.tensor) {
             return false;
         }
-        let like = View { stream: out.stream, ..*view };
+        let like = View { tensor: out.tensor, ..*view };
         let is_elementwise = which > 0 || matches!(self.phase.stages[reader].code.head, Head::Load(_));
         !views_meet(&like, out) || (reader == writer && is_elementwise && like == *out)
     }
@@ -283,7 +283,7 @@ impl Machine<'_> {
         for row in step(stage, state.done[number]) {
             for (which, view) in reads(stage).iter().enumerate() {
                 for needed in needs(stage, which, row).into_iter().map(|row| view.row0 + row) {
-                    let want = Some((home(self.program, view.stream, needed) as u8, needed as u8));
+                    let want = Some((home(self.program, view.tensor, needed) as u8, needed as u8));
                     let wrong =
                         bytes(self.program, view, needed).into_iter().find(|&at| state.sram[at] != want);
                     if let Some(at) = wrong {
@@ -317,7 +317,7 @@ impl Machine<'_> {
             if let Some(out) = writes(stage) {
                 let row = out.row0 + row;
                 for at in bytes(self.program, &out, row) {
-                    state.sram[at] = Some((home(self.program, out.stream, row) as u8, row as u8));
+                    state.sram[at] = Some((home(self.program, out.tensor, row) as u8, row as u8));
                 }
             }
         }
@@ -351,7 +351,7 @@ fn contradiction(program: &Program) -> Option<String> {
                 }
             }
             for view in reads(stage).into_iter().chain(writes(stage)) {
-                let mut stream = Some(view.stream);
+                let mut stream = Some(view.tensor);
                 while let Some(at) = stream {
                     named[at as usize].insert(index);
                     stream = program.streams[at as usize].prefix.map(|prefix| prefix.stream);

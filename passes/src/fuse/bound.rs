@@ -25,12 +25,14 @@
 
 use std::ops::Range;
 
+use cranelift_entity::PrimaryMap;
 use strata_backend::cost::{may_winograd, on_chip_energy};
+use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{Topology, views_meet};
 use strata_backend::model::tables::first_uses;
-use strata_backend::model::{BufferId, BufferRole, Objective, StageGraph, StageId, StageNode};
+use strata_backend::model::{BufferRole, BufferView, Objective, StageGraph, StageId, StageNode};
+use strata_isa_spec::Target;
 use strata_isa_spec::timing::{Work, dram_cycles};
-use strata_isa_spec::{StageCode, Tail, Target, View};
 
 use crate::fuse::strips::window::windowed;
 
@@ -64,26 +66,27 @@ struct Needed {
     /// are is all that counts: where they begin is still said of the whole.
     graph: StageGraph,
     /// What each stage reads, a view for each run of columns.
-    reads: Vec<Vec<View>>,
+    reads: PrimaryMap<StageId, Vec<BufferView>>,
 }
 
 impl Needed {
     fn new(graph: &StageGraph, topology: &Topology) -> Self {
-        let mut needed = Self { graph: graph.clone(), reads: vec![Vec::new(); graph.stages.len()] };
+        let mut needed =
+            Self { graph: graph.clone(), reads: graph.stages.keys().map(|_| Vec::new()).collect() };
         // Stages stand in topological order: what is needed of those that read a tensor is known before
         // those that write it are looked at.
         for stage in graph.stages.keys().collect::<Vec<StageId>>().into_iter().rev() {
             let node = &graph.stages[stage];
             let cols = needed.columns(graph, topology, stage);
             let reads = if may_split(node) { reads_for(&node.code, &cols) } else { whole_reads(&node.code) };
-            needed.reads[stage.as_u32() as usize] =
+            needed.reads[stage] =
                 reads.iter().flat_map(|read| read.runs.iter().map(|run| part(&read.view, run))).collect();
-            let code = &mut needed.graph.stages[stage].code;
-            let tails = code.tail.iter_mut().filter_map(Tail::read_mut);
-            for (view, read) in code.head.reads_mut().into_iter().chain(tails).zip(&reads) {
-                view.cols = n_columns(&read.runs);
-            }
-            code.out.cols = n_columns(&cols);
+            let mut widths = reads.iter().map(|read| n_columns(&read.runs)).chain([n_columns(&cols)]);
+            let code = node.code.map_views(|view| BufferView {
+                cols: widths.next().expect("as many views as reads, and the output"),
+                ..*view
+            });
+            needed.graph.stages[stage].code = code;
         }
         needed
     }
@@ -93,14 +96,14 @@ impl Needed {
     fn columns(&self, graph: &StageGraph, topology: &Topology, stage: StageId) -> Vec<Range<u32>> {
         let node = &graph.stages[stage];
         let out = node.code.out;
-        let readers = &topology.uses[out.stream as usize].readers;
-        let is_output = matches!(graph.buffers[BufferId::from_u32(out.stream)].role, BufferRole::Output(_));
+        let readers = &topology.uses[out.tensor].readers;
+        let is_output = matches!(graph.buffers[out.tensor].role, BufferRole::Output(_));
         let is_read = readers.iter().any(|(_, read)| views_meet(read, &out));
         // What nobody reads runs all the same.
         if !may_split(node) || is_output || !is_read {
             return all_columns(&out);
         }
-        let reads = readers.iter().flat_map(|(reader, _)| &self.reads[reader.as_u32() as usize]);
+        let reads = readers.iter().flat_map(|(reader, _)| &self.reads[*reader]);
         let ranges = reads.filter(|read| views_meet(read, &out)).map(|read| {
             let end = (read.col0 + read.cols).min(out.col0 + out.cols);
             read.col0.max(out.col0) - out.col0..end - out.col0
@@ -116,18 +119,18 @@ fn may_split(node: &StageNode) -> bool {
 
 /// What a stage reads of a view.
 struct Read {
-    view: View,
+    view: BufferView,
     /// Columns, counted from the view's first.
     runs: Vec<Range<u32>>,
 }
 
 /// What a stage reads that runs as a whole.
-fn whole_reads(code: &StageCode) -> Vec<Read> {
+fn whole_reads(code: &StageTemplate) -> Vec<Read> {
     code.reads().into_iter().map(|view| Read { runs: all_columns(&view), view }).collect()
 }
 
 /// What a stage that may run in strips reads at least if each of some columns of its output is computed.
-fn reads_for(code: &StageCode, cols: &[Range<u32>]) -> Vec<Read> {
+fn reads_for(code: &StageTemplate, cols: &[Range<u32>]) -> Vec<Read> {
     let mut reads = whole_reads(code);
     let mut ranges = vec![Vec::new(); reads.len()];
     for col in cols.iter().cloned().flatten() {
@@ -144,12 +147,12 @@ fn reads_for(code: &StageCode, cols: &[Range<u32>]) -> Vec<Read> {
 }
 
 /// Columns of a view, counted from its first.
-fn part(view: &View, cols: &Range<u32>) -> View {
-    View { col0: view.col0 + cols.start, cols: cols.end - cols.start, ..*view }
+fn part(view: &BufferView, cols: &Range<u32>) -> BufferView {
+    BufferView { col0: view.col0 + cols.start, cols: cols.end - cols.start, ..*view }
 }
 
 /// All columns of a view, counted from its first.
-fn all_columns(view: &View) -> Vec<Range<u32>> {
+fn all_columns(view: &BufferView) -> Vec<Range<u32>> {
     std::iter::once(0..view.cols).collect()
 }
 
@@ -181,7 +184,7 @@ fn compulsory_bytes(needed: &Needed) -> u64 {
     let outside = graph.buffers.iter().map(|(id, buffer)| match buffer.role {
         BufferRole::Internal => 0,
         BufferRole::Input(_) => {
-            let reads = needed.reads.iter().flatten().filter(|view| view.stream == id.as_u32());
+            let reads = needed.reads.values().flatten().filter(|view| view.tensor == id);
             n_elements(reads.copied().collect()) * u64::from(buffer.elem.size_bytes())
         }
         BufferRole::Output(_) => buffer.size_bytes(),
@@ -190,11 +193,11 @@ fn compulsory_bytes(needed: &Needed) -> u64 {
 }
 
 /// Elements that views of one buffer hold together.
-fn n_elements(mut views: Vec<View>) -> u64 {
+fn n_elements(mut views: Vec<BufferView>) -> u64 {
     views.sort_unstable_by_key(|v| (v.row0, v.rows, v.col0, v.cols, v.ch0, v.chs));
     views.dedup();
     // Between two neighbouring ends of views along an axis, all elements are in the same views.
-    let cuts = |ends: &dyn Fn(&View) -> [u32; 2]| {
+    let cuts = |ends: &dyn Fn(&BufferView) -> [u32; 2]| {
         let mut cuts: Vec<u32> = views.iter().flat_map(ends).collect();
         cuts.sort_unstable();
         cuts.dedup();
@@ -206,9 +209,9 @@ fn n_elements(mut views: Vec<View>) -> u64 {
     let holds = |from: u32, len: u32, at: u32| (from..from + len).contains(&at);
     let mut sum = 0;
     for row in rows.windows(2) {
-        let in_row: Vec<&View> = views.iter().filter(|v| holds(v.row0, v.rows, row[0])).collect();
+        let in_row: Vec<&BufferView> = views.iter().filter(|v| holds(v.row0, v.rows, row[0])).collect();
         for col in cols.windows(2) {
-            let in_col: Vec<&View> =
+            let in_col: Vec<&BufferView> =
                 in_row.iter().copied().filter(|v| holds(v.col0, v.cols, col[0])).collect();
             for ch in chs.windows(2) {
                 if in_col.iter().any(|v| holds(v.ch0, v.chs, ch[0])) {
@@ -222,7 +225,7 @@ fn n_elements(mut views: Vec<View>) -> u64 {
 }
 
 /// The least lanes times cycles that a stage keeps busy, in strips or not.
-fn least_work(code: &StageCode, may_winograd: bool) -> u64 {
+fn least_work(code: &StageTemplate, may_winograd: bool) -> u64 {
     let step = match code.work() {
         Work::Mac { pixels, channels, reduction, groups } => pixels * channels * reduction * groups,
         Work::Vector { elements } => elements,
@@ -258,7 +261,8 @@ mod tests {
     use strata_backend::cost::with_winograd;
     use strata_backend::model::graph::StageSet;
     use strata_backend::model::samples::Net;
-    use strata_isa_spec::inst::{TransposeConv2d, WeightAddr};
+    use strata_backend::model::{BufferId, TableId};
+    use strata_isa_spec::inst::TransposeConv2d;
     use strata_isa_spec::{Head, Mapping, timing};
 
     use super::*;
@@ -280,11 +284,11 @@ mod tests {
     /// Cycles that the one lane of a target works on all stages, each by the faster method, or directly where
     /// a strip is an odd column.
     fn cycles_of(graph: &StageGraph, target: &Target) -> u64 {
-        let of = |code: &StageCode, winograd: bool| {
+        let of = |code: &StageTemplate, winograd: bool| {
             let code = with_winograd(code, winograd);
             u64::from(code.n_steps()) * timing::step_cycles(target, &code.work(), &Mapping::default())
         };
-        let fastest = |code: &StageCode| match may_winograd(code, target) {
+        let fastest = |code: &StageTemplate| match may_winograd(code, target) {
             true => of(code, true).min(of(code, false)),
             false => of(code, false),
         };
@@ -294,8 +298,7 @@ mod tests {
     /// Bytes of the inputs that stages read, each stage and each strip of it for itself.
     fn bytes_read(graph: &StageGraph) -> u64 {
         let reads = graph.stages.values().flat_map(|node| node.code.reads());
-        let is_input =
-            |view: &View| matches!(graph.buffers[BufferId::from_u32(view.stream)].role, BufferRole::Input(_));
+        let is_input = |view: &BufferView| matches!(graph.buffers[view.tensor].role, BufferRole::Input(_));
         reads.filter(is_input).map(|view| graph.view_bytes(&view)).sum()
     }
 
@@ -310,8 +313,15 @@ mod tests {
 
     #[test]
     fn elements_in_several_views_count_once_and_those_in_none_not() {
-        let view =
-            |row0: u32, col0: u32, ch0: u32| View { stream: 0, row0, rows: 2, col0, cols: 3, ch0, chs: 4 };
+        let view = |row0: u32, col0: u32, ch0: u32| BufferView {
+            tensor: BufferId::from_u32(0),
+            row0,
+            rows: 2,
+            col0,
+            cols: 3,
+            ch0,
+            chs: 4,
+        };
         assert_eq!(n_elements(vec![]), 0);
         assert_eq!(n_elements(vec![view(0, 0, 0), view(0, 0, 0)]), 24);
         assert_eq!(n_elements(vec![view(0, 0, 0), view(7, 0, 0)]), 48, "the rows between are not read");
@@ -326,7 +336,7 @@ mod tests {
             let mut net = Net::default();
             let input = net.input([4, 16, 8]);
             let wide = net.conv(input, 8, 1, 1);
-            let out = net.conv(View { cols: 16 - cropped, ..wide }, 8, 1, 1);
+            let out = net.conv(BufferView { cols: 16 - cropped, ..wide }, 8, 1, 1);
             net.output(out, 0);
             bounds_of(&net.finish(), &target)
         };
@@ -374,8 +384,8 @@ mod tests {
             out_pad_left: -2,
             input_zp: 0,
             weight_zp: 0,
-            weights: WeightAddr(0),
-            bias: WeightAddr(1),
+            weights: TableId::from_u32(0),
+            bias: TableId::from_u32(1),
         };
         graph.stages[stage].code.head = Head::TransposeConv2d(head);
         let least = bounds_of(&graph, &target).cycles;

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cranelift_entity::PrimaryMap;
 use egg::{
     Applier, EGraph, Id, PatternAst, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, Subst,
     Symbol, Var, define_language,
@@ -114,7 +115,7 @@ struct Interner {
     /// Matches that need not be looked at again. Never iterated.
     settled: HashSet<Match>,
     /// Bytes of rows by buffer; zero but while a set is looked at.
-    held: Vec<u64>,
+    held: PrimaryMap<BufferId, u64>,
 }
 
 /// What decides whether a group may be made, without borrowing the problem: rules must own their data.
@@ -122,48 +123,47 @@ struct Limits {
     longest: usize,
     weight: u64,
     activation: u64,
-    weights: Vec<u64>,
+    weights: PrimaryMap<StageId, u64>,
     /// For each stage, the buffers that it touches with the bytes of the rows that it holds at once.
-    rows: Vec<Vec<(BufferId, u64)>>,
+    rows: PrimaryMap<StageId, Vec<(BufferId, u64)>>,
     /// For each stage, whether it may be run in strips: rows of a set of such stages can be as much narrower
     /// as strips are many.
-    in_strips: Vec<bool>,
-    preds: Vec<StageSet>,
-    ancestors: Vec<StageSet>,
-    descendants: Vec<StageSet>,
+    in_strips: PrimaryMap<StageId, bool>,
+    preds: PrimaryMap<StageId, StageSet>,
+    ancestors: PrimaryMap<StageId, StageSet>,
+    descendants: PrimaryMap<StageId, StageSet>,
     /// For each stage that forks, all stages after it up to the join.
-    diamonds: Vec<Option<StageSet>>,
+    diamonds: PrimaryMap<StageId, Option<StageSet>>,
     interner: Mutex<Interner>,
 }
 
 impl Limits {
     fn new(context: &Context<'_>, options: &Offer, with_strips: bool) -> Self {
         let Context { graph, target, topology, profiles, .. } = context;
-        let rows = graph.stages.values().zip(profiles).map(|(node, profile)| {
+        let rows = graph.stages.values().zip(profiles.values()).map(|(node, profile)| {
             let mut rows: Vec<(BufferId, u64)> = Vec::new();
-            let mut hold = |stream: u32, n: u32| {
-                let buffer = BufferId::from_u32(stream);
+            let mut hold = |buffer: BufferId, n: u32| {
                 let row = align(target, graph.buffers[buffer].row_bytes());
                 rows.push((buffer, u64::from(n.min(graph.buffers[buffer].rows)) * row));
             };
             for (view, n) in profile.actor(false).widest() {
-                hold(view.stream, n);
+                hold(view.tensor, n);
             }
-            hold(node.code.out.stream, 1);
+            hold(node.code.out.tensor, 1);
             rows
         });
         let n = graph.stages.len();
         let diamonds = graph.stages.keys().map(|fork| {
-            let succs = &topology.succs[fork.as_u32() as usize];
+            let succs = &topology.succs[fork];
             (succs.len() > 1).then_some(()).and_then(|()| {
-                let below = &topology.descendants[fork.as_u32() as usize];
+                let below = &topology.descendants[fork];
                 below.iter().find_map(|join| {
                     let mut inside = StageSet::of(join);
-                    let above = &topology.ancestors[join.as_u32() as usize];
+                    let above = &topology.ancestors[join];
                     for stage in below.iter().filter(|stage| above.contains(*stage)) {
                         inside.insert(stage);
                     }
-                    let closed = |stage: StageId| topology.succs[stage.as_u32() as usize].is_subset(&inside);
+                    let closed = |stage: StageId| topology.succs[stage].is_subset(&inside);
                     let all = succs.is_subset(&inside) && inside.iter().all(|s| s == join || closed(s));
                     (all && inside.len() > 1).then_some(inside)
                 })
@@ -174,14 +174,17 @@ impl Limits {
             longest: options.longest.min(target.limits.stages as usize).min(n.max(1)),
             weight: target.memory.weight,
             activation: target.memory.activation,
-            weights: profiles.iter().map(|profile| profile.weight_bytes).collect(),
+            weights: profiles.values().map(|profile| profile.weight_bytes).collect(),
             rows: rows.collect(),
             in_strips: graph.stages.values().map(|node| with_strips && node.by_columns).collect(),
             preds: topology.preds.clone(),
             ancestors: topology.ancestors.clone(),
             descendants: topology.descendants.clone(),
             diamonds,
-            interner: Mutex::new(Interner { held: vec![0; graph.buffers.len()], ..Interner::default() }),
+            interner: Mutex::new(Interner {
+                held: graph.buffers.keys().map(|_| 0).collect(),
+                ..Interner::default()
+            }),
         }
     }
 
@@ -209,18 +212,18 @@ impl Limits {
         if set.len() > self.longest {
             return false;
         }
-        let weights: u64 = set.iter().map(|stage| self.weights[stage.as_u32() as usize]).sum();
+        let weights: u64 = set.iter().map(|stage| self.weights[stage]).sum();
         if weights > self.weight {
             return false;
         }
-        let narrowing = if set.iter().all(|s| self.in_strips[s.as_u32() as usize]) { MOST_STRIPS } else { 1 };
+        let narrowing = if set.iter().all(|s| self.in_strips[s]) { MOST_STRIPS } else { 1 };
         if self.held_bytes(set) / u64::from(narrowing) > self.activation {
             return false;
         }
         let (mut above, mut below) = (StageSet::default(), StageSet::default());
         for stage in set.iter() {
-            above.extend(&self.ancestors[stage.as_u32() as usize]);
-            below.extend(&self.descendants[stage.as_u32() as usize]);
+            above.extend(&self.ancestors[stage]);
+            below.extend(&self.descendants[stage]);
         }
         !above.without(set).meets(&below.without(set))
     }
@@ -228,15 +231,15 @@ impl Limits {
     /// Bytes of the rows that the stages of a set hold at once, each buffer's counted where it is most.
     fn held_bytes(&self, set: &StageSet) -> u64 {
         let held = &mut self.lock().held;
-        let rows = || set.iter().flat_map(|stage| &self.rows[stage.as_u32() as usize]);
+        let rows = || set.iter().flat_map(|stage| &self.rows[stage]);
         let mut total = 0;
         for &(buffer, bytes) in rows() {
-            let most = &mut held[buffer.as_u32() as usize];
+            let most = &mut held[buffer];
             total += bytes.saturating_sub(*most);
             *most = bytes.max(*most);
         }
         for (buffer, _) in rows() {
-            held[buffer.as_u32() as usize] = 0;
+            held[*buffer] = 0;
         }
         total
     }
@@ -258,7 +261,7 @@ impl Limits {
     }
 
     fn reads_from(&self, later: &StageSet, earlier: &StageSet) -> bool {
-        later.iter().any(|stage| self.preds[stage.as_u32() as usize].meets(earlier))
+        later.iter().any(|stage| self.preds[stage].meets(earlier))
     }
 }
 
@@ -420,7 +423,7 @@ impl Grow {
             }
             Family::Diamond => {
                 let last = set.iter().last()?;
-                let diamond = self.limits.diamonds[last.as_u32() as usize].as_ref();
+                let diamond = self.limits.diamonds[last].as_ref();
                 let Some(diamond) = diamond.map(|diamond| diamond.without(&set)) else {
                     settle(None);
                     return None;

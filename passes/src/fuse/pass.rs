@@ -234,7 +234,7 @@ pub(super) fn plan_with_addresses(
     if is_of_time {
         best = learned(&mut planner, target, options, best)?;
     }
-    let grows = best.plan.residency.iter().any(|residency| residency.grows_into.is_some());
+    let grows = best.plan.residency.values().any(|residency| residency.grows_into.is_some());
     let has_strips = best.realised.parts.iter().any(|part| part.strip.is_some());
     let mut others = Vec::new();
     if grows && share < SHARES[0] {

@@ -1,5 +1,6 @@
 //! The plan that a choice is: where each tensor lives, and what is moved.
 
+use cranelift_entity::{PrimaryMap, SecondaryMap};
 use strata_backend::model::{
     BufferId, BufferRole, Certificate, DramBytes, Objective, PhasePlan, Placement, Plan, Residency,
 };
@@ -69,17 +70,16 @@ fn phase_of(chosen: &ChosenPhase, candidate: &Candidate) -> PhasePlan {
 /// Where tensors live over the phases so far, and what was moved.
 struct Ledger<'a> {
     context: &'a Context<'a>,
-    residency: Vec<Residency>,
+    residency: PrimaryMap<BufferId, Residency>,
     dram: DramBytes,
-    /// Bytes of each input that were loaded once, by index.
-    seen_inputs: Vec<u64>,
+    /// Bytes of each input that were loaded once.
+    seen_inputs: SecondaryMap<BufferId, u64>,
 }
 
 impl<'a> Ledger<'a> {
     fn new(context: &'a Context<'a>) -> Self {
-        let n = context.graph.buffers.len();
-        let (residency, seen_inputs) = (vec![Residency::default(); n], vec![0; n]);
-        Self { context, residency, dram: DramBytes::default(), seen_inputs }
+        let residency = context.graph.buffers.keys().map(|_| Residency::default()).collect();
+        Self { context, residency, dram: DramBytes::default(), seen_inputs: SecondaryMap::new() }
     }
 
     /// Enters a phase.
@@ -87,39 +87,38 @@ impl<'a> Ledger<'a> {
         let variant = &candidate.variants[chosen.variant];
         self.dram.weights += candidate.table_bytes;
         for growth in &chosen.growths {
-            self.residency[growth.growing.as_u32() as usize].grows_into = Some(growth.into);
+            self.residency[growth.growing].grows_into = Some(growth.into);
         }
         for &(buffer, place) in &chosen.places {
-            let at = buffer.as_u32() as usize;
-            let was_kept = self.residency[at].kept_until.is_some();
+            let was_kept = self.residency[buffer].kept_until.is_some();
             if place == Place::InPlace {
-                self.residency[at].in_place_of = self.context.in_place_targets[at];
+                self.residency[buffer].in_place_of = self.context.in_place_targets[buffer];
             }
             let ring = candidate.boundary.iter().position(|b| b.buffer == buffer);
             let Some(ring) = ring.map(|ring| &variant.rings[ring]) else { continue };
             // What is in DRAM too may be dropped before it is read again. It then stays no longer than it is
             // of use.
             if place.in_sram() {
-                self.residency[at].kept_until = Some(phase);
+                self.residency[buffer].kept_until = Some(phase);
             }
-            self.load(at, place, was_kept, ring);
-            self.store(at, place, ring);
+            self.load(buffer, place, was_kept, ring);
+            self.store(buffer, place, ring);
         }
     }
 
-    fn role(&self, at: usize) -> BufferRole {
-        self.context.graph.buffers[BufferId::from_u32(at as u32)].role
+    fn role(&self, buffer: BufferId) -> BufferRole {
+        self.context.graph.buffers[buffer].role
     }
 
     /// Counts what a phase loads of a tensor.
-    fn load(&mut self, at: usize, place: Place, was_kept: bool, ring: &Ring) {
+    fn load(&mut self, buffer: BufferId, place: Place, was_kept: bool, ring: &Ring) {
         let in_dram = place == Place::Dram;
-        match self.role(at) {
+        match self.role(buffer) {
             BufferRole::Input(_) if in_dram || !was_kept => {
-                let size = self.context.graph.buffers[BufferId::from_u32(at as u32)].size_bytes();
+                let size = self.context.graph.buffers[buffer].size_bytes();
                 let bytes = if in_dram { ring.load.bytes } else { size };
-                let first = bytes.min(size - self.seen_inputs[at]);
-                self.seen_inputs[at] += first;
+                let first = bytes.min(size - self.seen_inputs[buffer]);
+                self.seen_inputs[buffer] += first;
                 self.dram.inputs += first;
                 self.dram.spill_read += bytes - first;
             }
@@ -129,12 +128,12 @@ impl<'a> Ledger<'a> {
     }
 
     /// Counts what a phase stores of a tensor.
-    fn store(&mut self, at: usize, place: Place, ring: &Ring) {
+    fn store(&mut self, buffer: BufferId, place: Place, ring: &Ring) {
         if place.in_dram() {
-            let is_output = matches!(self.role(at), BufferRole::Output(_));
+            let is_output = matches!(self.role(buffer), BufferRole::Output(_));
             let dram = &mut self.dram;
             *if is_output { &mut dram.outputs } else { &mut dram.spill_write } += ring.store.bytes;
-            self.residency[at].stored |= ring.store.stages > 0;
+            self.residency[buffer].stored |= ring.store.stages > 0;
         }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use strata_backend::check::{PlanFault, check};
 use strata_backend::cost::ScoreWeights;
 use strata_backend::model::graph::{GraphError, StageSet};
+use strata_backend::model::plan::phase_of;
 use strata_backend::model::realised::Realised;
 use strata_backend::model::{BufferId, Certificate, Mode, Objective, Plan, StageGraph, StageId};
 use strata_backend::place::growth_gaps;
@@ -584,15 +585,10 @@ fn phases<'c>(
     offered: &CandidatePool<'_>,
     choice: &'c Choice,
 ) -> Result<(Vec<Candidate>, Vec<&'c ChosenPhase>), usize> {
-    let mut phase_of = vec![0; context.graph.stages.len()];
-    for (phase, stages) in realised.phases.iter().enumerate() {
-        for stage in stages {
-            phase_of[stage.as_u32() as usize] = phase;
-        }
-    }
+    let phase_of = phase_of(&realised.phases);
     let chosen_of: Vec<&ChosenPhase> = realised.chosen.iter().map(|&chosen| &choice.phases[chosen]).collect();
     let is_loaded = |buffer: BufferId, reader: StageId| {
-        let places = &chosen_of[phase_of[reader.as_u32() as usize]].places;
+        let places = &chosen_of[phase_of[reader]].places;
         places.iter().all(|&(other, place)| other != buffer || place == Place::Dram)
     };
     let mut made = Vec::with_capacity(realised.phases.len());
@@ -631,7 +627,7 @@ fn keeps_places(made: &Context<'_>, choice: &Choice) -> bool {
 fn close_gaps(plan: &mut Plan, gaps: &[(BufferId, u64)]) -> bool {
     let mut is_room = true;
     for &(buffer, gap_bytes) in gaps {
-        if let Some(into) = &mut plan.residency[buffer.as_u32() as usize].grows_into {
+        if let Some(into) = &mut plan.residency[buffer].grows_into {
             is_room &= gap_bytes <= into.gap_bytes;
             into.gap_bytes = into.gap_bytes.min(gap_bytes);
         }

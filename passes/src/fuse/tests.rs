@@ -60,23 +60,22 @@ fn tensors_grow_into_those_that_die() {
         (planned.realised.graph, planned.plan)
     };
     let ((graph, with), (_, without)) = (least(true), least(false));
-    let growing: Vec<usize> =
-        (0..graph.buffers.len()).filter(|&b| with.residency[b].grows_into.is_some()).collect();
+    let growing: Vec<BufferId> =
+        graph.buffers.keys().filter(|&b| with.residency[b].grows_into.is_some()).collect();
     assert!(growing.len() > 4, "{} grow", growing.len());
-    assert!(without.residency.iter().all(|r| r.grows_into.is_none()));
+    assert!(without.residency.values().all(|r| r.grows_into.is_none()));
     assert!(with.dram_bytes.total + 8_000_000 < without.dram_bytes.total);
     // The judge refuses a tensor that comes closer than its rows allow, and one that grows into what is still
     // read.
     let mut closer = with.clone();
-    for residency in &mut closer.residency {
+    for residency in closer.residency.values_mut() {
         residency.grows_into =
             residency.grows_into.map(|into| strata_backend::model::GrowsInto { gap_bytes: 0, ..into });
     }
     assert!(check(&graph, &target, &closer).is_err());
     let mut early = with.clone();
     let first = early.residency[growing[0]].grows_into.expect("it grows").buffer;
-    early.residency[first.as_u32() as usize].kept_until =
-        early.residency[first.as_u32() as usize].kept_until.map(|p| p + 1);
+    early.residency[first].kept_until = early.residency[first].kept_until.map(|p| p + 1);
     assert!(check(&graph, &target, &early).is_err());
 }
 
@@ -128,51 +127,51 @@ fn first_rows_stay_where_the_tensor_does_not() {
 fn split_sums_are_written_in_place() {
     let (graph, target) = (yolov3(1024, 2048), x1("8MiB"));
     let (graph, plan) = planned_with_graph(&graph, &target, Mode::Multi, Objective::Traffic);
-    let births = |buffer: usize| {
-        let is_written = |stage: &StageNode| stage.code.out.stream as usize == buffer;
+    let births = |buffer: BufferId| {
+        let is_written = |stage: &StageNode| stage.code.out.tensor == buffer;
         let phases = plan.phases.iter().enumerate();
         let writes =
             phases.filter(|(_, phase)| phase.stages.iter().any(|s| is_written(&graph.stages[s.stage])));
         writes.map(|(phase, _)| phase as u32).collect::<Vec<u32>>()
     };
-    let in_place: Vec<usize> =
-        (0..plan.residency.len()).filter(|&b| plan.residency[b].in_place_of.is_some()).collect();
+    let in_place: Vec<BufferId> =
+        plan.residency.keys().filter(|&b| plan.residency[b].in_place_of.is_some()).collect();
     assert!(in_place.iter().any(|&buffer| births(buffer).len() > 1), "{in_place:?}");
     // The judge refuses a host that something else reads as it is overwritten, and one of another shape.
-    let refuses = |buffer: usize, host: u32| {
+    let refuses = |buffer: BufferId, host: BufferId| {
         let mut wrong = plan.clone();
-        wrong.residency[buffer].in_place_of = Some(BufferId::from_u32(host));
+        wrong.residency[buffer].in_place_of = Some(host);
         assert!(check(&graph, &target, &wrong).is_err(), "{buffer} in place of {host}");
     };
     for &buffer in &in_place {
         let host = plan.residency[buffer].in_place_of.expect("it was looked for");
-        refuses(host.as_u32() as usize, buffer as u32);
-        refuses(buffer, buffer as u32 - 1);
+        refuses(host, buffer);
+        refuses(buffer, BufferId::from_u32(buffer.as_u32() - 1));
     }
 }
 
 /// Parts of a layer are interchangeable if they are of one size and read alike; with a shortcut each has its
 /// own part to read.
 #[test]
-fn parts_that_read_alike_are_twins() {
+fn parts_that_read_alike_are_interchangeable() {
     let graph = yolov3(416, 416);
     let topology = Topology::new(&graph).expect("it is a graph");
     let interchangeable = interchangeable(&graph, &topology);
     let n_parts = |stage: &StageNode| {
-        graph.stages.values().filter(|other| other.code.out.stream == stage.code.out.stream).count()
+        graph.stages.values().filter(|other| other.code.out.tensor == stage.code.out.tensor).count()
     };
-    let mut n_twins = 0;
+    let mut n_alike = 0;
     for (stage, node) in &graph.stages {
-        let Some(before) = interchangeable[stage.as_u32() as usize] else { continue };
+        let Some(before) = interchangeable[stage] else { continue };
         let other = &graph.stages[before];
         assert!(before < stage && n_parts(node) > 1);
-        assert_eq!((node.code.out.stream, node.code.out.chs), (other.code.out.stream, other.code.out.chs));
+        assert_eq!((node.code.out.tensor, node.code.out.chs), (other.code.out.tensor, other.code.out.chs));
         assert!(node.code.tail.is_empty(), "{} adds its part of a shortcut", node.name);
-        n_twins += 1;
+        n_alike += 1;
     }
     // Of 1024 channels 384, 384 and 256 in each of the head's three layers of 3x3; the parts of what the
     // backbone's shortcuts add are read one by one.
-    assert_eq!(n_twins, 3);
+    assert_eq!(n_alike, 3);
 }
 
 /// A production cascader's smallest peak for MobileNetV2 at 224x224 is 354 KiB.
@@ -259,7 +258,7 @@ fn pieces_of_a_tensor_are_loaded_as_one() {
     let target = Target::preset("x1", &[("memory.activation".to_owned(), "104KiB".to_owned()), stages]);
     let target = target.expect("a preset");
     let planned = plan(&graph, &target, &PlanOptions::default()).expect("it fits");
-    let pieces = graph.stages.values().filter(|stage| stage.code.out.stream == wide.stream).count();
+    let pieces = graph.stages.values().filter(|stage| stage.code.out.tensor == wide.tensor).count();
     assert!(pieces > 6, "{pieces} pieces");
     let scheduled = schedule(&planned.realised.graph, &planned.plan, &target).expect("it has addresses");
     let last = scheduled.program.phases.last().expect("there are phases");
@@ -351,8 +350,8 @@ fn the_judge_refuses_plans_that_were_tampered_with() {
     assert!(refuses(&|plan| plan.phases[0].stages[0].winograd = true));
     assert!(refuses(&|plan| plan.dram_bytes.spill_read += 1));
     assert!(refuses(&|plan| plan.cycles -= 1));
-    assert!(refuses(&|plan| plan.residency.iter_mut().for_each(|r| r.kept_until = None)));
-    assert!(refuses(&|plan| plan.residency.iter_mut().for_each(|r| r.stored = false)));
+    assert!(refuses(&|plan| plan.residency.values_mut().for_each(|r| r.kept_until = None)));
+    assert!(refuses(&|plan| plan.residency.values_mut().for_each(|r| r.stored = false)));
     let mut starved = target.clone();
     starved.memory.activation /= 4;
     assert!(check(&graph, &starved, &sound).is_err());
@@ -530,7 +529,7 @@ fn first_rows_of_what_grew_stay() {
     let Planned { plan: found, realised, .. } =
         plan_with_addresses(&net.finish(), &target, &options).expect("it has addresses");
     let graph = realised.graph;
-    let into = |buffer: BufferId| found.residency[buffer.as_u32() as usize].grows_into;
+    let into = |buffer: BufferId| found.residency[buffer].grows_into;
     let grown: Vec<ResidentPrefix> =
         found.prefixes.iter().copied().filter(|prefix| into(prefix.buffer).is_some()).collect();
     assert!(!grown.is_empty(), "{:?}", found.prefixes);
@@ -552,9 +551,9 @@ fn assert_kept_while_used(planned: &Planned) {
     let (graph, found) = (&planned.realised.graph, &planned.plan);
     let uses = |stage: StageId, buffer: BufferId| {
         let code = &graph.stages[stage].code;
-        code.reads().iter().chain([&code.out]).any(|view| view.stream == buffer.as_u32())
+        code.reads().iter().chain([&code.out]).any(|view| view.tensor == buffer)
     };
-    for (buffer, residency) in graph.buffers.keys().zip(&found.residency) {
+    for (buffer, residency) in &found.residency {
         let Some(until) = residency.kept_until else { continue };
         let is_used = found.phases[until as usize].stages.iter().any(|placed| uses(placed.stage, buffer));
         assert!(is_used, "{} until phase {until}", graph.buffers[buffer].name);

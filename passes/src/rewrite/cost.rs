@@ -19,11 +19,12 @@ use std::collections::BTreeMap;
 
 use egg::Id;
 use strata_backend::cost::{may_winograd, with_winograd};
+use strata_backend::model::{BufferId, BufferView, StageTemplate, TableId, TemplateHead};
 use strata_ir::attr::ResizeMode;
 use strata_ir::{ElemType, Op, TensorType};
-use strata_isa_spec::inst::{Conv2d, DepthwiseConv2d, Load, TransposeConv2d, WeightAddr, Window};
+use strata_isa_spec::inst::{Conv2d, DepthwiseConv2d, Load, TransposeConv2d, Window};
 use strata_isa_spec::timing::{best_mapping, dram_cycles};
-use strata_isa_spec::{Head, StageCode, Target, View};
+use strata_isa_spec::{Head, Target};
 
 use crate::rewrite::language::{Action, Graph, Move, Spec, Term};
 
@@ -125,11 +126,11 @@ impl<'a> Pricer<'a> {
     }
 
     /// The array's cycles for a head in its best way on the whole of it.
-    fn array_cycles(&mut self, head: Head, ty: &TensorType) -> u64 {
-        let code = StageCode { head, tail: Vec::new(), out: view(&ty.shape) };
+    fn array_cycles(&mut self, head: TemplateHead, ty: &TensorType) -> u64 {
+        let code = StageTemplate { head, tail: Vec::new(), out: view(&ty.shape) };
         let (target, key) = (self.target, format!("{code:?}"));
         *self.known.entry(key).or_insert_with(|| {
-            let on_all = |code: &StageCode| {
+            let on_all = |code: &StageTemplate| {
                 let (_, step) = best_mapping(target, &code.work(), target.array.clusters);
                 u64::from(code.n_steps()) * step
             };
@@ -140,16 +141,16 @@ impl<'a> Pricer<'a> {
 
     /// The cycles of a stage on the vector lanes, `taps` elements for one of its result.
     fn vector(&mut self, ty: &TensorType, taps: u64) -> u64 {
-        let load = Head::Load(Load { src: View::default() });
+        let load = Head::Load(Load { src: view(&[]) });
         self.array_cycles(load, ty).saturating_mul(taps)
     }
 
     /// A head that works on the MACs.
-    fn head(&self, egraph: &Graph, term: &Term, spec: &Spec, out: &TensorType) -> Option<Head> {
+    fn head(&self, egraph: &Graph, term: &Term, spec: &Spec, out: &TensorType) -> Option<TemplateHead> {
         let Action::Op(op) = &spec.action else { return None };
         let shape = |at: usize| Some(egraph[*term.children.get(at)?].data.ty.as_tensor()?.shape.as_slice());
         let src = view(shape(0)?);
-        let (input_zp, weight_zp, weights, bias) = (0, 0, WeightAddr(0), WeightAddr(1));
+        let (input_zp, weight_zp, weights, bias) = (0, 0, TableId::from_u32(0), TableId::from_u32(1));
         let is_wide = egraph[term.children[0]].data.ty.as_tensor()?.elem == ElemType::I16;
         let extent = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let step = |n: i64| u32::try_from(n).unwrap_or(1);
@@ -203,8 +204,8 @@ impl<'a> Pricer<'a> {
     }
 }
 
-/// A whole tensor as the machine sees it.
-fn view(shape: &[usize]) -> View {
+/// A whole tensor as the machine sees it; which one makes no difference to its cost.
+fn view(shape: &[usize]) -> BufferView {
     let extent = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (chs, cols) = match shape {
         [.., w, c] if shape.len() == 4 => (*c, *w),
@@ -212,7 +213,7 @@ fn view(shape: &[usize]) -> View {
         [] => (1, 1),
     };
     let rows = shape.iter().product::<usize>() / (chs * cols).max(1);
-    View::whole(0, extent(rows), extent(cols), extent(chs))
+    BufferView::whole(BufferId::from_u32(0), extent(rows), extent(cols), extent(chs))
 }
 
 fn window_taps(spec: &Spec) -> u64 {

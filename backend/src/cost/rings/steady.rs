@@ -188,6 +188,7 @@ fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> 
 
 #[cfg(test)]
 mod tests {
+    use crate::model::BufferId;
     use std::collections::BTreeSet;
 
     use super::*;
@@ -216,7 +217,7 @@ mod tests {
         let mut actors = Vec::new();
         for view in codes.iter().flat_map(|code| code.reads()) {
             let is_written = codes.iter().any(|code| views_meet(&code.out, &view));
-            if !is_written && loaded.insert((view.stream, view.ch0, view.row0)) {
+            if !is_written && loaded.insert((view.tensor, view.ch0, view.row0)) {
                 actors.push(Actor::dma_in(view));
             }
         }
@@ -226,9 +227,10 @@ mod tests {
 
     /// The first, the middle and the last stream written, each to grow into the first and the last one read.
     fn watches(actors: &[Actor]) -> Vec<OverlapProbe> {
-        let written: Vec<u32> = actors.iter().filter_map(|actor| actor.out.map(|out| out.stream)).collect();
-        let read: Vec<u32> =
-            actors.iter().flat_map(|actor| actor.ports.iter()).map(|port| port.view.stream).collect();
+        let written: Vec<BufferId> =
+            actors.iter().filter_map(|actor| actor.out.map(|out| out.tensor)).collect();
+        let read: Vec<BufferId> =
+            actors.iter().flat_map(|actor| actor.ports.iter()).map(|port| port.view.tensor).collect();
         let growing = [written.first(), written.get(written.len() / 2), written.last()];
         let dying = [read.first(), read.last()];
         let pairs = growing

@@ -1,10 +1,11 @@
 //! Drafts: how ops open them, and how elementwise ops go on in them.
 
 use strata_ir::{OpId, ValueId};
-use strata_isa_spec::inst::{Load, WeightAddr};
+use strata_isa_spec::inst::Load;
 use strata_isa_spec::{Head, View};
 
-use crate::select::selector::{Draft, Read, Refusal, Selector, Source, Step};
+use crate::model::TableId;
+use crate::select::selector::{Draft, DraftHead, Read, Refusal, Selector, Source, Step};
 use crate::select::shape::{self, Dims};
 
 impl Selector<'_> {
@@ -23,7 +24,7 @@ impl Selector<'_> {
     pub(super) fn open_head(
         &mut self,
         op: OpId,
-        make: impl FnOnce(&mut Vec<ValueId>, &[Read]) -> Result<Head, Refusal>,
+        make: impl FnOnce(&mut Vec<ValueId>, &[Read]) -> Result<DraftHead, Refusal>,
         streamed: &[usize],
     ) -> Result<(), Refusal> {
         let reads = streamed
@@ -117,7 +118,7 @@ impl Selector<'_> {
 
 impl Draft {
     /// The index of a constant among the tables.
-    pub(super) fn table(&mut self, value: ValueId) -> WeightAddr {
+    pub(super) fn table(&mut self, value: ValueId) -> TableId {
         enter(&mut self.tables, value)
     }
 
@@ -128,12 +129,12 @@ impl Draft {
 }
 
 /// The index of a constant among tables, which it joins if it is not there.
-pub(super) fn enter(tables: &mut Vec<ValueId>, value: ValueId) -> WeightAddr {
+pub(super) fn enter(tables: &mut Vec<ValueId>, value: ValueId) -> TableId {
     let at = tables.iter().position(|&table| table == value).unwrap_or_else(|| {
         tables.push(value);
         tables.len() - 1
     });
-    WeightAddr(at as u32)
+    TableId::from_u32(at as u32)
 }
 
 pub(super) fn no_stretch(from: Dims, to: Dims) -> Refusal {

@@ -2,7 +2,6 @@
 //! views.
 
 use strata_ir::{Op, OpId, ValueId};
-use strata_isa_spec::View;
 
 use crate::select::permute::Chain;
 use crate::select::selector::{Draft, Read, Refusal, Selector, Source, Step};
@@ -50,7 +49,7 @@ impl Selector<'_> {
         }
         if let Some(at) = extendable {
             let chain = self.out.drafts[at].chain.as_ref().and_then(apply);
-            if let Some((chain, head)) = chain.and_then(|c| c.head(View::default()).map(|head| (c, head))) {
+            if let Some((chain, head)) = chain.and_then(|c| c.head().map(|head| (c, head))) {
                 self.follow_free(op, at, result);
                 let draft = &mut self.out.drafts[at];
                 (draft.head, draft.chain, draft.dims) = (head.into(), Some(chain), dims);
@@ -58,7 +57,7 @@ impl Selector<'_> {
             }
         }
         let read = Read { dims: self.dims(value)?, ..self.read(value)? };
-        let head = alone.head(View::default()).ok_or("the transpose has more than six independent axes")?;
+        let head = alone.head().ok_or("the transpose has more than six independent axes")?;
         self.push(Draft {
             head: head.into(),
             tail: Vec::new(),

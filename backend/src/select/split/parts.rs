@@ -1,14 +1,14 @@
 //! How many parts a stage is split into, and which channels each has.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use strata_isa_spec::inst::WeightAddr;
 use strata_isa_spec::timing::{best_mapping, dram_cycles};
-use strata_isa_spec::{Head, Target, View};
+use strata_isa_spec::{Head, Target};
 
 use crate::cost::{may_winograd, with_winograd};
-use crate::model::{StageGraph, StageNode};
-use crate::select::split::{part_code, whole_tables};
+use crate::model::{BufferView, StageGraph, StageNode, TableId};
+use crate::select::split::part_code;
 
 /// Channels of a part are a multiple of this where the budget allows, so that parts use the array as the
 /// whole does.
@@ -62,14 +62,9 @@ pub(super) fn within(stage: &StageNode, budget: u64, alignment: u64) -> Option<V
 
 /// Bytes of a stage's tables when it makes `n` of its output channels, each table aligned.
 fn table_bytes(stage: &StageNode, n: u32, alignment: u64) -> u64 {
-    let chs = u64::from(stage.code.out.chs);
-    let whole = whole_tables(&stage.code);
-    let sizes = stage.table_bytes.iter().enumerate().map(|(index, &bytes)| {
-        let bytes = u64::from(bytes);
-        let part = if whole.contains(&WeightAddr(index as u32)) { bytes } else { bytes / chs * u64::from(n) };
-        part.next_multiple_of(alignment)
-    });
-    sizes.sum()
+    let (part, _) = part_code(&stage.code, &(0..n));
+    let tables: BTreeMap<TableId, u64> = part.tables().into_iter().collect();
+    tables.values().map(|bytes| bytes.next_multiple_of(alignment)).sum()
 }
 
 /// An estimate of the time of parts one after another on the whole array: each computes while its rows are
@@ -80,7 +75,7 @@ fn cycles(graph: &StageGraph, stage: &StageNode, target: &Target, parts: &[Range
     let from_dram = |bytes: u64| bytes > target.memory.activation / 2;
     let of_part = |channels: &Range<u32>| {
         let (code, _) = part_code(&stage.code, channels);
-        let bytes = |view: &View| graph.view_bytes(view);
+        let bytes = |view: &BufferView| graph.view_bytes(view);
         let reads = stage.code.reads().into_iter().zip(code.reads());
         let read: u64 =
             reads.filter(|(whole, _)| from_dram(bytes(whole))).map(|(_, part)| bytes(&part)).sum();
@@ -106,10 +101,10 @@ fn cycles(graph: &StageGraph, stage: &StageNode, target: &Target, parts: &[Range
 #[cfg(test)]
 mod tests {
     use strata_ir::OpId;
-    use strata_isa_spec::StageCode;
     use strata_isa_spec::inst::{Conv2d, Elem, Window};
 
     use super::*;
+    use crate::model::StageTemplate;
     use crate::model::{Buffer, BufferRole};
 
     /// A 3x3 convolution of 1024 to 512 channels on `extent` x `extent` pixels: 9 KiB of weights a channel.
@@ -119,7 +114,7 @@ mod tests {
             let role = BufferRole::Internal;
             let buffer =
                 Buffer { name: name.to_owned(), elem: Elem::I8, rows: extent, cols: extent, chs, role };
-            View::whole(graph.buffers.push(buffer).as_u32(), extent, extent, chs)
+            BufferView::whole(graph.buffers.push(buffer), extent, extent, chs)
         };
         let (src, out) = (view("src", 1024), view("out", 512));
         let one = [1; 4];
@@ -137,14 +132,14 @@ mod tests {
             pad_left,
             pad_right,
         };
-        let (weights, bias) = (WeightAddr(0), WeightAddr(1));
+        let (weights, bias) = (TableId::from_u32(0), TableId::from_u32(1));
         let head =
             Conv2d { src, window, groups: 1, input_zp: 0, weight_zp: 0, weights, bias, winograd: false };
         graph.stages.push(StageNode {
             name: "conv".to_owned(),
             op: OpId::from_u32(0),
-            code: StageCode { head: head.into(), tail: Vec::new(), out },
-            table_bytes: vec![9 * 1024 * 512, 4 * 512],
+            code: StageTemplate { head: head.into(), tail: Vec::new(), out },
+            table_bytes: [9 * 1024 * 512, 4 * 512].into_iter().collect(),
             table_set: None,
             by_columns: true,
         });

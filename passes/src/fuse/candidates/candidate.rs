@@ -6,6 +6,7 @@
 //! that is whole in SRAM only relaxes them. A set whose rows are too wide is also offered in [`strips`]:
 //! several phases, one candidate all the same.
 
+use cranelift_entity::PrimaryMap;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,10 +20,11 @@ use strata_backend::cost::transfers::{Transfer, loads, stores, window};
 use strata_backend::cost::{
     Implementation, PipelineTime, Running, StageProfile, align, on_chip_energy, pipeline,
 };
+use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{GraphError, StageSet, Topology};
 use strata_backend::model::tables::first_uses;
-use strata_backend::model::{BufferId, BufferRole, GrowsInto, StageGraph, StageId};
-use strata_isa_spec::{StageCode, Target, View};
+use strata_backend::model::{BufferId, BufferRole, BufferView, GrowsInto, StageGraph, StageId};
+use strata_isa_spec::Target;
 
 use crate::fuse::candidates::in_place::in_place_targets;
 use crate::fuse::candidates::partition::{Division, divisions};
@@ -38,13 +40,13 @@ pub struct Context<'a> {
     /// Dependences.
     pub topology: Topology,
     /// Each stage's costs, by index.
-    pub profiles: Vec<StageProfile>,
+    pub profiles: PrimaryMap<StageId, StageProfile>,
     /// The buffer in whose bytes each buffer may be written, by index.
-    pub in_place_targets: Vec<Option<BufferId>>,
+    pub in_place_targets: PrimaryMap<BufferId, Option<BufferId>>,
     /// Costs of parts of stages, by the columns of their outputs.
     narrow: RefCell<BTreeMap<(StageId, u32, Method), Arc<StageProfile>>>,
     /// Costs of stages that are not to run as Winograd, by index, where candidates are offered that way too.
-    direct: Option<Vec<StageProfile>>,
+    direct: Option<PrimaryMap<StageId, StageProfile>>,
     /// How clusters are divided, as far as it was asked.
     mappings: Rc<Mappings>,
 }
@@ -95,8 +97,10 @@ impl<'a> Context<'a> {
     /// at a time.
     pub fn with_direct(self) -> Self {
         let Self { graph, target, ref mappings, .. } = self;
-        let profiles = graph.stages.values().zip(&self.profiles);
-        let direct = profiles.map(|(node, profile)| profile.without_winograd(&node.code, target, mappings));
+        let direct = self
+            .profiles
+            .iter()
+            .map(|(stage, profile)| profile.without_winograd(&graph.stages[stage].code, target, mappings));
         Self { direct: Some(direct.collect()), ..self }
     }
 
@@ -128,7 +132,7 @@ impl<'a> Context<'a> {
     }
 
     /// Costs of a part of a stage's columns, run by a method.
-    pub fn narrow_profile(&self, stage: StageId, code: &StageCode, method: Method) -> Arc<StageProfile> {
+    pub fn narrow_profile(&self, stage: StageId, code: &StageTemplate, method: Method) -> Arc<StageProfile> {
         let mut narrow = self.narrow.borrow_mut();
         let whole = self.profile_by(stage, method);
         let profile = narrow
@@ -153,19 +157,19 @@ impl<'a> Context<'a> {
     /// Costs of a stage that runs by a method.
     pub fn profile_by(&self, stage: StageId, method: Method) -> &StageProfile {
         match (method, &self.direct) {
-            (Method::Direct, Some(direct)) => &direct[stage.as_u32() as usize],
+            (Method::Direct, Some(direct)) => &direct[stage],
             _ => self.profile(stage),
         }
     }
 
     /// Costs of a stage.
     pub fn profile(&self, stage: StageId) -> &StageProfile {
-        &self.profiles[stage.as_u32() as usize]
+        &self.profiles[stage]
     }
 
     /// Bytes of activation SRAM that so many rows of a window of a buffer take.
-    pub fn ring_bytes(&self, window: &View, slots: u32) -> u64 {
-        let elem = self.graph.buffers[BufferId::from_u32(window.stream)].elem;
+    pub fn ring_bytes(&self, window: &BufferView, slots: u32) -> u64 {
+        let elem = self.graph.buffers[window.tensor].elem;
         let row = u64::from(window.cols) * u64::from(window.chs) * u64::from(elem.size_bytes());
         u64::from(slots) * align(self.target, row)
     }
@@ -402,7 +406,7 @@ pub struct How<'a> {
 
 /// What a token simulation found, by what it depends on beside the stages: which run as Winograd, and how
 /// rings are sized.
-type SlotMemo = BTreeMap<(Vec<bool>, Buffering), (BTreeMap<u32, u32>, Vec<u64>)>;
+type SlotMemo = BTreeMap<(Vec<bool>, Buffering), (BTreeMap<BufferId, u32>, Vec<u64>)>;
 
 /// A candidate's buffers and the transfers that its full-width phase makes.
 struct Parts {
@@ -595,7 +599,7 @@ impl Candidate {
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
             // A buffer that is read only, and not loaded, is whole; it has no ring.
-            let slots = slots.get(&buffer.as_u32()).map(|&slots| slots.min(rows));
+            let slots = slots.get(&buffer).map(|&slots| slots.min(rows));
             let window = window(&context.topology, &self.set, buffer);
             match (slots, window) {
                 (Some(slots), Some(window)) => context.ring_bytes(&window, slots),
@@ -633,7 +637,7 @@ impl Candidate {
     /// Pairs of boundary buffers of which one may take the space of the other.
     fn watches(&self, context: &Context<'_>) -> Vec<OverlapProbe> {
         let is_large = |b: &&Boundary| b.whole_bytes >= context.target.memory.activation / LEAST_SHARE;
-        let uses = |b: &Boundary| &context.topology.uses[b.buffer.as_u32() as usize];
+        let uses = |b: &Boundary| &context.topology.uses[b.buffer];
         let is_written = |b: &Boundary| uses(b).writers.iter().any(|(stage, _)| self.set.contains(*stage));
         let is_read = |b: &Boundary| uses(b).readers.iter().any(|(stage, _)| self.set.contains(*stage));
         let pitch = |b: &Boundary| align(context.target, context.graph.buffers[b.buffer].row_bytes());
@@ -642,9 +646,9 @@ impl Candidate {
             .flat_map(|dying| {
                 let growing = self.boundary.iter().filter(is_large).filter(|b| is_written(b));
                 growing.map(|growing| OverlapProbe {
-                    dying: dying.buffer.as_u32(),
+                    dying: dying.buffer,
                     dying_pitch: pitch(dying),
-                    growing: growing.buffer.as_u32(),
+                    growing: growing.buffer,
                     growing_pitch: pitch(growing),
                 })
             })
@@ -654,7 +658,7 @@ impl Candidate {
     /// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole
     /// tensor does without; a row more of each makes up for what that changes.
     fn may_grow(&self, watch: &OverlapProbe, gap: u64) -> Option<MayGrow> {
-        let at = |stream: u32| self.boundary.iter().position(|b| b.buffer.as_u32() == stream);
+        let at = |buffer: BufferId| self.boundary.iter().position(|b| b.buffer == buffer);
         let (growing, dying) = (at(watch.growing)?, at(watch.dying)?);
         let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
         let into = GrowsInto { buffer: self.boundary[dying].buffer, gap_bytes };
@@ -723,7 +727,7 @@ pub fn slots(
     dma: &[Actor],
     slack: Buffering,
     watches: &[OverlapProbe],
-) -> (BTreeMap<u32, u32>, Vec<u64>) {
+) -> (BTreeMap<BufferId, u32>, Vec<u64>) {
     let mut actors: Vec<Actor> = dma.iter().filter(|actor| actor.out().is_some()).cloned().collect();
     actors.extend(running.iter().map(|r| r.actor.clone()));
     actors.extend(dma.iter().filter(|actor| actor.out().is_none()).cloned());
@@ -738,7 +742,7 @@ pub fn turn_cycles(running: &[Running<'_>], slack: Buffering, buffer: BufferId) 
     }
     let uses = |stage: &&Running<'_>| {
         let mut views = stage.actor.edges().map(|edge| edge.view).chain(stage.actor.out());
-        views.any(|view| view.stream == buffer.as_u32())
+        views.any(|view| view.tensor == buffer)
     };
     running.iter().filter(uses).map(Running::work).max().unwrap_or(0)
 }

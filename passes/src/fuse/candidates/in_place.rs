@@ -6,22 +6,21 @@
 //! them. So while the tensor is written, what is overwritten of its host is needed no more, in whichever
 //! phases that happens.
 
+use cranelift_entity::PrimaryMap;
 use strata_backend::model::graph::Topology;
-use strata_backend::model::{Buffer, BufferId, BufferRole, StageGraph, StageId};
-use strata_isa_spec::View;
+use strata_backend::model::{Buffer, BufferId, BufferRole, BufferView, StageGraph, StageId};
 
 /// The host of each buffer, by index, if it has one.
-pub fn in_place_targets(graph: &StageGraph, topology: &Topology) -> Vec<Option<BufferId>> {
+pub fn in_place_targets(graph: &StageGraph, topology: &Topology) -> PrimaryMap<BufferId, Option<BufferId>> {
     graph.buffers.keys().map(|buffer| host(graph, topology, buffer)).collect()
 }
 
 fn host(graph: &StageGraph, topology: &Topology, buffer: BufferId) -> Option<BufferId> {
     let shape = |b: &Buffer| (b.rows, b.cols, b.chs, b.elem.size_bytes());
-    let writers = &topology.uses[buffer.as_u32() as usize].writers;
+    let writers = &topology.uses[buffer].writers;
     let code = &graph.stages[writers.first()?.0].code;
     let reads = code.reads();
-    let mut candidates =
-        code.in_place_reads().into_iter().map(|which| BufferId::from_u32(reads[which].stream));
+    let mut candidates = code.in_place_reads().into_iter().map(|which| reads[which].tensor);
     candidates.find(|&candidate| {
         let is_internal = graph.buffers[buffer].role == BufferRole::Internal;
         let is_alike = shape(&graph.buffers[buffer]) == shape(&graph.buffers[candidate]);
@@ -32,22 +31,20 @@ fn host(graph: &StageGraph, topology: &Topology, buffer: BufferId) -> Option<Buf
 fn is_host(
     graph: &StageGraph,
     topology: &Topology,
-    writers: &[(StageId, View)],
+    writers: &[(StageId, BufferView)],
     candidate: BufferId,
 ) -> bool {
-    let reads_in_place = |&(stage, _): &(StageId, View)| {
+    let reads_in_place = |&(stage, _): &(StageId, BufferView)| {
         let code = &graph.stages[stage].code;
         let in_place = code.in_place_reads();
         let reads = code.reads();
-        let mut of_host =
-            (0..reads.len()).filter(|&which| reads[which].stream == candidate.as_u32()).peekable();
+        let mut of_host = (0..reads.len()).filter(|&which| reads[which].tensor == candidate).peekable();
         of_host.peek().is_some() && of_host.all(|which| in_place.contains(&which))
     };
-    let uses = &topology.uses[candidate.as_u32() as usize];
+    let uses = &topology.uses[candidate];
     let others = uses.writers.iter().chain(&uses.readers).map(|(stage, _)| *stage);
     let mut others = others.filter(|stage| writers.iter().all(|(writer, _)| writer != stage));
-    let is_before_all = |stage: StageId| {
-        writers.iter().all(|(writer, _)| topology.ancestors[writer.as_u32() as usize].contains(stage))
-    };
+    let is_before_all =
+        |stage: StageId| writers.iter().all(|(writer, _)| topology.ancestors[*writer].contains(stage));
     writers.iter().all(reads_in_place) && others.all(is_before_all)
 }

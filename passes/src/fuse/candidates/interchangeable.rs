@@ -3,31 +3,33 @@
 //! the two exchanged. So of interchangeable the earlier may be taken to run no later, and of the many orders
 //! of many parts one is looked at.
 
+use cranelift_entity::PrimaryMap;
+use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{BufferUses, Topology};
-use strata_backend::model::{StageGraph, StageId};
-use strata_isa_spec::{StageCode, View};
+use strata_backend::model::{BufferView, StageGraph, StageId};
 
-/// For each stage, by index, the one before it that is its twin, if it has one.
-pub fn interchangeable(graph: &StageGraph, topology: &Topology) -> Vec<Option<StageId>> {
-    let mut before = vec![None; graph.stages.len()];
-    for uses in &topology.uses {
+/// For each stage the one before it that it is interchangeable with, if there is one.
+pub fn interchangeable(graph: &StageGraph, topology: &Topology) -> PrimaryMap<StageId, Option<StageId>> {
+    let mut before: PrimaryMap<StageId, Option<StageId>> = graph.stages.keys().map(|_| None).collect();
+    for uses in topology.uses.values() {
         for pair in uses.writers.windows(2) {
             let [(first, _), (second, _)] = *pair else { continue };
-            if are_twins(graph, uses, first, second) {
-                before[second.as_u32() as usize] = Some(first);
+            if are_interchangeable(graph, uses, first, second) {
+                before[second] = Some(first);
             }
         }
     }
     before
 }
 
-fn are_twins(graph: &StageGraph, uses: &BufferUses, first: StageId, second: StageId) -> bool {
+fn are_interchangeable(graph: &StageGraph, uses: &BufferUses, first: StageId, second: StageId) -> bool {
     let (a, b) = (&graph.stages[first], &graph.stages[second]);
-    let elsewhere = |code: &StageCode| StageCode { out: View { ch0: 0, ..code.out }, ..code.clone() };
+    let elsewhere =
+        |code: &StageTemplate| StageTemplate { out: BufferView { ch0: 0, ..code.out }, ..code.clone() };
     // Who reads one of them reads both, whole.
-    let reads_alike = |(_, read): &(StageId, View)| {
-        let holds = |out: &View| read.ch0 <= out.ch0 && out.ch0 + out.chs <= read.ch0 + read.chs;
-        let misses = |out: &View| read.ch0 + read.chs <= out.ch0 || out.ch0 + out.chs <= read.ch0;
+    let reads_alike = |(_, read): &(StageId, BufferView)| {
+        let holds = |out: &BufferView| read.ch0 <= out.ch0 && out.ch0 + out.chs <= read.ch0 + read.chs;
+        let misses = |out: &BufferView| read.ch0 + read.chs <= out.ch0 || out.ch0 + out.chs <= read.ch0;
         let (a, b) = (&a.code.out, &b.code.out);
         holds(a) && holds(b) || misses(a) && misses(b)
     };

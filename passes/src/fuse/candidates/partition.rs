@@ -342,7 +342,7 @@ mod tests {
             let target = target.expect("a preset");
             for graph in [resnet50(224, 224), yolov3(416, 416), mobilenetv2(224, 224), unet(128, 128)] {
                 let context = Context::new(&graph, &target).expect("it is a graph");
-                let runs = (3..6).flat_map(|n_stages| context.profiles.windows(n_stages));
+                let runs = (3..6).flat_map(|n_stages| context.profiles.as_values_slice().windows(n_stages));
                 for run in runs {
                     let stages: Vec<&StageProfile> = run.iter().collect();
                     let found = divisions(&stages, &target, true);

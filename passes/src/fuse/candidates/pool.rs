@@ -3,12 +3,13 @@
 //! A search that is limited never comes to most sets of a large graph, and sets of one
 //! [`shape`](crate::fuse::candidates::shapes) are evaluated once.
 
+use cranelift_entity::{PrimaryMap, SecondaryMap};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 use strata_backend::cost::StageProfile;
 use strata_backend::model::graph::StageSet;
-use strata_backend::model::{BufferId, BufferRole, StageId};
+use strata_backend::model::{BufferRole, StageId};
 
 use crate::fuse::candidates::candidate::{Candidate, Context};
 use crate::fuse::candidates::interchangeable::interchangeable;
@@ -22,9 +23,9 @@ pub struct CandidatePool<'a> {
     strips: WithStrips,
     sets: Vec<Entry>,
     /// Sets by the first of their stages.
-    by_first: Vec<Vec<usize>>,
+    by_first: SecondaryMap<StageId, Vec<usize>>,
     /// What each stage costs at the least, wherever it runs.
-    least: Vec<Least>,
+    least: PrimaryMap<StageId, Least>,
     shapes: Shapes,
     /// One set of each shape that was asked for.
     evaluated: RefCell<BTreeMap<Shape, Evaluated>>,
@@ -56,7 +57,7 @@ impl Least {
     fn of(context: &Context<'_>, stage: StageId) -> Self {
         let graph = context.graph;
         let node = &graph.stages[stage];
-        let out = graph.buffers.get(BufferId::from_u32(node.code.out.stream));
+        let out = graph.buffers.get(node.code.out.tensor);
         let is_output = out.is_some_and(|buffer| matches!(buffer.role, BufferRole::Output(_)));
         let outputs = if is_output { graph.view_bytes(&node.code.out) } else { 0 };
         let tables = if node.table_set.is_none() { node.weight_bytes() } else { 0 };
@@ -102,18 +103,19 @@ impl<'a> CandidatePool<'a> {
     /// Offers sets.
     pub fn new(context: Context<'a>, sets: Vec<StageSet>, strips: WithStrips) -> Self {
         let preds = &context.topology.preds;
-        let mut by_first = vec![Vec::new(); context.graph.stages.len()];
-        let least: Vec<Least> = context.graph.stages.keys().map(|stage| Least::of(&context, stage)).collect();
+        let mut by_first: SecondaryMap<StageId, Vec<usize>> = SecondaryMap::new();
+        let least: PrimaryMap<StageId, Least> =
+            context.graph.stages.keys().map(|stage| Least::of(&context, stage)).collect();
         let interchangeable = interchangeable(context.graph, &context.topology);
         let mut entries = Vec::with_capacity(sets.len());
         for set in sets {
             if let Some(first) = set.iter().next() {
-                by_first[first.as_u32() as usize].push(entries.len());
+                by_first[first].push(entries.len());
             }
-            let is_source = |stage: &StageId| !preds[stage.as_u32() as usize].meets(&set);
+            let is_source = |stage: &StageId| !preds[*stage].meets(&set);
             let mut needs = context.topology.needs(&set);
-            needs.extend(&set.iter().filter_map(|stage| interchangeable[stage.as_u32() as usize]).collect());
-            let all = set.iter().map(|stage| least[stage.as_u32() as usize]);
+            needs.extend(&set.iter().filter_map(|stage| interchangeable[stage]).collect());
+            let all = set.iter().map(|stage| least[stage]);
             let all = all.fold(Least::default(), Least::and);
             entries.push(Entry {
                 needs: needs.without(&set).iter().collect(),
@@ -173,7 +175,7 @@ impl<'a> CandidatePool<'a> {
     /// What the stages outside of `done` cost at the least.
     pub fn least_after(&self, done: &StageSet) -> Least {
         let stages = self.context.graph.stages.keys().filter(|stage| !done.contains(*stage));
-        stages.map(|stage| self.least[stage.as_u32() as usize]).fold(Least::default(), Least::and)
+        stages.map(|stage| self.least[stage]).fold(Least::default(), Least::and)
     }
 
     /// The cycles of stages if the whole array does their work without a gap.
@@ -251,10 +253,9 @@ impl<'a> CandidatePool<'a> {
     /// Sets that can run when the stages of `done` have, in order. `done` must be closed under dependence.
     pub fn next(&self, done: &StageSet) -> Vec<usize> {
         let preds = &self.context.topology.preds;
-        let is_ready =
-            |stage: &StageId| !done.contains(*stage) && preds[stage.as_u32() as usize].is_subset(done);
+        let is_ready = |stage: &StageId| !done.contains(*stage) && preds[*stage].is_subset(done);
         let ready = self.context.graph.stages.keys().filter(is_ready);
-        let firsts = ready.flat_map(|stage| &self.by_first[stage.as_u32() as usize]).copied();
+        let firsts = ready.flat_map(|stage| &self.by_first[stage]).copied();
         // If any stage of a set had run, then so had one that reads from none of it.
         let may_run = |&at: &usize| {
             let candidate = &self.sets[at];

@@ -8,10 +8,12 @@
 
 use std::collections::BTreeMap;
 
+use cranelift_entity::PrimaryMap;
+use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{StageSet, Topology};
 use strata_backend::model::tables::{TableKey, table_key};
-use strata_backend::model::{BufferRole, StageGraph, StageId};
-use strata_isa_spec::{StageCode, Tail, View};
+use strata_backend::model::{BufferId, BufferRole, BufferView, StageGraph, StageId, TableId};
+use strata_isa_spec::StageCode;
 
 /// What sets of one shape agree in, and no others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,24 +22,24 @@ pub struct Shape(Box<[u8]>);
 /// The stages and buffers of a graph, numbered by what they have in common.
 #[derive(Clone, Debug)]
 pub struct Shapes {
-    stages: Vec<u32>,
-    buffers: Vec<u32>,
-    /// For each buffer, its readers and its writers, each with the number of its view.
-    readers: Vec<Vec<(StageId, u32)>>,
-    writers: Vec<Vec<(StageId, u32)>>,
-    /// For each stage, the buffers of its views.
-    views: Vec<Vec<u32>>,
-    tables: Vec<TableKey>,
+    stages: PrimaryMap<StageId, u32>,
+    buffers: PrimaryMap<BufferId, u32>,
+    /// The readers and the writers of each buffer, each with the number of its view.
+    readers: PrimaryMap<BufferId, Vec<(StageId, u32)>>,
+    writers: PrimaryMap<BufferId, Vec<(StageId, u32)>>,
+    /// The buffers of each stage's views.
+    views: PrimaryMap<StageId, Vec<BufferId>>,
+    tables: PrimaryMap<StageId, TableKey>,
 }
 
 impl Shapes {
     /// Numbers the stages and buffers of a graph.
     pub fn new(graph: &StageGraph, topology: &Topology) -> Self {
-        let mut codes: Vec<(StageCode, &[u32], bool)> = Vec::new();
+        let mut codes: Vec<(Nameless, &PrimaryMap<TableId, u32>, bool)> = Vec::new();
         let stages = graph.stages.values().map(|node| {
-            let code = nameless(&node.code);
-            let is_same = |(other, tables, by_columns): &(StageCode, &[u32], bool)| {
-                *by_columns == node.by_columns && *tables == node.table_bytes && *other == code
+            let code = node.code.map_views(|view| view.of(()));
+            let is_same = |(other, tables, by_columns): &(Nameless, &PrimaryMap<TableId, u32>, bool)| {
+                *by_columns == node.by_columns && **tables == node.table_bytes && *other == code
             };
             let found = codes.iter().position(is_same).unwrap_or_else(|| {
                 codes.push((code, &node.table_bytes, node.by_columns));
@@ -57,21 +59,21 @@ impl Shapes {
         });
         let buffers = buffers.collect();
         let mut views = BTreeMap::new();
-        let mut numbered = |uses: &[(StageId, View)]| -> Vec<(StageId, u32)> {
-            let box_of = |view: &View| [view.row0, view.rows, view.col0, view.cols, view.ch0, view.chs];
+        let mut numbered = |uses: &[(StageId, BufferView)]| -> Vec<(StageId, u32)> {
+            let box_of = |view: &BufferView| [view.row0, view.rows, view.col0, view.cols, view.ch0, view.chs];
             uses.iter().map(|(stage, view)| (*stage, number(&mut views, box_of(view)))).collect()
         };
-        let readers = topology.uses.iter().map(|uses| numbered(&uses.readers)).collect();
-        let writers = topology.uses.iter().map(|uses| numbered(&uses.writers)).collect();
-        let streams = |code: &StageCode| {
-            code.reads().into_iter().chain([code.out]).map(|view| view.stream).collect::<Vec<u32>>()
+        let readers = topology.uses.values().map(|uses| numbered(&uses.readers)).collect();
+        let writers = topology.uses.values().map(|uses| numbered(&uses.writers)).collect();
+        let buffers_of = |code: &StageTemplate| {
+            code.reads().into_iter().chain([code.out]).map(|view| view.tensor).collect::<Vec<BufferId>>()
         };
         Self {
             stages,
             buffers,
             readers,
             writers,
-            views: graph.stages.values().map(|node| streams(&node.code)).collect(),
+            views: graph.stages.values().map(|node| buffers_of(&node.code)).collect(),
             tables: graph.stages.keys().map(|stage| table_key(graph, stage)).collect(),
         }
     }
@@ -82,22 +84,20 @@ impl Shapes {
         let touched = topology.touched(set);
         let mut tables: Vec<TableKey> = Vec::new();
         for stage in set.iter() {
-            let index = stage.as_u32() as usize;
-            shape.put(self.stages[index]);
-            for stream in &self.views[index] {
-                let place = touched.binary_search_by_key(stream, |buffer| buffer.as_u32());
+            shape.put(self.stages[stage]);
+            for buffer in &self.views[stage] {
+                let place = touched.binary_search(buffer);
                 shape.put(place.unwrap_or(touched.len()) as u32);
             }
-            let table = tables.iter().position(|key| *key == self.tables[index]).unwrap_or_else(|| {
-                tables.push(self.tables[index]);
+            let table = tables.iter().position(|key| *key == self.tables[stage]).unwrap_or_else(|| {
+                tables.push(self.tables[stage]);
                 tables.len() - 1
             });
             shape.put(table as u32);
         }
         for buffer in touched {
-            let index = buffer.as_u32() as usize;
-            shape.put(self.buffers[index]);
-            for uses in [&self.readers[index], &self.writers[index]] {
+            shape.put(self.buffers[buffer]);
+            for uses in [&self.readers[buffer], &self.writers[buffer]] {
                 let outside = || uses.iter().filter(|(stage, _)| !set.contains(*stage));
                 shape.put(outside().count() as u32);
                 outside().for_each(|&(_, view)| shape.put(view));
@@ -108,14 +108,7 @@ impl Shapes {
 }
 
 /// A stage's code with its buffers' names left out.
-fn nameless(code: &StageCode) -> StageCode {
-    let mut code = code.clone();
-    let tails = code.tail.iter_mut().filter_map(Tail::read_mut);
-    for view in code.head.reads_mut().into_iter().chain(tails).chain([&mut code.out]) {
-        view.stream = 0;
-    }
-    code
-}
+type Nameless = StageCode<(), TableId>;
 
 /// The number of a value, the next one if it is new.
 fn number<T: Ord>(numbers: &mut BTreeMap<T, u32>, value: T) -> u32 {

@@ -17,15 +17,20 @@
 #[cfg(test)]
 mod tests;
 
+use cranelift_entity::SecondaryMap;
 use std::collections::BTreeSet;
 
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::cost::with_winograd;
+use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
-use strata_backend::model::{BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph};
+use strata_backend::model::plan::phase_of;
+use strata_backend::model::{
+    BufferId, BufferRole, BufferView, Plan, Residency, ResidentPrefix, StageGraph, StageId,
+};
 use strata_backend::place::{Known, ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
-use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
+use strata_isa_spec::{Head, Program, Stream, Target};
 
 use crate::fuse::refine::prefixes::{ADDRESS_NODES, streams_of};
 
@@ -66,7 +71,7 @@ struct Case<'a> {
     /// Stages of each phase.
     phases: Vec<StageSet>,
     /// Phase of each stage, by index.
-    phase_of: Vec<usize>,
+    phase_of: SecondaryMap<StageId, usize>,
     /// Buffers that share their bytes with others.
     shared: BTreeSet<BufferId>,
 }
@@ -89,19 +94,13 @@ struct Wanted {
 
 impl<'a> Case<'a> {
     fn new(graph: &'a StageGraph, topology: &'a Topology, target: &'a Target, plan: &'a Plan) -> Self {
-        let mut phase_of = vec![0; graph.stages.len()];
-        let mut phases = Vec::with_capacity(plan.phases.len());
-        for (index, phase) in plan.phases.iter().enumerate() {
-            for placed in &phase.stages {
-                phase_of[placed.stage.as_u32() as usize] = index;
-            }
-            phases.push(phase.stages.iter().map(|placed| placed.stage).collect());
-        }
+        let phase_of = phase_of(&plan.stages());
+        let phases = plan.stages().into_iter().map(|stages| stages.into_iter().collect()).collect();
         let others = |(buffer, residency): (BufferId, &Residency)| {
             let other = residency.in_place_of.or(residency.grows_into.map(|into| into.buffer))?;
             Some([buffer, other])
         };
-        let shared = graph.buffers.keys().zip(&plan.residency).filter_map(others).flatten().collect();
+        let shared = plan.residency.iter().filter_map(others).flatten().collect();
         Self { graph, topology, target, plan, phases, phase_of, shared }
     }
 
@@ -174,16 +173,16 @@ impl<'a> Case<'a> {
 
     /// Whether a phase writes a buffer.
     fn writes(&self, phase: usize, buffer: BufferId) -> bool {
-        let writers = &self.topology.uses[buffer.as_u32() as usize].writers;
-        writers.iter().any(|&(stage, _)| self.phase_of[stage.as_u32() as usize] == phase)
+        let writers = &self.topology.uses[buffer].writers;
+        writers.iter().any(|&(stage, _)| self.phase_of[stage] == phase)
     }
 
     /// The columns and channels of the first rows that a phase reads of a buffer, if these can come in the
     /// phase before.
-    fn held(&self, phase: usize, buffer: BufferId) -> Option<View> {
+    fn held(&self, phase: usize, buffer: BufferId) -> Option<BufferView> {
         let before = phase - 1;
         let loads = |phase: usize| transfers::loads(self.graph, self.topology, &self.phases[phase], buffer);
-        let residency = &self.plan.residency[buffer.as_u32() as usize];
+        let residency = &self.plan.residency[buffer];
         let is_whole = residency.kept_until.is_some_and(|until| until as usize >= before);
         let is_input = matches!(self.graph.buffers[buffer].role, BufferRole::Input(_));
         let meets = |prefix: &ResidentPrefix| {
@@ -214,9 +213,9 @@ impl<'a> Case<'a> {
     /// loaded by the time at which the step that needs it could begin at the earliest.
     fn first_rows(&self, phase: usize, buffer: BufferId) -> u32 {
         let placed = &self.plan.phases[phase].stages;
-        let codes: Vec<StageCode> =
+        let codes: Vec<StageTemplate> =
             placed.iter().map(|p| with_winograd(&self.graph.stages[p.stage].code, p.winograd)).collect();
-        let rows_to = |code: &StageCode, rows: u32| -> Vec<u32> {
+        let rows_to = |code: &StageTemplate, rows: u32| -> Vec<u32> {
             let mut ends = vec![0; code.reads().len()];
             for row in 0..rows.min(code.n_rows()) {
                 for (end, need) in ends.iter_mut().zip(code.demand(row)) {
@@ -225,17 +224,17 @@ impl<'a> Case<'a> {
             }
             ends
         };
-        let mut asked: Vec<u32> = codes.iter().map(StageCode::rows_per_step).collect();
+        let mut asked: Vec<u32> = codes.iter().map(StageTemplate::rows_per_step).collect();
         let mut all = 0;
         for reader in (0..codes.len()).rev() {
             let code = &codes[reader];
             for (view, end) in code.reads().into_iter().zip(rows_to(code, asked[reader])) {
                 let end = view.row0 + end;
-                if view.stream == buffer.as_u32() {
+                if view.tensor == buffer {
                     all = end.max(all);
                 }
                 for writer in 0..reader {
-                    let out: &View = &codes[writer].out;
+                    let out: &BufferView = &codes[writer].out;
                     if views_meet(out, &view) {
                         asked[writer] = asked[writer].max(end.saturating_sub(out.row0));
                     }
@@ -247,9 +246,7 @@ impl<'a> Case<'a> {
         let mut rows = 0;
         for (code, placed) in codes.iter().zip(placed) {
             let cycles = step_cycles(self.target, &code.work(), &placed.mapping);
-            for (at, view) in
-                code.reads().iter().enumerate().filter(|(_, view)| view.stream == buffer.as_u32())
-            {
+            for (at, view) in code.reads().iter().enumerate().filter(|(_, view)| view.tensor == buffer) {
                 for step in 0..code.n_steps() {
                     let end = view.row0 + rows_to(code, (step + 1) * code.rows_per_step())[at];
                     let in_time = (u64::from(step) * cycles).saturating_sub(latency) / load_cycles;
@@ -272,7 +269,7 @@ impl<'a> Case<'a> {
         for stage in &program.phases[phase].stages {
             let (code, view) = (&stage.code, stage.code.reads().first().copied().unwrap_or(stage.code.out));
             if matches!(code.head, Head::DmaIn(_) | Head::DmaOut(_)) {
-                let elem_bytes = program.streams[view.stream as usize].elem.size_bytes();
+                let elem_bytes = program.streams[view.tensor as usize].elem.size_bytes();
                 moved += dram_cycles(self.target, view.n_elements() * u64::from(elem_bytes));
             } else {
                 let cycles = step_cycles(self.target, &code.work(), &stage.mapping);
@@ -288,7 +285,7 @@ impl<'a> Case<'a> {
         let set = &self.phases[phase];
         let touched = self.topology.touched(set);
         let is_whole = |buffer: &BufferId| {
-            let until = self.plan.residency[buffer.as_u32() as usize].kept_until;
+            let until = self.plan.residency[*buffer].kept_until;
             until.is_some_and(|until| until as usize >= phase)
         };
         let spilled = touched.into_iter().filter(|buffer| !is_whole(buffer));
@@ -301,8 +298,8 @@ impl<'a> Case<'a> {
     /// Takes from what a plan moves what it need not move since first rows stay.
     fn count(&self, prefix: &ResidentPrefix, plan: &mut Plan) {
         let (from, until) = (prefix.from as usize, prefix.until as usize);
-        let uses = &self.topology.uses[prefix.buffer.as_u32() as usize];
-        let phase_of = |stage: strata_backend::model::StageId| self.phase_of[stage.as_u32() as usize];
+        let uses = &self.topology.uses[prefix.buffer];
+        let phase_of = |stage: StageId| self.phase_of[stage];
         let bytes = |transfers: Vec<Transfer>, rows: u32| -> u64 {
             let spared = transfers.into_iter().filter_map(|transfer| transfer.to_row(rows));
             spared.map(|transfer| transfer.bytes(self.graph)).sum()
@@ -310,12 +307,12 @@ impl<'a> Case<'a> {
         let (graph, topology) = (self.graph, self.topology);
         let role = graph.buffers[prefix.buffer].role;
         let pieces = uses.writers.iter().filter(|(stage, _)| phase_of(*stage) == from);
-        let pieces: Vec<View> = pieces.map(|(_, piece)| *piece).collect();
+        let pieces: Vec<BufferView> = pieces.map(|(_, piece)| *piece).collect();
         if pieces.is_empty() {
             return;
         }
         let reads = uses.readers.iter().filter(|(stage, _)| phase_of(*stage) == until);
-        let reads: Vec<View> = reads.map(|(_, view)| *view).collect();
+        let reads: Vec<BufferView> = reads.map(|(_, view)| *view).collect();
         let loads = transfers::loaded(role, &reads, pieces.into_iter());
         let loads = loads.into_iter().map(|view| Transfer { buffer: prefix.buffer, view }).collect();
         let read = bytes(loads, prefix.rows);
@@ -324,7 +321,7 @@ impl<'a> Case<'a> {
         });
         // They are stored if a later phase loads them.
         let later = uses.readers.iter().filter(|(stage, _)| phase_of(*stage) > until);
-        let later: Vec<View> = later.map(|(_, view)| *view).collect();
+        let later: Vec<BufferView> = later.map(|(_, view)| *view).collect();
         let is_internal = matches!(role, BufferRole::Internal);
         stores.retain(|stored| is_internal && later.iter().all(|read| !views_meet(read, &stored.view)));
         let written = bytes(stores, prefix.rows);

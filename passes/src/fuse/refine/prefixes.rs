@@ -12,6 +12,7 @@
 //! [`prefetch`](crate::fuse::refine::prefetch): those that are loaded ahead are kept, and as many rows stay
 //! where those stay.
 
+use cranelift_entity::SecondaryMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -19,8 +20,9 @@ use std::ops::RangeInclusive;
 use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable};
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
+use strata_backend::model::plan::phase_of;
 use strata_backend::model::{
-    Bases, BufferId, BufferRole, PhasePlan, Plan, Residency, ResidentPrefix, StageGraph, StageId,
+    Bases, BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
 use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
@@ -137,7 +139,7 @@ struct Case<'a> {
     /// Stages of each phase.
     phases: Vec<StageSet>,
     /// Phase of each stage, by index.
-    phase_of: Vec<usize>,
+    phase_of: SecondaryMap<StageId, usize>,
     alignment: u64,
 }
 
@@ -150,14 +152,8 @@ impl<'a> Case<'a> {
         weights: &'a Weights,
         capacity: u64,
     ) -> Self {
-        let mut phase_of = vec![0; graph.stages.len()];
-        for (index, phase) in plan.phases.iter().enumerate() {
-            for placed in &phase.stages {
-                phase_of[placed.stage.as_u32() as usize] = index;
-            }
-        }
-        let stages = |phase: &PhasePlan| phase.stages.iter().map(|placed| placed.stage).collect();
-        let phases = plan.phases.iter().map(stages).collect();
+        let phase_of = phase_of(&plan.stages());
+        let phases = plan.stages().into_iter().map(|stages| stages.into_iter().collect()).collect();
         let alignment = u64::from(target.memory.alignment.max(1));
         Self { graph, topology, target, plan, weights, capacity, phases, phase_of, alignment }
     }
@@ -166,16 +162,16 @@ impl<'a> Case<'a> {
     /// that grew into it.
     fn spilled(&self, buffer: BufferId) -> Option<Spilled> {
         let declared = &self.graph.buffers[buffer];
-        let residency = self.plan.residency[buffer.as_u32() as usize];
+        let residency = self.plan.residency[buffer];
         let shares = |with: &Residency| {
             with.in_place_of == Some(buffer) || with.grows_into.is_some_and(|into| into.buffer == buffer)
         };
-        let is_alone = residency.in_place_of.is_none() && !self.plan.residency.iter().any(shares);
+        let is_alone = residency.in_place_of.is_none() && !self.plan.residency.values().any(shares);
         if declared.rows < 2 || !residency.stored || !is_alone {
             return None;
         }
-        let uses = &self.topology.uses[buffer.as_u32() as usize];
-        let phase_of = |stage: StageId| self.phase_of[stage.as_u32() as usize];
+        let uses = &self.topology.uses[buffer];
+        let phase_of = |stage: StageId| self.phase_of[stage];
         let prefixes = self.plan.prefixes.iter().filter(|prefix| prefix.buffer == buffer);
         let birth = uses.writers.iter().map(|&(stage, _)| phase_of(stage)).min()?;
         let is_whole = |phase: usize| residency.kept_until.is_some_and(|until| phase <= until as usize);
@@ -245,7 +241,7 @@ impl<'a> Case<'a> {
     /// Whether tensors that grow into others are still far enough before them. With a prefix, less is stored,
     /// and what is asked of a phase is asked in another order.
     fn keeps_gaps(&self, plan: &Plan) -> bool {
-        let stated = |buffer: BufferId| plan.residency[buffer.as_u32() as usize].grows_into;
+        let stated = |buffer: BufferId| plan.residency[buffer].grows_into;
         let gaps = growth_gaps(self.graph, self.topology, plan, self.target);
         gaps.into_iter().all(|(buffer, gap)| stated(buffer).is_none_or(|into| gap <= into.gap_bytes))
     }
@@ -504,5 +500,5 @@ impl Occupancy {
 pub(crate) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
     let stages = program.phases[phase].stages.iter();
     let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));
-    views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.stream)).collect()
+    views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.tensor)).collect()
 }

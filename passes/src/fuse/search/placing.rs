@@ -284,7 +284,7 @@ impl TensorSlot {
 impl Search<'_> {
     /// Whether stages outside of `done` still use a buffer.
     pub(super) fn is_live(&self, buffer: BufferId, done: &StageSet) -> bool {
-        let uses = &self.context.topology.uses[buffer.as_u32() as usize];
+        let uses = &self.context.topology.uses[buffer];
         uses.readers.iter().chain(&uses.writers).any(|(stage, _)| !done.contains(*stage))
     }
 
@@ -432,7 +432,7 @@ impl Search<'_> {
             let moves_no_more = !is_first_load || ring.load.bytes >= size_bytes;
             TensorSlot {
                 buffer,
-                host: self.context.in_place_targets[buffer.as_u32() as usize],
+                host: self.context.in_place_targets[buffer],
                 before: place,
                 keeping_is_free: options.contains(&Place::Both) && moves_no_more,
                 options,
@@ -447,7 +447,7 @@ impl Search<'_> {
         let others =
             before.iter().filter(|(buffer, _)| !is_touched(*buffer)).map(|&(buffer, place)| TensorSlot {
                 buffer,
-                host: self.context.in_place_targets[buffer.as_u32() as usize],
+                host: self.context.in_place_targets[buffer],
                 before: Some(place),
                 keeping_is_free: place == Place::Both,
                 options: match place {
@@ -470,12 +470,10 @@ impl Search<'_> {
     /// Whether a tensor that a phase writes first may be written in place of its host: that is whole, stands
     /// nowhere else, and the phase does nothing with it but to write the tensor.
     fn may_be_in_place(&self, candidate: &Candidate, before: &Places, buffer: BufferId) -> bool {
-        let Some(host) =
-            self.context.in_place_targets[buffer.as_u32() as usize].filter(|_| self.limits.growths)
-        else {
+        let Some(host) = self.context.in_place_targets[buffer].filter(|_| self.limits.growths) else {
             return false;
         };
-        let uses = |buffer: BufferId| &self.context.topology.uses[buffer.as_u32() as usize];
+        let uses = |buffer: BufferId| &self.context.topology.uses[buffer];
         let is_written_by = |stage: StageId| uses(buffer).writers.iter().any(|(writer, _)| *writer == stage);
         let mut of_host = uses(host).writers.iter().chain(&uses(host).readers).map(|(stage, _)| *stage);
         place_of(before, buffer).is_none()

@@ -14,7 +14,7 @@ use crate::fuse::search::{ChosenPhase, Label, NextPhase, Place, Places, Search, 
 /// Whether a tensor has a host in a graph. Where stages became strips it may have lost it: a strip is no
 /// ancestor of another.
 pub fn may_be_in_place(context: &Context<'_>, buffer: BufferId) -> bool {
-    context.in_place_targets[buffer.as_u32() as usize].is_some()
+    context.in_place_targets[buffer].is_some()
 }
 
 /// What the phases of a choice cost, one candidate of one variant each, with the tensors where `chosen` puts

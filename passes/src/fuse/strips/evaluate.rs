@@ -13,8 +13,7 @@ use strata_backend::cost::rings::{Actor, Buffering};
 use strata_backend::cost::transfers::{Transfer, loaded, part_read};
 use strata_backend::cost::{PipelineTime, StageProfile, pipeline};
 use strata_backend::model::graph::bounding;
-use strata_backend::model::{BufferId, BufferRole, StageId};
-use strata_isa_spec::View;
+use strata_backend::model::{BufferId, BufferRole, BufferView, StageId};
 
 use crate::fuse::candidates::candidate::{
     Candidate, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, turn_cycles,
@@ -74,7 +73,7 @@ pub fn variants(context: &Context<'_>, column: &Candidate, method: Method, full_
 }
 
 /// Row slots by how the stages run: they do not depend on the columns.
-type SlotMemo = BTreeMap<(Vec<bool>, Buffering), BTreeMap<u32, u32>>;
+type SlotMemo = BTreeMap<(Vec<bool>, Buffering), BTreeMap<BufferId, u32>>;
 
 /// Ways to run a column in given strips.
 fn in_strips(
@@ -140,8 +139,8 @@ struct Traffic<'a> {
 
 /// What the stages of each strip read and write of a buffer, stage by stage.
 struct Used {
-    reads: Vec<Vec<View>>,
-    outs: Vec<Vec<View>>,
+    reads: Vec<Vec<BufferView>>,
+    outs: Vec<Vec<BufferView>>,
 }
 
 impl Used {
@@ -155,18 +154,18 @@ impl Used {
 struct Streamed {
     buffer: BufferId,
     /// For each strip, the columns and channels in use, if any.
-    windows: Vec<Option<View>>,
+    windows: Vec<Option<BufferView>>,
     /// For each strip, what is loaded.
-    loads: Vec<Vec<View>>,
+    loads: Vec<Vec<BufferView>>,
     /// For each strip, what is stored.
-    stores: Vec<Vec<View>>,
+    stores: Vec<Vec<BufferView>>,
 }
 
 impl<'a> Traffic<'a> {
     fn new(context: &'a Context<'a>, column: &'a Candidate, strips: &Strips) -> Self {
         let touched = context.topology.touched(&column.set);
         let mut used: Vec<Used> = touched.iter().map(|_| Used::by(strips.n())).collect();
-        let at = |view: &View| touched.binary_search(&BufferId::from_u32(view.stream)).ok();
+        let at = |view: &BufferView| touched.binary_search(&view.tensor).ok();
         for (strip, codes) in strips.codes.iter().enumerate() {
             for Windowed { code, .. } in codes {
                 for view in code.reads() {
@@ -190,19 +189,19 @@ impl<'a> Traffic<'a> {
     }
 
     /// The rings that only the column uses, and those of its boundary, given their row slots.
-    fn rings(&self, slots: &BTreeMap<u32, u32>) -> (Ring, Vec<Ring>) {
+    fn rings(&self, slots: &BTreeMap<BufferId, u32>) -> (Ring, Vec<Ring>) {
         let mut private = Ring::default();
         let mut boundary = vec![Ring::default(); self.column.boundary.len()];
         for streamed in &self.buffers {
             let rows = self.context.graph.buffers[streamed.buffer].rows;
-            let n_slots = slots.get(&streamed.buffer.as_u32()).map_or(rows, |&slots| slots.min(rows));
+            let n_slots = slots.get(&streamed.buffer).map_or(rows, |&slots| slots.min(rows));
             let bytes =
                 streamed.windows.iter().flatten().map(|window| self.context.ring_bytes(window, n_slots));
             let bytes = bytes.max().unwrap_or(0);
-            let movement = |strips: &[Vec<View>]| {
+            let movement = |strips: &[Vec<BufferView>]| {
                 let mut all = Movement::default();
                 for views in strips {
-                    let transfer = |&view: &View| Transfer { buffer: streamed.buffer, view };
+                    let transfer = |&view: &BufferView| Transfer { buffer: streamed.buffer, view };
                     let transfers: Vec<Transfer> = views.iter().map(transfer).collect();
                     all.then(Movement::of(self.context, &transfers));
                 }
@@ -235,8 +234,8 @@ fn streamed(
     let windows = windows.map(|(r, w)| r.iter().chain(w).copied().reduce(|a, b| bounding(&a, &b))).collect();
     let mut streamed = Streamed { buffer, windows, loads: Vec::new(), stores: Vec::new() };
     let is_outside = |stage: &StageId| !column.set.contains(*stage);
-    let uses = &context.topology.uses[buffer.as_u32() as usize];
-    let outside = |list: &[(StageId, View)]| -> Vec<View> {
+    let uses = &context.topology.uses[buffer];
+    let outside = |list: &[(StageId, BufferView)]| -> Vec<BufferView> {
         list.iter().filter(|(stage, _)| is_outside(stage)).map(|(_, view)| *view).collect()
     };
     let (read_outside, mut pieces) = (outside(&uses.readers), outside(&uses.writers));

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
-use strata_backend::model::{Buffer, BufferId, StageGraph, StageId};
-use strata_isa_spec::View;
+use strata_backend::model::{Buffer, BufferId, BufferView, StageGraph, StageId};
 
 use crate::fuse::strips::window::{Windowed, windowed};
 
@@ -105,7 +104,7 @@ fn balanced(graph: &StageGraph, strips: &Strips, cuts: &[u32]) -> Option<Vec<u32
 fn may_split(graph: &StageGraph, stage: StageId, n: u32) -> bool {
     let node = &graph.stages[stage];
     let out = node.code.out;
-    let buffer = BufferId::from_u32(out.stream);
+    let buffer = out.tensor;
     node.by_columns
         && node.table_set.is_none()
         && out.col0 == 0
@@ -160,7 +159,7 @@ impl Division<'_> {
             let mut codes = Vec::new();
             for &stage in self.stages.iter().rev() {
                 let code = &self.graph.stages[stage].code;
-                let buffer = BufferId::from_u32(code.out.stream);
+                let buffer = code.out.tensor;
                 let need = needs.get(&stage).cloned();
                 let out = if self.is_own(buffer) {
                     need.unwrap_or_else(|| self.cut(strip, code.out.cols)..self.cut(strip + 1, code.out.cols))
@@ -199,8 +198,8 @@ impl Division<'_> {
     }
 
     /// Adds columns of a view to what its writers in the set have to give.
-    fn want(&self, needs: &mut BTreeMap<StageId, Range<u32>>, view: &View, cols: &Range<u32>) {
-        let writers = &self.topology.uses[view.stream as usize].writers;
+    fn want(&self, needs: &mut BTreeMap<StageId, Range<u32>>, view: &BufferView, cols: &Range<u32>) {
+        let writers = &self.topology.uses[view.tensor].writers;
         for (writer, piece) in writers.iter().filter(|(writer, _)| self.set.contains(*writer)) {
             if views_meet(piece, view) {
                 let need = needs.entry(*writer).or_insert_with(|| cols.clone());
@@ -214,7 +213,7 @@ impl Division<'_> {
     fn note_own(&self, strips: &mut Strips, outs: &[Range<u32>]) -> Result<(), BufferId> {
         let strip = strips.outs.len();
         for (&stage, out) in self.stages.iter().zip(outs) {
-            let buffer = BufferId::from_u32(self.graph.stages[stage].code.out.stream);
+            let buffer = self.graph.stages[stage].code.out.tensor;
             if !self.is_own(buffer) {
                 continue;
             }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use strata_backend::model::realised::{Part, Realised, StripPart};
-use strata_backend::model::{BufferId, StageGraph, StageId, StageNode};
+use strata_backend::model::{BufferId, BufferView, StageGraph, StageId, StageNode};
 
 use crate::fuse::strips::Strips;
 
@@ -53,15 +53,13 @@ pub fn realise(graph: &StageGraph, chosen: &[Chosen<'_>]) -> Realised {
             for (at, &origin) in strips.stages.iter().enumerate() {
                 let node = &graph.stages[origin];
                 let windowed = &strips.codes[strip][at];
-                let mut code = windowed.code.clone();
-                let tails = code.tail.iter_mut().filter_map(strata_isa_spec::Tail::read_mut);
-                for view in code.head.reads_mut().into_iter().chain(tails).chain([&mut code.out]) {
-                    if let Some(places) = own.get(&BufferId::from_u32(view.stream)) {
+                let code = windowed.code.map_views(|view| match own.get(&view.tensor) {
+                    Some(places) => {
                         let (buffer, first) = places[strip];
-                        view.stream = buffer.as_u32();
-                        view.col0 -= first;
+                        BufferView { col0: view.col0 - first, ..view.of(buffer) }
                     }
-                }
+                    None => *view,
+                });
                 let (cols, reads) = (strips.outs[strip][at].clone(), windowed.reads.clone());
                 let part = StripPart { group: n_groups, strip, cols, reads };
                 realised.parts.push(Part { origin, strip: Some(part) });

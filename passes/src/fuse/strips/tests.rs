@@ -4,31 +4,33 @@ use std::ops::Range;
 
 use strata_backend::model::graph::{StageSet, Topology};
 use strata_backend::model::samples::Net;
-use strata_backend::model::{BufferId, StageGraph, StageId};
-use strata_isa_spec::inst::{
-    Axis, Load, MaxPool2d, Pad, Reduce, ReduceKind, Resize, ResizeMode, TransposeConv2d, WeightAddr, Window,
+use strata_backend::model::{
+    BufferId, BufferView, StageGraph, StageId, StageTemplate, TableId, TemplateHead,
 };
-use strata_isa_spec::{Head, StageCode, Target, View};
+use strata_isa_spec::inst::{
+    Axis, Load, MaxPool2d, Pad, Reduce, ReduceKind, Resize, ResizeMode, TransposeConv2d, Window,
+};
+use strata_isa_spec::{Head, Target};
 
 use crate::fuse::candidates::candidate::{Candidate, Context, How, Variant};
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::realise::{Chosen, realise};
 use crate::fuse::strips::window::windowed;
 
-fn of(head: Head, out_cols: u32) -> StageCode {
-    StageCode { head, tail: Vec::new(), out: View::whole(1, 1, out_cols, 1) }
+fn of(head: TemplateHead, out_cols: u32) -> StageTemplate {
+    StageTemplate { head, tail: Vec::new(), out: BufferView::whole(BufferId::from_u32(1), 1, out_cols, 1) }
 }
 
-fn src(cols: u32) -> View {
-    View::whole(0, 1, cols, 1)
+fn src(cols: u32) -> BufferView {
+    BufferView::whole(BufferId::from_u32(0), 1, cols, 1)
 }
 
 /// The input columns, counted in the buffer, that make column `col` of the output, each with the tap or
 /// weight it meets, by the heads' own definitions.
-fn taps(code: &StageCode, col: u32) -> Vec<(i64, i64)> {
+fn taps(code: &StageTemplate, col: u32) -> Vec<(i64, i64)> {
     let col = i64::from(col);
-    let within = |view: &View, x: i64| (0..i64::from(view.cols)).contains(&x);
-    let absolute = |view: &View, x: i64| i64::from(view.col0) + x;
+    let within = |view: &BufferView, x: i64| (0..i64::from(view.cols)).contains(&x);
+    let absolute = |view: &BufferView, x: i64| i64::from(view.col0) + x;
     match &code.head {
         Head::Load(h) => vec![(absolute(&h.src, col), 0)],
         Head::MaxPool2d(h) => (0..i64::from(h.window.kernel_w))
@@ -64,7 +66,7 @@ fn taps(code: &StageCode, col: u32) -> Vec<(i64, i64)> {
 
 /// Every window of a stage that is granted makes each of its columns of the taps of the whole; at least
 /// `least` are.
-fn holds(code: &StageCode, least: usize) {
+fn holds(code: &StageTemplate, least: usize) {
     let mut granted = 0;
     for start in 0..code.out.cols {
         for end in start + 1..=code.out.cols {
@@ -120,8 +122,8 @@ fn windows_have_the_taps_of_the_whole() {
             out_pad_left: pad,
             input_zp: 0,
             weight_zp: 0,
-            weights: WeightAddr(0),
-            bias: WeightAddr(1),
+            weights: TableId::from_u32(0),
+            bias: TableId::from_u32(1),
         };
         holds(&of(Head::TransposeConv2d(head), out), 21);
     }
@@ -241,7 +243,7 @@ fn strips_cover_what_others_read() {
                         let out = graph.stages[stage].code.out;
                         let ranges = ranges(&strips, at);
                         assert_eq!((ranges[0].start, ranges[n as usize - 1].end), (0, out.cols));
-                        let is_own = strips.own.contains_key(&BufferId::from_u32(out.stream));
+                        let is_own = strips.own.contains_key(&out.tensor);
                         for pair in ranges.windows(2) {
                             let disjoint = pair[0].end == pair[1].start;
                             assert!(disjoint || is_own && pair[1].start < pair[0].end, "{ranges:?}");

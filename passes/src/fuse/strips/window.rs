@@ -7,43 +7,49 @@
 
 use std::ops::Range;
 
+use strata_backend::model::{BufferId, BufferView, StageTemplate, TemplateHead};
+use strata_isa_spec::Head;
 use strata_isa_spec::inst::{Axis, Resize, ResizeMode, Window};
-use strata_isa_spec::{Head, StageCode, View};
 
 /// A stage's code for a window of its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Windowed {
     /// The code, its views narrowed.
-    pub code: StageCode,
+    pub code: StageTemplate,
     /// For each view that the stage reads, the columns of it that are left; `None` where all are read
     /// whatever the window.
     pub reads: Vec<Option<Range<u32>>>,
 }
 
 /// The code of a stage that computes columns `out` of its output; `None` if the machine has no such stage.
-pub fn windowed(code: &StageCode, out: &Range<u32>) -> Option<Windowed> {
+pub fn windowed(code: &StageTemplate, out: &Range<u32>) -> Option<Windowed> {
     if out.is_empty() || out.end > code.out.cols {
         return None;
     }
     let whole = code.out.cols;
     let mut code = code.clone();
     let mut reads = vec![head_window(&mut code.head, whole, out)?];
-    for view in code.tail.iter_mut().filter_map(strata_isa_spec::Tail::read_mut) {
-        reads.push(same_columns(view, whole, out)?);
+    for tail in &mut code.tail {
+        let mut operands = tail.reads();
+        for view in &mut operands {
+            reads.push(same_columns(view, whole, out)?);
+        }
+        let mut operands = operands.into_iter();
+        *tail = tail.map(&mut |view| operands.next().unwrap_or(*view), &mut |table| table);
     }
     narrow(&mut code.out, out);
     Some(Windowed { code, reads })
 }
 
 /// A part of a view's columns.
-fn narrow(view: &mut View, cols: &Range<u32>) {
+fn narrow(view: &mut BufferView, cols: &Range<u32>) {
     view.col0 += cols.start;
     view.cols = cols.end - cols.start;
 }
 
 /// Narrows an operand of which column `x` goes into column `x` of the output, or its only one into all.
 #[expect(clippy::option_option, reason = "what is read, if anything can be")]
-fn same_columns(view: &mut View, whole: u32, out: &Range<u32>) -> Option<Option<Range<u32>>> {
+fn same_columns(view: &mut BufferView, whole: u32, out: &Range<u32>) -> Option<Option<Range<u32>>> {
     if view.cols == whole {
         narrow(view, out);
         return Some(Some(out.clone()));
@@ -53,7 +59,7 @@ fn same_columns(view: &mut View, whole: u32, out: &Range<u32>) -> Option<Option<
 
 /// Narrows what a head reads; `whole` is the extent of its whole output.
 #[expect(clippy::option_option, reason = "what is read, if anything can be")]
-fn head_window(head: &mut Head, whole: u32, out: &Range<u32>) -> Option<Option<Range<u32>>> {
+fn head_window(head: &mut TemplateHead, whole: u32, out: &Range<u32>) -> Option<Option<Range<u32>>> {
     match head {
         Head::Load(h) => same_columns(&mut h.src, whole, out),
         Head::Reduce(h) if h.axis != Axis::W => same_columns(&mut h.src, whole, out),
@@ -105,7 +111,7 @@ fn clamped(first: i64, end: i64, cols: u32) -> Option<Range<u32>> {
 
 /// Narrows the input of a sliding window.
 #[expect(clippy::option_option, reason = "what is read, if anything can be")]
-fn sliding(window: &mut Window, src: &mut View, out: &Range<u32>) -> Option<Option<Range<u32>>> {
+fn sliding(window: &mut Window, src: &mut BufferView, out: &Range<u32>) -> Option<Option<Range<u32>>> {
     let (stride, pad) = (i64::from(window.stride_w), i64::from(window.pad_left));
     let reach = i64::from(window.dilation_w) * (i64::from(window.kernel_w) - 1) + 1;
     let first = i64::from(out.start) * stride - pad;
@@ -118,7 +124,7 @@ fn sliding(window: &mut Window, src: &mut View, out: &Range<u32>) -> Option<Opti
 }
 
 /// The input columns that output columns of a resize sample.
-fn resized(resize: &Resize, out: &Range<u32>) -> Option<Range<u32>> {
+fn resized(resize: &Resize<BufferId>, out: &Range<u32>) -> Option<Range<u32>> {
     let n = i64::from(resize.scale_x_n);
     let last = i64::from(resize.src.cols) - 1;
     let samples = |col: u32| {

@@ -26,9 +26,7 @@ fn planned(objective: Objective, mode: Mode) -> (StageGraph, Plan) {
 /// Whether a phase writes the tensor whose first rows come in it.
 fn is_written(graph: &StageGraph, plan: &Plan, prefix: &ResidentPrefix) -> bool {
     let stages = plan.phases[prefix.from as usize].stages.iter();
-    stages
-        .map(|placed| &graph.stages[placed.stage])
-        .any(|node| node.code.out.stream == prefix.buffer.as_u32())
+    stages.map(|placed| &graph.stages[placed.stage]).any(|node| node.code.out.tensor == prefix.buffer)
 }
 
 /// Which of a plan's prefixes are loaded ahead.
@@ -56,7 +54,7 @@ fn rows_that_come_ahead_cost_nothing_but_save_time() {
     let is_ahead = |stage: &&strata_isa_spec::Stage| {
         let is_prefix =
             |stream: u32| after.program.streams.iter().any(|s| s.prefix.is_some_and(|f| f.stream == stream));
-        matches!(stage.code.head, Head::DmaIn(_)) && is_prefix(stage.code.out.stream)
+        matches!(stage.code.head, Head::DmaIn(_)) && is_prefix(stage.code.out.tensor)
     };
     let stages = after.program.phases.iter().flat_map(|phase| &phase.stages);
     assert!(stages.filter(is_ahead).count() >= loaded(&graph, &plan).len());
@@ -95,7 +93,7 @@ fn the_judge_refuses_rows_that_cannot_come() {
         refuses(at, &|plan| plan.prefixes[at].until = plan.phases.len() as u32);
         refuses(at, &|plan| plan.prefixes[at].until = prefix.from);
         // Nowhere to load it from.
-        refuses(at, &|plan| plan.residency[prefix.buffer.as_u32() as usize].stored = false);
+        refuses(at, &|plan| plan.residency[prefix.buffer].stored = false);
         // What is stated of traffic is what follows.
         let mut fewer = plan.clone();
         fewer.prefixes[at].rows = graph.buffers[prefix.buffer].rows;
