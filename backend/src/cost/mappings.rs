@@ -13,8 +13,14 @@ use strata_isa_spec::{Mapping, Target};
 
 use crate::cost::{Implementation, with_winograd};
 
-/// Work of a step, and how many steps there are.
-type Steps = (Work, u64);
+/// The steps of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Steps {
+    /// Work of one.
+    work: Work,
+    /// How many there are.
+    n: u64,
+}
 
 /// A stage run directly, and as Winograd if it may.
 type Question = (Steps, Option<Steps>);
@@ -29,7 +35,7 @@ impl Mappings {
     pub fn best(&self, code: &StageTemplate, may_winograd: bool, target: &Target) -> Arc<[Implementation]> {
         let steps = |winograd: bool| {
             let code = with_winograd(code, winograd);
-            (code.work(), u64::from(code.n_steps()))
+            Steps { work: code.work(), n: u64::from(code.n_steps()) }
         };
         let (direct, winograd) = (steps(false), may_winograd.then(|| steps(true)));
         let mut known = self.0.borrow_mut();
@@ -48,10 +54,11 @@ impl Mappings {
 }
 
 /// The best implementation for every number of clusters of the target.
-fn by_clusters((work, n_steps): Steps, target: &Target, winograd: bool) -> Vec<Implementation> {
+fn by_clusters(steps: Steps, target: &Target, winograd: bool) -> Vec<Implementation> {
+    let Steps { work, n } = steps;
     let whole = target.array.clusters.max(1);
     let make = |mapping: Mapping, step: u64| Implementation {
-        cycles: n_steps * step,
+        cycles: n * step,
         step_cycles: step,
         mapping,
         winograd,
@@ -146,7 +153,7 @@ mod tests {
     fn the_best_is_the_best_that_the_machine_knows() {
         let target = Target::preset("x1", &[]).expect("a preset");
         let work = Work::Mac { pixels: 52, channels: 96, reduction: 144, groups: 1 };
-        for (clusters, best) in (1..).zip(by_clusters((work, 10), &target, false)) {
+        for (clusters, best) in (1..).zip(by_clusters(Steps { work, n: 10 }, &target, false)) {
             let (_, step) = best_mapping(&target, &work, clusters);
             assert_eq!((best.step_cycles, best.cycles), (step, 10 * step), "{clusters} clusters");
         }

@@ -173,10 +173,10 @@ impl Actor {
 
 /// How far a writer is to be ahead of the rows of a view that are needed, if stages overlap: its own step,
 /// and what a transfer is behind after a burst of weights.
-fn ahead(writer: &Actor, (reader, read): (&Actor, &Port)) -> u32 {
+fn ahead(writer: &Actor, reader: &Actor, read: &BufferView) -> u32 {
     // A ring has one width for all that write and read it, so slots of narrow pieces of wide rows are dear.
     let rows = match &writer.out {
-        Some(out) if writer.is_transfer || reader.is_transfer => burst_rows(out).min(burst_rows(&read.view)),
+        Some(out) if writer.is_transfer || reader.is_transfer => burst_rows(out).min(burst_rows(read)),
         _ => 0,
     };
     rows.max(writer.rows_per_step)
@@ -300,6 +300,42 @@ struct Reader {
     port: usize,
 }
 
+/// Who reads and who writes each tensor.
+struct Ends {
+    /// All ports, tensor by tensor.
+    ports: Vec<Reader>,
+    /// Each tensor that is written, with the actor that writes it.
+    outs: Vec<(BufferId, usize)>,
+}
+
+impl Ends {
+    fn of(actors: &[Actor]) -> Self {
+        let mut ports: Vec<Reader> = Vec::with_capacity(actors.len());
+        let mut outs: Vec<(BufferId, usize)> = Vec::with_capacity(actors.len());
+        for (actor, this) in actors.iter().enumerate() {
+            let reads = this.ports.iter().enumerate();
+            ports.extend(reads.map(|(port, read)| Reader { tensor: read.view.tensor, actor, port }));
+            outs.extend(this.out.map(|out| (out.tensor, actor)));
+        }
+        ports.sort_unstable();
+        outs.sort_unstable();
+        Self { ports, outs }
+    }
+
+    /// The actors that write a tensor.
+    fn writers(&self, tensor: BufferId) -> impl Iterator<Item = usize> + '_ {
+        let from = self.outs.partition_point(|&(other, _)| other < tensor);
+        let same = self.outs[from..].iter().take_while(move |&&(other, _)| other == tensor);
+        same.map(|&(_, writer)| writer)
+    }
+
+    /// Where the ports that read a tensor begin and end.
+    fn readers(&self, tensor: BufferId) -> (usize, usize) {
+        let from = self.ports.partition_point(|reader| reader.tensor < tensor);
+        (from, self.ports.partition_point(|reader| reader.tensor <= tensor))
+    }
+}
+
 struct Simulation<'a> {
     actors: &'a [Actor],
     slack: Buffering,
@@ -334,48 +370,31 @@ struct Simulation<'a> {
 
 impl<'a> Simulation<'a> {
     fn new(actors: &'a [Actor], slack: Buffering) -> Self {
-        let mut ports: Vec<Reader> = Vec::with_capacity(actors.len());
-        let mut outs: Vec<(BufferId, usize)> = Vec::with_capacity(actors.len());
-        for (actor, this) in actors.iter().enumerate() {
-            let reads = this.ports.iter().enumerate();
-            ports.extend(reads.map(|(port, read)| Reader { tensor: read.view.tensor, actor, port }));
-            outs.extend(this.out.map(|out| (out.tensor, actor)));
-        }
-        ports.sort_unstable();
-        outs.sort_unstable();
-        let mut inputs = Vec::with_capacity(ports.len());
+        let ends = Ends::of(actors);
+        let mut inputs = Vec::with_capacity(ends.ports.len());
         let mut first_input = Vec::with_capacity(actors.len() + 1);
         for actor in actors {
             first_input.push(inputs.len());
-            for (port, read) in actor.ports.iter().enumerate() {
-                let from = outs.partition_point(|&(tensor, _)| tensor < read.view.tensor);
-                let writers = outs[from..].iter().take_while(|(tensor, _)| *tensor == read.view.tensor);
+            inputs.extend(actor.ports.iter().enumerate().flat_map(|(port, read)| {
                 let meets = |w: &usize| actors[*w].out.is_some_and(|out| views_meet(&out, &read.view));
-                inputs.extend(writers.map(|&(_, writer)| writer).filter(meets).map(|writer| Input {
+                ends.writers(read.view.tensor).filter(meets).map(move |writer| Input {
                     port,
                     writer,
                     row0: actors[writer].out.map_or(0, |out| out.row0),
                     rows: actors[writer].n_rows,
-                    ahead: ahead(&actors[writer], (actor, read)),
+                    ahead: ahead(&actors[writer], actor, &read.view),
                     end: &read.end,
-                }));
-            }
+                })
+            }));
         }
         first_input.push(inputs.len());
         let writers = actors.iter().enumerate().map(|(actor, this)| {
-            let others = |tensor: BufferId| {
-                let from = outs.partition_point(|&(other, _)| other < tensor);
-                let same = outs[from..].iter().take_while(move |(other, _)| *other == tensor);
-                same.map(|&(_, writer)| writer).filter(|&writer| writer != actor).collect()
-            };
-            this.out.map_or_else(Vec::new, |out| others(out.tensor))
+            let tensor = this.out.map(|out| out.tensor);
+            let writers = tensor.into_iter().flat_map(|tensor| ends.writers(tensor));
+            writers.filter(|&writer| writer != actor).collect()
         });
         let writers = writers.collect();
-        let readers = actors.iter().map(|actor| {
-            let from = |tensor: BufferId| ports.partition_point(|reader| reader.tensor < tensor);
-            let to = |tensor: BufferId| ports.partition_point(|reader| reader.tensor <= tensor);
-            actor.out.map_or((0, 0), |out| (from(out.tensor), to(out.tensor)))
-        });
+        let readers = actors.iter().map(|actor| actor.out.map_or((0, 0), |out| ends.readers(out.tensor)));
         Self {
             actors,
             slack,
@@ -386,7 +405,7 @@ impl<'a> Simulation<'a> {
             asking: vec![false; actors.len()],
             inputs,
             first_input,
-            ports,
+            ports: ends.ports,
             slots: BTreeMap::new(),
             peak: vec![0; actors.len()],
             watches: Vec::new(),

@@ -81,21 +81,20 @@ impl StageSet {
     pub fn compare_unions(a: (&Self, &Self), b: (&Self, &Self)) -> Ordering {
         let n_words = [a.0, a.1, b.0, b.1].map(|set| set.0.len()).into_iter().max().unwrap_or(0);
         (0..n_words)
-            .map(|word| Self::word_of_union(a, word).cmp(&Self::word_of_union(b, word)))
+            .map(|word| (a.0.word(word) | a.1.word(word)).cmp(&(b.0.word(word) | b.1.word(word))))
             .find(|o| o.is_ne())
             .unwrap_or(Ordering::Equal)
     }
 
     /// The beginning of a union of two sets: sets compare as their beginnings do, unless these are equal.
     pub fn beginning_of_union(a: &Self, b: &Self) -> (usize, u64) {
-        let words = (0..).map(|word| (word, Self::word_of_union((a, b), word)));
+        let words = (0..).map(|word| (word, a.word(word) | b.word(word)));
         let first = words.into_iter().find(|(_, word)| *word != u64::MAX);
         first.expect("sets are finite")
     }
 
-    fn word_of_union((a, b): (&Self, &Self), word: usize) -> u64 {
-        let word = |set: &Self| set.0.get(word).copied().unwrap_or(0);
-        word(a) | word(b)
+    fn word(&self, at: usize) -> u64 {
+        self.0.get(at).copied().unwrap_or(0)
     }
 
     /// Whether two sets share a stage.

@@ -169,35 +169,16 @@ impl Placer<'_> {
         let mut placed = Placed { n_copies: self.n_copies, ..Placed::default() };
         let mut views: BTreeMap<ValueId, BufferView> = BTreeMap::new();
         let names = argument_names(self.module, self.block);
-        let n_args = self.module.args(self.block).len();
-        for (index, name) in (0..n_args).zip(names) {
-            let value = self.module.args(self.block)[index];
-            let dims = collapsed(self.module, value);
-            views.insert(
-                value,
-                self.new_buffer(&mut placed, value, name, dims, BufferRole::Input(index as u32)),
-            );
+        for (index, (&value, name)) in self.module.args(self.block).iter().zip(names).enumerate() {
+            let (dims, role) = (collapsed(self.module, value), BufferRole::Input(index as u32));
+            views.insert(value, self.new_buffer(&mut placed, value, name, dims, role));
         }
         let ops = self.module.block_ops(self.block);
-        // Concatenations are used after they stand, their parts before: places are given backwards, numbers
-        // forwards.
-        for &op in ops {
-            let data = self.module.op(op);
-            if !matches!(data.op, Op::Stage(_) | Op::Concat(_)) {
-                continue;
-            }
-            let value = self.module.result(op);
-            let role = match self.claims.get(&value) {
-                Some(Claim::Part { .. }) => continue,
-                Some(Claim::Output(index)) => BufferRole::Output(*index),
-                None => BufferRole::Internal,
-            };
-            let name = match &data.op {
-                Op::Stage(stage) => stage.name.clone(),
-                _ => data.loc.name().unwrap_or("concat").to_owned(),
-            };
-            views.insert(value, self.new_buffer(&mut placed, value, name, self.dims(value), role));
+        for &op in ops.iter().filter(|&&op| matches!(self.module.op(op).op, Op::Stage(_) | Op::Concat(_))) {
+            self.give_buffer(op, &mut placed, &mut views);
         }
+        // Concatenations are used after they stand, their parts before: numbers are given forwards, places
+        // backwards.
         for &op in ops.iter().rev() {
             let Some(&value) = self.module.op(op).results().first() else { continue };
             if let Some(&Claim::Part { concat, axis, offset }) = self.claims.get(&value) {
@@ -225,6 +206,22 @@ impl Placer<'_> {
             }
         }
         placed
+    }
+
+    /// Gives the result of a stage or a concatenation a buffer of its own, unless it is a part of another.
+    fn give_buffer(&self, op: OpId, placed: &mut Placed, views: &mut BTreeMap<ValueId, BufferView>) {
+        let data = self.module.op(op);
+        let value = self.module.result(op);
+        let role = match self.claims.get(&value) {
+            Some(Claim::Part { .. }) => return,
+            Some(Claim::Output(index)) => BufferRole::Output(*index),
+            None => BufferRole::Internal,
+        };
+        let name = match &data.op {
+            Op::Stage(stage) => stage.name.clone(),
+            _ => data.loc.name().unwrap_or("concat").to_owned(),
+        };
+        views.insert(value, self.new_buffer(placed, value, name, self.dims(value), role));
     }
 
     fn new_buffer(

@@ -158,11 +158,7 @@ impl Selector<'_> {
             Op::DepthwiseConv2d(conv) => self.depthwise(op, conv),
             Op::TransposeConv2d(conv) => self.transpose_conv2d(op, conv),
             Op::MatMul(_) => self.matmul(op),
-            Op::MaxPool2d(pool) => {
-                self.one_image(op)?;
-                let window = pool_window(pool.kernel, pool.stride, pool.pad)?;
-                self.open_head(op, |_, _| Ok(MaxPool2d { src: View::default(), window }.into()), &[0])
-            }
+            Op::MaxPool2d(pool) => self.max_pool2d(op, pool),
             Op::AvgPool2d(pool) => self.avg_pool2d(op, pool),
             Op::Resize(resize) => self.resize(op, resize),
             Op::Pad(_) => self.pad(op),
@@ -201,6 +197,12 @@ impl Selector<'_> {
             }
             other => Err(format!("the machine has no stage for `{}` on integers", other.name())),
         }
+    }
+
+    fn max_pool2d(&mut self, op: OpId, pool: &dialect::MaxPool2d) -> Result<(), Refusal> {
+        self.one_image(op)?;
+        let window = pool_window(pool.kernel, pool.stride, pool.pad)?;
+        self.open_head(op, |_, _| Ok(MaxPool2d { src: View::default(), window }.into()), &[0])
     }
 
     fn avg_pool2d(&mut self, op: OpId, pool: &dialect::AvgPool2d) -> Result<(), Refusal> {

@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::model::StageTemplate;
 use strata_ir::infer::infer;
 use strata_ir::pass::PassError;
 use strata_ir::{
@@ -19,9 +18,10 @@ use strata_ir::{
     dialect,
 };
 use strata_isa_spec::Head;
+use strata_isa_spec::inst::{Pad, Resize, Window};
 
 use crate::model::realised::{Realised, StripPart};
-use crate::model::{Buffer, StageGraph, StageId};
+use crate::model::{Buffer, BufferId, BufferView, StageGraph, StageId, StageTemplate};
 use crate::select::graph::{BUFFERS, TABLE_SET, TABLES};
 use crate::select::windows::W;
 use crate::select::{check, list, set_code};
@@ -196,52 +196,61 @@ fn adapted(
         let tensor = Tensor::new([values.len()], TensorData::Index(values));
         module.insert_const_at(body, at, tensor.into(), loc.clone())
     };
+    let pads = |window: &Window| [window.pad_left, window.pad_right].map(i64::from);
     match (&mut op, &code.head) {
         (Op::Conv2d(op), Head::Conv2d(h) | Head::Conv2dI16(h)) => {
-            (op.pad[2], op.pad[3]) = (i64::from(h.window.pad_left), i64::from(h.window.pad_right));
+            op.pad[2..].copy_from_slice(&pads(&h.window));
         }
         (Op::DepthwiseConv2d(op), Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h)) => {
-            (op.pad[2], op.pad[3]) = (i64::from(h.window.pad_left), i64::from(h.window.pad_right));
+            op.pad[2..].copy_from_slice(&pads(&h.window));
         }
-        (Op::MaxPool2d(op), Head::MaxPool2d(h)) => {
-            (op.pad[2], op.pad[3]) = (i64::from(h.window.pad_left), i64::from(h.window.pad_right));
-        }
-        (Op::AvgPool2d(op), Head::AvgPool2d(h)) => {
-            (op.pad[2], op.pad[3]) = (i64::from(h.window.pad_left), i64::from(h.window.pad_right));
-        }
+        (Op::MaxPool2d(op), Head::MaxPool2d(h)) => op.pad[2..].copy_from_slice(&pads(&h.window)),
+        (Op::AvgPool2d(op), Head::AvgPool2d(h)) => op.pad[2..].copy_from_slice(&pads(&h.window)),
         (Op::TransposeConv2d(op), Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h)) => {
             let left = i64::from(h.out_pad_left);
             let full = (i64::from(h.src.cols) - 1) * i64::from(h.stride_w) + i64::from(h.kernel_w);
             (op.out_pad[2], op.out_pad[3]) = (left, i64::from(code.out.cols) - full - left);
         }
         (Op::Resize(_), Head::Resize(h)) => {
-            let offset = [h.offset_y, h.offset_x].map(i64::from);
-            let border = |rows: u32, out: u32, n: i32, d: i32, offset: i64| {
-                (i64::from(out) - 1) * i64::from(d) - (i64::from(rows) - 1) * i64::from(n) + offset
-            };
-            let border = vec![
-                border(h.src.rows, code.out.rows, h.scale_y_n, h.scale_y_d, offset[0]),
-                border(h.src.cols, code.out.cols, h.scale_x_n, h.scale_x_d, offset[1]),
-            ];
-            operands[2] = shape(offset.to_vec());
-            operands[3] = shape(border);
+            operands[2] = shape(vec![i64::from(h.offset_y), i64::from(h.offset_x)]);
+            operands[3] = shape(resize_border(h, &code.out));
         }
-        (Op::Pad(_), Head::Pad(h)) => {
-            // Batches are one image, so the machine's rows are the IR's.
-            let pair = |before: u32, inner: u32, outer: u32| {
-                [i64::from(before), i64::from(outer) - i64::from(inner) - i64::from(before)]
-            };
-            let pairs = [
-                [0, 0],
-                pair(h.top, h.src.rows, code.out.rows),
-                pair(h.left, h.src.cols, code.out.cols),
-                pair(h.front, h.src.chs, code.out.chs),
-            ];
-            operands[1] = shape(pairs.concat());
-        }
+        // Batches are one image, so the machine's rows are the IR's.
+        (Op::Pad(_), Head::Pad(h)) => operands[1] = shape(paddings(h, &code.out)),
         _ => {}
     }
     op
+}
+
+/// TOSA's `border` of a resize to the extents of `out`, for rows and columns.
+fn resize_border(resize: &Resize<BufferId>, out: &BufferView) -> Vec<i64> {
+    let border = |extent: u32, out: u32, n: i32, d: i32, offset: i32| {
+        (i64::from(out) - 1) * i64::from(d) - (i64::from(extent) - 1) * i64::from(n) + i64::from(offset)
+    };
+    vec![
+        border(resize.src.rows, out.rows, resize.scale_y_n, resize.scale_y_d, resize.offset_y),
+        border(resize.src.cols, out.cols, resize.scale_x_n, resize.scale_x_d, resize.offset_x),
+    ]
+}
+
+/// TOSA's `padding` of a pad to the extents of `out`: before and after, for each axis of NHWC.
+fn paddings(pad: &Pad<BufferId>, out: &BufferView) -> Vec<i64> {
+    let pair = |before: u32, inner: u32, outer: u32| {
+        [i64::from(before), i64::from(outer) - i64::from(inner) - i64::from(before)]
+    };
+    let pairs = [
+        [0, 0],
+        pair(pad.top, pad.src.rows, out.rows),
+        pair(pad.left, pad.src.cols, out.cols),
+        pair(pad.front, pad.src.chs, out.chs),
+    ];
+    pairs.concat()
+}
+
+/// Where a slice begins.
+fn start_of(module: &Module, slice: OpId) -> Result<Vec<i64>, PassError> {
+    let start = module.constant(module.op(slice).operands()[1]).and_then(|c| c.tensor.data().to_ints());
+    start.ok_or_else(|| PassError::invalid("a slice begins nowhere"))
 }
 
 /// Columns `window` of a value as a strip of the group can read them.
@@ -267,8 +276,7 @@ fn window_of(
             Op::Stage(_) => parts_of(module, group, before, op, window, &loc)?,
             Op::Identity(_) => window_of(module, group, before, data.operands()[0], window, strip)?,
             Op::Slice(_) => {
-                let start = module.constant(data.operands()[1]).and_then(|c| c.tensor.data().to_ints());
-                let mut start = start.ok_or_else(|| PassError::invalid("a slice begins nowhere"))?;
+                let mut start = start_of(module, op)?;
                 let first = start[W] as u32;
                 let inner = first + window.start..first + window.end;
                 let inner = window_of(module, group, before, data.operands()[0], &inner, strip)?;
@@ -291,12 +299,11 @@ fn window_of(
                 concat(module, before, &pieces, &loc)?
             }
             Op::Concat(row) => {
-                let mut pieces = Vec::new();
-                for &piece in data.operands() {
-                    pieces.push(window_of(module, group, before, piece, window, strip)?);
-                }
+                let pieces: Result<Vec<ValueId>, PassError> = (data.operands().iter())
+                    .map(|&piece| window_of(module, group, before, piece, window, strip))
+                    .collect();
                 let ty = with_columns(module.ty(value), window.end - window.start);
-                let op = module.insert_before(before, row.clone(), &pieces, &[ty], loc);
+                let op = module.insert_before(before, row.clone(), &pieces?, &[ty], loc);
                 module.result(op)
             }
             other => return Err(PassError::invalid(format!("no columns of `{}`", other.name()))),

@@ -109,81 +109,112 @@ impl Anchor {
 
 /// How often what happened since `anchor` will happen again, if it is sure to do so at least once.
 fn repetitions(simulation: &Simulation<'_>, anchor: &[u32], sinks: &[usize]) -> Option<u32> {
-    let Simulation { actors, steps, .. } = simulation;
-    let taken = |actor: usize| steps[actor] - anchor[actor];
-    let rows_made = |actor: usize| taken(actor) * actors[actor].rows_per_step;
-    // Whichever sink lags most is next: they must have moved on by the same share of their steps.
-    let lead = sinks.first().copied()?;
-    for &sink in sinks.iter().filter(|&&sink| steps[sink] < actors[sink].n_steps()) {
-        let [share, other] =
-            [(sink, lead), (lead, sink)].map(|(a, b)| u64::from(taken(a)) * u64::from(actors[b].n_steps()));
-        if share != other || taken(sink) == 0 || actors[sink].n_steps() > MOST_SINK_STEPS {
-            return None;
-        }
-    }
-    if sinks.iter().any(|&sink| steps[sink] >= actors[sink].n_steps() && taken(sink) > 0) {
+    let since = Since { simulation, anchor };
+    if !since.sinks_keep_their_order(sinks) {
         return None;
     }
+    let actors = 0..simulation.actors.len();
     let mut times = u32::MAX;
-    for (actor, this) in actors.iter().enumerate().filter(|&(actor, _)| taken(actor) > 0) {
+    for actor in actors.clone().filter(|&actor| since.taken(actor) > 0) {
+        times = times.min(since.repetitions_of(actor)?);
+    }
+    let keep_up = actors.clone().all(|actor| since.writers_keep_apart(actor) && since.readers_keep_up(actor));
+    (keep_up && (1..u32::MAX).contains(&times)).then_some(times)
+}
+
+/// What a simulation has done since its steps were `anchor`.
+struct Since<'s, 'a> {
+    simulation: &'s Simulation<'a>,
+    anchor: &'s [u32],
+}
+
+impl Since<'_, '_> {
+    /// Steps that an actor has taken.
+    fn taken(&self, actor: usize) -> u32 {
+        self.simulation.steps[actor] - self.anchor[actor]
+    }
+
+    fn rows_made(&self, actor: usize) -> u32 {
+        self.taken(actor) * self.simulation.actors[actor].rows_per_step
+    }
+
+    /// Whichever sink lags most is next: they must have moved on by the same share of their steps.
+    fn sinks_keep_their_order(&self, sinks: &[usize]) -> bool {
+        let Some(&lead) = sinks.first() else { return false };
+        let n_steps = |sink: usize| self.simulation.actors[sink].n_steps();
+        let product = |taken: usize, of: usize| u64::from(self.taken(taken)) * u64::from(n_steps(of));
+        sinks.iter().all(|&sink| {
+            let is_done = self.simulation.steps[sink] >= n_steps(sink);
+            let keeps_up = product(sink, lead) == product(lead, sink) && self.taken(sink) > 0;
+            if is_done { self.taken(sink) == 0 } else { keeps_up && n_steps(sink) <= MOST_SINK_STEPS }
+        })
+    }
+
+    /// How often an actor can do again what it did, before what it reads or writes ends or its demand no
+    /// longer repeats.
+    fn repetitions_of(&self, actor: usize) -> Option<u32> {
+        let this = &self.simulation.actors[actor];
+        let taken = self.taken(actor);
         // The last repetition, the step after it, and what it looks ahead to.
-        let reached = steps[actor] + taken(actor) + 2;
+        let reached = self.simulation.steps[actor] + taken + 2;
         let room = (this.n_rows / this.rows_per_step.max(1)).checked_sub(reached)?;
-        times = times.min(room / taken(actor));
+        let mut times = room / taken;
         for (number, port) in this.ports.iter().enumerate() {
-            let mut writers = simulation.inputs(actor).iter().filter(|input| input.port == number).peekable();
-            let is_watched = simulation.watched.binary_search(&(actor, number)).is_ok();
-            if writers.peek().is_none() && !is_watched {
+            let inputs = self.simulation.inputs(actor).iter().filter(|input| input.port == number);
+            let writers: Vec<usize> = inputs.map(|input| input.writer).collect();
+            let is_watched = self.simulation.watched.binary_search(&(actor, number)).is_ok();
+            if writers.is_empty() && !is_watched {
                 continue;
             }
             let Port { stretch, end, .. } = port;
-            let moved = stretch.moved(taken(actor))?;
+            let moved = stretch.moved(taken)?;
             // A watch looks back at the step before.
-            if anchor[actor] < stretch.from + u32::from(is_watched) {
+            if self.anchor[actor] < stretch.from + u32::from(is_watched) {
                 return None;
             }
-            times = times.min(stretch.to.checked_sub(reached)? / taken(actor));
-            for writer in writers.map(|input| input.writer) {
-                let row0 = actors[writer].out.map_or(0, |out| out.row0);
-                let (from, to) = (end[anchor[actor] as usize], *end.get(reached as usize)?);
-                let most = row0 + actors[writer].n_rows;
-                let left = most.checked_sub(to + 2 * actors[writer].rows_per_step)?;
-                if from < row0 {
-                    return None;
-                }
-                if let Some(fits) = left.checked_div(moved) {
-                    times = times.min(fits);
-                }
+            times = times.min(stretch.to.checked_sub(reached)? / taken);
+            for writer in writers {
+                let (from, to) = (end[self.anchor[actor] as usize], *end.get(reached as usize)?);
+                times = times.min(self.repetitions_of_rows(writer, from, to, moved)?);
             }
         }
+        Some(times)
     }
-    for actor in 0..actors.len() {
-        // What is between the rows of two writers of a ring stays the same, or they are not in each other's
-        // way.
-        let is_in_step = |&other: &usize| {
-            let end = actors[actor].out.map_or(0, |out| out.row0 + actors[actor].n_rows);
-            rows_made(other) == rows_made(actor)
+
+    /// How often a demand on the rows of a writer can move on by `moved` rows: from row `from` at the anchor,
+    /// up to row `to` after the first repetition.
+    fn repetitions_of_rows(&self, writer: usize, from: u32, to: u32, moved: u32) -> Option<u32> {
+        let writer = &self.simulation.actors[writer];
+        let row0 = writer.out.map_or(0, |out| out.row0);
+        let left = (row0 + writer.n_rows).checked_sub(to + 2 * writer.rows_per_step)?;
+        (from >= row0).then(|| left.checked_div(moved).unwrap_or(u32::MAX))
+    }
+
+    /// Whether what is between the rows of an actor and of others that write the same ring stays the same, or
+    /// they are not in each other's way.
+    fn writers_keep_apart(&self, actor: usize) -> bool {
+        let simulation = self.simulation;
+        let this = &simulation.actors[actor];
+        let end = this.out.map_or(0, |out| out.row0 + this.n_rows);
+        simulation.writers[actor].iter().all(|&other| {
+            self.rows_made(other) == self.rows_made(actor)
                 || simulation.next_row(other).is_none_or(|next| next >= end)
                 || simulation.next_row(actor).is_none()
-        };
-        if !simulation.writers[actor].iter().all(is_in_step) {
-            return None;
-        }
-        for &Reader { actor: reader, port, .. } in simulation.readers(actor) {
-            let moved = if taken(reader) == 0 {
-                0
-            } else {
-                actors[reader].ports[port].stretch.moved(taken(reader))?
-            };
-            if taken(reader) > 0 && anchor[reader] < actors[reader].ports[port].stretch.from {
-                return None;
-            }
-            if moved != rows_made(actor) {
-                return None;
-            }
-        }
+        })
     }
-    (1..u32::MAX).contains(&times).then_some(times)
+
+    /// Whether the readers of what an actor writes have moved on by as many rows as it made.
+    fn readers_keep_up(&self, actor: usize) -> bool {
+        self.simulation.readers(actor).iter().all(|&Reader { actor: reader, port, .. }| {
+            let stretch = &self.simulation.actors[reader].ports[port].stretch;
+            match self.taken(reader) {
+                0 => self.rows_made(actor) == 0,
+                taken => {
+                    self.anchor[reader] >= stretch.from && stretch.moved(taken) == Some(self.rows_made(actor))
+                }
+            }
+        })
+    }
 }
 
 #[cfg(test)]
