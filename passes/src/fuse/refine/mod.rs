@@ -7,3 +7,48 @@
 
 pub mod prefetch;
 pub mod prefixes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use strata_backend::model::graph::StageSet;
+use strata_backend::model::{Plan, StageGraph};
+use strata_isa_spec::{Program, Target};
+
+/// The stages of each phase of a plan, and the phase of each stage, by index.
+fn phases_of(graph: &StageGraph, plan: &Plan) -> (Vec<StageSet>, Vec<usize>) {
+    let mut phase_of = vec![0; graph.stages.len()];
+    let mut phases = Vec::with_capacity(plan.phases.len());
+    for (index, phase) in plan.phases.iter().enumerate() {
+        for placed in &phase.stages {
+            phase_of[placed.stage.as_u32() as usize] = index;
+        }
+        phases.push(phase.stages.iter().map(|placed| placed.stage).collect());
+    }
+    (phases, phase_of)
+}
+
+/// First and last phase of each stream that a phase names.
+fn lives(program: &Program) -> BTreeMap<u32, (usize, usize)> {
+    let mut lives = BTreeMap::new();
+    for phase in 0..program.phases.len() {
+        for stream in streams_of(program, phase) {
+            lives.entry(stream).or_insert((phase, phase)).1 = phase;
+        }
+    }
+    lives
+}
+
+/// Whether no phase has more stages or streams than the target allows.
+fn is_within_limits(program: &Program, target: &Target) -> bool {
+    program.phases.iter().enumerate().all(|(index, phase)| {
+        phase.stages.len() <= target.limits.stages as usize
+            && streams_of(program, index).len() <= target.limits.streams as usize
+    })
+}
+
+/// The streams that a phase names, and their prefixes.
+pub(crate) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
+    let stages = program.phases[phase].stages.iter();
+    let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));
+    views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.stream)).collect()
+}

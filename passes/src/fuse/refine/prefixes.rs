@@ -25,6 +25,8 @@ use strata_backend::model::{
 use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
 
+use crate::fuse::refine::{is_within_limits, lives, phases_of};
+
 /// Percents of what is free that are filled with prefixes, until a plan has addresses.
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
 
@@ -150,14 +152,7 @@ impl<'a> Case<'a> {
         weights: &'a Weights,
         capacity: u64,
     ) -> Self {
-        let mut phase_of = vec![0; graph.stages.len()];
-        for (index, phase) in plan.phases.iter().enumerate() {
-            for placed in &phase.stages {
-                phase_of[placed.stage.as_u32() as usize] = index;
-            }
-        }
-        let stages = |phase: &PhasePlan| phase.stages.iter().map(|placed| placed.stage).collect();
-        let phases = plan.phases.iter().map(stages).collect();
+        let (phases, phase_of) = phases_of(graph, plan);
         let alignment = u64::from(target.memory.alignment.max(1));
         Self { graph, topology, target, plan, weights, capacity, phases, phase_of, alignment }
     }
@@ -231,10 +226,7 @@ impl<'a> Case<'a> {
         match schedule_within(self.graph, self.topology, &plan, self.target, known) {
             Ok(scheduled) => {
                 plan.bases = Some(scheduled.bases.clone());
-                let most = self.target.limits.streams as usize;
-                let n_streams = |phase: usize| streams_of(&scheduled.program, phase).len();
-                let has_room = (0..scheduled.program.phases.len()).all(|phase| n_streams(phase) <= most)
-                    && self.keeps_gaps(&plan);
+                let has_room = is_within_limits(&scheduled.program, self.target) && self.keeps_gaps(&plan);
                 Ok(has_room.then_some((plan, scheduled)))
             }
             Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
@@ -443,18 +435,13 @@ impl Occupancy {
     }
 
     fn of_streams(program: &Program, without: &BTreeSet<u32>) -> Self {
-        let n_phases = program.phases.len();
-        let mut lives: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
-        for phase in 0..n_phases {
-            for stream in streams_of(program, phase).difference(without).copied() {
-                lives.entry(stream).or_insert((phase, phase)).1 = phase;
-            }
-        }
+        let lives = lives(program).into_iter().filter(|(stream, _)| !without.contains(stream));
         let span = |stream: u32| {
             let stream = &program.streams[stream as usize];
             (u64::from(stream.base), u64::from(stream.base) + stream.size_bytes())
         };
-        Self { n_phases, taken: lives.into_iter().map(|(stream, life)| (life, span(stream))).collect() }
+        let taken = lives.map(|(stream, life)| (life, span(stream))).collect();
+        Self { n_phases: program.phases.len(), taken }
     }
 
     fn take(&mut self, life: (usize, usize), span: (u64, u64)) {
@@ -498,11 +485,4 @@ impl Occupancy {
         }
         largest
     }
-}
-
-/// The streams that a phase names, and their prefixes.
-pub(crate) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
-    let stages = program.phases[phase].stages.iter();
-    let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));
-    views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.stream)).collect()
 }
