@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::allocate;
 use crate::place::live::{Live, Numbers, fit};
-use crate::place::packing::{Extent, pack};
+use crate::place::packing::{Extent, Memory, pack};
 use crate::place::{ADDRESS_NODES, Problem, ScheduleError};
 
 /// What a stream grows into, or stands in place of.
@@ -209,36 +209,14 @@ fn place_blocks(
     rigid: &[usize],
     ends: u32,
 ) -> Option<BTreeMap<usize, i64>> {
-    let capacity = problem.activation_bytes() as i64;
-    let mut taken: Vec<Extent> = Vec::new();
+    let mut memory = Memory::new(problem.phases.len(), problem.activation_bytes() as i64);
     let mut bases = BTreeMap::new();
-    let by_turns = |turn: usize| ends >> (turn % MOST_CHOICES) & 1 == 1;
-    let ends = prefixes.iter().map(|_| true).chain((0..rigid.len()).map(by_turns));
-    for (&block, to_top) in prefixes.iter().chain(rigid).zip(ends) {
-        let extents = blocks[block].extents(problem, lives);
-        // As near to its end as it can be: there it touches the end itself, or something that is placed.
-        let meet = |e: &Extent, t: &Extent| e.lower < t.upper && t.lower < e.upper;
-        let mut bases_at: Vec<i64> = Vec::new();
-        for extent in &extents {
-            bases_at.push(if to_top { capacity - extent.to } else { -extent.from });
-            for other in taken.iter().filter(|other| meet(extent, other)) {
-                bases_at.push(if to_top { other.from - extent.to } else { other.to - extent.from });
-            }
-        }
-        bases_at.sort_unstable();
-        if to_top {
-            bases_at.reverse();
-        }
-        let fits = |base: &i64| {
-            extents.iter().all(|e| {
-                let (from, to) = (e.from + base, e.to + base);
-                let is_free = |t: &Extent| !meet(e, t) || to <= t.from || t.to <= from;
-                from >= 0 && to <= capacity && taken.iter().all(is_free)
-            })
-        };
-        let base = bases_at.into_iter().find(fits)?;
-        taken.extend(extents.iter().map(|e| Extent { from: e.from + base, to: e.to + base, ..*e }));
-        bases.insert(block, base);
+    for &block in prefixes {
+        bases.insert(block, memory.place(&blocks[block].extents(problem, lives), true)?);
+    }
+    for (turn, &block) in rigid.iter().enumerate() {
+        let to_top = ends >> (turn % MOST_CHOICES) & 1 == 1;
+        bases.insert(block, memory.place(&blocks[block].extents(problem, lives), to_top)?);
     }
     Some(bases)
 }

@@ -65,7 +65,7 @@ fn rounds(
     for _ in 0..ROUNDS {
         let mut order: Vec<usize> = (0..blocks.len()).collect();
         order.sort_by_key(|&block| Reverse(priorities[block]));
-        let mut memory = Memory { taken: vec![Vec::new(); n_phases], capacity };
+        let mut memory = Memory::new(n_phases, capacity);
         let mut bases = vec![0; blocks.len()];
         let mut failed = Vec::new();
         for block in order {
@@ -88,16 +88,21 @@ fn rounds(
 }
 
 /// What is placed so far.
-struct Memory {
+pub(super) struct Memory {
     /// First and one past the last byte of what is placed in each phase.
     taken: Vec<Vec<(i64, i64)>>,
     capacity: i64,
 }
 
 impl Memory {
+    /// Nothing is placed.
+    pub(super) fn new(n_phases: usize, capacity: i64) -> Self {
+        Self { taken: vec![Vec::new(); n_phases], capacity }
+    }
+
     /// Places a block as near to an end as it can be: there it touches the end itself, or something that is
     /// placed.
-    fn place(&mut self, extents: &[Extent], to_top: bool) -> Option<i64> {
+    pub(super) fn place(&mut self, extents: &[Extent], to_top: bool) -> Option<i64> {
         let at_end = extents.iter().map(|e| if to_top { self.capacity - e.to } else { -e.from });
         let at_end = if to_top { at_end.min() } else { at_end.max() };
         let mut bases: Vec<i64> = at_end.into_iter().collect();

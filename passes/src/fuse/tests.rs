@@ -239,8 +239,7 @@ fn phases_have_no_more_streams_than_the_target() {
             (planned.plan, scheduled)
         };
         assert!(made.phases.iter().any(|phase| phase.stages.len() > 1), "some run together");
-        let n_streams =
-            |phase: usize| crate::fuse::refine::prefixes::streams_of(&scheduled.program, phase).len();
+        let n_streams = |phase: usize| crate::fuse::refine::streams_of(&scheduled.program, phase).len();
         assert!((0..made.phases.len()).all(|phase| n_streams(phase) <= 4));
     }
 }

@@ -99,9 +99,8 @@ pub static FAMILIES: &[FamilyInfo] = &[
     FamilyInfo {
         name: "tidy",
         tier: Tier::Semantic,
-        equation: "conv(pad(x, p, zp), q) = conv(x, p + q); slice(concat(a, b)) = a; concat(slices of x) = \
-            x; blocks there and back = x",
-        doc: "Moves of data to no purpose.",
+        equation: "conv(pad(x, p, zp), q) = conv(x, p + q)",
+        doc: "A pad by the zero point before a convolution as the convolution's own.",
         default: true,
     },
     FamilyInfo {

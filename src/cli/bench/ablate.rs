@@ -42,8 +42,7 @@ struct Outcome {
     bytes: u64,
 }
 
-/// The default; each family switched the other way; the planner with runs of the file's order only; a tier
-/// off; none.
+/// The default; each family switched the other way; a tier off; none.
 fn settings() -> Result<Vec<Setting>, Failure> {
     let switchable = || FAMILIES.iter().filter(|family| family.tier != Tier::Stage);
     let without = |tier: Tier| -> String {
@@ -56,7 +55,6 @@ fn settings() -> Result<Vec<Setting>, Failure> {
         let (word, sign) = if family.default { ("without", "-") } else { ("with", "") };
         lists.push((format!("{word} {}", family.name), format!("default,{sign}{}", family.name)));
     }
-    lists.push(("runs only".to_owned(), without(Tier::Group) + ",group-merge"));
     lists.push(("no semantic".to_owned(), without(Tier::Semantic)));
     lists.push(("no group".to_owned(), without(Tier::Group)));
     lists.push(("none".to_owned(), "none".to_owned()));
@@ -115,9 +113,7 @@ pub(super) fn section(lines: &[Line]) -> String {
     format!(
         "On `x1`; what a setting costs or saves beside the default.\n\
          The families are those of [rewrites](generated/rewrites.md).\n\
-         `runs only` lets the planner group what is consecutive in the file and nothing else, `no group` \
-         gives the same chooser single \
-         stages.\n\n\
+         `no group` gives the same chooser single stages.\n\n\
          Simulated cycles of plans for least latency:\n\n{}\n\
          DRAM bytes of plans for least traffic:\n\n{}",
         table(&|outcome| outcome.simulated_cycles),
@@ -143,7 +139,6 @@ mod tests {
         }
         let named =
             |name: &str| &settings.iter().find(|setting| setting.name == name).expect("there").families;
-        assert!(named("runs only").has("group-merge") && !named("runs only").has("group-diamond"));
         assert!(!named("no group").has("group-merge") && named("no group").has("upsample"));
         assert!(!named("no semantic").has("upsample") && named("no semantic").has("group-merge"));
         assert_eq!(*named("none"), Families::none());

@@ -7,3 +7,44 @@
 
 pub mod prefetch;
 pub mod prefixes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cranelift_entity::SecondaryMap;
+use strata_backend::model::graph::StageSet;
+use strata_backend::model::plan::phase_of;
+use strata_backend::model::{Plan, StageId};
+use strata_isa_spec::{Program, Target};
+
+/// The stages of each phase of a plan, and the phase of each stage.
+fn phases_of(plan: &Plan) -> (Vec<StageSet>, SecondaryMap<StageId, usize>) {
+    let phases = plan.stages();
+    let phase_of = phase_of(&phases);
+    (phases.into_iter().map(|stages| stages.into_iter().collect()).collect(), phase_of)
+}
+
+/// First and last phase of each stream that a phase names.
+fn lives(program: &Program) -> BTreeMap<u32, (usize, usize)> {
+    let mut lives = BTreeMap::new();
+    for phase in 0..program.phases.len() {
+        for stream in streams_of(program, phase) {
+            lives.entry(stream).or_insert((phase, phase)).1 = phase;
+        }
+    }
+    lives
+}
+
+/// Whether no phase has more stages or streams than the target allows.
+fn is_within_limits(program: &Program, target: &Target) -> bool {
+    program.phases.iter().enumerate().all(|(index, phase)| {
+        phase.stages.len() <= target.limits.stages as usize
+            && streams_of(program, index).len() <= target.limits.streams as usize
+    })
+}
+
+/// The streams that a phase names, and their prefixes.
+pub(crate) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
+    let stages = program.phases[phase].stages.iter();
+    let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));
+    views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.tensor)).collect()
+}

@@ -24,7 +24,6 @@ use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::cost::with_winograd;
 use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
-use strata_backend::model::plan::phase_of;
 use strata_backend::model::{
     BufferId, BufferRole, BufferView, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
@@ -32,7 +31,8 @@ use strata_backend::place::{Known, ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
 use strata_isa_spec::{Head, Program, Stream, Target};
 
-use crate::fuse::refine::prefixes::{ADDRESS_NODES, streams_of};
+use crate::fuse::refine::prefixes::ADDRESS_NODES;
+use crate::fuse::refine::{is_within_limits, lives, phases_of};
 
 /// The plan with first rows brought by the phase before wherever there is room in `capacity` bytes, and its
 /// schedule; `None` if there is nowhere.
@@ -94,8 +94,7 @@ struct Wanted {
 
 impl<'a> Case<'a> {
     fn new(graph: &'a StageGraph, topology: &'a Topology, target: &'a Target, plan: &'a Plan) -> Self {
-        let phase_of = phase_of(&plan.stages());
-        let phases = plan.stages().into_iter().map(|stages| stages.into_iter().collect()).collect();
+        let (phases, phase_of) = phases_of(plan);
         let others = |(buffer, residency): (BufferId, &Residency)| {
             let other = residency.in_place_of.or(residency.grows_into.map(|into| into.buffer))?;
             Some([buffer, other])
@@ -135,7 +134,9 @@ impl<'a> Case<'a> {
         made.bases = Some(bases);
         let known = Known { address_nodes: ADDRESS_NODES, weights: Some(&scheduled.weights) };
         match schedule_within(self.graph, self.topology, &made, self.target, known) {
-            Ok(scheduled) => Ok(self.is_within_limits(&scheduled.program).then_some((made, scheduled))),
+            Ok(scheduled) => {
+                Ok(is_within_limits(&scheduled.program, self.target).then_some((made, scheduled)))
+            }
             Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
             Err(defect) => Err(defect),
         }
@@ -329,15 +330,6 @@ impl<'a> Case<'a> {
         plan.dram_bytes.spill_write -= written;
         plan.dram_bytes.total -= read + written;
     }
-
-    /// Whether no phase has more stages or streams than the target allows.
-    fn is_within_limits(&self, program: &Program) -> bool {
-        let limits = &self.target.limits;
-        program.phases.iter().enumerate().all(|(index, phase)| {
-            phase.stages.len() <= limits.stages as usize
-                && streams_of(program, index).len() <= limits.streams as usize
-        })
-    }
 }
 
 /// Where streams stand, in bytes and phases.
@@ -363,15 +355,11 @@ struct Standing {
 
 impl Memory {
     fn new(program: &Program, capacity: u64) -> Self {
-        let mut lives: Vec<Option<(usize, usize)>> = vec![None; program.streams.len()];
-        for phase in 0..program.phases.len() {
-            for stream in streams_of(program, phase) {
-                lives[stream as usize].get_or_insert((phase, phase)).1 = phase;
-            }
-        }
+        let lives = lives(program);
         let prefixes: BTreeSet<u32> = program.streams.iter().filter_map(|s| Some(s.prefix?.stream)).collect();
         let mut n_rings = 0;
-        let standing = program.streams.iter().zip(lives).enumerate().map(|(number, (stream, life))| {
+        let standing = program.streams.iter().enumerate().map(|(number, stream)| {
+            let life = lives.get(&(number as u32)).copied();
             let is_prefix = prefixes.contains(&(number as u32));
             let ring = (!is_prefix).then_some(n_rings);
             n_rings += usize::from(!is_prefix);

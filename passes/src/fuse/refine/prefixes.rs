@@ -20,12 +20,13 @@ use std::ops::RangeInclusive;
 use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable};
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
-use strata_backend::model::plan::phase_of;
 use strata_backend::model::{
     Bases, BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
 use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
+
+use crate::fuse::refine::{is_within_limits, lives, phases_of};
 
 /// Percents of what is free that are filled with prefixes, until a plan has addresses.
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
@@ -152,8 +153,7 @@ impl<'a> Case<'a> {
         weights: &'a Weights,
         capacity: u64,
     ) -> Self {
-        let phase_of = phase_of(&plan.stages());
-        let phases = plan.stages().into_iter().map(|stages| stages.into_iter().collect()).collect();
+        let (phases, phase_of) = phases_of(plan);
         let alignment = u64::from(target.memory.alignment.max(1));
         Self { graph, topology, target, plan, weights, capacity, phases, phase_of, alignment }
     }
@@ -227,10 +227,7 @@ impl<'a> Case<'a> {
         match schedule_within(self.graph, self.topology, &plan, self.target, known) {
             Ok(scheduled) => {
                 plan.bases = Some(scheduled.bases.clone());
-                let most = self.target.limits.streams as usize;
-                let n_streams = |phase: usize| streams_of(&scheduled.program, phase).len();
-                let has_room = (0..scheduled.program.phases.len()).all(|phase| n_streams(phase) <= most)
-                    && self.keeps_gaps(&plan);
+                let has_room = is_within_limits(&scheduled.program, self.target) && self.keeps_gaps(&plan);
                 Ok(has_room.then_some((plan, scheduled)))
             }
             Err(ScheduleError::DoesNotFit { .. }) => Ok(None),
@@ -439,18 +436,13 @@ impl Occupancy {
     }
 
     fn of_streams(program: &Program, without: &BTreeSet<u32>) -> Self {
-        let n_phases = program.phases.len();
-        let mut lives: BTreeMap<u32, (usize, usize)> = BTreeMap::new();
-        for phase in 0..n_phases {
-            for stream in streams_of(program, phase).difference(without).copied() {
-                lives.entry(stream).or_insert((phase, phase)).1 = phase;
-            }
-        }
+        let lives = lives(program).into_iter().filter(|(stream, _)| !without.contains(stream));
         let span = |stream: u32| {
             let stream = &program.streams[stream as usize];
             (u64::from(stream.base), u64::from(stream.base) + stream.size_bytes())
         };
-        Self { n_phases, taken: lives.into_iter().map(|(stream, life)| (life, span(stream))).collect() }
+        let taken = lives.map(|(stream, life)| (life, span(stream))).collect();
+        Self { n_phases: program.phases.len(), taken }
     }
 
     fn take(&mut self, life: (usize, usize), span: (u64, u64)) {
@@ -494,11 +486,4 @@ impl Occupancy {
         }
         largest
     }
-}
-
-/// The streams that a phase names, and their prefixes.
-pub(crate) fn streams_of(program: &Program, phase: usize) -> BTreeSet<u32> {
-    let stages = program.phases[phase].stages.iter();
-    let views = stages.flat_map(|stage| stage.code.reads().into_iter().chain([stage.code.out]));
-    views.filter(|view| view.rows > 0).flat_map(|view| program.chain(view.tensor)).collect()
 }

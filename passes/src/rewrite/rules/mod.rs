@@ -43,10 +43,7 @@ pub(crate) static RULES: &[&Rule] = &[
     &thin_input::SINK,
     &winograd::RULE,
     &transposed::RULE,
-    &tidy::PAD,
-    &tidy::SLICE_OF_CONCAT,
-    &tidy::CONCAT_OF_SLICES,
-    &tidy::BLOCKS,
+    &tidy::RULE,
 ];
 
 /// The rewrites of the families that are on.

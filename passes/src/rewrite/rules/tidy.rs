@@ -1,43 +1,22 @@
-//! `tidy`: what moves data to no purpose.
+//! `tidy`: a pad before a convolution becomes the convolution's own.
 //!
-//! - `conv(pad(x, p, zp), pad q) = conv(x, pad p + q)`: a convolution pads with its input's zero point
-//!   itself;
-//! - `slice(concat(a, b)) = slice(a)` if it lies within `a`, and `a` if it is all of it;
-//! - `concat(slice(x, 0..k), slice(x, k..n)) = x`;
-//! - `space_to_depth(depth_to_space(x)) = x` and the reverse, of the same blocks.
+//! `conv(pad(x, p, zp), pad q) = conv(x, pad p + q)`: a convolution pads with its input's zero point itself.
 //!
 //! Chains of reshapes and of transposes are [`canonicalise`](crate::canonicalise)'s.
 
 use egg::Id;
-use strata_ir::TensorType;
-use strata_ir::dialect::{Conv2d, DepthwiseConv2d, Op, Slice};
+use strata_ir::dialect::{Conv2d, DepthwiseConv2d, Op};
 
-use crate::rewrite::language::{self, Action, Graph, Move};
+use crate::rewrite::language::{self, Action, Graph};
 use crate::rewrite::make::Maker;
 use crate::rewrite::rules::Rule;
 
 /// Pads before convolutions.
-pub(super) static PAD: Rule = Rule {
+pub(super) static RULE: Rule = Rule {
     families: &["tidy"],
     name: "pad-into-convolution",
     kinds: &["tosa.conv2d", "tosa.depthwise_conv2d"],
     apply: absorb_pad,
-};
-
-/// Slices of concatenations.
-pub(super) static SLICE_OF_CONCAT: Rule =
-    Rule { families: &["tidy"], name: "slice-of-concat", kinds: &["tosa.slice"], apply: slice_of_concat };
-
-/// Concatenations of slices.
-pub(super) static CONCAT_OF_SLICES: Rule =
-    Rule { families: &["tidy"], name: "concat-of-slices", kinds: &["tosa.concat"], apply: concat_of_slices };
-
-/// Blocks there and back.
-pub(super) static BLOCKS: Rule = Rule {
-    families: &["tidy"],
-    name: "blocks-there-and-back",
-    kinds: &["space-to-depth", "depth-to-space"],
-    apply: blocks,
 };
 
 /// A pad of rows and columns by one value: how much, `[top, bottom, left, right]`, the value, and what is
@@ -77,79 +56,4 @@ fn absorb_pad(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
         (class, Maker { egraph: &mut *egraph, loc }.op(op, operands, ty))
     };
     found.into_iter().map(&mut make).collect()
-}
-
-/// The first elements and the extents of a slice, and what is cut.
-fn cut(egraph: &Graph, class: Id) -> Option<(Vec<usize>, Vec<usize>, Id)> {
-    language::ops(egraph, class, "tosa.slice").find_map(|(term, _)| {
-        let start = language::ints(egraph, term.children[1])?;
-        let start = start.into_iter().map(|at| usize::try_from(at).ok()).collect::<Option<_>>()?;
-        Some((start, language::tensor(egraph, class)?.shape.clone(), term.children[0]))
-    })
-}
-
-/// The operands of a concatenation and its axis.
-fn joined(egraph: &Graph, class: Id) -> Option<(Vec<Id>, usize)> {
-    language::ops(egraph, class, "tosa.concat").find_map(|(term, spec)| match &spec.action {
-        Action::Op(Op::Concat(concat)) => Some((term.children.clone(), usize::try_from(concat.axis).ok()?)),
-        _ => None,
-    })
-}
-
-fn slice_of_concat(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
-    let new = (|| {
-        let (mut start, size, source) = cut(egraph, class)?;
-        let (parts, axis) = joined(egraph, source)?;
-        for part in parts {
-            let shape = language::tensor(egraph, part)?.shape.clone();
-            if start[axis] >= shape[axis] {
-                start[axis] -= shape[axis];
-                continue;
-            }
-            if start[axis] + size[axis] > shape[axis] {
-                return None;
-            }
-            if shape == size {
-                return Some(part);
-            }
-            let elem = language::elem(egraph, part)?;
-            let loc = language::ops(egraph, class, "tosa.slice").next()?.1.loc.clone();
-            let mut make = Maker { egraph, loc };
-            let (start, extents) = (make.shape(&start)?, make.shape(&size)?);
-            return Some(make.op(Slice {}, vec![part, start, extents], TensorType::new(size, elem)));
-        }
-        None
-    })();
-    new.map(|new| (class, new)).into_iter().collect()
-}
-
-fn concat_of_slices(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
-    let whole = (|| {
-        let (parts, axis) = joined(egraph, class)?;
-        let mut next = 0;
-        let mut whole = None;
-        for part in parts {
-            let (start, size, source) = cut(egraph, part)?;
-            let elsewhere = start.iter().enumerate().any(|(at, &start)| at != axis && start != 0);
-            if elsewhere || start[axis] != next || *whole.get_or_insert(source) != source {
-                return None;
-            }
-            next += size[axis];
-        }
-        whole.filter(|&whole| egraph[whole].data.ty == egraph[class].data.ty)
-    })();
-    whole.map(|whole| (class, whole)).into_iter().collect()
-}
-
-fn blocks(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
-    let outer = |it| match it {
-        Move::SpaceToDepth(block) => Some((true, block)),
-        Move::DepthToSpace(block) => Some((false, block)),
-        Move::Upsample(_) => None,
-    };
-    let source = language::moved(egraph, class, outer).and_then(|((gathers, block), between)| {
-        let back = if gathers { Move::DepthToSpace(block) } else { Move::SpaceToDepth(block) };
-        language::moved(egraph, between, |it| (it == back).then_some(())).map(|((), source)| source)
-    });
-    source.map(|source| (class, source)).into_iter().collect()
 }
