@@ -15,8 +15,8 @@ pub struct Segment {
 }
 
 /// A ring of rows in activation SRAM. It lives from the first to the last phase that names it, or a stream
-/// whose [prefix](Prefix) it is; one that lives in more than one phase is [whole](Self::is_whole). Streams that
-/// live at once share no bytes, but for one that grows into another or stands in its place, as
+/// whose [prefix](Prefix) it is; one that lives in more than one phase is [whole](Self::is_whole). Streams
+/// that live at once share no bytes, but for one that grows into another or stands in its place, as
 /// [`dataflow`](crate::dataflow) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stream {

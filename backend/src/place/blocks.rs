@@ -198,9 +198,9 @@ fn alone(lives: &[Live]) -> Vec<Block> {
     (0..lives.len()).map(|stream| Block { streams: vec![(stream, 0)] }).collect()
 }
 
-/// Where each prefix begins, and each block of several streams. Prefixes go to the top, those that stay longest
-/// first. Bit `i` of `ends` is the end to which block `i` goes, modulo [`MOST_CHOICES`]; `None` if they do
-/// not fit.
+/// Where each prefix begins, and each block of several streams. Prefixes go to the top, those that stay
+/// longest first. Bit `i` of `ends` is the end to which block `i` goes, modulo [`MOST_CHOICES`]; `None` if
+/// they do not fit.
 fn place_blocks(
     problem: &Problem<'_>,
     lives: &[Live],

@@ -469,8 +469,8 @@ fn load<Tensor, Addr>(
     StageCode { head: head.into(), tail: Vec::new(), out }
 }
 
-/// A DMA stage that stores a transfer's rows, which stand at `src`; it writes to no tensor, so `nowhere` is an
-/// empty view.
+/// A DMA stage that stores a transfer's rows, which stand at `src`; it writes to no tensor, so `nowhere` is
+/// an empty view.
 fn store<Tensor, Addr>(
     problem: &Problem<'_>,
     transfer: &Transfer,

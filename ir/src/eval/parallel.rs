@@ -22,7 +22,8 @@ pub(super) fn filled<T: Clone + Default + Send>(
     out
 }
 
-/// `n` elements, filled in chunks: `fill(first, chunk)`, `first` being the index of the chunk's first element.
+/// `n` elements, filled in chunks: `fill(first, chunk)`, `first` being the index of the chunk's first
+/// element.
 pub(super) fn filled_from<T: Clone + Default + Send>(
     n: usize,
     fill: &(dyn Fn(usize, &mut [T]) + Sync),

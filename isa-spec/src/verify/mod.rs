@@ -181,8 +181,8 @@ impl Check<'_> {
         });
     }
 
-    /// Streams that a phase names, and their prefixes, which no stage may name too: who waits for whom is told
-    /// by one stream of each tensor.
+    /// Streams that a phase names, and their prefixes, which no stage may name too: who waits for whom is
+    /// told by one stream of each tensor.
     fn named(&mut self, phase: &Phase) -> Vec<u32> {
         let views = phase.stages.iter().flat_map(|s| s.code.reads().into_iter().chain([s.code.out]));
         let mut streams: Vec<u32> = views.filter(|v| v.rows > 0).map(|v| v.tensor).collect();

@@ -191,13 +191,14 @@ impl<'a> Case<'a> {
         };
         let is_written = self.writes(before, buffer);
         let ends = |prefix: &ResidentPrefix| prefix.buffer == buffer && prefix.until as usize == before;
+        // What comes as it is written stands in the ring's way if the phase reads other parts.
+        let reads_others = || !loads(before).is_empty() || self.plan.prefixes.iter().any(ends);
         let cannot = is_whole
             || self.shared.contains(&buffer)
             || !(is_input || residency.stored)
             || loads(phase).is_empty()
             || self.writes(phase, buffer)
-            // What comes as it is written stands in the ring's way if the phase reads other parts.
-            || is_written && !(loads(before).is_empty() && self.plan.prefixes.iter().all(|prefix| !ends(prefix)))
+            || is_written && reads_others()
             || self.plan.prefixes.iter().any(meets);
         if cannot {
             return None;

@@ -1,8 +1,8 @@
-//! First rows that stay: what a plan leaves of activation SRAM keeps the *prefixes* of tensors that go through
-//! DRAM.
+//! First rows that stay: what a plan leaves of activation SRAM keeps the *prefixes* of tensors that go
+//! through DRAM.
 //!
-//! The chooser keeps a tensor whole or streams it; what neither takes is filled here. A row of a prefix is not
-//! loaded in the phases up to the last for which it stays, and not stored if that is the last of all that
+//! The chooser keeps a tensor whole or streams it; what neither takes is filled here. A row of a prefix is
+//! not loaded in the phases up to the last for which it stays, and not stored if that is the last of all that
 //! load it. How many rows of which tensors stay how long is a linear program: as many bytes as can be are not
 //! moved, within what each phase leaves free. Rows are many, so its answer, rounded down, is close to the
 //! best. Bytes that are free need not adjoin: where a plan with prefixes has no addresses, less of them is
@@ -37,8 +37,8 @@ pub(super) const ADDRESS_NODES: u64 = 2_000;
 /// Prefixes that are put into holes between addresses, at most.
 const MOST_HOLES: usize = 64;
 
-/// The plan with prefixes in what its schedule leaves of `capacity` bytes, and the schedule of that; `None` if
-/// nothing can stay.
+/// The plan with prefixes in what its schedule leaves of `capacity` bytes, and the schedule of that; `None`
+/// if nothing can stay.
 ///
 /// # Errors
 /// If the scheduler has a defect.
