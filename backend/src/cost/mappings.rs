@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::StageTemplate;
 use strata_isa_spec::timing::{Work, best_mapping};
 use strata_isa_spec::{Mapping, Target};
 
 use crate::cost::{Implementation, with_winograd};
+use crate::model::StageTemplate;
 
 /// The steps of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

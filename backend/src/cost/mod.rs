@@ -16,7 +16,6 @@ pub mod transfers;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::StageTemplate;
 use strata_isa_spec::inst::Head;
 use strata_isa_spec::timing::{dram_cycles, winograd_eligible};
 use strata_isa_spec::{Mapping, Target};
@@ -25,7 +24,7 @@ use crate::cost::mappings::Mappings;
 use crate::cost::rings::Actor;
 use crate::model::graph::views_meet;
 use crate::model::tables::table_key;
-use crate::model::{Objective, StageGraph, StageId, StageNode};
+use crate::model::{Objective, StageGraph, StageId, StageNode, StageTemplate};
 
 /// The best way to run a stage on a number of clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,13 +33,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::model::{BufferId, BufferView, StageTemplate};
 use serde::{Deserialize, Serialize};
 use strata_isa_spec::inst::Head;
 use strata_isa_spec::timed::BURST_BYTES;
 
 use crate::cost::rings::steady::{Anchor, Stretch};
 use crate::model::graph::views_meet;
+use crate::model::{BufferId, BufferView, StageTemplate};
 
 /// How far a producer may run ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -19,9 +19,9 @@ mod packing;
 mod streams;
 mod weights;
 
-use cranelift_entity::SecondaryMap;
 use std::sync::Arc;
 
+use cranelift_entity::SecondaryMap;
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
 use strata_ir::{Attribute, Module, Op, OpId};
 use strata_isa_spec::record::{self, TablePlacement};

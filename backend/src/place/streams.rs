@@ -9,14 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use crate::model::{BufferView, StageTemplate};
 use strata_isa_spec::inst::{DmaIn, DmaOut};
 use strata_isa_spec::{Prefix, Segment, SegmentKind, StageCode, Stream, View};
 
 use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching, size_rings};
 use crate::cost::transfers::{self, Transfer};
 use crate::model::graph::{StageSet, bounding};
-use crate::model::{Bases, Buffer, BufferId, BufferRole, ResidentPrefix, StageId, StreamBase};
+use crate::model::{
+    Bases, Buffer, BufferId, BufferRole, BufferView, ResidentPrefix, StageId, StageTemplate, StreamBase,
+};
 use crate::place::live::{Live, Numbers};
 use crate::place::{Problem, ScheduleError, blocks};
 

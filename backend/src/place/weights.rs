@@ -8,15 +8,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{BufferId, StageTemplate, TableId};
 use cranelift_entity::{PrimaryMap, SecondaryMap};
 use strata_isa_spec::inst::WeightAddr;
 use strata_isa_spec::record::TablePlacement;
 use strata_isa_spec::{StageCode, WeightLoad};
 
 use crate::allocate;
-use crate::model::StageId;
 use crate::model::tables::{TableKey, table_key};
+use crate::model::{BufferId, StageId, StageTemplate, TableId};
 use crate::place::live::fit;
 use crate::place::{Problem, ScheduleError};
 

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{BufferView, StageTemplate};
 use cranelift_entity::PrimaryMap;
 use strata_ir::{Attribute, BlockId, Module, Op, OpId, ValueDef, ValueId, dialect};
 use strata_isa_spec::inst::Load;
 use strata_isa_spec::{Head, View};
 
-use crate::model::{Buffer, BufferId, BufferRole};
+use crate::model::{Buffer, BufferId, BufferRole, BufferView, StageTemplate};
 use crate::select::graph::TABLES;
 use crate::select::permute::Chain;
 use crate::select::selector::DraftCode;

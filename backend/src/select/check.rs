@@ -12,11 +12,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{BufferView, StageTemplate, TableId};
 use cranelift_entity::PrimaryMap;
 use strata_ir::{Module, Op, OpId, ValueDef, ValueId};
 
-use crate::model::{Buffer, BufferId, BufferRole, StageGraph};
+use crate::model::{Buffer, BufferId, BufferRole, BufferView, StageGraph, StageTemplate, TableId};
 use crate::select::graph::{GraphError, stage_tables};
 
 /// What is wrong with formed stages; always the compiler's fault.

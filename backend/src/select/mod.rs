@@ -47,10 +47,11 @@ use crate::model::StageTemplate;
 
 pub use graph::{GraphError, stage_tables};
 
+use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
+
 use crate::model::Buffer;
 use buffers::Shell;
 use selector::{Draft, DraftCode, Source};
-use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
 
 /// The row of [`FormStages`].
 pub static FORM_STAGES: PassInfo = PassInfo {

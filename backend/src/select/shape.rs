@@ -4,9 +4,10 @@
 //! Row-major order is kept, so bytes in DRAM do not depend on the rank. An axis can be cut (sliced, padded,
 //! concatenated) by the machine if no axis before it in the same machine axis has an extent above one.
 
-use crate::model::BufferView;
 use strata_ir::{ElemType, TensorType};
 use strata_isa_spec::inst::{Axis, Elem};
+
+use crate::model::BufferView;
 
 /// Rows, columns and channels.
 pub(super) type Dims = [u32; 3];

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::model::{BufferView, StageTemplate};
 use strata_ir::pass::{
     Changed, Level, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions,
 };
@@ -21,7 +20,7 @@ use strata_ir::{
 };
 use strata_isa_spec::{Head, Tail, Target};
 
-use crate::model::{StageGraph, StageNode};
+use crate::model::{BufferView, StageGraph, StageNode, StageTemplate};
 use crate::select::graph::TABLES;
 use crate::select::narrow::narrow_slices;
 use crate::select::split_columns::erase_dead_views;

@@ -27,10 +27,11 @@ use std::ops::Range;
 
 use cranelift_entity::PrimaryMap;
 use strata_backend::cost::{may_winograd, on_chip_energy};
-use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{Topology, views_meet};
 use strata_backend::model::tables::first_uses;
-use strata_backend::model::{BufferRole, BufferView, Objective, StageGraph, StageId, StageNode};
+use strata_backend::model::{
+    BufferRole, BufferView, Objective, StageGraph, StageId, StageNode, StageTemplate,
+};
 use strata_isa_spec::Target;
 use strata_isa_spec::timing::{Work, dram_cycles};
 

@@ -219,14 +219,13 @@ impl Since<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::BufferId;
     use std::collections::BTreeSet;
 
     use super::*;
     use crate::cost::rings::{Actor, Buffering, OverlapProbe, Simulation};
-    use crate::model::StageGraph;
     use crate::model::graph::views_meet;
     use crate::model::samples::{mobilenetv2, resnet50, unet, yolov3};
+    use crate::model::{BufferId, StageGraph};
 
     #[test]
     fn stretches_are_found_around_the_middle() {

@@ -104,8 +104,7 @@ mod tests {
     use strata_isa_spec::inst::{Conv2d, Elem, Window};
 
     use super::*;
-    use crate::model::StageTemplate;
-    use crate::model::{Buffer, BufferRole};
+    use crate::model::{Buffer, BufferRole, StageTemplate};
 
     /// A 3x3 convolution of 1024 to 512 channels on `extent` x `extent` pixels: 9 KiB of weights a channel.
     fn convolution(extent: u32) -> StageGraph {

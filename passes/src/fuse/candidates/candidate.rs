@@ -6,13 +6,13 @@
 //! that is whole in SRAM only relaxes them. A set whose rows are too wide is also offered in [`strips`]:
 //! several phases, one candidate all the same.
 
-use cranelift_entity::PrimaryMap;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cranelift_entity::PrimaryMap;
 use strata_backend::cost::fill_drain::{drain_cycles, fill_cycles};
 use strata_backend::cost::mappings::Mappings;
 use strata_backend::cost::rings::{Actor, Buffering, OverlapProbe, ring_slots_watching};
@@ -20,10 +20,11 @@ use strata_backend::cost::transfers::{Transfer, loads, stores, window};
 use strata_backend::cost::{
     Implementation, PipelineTime, Running, StageProfile, align, on_chip_energy, pipeline,
 };
-use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{GraphError, StageSet, Topology};
 use strata_backend::model::tables::first_uses;
-use strata_backend::model::{BufferId, BufferRole, BufferView, GrowsInto, StageGraph, StageId};
+use strata_backend::model::{
+    BufferId, BufferRole, BufferView, GrowsInto, StageGraph, StageId, StageTemplate,
+};
 use strata_isa_spec::Target;
 
 use crate::fuse::candidates::in_place::in_place_targets;

@@ -4,9 +4,8 @@
 //! of many parts one is looked at.
 
 use cranelift_entity::PrimaryMap;
-use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{BufferUses, Topology};
-use strata_backend::model::{BufferView, StageGraph, StageId};
+use strata_backend::model::{BufferView, StageGraph, StageId, StageTemplate};
 
 /// For each stage the one before it that it is interchangeable with, if there is one.
 pub fn interchangeable(graph: &StageGraph, topology: &Topology) -> PrimaryMap<StageId, Option<StageId>> {

@@ -288,9 +288,10 @@ impl<'a> Packing<'a> {
 
 #[cfg(test)]
 mod tests {
+    use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
+
     use super::*;
     use crate::fuse::candidates::candidate::Context;
-    use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
 
     /// The least pace of any division into any partitions, by trying all.
     fn least_of_all(stages: &[&StageProfile], target: &Target) -> u64 {

@@ -3,10 +3,10 @@
 //! A search that is limited never comes to most sets of a large graph, and sets of one
 //! [`shape`](crate::fuse::candidates::shapes) are evaluated once.
 
-use cranelift_entity::{PrimaryMap, SecondaryMap};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 
+use cranelift_entity::{PrimaryMap, SecondaryMap};
 use strata_backend::cost::StageProfile;
 use strata_backend::model::graph::StageSet;
 use strata_backend::model::{BufferRole, StageId};
@@ -286,11 +286,11 @@ fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
 mod tests {
     use std::rc::Rc;
 
+    use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
     use strata_isa_spec::Target;
 
     use super::*;
     use crate::fuse::candidates::candidate::Variant;
-    use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
 
     /// What a variant costs.
     fn costs(variant: &Rc<Variant>) -> String {

@@ -9,10 +9,9 @@
 use std::collections::BTreeMap;
 
 use cranelift_entity::PrimaryMap;
-use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{StageSet, Topology};
 use strata_backend::model::tables::{TableKey, table_key};
-use strata_backend::model::{BufferId, BufferRole, BufferView, StageGraph, StageId, TableId};
+use strata_backend::model::{BufferId, BufferRole, BufferView, StageGraph, StageId, StageTemplate, TableId};
 use strata_isa_spec::StageCode;
 
 /// What sets of one shape agree in, and no others.

@@ -17,15 +17,14 @@
 #[cfg(test)]
 mod tests;
 
-use cranelift_entity::SecondaryMap;
 use std::collections::BTreeSet;
 
+use cranelift_entity::SecondaryMap;
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::cost::with_winograd;
-use strata_backend::model::StageTemplate;
 use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
 use strata_backend::model::{
-    BufferId, BufferRole, BufferView, Plan, Residency, ResidentPrefix, StageGraph, StageId,
+    BufferId, BufferRole, BufferView, Plan, Residency, ResidentPrefix, StageGraph, StageId, StageTemplate,
 };
 use strata_backend::place::{Known, ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};

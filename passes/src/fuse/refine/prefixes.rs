@@ -12,11 +12,11 @@
 //! [`prefetch`](crate::fuse::refine::prefetch): those that are loaded ahead are kept, and as many rows stay
 //! where those stay.
 
-use cranelift_entity::SecondaryMap;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use cranelift_entity::SecondaryMap;
 use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable};
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
