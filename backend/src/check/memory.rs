@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::prefixes::below;
 use super::{Judge, PlanFault, common, hull, row_bytes, tiles, whole};
-use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching};
+use crate::cost::rings::{Actor, OverlapProbe, ring_slots_and_gaps};
 use crate::cost::with_winograd;
 use crate::model::{Buffer, BufferId, BufferRole, BufferView, DramBytes, StageId};
 
@@ -214,7 +214,7 @@ impl Judge<'_> {
         taken.activation -= self.in_place_bytes(phase, &mut faults);
         let growths = self.growths(phase, &mut faults);
         let probes: Vec<OverlapProbe> = growths.iter().map(|(probe, ..)| *probe).collect();
-        let (slots, gaps) = ring_slots_watching(&actors, planned.slack, &probes);
+        let (slots, gaps) = ring_slots_and_gaps(&actors, planned.slack, &probes);
         for ((probe, saved, stated), gap) in growths.iter().zip(gaps) {
             taken.activation -= saved;
             if gap > *stated {

@@ -58,7 +58,7 @@ impl Judge<'_> {
         shape(id) == shape(host) && are_whole && are_done && own.writers.iter().all(reads_in_place)
     }
 
-    /// The tensors that take the space of others in a phase: what is to be watched, the bytes saved, and the
+    /// The tensors that take the space of others in a phase: what is to be probed, the bytes saved, and the
     /// stated gap.
     pub(super) fn growths(&self, phase: usize, faults: &mut Vec<PlanFault>) -> Vec<(OverlapProbe, u64, u64)> {
         let align = |bytes: u64| bytes.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
@@ -87,7 +87,7 @@ impl Judge<'_> {
                 && phases(&other.writers).into_iter().all(|writer| writer < phase)
                 && other_until == Some(phase as u32);
             // It may be whole in this phase only: what stands in DRAM too can be dropped before it is read.
-            let is_taken = growths.iter().any(|(watch, ..)| watch.dying == into.buffer);
+            let is_taken = growths.iter().any(|(probe, ..)| probe.dying == into.buffer);
             let problem = if !(is_born_before && dies_here) {
                 Some("that is not whole here for the last time")
             } else if !self.is_whole(id, phase) {
@@ -103,8 +103,8 @@ impl Judge<'_> {
             let (before, after) =
                 (u64::from(dying.rows) * dying_pitch, u64::from(buffer.rows) * growing_pitch);
             let together = (before + into.gap_bytes).max(after);
-            let watch = OverlapProbe { dying: into.buffer, dying_pitch, growing: id, growing_pitch };
-            growths.push((watch, (before + after).saturating_sub(together), into.gap_bytes));
+            let probe = OverlapProbe { dying: into.buffer, dying_pitch, growing: id, growing_pitch };
+            growths.push((probe, (before + after).saturating_sub(together), into.gap_bytes));
         }
         growths
     }

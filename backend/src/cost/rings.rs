@@ -211,7 +211,7 @@ impl Edge<'_> {
 /// written. `actors` are all stages of the phase, DMA stages included, in an order in which writers stand
 /// before their readers. Rows that no actor writes count as written before.
 pub fn ring_slots(actors: &[Actor], slack: Buffering) -> BTreeMap<BufferId, u32> {
-    ring_slots_watching(actors, slack, &[]).0
+    ring_slots_and_gaps(actors, slack, &[]).0
 }
 
 /// A tensor that a phase reads for the last time and one that it writes, both whole, that are to share bytes.
@@ -227,16 +227,16 @@ pub struct OverlapProbe {
     pub growing_pitch: u64,
 }
 
-/// As [`ring_slots`]; and for each watch the least number of bytes by which the growing stream must begin
+/// As [`ring_slots`]; and for each probe the least number of bytes by which the growing stream must begin
 /// before the dying one, so that no row is written before the rows that stand there are passed.
-pub fn ring_slots_watching(
+pub fn ring_slots_and_gaps(
     actors: &[Actor],
     slack: Buffering,
-    watches: &[OverlapProbe],
+    probes: &[OverlapProbe],
 ) -> (BTreeMap<BufferId, u32>, Vec<u64>) {
-    let mut simulation = Simulation::watching(actors, slack, watches);
+    let mut simulation = Simulation::probing(actors, slack, probes);
     simulation.run();
-    let gaps = simulation.watches.iter().map(|watching| watching.gap).collect();
+    let gaps = simulation.probes.iter().map(|probing| probing.gap).collect();
     (simulation.slots, gaps)
 }
 
@@ -255,9 +255,9 @@ pub fn size_rings(codes: &[StageTemplate], slack: Buffering) -> BTreeMap<BufferI
     ring_slots(&actors, slack)
 }
 
-/// A watch, and what was seen so far.
-struct Watching {
-    watch: OverlapProbe,
+/// A probe, and what was seen so far.
+struct Probed {
+    probe: OverlapProbe,
     /// Who reads the dying stream.
     readers: Rc<[(usize, usize)]>,
     /// Bytes by which the growing stream must begin before it.
@@ -356,11 +356,11 @@ struct Simulation<'a> {
     asking: Vec<bool>,
     slots: BTreeMap<BufferId, u32>,
     peak: Vec<u32>,
-    watches: Vec<Watching>,
-    /// For each actor, the watches on the stream that it writes.
-    watches_of: Vec<Vec<usize>>,
+    probes: Vec<Probed>,
+    /// For each actor, the probes on the stream that it writes.
+    probes_of: Vec<Vec<usize>>,
     /// The actors, and which of their ports, that read a dying stream, in order.
-    watched: Vec<(usize, usize)>,
+    probed: Vec<(usize, usize)>,
     /// Whether repetitions may be skipped.
     skips: bool,
     /// Steps that were simulated, those skipped not counted.
@@ -408,33 +408,33 @@ impl<'a> Simulation<'a> {
             ports: ends.ports,
             slots: BTreeMap::new(),
             peak: vec![0; actors.len()],
-            watches: Vec::new(),
-            watches_of: Vec::new(),
-            watched: Vec::new(),
+            probes: Vec::new(),
+            probes_of: Vec::new(),
+            probed: Vec::new(),
             skips: true,
             #[cfg(test)]
             taken: 0,
         }
     }
 
-    /// A simulation that looks at the gaps of these watches.
-    fn watching(actors: &'a [Actor], slack: Buffering, watches: &[OverlapProbe]) -> Self {
+    /// A simulation that looks at the gaps of these probes.
+    fn probing(actors: &'a [Actor], slack: Buffering, probes: &[OverlapProbe]) -> Self {
         let mut readers: BTreeMap<BufferId, Rc<[(usize, usize)]>> = BTreeMap::new();
-        let watching = |&watch: &OverlapProbe| {
-            let of_dying = readers.entry(watch.dying);
-            let readers = Rc::clone(of_dying.or_insert_with(|| readers_of(actors, watch.dying)));
-            Watching { watch, readers, gap: 0 }
+        let probing = |&probe: &OverlapProbe| {
+            let of_dying = readers.entry(probe.dying);
+            let readers = Rc::clone(of_dying.or_insert_with(|| readers_of(actors, probe.dying)));
+            Probed { probe, readers, gap: 0 }
         };
-        let watches: Vec<Watching> = watches.iter().map(watching).collect();
+        let probes: Vec<Probed> = probes.iter().map(probing).collect();
         let on = |tensor: BufferId| {
-            let numbered = watches.iter().enumerate();
-            numbered.filter(move |(_, w)| w.watch.growing == tensor).map(|(at, _)| at).collect()
+            let numbered = probes.iter().enumerate();
+            numbered.filter(move |(_, w)| w.probe.growing == tensor).map(|(at, _)| at).collect()
         };
-        let watches_of = actors.iter().map(|a| a.out.map_or_else(Vec::new, |out| on(out.tensor))).collect();
-        let mut watched: Vec<(usize, usize)> =
+        let probes_of = actors.iter().map(|a| a.out.map_or_else(Vec::new, |out| on(out.tensor))).collect();
+        let mut probed: Vec<(usize, usize)> =
             readers.values().flat_map(|readers| readers.iter()).copied().collect();
-        watched.sort_unstable();
-        Self { watches, watches_of, watched, ..Self::new(actors, slack) }
+        probed.sort_unstable();
+        Self { probes, probes_of, probed, ..Self::new(actors, slack) }
     }
 
     fn run(&mut self) {
@@ -575,21 +575,21 @@ impl<'a> Simulation<'a> {
             let unwritten = self.writers[actor].iter().filter_map(|&writer| self.next_row(writer)).min();
             let oldest = self.oldest_read(actor).min(unwritten.unwrap_or(begin)).min(begin);
             self.peak[actor] = self.peak[actor].max(end - oldest);
-            for &at in self.watches_of.get(actor).into_iter().flatten() {
-                let watching = &mut self.watches[at];
+            for &at in self.probes_of.get(actor).into_iter().flatten() {
+                let probing = &mut self.probes[at];
                 // The actor's own step counts as not taken: it still reads while it writes. Where stages
                 // overlap, so does the last step of every reader, which then is still under way.
                 let under_way =
                     |reader: usize| u32::from(self.slack == Buffering::Overlap && reader != actor);
                 let taken = |reader: usize| self.steps[reader].saturating_sub(under_way(reader)) as usize;
-                let needed = (watching.readers.iter())
+                let needed = (probing.readers.iter())
                     .map(|&(reader, port)| actors[reader].ports[port].first[taken(reader)])
                     .min()
                     .filter(|&row| row != u32::MAX);
                 if let Some(row) = needed {
-                    let written = u64::from(end) * watching.watch.growing_pitch;
-                    let passed = u64::from(row) * watching.watch.dying_pitch;
-                    watching.gap = watching.gap.max(written.saturating_sub(passed));
+                    let written = u64::from(end) * probing.probe.growing_pitch;
+                    let passed = u64::from(row) * probing.probe.dying_pitch;
+                    probing.gap = probing.gap.max(written.saturating_sub(passed));
                 }
             }
         }

@@ -218,9 +218,9 @@ pub struct Plan {
     /// Where each buffer lives.
     #[serde(with = "as_list")]
     pub residency: PrimaryMap<BufferId, Residency>,
-    /// First rows that are in SRAM longer or earlier than the tensors that they are of. Of one tensor, those
-    /// that come in one phase stay the less long the more they are, and those that come in another come after
-    /// these are gone.
+    /// First rows that are in SRAM longer or earlier than the rest of their tensors. Of one tensor, prefixes
+    /// that begin in one phase are nested: longer ones end earlier. Those that begin in a later phase begin
+    /// after these have ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<ResidentPrefix>,
     /// Addresses, if they are not the scheduler's to find: prefixes were fitted between those that it found.

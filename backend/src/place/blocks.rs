@@ -107,7 +107,7 @@ pub(super) fn offsets(
             ways.push(bound);
         }
     }
-    // The more is bound together, the less there is to place.
+    // The most rigid grouping first: it leaves the fewest blocks to place.
     if let Some(offsets) = ways.iter().rev().find_map(|bound| packed(problem, lives, bound)) {
         return Ok(offsets);
     }

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use strata_isa_spec::inst::{DmaIn, DmaOut};
 use strata_isa_spec::{Prefix, Segment, SegmentKind, StageCode, Stream, View};
 
-use crate::cost::rings::{Actor, OverlapProbe, ring_slots_watching, size_rings};
+use crate::cost::rings::{Actor, OverlapProbe, ring_slots_and_gaps, size_rings};
 use crate::cost::transfers::{self, Transfer};
 use crate::model::graph::{StageSet, bounding};
 use crate::model::{
@@ -347,18 +347,18 @@ pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId,
         let into = problem.plan.residency.get(buffer)?.grows_into?;
         Some((buffer, into.buffer))
     });
-    let (growing, watches): (Vec<BufferId>, Vec<OverlapProbe>) = growing
+    let (growing, probes): (Vec<BufferId>, Vec<OverlapProbe>) = growing
         .map(|(buffer, dying)| {
-            let watch = OverlapProbe {
+            let probe = OverlapProbe {
                 dying,
                 dying_pitch: pitch(dying),
                 growing: buffer,
                 growing_pitch: pitch(buffer),
             };
-            (buffer, watch)
+            (buffer, probe)
         })
         .unzip();
-    if watches.is_empty() {
+    if probes.is_empty() {
         return Vec::new();
     }
     let (mut loads, mut stores) = (Vec::new(), Vec::new());
@@ -369,7 +369,7 @@ pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId,
         stores.extend(moved_out(problem, &set, buffer, phase).into_iter().map(|t| (t, 0)));
     }
     let actors: Vec<Actor> = phase_codes(problem, phase, &loads, &stores).iter().map(Actor::new).collect();
-    let (_, gaps) = ring_slots_watching(&actors, problem.plan.phases[phase].slack, &watches);
+    let (_, gaps) = ring_slots_and_gaps(&actors, problem.plan.phases[phase].slack, &probes);
     growing.into_iter().zip(gaps).collect()
 }
 

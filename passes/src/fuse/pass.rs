@@ -275,7 +275,7 @@ const ROUNDS: usize = 6;
 /// Stages that are planned again in all of them together, at most: a large graph takes long to search.
 const STAGES_AGAIN: usize = 400;
 
-/// An estimate that is off by one part in so many is good enough.
+/// The planner stops when its estimate is within one part in so many of the simulated time.
 const GOOD_ENOUGH: u64 = 10_000;
 
 /// The best plan that is found when the search goes by what simulation found of its plans before, that of

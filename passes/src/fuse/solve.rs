@@ -164,7 +164,8 @@ impl PlanError {
     }
 }
 
-/// Prices of a DRAM byte in 1024ths of a cycle, between what it costs the channel's time and nothing.
+/// Lagrange multipliers for DRAM bytes, in 1024ths of a cycle a byte: from nothing to what the channel's time
+/// costs.
 const BYTE_PRICES: [u128; 7] = [2, 5, 10, 20, 50, 100, 400];
 
 /// What a search that looks closely is not likely to make up for.

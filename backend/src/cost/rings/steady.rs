@@ -5,7 +5,7 @@
 //! stretch its demand repeats after as many steps, further down its streams by as many rows as their writers
 //! made, then what comes next is what has just been, shifted: no ring holds more rows than it did, and whole
 //! repetitions can be jumped over, as long as all demands looked at keep within their stretch and nothing
-//! meets the end of a tensor. A gap that is watched between two streams changes by the same bytes with each
+//! meets the end of a tensor. A gap that is probed between two streams changes by the same bytes with each
 //! repetition, so it is largest in the first or after the last, both of which are simulated.
 //!
 //! Skipping changes no result, only how long it takes; whatever does not fit the pattern is simulated step by
@@ -162,14 +162,14 @@ impl Since<'_, '_> {
         for (number, port) in this.ports.iter().enumerate() {
             let inputs = self.simulation.inputs(actor).iter().filter(|input| input.port == number);
             let writers: Vec<usize> = inputs.map(|input| input.writer).collect();
-            let is_watched = self.simulation.watched.binary_search(&(actor, number)).is_ok();
-            if writers.is_empty() && !is_watched {
+            let is_probed = self.simulation.probed.binary_search(&(actor, number)).is_ok();
+            if writers.is_empty() && !is_probed {
                 continue;
             }
             let Port { stretch, end, .. } = port;
             let moved = stretch.moved(taken)?;
-            // A watch looks back at the step before.
-            if self.anchor[actor] < stretch.from + u32::from(is_watched) {
+            // A probe looks back at the step before.
+            if self.anchor[actor] < stretch.from + u32::from(is_probed) {
                 return None;
             }
             times = times.min(stretch.to.checked_sub(reached)? / taken);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     /// The first, the middle and the last stream written, each to grow into the first and the last one read.
-    fn watches(actors: &[Actor]) -> Vec<OverlapProbe> {
+    fn probes(actors: &[Actor]) -> Vec<OverlapProbe> {
         let written: Vec<BufferId> =
             actors.iter().filter_map(|actor| actor.out.map(|out| out.tensor)).collect();
         let read: Vec<BufferId> =
@@ -267,8 +267,8 @@ mod tests {
             .into_iter()
             .flatten()
             .flat_map(|&growing| dying.into_iter().flatten().map(move |&dying| (growing, dying)));
-        let watch = |(growing, dying)| OverlapProbe { dying, dying_pitch: 640, growing, growing_pitch: 704 };
-        pairs.filter(|(growing, dying)| growing != dying).map(watch).collect()
+        let probe = |(growing, dying)| OverlapProbe { dying, dying_pitch: 640, growing, growing_pitch: 704 };
+        pairs.filter(|(growing, dying)| growing != dying).map(probe).collect()
     }
 
     #[test]
@@ -280,17 +280,17 @@ mod tests {
                 for n in [1, 2, 3, 5, 9, 17, 40, all] {
                     let actors = actors(&graph, from, n);
                     for slack in [Buffering::Lockstep, Buffering::Overlap] {
-                        let watches = watches(&actors);
+                        let probes = probes(&actors);
                         let [mut fast, mut slow] = [true, false].map(|skips| Simulation {
                             skips,
-                            ..Simulation::watching(&actors, slack, &watches)
+                            ..Simulation::probing(&actors, slack, &probes)
                         });
                         fast.run();
                         slow.run();
                         assert_eq!(fast.slots, slow.slots, "{slack:?}: {n} stages from {from} of {all}");
                         assert_eq!(fast.steps, slow.steps);
                         let gaps = |simulation: &Simulation<'_>| {
-                            simulation.watches.iter().map(|w| w.gap).collect::<Vec<_>>()
+                            simulation.probes.iter().map(|w| w.gap).collect::<Vec<_>>()
                         };
                         assert_eq!(gaps(&fast), gaps(&slow), "{slack:?}: {n} stages from {from} of {all}");
                         skipped += usize::from(fast.taken < slow.taken / 2);

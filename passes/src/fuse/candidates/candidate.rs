@@ -1,10 +1,10 @@
-//! Columns: sets of stages that may form a phase, each evaluated once.
+//! Candidates: sets of stages that may form a phase, each evaluated once.
 //!
-//! What a set costs as a phase is split into what depends on the set alone (ring sizes, division of the
-//! array, pipeline time, weights), which stands here, and what depends on where its boundary tensors live,
-//! which the chooser adds. Ring sizes are taken with every boundary tensor streamed to or from DRAM; a tensor
-//! that is whole in SRAM only relaxes them. A set whose rows are too wide is also offered in [`strips`]:
-//! several phases, one candidate all the same.
+//! What a set costs as a phase has two parts. What depends on the set alone is here: ring sizes, division of
+//! the array, pipeline time, weights. What depends on where its boundary tensors live, the search adds. Ring
+//! sizes are computed with every boundary tensor streamed to or from DRAM; a tensor that is whole in SRAM
+//! needs no more. A set whose rows are too wide is offered in [`strips`] too: such a variant is one candidate
+//! that runs as several phases.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use cranelift_entity::PrimaryMap;
 use strata_backend::cost::fill_drain::{drain_cycles, fill_cycles};
 use strata_backend::cost::mappings::Mappings;
-use strata_backend::cost::rings::{Actor, Buffering, OverlapProbe, ring_slots_watching};
+use strata_backend::cost::rings::{Actor, Buffering, OverlapProbe, ring_slots_and_gaps};
 use strata_backend::cost::transfers::{Transfer, loads, stores, window};
 use strata_backend::cost::{
     Implementation, PipelineTime, Running, StageProfile, align, on_chip_energy, pipeline,
@@ -420,10 +420,10 @@ impl Candidate {
     /// Evaluates a set at full width; `None` if its stages do not fit the target whatever they run as.
     pub fn new(context: &Context<'_>, set: &StageSet) -> Option<Self> {
         let (mut candidate, parts) = Self::bare(context, set, &[], &|_, _| true)?;
-        let watches = candidate.watches(context);
+        let probes = candidate.probes(context);
         let mut variants = Vec::new();
         for &method in context.methods(set) {
-            let mut full = candidate.all_variants(context, &parts, &watches, method);
+            let mut full = candidate.all_variants(context, &parts, &probes, method);
             let least = full.iter().map(|variant| candidate.least_bytes(variant)).min().unwrap_or(0);
             candidate.full_bytes[method as usize] = Some(least);
             full.retain(|variant| candidate.least_bytes(variant) <= context.target.memory.activation);
@@ -497,8 +497,8 @@ impl Candidate {
     ) -> Option<Self> {
         let set: StageSet = stages.iter().copied().collect();
         let (mut candidate, parts) = Self::bare(context, &set, previous, is_loaded)?;
-        let watches = candidate.watches(context);
-        let variant = candidate.variant(context, &parts, &watches, how, &mut SlotMemo::new());
+        let probes = candidate.probes(context);
+        let variant = candidate.variant(context, &parts, &probes, how, &mut SlotMemo::new());
         candidate.variants = Rc::new([Rc::new(variant)]);
         Some(candidate)
     }
@@ -567,13 +567,13 @@ impl Candidate {
         &self,
         context: &Context<'_>,
         parts: &Parts,
-        watches: &[OverlapProbe],
+        probes: &[OverlapProbe],
         method: Method,
     ) -> Vec<Variant> {
         let profiles: Vec<&StageProfile> =
             self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
         let mut memo = SlotMemo::new();
-        ways(context, &profiles, method, |how| self.variant(context, parts, watches, how, &mut memo))
+        ways(context, &profiles, method, |how| self.variant(context, parts, probes, how, &mut memo))
     }
 
     /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
@@ -586,7 +586,7 @@ impl Candidate {
         &self,
         context: &Context<'_>,
         parts: &Parts,
-        watches: &[OverlapProbe],
+        probes: &[OverlapProbe],
         How { method, division, slack }: How<'_>,
         memo: &mut SlotMemo,
     ) -> Variant {
@@ -595,7 +595,7 @@ impl Candidate {
         let implementations = implementations(&profiles, division);
         let running = running(context.target, &profiles, &implementations, division);
         let how = (implementations.iter().map(|i| i.winograd).collect(), slack);
-        let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, watches));
+        let (slots, gaps) = memo.entry(how).or_insert_with(|| slots(&running, &parts.dma, slack, probes));
         let time = pipeline(&running, slack == Buffering::Lockstep);
         let ring = |buffer: BufferId| {
             let rows = context.graph.buffers[buffer].rows;
@@ -616,7 +616,7 @@ impl Candidate {
             store: moved.store.draining(&running, &time, b.buffer),
         });
         let rings = rings.collect();
-        let growths = watches.iter().zip(gaps).filter_map(|(w, gap)| self.may_grow(w, *gap));
+        let growths = probes.iter().zip(gaps).filter_map(|(w, gap)| self.may_grow(w, *gap));
         let mut growths: Vec<MayGrow> = growths.collect();
         growths.sort_by_key(|may| (Reverse(may.saved_bytes), may.growing));
         let PipelineTime { starts, end: cycles, .. } = time;
@@ -636,7 +636,7 @@ impl Candidate {
     }
 
     /// Pairs of boundary buffers of which one may take the space of the other.
-    fn watches(&self, context: &Context<'_>) -> Vec<OverlapProbe> {
+    fn probes(&self, context: &Context<'_>) -> Vec<OverlapProbe> {
         let is_large = |b: &&Boundary| b.whole_bytes >= context.target.memory.activation / LEAST_SHARE;
         let uses = |b: &Boundary| &context.topology.uses[b.buffer];
         let is_written = |b: &Boundary| uses(b).writers.iter().any(|(stage, _)| self.set.contains(*stage));
@@ -656,12 +656,12 @@ impl Candidate {
             .collect()
     }
 
-    /// What a watched pair saves, if anything. The gap was seen with transfers at the borders, which a whole
+    /// What a probed pair saves, if anything. The gap was seen with transfers at the borders, which a whole
     /// tensor does without; a row more of each makes up for what that changes.
-    fn may_grow(&self, watch: &OverlapProbe, gap: u64) -> Option<MayGrow> {
+    fn may_grow(&self, probe: &OverlapProbe, gap: u64) -> Option<MayGrow> {
         let at = |buffer: BufferId| self.boundary.iter().position(|b| b.buffer == buffer);
-        let (growing, dying) = (at(watch.growing)?, at(watch.dying)?);
-        let gap_bytes = gap + watch.dying_pitch + watch.growing_pitch;
+        let (growing, dying) = (at(probe.growing)?, at(probe.dying)?);
+        let gap_bytes = gap + probe.dying_pitch + probe.growing_pitch;
         let into = GrowsInto { buffer: self.boundary[dying].buffer, gap_bytes };
         let (before, after) = (self.boundary[dying].whole_bytes, self.boundary[growing].whole_bytes);
         let saved_bytes = (before + after).saturating_sub(into.union_bytes(before, after));
@@ -672,8 +672,8 @@ impl Candidate {
 /// A tensor of less than this part of SRAM is not worth growing into, nor letting grow.
 const LEAST_SHARE: u64 = 64;
 
-/// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates. Without
-/// Winograd only those that take the least memory: the others it is never worth its time to.
+/// Ways to divide the array among stages and to size their rings, as variants that `make` evaluates. Direct
+/// convolution is slower than Winograd, so of it only the variants that take the least memory are offered.
 pub fn ways(
     context: &Context<'_>,
     profiles: &[&StageProfile],
@@ -722,17 +722,17 @@ pub fn running<'a>(
     running.collect()
 }
 
-/// Row slots of the rings of stages and transfers, and how far watched tensors must stand apart.
+/// Row slots of the rings of stages and transfers, and how far probed tensors must stand apart.
 pub fn slots(
     running: &[Running<'_>],
     dma: &[Actor],
     slack: Buffering,
-    watches: &[OverlapProbe],
+    probes: &[OverlapProbe],
 ) -> (BTreeMap<BufferId, u32>, Vec<u64>) {
     let mut actors: Vec<Actor> = dma.iter().filter(|actor| actor.out().is_some()).cloned().collect();
     actors.extend(running.iter().map(|r| r.actor.clone()));
     actors.extend(dma.iter().filter(|actor| actor.out().is_none()).cloned());
-    ring_slots_watching(&actors, slack, watches)
+    ring_slots_and_gaps(&actors, slack, probes)
 }
 
 /// Cycles of the busiest stage that has to do with a buffer and works by turns with its transfers: in

@@ -61,7 +61,7 @@ pub fn choose(
     }
 }
 
-/// Of cuts of one number of stages, so many times as many are labelled as are followed.
+/// At each number of stages, at most `LABELLED` times the width of the search are labelled.
 const LABELLED: usize = 2;
 
 /// What leads to cuts that were heard of but not come to, by the number of their stages.

@@ -40,9 +40,14 @@ const OFFERED: usize = 3;
 /// Strips that take no more than this part of activation SRAM need not be narrower.
 const ENOUGH: u64 = 8;
 
-/// Ways to run a column in strips by a method; none if it fits well without. `full_bytes` is the least SRAM
+/// Ways to run a candidate in strips by a method; none if it fits well without. `full_bytes` is the least SRAM
 /// that it takes at full width.
-pub fn variants(context: &Context<'_>, column: &Candidate, method: Method, full_bytes: u64) -> Vec<Variant> {
+pub fn variants(
+    context: &Context<'_>,
+    candidate: &Candidate,
+    method: Method,
+    full_bytes: u64,
+) -> Vec<Variant> {
     let capacity = context.target.memory.activation;
     if full_bytes <= capacity / CRAMPED {
         return Vec::new();
@@ -53,14 +58,14 @@ pub fn variants(context: &Context<'_>, column: &Candidate, method: Method, full_
     let mut before = full_bytes;
     // With its halo, a strip takes more than its share of the whole.
     for n in STRIPS.into_iter().filter(|&n| full_bytes / u64::from(n) <= capacity) {
-        let Some(strips) = Strips::new(context.graph, &context.topology, &column.set, n) else { continue };
-        let mut ways = in_strips(context, column, method, &strips, &mut memo);
-        let Some(bytes) = ways.iter().map(|variant| column.least_bytes(variant)).min() else { continue };
+        let Some(strips) = Strips::new(context.graph, &context.topology, &candidate.set, n) else { continue };
+        let mut ways = in_strips(context, candidate, method, &strips, &mut memo);
+        let Some(bytes) = ways.iter().map(|variant| candidate.least_bytes(variant)).min() else { continue };
         if bytes > before - before / LEAST_GAIN {
             break;
         }
         before = bytes;
-        ways.retain(|variant| column.least_bytes(variant) <= capacity);
+        ways.retain(|variant| candidate.least_bytes(variant) <= capacity);
         if !ways.is_empty() {
             found.append(&mut ways);
             offered += 1;
@@ -75,10 +80,10 @@ pub fn variants(context: &Context<'_>, column: &Candidate, method: Method, full_
 /// Row slots by how the stages run: they do not depend on the columns.
 type SlotMemo = BTreeMap<(Vec<bool>, Buffering), BTreeMap<BufferId, u32>>;
 
-/// Ways to run a column in given strips.
+/// Ways to run a candidate in given strips.
 fn in_strips(
     context: &Context<'_>,
-    column: &Candidate,
+    candidate: &Candidate,
     method: Method,
     strips: &Strips,
     memo: &mut SlotMemo,
@@ -89,7 +94,7 @@ fn in_strips(
             .max_by_key(|&strip| (width(&strips.outs[strip]), std::cmp::Reverse(strip)))
             .unwrap_or(0)
     };
-    let profiles: Vec<Arc<StageProfile>> = (column.stages.iter().enumerate())
+    let profiles: Vec<Arc<StageProfile>> = (candidate.stages.iter().enumerate())
         .map(|(at, &stage)| context.narrow_profile(stage, &strips.codes[widest(at)][at].code, method))
         .collect();
     let profiles: Vec<&StageProfile> = profiles.iter().map(Arc::as_ref).collect();
@@ -98,7 +103,7 @@ fn in_strips(
         .map(|(profile, windowed)| profile.moved_to(&windowed.code))
         .collect();
     let actors: Vec<&StageProfile> = actors.iter().collect();
-    let traffic = Traffic::new(context, column, strips);
+    let traffic = Traffic::new(context, candidate, strips);
     let dma = traffic.actors(1);
     ways(context, &profiles, method, |How { method, division, slack }| {
         let how = implementations(&profiles, division);
@@ -107,7 +112,7 @@ fn in_strips(
         let n_slots = memo.entry(key).or_insert_with(|| slots(&running, &dma, slack, &[]).0);
         let time = pipeline(&running, slack == Buffering::Lockstep);
         let (private, mut rings) = traffic.rings(n_slots);
-        for (ring, boundary) in rings.iter_mut().zip(&column.boundary) {
+        for (ring, boundary) in rings.iter_mut().zip(&candidate.boundary) {
             ring.turn_cycles = turn_cycles(&running, slack, boundary.buffer);
             ring.load = ring.load.filling(context.target, &running, &time, boundary.buffer);
             ring.store = ring.store.draining(&running, &time, boundary.buffer);
@@ -130,10 +135,10 @@ fn in_strips(
     })
 }
 
-/// What the strips of a column read and write of each buffer.
+/// What the strips of a candidate read and write of each buffer.
 struct Traffic<'a> {
     context: &'a Context<'a>,
-    column: &'a Candidate,
+    candidate: &'a Candidate,
     buffers: Vec<Streamed>,
 }
 
@@ -162,8 +167,8 @@ struct Streamed {
 }
 
 impl<'a> Traffic<'a> {
-    fn new(context: &'a Context<'a>, column: &'a Candidate, strips: &Strips) -> Self {
-        let touched = context.topology.touched(&column.set);
+    fn new(context: &'a Context<'a>, candidate: &'a Candidate, strips: &Strips) -> Self {
+        let touched = context.topology.touched(&candidate.set);
         let mut used: Vec<Used> = touched.iter().map(|_| Used::by(strips.n())).collect();
         let at = |view: &BufferView| touched.binary_search(&view.tensor).ok();
         for (strip, codes) in strips.codes.iter().enumerate() {
@@ -175,8 +180,8 @@ impl<'a> Traffic<'a> {
             }
         }
         let buffers = touched.iter().zip(&used);
-        let buffers = buffers.map(|(&buffer, used)| streamed(context, column, strips, buffer, used));
-        Self { context, column, buffers: buffers.collect() }
+        let buffers = buffers.map(|(&buffer, used)| streamed(context, candidate, strips, buffer, used));
+        Self { context, candidate, buffers: buffers.collect() }
     }
 
     /// The transfers of a strip.
@@ -188,10 +193,10 @@ impl<'a> Traffic<'a> {
         self.buffers.iter().flat_map(of).collect()
     }
 
-    /// The rings that only the column uses, and those of its boundary, given their row slots.
+    /// The rings that only the candidate uses, and those of its boundary, given their row slots.
     fn rings(&self, slots: &BTreeMap<BufferId, u32>) -> (Ring, Vec<Ring>) {
         let mut private = Ring::default();
-        let mut boundary = vec![Ring::default(); self.column.boundary.len()];
+        let mut boundary = vec![Ring::default(); self.candidate.boundary.len()];
         for streamed in &self.buffers {
             let rows = self.context.graph.buffers[streamed.buffer].rows;
             let n_slots = slots.get(&streamed.buffer).map_or(rows, |&slots| slots.min(rows));
@@ -208,7 +213,7 @@ impl<'a> Traffic<'a> {
                 all
             };
             let (load, store) = (movement(&streamed.loads), movement(&streamed.stores));
-            match self.column.boundary.iter().position(|b| b.buffer == streamed.buffer) {
+            match self.candidate.boundary.iter().position(|b| b.buffer == streamed.buffer) {
                 Some(at) => boundary[at] = Ring { bytes, load, store, turn_cycles: 0 },
                 None => {
                     private.bytes += bytes;
@@ -223,7 +228,7 @@ impl<'a> Traffic<'a> {
 
 fn streamed(
     context: &Context<'_>,
-    column: &Candidate,
+    candidate: &Candidate,
     strips: &Strips,
     buffer: BufferId,
     used: &Used,
@@ -233,7 +238,7 @@ fn streamed(
     let windows = reads.iter().zip(outs);
     let windows = windows.map(|(r, w)| r.iter().chain(w).copied().reduce(|a, b| bounding(&a, &b))).collect();
     let mut streamed = Streamed { buffer, windows, loads: Vec::new(), stores: Vec::new() };
-    let is_outside = |stage: &StageId| !column.set.contains(*stage);
+    let is_outside = |stage: &StageId| !candidate.set.contains(*stage);
     let uses = &context.topology.uses[buffer];
     let outside = |list: &[(StageId, BufferView)]| -> Vec<BufferView> {
         list.iter().filter(|(stage, _)| is_outside(stage)).map(|(_, view)| *view).collect()

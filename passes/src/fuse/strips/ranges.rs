@@ -23,8 +23,8 @@ pub struct Strips {
     pub codes: Vec<Vec<Windowed>>,
     /// Buffers that each strip has one of, with the columns of each strip's.
     pub own: BTreeMap<BufferId, Vec<Range<u32>>>,
-    /// Buffers that only the set uses, of which there is one for all strips all the same: their writers
-    /// compute different columns in a strip.
+    /// Buffers that only the set uses and that all strips share, since their writers compute different
+    /// columns in a strip.
     pub kept: BTreeSet<BufferId>,
 }
 
