@@ -1,6 +1,7 @@
 //! Stages that are alike in all but which channels of a buffer they write, as parts of a layer are that was
 //! split by output channels: whatever plan runs one before the other, there is one that costs the same with
-//! the two exchanged. So interchangeable stages run in the order of their numbers, and the search looks at one
+//! the two exchanged. So interchangeable stages run in the order of their numbers, and the search looks at
+//! one
 //! of their orders (symmetry breaking).
 
 use cranelift_entity::PrimaryMap;

@@ -40,8 +40,8 @@ const OFFERED: usize = 3;
 /// Strips that take no more than this part of activation SRAM need not be narrower.
 const ENOUGH: u64 = 8;
 
-/// Ways to run a candidate in strips by a method; none if it fits well without. `full_bytes` is the least SRAM
-/// that it takes at full width.
+/// Ways to run a candidate in strips by a method; none if it fits well without. `full_bytes` is the least
+/// SRAM that it takes at full width.
 pub fn variants(
     context: &Context<'_>,
     candidate: &Candidate,
