@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 
 use crate::allocate;
 use crate::place::live::{Live, Numbers, fit};
-use crate::place::packing::{Extent, Memory, pack};
+use crate::place::occupancy::Occupancy;
+use crate::place::packing::{self, Extent, pack};
 use crate::place::{ADDRESS_NODES, Problem, ScheduleError};
 
 /// What a stream grows into, or stands in place of.
@@ -209,14 +210,14 @@ fn place_blocks(
     rigid: &[usize],
     ends: u32,
 ) -> Option<BTreeMap<usize, i64>> {
-    let mut memory = Memory::new(problem.phases.len(), problem.activation_bytes() as i64);
+    let mut memory = Occupancy::new(problem.phases.len(), problem.activation_bytes());
     let mut bases = BTreeMap::new();
     for &block in prefixes {
-        bases.insert(block, memory.place(&blocks[block].extents(problem, lives), true)?);
+        bases.insert(block, packing::place(&mut memory, &blocks[block].extents(problem, lives), true)?);
     }
     for (turn, &block) in rigid.iter().enumerate() {
         let to_top = ends >> (turn % MOST_CHOICES) & 1 == 1;
-        bases.insert(block, memory.place(&blocks[block].extents(problem, lives), to_top)?);
+        bases.insert(block, packing::place(&mut memory, &blocks[block].extents(problem, lives), to_top)?);
     }
     Some(bases)
 }

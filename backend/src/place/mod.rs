@@ -15,6 +15,7 @@
 mod blocks;
 mod check;
 mod live;
+pub mod occupancy;
 mod packing;
 mod streams;
 mod weights;

@@ -11,6 +11,8 @@
 
 use std::cmp::Reverse;
 
+use crate::place::occupancy::{Occupancy, Span};
+
 /// Rounds under each first order.
 const ROUNDS: usize = 100;
 
@@ -34,6 +36,14 @@ pub(super) struct Extent {
     pub(super) from: i64,
     /// One past the last byte.
     pub(super) to: i64,
+}
+
+impl Extent {
+    /// The bytes of memory, if the block stands at `base`; `None` if some are before its beginning.
+    fn at(&self, base: i64) -> Option<Span> {
+        let from = u64::try_from(self.from + base).ok()?;
+        Some(Span { from, to: u64::try_from(self.to + base).ok()? })
+    }
 }
 
 /// The base of each block, from what it takes over time counted from its base; `None` if no round found room
@@ -65,12 +75,12 @@ fn rounds(
     for _ in 0..ROUNDS {
         let mut order: Vec<usize> = (0..blocks.len()).collect();
         order.sort_by_key(|&block| Reverse(priorities[block]));
-        let mut memory = Memory::new(n_phases, capacity);
+        let mut memory = Occupancy::new(n_phases, capacity as u64);
         let mut bases = vec![0; blocks.len()];
         let mut failed = Vec::new();
         for block in order {
             let to_top = n_failures[block] / TURNS_EVERY % 2 == 1;
-            match memory.place(&blocks[block], to_top) {
+            match place(&mut memory, &blocks[block], to_top) {
                 Some(base) => bases[block] = base,
                 None => failed.push(block),
             }
@@ -87,50 +97,32 @@ fn rounds(
     None
 }
 
-/// What is placed so far.
-pub(super) struct Memory {
-    /// First and one past the last byte of what is placed in each phase.
-    taken: Vec<Vec<(i64, i64)>>,
-    capacity: i64,
-}
-
-impl Memory {
-    /// Nothing is placed.
-    pub(super) fn new(n_phases: usize, capacity: i64) -> Self {
-        Self { taken: vec![Vec::new(); n_phases], capacity }
+/// Places a block as near to an end of memory as it can be: there it touches the end itself, or something
+/// that is placed.
+pub(super) fn place(memory: &mut Occupancy, extents: &[Extent], to_top: bool) -> Option<i64> {
+    let capacity = memory.capacity() as i64;
+    let at_end = extents.iter().map(|e| if to_top { capacity - e.to } else { -e.from });
+    let at_end = if to_top { at_end.min() } else { at_end.max() };
+    let mut bases: Vec<i64> = at_end.into_iter().collect();
+    for extent in extents {
+        bases.extend(memory.taken(extent.lower..extent.upper).map(|taken| match to_top {
+            true => taken.from as i64 - extent.to,
+            false => taken.to as i64 - extent.from,
+        }));
     }
-
-    /// Places a block as near to an end as it can be: there it touches the end itself, or something that is
-    /// placed.
-    pub(super) fn place(&mut self, extents: &[Extent], to_top: bool) -> Option<i64> {
-        let at_end = extents.iter().map(|e| if to_top { self.capacity - e.to } else { -e.from });
-        let at_end = if to_top { at_end.min() } else { at_end.max() };
-        let mut bases: Vec<i64> = at_end.into_iter().collect();
-        for extent in extents {
-            let others = self.taken[extent.lower..extent.upper].iter().flatten();
-            bases.extend(others.map(|&(from, to)| if to_top { from - extent.to } else { to - extent.from }));
-        }
-        bases.sort_unstable();
-        bases.dedup();
-        if to_top {
-            bases.reverse();
-        }
-        let base = bases.into_iter().find(|&base| self.has_room(extents, base))?;
-        for extent in extents {
-            for taken in &mut self.taken[extent.lower..extent.upper] {
-                taken.push((extent.from + base, extent.to + base));
-            }
-        }
-        Some(base)
+    bases.sort_unstable();
+    bases.dedup();
+    if to_top {
+        bases.reverse();
     }
-
-    fn has_room(&self, extents: &[Extent], base: i64) -> bool {
-        extents.iter().all(|extent| {
-            let (from, to) = (extent.from + base, extent.to + base);
-            let mut others = self.taken[extent.lower..extent.upper].iter().flatten();
-            from >= 0 && to <= self.capacity && others.all(|other| to <= other.0 || other.1 <= from)
-        })
+    let is_free = |extent: &Extent, base: i64| {
+        extent.at(base).is_some_and(|span| memory.is_free(extent.lower..extent.upper, span))
+    };
+    let base = bases.into_iter().find(|&base| extents.iter().all(|extent| is_free(extent, base)))?;
+    for extent in extents {
+        memory.take(extent.lower..extent.upper, extent.at(base)?);
     }
+    Some(base)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use cranelift_entity::SecondaryMap;
 use strata_backend::model::graph::StageSet;
 use strata_backend::model::plan::phase_of;
 use strata_backend::model::{Plan, StageId};
+use strata_backend::place::occupancy::{Occupancy, Span};
 use strata_isa_spec::{Program, Target};
 
 /// The stages of each phase of a plan, and the phase of each stage.
@@ -32,6 +33,16 @@ fn lives(program: &Program) -> BTreeMap<u32, (usize, usize)> {
         }
     }
     lives
+}
+
+/// What the streams of a program take of activation SRAM.
+fn occupancy(program: &Program, capacity: u64) -> Occupancy {
+    let mut occupancy = Occupancy::new(program.phases.len(), capacity);
+    for (stream, (first, last)) in lives(program) {
+        let stream = &program.streams[stream as usize];
+        occupancy.take(first..last + 1, Span::new(u64::from(stream.base), stream.size_bytes()));
+    }
+    occupancy
 }
 
 /// Whether no phase has more stages or streams than the target allows.

@@ -26,6 +26,7 @@ use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
 use strata_backend::model::{
     BufferId, BufferRole, BufferView, Plan, Residency, ResidentPrefix, StageGraph, StageId, StageTemplate,
 };
+use strata_backend::place::occupancy::{Occupancy, Span};
 use strata_backend::place::{Known, ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
 use strata_isa_spec::{Program, Target};
@@ -96,7 +97,7 @@ impl<'a> Case<'a> {
         scheduled: &Scheduled,
         capacity: u64,
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
-        let mut memory = Memory::new(&scheduled.program, capacity);
+        let mut memory = Standings::new(&scheduled.program, capacity);
         let wanted: Vec<Vec<Wanted>> =
             (1..self.phases.len()).map(|phase| self.wanted(phase, &memory, scheduled)).collect();
         let mut found = Vec::new();
@@ -128,7 +129,7 @@ impl<'a> Case<'a> {
     }
 
     /// Rings of a phase whose first rows the phase before could bring, those of the most bytes first.
-    fn wanted(&self, phase: usize, memory: &Memory, scheduled: &Scheduled) -> Vec<Wanted> {
+    fn wanted(&self, phase: usize, memory: &Standings, scheduled: &Scheduled) -> Vec<Wanted> {
         let streams = &scheduled.bases.streams;
         let rings = memory.rings_of(phase).filter_map(|stream| {
             let buffer = streams[memory.streams[stream].ring?].buffer;
@@ -296,7 +297,7 @@ impl<'a> Case<'a> {
 }
 
 /// Where streams stand, in bytes and phases.
-struct Memory {
+struct Standings {
     capacity: u64,
     streams: Vec<Standing>,
 }
@@ -314,7 +315,7 @@ struct Standing {
     ring: Option<usize>,
 }
 
-impl Memory {
+impl Standings {
     fn new(program: &Program, capacity: u64) -> Self {
         let lives = lives(program);
         let prefixes: BTreeSet<u32> = program.streams.iter().filter_map(|s| Some(s.prefix?.stream)).collect();
@@ -349,12 +350,16 @@ impl Memory {
         streams.filter(move |(_, s)| can_move(s)).map(|(at, _)| at)
     }
 
-    /// What is taken in a phase, but by the streams that are still to be placed.
-    fn taken(&self, phase: usize, but: &BTreeSet<usize>) -> Vec<(u64, u64)> {
-        let lives = |s: &Standing| s.life.0 <= phase && phase <= s.life.1;
-        let streams = self.streams.iter().enumerate();
-        let taken = streams.filter(|(at, s)| lives(s) && !but.contains(at));
-        taken.map(|(_, s)| (s.base, s.base + s.bytes)).collect()
+    /// What is taken up to a phase, but by the streams that are still to be placed.
+    fn occupancy(&self, phase: usize, moving: &BTreeSet<usize>) -> Occupancy {
+        let mut occupancy = Occupancy::new(phase + 1, self.capacity);
+        let streams =
+            self.streams.iter().enumerate().filter(|(at, s)| s.life.0 <= phase && !moving.contains(at));
+        for (_, stream) in streams {
+            let phases = stream.life.0..stream.life.1.min(phase) + 1;
+            occupancy.take(phases, Span::new(stream.base, stream.bytes));
+        }
+        occupancy
     }
 
     /// Places the rings of a phase, first those whose first rows are wanted. What is found is added to
@@ -429,71 +434,54 @@ impl Memory {
     }
 
     /// The bytes of a ring's last slots, were it at `base`.
-    fn last_slots(&self, stream: usize, base: u64, slots: u32) -> (u64, u64) {
+    fn last_slots(&self, stream: usize, base: u64, slots: u32) -> Span {
         let Standing { bytes, pitch, .. } = self.streams[stream];
-        (base + bytes - u64::from(slots) * pitch, base + bytes)
+        Span { from: base + bytes - u64::from(slots) * pitch, to: base + bytes }
     }
 
     /// The first rows in a ring's last slots.
     fn prefix(&self, phase: usize, wanted: &Wanted, rows: u32) -> (ResidentPrefix, u64) {
         let (from, until) = (phase as u32 - 1, phase as u32);
-        let base = self.last_slots(wanted.stream, self.streams[wanted.stream].base, rows).0;
+        let base = self.last_slots(wanted.stream, self.streams[wanted.stream].base, rows).from;
         (ResidentPrefix { buffer: wanted.buffer, rows, from, until }, base)
     }
 
     /// Notes that a ring's last slots are taken in the phase before too.
     fn stand(&mut self, phase: usize, stream: usize, slots: u32) {
         let own = self.streams[stream];
-        let (base, end) = self.last_slots(stream, own.base, slots);
-        self.streams.push(Standing { life: (phase - 1, phase), base, bytes: end - base, ring: None, ..own });
+        let span = self.last_slots(stream, own.base, slots);
+        let (base, bytes) = (span.from, span.bytes());
+        self.streams.push(Standing { life: (phase - 1, phase), base, bytes, ring: None, ..own });
     }
 
     /// Where a ring of a phase, of which so many of its last slots are free in the phase before, leaves the
     /// largest hole in the phase. `moving` have no places yet.
     fn place(&self, phase: usize, stream: usize, slots: u32, moving: &BTreeSet<usize>) -> Option<u64> {
-        let bytes = self.streams[stream].bytes;
-        let here = self.taken(phase, moving);
-        let before = if slots > 0 { self.taken(phase - 1, moving) } else { Vec::new() };
-        let own = u64::from(slots) * self.streams[stream].pitch;
+        let Standing { bytes, pitch, .. } = self.streams[stream];
+        let occupancy = self.occupancy(phase, moving);
+        let before = if slots > 0 { phase - 1..phase } else { 0..0 };
         // As near as can be to an end of memory or to something that is taken, in one of the phases.
         let mut bases: Vec<u64> = vec![0];
         bases.extend(self.capacity.checked_sub(bytes));
-        for &(from, to) in &here {
-            bases.extend(from.checked_sub(bytes));
-            bases.push(to);
+        for taken in occupancy.taken(phase..phase + 1) {
+            bases.extend(taken.from.checked_sub(bytes));
+            bases.push(taken.to);
         }
-        for &(from, to) in &before {
-            bases.extend(from.checked_sub(bytes));
-            bases.extend((to + own).checked_sub(bytes));
+        for taken in occupancy.taken(before.clone()) {
+            bases.extend(taken.from.checked_sub(bytes));
+            bases.extend((taken.to + u64::from(slots) * pitch).checked_sub(bytes));
         }
         bases.sort_unstable();
         bases.dedup();
         let fits = |&base: &u64| {
-            base + bytes <= self.capacity
-                && is_free(&here, (base, base + bytes))
-                && is_free(&before, self.last_slots(stream, base, slots))
+            occupancy.is_free(phase..phase + 1, Span::new(base, bytes))
+                && occupancy.is_free(before.clone(), self.last_slots(stream, base, slots))
         };
         let hole = |base: &u64| {
-            let mut taken = here.clone();
-            taken.push((*base, base + bytes));
-            largest_hole(taken, self.capacity)
+            let mut occupancy = occupancy.clone();
+            occupancy.take(phase..phase + 1, Span::new(*base, bytes));
+            occupancy.largest_hole(phase..phase + 1, 1).bytes()
         };
         bases.into_iter().filter(fits).max_by_key(|base| (hole(base), std::cmp::Reverse(*base)))
     }
-}
-
-/// Whether a span meets nothing that is taken.
-fn is_free(taken: &[(u64, u64)], (from, to): (u64, u64)) -> bool {
-    taken.iter().all(|&(a, b)| b <= from || to <= a)
-}
-
-/// The most bytes that are free in one piece.
-fn largest_hole(mut taken: Vec<(u64, u64)>, capacity: u64) -> u64 {
-    taken.sort_unstable();
-    let (mut end, mut largest) = (0, 0);
-    for (from, to) in taken.into_iter().chain([(capacity, capacity)]) {
-        largest = largest.max(from.saturating_sub(end));
-        end = end.max(to);
-    }
-    largest
 }

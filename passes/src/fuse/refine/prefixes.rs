@@ -12,7 +12,6 @@
 //! [`prefetch`](crate::fuse::refine::prefetch), which comes after.
 
 use std::cmp::Reverse;
-use std::ops::RangeInclusive;
 
 use cranelift_entity::SecondaryMap;
 use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable};
@@ -21,10 +20,11 @@ use strata_backend::model::graph::{StageSet, Topology, views_meet};
 use strata_backend::model::{
     Bases, BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
+use strata_backend::place::occupancy::Span;
 use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
-use strata_isa_spec::{Program, Target};
+use strata_isa_spec::Target;
 
-use crate::fuse::refine::{is_within_limits, lives, phases_of};
+use crate::fuse::refine::{is_within_limits, occupancy, phases_of};
 
 /// Percents of what is free that are filled with prefixes, until a plan has addresses.
 const FILLS: [u64; 10] = [100, 97, 94, 90, 85, 80, 70, 60, 45, 30];
@@ -53,7 +53,7 @@ pub fn with_prefixes(
     if spilled.is_empty() {
         return Ok(None);
     }
-    let used = Occupancy::of(&scheduled.program).bytes_in_use();
+    let used = occupancy(&scheduled.program, capacity).bytes_in_use();
     let free: Vec<u64> = used.into_iter().map(|used| capacity.saturating_sub(used)).collect();
     let mut filled = None;
     for percent in FILLS {
@@ -264,7 +264,7 @@ impl<'a> Case<'a> {
         plan: &Plan,
         scheduled: &Scheduled,
     ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
-        let mut occupancy = Occupancy::of(&scheduled.program);
+        let mut occupancy = occupancy(&scheduled.program, self.capacity);
         let mut bands: Vec<Vec<Band>> =
             spilled.iter().map(|tensor| bands(plan, tensor, &scheduled.bases)).collect();
         let n_before: usize = bands.iter().map(Vec::len).sum();
@@ -273,21 +273,21 @@ impl<'a> Case<'a> {
             for (at, tensor) in spilled.iter().enumerate() {
                 let staying: u32 = bands[at].iter().map(|band| band.rows).sum();
                 for last in 0..tensor.n_as_wide {
-                    let phases = tensor.birth..=tensor.loads[last].0;
-                    let (base, bytes) = occupancy.largest_hole(&phases, self.capacity, self.alignment);
-                    let fitting = u32::try_from(bytes / tensor.pitch).unwrap_or(u32::MAX);
+                    let until = tensor.loads[last].0;
+                    let hole = occupancy.largest_hole(tensor.birth..until + 1, self.alignment);
+                    let fitting = u32::try_from(hole.bytes() / tensor.pitch).unwrap_or(u32::MAX);
                     let rows = fitting.min(tensor.rows - 1 - staying);
                     let saved =
                         (u64::from(rows) * tensor.pitch) as f64 * tensor.saved_bytes(self.graph, last);
                     if rows > 0 && best.as_ref().is_none_or(|(most, ..)| saved > *most) {
-                        best = Some((saved, at, Band { rows, until: *phases.end(), base }));
+                        best = Some((saved, at, Band { rows, until, base: hole.from }));
                     }
                 }
             }
             let Some((_, at, band)) = best else { break };
             let tensor = &spilled[at];
-            let end = band.base + u64::from(band.rows) * tensor.pitch;
-            occupancy.take((tensor.birth, band.until), (band.base, end));
+            let span = Span::new(band.base, u64::from(band.rows) * tensor.pitch);
+            occupancy.take(tensor.birth..band.until + 1, span);
             bands[at].push(band);
         }
         if bands.iter().map(Vec::len).sum::<usize>() == n_before {
@@ -380,63 +380,3 @@ const UNIT: f64 = 1024.0;
 
 /// By how much less than a whole row the solver's answer counts as one.
 const ROUNDING: f64 = 1e-6;
-
-/// Which bytes of activation SRAM are taken in which phases.
-struct Occupancy {
-    n_phases: usize,
-    /// First and last phase, and first byte and end, of what is taken.
-    taken: Vec<((usize, usize), (u64, u64))>,
-}
-
-impl Occupancy {
-    fn of(program: &Program) -> Self {
-        let span = |stream: u32| {
-            let stream = &program.streams[stream as usize];
-            (u64::from(stream.base), u64::from(stream.base) + stream.size_bytes())
-        };
-        let taken = lives(program).into_iter().map(|(stream, life)| (life, span(stream))).collect();
-        Self { n_phases: program.phases.len(), taken }
-    }
-
-    fn take(&mut self, life: (usize, usize), span: (u64, u64)) {
-        self.taken.push((life, span));
-    }
-
-    /// What is taken in some of the phases, from the lowest byte up.
-    fn spans(&self, phases: &RangeInclusive<usize>) -> Vec<(u64, u64)> {
-        let meets = |life: &(usize, usize)| life.0 <= *phases.end() && *phases.start() <= life.1;
-        let taken = self.taken.iter().filter(|(life, _)| meets(life));
-        let mut spans: Vec<(u64, u64)> = taken.map(|(_, span)| *span).collect();
-        spans.sort_unstable();
-        spans
-    }
-
-    /// Bytes that are taken in each phase.
-    fn bytes_in_use(&self) -> Vec<u64> {
-        let in_use = |phase: usize| {
-            let mut end = 0;
-            let fresh = self.spans(&(phase..=phase)).into_iter().map(|(from, to)| {
-                let fresh = to.saturating_sub(from.max(end));
-                end = end.max(to);
-                fresh
-            });
-            fresh.sum()
-        };
-        (0..self.n_phases).map(in_use).collect()
-    }
-
-    /// The largest run of bytes that is free in all of the phases: where it begins, aligned, and how long it
-    /// is.
-    fn largest_hole(&self, phases: &RangeInclusive<usize>, capacity: u64, alignment: u64) -> (u64, u64) {
-        let (mut end, mut largest) = (0_u64, (0, 0));
-        for (from, to) in self.spans(phases).into_iter().chain([(capacity, capacity)]) {
-            let base = end.next_multiple_of(alignment);
-            let bytes = from.saturating_sub(base);
-            if bytes > largest.1 {
-                largest = (base, bytes);
-            }
-            end = end.max(to);
-        }
-        largest
-    }
-}
