@@ -456,54 +456,73 @@ impl<'a> Planner<'a> {
         forbidden: &[Forbidden],
     ) -> Result<Choice, PlanError> {
         let target = self.offered.context().target;
-        if options.objective != Objective::Edp {
-            let weights = match options.objective {
-                Objective::Traffic if options.prefer_free_sram => ScoreWeights::prefer_free_sram(),
-                objective => ScoreWeights::of(objective, target, (0.0, 0.0)),
-            };
-            let has_tolerance = options.objective == Objective::Latency && options.tolerance_percent > 0;
-            let slowest_of = |cycles: u64| {
-                cycles.saturating_add(cycles.saturating_mul(options.tolerance_percent.into()) / 100)
-            };
-            // With less SRAM it is mostly the same price, and nothing is faster: what is as fast as the
-            // fastest with more will do.
-            if let (true, Some(price), Some(fastest)) = (has_tolerance, self.price, self.fastest) {
-                let priced =
-                    self.solve(ScoreWeights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
-                if priced.cycles <= slowest_of(fastest) {
-                    return Ok(priced);
-                }
+        match options.objective {
+            Objective::Edp => self.least_product(options, capacity, forbidden),
+            Objective::Latency if options.tolerance_percent > 0 => {
+                self.fewest_bytes_among_fast(options, capacity, forbidden)
             }
-            let best = self.solve(weights, options, capacity, forbidden)?;
-            if !has_tolerance {
-                return Ok(best);
+            Objective::Traffic if options.prefer_free_sram => {
+                self.solve(ScoreWeights::prefer_free_sram(), options, capacity, forbidden)
             }
-            self.fastest = Some(self.fastest.map_or(best.cycles, |fastest| fastest.min(best.cycles)));
-            // The dearer a byte, the slower the plan and the less it moves: bisect for the dearest that is
-            // still equally fast.
-            let slowest = slowest_of(best.cycles);
-            let mut within = best;
-            let (mut low, mut high) = (0, BYTE_PRICES.len());
-            let mut next = self.price;
-            while low < high && within.bytes > self.bounds.bytes {
-                let middle = next.take().unwrap_or(usize::midpoint(low, high));
-                let weights = ScoreWeights::priced(BYTE_PRICES[middle]);
-                let priced = self.solve(weights, options, capacity, forbidden)?;
-                if priced.cycles > slowest {
-                    high = middle;
-                    continue;
-                }
-                low = middle + 1;
-                if priced.bytes < within.bytes {
-                    within = priced;
-                }
-                if self.price.replace(middle) == Some(middle) {
-                    break;
-                }
+            objective => {
+                self.solve(ScoreWeights::of(objective, target, (0.0, 0.0)), options, capacity, forbidden)
             }
-            return Ok(within);
         }
-        // Follow the product's gradient from both ends until it stops falling.
+    }
+
+    /// What moves the fewest bytes of what is slower than the fastest by the tolerance at most: with a price
+    /// on each byte, found by bisection. The dearer a byte, the slower the plan and the less it moves.
+    fn fewest_bytes_among_fast(
+        &mut self,
+        options: &PlanOptions,
+        capacity: u64,
+        forbidden: &[Forbidden],
+    ) -> Result<Choice, PlanError> {
+        let slowest_of = |cycles: u64| {
+            cycles.saturating_add(cycles.saturating_mul(options.tolerance_percent.into()) / 100)
+        };
+        // With less SRAM it is mostly the same price, and nothing is faster: what is as fast as the fastest
+        // with more will do.
+        if let (Some(price), Some(fastest)) = (self.price, self.fastest) {
+            let priced =
+                self.solve(ScoreWeights::priced(BYTE_PRICES[price]), options, capacity, forbidden)?;
+            if priced.cycles <= slowest_of(fastest) {
+                return Ok(priced);
+            }
+        }
+        let weights = ScoreWeights::of(options.objective, self.offered.context().target, (0.0, 0.0));
+        let mut within = self.solve(weights, options, capacity, forbidden)?;
+        self.fastest = Some(self.fastest.map_or(within.cycles, |fastest| fastest.min(within.cycles)));
+        let slowest = slowest_of(within.cycles);
+        let (mut low, mut high) = (0, BYTE_PRICES.len());
+        let mut next = self.price;
+        while low < high && within.bytes > self.bounds.bytes {
+            let middle = next.take().unwrap_or(usize::midpoint(low, high));
+            let priced =
+                self.solve(ScoreWeights::priced(BYTE_PRICES[middle]), options, capacity, forbidden)?;
+            if priced.cycles > slowest {
+                high = middle;
+                continue;
+            }
+            low = middle + 1;
+            if priced.bytes < within.bytes {
+                within = priced;
+            }
+            if self.price.replace(middle) == Some(middle) {
+                break;
+            }
+        }
+        Ok(within)
+    }
+
+    /// The least product of energy and cycles: its gradient is followed from both ends until it stops falling.
+    fn least_product(
+        &mut self,
+        options: &PlanOptions,
+        capacity: u64,
+        forbidden: &[Forbidden],
+    ) -> Result<Choice, PlanError> {
+        let target = self.offered.context().target;
         let mut best: Option<(f64, Choice)> = None;
         for from in [Objective::Latency, Objective::Energy] {
             let mut at =

@@ -249,6 +249,17 @@ impl Walk<'_> {
         cuts
     }
 
+    /// Puts a lead's variants in its place, each with its bound.
+    fn push_variants(&self, lead: Expansion, candidate: &Candidate, leads: &mut Leads) {
+        let score = self.visited[lead.from as usize].score;
+        for (which, variant) in candidate.variants.iter().enumerate() {
+            if !self.forbidden.contains(&(lead.candidate as usize, which)) {
+                let bound = score + self.least_score(candidate, variant);
+                leads.push(Reverse(Expansion { bound, seen: Seen::Variant(which as u32), ..lead }));
+            }
+        }
+    }
+
     /// Looks at what leads to a cut until the bound of the most promising is as tight as it can be without
     /// evaluating it; the bound.
     fn tightened(&self, leads: &mut Leads) -> u128 {
@@ -298,13 +309,7 @@ impl Walk<'_> {
             };
             let from = &self.visited[lead.from as usize];
             let Seen::Variant(which) = lead.seen else {
-                let score = from.score;
-                for (which, variant) in candidate.variants.iter().enumerate() {
-                    if !self.forbidden.contains(&(lead.candidate as usize, which)) {
-                        let bound = score + self.least_score(candidate, variant);
-                        leads.push(Reverse(Expansion { bound, seen: Seen::Variant(which as u32), ..lead }));
-                    }
-                }
+                self.push_variants(lead, candidate, &mut leads);
                 continue;
             };
             let which = which as usize;
