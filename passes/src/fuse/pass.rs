@@ -217,24 +217,42 @@ impl Pass for FuseLayers {
 
 /// Shares of activation SRAM, in percent, that plans are made for until one has addresses: tensors that fit
 /// by their sizes may still not stand side by side when their lifetimes interlock.
-const SHARES: [u32; 4] = [100, 90, 75, 50];
+const SHARES: [u32; 9] = [100, 97, 94, 90, 85, 80, 70, 60, 50];
 
-/// The best plan whose streams have addresses, its time by simulation. For least traffic one that leaves SRAM
-/// free for first rows is made too, and the one that moves less is returned.
+/// The best plan whose streams have addresses. What the search cannot see is judged after it: where tensors
+/// that grow into others left no addresses in all of SRAM, a plan without them is made too; where strips were
+/// taken for the sake of time, one without strips; and the one is returned that costs less, its time by
+/// simulation.
 pub(super) fn plan_with_addresses(
     graph: &StageGraph,
     target: &Target,
     options: &PlanOptions,
 ) -> Result<Planned, PassError> {
     let mut planner = Planner::new(graph, target, options).map_err(PassError::other)?;
-    let mut best = plan_in_a_share(&mut planner, target, options)?;
-    if matches!(options.objective, Objective::Latency | Objective::Edp) {
+    let (mut best, share) = plan_in_a_share(&mut planner, target, options)?;
+    let is_of_time = matches!(options.objective, Objective::Latency | Objective::Edp);
+    if is_of_time {
         best = learned(&mut planner, target, options, best)?;
+    }
+    let grows = best.plan.residency.iter().any(|residency| residency.grows_into.is_some());
+    let has_strips = best.realised.parts.iter().any(|part| part.strip.is_some());
+    let mut others = Vec::new();
+    if grows && share < SHARES[0] {
+        let without = PlanOptions { growths: false, ..*options };
+        if !(is_of_time && planner.bound_exceeds(&without, best.plan.search_cycles)) {
+            others.push(without);
+        }
+    }
+    if has_strips && is_of_time {
+        others.push(PlanOptions { strips: false, ..*options });
     }
     let is_spilled = best.plan.dram_bytes.total > best.plan.dram_bytes.compulsory;
     if options.objective == Objective::Traffic && options.mode == Mode::Multi && is_spilled {
-        match plan_in_a_share(&mut planner, target, &PlanOptions { prefer_free_sram: true, ..*options }) {
-            Ok(other) if price(&other) < price(&best) => best = other,
+        others.push(PlanOptions { prefer_free_sram: true, ..*options });
+    }
+    for other in &others {
+        match plan_in_a_share(&mut planner, target, other) {
+            Ok((other, _)) if price(&other) < price(&best) => best = other,
             // An alternative that does not fit is none: there is a plan already.
             Err(error) if !does_not_fit(&error) => return Err(error),
             Ok(_) | Err(_) => {}
@@ -277,7 +295,7 @@ fn learned(
             break;
         }
         let next = match plan_in_a_share(planner, target, options) {
-            Ok(next) => next,
+            Ok((next, _)) => next,
             Err(error) if does_not_fit(&error) => break,
             Err(error) => return Err(error),
         };
@@ -297,12 +315,12 @@ fn price(planned: &Planned) -> (f64, u64) {
     (planned.plan.certificate.cost, planned.plan.dram_bytes.total)
 }
 
-/// The plan of the largest share of SRAM in which it has addresses.
+/// The plan of the largest share of SRAM in which it has addresses, and that share.
 fn plan_in_a_share(
     planner: &mut Planner<'_>,
     target: &Target,
     options: &PlanOptions,
-) -> Result<Planned, PassError> {
+) -> Result<(Planned, u32), PassError> {
     let mut failure = None;
     for share in SHARES {
         let capacity_percent = options.capacity_percent * share / 100;
@@ -325,7 +343,7 @@ fn plan_in_a_share(
                 }
                 let timing = timed::simulate(&scheduled.program, target);
                 found.plan.take_times(&timing);
-                return Ok(found);
+                return Ok((found, share));
             }
             Err(error @ ScheduleError::DoesNotFit { .. }) => failure = Some(PassError::other(error)),
             Err(error) => return Err(PassError::other(error)),
@@ -365,7 +383,7 @@ fn refined(
 }
 
 /// A plan with first rows of tensors in what it leaves of activation SRAM: those that save traffic, and if it
-/// is of time also those that phases would wait for, in the room that is left then.
+/// is of time also those that phases would wait for. Both want the same room, so either comes first.
 fn with_first_rows(
     graph: &StageGraph,
     topology: &Topology,
@@ -374,14 +392,20 @@ fn with_first_rows(
     options: &PlanOptions,
 ) -> Result<Vec<Made>, ScheduleError> {
     let capacity = usable_bytes(target, options.capacity_percent);
-    let saving = with_prefixes(graph, topology, target, &plain.0, &plain.1, capacity)?;
+    let filled = |(plan, scheduled): &Made| with_prefixes(graph, topology, target, plan, scheduled, capacity);
+    let saving_first = filled(plain)?;
     if !options.prefetches() {
-        return Ok(saving.into_iter().collect());
+        return Ok(saving_first.into_iter().collect());
     }
-    let (plan, scheduled) = saving.as_ref().unwrap_or(plain);
+    let (plan, scheduled) = saving_first.as_ref().unwrap_or(plain);
     let both = with_prefetch(graph, topology, target, plan, scheduled, capacity)?;
-    let saving = saving.unwrap_or_else(|| plain.clone());
-    Ok([Some(saving), both].into_iter().flatten().collect())
+    let ahead = with_prefetch(graph, topology, target, &plain.0, &plain.1, capacity)?;
+    let ahead_first = match ahead {
+        Some(ahead) => Some(filled(&ahead)?.unwrap_or(ahead)),
+        None => None,
+    };
+    let saving_first = saving_first.unwrap_or_else(|| plain.clone());
+    Ok([Some(saving_first), both, ahead_first].into_iter().flatten().collect())
 }
 
 /// The fastest of some plans, of which there is at least one; of those that are slower by no more than so

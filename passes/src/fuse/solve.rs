@@ -166,6 +166,9 @@ impl PlanError {
 /// Prices of a DRAM byte in 1024ths of a cycle, between what it costs the channel's time and nothing.
 const BYTE_PRICES: [u128; 7] = [2, 5, 10, 20, 50, 100, 400];
 
+/// What a search that looks closely is not likely to make up for.
+const HOPELESS_PERCENT: u64 = 10;
+
 /// A plan, and the graph whose stages it places: that which was asked about, or one made of it by splitting
 /// stages into strips.
 #[derive(Clone, Debug)]
@@ -262,6 +265,22 @@ impl<'a> Planner<'a> {
     /// Stages of the graph.
     pub fn n_stages(&self) -> usize {
         self.graph().stages.len()
+    }
+
+    /// Whether a glance at the fastest plans under some options says that they are slower than `cycles` by
+    /// more than the search is likely to make up for when it looks closely.
+    pub fn bound_exceeds(&self, options: &PlanOptions, cycles: u64) -> bool {
+        let target = self.offered.context().target;
+        let capacity = usable_bytes(target, options.capacity_percent);
+        let weights = ScoreWeights::of(Objective::Latency, target, (0.0, 0.0));
+        let found = choose(
+            &self.offered,
+            &[],
+            weights,
+            SearchBounds { capacity, most: u128::MAX },
+            options.limits().narrow(),
+        );
+        found.is_ok_and(|choice| choice.cycles > cycles + cycles / 100 * HOPELESS_PERCENT)
     }
 
     /// A plan of the candidates that were offered. The options may differ from those in anything that only

@@ -25,7 +25,7 @@ use strata_backend::model::graph::{StageSet, Topology, bounding, views_meet};
 use strata_backend::model::{BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph};
 use strata_backend::place::{Known, ScheduleError, Scheduled, schedule_within};
 use strata_isa_spec::timing::{dram_cycles, step_cycles};
-use strata_isa_spec::{Program, StageCode, Target, View};
+use strata_isa_spec::{Head, Program, StageCode, Stream, Target, View};
 
 use crate::fuse::refine::prefixes::ADDRESS_NODES;
 use crate::fuse::refine::{is_within_limits, lives, phases_of};
@@ -43,8 +43,20 @@ pub fn with_prefetch(
     scheduled: &Scheduled,
     capacity: u64,
 ) -> Result<Option<(Plan, Scheduled)>, ScheduleError> {
-    Case::new(graph, topology, target, plan).prefetch(scheduled, capacity)
+    let mut best = Case::new(graph, topology, target, plan).prefetch(scheduled, capacity)?;
+    // Rings of which rows come ahead may be smaller than they were, which leaves room for more.
+    for _ in 1..ROUNDS {
+        let Some((plan, scheduled)) = &best else { break };
+        let Some(more) = Case::new(graph, topology, target, plan).prefetch(scheduled, capacity)? else {
+            break;
+        };
+        best = Some(more);
+    }
+    Ok(best)
 }
+
+/// Times that room is looked for, at most.
+const ROUNDS: usize = 3;
 
 /// A plan, and what is asked of it over and over.
 struct Case<'a> {
@@ -98,7 +110,9 @@ impl<'a> Case<'a> {
             (1..self.phases.len()).map(|phase| self.wanted(phase, &memory, scheduled)).collect();
         let mut found = Vec::new();
         for (before, now) in wanted.iter().enumerate() {
-            memory.arrange(before + 1, now, &mut found);
+            let next = wanted.get(before + 1).into_iter().flatten();
+            let next = next.map(|wanted| memory.streams[wanted.stream].bytes).max();
+            memory.arrange(before + 1, now, next.unwrap_or(0), &mut found);
         }
         if found.is_empty() {
             return Ok(None);
@@ -134,7 +148,10 @@ impl<'a> Case<'a> {
             let row = row * u64::from(self.graph.buffers[buffer].elem.size_bytes());
             let pitch = row.next_multiple_of(u64::from(self.target.memory.alignment.max(1)));
             let rows = self.first_rows(phase, buffer).min(memory.streams[stream].slots);
-            let rows = rows.min(self.graph.buffers[buffer].rows.saturating_sub(1));
+            // What the channel cannot keep up with is better brought in time that it has to spare.
+            let late = self.idle_cycles(phase, scheduled).1.min(self.idle_cycles(phase - 1, scheduled).0);
+            let late = u32::try_from(late / dram_cycles(self.target, row).max(1)).unwrap_or(u32::MAX);
+            let rows = rows.max(late).min(self.graph.buffers[buffer].rows.saturating_sub(1));
             let mut written = None;
             if self.writes(phase - 1, buffer) {
                 let mut rings = memory.rings_of(phase - 1);
@@ -242,6 +259,26 @@ impl<'a> Case<'a> {
         rows.min(all)
     }
 
+    /// Cycles of a phase in which the DRAM channel has nothing to do while stages work, and in which all
+    /// stages wait for the channel, by the sums of what both have to do: one of them is zero.
+    fn idle_cycles(&self, phase: usize, scheduled: &Scheduled) -> (u64, u64) {
+        let program = &scheduled.program;
+        let mut partitions = vec![0; program.phases[phase].partitions.len()];
+        let mut moved = 0;
+        for stage in &program.phases[phase].stages {
+            let (code, view) = (&stage.code, stage.code.reads().first().copied().unwrap_or(stage.code.out));
+            if matches!(code.head, Head::DmaIn(_) | Head::DmaOut(_)) {
+                let elem_bytes = program.streams[view.stream as usize].elem.size_bytes();
+                moved += dram_cycles(self.target, view.n_elements() * u64::from(elem_bytes));
+            } else {
+                let cycles = step_cycles(self.target, &code.work(), &stage.mapping);
+                partitions[stage.partition as usize] += cycles * u64::from(code.n_steps());
+            }
+        }
+        let computed: u64 = partitions.into_iter().max().unwrap_or(0);
+        (computed.saturating_sub(moved), moved.saturating_sub(computed))
+    }
+
     /// Cycles of a row of everything that a phase loads.
     fn row_cycles(&self, phase: usize) -> u64 {
         let set = &self.phases[phase];
@@ -310,6 +347,8 @@ struct Standing {
     slots: u32,
     /// Its number among rings and whole tensors, if it is one and no first rows.
     ring: Option<usize>,
+    /// Whether it takes the space of its prefix as that is read.
+    is_bound: bool,
 }
 
 impl Memory {
@@ -322,6 +361,8 @@ impl Memory {
             let is_prefix = prefixes.contains(&(number as u32));
             let ring = (!is_prefix).then_some(n_rings);
             n_rings += usize::from(!is_prefix);
+            let span = |s: &Stream| (u64::from(s.base), u64::from(s.base) + s.size_bytes());
+            let prefix = stream.prefix.and_then(|prefix| program.streams.get(prefix.stream as usize));
             Standing {
                 // A stream that no phase names takes no room.
                 life: life.unwrap_or((usize::MAX, 0)),
@@ -330,6 +371,7 @@ impl Memory {
                 pitch: u64::from(stream.pitch_bytes),
                 slots: stream.slots,
                 ring,
+                is_bound: prefix.is_some_and(|prefix| !is_free(&[span(prefix)], span(stream))),
             }
         });
         Self { capacity, streams: standing.collect() }
@@ -343,7 +385,7 @@ impl Memory {
     /// The streams that live in a phase only, and can be moved.
     fn rings_of(&self, phase: usize) -> impl Iterator<Item = usize> + '_ {
         let streams = self.streams.iter().enumerate();
-        let can_move = move |s: &Standing| s.ring.is_some() && s.life == (phase, phase);
+        let can_move = move |s: &Standing| s.ring.is_some() && s.life == (phase, phase) && !s.is_bound;
         streams.filter(move |(_, s)| can_move(s)).map(|(at, _)| at)
     }
 
@@ -357,15 +399,22 @@ impl Memory {
 
     /// Places the rings of a phase, first those whose first rows are wanted. What is found is added to
     /// `found`.
-    fn arrange(&mut self, phase: usize, wanted: &[Wanted], found: &mut Vec<(ResidentPrefix, u64)>) {
+    fn arrange(
+        &mut self,
+        phase: usize,
+        wanted: &[Wanted],
+        next: u64,
+        found: &mut Vec<(ResidentPrefix, u64)>,
+    ) {
         if wanted.is_empty() {
             return;
         }
         let (before, n_found) = (self.streams.clone(), found.len());
         let mut left: BTreeSet<usize> = self.rings_of(phase).collect();
         for wanted in wanted {
-            if let Some(prefix) =
-                (wanted.least..=wanted.rows).rev().find_map(|rows| self.bring(phase, wanted, rows, &left))
+            if let Some(prefix) = (wanted.least..=wanted.rows)
+                .rev()
+                .find_map(|rows| self.bring(phase, wanted, rows, next, &left))
             {
                 left.remove(&wanted.stream);
                 found.push(prefix);
@@ -374,10 +423,11 @@ impl Memory {
         let mut others: Vec<usize> = left.iter().copied().collect();
         others.sort_by_key(|&stream| std::cmp::Reverse(self.streams[stream].bytes));
         for stream in others {
-            let Some(base) = self.place(phase, stream, 0, &left) else {
-                // The rings stay where they stood, and nothing comes.
+            let Some(base) = self.place(phase, stream, 0, next, &left) else {
+                // The rings stay where they stood, and what fits there comes.
                 self.streams = before;
                 found.truncate(n_found);
+                self.arrange_in_place(phase, wanted, found);
                 return;
             };
             self.streams[stream].base = base;
@@ -392,6 +442,7 @@ impl Memory {
         phase: usize,
         wanted: &Wanted,
         rows: u32,
+        next: u64,
         left: &BTreeSet<usize>,
     ) -> Option<(ResidentPrefix, u64)> {
         let before = self.streams.clone();
@@ -403,13 +454,13 @@ impl Memory {
         let mut moving: BTreeSet<usize> = left.clone();
         moving.extend(written);
         let mut bring = || {
-            self.streams[wanted.stream].base = self.place(phase, wanted.stream, rows, &moving)?;
+            self.streams[wanted.stream].base = self.place(phase, wanted.stream, rows, next, &moving)?;
             let prefix = self.prefix(phase, wanted, rows);
             self.stand(phase, wanted.stream, rows);
             self.streams[wanted.stream].bytes = ring;
             if let Some(ring) = written {
                 self.widen(ring, wanted.pitch);
-                self.streams[ring].base = self.place(phase - 1, ring, 0, &BTreeSet::from([ring]))?;
+                self.streams[ring].base = self.place(phase - 1, ring, 0, 0, &BTreeSet::from([ring]))?;
             }
             Some(prefix)
         };
@@ -424,6 +475,25 @@ impl Memory {
     fn widen(&mut self, stream: usize, pitch: u64) {
         let ring = &mut self.streams[stream];
         (ring.pitch, ring.bytes) = (pitch, u64::from(ring.slots) * pitch);
+    }
+
+    /// As [`arrange`](Self::arrange), with all rings where they are.
+    fn arrange_in_place(&mut self, phase: usize, wanted: &[Wanted], found: &mut Vec<(ResidentPrefix, u64)>) {
+        let is_as_wide = |stream: usize, wanted: &Wanted| self.streams[stream].pitch == wanted.pitch;
+        let fitting =
+            wanted.iter().filter(|w| w.written.into_iter().chain([w.stream]).all(|s| is_as_wide(s, w)));
+        for wanted in fitting.copied().collect::<Vec<Wanted>>().iter() {
+            let taken = self.taken(phase - 1, &BTreeSet::new());
+            let most = wanted.rows.min(self.streams[wanted.stream].slots);
+            let fits = |&rows: &u32| {
+                let (from, to) = self.last_slots(wanted.stream, self.streams[wanted.stream].base, rows);
+                is_free(&taken, (from, to))
+            };
+            if let Some(rows) = (wanted.least..=most).rev().find(fits) {
+                found.push(self.prefix(phase, wanted, rows));
+                self.stand(phase, wanted.stream, rows);
+            }
+        }
     }
 
     /// The bytes of a ring's last slots, were it at `base`.
@@ -447,8 +517,15 @@ impl Memory {
     }
 
     /// Where a ring of a phase, of which so many of its last slots are free in the phase before, leaves the
-    /// largest hole in the phase. `moving` have no places yet.
-    fn place(&self, phase: usize, stream: usize, slots: u32, moving: &BTreeSet<usize>) -> Option<u64> {
+    /// largest hole in the phase, as far as that has `next` bytes below its end. `moving` have no places yet.
+    fn place(
+        &self,
+        phase: usize,
+        stream: usize,
+        slots: u32,
+        next: u64,
+        moving: &BTreeSet<usize>,
+    ) -> Option<u64> {
         let bytes = self.streams[stream].bytes;
         let here = self.taken(phase, moving);
         let before = if slots > 0 { self.taken(phase - 1, moving) } else { Vec::new() };
@@ -474,7 +551,7 @@ impl Memory {
         let hole = |base: &u64| {
             let mut taken = here.clone();
             taken.push((*base, base + bytes));
-            largest_hole(taken, self.capacity)
+            largest_hole(taken, next, self.capacity)
         };
         bases.into_iter().filter(fits).max_by_key(|base| (hole(base), std::cmp::Reverse(*base)))
     }
@@ -485,12 +562,12 @@ fn is_free(taken: &[(u64, u64)], (from, to): (u64, u64)) -> bool {
     taken.iter().all(|&(a, b)| b <= from || to <= a)
 }
 
-/// The most bytes that are free in one piece.
-fn largest_hole(mut taken: Vec<(u64, u64)>, capacity: u64) -> u64 {
+/// The most bytes that are free in one piece that ends at `least` or beyond.
+fn largest_hole(mut taken: Vec<(u64, u64)>, least: u64, capacity: u64) -> u64 {
     taken.sort_unstable();
     let (mut end, mut largest) = (0, 0);
     for (from, to) in taken.into_iter().chain([(capacity, capacity)]) {
-        largest = largest.max(from.saturating_sub(end));
+        largest = largest.max(if from < least { 0 } else { from.saturating_sub(end) });
         end = end.max(to);
     }
     largest

@@ -8,17 +8,19 @@
 //! best. Bytes that are free need not adjoin: where a plan with prefixes has no addresses, less of them is
 //! filled. What then is left between addresses takes more prefixes, one by one.
 //!
-//! First rows that are in SRAM for the sake of time are for
-//! [`prefetch`](crate::fuse::refine::prefetch), which comes after.
+//! First rows that are in SRAM for the sake of time, which a plan may have already, are for
+//! [`prefetch`](crate::fuse::refine::prefetch): those that are loaded ahead are kept, and as many rows stay
+//! where those stay.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable};
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
 use strata_backend::model::{
-    Bases, BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph, StageId,
+    Bases, BufferId, BufferRole, PhasePlan, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
 use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
@@ -52,15 +54,23 @@ pub fn with_prefixes(
     if spilled.is_empty() {
         return Ok(None);
     }
-    let used = Occupancy::of(&scheduled.program).bytes_in_use();
+    // The rows that stay are chosen anew.
+    let mut used = Occupancy::without_prefixes(&scheduled.program).bytes_in_use();
+    for (_, prefix) in loaded_ahead(plan, &spilled) {
+        let row_bytes = graph.buffers[prefix.buffer].row_bytes().next_multiple_of(case.alignment);
+        for used in &mut used[prefix.from as usize..=prefix.until as usize] {
+            *used += u64::from(prefix.rows) * row_bytes;
+        }
+    }
     let free: Vec<u64> = used.into_iter().map(|used| capacity.saturating_sub(used)).collect();
     let mut filled = None;
     for percent in FILLS {
         let room: Vec<u64> = free.iter().map(|bytes| bytes * percent / 100).collect();
-        let prefixes = most_saving(graph, &spilled, &room);
+        let mut prefixes = most_saving(graph, plan, &spilled, &room);
         if prefixes.is_empty() {
             break;
         }
+        prefixes.extend(loaded_ahead(plan, &spilled).map(|(_, prefix)| prefix));
         filled = case.schedule(&spilled, prefixes, None)?;
         if filled.is_some() {
             break;
@@ -161,13 +171,16 @@ impl<'a> Case<'a> {
         }
         let uses = &self.topology.uses[buffer.as_u32() as usize];
         let phase_of = |stage: StageId| self.phase_of[stage.as_u32() as usize];
+        let prefixes = self.plan.prefixes.iter().filter(|prefix| prefix.buffer == buffer);
         let birth = uses.writers.iter().map(|&(stage, _)| phase_of(stage)).min()?;
         let is_whole = |phase: usize| residency.kept_until.is_some_and(|until| phase <= until as usize);
         let is_loaded = |stage: StageId| phase_of(stage) > birth && !is_whole(phase_of(stage));
         let mut loads: Vec<(usize, Vec<Transfer>)> = Vec::new();
         let mut stored = Vec::new();
         let mut n_as_wide = None;
-        let phases = self.phases.iter().enumerate();
+        // Rows that are loaded ahead come after those that stay.
+        let ahead = prefixes.map(|prefix| prefix.from as usize).filter(|&from| from != birth).min();
+        let phases = self.phases.iter().enumerate().take(ahead.map_or(usize::MAX, |from| from + 1));
         for (phase, set) in phases.skip(birth).filter(|(phase, _)| !is_whole(*phase)) {
             let Some(window) = window(self.topology, set, buffer) else { continue };
             if (window.cols, window.chs) != (declared.cols, declared.chs) {
@@ -294,6 +307,10 @@ impl<'a> Case<'a> {
         }
         let mut bases = Bases { prefixes: Vec::new(), ..scheduled.bases.clone() };
         let mut prefixes = Vec::new();
+        for (at, prefix) in loaded_ahead(plan, spilled) {
+            prefixes.push(prefix);
+            bases.prefixes.push(scheduled.bases.prefixes[at]);
+        }
         for (tensor, mut bands) in spilled.iter().zip(bands) {
             bands.sort_by_key(|band| Reverse(band.until));
             let mut rows = 0;
@@ -331,8 +348,16 @@ fn bands(plan: &Plan, tensor: &Spilled, bases: &Bases) -> Vec<Band> {
     prefixes.into_iter().map(band).collect()
 }
 
-/// The prefixes that save the most bytes within what each phase has room for.
-fn most_saving(graph: &StageGraph, spilled: &[Spilled], room: &[u64]) -> Vec<ResidentPrefix> {
+/// The prefixes of a plan that do not come as their tensors are first written, and which of its prefixes they
+/// are.
+fn loaded_ahead(plan: &Plan, spilled: &[Spilled]) -> impl Iterator<Item = (usize, ResidentPrefix)> {
+    let births: BTreeMap<BufferId, usize> = spilled.iter().map(|s| (s.buffer, s.birth)).collect();
+    let prefixes = plan.prefixes.iter().copied().enumerate();
+    prefixes.filter(move |(_, prefix)| births.get(&prefix.buffer) != Some(&(prefix.from as usize)))
+}
+
+/// The prefixes that save the most bytes within what each phase has room for, with those that the plan has.
+fn most_saving(graph: &StageGraph, plan: &Plan, spilled: &[Spilled], room: &[u64]) -> Vec<ResidentPrefix> {
     let mut problem = Problem::new(OptimizationDirection::Maximize);
     let mut taken: Vec<LinearExpr> = room.iter().map(|_| LinearExpr::empty()).collect();
     let mut kept: Vec<Vec<Variable>> = Vec::with_capacity(spilled.len());
@@ -349,6 +374,17 @@ fn most_saving(graph: &StageGraph, spilled: &[Spilled], room: &[u64]) -> Vec<Res
         });
         kept.push(variables.collect());
         problem.add_constraint(of_tensor, ComparisonOp::Le, most);
+        let own =
+            plan.prefixes.iter().filter(|f| f.buffer == tensor.buffer && f.from as usize == tensor.birth);
+        for prefix in own {
+            let mut staying = LinearExpr::empty();
+            let variables = kept.last().into_iter().flatten().zip(&tensor.loads);
+            variables.filter(|(_, (until, _))| *until >= prefix.until as usize).for_each(|(&units, _)| {
+                staying.add(units, 1.0);
+            });
+            let least = u64::from(prefix.rows) * tensor.pitch;
+            problem.add_constraint(staying, ComparisonOp::Ge, least as f64 / UNIT);
+        }
     }
     for (taken, &room) in taken.into_iter().zip(room) {
         problem.add_constraint(taken, ComparisonOp::Le, room as f64 / UNIT);
@@ -389,11 +425,22 @@ struct Occupancy {
 
 impl Occupancy {
     fn of(program: &Program) -> Self {
+        Self::of_streams(program, &BTreeSet::new())
+    }
+
+    /// What is taken by streams that are not the prefix of another.
+    fn without_prefixes(program: &Program) -> Self {
+        let prefixes = program.streams.iter().filter_map(|stream| Some(stream.prefix?.stream));
+        Self::of_streams(program, &prefixes.collect())
+    }
+
+    fn of_streams(program: &Program, without: &BTreeSet<u32>) -> Self {
+        let lives = lives(program).into_iter().filter(|(stream, _)| !without.contains(stream));
         let span = |stream: u32| {
             let stream = &program.streams[stream as usize];
             (u64::from(stream.base), u64::from(stream.base) + stream.size_bytes())
         };
-        let taken = lives(program).into_iter().map(|(stream, life)| (life, span(stream))).collect();
+        let taken = lives.map(|(stream, life)| (life, span(stream))).collect();
         Self { n_phases: program.phases.len(), taken }
     }
 

@@ -3,7 +3,7 @@
 use strata_backend::check::{PlanFault, check};
 use strata_backend::model::graph::Topology;
 use strata_backend::model::samples::unet;
-use strata_backend::model::{BufferRole, Mode, Objective, Plan, ResidentPrefix, StageGraph};
+use strata_backend::model::{Mode, Objective, Plan, ResidentPrefix, StageGraph};
 use strata_backend::place::schedule;
 use strata_isa_spec::timed::simulate;
 use strata_isa_spec::{Head, Target};
@@ -94,10 +94,8 @@ fn the_judge_refuses_rows_that_cannot_come() {
         // For a phase that does not read it, or not as the next.
         refuses(at, &|plan| plan.prefixes[at].until = plan.phases.len() as u32);
         refuses(at, &|plan| plan.prefixes[at].until = prefix.from);
-        // Nowhere to load it from; an input is always in DRAM.
-        if !matches!(graph.buffers[prefix.buffer].role, BufferRole::Input(_)) {
-            refuses(at, &|plan| plan.residency[prefix.buffer.as_u32() as usize].stored = false);
-        }
+        // Nowhere to load it from.
+        refuses(at, &|plan| plan.residency[prefix.buffer.as_u32() as usize].stored = false);
         // What is stated of traffic is what follows.
         let mut fewer = plan.clone();
         fewer.prefixes[at].rows = graph.buffers[prefix.buffer].rows;
