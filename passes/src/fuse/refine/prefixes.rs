@@ -20,7 +20,7 @@ use microlp::{ComparisonOp, LinearExpr, OptimizationDirection, Problem, Variable
 use strata_backend::cost::transfers::{self, Transfer, window};
 use strata_backend::model::graph::{StageSet, Topology, views_meet};
 use strata_backend::model::{
-    Bases, BufferId, BufferRole, PhasePlan, Plan, Residency, ResidentPrefix, StageGraph, StageId,
+    Bases, BufferId, BufferRole, Plan, Residency, ResidentPrefix, StageGraph, StageId,
 };
 use strata_backend::place::{Known, ScheduleError, Scheduled, Weights, growth_gaps, schedule_within};
 use strata_isa_spec::{Program, Target};
