@@ -219,8 +219,9 @@ impl Pass for FuseLayers {
 /// by their sizes may still not stand side by side when their lifetimes interlock.
 const SHARES: [u32; 4] = [100, 90, 75, 50];
 
-/// The best plan whose streams have addresses, its time by simulation. For least traffic one that leaves SRAM
-/// free for first rows is made too, and the one that moves less is returned.
+/// The best plan whose streams have addresses, its time by simulation. Where strips were taken for the sake of
+/// time, a plan without them is made too, and for least traffic one that leaves SRAM free for first rows; the
+/// one that costs less is returned.
 pub(super) fn plan_with_addresses(
     graph: &StageGraph,
     target: &Target,
@@ -228,12 +229,20 @@ pub(super) fn plan_with_addresses(
 ) -> Result<Planned, PassError> {
     let mut planner = Planner::new(graph, target, options).map_err(PassError::other)?;
     let mut best = plan_in_a_share(&mut planner, target, options)?;
-    if matches!(options.objective, Objective::Latency | Objective::Edp) {
+    let is_of_time = matches!(options.objective, Objective::Latency | Objective::Edp);
+    if is_of_time {
         best = learned(&mut planner, target, options, best)?;
+    }
+    let mut others = Vec::new();
+    if is_of_time && best.realised.parts.iter().any(|part| part.strip.is_some()) {
+        others.push(PlanOptions { strips: false, ..*options });
     }
     let is_spilled = best.plan.dram_bytes.total > best.plan.dram_bytes.compulsory;
     if options.objective == Objective::Traffic && options.mode == Mode::Multi && is_spilled {
-        match plan_in_a_share(&mut planner, target, &PlanOptions { prefer_free_sram: true, ..*options }) {
+        others.push(PlanOptions { prefer_free_sram: true, ..*options });
+    }
+    for other in &others {
+        match plan_in_a_share(&mut planner, target, other) {
             Ok(other) if price(&other) < price(&best) => best = other,
             // An alternative that does not fit is none: there is a plan already.
             Err(error) if !does_not_fit(&error) => return Err(error),
