@@ -28,8 +28,8 @@ impl Span {
     }
 }
 
-/// What is taken of a memory over the phases of a plan. Spans may be taken more than once, where streams share
-/// bytes.
+/// What is taken of a memory over the phases of a plan. Spans may be taken more than once, where streams
+/// share bytes.
 #[derive(Clone, Debug)]
 pub struct Occupancy {
     capacity: u64,

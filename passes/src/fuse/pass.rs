@@ -219,9 +219,9 @@ impl Pass for FuseLayers {
 /// by their sizes may still not stand side by side when their lifetimes interlock.
 const SHARES: [u32; 4] = [100, 90, 75, 50];
 
-/// The best plan whose streams have addresses, its time by simulation. Where strips were taken for the sake of
-/// time, a plan without them is made too, and for least traffic one that leaves SRAM free for first rows; the
-/// one that costs less is returned.
+/// The best plan whose streams have addresses, its time by simulation. Where strips were taken for the sake
+/// of time, a plan without them is made too, and for least traffic one that leaves SRAM free for first rows;
+/// the one that costs less is returned.
 pub(super) fn plan_with_addresses(
     graph: &StageGraph,
     target: &Target,

@@ -515,7 +515,8 @@ impl<'a> Planner<'a> {
         Ok(within)
     }
 
-    /// The least product of energy and cycles: its gradient is followed from both ends until it stops falling.
+    /// The least product of energy and cycles: its gradient is followed from both ends until it stops
+    /// falling.
     fn least_product(
         &mut self,
         options: &PlanOptions,
