@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use strata_backend::allocate;
-use strata_backend::allocate::{Limits, Outcome, Problem, Proof, Shortfall, csv};
+use strata_backend::allocate::{AllocationProblem, Limits, Outcome, Proof, Shortfall, csv};
 
 use super::console::Console;
 use super::failure::Failure;
@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         Failure::file(&args.input, format!("not a list of buffers:{list}"))
     })?;
     let limits = Limits { nodes: args.nodes };
-    let problem = |capacity| Problem { buffers: sheet.buffers.clone(), capacity };
+    let problem = |capacity| AllocationProblem { buffers: sheet.buffers.clone(), capacity };
     let outcome = match args.capacity {
         Some(capacity) => allocate::allocate(&problem(capacity), &limits),
         None => allocate::minimise(&problem(u64::MAX), &limits),

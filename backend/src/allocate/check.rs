@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::allocate::Problem;
+use crate::allocate::AllocationProblem;
 
 /// One fault of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -69,7 +69,7 @@ pub enum Violation {
 ///
 /// `offsets[i]` is the first byte of `problem.buffers[i]`.
 #[must_use]
-pub fn check(problem: &Problem, offsets: &[u64]) -> Vec<Violation> {
+pub fn check(problem: &AllocationProblem, offsets: &[u64]) -> Vec<Violation> {
     let buffers = &problem.buffers;
     if offsets.len() != buffers.len() {
         return vec![Violation::WrongLength { offsets: offsets.len(), buffers: buffers.len() }];
@@ -94,7 +94,7 @@ pub fn check(problem: &Problem, offsets: &[u64]) -> Vec<Violation> {
 }
 
 /// Adds every pair that shares bytes while live together.
-fn overlaps(problem: &Problem, offsets: &[u64], violations: &mut Vec<Violation>) {
+fn overlaps(problem: &AllocationProblem, offsets: &[u64], violations: &mut Vec<Violation>) {
     let buffers = &problem.buffers;
     let mut starts: Vec<usize> = (0..buffers.len())
         .filter(|&index| buffers[index].size > 0 && buffers[index].lower < buffers[index].upper)
@@ -125,7 +125,7 @@ fn overlaps(problem: &Problem, offsets: &[u64], violations: &mut Vec<Violation>)
 
 /// Sweeps through time with the live buffers filed under their offsets. As long as those are disjoint, a
 /// newcomer can only clash with its nearest neighbours.
-fn is_disjoint(problem: &Problem, offsets: &[u64], starts: &[usize]) -> bool {
+fn is_disjoint(problem: &AllocationProblem, offsets: &[u64], starts: &[usize]) -> bool {
     let buffers = &problem.buffers;
     let mut ends = starts.to_vec();
     ends.sort_by_key(|&index| (buffers[index].upper, index));
@@ -160,14 +160,15 @@ mod tests {
 
     #[test]
     fn a_buffer_may_take_the_bytes_of_one_that_ends_as_it_begins() {
-        let problem = Problem { buffers: vec![buffer(0, 0, 2, 8), buffer(1, 2, 4, 8)], capacity: 8 };
+        let problem =
+            AllocationProblem { buffers: vec![buffer(0, 0, 2, 8), buffer(1, 2, 4, 8)], capacity: 8 };
         assert_eq!(check(&problem, &[0, 0]), []);
     }
 
     #[test]
     fn every_clashing_pair_is_named() {
         let buffers = vec![buffer(7, 0, 9, 8), buffer(8, 1, 3, 8), buffer(9, 2, 5, 4), buffer(10, 5, 6, 4)];
-        let problem = Problem { buffers, capacity: 16 };
+        let problem = AllocationProblem { buffers, capacity: 16 };
         assert_eq!(
             check(&problem, &[0, 4, 10, 12]),
             [
@@ -179,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_small_buffer_inside_a_large_one_is_found() {
-        let problem = Problem { buffers: vec![buffer(0, 0, 4, 100), buffer(1, 1, 2, 1)], capacity: 100 };
+        let problem =
+            AllocationProblem { buffers: vec![buffer(0, 0, 4, 100), buffer(1, 1, 2, 1)], capacity: 100 };
         assert_eq!(check(&problem, &[0, 50]), [Violation::Overlap { first: 0, second: 1, time: 1 }]);
     }
 
@@ -188,7 +190,7 @@ mod tests {
         let mut moved = buffer(3, 0, 1, 8);
         moved.alignment = 16;
         moved.fixed = Some(16);
-        let problem = Problem { buffers: vec![moved], capacity: 31 };
+        let problem = AllocationProblem { buffers: vec![moved], capacity: 31 };
         assert_eq!(
             check(&problem, &[24]),
             [
@@ -201,13 +203,13 @@ mod tests {
 
     #[test]
     fn offsets_near_the_end_of_the_address_range_do_not_wrap() {
-        let problem = Problem { buffers: vec![buffer(0, 0, 1, 2)], capacity: u64::MAX };
+        let problem = AllocationProblem { buffers: vec![buffer(0, 0, 1, 2)], capacity: u64::MAX };
         assert_eq!(check(&problem, &[u64::MAX]).len(), 1);
     }
 
     #[test]
     fn a_plan_of_the_wrong_length_is_refused() {
-        let problem = Problem { buffers: vec![buffer(0, 0, 1, 2)], capacity: 4 };
+        let problem = AllocationProblem { buffers: vec![buffer(0, 0, 1, 2)], capacity: 4 };
         assert_eq!(check(&problem, &[]), [Violation::WrongLength { offsets: 0, buffers: 1 }]);
     }
 }

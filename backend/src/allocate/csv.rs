@@ -75,10 +75,10 @@ struct Columns {
 ///
 /// # Errors
 ///
-/// All faults of the text, line by line; faults of the buffers themselves are for [`Problem::validate`] to
-/// find.
+/// All faults of the text, line by line; faults of the buffers themselves are for
+/// [`AllocationProblem::validate`] to find.
 ///
-/// [`Problem::validate`]: crate::allocate::Problem::validate
+/// [`AllocationProblem::validate`]: crate::allocate::AllocationProblem::validate
 pub fn parse_csv(text: &str) -> Result<Sheet, Vec<CsvError>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());

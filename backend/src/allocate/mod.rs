@@ -60,7 +60,7 @@ pub struct Buffer {
 
 /// Buffers and the room there is for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct AllocationProblem {
     /// The buffers, in any order.
     pub buffers: Vec<Buffer>,
     /// Bytes there are, from offset zero.
@@ -85,7 +85,7 @@ impl Default for Limits {
 
 /// A valid plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct Allocation {
     /// The offset of each buffer, in the order of the problem.
     pub offsets: Vec<u64>,
     /// One past the last byte that any buffer uses.
@@ -94,7 +94,7 @@ pub struct Plan {
     pub lower_bound: u64,
 }
 
-impl Plan {
+impl Allocation {
     /// Whether no plan has a lower peak.
     #[must_use]
     pub fn is_optimal(&self) -> bool {
@@ -106,11 +106,11 @@ impl Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A plan that is within the capacity.
-    Placed(Plan),
+    Placed(Allocation),
     /// No plan is.
     Infeasible(Shortfall),
     /// The limits were reached first. The best plan found is larger than the capacity.
-    Exhausted(Plan),
+    Exhausted(Allocation),
 }
 
 /// Why a problem does not fit.
@@ -199,7 +199,7 @@ fn list<T: std::fmt::Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-impl Problem {
+impl AllocationProblem {
     /// Everything that makes the problem meaningless, as opposed to infeasible.
     ///
     /// # Errors
@@ -238,7 +238,7 @@ impl Problem {
 /// # Errors
 ///
 /// If the problem is malformed.
-pub fn allocate(problem: &Problem, limits: &Limits) -> Result<Outcome, AllocateError> {
+pub fn allocate(problem: &AllocationProblem, limits: &Limits) -> Result<Outcome, AllocateError> {
     problem.validate().map_err(AllocateError::Malformed)?;
     judge(problem, search::allocate(problem, limits))
 }
@@ -246,21 +246,21 @@ pub fn allocate(problem: &Problem, limits: &Limits) -> Result<Outcome, AllocateE
 /// Looks for the plan with the smallest peak, whatever the capacity of the problem.
 ///
 /// The outcome is never `Exhausted`: there is always a plan, unless fixed buffers overlap, and
-/// [`Plan::is_optimal`] says whether it is known to be the best.
+/// [`Allocation::is_optimal`] says whether it is known to be the best.
 ///
 /// # Errors
 ///
 /// If the problem is malformed.
-pub fn minimise(problem: &Problem, limits: &Limits) -> Result<Outcome, AllocateError> {
+pub fn minimise(problem: &AllocationProblem, limits: &Limits) -> Result<Outcome, AllocateError> {
     problem.validate().map_err(AllocateError::Malformed)?;
     judge(problem, search::minimise(problem, limits))
 }
 
 /// Lets no plan pass that the independent check finds fault with.
-fn judge(problem: &Problem, outcome: Outcome) -> Result<Outcome, AllocateError> {
+fn judge(problem: &AllocationProblem, outcome: Outcome) -> Result<Outcome, AllocateError> {
     let violations = match &outcome {
         Outcome::Placed(plan) | Outcome::Exhausted(plan) => {
-            let roomy = Problem { buffers: problem.buffers.clone(), capacity: plan.peak };
+            let roomy = AllocationProblem { buffers: problem.buffers.clone(), capacity: plan.peak };
             check(&roomy, &plan.offsets)
         }
         Outcome::Infeasible(_) => Vec::new(),

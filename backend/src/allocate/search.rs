@@ -3,7 +3,7 @@
 use crate::allocate::heuristics::{self, Packing};
 use crate::allocate::instance::{Instance, split};
 use crate::allocate::solver::{Search, Verdict};
-use crate::allocate::{Buffer, Limits, Outcome, Plan, Problem, Proof, Shortfall};
+use crate::allocate::{Allocation, AllocationProblem, Buffer, Limits, Outcome, Proof, Shortfall};
 
 /// Instances beyond this many buffers are left to the heuristics: a node of the search costs too much there.
 const MAX_EXACT_BLOCKS: usize = 4_000;
@@ -100,14 +100,14 @@ fn peak_of(instance: &Instance, offsets: &[u64]) -> u64 {
 
 /// Offsets for a whole problem, instance by instance; empty buffers stay at zero or where they are fixed.
 struct Assembly {
-    plan: Plan,
+    plan: Allocation,
 }
 
 impl Assembly {
     fn new(buffers: &[Buffer]) -> Self {
         let offsets: Vec<u64> = buffers.iter().map(|buffer| buffer.fixed.unwrap_or(0)).collect();
         let peak = fixed_top(buffers);
-        Self { plan: Plan { offsets, peak, lower_bound: peak } }
+        Self { plan: Allocation { offsets, peak, lower_bound: peak } }
     }
 
     fn add(&mut self, instance: &Instance, packing: &Packing, lower_bound: u64) {
@@ -125,8 +125,8 @@ fn fixed_top(buffers: &[Buffer]) -> u64 {
     buffers.iter().filter_map(top).max().unwrap_or(0)
 }
 
-pub(super) fn allocate(problem: &Problem, limits: &Limits) -> Outcome {
-    let Problem { buffers, capacity } = problem;
+pub(super) fn allocate(problem: &AllocationProblem, limits: &Limits) -> Outcome {
+    let AllocationProblem { buffers, capacity } = problem;
     let instances = split(buffers);
     if let Some(clash) = fixed_overlap(buffers).or_else(|| overload(buffers, &instances, *capacity)) {
         return Outcome::Infeasible(clash);
@@ -149,7 +149,7 @@ pub(super) fn allocate(problem: &Problem, limits: &Limits) -> Outcome {
     }
 }
 
-pub(super) fn minimise(problem: &Problem, limits: &Limits) -> Outcome {
+pub(super) fn minimise(problem: &AllocationProblem, limits: &Limits) -> Outcome {
     if let Some(clash) = fixed_overlap(&problem.buffers) {
         return Outcome::Infeasible(clash);
     }
@@ -157,7 +157,7 @@ pub(super) fn minimise(problem: &Problem, limits: &Limits) -> Outcome {
 }
 
 /// The best plan to be had, for buffers that can be placed at all.
-fn smallest(buffers: &[Buffer], nodes: u64) -> Plan {
+fn smallest(buffers: &[Buffer], nodes: u64) -> Allocation {
     let mut assembly = Assembly::new(buffers);
     let mut nodes_left = nodes;
     for instance in &split(buffers) {
@@ -226,8 +226,8 @@ fn busiest(instance: &Instance) -> i64 {
 
 /// The account of an instance that search has shown not to fit: buffers are dropped as long as the rest still
 /// does not fit, half at first, then ever fewer.
-fn shortfall(problem: &Problem, instance: &Instance, limits: &Limits) -> Shortfall {
-    let Problem { buffers, capacity } = problem;
+fn shortfall(problem: &AllocationProblem, instance: &Instance, limits: &Limits) -> Shortfall {
+    let AllocationProblem { buffers, capacity } = problem;
     let nodes = limits.nodes.min(NARROWING_NODES);
     let mut kept: Vec<usize> = (0..instance.blocks.len()).collect();
     let mut chunk = kept.len().div_ceil(2);

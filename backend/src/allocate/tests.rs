@@ -4,19 +4,20 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::allocate::{
-    AllocateError, Buffer, Fault, Limits, Outcome, Plan, Problem, Proof, Shortfall, allocate, check, minimise,
+    AllocateError, Allocation, AllocationProblem, Buffer, Fault, Limits, Outcome, Proof, Shortfall, allocate,
+    check, minimise,
 };
 
 fn buffer(id: u32, lower: i64, upper: i64, size: u64) -> Buffer {
     Buffer { id, lower, upper, size, alignment: 1, fixed: None }
 }
 
-fn problem(rows: &[(i64, i64, u64)], capacity: u64) -> Problem {
+fn problem(rows: &[(i64, i64, u64)], capacity: u64) -> AllocationProblem {
     let buffers = (0..).zip(rows).map(|(id, &(lower, upper, size))| buffer(id, lower, upper, size)).collect();
-    Problem { buffers, capacity }
+    AllocationProblem { buffers, capacity }
 }
 
-fn placed(outcome: Result<Outcome, AllocateError>) -> Plan {
+fn placed(outcome: Result<Outcome, AllocateError>) -> Allocation {
     match outcome {
         Ok(Outcome::Placed(plan)) => plan,
         other => panic!("expected a plan, not {other:?}"),
@@ -31,7 +32,7 @@ fn refused(outcome: Result<Outcome, AllocateError>) -> Shortfall {
 }
 
 /// The largest load, by trying every start.
-fn load(problem: &Problem) -> u64 {
+fn load(problem: &AllocationProblem) -> u64 {
     let live_at = |time: i64| {
         let live = problem.buffers.iter().filter(|b| b.lower <= time && time < b.upper);
         live.map(|b| b.size).sum::<u64>()
@@ -40,14 +41,15 @@ fn load(problem: &Problem) -> u64 {
 }
 
 /// Whether any offsets at all are a plan: every buffer at every byte.
-fn fits_by_enumeration(problem: &Problem, offsets: &mut Vec<u64>) -> bool {
+fn fits_by_enumeration(problem: &AllocationProblem, offsets: &mut Vec<u64>) -> bool {
     let index = offsets.len();
     let Some(buffer) = problem.buffers.get(index) else {
         return true;
     };
     for offset in 0..=problem.capacity {
         offsets.push(offset);
-        let prefix = Problem { buffers: problem.buffers[..=index].to_vec(), capacity: problem.capacity };
+        let prefix =
+            AllocationProblem { buffers: problem.buffers[..=index].to_vec(), capacity: problem.capacity };
         if offset + buffer.size <= problem.capacity
             && check(&prefix, offsets).is_empty()
             && fits_by_enumeration(problem, offsets)
@@ -60,7 +62,7 @@ fn fits_by_enumeration(problem: &Problem, offsets: &mut Vec<u64>) -> bool {
 }
 
 /// Up to five buffers of up to four bytes, now and then aligned or fixed.
-fn few_buffers() -> impl Strategy<Value = Problem> {
+fn few_buffers() -> impl Strategy<Value = AllocationProblem> {
     let row = (0i64..6, 1i64..4, 0u64..5, prop_oneof![4 => Just(1u64), 1 => Just(2), 1 => Just(3)], 0u64..12);
     (vec(row, 0..6), 0u64..11).prop_map(|(rows, capacity)| {
         let buffers = (0..)
@@ -74,12 +76,12 @@ fn few_buffers() -> impl Strategy<Value = Problem> {
                 fixed: (pin < 2).then_some(pin * alignment),
             })
             .collect();
-        Problem { buffers, capacity }
+        AllocationProblem { buffers, capacity }
     })
 }
 
 /// Six buffers that can move freely.
-fn six_buffers() -> impl Strategy<Value = Problem> {
+fn six_buffers() -> impl Strategy<Value = AllocationProblem> {
     (vec((0i64..8, 1i64..6, 1u64..6), 6), 0u64..1).prop_map(|(rows, capacity)| {
         let rows: Vec<_> =
             rows.into_iter().map(|(lower, width, size)| (lower, lower + width, size)).collect();
@@ -88,7 +90,7 @@ fn six_buffers() -> impl Strategy<Value = Problem> {
 }
 
 /// Up to two dozen buffers with one alignment, or up to ten with various ones.
-fn many_buffers() -> impl Strategy<Value = Problem> {
+fn many_buffers() -> impl Strategy<Value = AllocationProblem> {
     let row = || (0i64..16, 1i64..8, 1u64..9);
     let uniform = (vec(row(), 1..24), prop_oneof![Just(1u64), Just(4)])
         .prop_map(|(rows, alignment)| rows.into_iter().map(|row| (row, alignment)).collect::<Vec<_>>());
@@ -101,13 +103,13 @@ fn many_buffers() -> impl Strategy<Value = Problem> {
                 ..buffer(id, lower, lower + width, size)
             })
             .collect();
-        Problem { buffers, capacity: 0 }
+        AllocationProblem { buffers, capacity: 0 }
     })
 }
 
 /// A rectangle of 24 times by 60 bytes cut into up to 40 buffers, so that the load equals the capacity at
 /// every time.
-fn tight_buffers() -> impl Strategy<Value = Problem> {
+fn tight_buffers() -> impl Strategy<Value = AllocationProblem> {
     vec((0usize..64, 1u64..60, any::<bool>()), 12..40).prop_map(|cuts| {
         let mut pieces = vec![(0i64, 24i64, 60u64)];
         for (which, at, across) in cuts {
@@ -129,7 +131,13 @@ fn tight_buffers() -> impl Strategy<Value = Problem> {
 }
 
 /// The same problem in other words: numbered, scaled and turned around.
-fn disguised(problem: &Problem, order: u64, bytes: u64, time: i64, reversed: bool) -> Problem {
+fn disguised(
+    problem: &AllocationProblem,
+    order: u64,
+    bytes: u64,
+    time: i64,
+    reversed: bool,
+) -> AllocationProblem {
     let mut buffers = problem.buffers.clone();
     buffers.sort_by_key(|b| (u64::from(b.id) + 1).wrapping_mul(order | 1).reverse_bits());
     for (id, buffer) in (100..).zip(&mut buffers) {
@@ -139,12 +147,12 @@ fn disguised(problem: &Problem, order: u64, bytes: u64, time: i64, reversed: boo
         buffer.size *= bytes;
         buffer.alignment *= bytes;
     }
-    Problem { buffers, capacity: problem.capacity * bytes }
+    AllocationProblem { buffers, capacity: problem.capacity * bytes }
 }
 
 /// The smallest peak over all orders in which each buffer is stacked on everything it meets among its
 /// predecessors: every canonical plan arises so.
-fn optimum_by_stacking(problem: &Problem) -> u64 {
+fn optimum_by_stacking(problem: &AllocationProblem) -> u64 {
     fn extend(buffers: &[Buffer], tops: &mut Vec<(usize, u64)>, peak: u64, best: &mut u64) {
         if peak >= *best {
             return;
@@ -202,9 +210,9 @@ proptest! {
         let aligned = problem.buffers.iter().any(|b| b.alignment > 1);
         prop_assert!(plan.is_optimal() || aligned, "{} buffers were too many", problem.buffers.len());
         prop_assume!(plan.is_optimal());
-        let enough = Problem { capacity: plan.peak, ..problem.clone() };
+        let enough = AllocationProblem { capacity: plan.peak, ..problem.clone() };
         prop_assert!(placed(allocate(&enough, &Limits::default())).peak <= plan.peak);
-        let scarce = Problem { capacity: plan.peak - 1, ..problem };
+        let scarce = AllocationProblem { capacity: plan.peak - 1, ..problem };
         let shortfall = refused(allocate(&scarce, &Limits::default()));
         prop_assert_eq!(shortfall.sufficient_bytes, Some(1));
         prop_assert!(shortfall.missing_bytes >= 1);
@@ -212,7 +220,7 @@ proptest! {
         let culprits: Vec<Buffer> =
             scarce.buffers.iter().filter(|b| shortfall.buffers.contains(&b.id)).cloned().collect();
         prop_assert_eq!(culprits.len(), shortfall.buffers.len());
-        let alone = Problem { buffers: culprits, capacity: scarce.capacity };
+        let alone = AllocationProblem { buffers: culprits, capacity: scarce.capacity };
         refused(allocate(&alone, &Limits::default()));
     }
 
@@ -230,10 +238,10 @@ proptest! {
             buffer.id += 100;
             (buffer.lower, buffer.upper) = (shift - scale * buffer.upper, shift - scale * buffer.lower);
         }
-        let disguised = Problem { buffers, capacity: 0 };
+        let disguised = AllocationProblem { buffers, capacity: 0 };
         let other = placed(minimise(&disguised, &Limits::default()));
         // Buffers of one size may trade places if their lives differ only while nothing else changes.
-        let outline = |problem: &Problem, plan: &Plan| {
+        let outline = |problem: &AllocationProblem, plan: &Allocation| {
             let mut rows: Vec<_> =
                 problem.buffers.iter().zip(&plan.offsets)
                     .map(|(b, &offset)| (b.size, b.alignment, offset)).collect();
@@ -319,7 +327,7 @@ fn fixed_buffers_are_worked_around_or_blamed() {
 #[test]
 fn nothing_to_place_needs_nothing() {
     for outcome in [allocate, minimise].map(|solve| solve(&problem(&[], 0), &Limits::default())) {
-        assert_eq!(placed(outcome), Plan { offsets: vec![], peak: 0, lower_bound: 0 });
+        assert_eq!(placed(outcome), Allocation { offsets: vec![], peak: 0, lower_bound: 0 });
     }
     let empty = problem(&[(0, 3, 0), (1, 2, 0)], 0);
     assert_eq!(placed(allocate(&empty, &Limits::default())).offsets, [0, 0]);

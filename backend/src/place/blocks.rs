@@ -15,7 +15,7 @@ use crate::allocate;
 use crate::place::live::{Live, Numbers, fit};
 use crate::place::occupancy::Occupancy;
 use crate::place::packing::{self, Extent, pack};
-use crate::place::{ADDRESS_NODES, Problem, ScheduleError};
+use crate::place::{ADDRESS_NODES, PlacementProblem, ScheduleError};
 
 /// What a stream grows into, or stands in place of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,11 @@ pub(super) struct Behind {
 }
 
 /// What each stream grows into, if anything. It stands earlier in the list.
-pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) -> Vec<Option<Behind>> {
+pub(super) fn growths(
+    problem: &PlacementProblem<'_>,
+    lives: &[Live],
+    numbers: &Numbers,
+) -> Vec<Option<Behind>> {
     let of = |live: &Live| {
         let residency = problem.plan.residency.get(live.buffer)?;
         let (buffer, gap, in_place) = match (residency.in_place_of, residency.grows_into) {
@@ -55,14 +59,14 @@ pub(super) fn growths(problem: &Problem<'_>, lives: &[Live], numbers: &Numbers) 
 
 /// Streams at fixed distances.
 #[derive(Clone, Debug, Default)]
-struct Block {
+struct StreamBlock {
     /// Each stream and where it begins, counted from the first's beginning.
     streams: Vec<(usize, i64)>,
 }
 
-impl Block {
+impl StreamBlock {
     /// What the block takes over time.
-    fn extents(&self, problem: &Problem<'_>, lives: &[Live]) -> Vec<Extent> {
+    fn extents(&self, problem: &PlacementProblem<'_>, lives: &[Live]) -> Vec<Extent> {
         let first = self.streams.iter().map(|&(stream, _)| lives[stream].first).min().unwrap_or(0);
         let last = self.streams.iter().map(|&(stream, _)| lives[stream].last).max().unwrap_or(0);
         let mut extents: Vec<Extent> = Vec::new();
@@ -92,7 +96,7 @@ const FULL_PERCENTS: [u64; 4] = [100, 90, 75, 0];
 /// # Errors
 /// If there are no addresses.
 pub(super) fn offsets(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     lives: &[Live],
     behind: &[Option<Behind>],
 ) -> Result<Vec<u64>, ScheduleError> {
@@ -125,7 +129,7 @@ pub(super) fn offsets(
 }
 
 /// The offset of each stream, if what is behind another stands there, by packing.
-fn packed(problem: &Problem<'_>, lives: &[Live], behind: &[Option<Behind>]) -> Option<Vec<u64>> {
+fn packed(problem: &PlacementProblem<'_>, lives: &[Live], behind: &[Option<Behind>]) -> Option<Vec<u64>> {
     let blocks = blocks(behind);
     let extents: Vec<Vec<Extent>> = blocks.iter().map(|block| block.extents(problem, lives)).collect();
     if extents.iter().all(|extents| extents.len() == 1) {
@@ -138,7 +142,7 @@ fn packed(problem: &Problem<'_>, lives: &[Live], behind: &[Option<Behind>]) -> O
 }
 
 /// Bytes that the streams of a phase take if none grows into another.
-fn load(problem: &Problem<'_>, lives: &[Live], behind: &[Option<Behind>], phase: usize) -> u64 {
+fn load(problem: &PlacementProblem<'_>, lives: &[Live], behind: &[Option<Behind>], phase: usize) -> u64 {
     let is_live = |live: &Live| (live.first..=live.last).contains(&phase);
     let is_alone = |behind: &Option<Behind>| !behind.is_some_and(|b| b.in_place && is_live(&lives[b.other]));
     let alone = lives.iter().zip(behind).filter(|(live, behind)| is_live(live) && is_alone(behind));
@@ -147,15 +151,15 @@ fn load(problem: &Problem<'_>, lives: &[Live], behind: &[Option<Behind>], phase:
 
 /// The offset of each stream, if what is behind another stands there.
 fn offsets_of(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     lives: &[Live],
     behind: &[Option<Behind>],
 ) -> Result<Vec<u64>, ScheduleError> {
     let blocks = blocks(behind);
-    let moves = |block: &Block| block.extents(problem, lives).len() > 1;
+    let moves = |block: &StreamBlock| block.extents(problem, lives).len() > 1;
     let rigid: Vec<usize> = (0..blocks.len()).filter(|&b| moves(&blocks[b])).collect();
     let is_prefix =
-        |block: &Block| block.streams.iter().all(|&(stream, _)| lives[stream].is_prefix.is_some());
+        |block: &StreamBlock| block.streams.iter().all(|&(stream, _)| lives[stream].is_prefix.is_some());
     let mut prefixes: Vec<usize> = (0..blocks.len()).filter(|&b| is_prefix(&blocks[b])).collect();
     prefixes.sort_by_key(|&block| std::cmp::Reverse(lives[blocks[block].streams[0].0].last));
     // Each choice of ends has its share, so that many cost no more than one.
@@ -173,15 +177,15 @@ fn offsets_of(
 }
 
 /// Streams that are behind one another, as blocks.
-fn blocks(behind: &[Option<Behind>]) -> Vec<Block> {
+fn blocks(behind: &[Option<Behind>]) -> Vec<StreamBlock> {
     let mut block_of: Vec<usize> = Vec::with_capacity(behind.len());
     let mut at_of: Vec<i64> = Vec::with_capacity(behind.len());
-    let mut blocks: Vec<Block> = Vec::new();
+    let mut blocks: Vec<StreamBlock> = Vec::new();
     for (stream, behind) in behind.iter().enumerate() {
         let (block, at) = match behind {
             Some(behind) => (block_of[behind.other], at_of[behind.other] - behind.gap),
             None => {
-                blocks.push(Block::default());
+                blocks.push(StreamBlock::default());
                 (blocks.len() - 1, 0)
             }
         };
@@ -195,17 +199,17 @@ fn blocks(behind: &[Option<Behind>]) -> Vec<Block> {
 /// Blocks whose ends are tried both ways, at most.
 const MOST_CHOICES: usize = 3;
 
-fn alone(lives: &[Live]) -> Vec<Block> {
-    (0..lives.len()).map(|stream| Block { streams: vec![(stream, 0)] }).collect()
+fn alone(lives: &[Live]) -> Vec<StreamBlock> {
+    (0..lives.len()).map(|stream| StreamBlock { streams: vec![(stream, 0)] }).collect()
 }
 
 /// Where each prefix begins, and each block of several streams. Prefixes go to the top, those that stay
 /// longest first. Bit `i` of `ends` is the end to which block `i` goes, modulo [`MOST_CHOICES`]; `None` if
 /// they do not fit.
 fn place_blocks(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     lives: &[Live],
-    blocks: &[Block],
+    blocks: &[StreamBlock],
     prefixes: &[usize],
     rigid: &[usize],
     ends: u32,
@@ -224,9 +228,9 @@ fn place_blocks(
 
 /// Offsets of all streams around the blocks that have places, for so many nodes of search.
 fn place_all(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     lives: &[Live],
-    blocks: &[Block],
+    blocks: &[StreamBlock],
     bases: &BTreeMap<usize, i64>,
     nodes: u64,
 ) -> Result<Vec<u64>, ScheduleError> {
@@ -251,7 +255,7 @@ fn place_all(
             oldest.push(block.streams[0].0);
         }
     }
-    let to_place = allocate::Problem { buffers, capacity: problem.activation_bytes() };
+    let to_place = allocate::AllocationProblem { buffers, capacity: problem.activation_bytes() };
     let name = |id: u32| problem.graph.buffers[lives[oldest[id as usize]].buffer].name.clone();
     let placed = fit(&to_place, nodes, "activation SRAM", name)?;
     let mut offsets = vec![0; lives.len()];

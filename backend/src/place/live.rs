@@ -6,7 +6,7 @@ use strata_isa_spec::Prefix;
 
 use crate::allocate::{self, Limits, Outcome};
 use crate::model::{Buffer, BufferId, BufferView};
-use crate::place::{Problem, ScheduleError};
+use crate::place::{PlacementProblem, ScheduleError};
 
 /// The stream of each buffer in each phase, and what of the buffer it holds.
 pub(super) type Numbers = BTreeMap<(BufferId, usize), (u32, BufferView)>;
@@ -29,7 +29,7 @@ pub(super) struct Live {
 impl Live {
     /// A stream of so many rows, all of which have slots but those of the prefix.
     pub(super) fn new(
-        problem: &Problem<'_>,
+        problem: &PlacementProblem<'_>,
         buffer: BufferId,
         rows: u32,
         prefix: Option<Prefix>,
@@ -42,13 +42,13 @@ impl Live {
     }
 
     /// Bytes from one row to the next.
-    pub(super) fn pitch(&self, problem: &Problem<'_>) -> u64 {
+    pub(super) fn pitch(&self, problem: &PlacementProblem<'_>) -> u64 {
         let elem_bytes = problem.graph.buffers[self.buffer].elem.size_bytes();
         problem.align(u64::from(self.held.cols) * u64::from(self.held.chs) * u64::from(elem_bytes))
     }
 
     /// Bytes of all slots.
-    pub(super) fn bytes(&self, problem: &Problem<'_>) -> u64 {
+    pub(super) fn bytes(&self, problem: &PlacementProblem<'_>) -> u64 {
         u64::from(self.slots) * self.pitch(problem)
     }
 
@@ -58,14 +58,14 @@ impl Live {
     }
 
     /// Whether every row of the buffer has a slot of its own.
-    pub(super) fn is_whole(&self, problem: &Problem<'_>) -> bool {
+    pub(super) fn is_whole(&self, problem: &PlacementProblem<'_>) -> bool {
         self.slots == problem.graph.buffers[self.buffer].rows
     }
 }
 
 /// Offsets within a capacity, or what is missing when the search has visited so many nodes.
 pub(super) fn fit(
-    problem: &allocate::Problem,
+    problem: &allocate::AllocationProblem,
     nodes: u64,
     memory: &'static str,
     name: impl Fn(u32) -> String,

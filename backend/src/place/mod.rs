@@ -100,7 +100,7 @@ pub struct Scheduled {
 }
 
 /// What all parts of the scheduler read.
-struct Problem<'a> {
+struct PlacementProblem<'a> {
     graph: &'a StageGraph,
     topology: &'a Topology,
     plan: &'a Plan,
@@ -116,7 +116,7 @@ struct Problem<'a> {
 /// Nodes that a search for addresses may visit.
 const ADDRESS_NODES: u64 = 400_000;
 
-impl<'a> Problem<'a> {
+impl<'a> PlacementProblem<'a> {
     /// The problem of a plan whose phases hold these stages.
     fn new(
         graph: &'a StageGraph,
@@ -219,7 +219,8 @@ fn scheduled(
     let mut stages = graph.stages.keys();
     let phases: Vec<Vec<StageId>> =
         plan.phases.iter().map(|phase| stages.by_ref().take(phase.stages.len()).collect()).collect();
-    let problem = Problem { address_nodes, ..Problem::new(graph, topology, plan, target, phases) };
+    let problem =
+        PlacementProblem { address_nodes, ..PlacementProblem::new(graph, topology, plan, target, phases) };
     let mut segments = outside_segments(graph);
     let streams = streams::place(&problem, &mut segments)?;
     let weights = weights.map_or_else(|| weights::place(&problem), |known| Ok(known.clone()))?;
@@ -265,7 +266,7 @@ pub fn growth_gaps(
 ) -> Vec<(BufferId, u64)> {
     let phases: Vec<Vec<StageId>> =
         plan.phases.iter().map(|phase| phase.stages.iter().map(|placed| placed.stage).collect()).collect();
-    let problem = Problem::new(graph, topology, plan, target, phases);
+    let problem = PlacementProblem::new(graph, topology, plan, target, phases);
     (0..problem.phases.len()).flat_map(|phase| streams::growth_gaps(&problem, phase)).collect()
 }
 

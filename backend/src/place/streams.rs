@@ -19,7 +19,7 @@ use crate::model::{
     Bases, Buffer, BufferId, BufferRole, BufferView, ResidentPrefix, StageId, StageTemplate, StreamBase,
 };
 use crate::place::live::{Live, Numbers};
-use crate::place::{Problem, ScheduleError, blocks};
+use crate::place::{PlacementProblem, ScheduleError, blocks};
 
 /// A DMA stage.
 pub(super) struct Piece {
@@ -63,7 +63,10 @@ fn within(view: &BufferView, stream: u32, held: &BufferView) -> View {
 ///
 /// # Errors
 /// If there are no addresses.
-pub(super) fn place(problem: &Problem<'_>, segments: &mut Vec<Segment>) -> Result<Streams, ScheduleError> {
+pub(super) fn place(
+    problem: &PlacementProblem<'_>,
+    segments: &mut Vec<Segment>,
+) -> Result<Streams, ScheduleError> {
     let mut placing = Placing::new(problem, segments);
     for phase in 0..problem.phases.len() {
         let set: StageSet = problem.phases[phase].iter().copied().collect();
@@ -91,7 +94,7 @@ struct Asked {
 
 /// Streams while they are made, phase by phase.
 struct Placing<'a, 'p> {
-    problem: &'a Problem<'p>,
+    problem: &'a PlacementProblem<'p>,
     segments: &'a mut Vec<Segment>,
     lives: Vec<Live>,
     numbers: Numbers,
@@ -106,7 +109,7 @@ struct Placing<'a, 'p> {
 }
 
 impl<'a, 'p> Placing<'a, 'p> {
-    fn new(problem: &'a Problem<'p>, segments: &'a mut Vec<Segment>) -> Self {
+    fn new(problem: &'a PlacementProblem<'p>, segments: &'a mut Vec<Segment>) -> Self {
         let n_phases = problem.phases.len();
         Self {
             problem,
@@ -251,7 +254,7 @@ struct Standing {
 
 /// The prefix of a buffer's stream in a phase, and the columns and channels that it holds.
 fn prefix_of(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     buffer: BufferId,
     phase: usize,
     prefixes: &mut Prefixes,
@@ -268,7 +271,7 @@ fn prefix_of(
 
 /// Makes the streams of a buffer's first rows that come in a phase; the one of the most rows.
 fn make_prefixes(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     buffer: BufferId,
     phase: usize,
     prefixes: &mut Prefixes,
@@ -294,14 +297,18 @@ fn make_prefixes(
 }
 
 /// Whether a stage of a phase writes a buffer.
-fn writes(problem: &Problem<'_>, buffer: BufferId, phase: usize) -> bool {
+fn writes(problem: &PlacementProblem<'_>, buffer: BufferId, phase: usize) -> bool {
     let writers = &problem.topology.uses[buffer].writers;
     writers.iter().any(|(stage, _)| problem.phase_of[*stage] == phase)
 }
 
 /// The columns and channels of first rows that stages use in some phases: those in use, or all where the
 /// whole tensor is there too.
-fn held_by_prefix(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusive<usize>) -> BufferView {
+fn held_by_prefix(
+    problem: &PlacementProblem<'_>,
+    buffer: BufferId,
+    phases: RangeInclusive<usize>,
+) -> BufferView {
     let Buffer { rows, cols, chs, .. } = problem.graph.buffers[buffer];
     let all = BufferView::whole(buffer, rows, cols, chs);
     let windows = phases.map(|phase| {
@@ -315,7 +322,7 @@ fn held_by_prefix(problem: &Problem<'_>, buffer: BufferId, phases: RangeInclusiv
 /// What a phase loads of a buffer's first `rows` for the next phase that reads it: what that would load of
 /// them, of what is written before.
 fn moved_ahead(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     buffer: BufferId,
     phase: usize,
     rows: u32,
@@ -335,7 +342,7 @@ fn moved_ahead(
 }
 
 /// The gaps of tensors that a phase writes first and that grow into others.
-pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId, u64)> {
+pub(super) fn growth_gaps(problem: &PlacementProblem<'_>, phase: usize) -> Vec<(BufferId, u64)> {
     let set: StageSet = problem.phases[phase].iter().copied().collect();
     let touched = problem.topology.touched(&set);
     let pitch = |buffer: BufferId| problem.align(problem.graph.buffers[buffer].row_bytes());
@@ -375,7 +382,7 @@ pub(super) fn growth_gaps(problem: &Problem<'_>, phase: usize) -> Vec<(BufferId,
 
 /// What a phase loads of a buffer, were none of its rows there.
 fn moved_in(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     set: &StageSet,
     buffer: BufferId,
     phase: usize,
@@ -394,7 +401,12 @@ fn moved_in(
 
 /// What a phase stores of a buffer, were no rows to stay: pieces of an output, and pieces of a stored buffer
 /// that some phase loads later.
-fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usize) -> Vec<Transfer> {
+fn moved_out(
+    problem: &PlacementProblem<'_>,
+    set: &StageSet,
+    buffer: BufferId,
+    phase: usize,
+) -> Vec<Transfer> {
     let role = problem.graph.buffers[buffer].role;
     let stored = problem.plan.residency.get(buffer).is_some_and(|r| r.stored);
     let is_output = matches!(role, BufferRole::Output(_));
@@ -409,7 +421,7 @@ fn moved_out(problem: &Problem<'_>, set: &StageSet, buffer: BufferId, phase: usi
 }
 
 /// The first row that a phase stores of what it would store, were no rows to stay.
-fn first_stored(problem: &Problem<'_>, stored: &Transfer, phase: usize) -> u32 {
+fn first_stored(problem: &PlacementProblem<'_>, stored: &Transfer, phase: usize) -> u32 {
     match problem.graph.buffers[stored.buffer].role {
         BufferRole::Output(_) => 0,
         _ => problem.first_loaded_later(stored, phase),
@@ -418,7 +430,7 @@ fn first_stored(problem: &Problem<'_>, stored: &Transfer, phase: usize) -> u32 {
 
 /// The DRAM segment of a buffer; spilled ones get one of their own.
 fn segment_of(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     buffer: BufferId,
     segments: &mut Vec<Segment>,
     scratch: &mut BTreeMap<BufferId, u32>,
@@ -444,7 +456,7 @@ struct InSegment {
 }
 
 impl InSegment {
-    fn of(problem: &Problem<'_>, transfer: &Transfer) -> Self {
+    fn of(problem: &PlacementProblem<'_>, transfer: &Transfer) -> Self {
         let declared = &problem.graph.buffers[transfer.buffer];
         let elem_bytes = declared.elem.size_bytes();
         let moved = &transfer.view;
@@ -460,7 +472,7 @@ impl InSegment {
 
 /// A DMA stage that loads a transfer's rows to `out`.
 fn load<Tensor, Addr>(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     transfer: &Transfer,
     segment: u32,
     out: View<Tensor>,
@@ -473,7 +485,7 @@ fn load<Tensor, Addr>(
 /// A DMA stage that stores a transfer's rows, which stand at `src`; it writes to no tensor, so `nowhere` is
 /// an empty view.
 fn store<Tensor, Addr>(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     transfer: &Transfer,
     segment: u32,
     src: View<Tensor>,
@@ -486,7 +498,7 @@ fn store<Tensor, Addr>(
 
 /// The codes of a phase, DMA stages included, with views that name buffers; writers stand before readers.
 fn phase_codes(
-    problem: &Problem<'_>,
+    problem: &PlacementProblem<'_>,
     phase: usize,
     loads: &[(Transfer, u32)],
     stores: &[(Transfer, u32)],
@@ -503,7 +515,7 @@ fn phase_codes(
     loads.chain(stages).chain(stores).collect()
 }
 
-fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stream> {
+fn streams(problem: &PlacementProblem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stream> {
     let stream = |(live, base): (&Live, u64)| Stream {
         elem: problem.graph.buffers[live.buffer].elem,
         rows: live.rows,
@@ -518,7 +530,7 @@ fn streams(problem: &Problem<'_>, lives: &[Live], offsets: Vec<u64>) -> Vec<Stre
 }
 
 /// The offsets that a plan knows.
-fn known(problem: &Problem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64>, ScheduleError> {
+fn known(problem: &PlacementProblem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64>, ScheduleError> {
     let streams: BTreeMap<(BufferId, usize), (u64, u64)> =
         bases.streams.iter().map(|s| ((s.buffer, s.phase as usize), (s.base, s.bytes))).collect();
     let of = |live: &Live| match live.is_prefix {
@@ -541,7 +553,7 @@ fn known(problem: &Problem<'_>, lives: &[Live], bases: &Bases) -> Result<Vec<u64
 }
 
 /// Where streams stand, by what they are.
-fn bases(problem: &Problem<'_>, lives: &[Live], offsets: &[u64]) -> Bases {
+fn bases(problem: &PlacementProblem<'_>, lives: &[Live], offsets: &[u64]) -> Bases {
     let mut bases = Bases { prefixes: vec![0; problem.plan.prefixes.len()], ..Bases::default() };
     for (live, &base) in lives.iter().zip(offsets) {
         match live.is_prefix {

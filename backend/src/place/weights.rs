@@ -17,7 +17,7 @@ use crate::allocate;
 use crate::model::tables::{TableKey, table_key};
 use crate::model::{BufferId, StageId, StageTemplate, TableId};
 use crate::place::live::fit;
-use crate::place::{Problem, ScheduleError};
+use crate::place::{PlacementProblem, ScheduleError};
 
 /// Phases ahead of its use that a load is queued, at most. Small layers pass in less time than a large one's
 /// weights take, so it is to be more than a few.
@@ -48,7 +48,7 @@ impl Weights {
 }
 
 /// The tables of a stage, or of several that share theirs.
-struct Block {
+struct WeightBlock {
     key: TableKey,
     /// Stages that use it, in order.
     stages: Vec<StageId>,
@@ -59,7 +59,7 @@ struct Block {
     bytes: u64,
 }
 
-pub(super) fn place(problem: &Problem<'_>) -> Result<Weights, ScheduleError> {
+pub(super) fn place(problem: &PlacementProblem<'_>) -> Result<Weights, ScheduleError> {
     let mut failure = None;
     let halves = std::iter::successors(Some(FARTHEST_PREFETCH), |&ahead| (ahead > 0).then_some(ahead / 2));
     for ahead in halves {
@@ -74,10 +74,10 @@ pub(super) fn place(problem: &Problem<'_>) -> Result<Weights, ScheduleError> {
 
 /// Every stage's block, in order of use, queued up to `ahead` phases early where the sum of what is live
 /// allows.
-fn queue(problem: &Problem<'_>, ahead: usize) -> Vec<Block> {
+fn queue(problem: &PlacementProblem<'_>, ahead: usize) -> Vec<WeightBlock> {
     let capacity = problem.target.memory.weight;
     let mut live = vec![0u64; problem.phases.len()];
-    let mut blocks: Vec<Block> = Vec::new();
+    let mut blocks: Vec<WeightBlock> = Vec::new();
     let mut block_of: BTreeMap<TableKey, usize> = BTreeMap::new();
     for (phase, stages) in problem.phases.iter().enumerate() {
         for &stage in stages {
@@ -89,7 +89,7 @@ fn queue(problem: &Problem<'_>, ahead: usize) -> Vec<Block> {
             let key = table_key(problem.graph, stage);
             let held = block_of.get(&key).copied();
             if let Some(at) = held.filter(|&at: &usize| blocks[at].last + 1 >= phase) {
-                let block: &mut Block = &mut blocks[at];
+                let block: &mut WeightBlock = &mut blocks[at];
                 live[phase] += if block.last < phase { bytes } else { 0 };
                 block.last = phase;
                 block.stages.push(stage);
@@ -97,7 +97,7 @@ fn queue(problem: &Problem<'_>, ahead: usize) -> Vec<Block> {
             }
             live[phase] += bytes;
             block_of.insert(key, blocks.len());
-            blocks.push(Block { key, stages: vec![stage], phase, last: phase, queued: phase, bytes });
+            blocks.push(WeightBlock { key, stages: vec![stage], phase, last: phase, queued: phase, bytes });
         }
     }
     // Loads run in the order in which they are queued, so one that is needed later is never queued earlier.
@@ -115,7 +115,7 @@ fn queue(problem: &Problem<'_>, ahead: usize) -> Vec<Block> {
     blocks
 }
 
-fn addresses(problem: &Problem<'_>, blocks: &[Block]) -> Result<Vec<u64>, ScheduleError> {
+fn addresses(problem: &PlacementProblem<'_>, blocks: &[WeightBlock]) -> Result<Vec<u64>, ScheduleError> {
     let buffers = blocks.iter().enumerate().map(|(id, block)| allocate::Buffer {
         id: id as u32,
         lower: block.queued as i64,
@@ -124,13 +124,14 @@ fn addresses(problem: &Problem<'_>, blocks: &[Block]) -> Result<Vec<u64>, Schedu
         alignment: u64::from(problem.target.memory.alignment.max(1)),
         fixed: None,
     });
-    let to_place = allocate::Problem { buffers: buffers.collect(), capacity: problem.target.memory.weight };
+    let to_place =
+        allocate::AllocationProblem { buffers: buffers.collect(), capacity: problem.target.memory.weight };
     fit(&to_place, problem.address_nodes, "weight SRAM", |id| {
         problem.graph.stages[blocks[id as usize].stages[0]].name.clone()
     })
 }
 
-fn write_down(problem: &Problem<'_>, blocks: &[Block], bases: &[u64]) -> Weights {
+fn write_down(problem: &PlacementProblem<'_>, blocks: &[WeightBlock], bases: &[u64]) -> Weights {
     let mut weights = Weights {
         loads: vec![Vec::new(); problem.phases.len()],
         waits: SecondaryMap::new(),

@@ -16,7 +16,7 @@ pub fn narrow_slices(module: &mut Module, block: BlockId) -> usize {
         let Op::Slice(_) = &module.op(op).op else { continue };
         let (result, loc) = (module.result(op), module.op(op).loc.clone());
         let shape = module.tensor_ty(result).shape.clone();
-        let read = Window { of: result, start: vec![0; shape.len()], shape };
+        let read = SliceRead { of: result, start: vec![0; shape.len()], shape };
         if leaves_out(module, &read) {
             let narrowed = read_before(module, op, &read, &loc);
             module.replace_all_uses(result, narrowed);
@@ -29,7 +29,7 @@ pub fn narrow_slices(module: &mut Module, block: BlockId) -> usize {
 
 /// A box of a value.
 #[derive(Clone)]
-struct Window {
+struct SliceRead {
     of: ValueId,
     start: Vec<i64>,
     shape: Vec<usize>,
@@ -37,22 +37,22 @@ struct Window {
 
 /// What a window is of: the operand of a slice, or some operands of a concatenation.
 enum Source {
-    Slice(Window),
+    Slice(SliceRead),
     Concat {
         axis: usize,
         /// A window a piece; none of a piece of which nothing is read.
-        parts: Vec<Option<Window>>,
+        parts: Vec<Option<SliceRead>>,
     },
 }
 
 /// What the op that makes a value has a window of it from, if it is a slice or a concatenation.
-fn source(module: &Module, read: &Window) -> Option<Source> {
+fn source(module: &Module, read: &SliceRead) -> Option<Source> {
     let data = module.op(module.defining_op(read.of)?);
     match &data.op {
         Op::Slice(_) => {
             let first = module.constant(data.operands()[1])?.tensor.data().to_ints()?;
             let start = read.start.iter().zip(first).map(|(at, first)| at + first).collect();
-            Some(Source::Slice(Window { of: data.operands()[0], start, shape: read.shape.clone() }))
+            Some(Source::Slice(SliceRead { of: data.operands()[0], start, shape: read.shape.clone() }))
         }
         Op::Concat(concat) => {
             let axis = usize::try_from(concat.axis).ok()?;
@@ -63,7 +63,7 @@ fn source(module: &Module, read: &Window) -> Option<Source> {
                 first += module.tensor_ty(piece).shape[axis] as i64;
                 let (begin, end) = (from.max(begins), to.min(first));
                 (begin < end).then(|| {
-                    let mut part = Window { of: piece, ..read.clone() };
+                    let mut part = SliceRead { of: piece, ..read.clone() };
                     (part.start[axis], part.shape[axis]) = (begin - begins, (end - begin) as usize);
                     part
                 })
@@ -75,7 +75,7 @@ fn source(module: &Module, read: &Window) -> Option<Source> {
 }
 
 /// Whether there is a piece of some concatenation behind a window of which nothing is read.
-fn leaves_out(module: &Module, read: &Window) -> bool {
+fn leaves_out(module: &Module, read: &SliceRead) -> bool {
     match source(module, read) {
         Some(Source::Slice(inner)) => leaves_out(module, &inner),
         Some(Source::Concat { parts, .. }) => {
@@ -86,7 +86,7 @@ fn leaves_out(module: &Module, read: &Window) -> bool {
 }
 
 /// A window, made before an op of the pieces that it meets.
-fn read_before(module: &mut Module, before: OpId, read: &Window, loc: &Location) -> ValueId {
+fn read_before(module: &mut Module, before: OpId, read: &SliceRead, loc: &Location) -> ValueId {
     let ty = Type::tensor(read.shape.clone(), module.tensor_ty(read.of).elem);
     match source(module, read).filter(|_| leaves_out(module, read)) {
         Some(Source::Slice(inner)) => read_before(module, before, &inner, loc),

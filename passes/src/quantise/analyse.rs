@@ -73,7 +73,7 @@ struct Decided<'a> {
 
 /// The decisions.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct QuantPlan {
     pub constants: SecondaryMap<ValueId, Option<Arc<Tensor>>>,
     /// Ops that the machine runs, in order: live, not constant.
     pub ops: Vec<OpId>,
@@ -100,7 +100,7 @@ pub(super) struct Plan {
     pub wide_by_design: BTreeSet<ValueId>,
 }
 
-impl Plan {
+impl QuantPlan {
     pub(super) fn constant(&self, value: ValueId) -> Option<Arc<Tensor>> {
         self.constants[value].clone()
     }
@@ -163,7 +163,7 @@ pub(super) struct Wishes<'a> {
 ///
 /// # Errors
 /// Every op that neither the machine nor the host can take, or values without a range.
-pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> Result<Plan, PassError> {
+pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> Result<QuantPlan, PassError> {
     let mut analysis = Analysis::new(module, block, wishes);
     let host = analysis.split()?;
     let (host_ops, ops): (Vec<_>, Vec<_>) = analysis.live.iter().copied().partition(|op| host.contains(op));
@@ -212,7 +212,7 @@ pub(super) fn analyse(module: &Module, block: BlockId, wishes: &Wishes<'_>) -> R
         .map(|&op| module.result(op))
         .filter(|&value| analysis.leaf[value].is_some() && !anchored.contains(&value))
         .collect();
-    Ok(Plan {
+    Ok(QuantPlan {
         constants: analysis.constants,
         ops,
         host_ops,

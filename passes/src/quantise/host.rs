@@ -9,7 +9,7 @@ use strata_ir::dialect::{Add, Cast, Clamp, FuncReturn, Mul, Reciprocal};
 use strata_ir::{Attribute, BlockId, ElemType, Elements, Location, Module, Op, Tensor, Type, ValueId};
 
 use crate::quantise::QuantParams;
-use crate::quantise::analyse::Plan;
+use crate::quantise::analyse::QuantPlan;
 use crate::quantise::fixed::Fixed;
 
 /// Adds `@host`: its arguments are the plan's results as they were before quantisation, its results those
@@ -18,7 +18,7 @@ use crate::quantise::fixed::Fixed;
 /// Values that the model rounds are rounded on the host too, in f32 as the model does.
 pub(super) fn add_host(
     module: &mut Module,
-    plan: &Plan,
+    plan: &QuantPlan,
     fixed: &Fixed,
     returned: &[ValueId],
     res_attrs: Option<Attribute>,

@@ -46,7 +46,7 @@ pub(super) fn conv2d<T: Real>(
     let image = height * width * in_channels;
     let n_pixels = out_h * out_w;
     let pointwise = kernel_h * kernel_w == 1 && op.pad == [0; 4] && op.stride == [1, 1];
-    let window = Window { height, width, out_w, in_channels, kernel: [kernel_h, kernel_w], op };
+    let window = ConvWindow { height, width, out_w, in_channels, kernel: [kernel_h, kernel_w], op };
     let few_tiles = batch * n_pixels.div_ceil(TILE_PIXELS) < 4;
 
     let mut out = vec![T::default(); batch * n_pixels * out_channels];
@@ -92,7 +92,7 @@ pub(super) fn conv2d<T: Real>(
 }
 
 /// What a convolution reads for one output pixel.
-struct Window<'a> {
+struct ConvWindow<'a> {
     height: usize,
     width: usize,
     out_w: usize,
@@ -101,7 +101,7 @@ struct Window<'a> {
     op: &'a Conv2d,
 }
 
-impl Window<'_> {
+impl ConvWindow<'_> {
     /// The im2col matrix of `n_rows` output pixels from pixel `first` on: one row a pixel, taps outside are
     /// zero.
     fn columns<T: Real>(&self, input: &[T], first: usize, n_rows: usize) -> Vec<T> {

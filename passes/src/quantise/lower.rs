@@ -23,7 +23,7 @@ use strata_ir::{
     Attribute, BlockId, ElemType, Elements, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId,
 };
 
-use crate::quantise::analyse::{Lookup, Plan};
+use crate::quantise::analyse::{Lookup, QuantPlan};
 use crate::quantise::function::Function;
 use crate::quantise::integers::QuantConstant;
 use crate::quantise::kinds::keeps_scale;
@@ -53,7 +53,7 @@ struct Wide {
 pub(super) struct Lowering<'a> {
     pub module: &'a mut Module,
     block: BlockId,
-    plan: &'a Plan,
+    plan: &'a QuantPlan,
     /// What to add to the biases of convolutions, by their results.
     corrections: &'a BTreeMap<ValueId, Vec<f32>>,
     /// The integers of the f32 values computed so far.
@@ -75,7 +75,7 @@ impl<'a> Lowering<'a> {
     pub(super) fn new(
         module: &'a mut Module,
         block: BlockId,
-        plan: &'a Plan,
+        plan: &'a QuantPlan,
         corrections: &'a BTreeMap<ValueId, Vec<f32>>,
     ) -> Self {
         Self {

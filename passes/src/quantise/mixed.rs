@@ -17,7 +17,7 @@ use std::sync::Arc;
 use strata_ir::pass::PassError;
 use strata_ir::{ElemType, Module, Op, OpId, Tensor, ValueId};
 
-use crate::quantise::analyse::Plan;
+use crate::quantise::analyse::QuantPlan;
 use crate::quantise::calibrate::observed_values;
 use crate::quantise::forward::{forward, forward_changed};
 use crate::quantise::precision::layer_of;
@@ -147,7 +147,7 @@ pub fn search(
 /// The groups of a network, of which some are promoted.
 struct Promotion<'a> {
     goal: &'a Goal,
-    plan: &'a Plan,
+    plan: &'a QuantPlan,
     costs: &'a Costs,
     judge: Judge<'a>,
     /// The network with its weights rounded.
@@ -251,7 +251,7 @@ fn layers(module: &Module, func: OpId, values: &[ValueId]) -> Vec<String> {
 }
 
 /// The `i8` parameters of the values of a group.
-fn rounding(plan: &Plan, values: &[ValueId]) -> BTreeMap<ValueId, QuantParams> {
+fn rounding(plan: &QuantPlan, values: &[ValueId]) -> BTreeMap<ValueId, QuantParams> {
     let of = |value: &ValueId| {
         let params = *plan.params.get(value)?;
         (params.elem == ElemType::I8).then_some((*value, params))
@@ -304,7 +304,7 @@ fn weights_axis(op: &Op) -> Option<ChannelAxis> {
 }
 
 /// The network with the weights of its convolutions rounded to `i8`; ids stay what they are.
-fn with_rounded_weights(module: &Module, plan: &Plan) -> Module {
+fn with_rounded_weights(module: &Module, plan: &QuantPlan) -> Module {
     let mut rounded = module.clone();
     for &op in &plan.ops {
         let data = module.op(op);
@@ -339,7 +339,7 @@ struct Costs {
 }
 
 impl Costs {
-    fn new(module: &Module, plan: &Plan, winograd: bool) -> Self {
+    fn new(module: &Module, plan: &QuantPlan, winograd: bool) -> Self {
         let mut costs = Self { array_macs: 0, direct_macs: 0, added: BTreeMap::new() };
         for &op in &plan.ops {
             let data = module.op(op);

@@ -233,7 +233,7 @@ fn plan(
     func: OpId,
     calibration: &Calibration,
     options: &QuantiseOptions,
-) -> Result<(analyse::Plan, fixed::Fixed), PassError> {
+) -> Result<(analyse::QuantPlan, fixed::Fixed), PassError> {
     let mut ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
     let wide = options.precision.wide_values(module, func);
     let fixed = fixed::collapse(module, func, &mut ranges);
@@ -259,7 +259,7 @@ fn plan(
 }
 
 /// The layers whose results are `i16`, each once, in order.
-fn i16_layers(module: &Module, func: OpId, plan: &analyse::Plan) -> Vec<String> {
+fn i16_layers(module: &Module, func: OpId, plan: &analyse::QuantPlan) -> Vec<String> {
     let mut layers = Vec::new();
     let is_wide = |value: &&ValueId| plan.params.get(value).is_some_and(|p| p.elem == ElemType::I16);
     for &value in plan.groups.values().flatten().filter(is_wide) {

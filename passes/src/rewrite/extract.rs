@@ -52,7 +52,7 @@ pub(crate) struct Found {
 type Exchange = Vec<(usize, usize)>;
 
 /// Classes and terms by number.
-pub(crate) struct Problem {
+pub(crate) struct ExtractionProblem {
     classes: Vec<Id>,
     terms: Vec<Term>,
     parts: Vec<Part>,
@@ -67,7 +67,7 @@ pub(crate) struct Problem {
     prices: Prices,
 }
 
-impl Problem {
+impl ExtractionProblem {
     /// The choices that an e-graph leaves.
     pub(crate) fn new(function: &Function, target: &Target) -> Self {
         let egraph = &function.egraph;

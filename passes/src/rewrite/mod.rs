@@ -40,7 +40,7 @@ use strata_ir::{BlockId, Module};
 use strata_isa_spec::Target;
 
 use crate::rewrite::convert::{Function, canonical};
-use crate::rewrite::extract::{Choice, Problem};
+use crate::rewrite::extract::{Choice, ExtractionProblem};
 pub use crate::rewrite::families::{FAMILIES, Families, FamilyInfo, Tier, UnknownFamily};
 use crate::rewrite::language::Term;
 use crate::rewrite::selection::Selection;
@@ -156,7 +156,11 @@ fn saturate(function: Function, families: &Families) -> Function {
 }
 
 /// How many terms of each rule were taken.
-fn taken(function: &Function, problem: &Problem, selection: &Selection) -> Vec<(&'static str, u64)> {
+fn taken(
+    function: &Function,
+    problem: &ExtractionProblem,
+    selection: &Selection,
+) -> Vec<(&'static str, u64)> {
     let egraph = &function.egraph;
     let mut origins: BTreeMap<Term, &'static str> = BTreeMap::new();
     for (term, rule) in &egraph.analysis.origins {
@@ -186,7 +190,7 @@ fn rewrite(
     if !function.egraph.analysis.conflicts.is_empty() {
         return Err(PassError::Invalid(function.egraph.analysis.conflicts));
     }
-    let problem = Problem::new(&function, target);
+    let problem = ExtractionProblem::new(&function, target);
     let found = problem.solve(choice);
     let stays = |(_, class, term): &(_, _, _)| {
         let class = function.egraph.find(*class);

@@ -15,7 +15,7 @@ use strata_ir::{Attribute, ElemType, Module, OpId, Tensor, TensorData, Type, Val
 use strata_isa_spec::{Target, interp};
 
 use crate::rewrite::convert::Function;
-use crate::rewrite::extract::{Choice, Problem};
+use crate::rewrite::extract::{Choice, ExtractionProblem};
 use crate::rewrite::{Families, Outcome, rewrite, saturate};
 use crate::tests::run_passes;
 
@@ -449,7 +449,7 @@ fn small_choices_are_optimal() {
             let target = target(preset);
             let function = Function::new(&module, module.entry_block(main_of(&module))).expect("one block");
             let function = saturate(function, &Families::all());
-            let problem = Problem::new(&function, &target);
+            let problem = ExtractionProblem::new(&function, &target);
             let Some(least) = problem.least(20_000) else { continue };
             let found = problem.solve(Choice::Cost);
             assert!(found.after >= least && found.after <= found.before, "seed {seed} on {preset}");

@@ -59,7 +59,7 @@ struct Axis {
 
 /// An axis of a convolution.
 #[derive(Clone, Copy, Debug)]
-struct Window {
+struct WindowAxis {
     kernel: usize,
     stride: i64,
     pad: i64,
@@ -69,8 +69,8 @@ struct Window {
 
 /// The axis in blocks of `block` output pixels; `None` if they do not divide the output, or leave input
 /// unused.
-fn in_blocks(window: Window, block: usize) -> Option<Axis> {
-    let Window { kernel, stride, pad, input, output } = window;
+fn in_blocks(window: WindowAxis, block: usize) -> Option<Axis> {
+    let WindowAxis { kernel, stride, pad, input, output } = window;
     if output % block != 0 {
         return None;
     }
@@ -126,7 +126,7 @@ fn axes(egraph: &Graph, conv: &Conv, block: [usize; 2]) -> Option<[Axis; 2]> {
     let output: [usize; 4] = conv.ty.shape.as_slice().try_into().ok()?;
     let axis = |at: usize| {
         let (kernel, stride, pad) = (conv.kernel[1 + at], conv.op.stride[at], conv.op.pad[2 * at]);
-        in_blocks(Window { kernel, stride, pad, input: input[1 + at], output: output[1 + at] }, block[at])
+        in_blocks(WindowAxis { kernel, stride, pad, input: input[1 + at], output: output[1 + at] }, block[at])
     };
     let axes = [axis(0)?, axis(1)?];
     // With blocks of one pixel nothing has changed.
@@ -184,9 +184,9 @@ fn sink(egraph: &mut Graph, class: Id) -> Vec<(Id, Id)> {
 mod tests {
     use super::*;
 
-    fn window(kernel: usize, stride: i64, pad: i64, output: usize) -> Window {
+    fn window(kernel: usize, stride: i64, pad: i64, output: usize) -> WindowAxis {
         let input = (output - 1) * stride as usize + kernel - 2 * pad as usize;
-        Window { kernel, stride, pad, input, output }
+        WindowAxis { kernel, stride, pad, input, output }
     }
 
     #[test]
