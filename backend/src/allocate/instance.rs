@@ -1,8 +1,8 @@
 //! The canonical form a problem is solved in.
 //!
-//! Solvers never see an [`AllocationProblem`](crate::allocate::AllocationProblem). They see [`Instance`]s: one
-//! for each set of buffers connected in time, with time reduced to the *sections* in which a maximal set of
-//! buffers is live, and buffers sorted by what they are rather than by how they were numbered.
+//! Solvers never see an [`AllocationProblem`](crate::allocate::AllocationProblem). They see [`Instance`]s:
+//! one for each set of buffers connected in time, with time reduced to the *sections* in which a maximal set
+//! of buffers is live, and buffers sorted by what they are rather than by how they were numbered.
 //!
 //! Invariants:
 //! - every buffer of an instance spans at least one section, and the spans of two buffers intersect exactly
