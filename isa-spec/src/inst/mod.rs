@@ -136,9 +136,7 @@ macro_rules! push_view {
     (tensor $field:expr, $views:ident) => {
         $views.push($field)
     };
-    ($access:ident $field:expr, $views:ident) => {
-        let _ = &$field;
-    };
+    ($access:ident $field:expr, $views:ident) => {};
 }
 
 /// Visitors of what the rows of a group name; [`Control`] has none.
