@@ -146,8 +146,12 @@ impl Attribute {
     /// # Errors
     /// If the attribute has no JSON form, or it is not a `T`.
     pub fn to_serde<T: DeserializeOwned>(&self) -> Result<T, AttrError> {
-        serde_json::from_value(self.to_json()?)
-            .map_err(|e| AttrError { expected: std::any::type_name::<T>().to_owned(), found: e.to_string() })
+        serde_json::from_value(self.to_json()?).map_err(|e| {
+            // The names of types without the modules that they stand in.
+            let pieces = std::any::type_name::<T>().split_inclusive(['<', ' ', '(', '[']);
+            let expected = pieces.map(|piece| piece.rsplit("::").next().unwrap_or(piece)).collect();
+            AttrError { expected, found: e.to_string() }
+        })
     }
 
     fn to_json(&self) -> Result<serde_json::Value, AttrError> {

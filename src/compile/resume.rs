@@ -87,6 +87,11 @@ impl Compiler {
                 ))),
             };
         };
+        if !self.options.host && parts.iter().any(|part| matches!(part, CheckpointPart::Host(_))) {
+            return Err(CompileError::Checkpoint(
+                "some of its parts are the host's, and with --no-host there is no host".to_owned(),
+            ));
+        }
         let compiler = self.bound_by(level, &record.options, observer)?;
         record.options = compiler.options.to_record(compiler.options.aim());
         let mut clock = Clock::default();

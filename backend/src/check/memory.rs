@@ -119,7 +119,7 @@ impl Judge<'_> {
             standing.map_or(0, |s| u64::from(s.rows) * self.align(row_bytes(buffer, &s.part)));
         // The ring of the rest is as wide as what stays.
         if !touched.is_empty() {
-            taken.rings.push((id, standing.map_or_else(|| hull(&touched), |standing| standing.part)));
+            taken.rings.push((id, standing.map_or_else(|| hull(id, &touched), |standing| standing.part)));
         }
     }
 
@@ -133,7 +133,7 @@ impl Judge<'_> {
         if !matches!(buffer.role, BufferRole::Input(_)) {
             loads = if is_whole { loads } else { self.earlier_pieces(id, phase, &reads) };
         } else if !reads.is_empty() && (!is_whole || phase == first) {
-            loads.push(if is_whole { whole(id, buffer) } else { hull(&reads) });
+            loads.push(if is_whole { whole(id, buffer) } else { hull(id, &reads) });
         }
         for load in loads {
             taken.loads.push(Actor::dma_in(load));
@@ -161,7 +161,7 @@ impl Judge<'_> {
         for (writer, piece) in &self.uses(id).writers {
             let wanted: Vec<BufferView> = reads.iter().filter_map(|read| common(read, piece)).collect();
             if self.phase_of[writer] < phase && !wanted.is_empty() {
-                pieces.push(hull(&wanted));
+                pieces.push(hull(id, &wanted));
             }
         }
         if !pieces.is_empty() && !self.plan.residency[id].stored {
@@ -181,7 +181,7 @@ impl Judge<'_> {
             if !is_output && (!is_stored || read_later.is_empty()) {
                 continue;
             }
-            let part = if is_output { *piece } else { hull(&read_later) };
+            let part = if is_output { *piece } else { hull(id, &read_later) };
             taken.stores.push(Actor::dma_out(part));
             let part = if is_output { Some(part) } else { self.stored(id, phase, part) };
             let Some(part) = part else { continue };

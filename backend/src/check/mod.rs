@@ -229,7 +229,7 @@ fn tiles(mut boxes: Vec<BufferView>) -> Vec<BufferView> {
             boxes.sort_by_key(|b| if by_columns { (b.row0, b.ch0, b.col0) } else { (b.row0, b.col0, b.ch0) });
             let mut kept: Vec<BufferView> = Vec::with_capacity(n);
             for next in boxes {
-                let together = kept.last().map(|last| (hull(&[*last, next]), last));
+                let together = kept.last().map(|last| (hull(next.tensor, &[*last, next]), last));
                 match together {
                     Some((both, last))
                         if last.rows == next.rows
@@ -248,13 +248,13 @@ fn tiles(mut boxes: Vec<BufferView>) -> Vec<BufferView> {
     boxes
 }
 
-/// The smallest box that holds all views, of which there is at least one.
-fn hull(views: &[BufferView]) -> BufferView {
+/// The smallest box of a buffer that holds all views of it; an empty one if there are none.
+fn hull(buffer: BufferId, views: &[BufferView]) -> BufferView {
     let least = |of: fn(&BufferView) -> u32| views.iter().map(of).min().unwrap_or(0);
     let most = |of: fn(&BufferView) -> u32| views.iter().map(of).max().unwrap_or(0);
     let (row0, col0, ch0) = (least(|v| v.row0), least(|v| v.col0), least(|v| v.ch0));
     BufferView {
-        tensor: views[0].tensor,
+        tensor: buffer,
         row0,
         rows: most(|v| v.row0 + v.rows) - row0,
         col0,

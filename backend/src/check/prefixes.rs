@@ -108,12 +108,12 @@ impl Judge<'_> {
         let here = uses.readers.iter().filter(|(stage, _)| self.phase_of[stage] == phase);
         let reads: Vec<BufferView> = here.map(|(_, view)| *view).collect();
         if matches!(self.graph.buffers[buffer].role, BufferRole::Input(_)) {
-            return if reads.is_empty() { Vec::new() } else { vec![hull(&reads)] };
+            return if reads.is_empty() { Vec::new() } else { vec![hull(buffer, &reads)] };
         }
         let pieces = uses.writers.iter().filter(|(writer, _)| self.phase_of[writer] < before);
         let boxes = pieces.filter_map(|(_, piece)| {
             let shared: Vec<BufferView> = reads.iter().filter_map(|read| common(read, piece)).collect();
-            (!shared.is_empty()).then(|| hull(&shared))
+            (!shared.is_empty()).then(|| hull(buffer, &shared))
         });
         tiles(boxes.collect())
     }
@@ -169,7 +169,7 @@ impl Judge<'_> {
         let uses = self.uses(buffer);
         let used = uses.writers.iter().chain(&uses.readers);
         let here = used.filter(|(stage, _)| (from..=until).contains(&self.phase_of[stage]));
-        hull(&here.map(|(_, view)| *view).collect::<Vec<BufferView>>())
+        hull(prefix.buffer, &here.map(|(_, view)| *view).collect::<Vec<BufferView>>())
     }
 
     /// Bytes of the first rows that a phase loads of a buffer for a later one, where its own stages do not

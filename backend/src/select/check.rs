@@ -258,15 +258,20 @@ impl Judge<'_> {
 }
 
 fn overlap(a: &BufferView, b: &BufferView) -> bool {
-    let meet = |a0: u32, a: u32, b0: u32, b: u32| a0 < b0 + b && b0 < a0 + a;
+    let meet = |a0: u32, a: u32, b0: u32, b: u32| {
+        u64::from(a0) < u64::from(b0) + u64::from(b) && u64::from(b0) < u64::from(a0) + u64::from(a)
+    };
     meet(a.row0, a.rows, b.row0, b.rows)
         && meet(a.col0, a.cols, b.col0, b.cols)
         && meet(a.ch0, a.chs, b.ch0, b.chs)
 }
 
-/// The home of element `flat` of a view.
+/// The home of element `flat` of a view, if the view has any elements.
 fn at(view: &BufferView, buffer: &Buffer, flat: u64) -> Option<Home> {
     let (cols, chs) = (u64::from(view.cols), u64::from(view.chs));
+    if cols == 0 || chs == 0 {
+        return None;
+    }
     let (row, col, ch) = (flat / chs / cols, flat / chs % cols, flat % chs);
     let row = row + u64::from(view.row0);
     let (col, ch) = (col + u64::from(view.col0), ch + u64::from(view.ch0));

@@ -217,7 +217,7 @@ impl Pass for FuseLayers {
 
 /// Shares of activation SRAM, in percent, that plans are made for until one has addresses: tensors that fit
 /// by their sizes may still not stand side by side when their lifetimes interlock.
-const SHARES: [u32; 4] = [100, 90, 75, 50];
+const SHARES: [u32; 9] = [100, 97, 94, 90, 85, 80, 70, 60, 50];
 
 /// The best plan whose streams have addresses, its time by simulation. Where strips were taken for the sake
 /// of time, a plan without them is made too, and for least traffic one that leaves SRAM free for first rows;
