@@ -105,6 +105,9 @@ fn what_is_no_checkpoint_is_refused() {
     let [quant, stages, phases] = ["1-quant", "2-stages", "3-phases"].map(read);
     let first_of = |text: &str| text.split("// -----").next().expect("a module").to_owned();
     let rest_of = |text: &str| text.split_once("// -----").expect("parts").1.to_owned();
+    let (before, view) = stages.split_once("out = {ch0 = 0 : i64, chs = ").expect("a view");
+    let (_, after) = view.split_once(' ').expect("its channels");
+    let empty_view = format!("{before}out = {{ch0 = 0 : i64, chs = 0 {after}");
     let wrong = [
         ("two levels", format!("{}// -----{}", first_of(&stages), rest_of(&phases)), "several levels"),
         ("no record", rest_of(&quant).trim_start().to_owned(), "has no `strata.compile`"),
@@ -115,6 +118,7 @@ fn what_is_no_checkpoint_is_refused() {
             stages.replacen("groups = 1 : i64", "groups = 2 : i64", 1),
             "not what their ops say",
         ),
+        ("an empty view", empty_view, "not what their ops say"),
         ("another type", stages.replacen("tensor<1x16x24x", "tensor<1x16x25x", 1), "tensor<1x16x25x"),
     ];
     for (what, text, says) in wrong {
@@ -123,5 +127,10 @@ fn what_is_no_checkpoint_is_refused() {
         let (_, err) = scratch.ends(1, &["compile", "wrong.mlir", "-o", "wrong.strata"]);
         assert!(err.contains(says) && err.contains("wrong.mlir"), "{what}: {err}");
         assert!(!scratch.path("wrong.strata").exists(), "{what}");
+    }
+    for level in LEVELS {
+        let dump = format!("dump/{level}.mlir");
+        let (_, err) = scratch.ends(1, &["compile", &dump, "--no-host", "-o", "wrong.strata"]);
+        assert!(err.contains("--no-host") && err.contains(&dump), "{level}: {err}");
     }
 }

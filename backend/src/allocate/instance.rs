@@ -9,8 +9,9 @@
 //!   when their live intervals do (pairwise overlapping intervals share a point, so keeping the maximal sets
 //!   loses no pair);
 //! - no section's live set contains another's, so none of the load bounds is computed twice;
-//! - the instance depends neither on the numbering of the buffers, nor on the direction of time, nor on its
-//!   scale. Only buffers that agree in everything keep their given order, and those are interchangeable.
+//! - the instance depends neither on the numbering of the buffers, nor on the direction of time, nor, but for
+//!   the durations, on its scale. Only buffers that agree in everything keep their given order, and those are
+//!   interchangeable.
 //!
 //! Empty buffers take no space and are left out.
 
@@ -34,6 +35,11 @@ pub(super) struct Block {
 }
 
 impl Block {
+    /// Whether the two are ever live together.
+    pub(super) fn meets(&self, other: &Block) -> bool {
+        self.first < other.end && other.first < self.end
+    }
+
     /// The lowest offset not below `offset` that suits the alignment.
     pub(super) fn align(&self, offset: u64) -> u64 {
         offset.next_multiple_of(self.alignment)
@@ -47,6 +53,8 @@ pub(super) struct Instance {
     pub(super) blocks: Vec<Block>,
     /// For each block, the index of its buffer in the problem.
     pub(super) origin: Vec<usize>,
+    /// How long each block is live, in the problem's time.
+    pub(super) durations: Vec<u64>,
     /// A point in time inside each section.
     pub(super) times: Vec<i64>,
     /// What the busiest section needs: the pitches of all that is live there, but for the padding of one on
@@ -134,7 +142,7 @@ fn canonicalise(buffers: &[Buffer], component: &[usize]) -> Instance {
     let n_sections = u32::try_from(times.len()).expect("no more sections than buffers");
     let shared_alignment = component.iter().fold(0, |shared, &index| gcd(shared, buffers[index].alignment));
     let oriented = |reversed: bool| {
-        let mut rows: Vec<(Block, usize)> = component
+        let mut rows: Vec<(Block, u64, usize)> = component
             .iter()
             .zip(&spans)
             .map(|(&index, &(first, end))| {
@@ -149,20 +157,23 @@ fn canonicalise(buffers: &[Buffer], component: &[usize]) -> Instance {
                     alignment: buffer.alignment,
                     fixed: buffer.fixed,
                 };
-                (block, index)
+                (block, buffer.upper.abs_diff(buffer.lower), index)
             })
             .collect();
         rows.sort_unstable();
         rows
     };
     let (forward, backward) = (oriented(false), oriented(true));
-    let blocks = |rows: &[(Block, usize)]| rows.iter().map(|row| row.0).collect::<Vec<_>>();
-    let reversed = blocks(&backward) < blocks(&forward);
+    let shapes = |rows: &[(Block, u64, usize)]| {
+        rows.iter().map(|&(block, duration, _)| (block, duration)).collect::<Vec<_>>()
+    };
+    let reversed = shapes(&backward) < shapes(&forward);
     let (rows, times) =
         if reversed { (backward, times.into_iter().rev().collect()) } else { (forward, times) };
     let mut instance = Instance {
-        blocks: blocks(&rows),
-        origin: rows.iter().map(|row| row.1).collect(),
+        blocks: rows.iter().map(|row| row.0).collect(),
+        durations: rows.iter().map(|row| row.1).collect(),
+        origin: rows.iter().map(|row| row.2).collect(),
         times,
         load: 0,
         grain: 0,

@@ -2,14 +2,23 @@
 
 use crate::allocate::heuristics::{self, Packing};
 use crate::allocate::instance::{Instance, split};
-use crate::allocate::solver::{Search, Verdict};
+use crate::allocate::solver::{Focus, Search, Verdict};
 use crate::allocate::{Allocation, AllocationProblem, Buffer, Limits, Outcome, Proof, Shortfall};
 
 /// Instances beyond this many buffers are left to the heuristics: a node of the search costs too much there.
 const MAX_EXACT_BLOCKS: usize = 4_000;
 
+/// What is tried under each order.
+const FOCI: [Focus; 3] = [Focus::Lowest, Focus::Tightest, Focus::Buffer];
+
 /// Nodes of the first run under each order; doubled when all orders have had their turn.
 const FIRST_RUN_NODES: u64 = 500;
+
+/// Moves of the hill climber, times buffers, at most.
+const CLIMB_WORK: u64 = 200_000;
+
+/// The same for each node that the search may visit: who asks for a short search gets a short climb.
+const CLIMB_WORK_OF_NODE: u64 = 20;
 
 /// Nodes for each question asked while narrowing down the buffers that do not fit.
 const NARROWING_NODES: u64 = 2_000;
@@ -28,15 +37,16 @@ struct Effort<'a> {
     search: Search<'a>,
     ranks: Vec<Vec<u32>>,
     best: Packing,
+    climbed: bool,
 }
 
 impl<'a> Effort<'a> {
     /// Begins with the heuristics, which stop at `target`.
     fn new(instance: &'a Instance, target: u64) -> Self {
         let orders = heuristics::orders(instance);
-        let best = heuristics::portfolio(instance, &orders, target);
+        let (best, _) = heuristics::portfolio(instance, &orders, target);
         let ranks = orders.iter().map(|order| heuristics::ranks(order)).collect();
-        Self { instance, search: Search::new(instance), ranks, best }
+        Self { instance, search: Search::new(instance), ranks, best, climbed: false }
     }
 
     /// Tries to get to `target`, for at most `max_nodes` nodes.
@@ -52,9 +62,10 @@ impl<'a> Effort<'a> {
         let stop = self.search.nodes.saturating_add(max_nodes);
         let mut run_nodes = FIRST_RUN_NODES.max(2 * self.instance.blocks.len() as u64);
         while is_small && self.search.nodes < stop {
-            for ranks in &self.ranks {
+            let turns = self.ranks.iter().flat_map(|ranks| FOCI.map(|focus| (ranks, focus)));
+            for (ranks, focus) in turns {
                 let nodes = run_nodes.min(stop.saturating_sub(self.search.nodes));
-                match self.search.run(target, ranks, nodes) {
+                match self.search.run(target, ranks, focus, nodes) {
                     Verdict::Exhausted => {}
                     Verdict::Infeasible => return Verdict::Infeasible,
                     Verdict::Placed(offsets) => {
@@ -64,9 +75,26 @@ impl<'a> Effort<'a> {
                     }
                 }
             }
+            if self.climb(target, max_nodes) {
+                return Verdict::Placed(self.best.offsets.clone());
+            }
             run_nodes *= 2;
         }
-        Verdict::Exhausted
+        if self.climb(target, max_nodes) {
+            Verdict::Placed(self.best.offsets.clone())
+        } else {
+            Verdict::Exhausted
+        }
+    }
+
+    /// Climbs once; whether that got to `target`.
+    fn climb(&mut self, target: u64, max_nodes: u64) -> bool {
+        if !std::mem::replace(&mut self.climbed, true) {
+            let work = CLIMB_WORK.min(max_nodes.saturating_mul(CLIMB_WORK_OF_NODE));
+            let rounds = work / self.instance.blocks.len() as u64;
+            self.best = heuristics::climb(self.instance, &self.best, target, rounds);
+        }
+        self.best.peak <= target
     }
 
     /// Narrows the smallest peak down as far as `max_nodes` go, but not below `target`.
@@ -264,6 +292,7 @@ fn shortfall(problem: &AllocationProblem, instance: &Instance, limits: &Limits) 
 fn is_refuted(buffers: &[Buffer], instance: &Instance, keep: &[usize], capacity: u64, nodes: u64) -> bool {
     instance.restrict(buffers, keep).iter().any(|part| {
         let ranks: Vec<u32> = (0..).take(part.blocks.len()).collect();
-        part.load > capacity || Search::new(part).run(capacity, &ranks, nodes) == Verdict::Infeasible
+        part.load > capacity
+            || Search::new(part).run(capacity, &ranks, Focus::Lowest, nodes) == Verdict::Infeasible
     })
 }

@@ -10,8 +10,9 @@
 //!
 //! **Branching.** Take a section, and the buffers that stand at its lowest floor, nothing that they meet
 //! having a lower one. Either one of them is placed there, or none ever is, and all of them hover. The last
-//! is tried last. Placing a buffer may cut the piece; the parts are solved on their own. The section that is
-//! taken is the tightest under the best buffer at the lowest floor: the plan grows evenly from below.
+//! is tried last. Placing a buffer may cut the piece; the parts are solved on their own. [`Focus`] says which
+//! section is taken, or that the choice is of one buffer at the lowest floor: it is placed there, or it alone
+//! hovers.
 //!
 //! **Bounds.** In each section, buffers whose floor is at least `f` need `f` plus all their sizes: the bound
 //! of one machine with release times. A hovering buffer rests at least as high as the lowest top any unplaced
@@ -21,8 +22,6 @@
 //! without hovering buffers are remembered: their failure is a fact about the pieces alone, whatever lies
 //! beneath and whatever order they were searched in, so that it holds across restarts and for smaller
 //! capacities.
-
-use std::cmp::Reverse;
 
 use crate::allocate::cell::Cell;
 use crate::allocate::instance::{Block, Instance};
@@ -53,14 +52,26 @@ struct Frame {
 
 /// Where the next placement is to be made.
 struct Branch {
-    /// The section in question.
-    section: u32,
+    /// The section in question, if it is one of a section rather than of a buffer.
+    section: Option<u32>,
     /// The floor of all options, and the lowest on the section.
     level: u64,
     /// Blocks that may stand at `level` on `section`, the best first.
     options: Vec<u32>,
     /// Whether something has to stand there.
     forced: bool,
+}
+
+/// What the search prefers to branch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Focus {
+    /// The tightest under the best buffer at the lowest floor: the plan grows evenly from below.
+    Lowest,
+    /// The tightest of all: the plan grows where there is least to spare.
+    Tightest,
+    /// None: the best buffer at the lowest floor is placed there or hovers, whatever else could stand under
+    /// it.
+    Buffer,
 }
 
 /// What the search does next.
@@ -81,7 +92,7 @@ pub(super) struct Search<'a> {
     capacity: u64,
     /// Nodes visited so far.
     pub(super) nodes: u64,
-    /// Scratch: bytes needed above the floor in hand, by section.
+    /// Scratch: bytes needed above the floor in hand, then the lowest floor, by section.
     above: Vec<u64>,
     /// Scratch: the most padding of a buffer counted in `above`, which one on top does without.
     padding: Vec<u64>,
@@ -89,6 +100,9 @@ pub(super) struct Search<'a> {
     bound: Vec<u64>,
     /// Scratch: how many unplaced buffers cross into each section from the one before.
     crossing: Vec<i32>,
+    /// Scratch: sections not to branch on.
+    blocked: Vec<bool>,
+    focus: Focus,
     spare: Vec<Vec<Cell>>,
 }
 
@@ -106,13 +120,16 @@ impl<'a> Search<'a> {
             above: vec![0; n_sections],
             bound: vec![0; n_sections],
             crossing: vec![0; n_sections + 1],
+            blocked: vec![false; n_sections],
+            focus: Focus::Lowest,
             spare: Vec::new(),
         }
     }
 
     /// Looks for a plan within `capacity`, preferring buffers of low rank where there is a choice, for at
     /// most `max_nodes` nodes.
-    pub(super) fn run(&mut self, capacity: u64, ranks: &[u32], max_nodes: u64) -> Verdict {
+    pub(super) fn run(&mut self, capacity: u64, ranks: &[u32], focus: Focus, max_nodes: u64) -> Verdict {
+        self.focus = focus;
         if capacity > self.capacity {
             // What failed in less room may fit now.
             self.memo = Memo::default();
@@ -211,9 +228,13 @@ impl<'a> Search<'a> {
             }
             // Nothing stands at this level on this section: what could have will rest on something else.
             self.nodes += 1;
-            let Branch { section, level, .. } = frame.branch;
+            let Branch { section, level, ref options, .. } = frame.branch;
             for cell in &mut frame.cells {
-                if cell.floor == level && cell.covers(section) && !cell.hovers() {
+                let concerned = match section {
+                    Some(section) => cell.covers(section),
+                    None => options.contains(&cell.block),
+                };
+                if cell.floor == level && concerned && !cell.hovers() {
                     cell.floor = self.blocks[cell.block as usize].align(level + 1);
                 }
             }
@@ -396,14 +417,60 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Chooses where to branch in a settled piece: below the first buffer at its lowest floor, where nothing
-    /// stands lower, on the section with the highest bound.
-    fn branch(&self, cells: &[Cell]) -> Branch {
-        let level = cells[0].floor;
-        let lowest = cells.iter().take_while(|cell| cell.floor == level).find(|cell| !cell.hovers());
-        let sections = lowest.into_iter().flat_map(|cell| cell.first..cell.end);
-        let tightest = sections.max_by_key(|&section| (self.bound[section as usize], Reverse(section)));
-        let section = tightest.unwrap_or(cells[0].first);
+    /// Chooses where to branch in a settled piece.
+    ///
+    /// A buffer may be placed once nothing that it meets has a lower floor; a section will do if that goes
+    /// for every buffer standing at its lowest floor. The lowest floor of the piece always offers one.
+    fn branch(&mut self, cells: &[Cell]) -> Branch {
+        let level = match self.focus {
+            Focus::Lowest => cells[0].floor,
+            Focus::Tightest => u64::MAX,
+            Focus::Buffer => {
+                let first =
+                    cells.iter().take_while(|cell| cell.floor == cells[0].floor).find(|cell| !cell.hovers());
+                if let Some(first) = first {
+                    let forced = self.blocks[first.block as usize].fixed.is_some();
+                    return Branch { section: None, level: first.floor, options: vec![first.block], forced };
+                }
+                cells[0].floor
+            }
+        };
+        let low = cells.iter().map(|cell| cell.first).min().unwrap_or(0);
+        let high = cells.iter().map(|cell| cell.end).max().unwrap_or(0);
+        // From now on `above` holds the lowest floor of each section.
+        self.above[low as usize..high as usize].fill(u64::MAX);
+        for cell in cells {
+            for floor in &mut self.above[cell.first as usize..cell.end as usize] {
+                *floor = cell.floor.min(*floor);
+            }
+        }
+        self.blocked[low as usize..high as usize].fill(false);
+        for cell in cells.iter().take_while(|cell| cell.floor <= level).filter(|cell| !cell.hovers()) {
+            let span = cell.first as usize..cell.end as usize;
+            if self.above[span.clone()].iter().any(|&floor| floor < cell.floor) {
+                for section in span {
+                    self.blocked[section] |= self.above[section] == cell.floor;
+                }
+            }
+        }
+        let mut best: Option<(u64, u32, &Cell)> = None;
+        for cell in cells.iter().take_while(|cell| cell.floor <= level).filter(|cell| !cell.hovers()) {
+            for section in cell.first..cell.end {
+                let at = section as usize;
+                if self.above[at] != cell.floor || self.blocked[at] {
+                    continue;
+                }
+                let bound = self.bound[at];
+                if best.is_none_or(|(most, _, _)| bound > most) {
+                    best = Some((bound, section, cell));
+                }
+            }
+            if self.focus != Focus::Tightest {
+                break;
+            }
+        }
+        let (section, level) =
+            best.map_or((cells[0].first, cells[0].floor), |(_, section, cell)| (section, cell.floor));
         let mut options: Vec<u32> = Vec::new();
         let mut forced = false;
         let stands = |cell: &&Cell| cell.floor == level && !cell.hovers() && cell.covers(section);
@@ -419,6 +486,6 @@ impl<'a> Search<'a> {
                 options.push(cell.block);
             }
         }
-        Branch { section, level, options, forced }
+        Branch { section: Some(section), level, options, forced }
     }
 }
