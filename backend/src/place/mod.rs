@@ -107,7 +107,7 @@ struct PlacementProblem<'a> {
     target: &'a Target,
     /// Stages of each phase, in order.
     phases: Vec<Vec<StageId>>,
-    /// Phase of each stage, by index.
+    /// Phase of each stage.
     phase_of: SecondaryMap<StageId, usize>,
     /// Nodes that one search for addresses may visit.
     address_nodes: u64,

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use cranelift_entity::PrimaryMap;
 use strata_ir::{Module, Op, OpId, ValueDef, ValueId};
 
+use crate::model::graph::views_meet;
 use crate::model::{Buffer, BufferId, BufferRole, BufferView, StageGraph, StageTemplate, TableId};
 use crate::select::graph::{GraphError, stage_tables};
 
@@ -227,7 +228,8 @@ impl Judge<'_> {
             let writes: Vec<&BufferView> = self.made.values().filter(|view| view.tensor == id).collect();
             let n_written: u64 = writes.iter().map(|view| view.n_elements()).sum();
             let n_elements = u64::from(buffer.rows) * u64::from(buffer.cols) * u64::from(buffer.chs);
-            let clash = (0..writes.len()).any(|i| writes[..i].iter().any(|other| overlap(writes[i], other)));
+            let clash =
+                (0..writes.len()).any(|i| writes[..i].iter().any(|other| views_meet(writes[i], other)));
             let problem = match buffer.role {
                 BufferRole::Input(_) if n_written > 0 => "an input is written",
                 BufferRole::Input(_) => continue,
@@ -255,15 +257,6 @@ impl Judge<'_> {
             self.faults.extend(problem.map(|problem| StageFault::Result { index, problem }));
         }
     }
-}
-
-fn overlap(a: &BufferView, b: &BufferView) -> bool {
-    let meet = |a0: u32, a: u32, b0: u32, b: u32| {
-        u64::from(a0) < u64::from(b0) + u64::from(b) && u64::from(b0) < u64::from(a0) + u64::from(a)
-    };
-    meet(a.row0, a.rows, b.row0, b.rows)
-        && meet(a.col0, a.cols, b.col0, b.cols)
-        && meet(a.ch0, a.chs, b.ch0, b.chs)
 }
 
 /// The home of element `flat` of a view, if the view has any elements.

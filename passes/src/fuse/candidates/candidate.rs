@@ -40,13 +40,13 @@ pub struct Context<'a> {
     pub target: &'a Target,
     /// Dependences.
     pub topology: Topology,
-    /// Each stage's costs, by index.
+    /// Each stage's costs.
     pub profiles: PrimaryMap<StageId, StageProfile>,
-    /// The buffer in whose bytes each buffer may be written, by index.
+    /// The buffer in whose bytes each buffer may be written.
     pub in_place_targets: PrimaryMap<BufferId, Option<BufferId>>,
     /// Costs of parts of stages, by the columns of their outputs.
     narrow: RefCell<BTreeMap<(StageId, u32, Method), Arc<StageProfile>>>,
-    /// Costs of stages that are not to run as Winograd, by index, where candidates are offered that way too.
+    /// Costs of stages that are not to run as Winograd, where candidates are offered that way too.
     direct: Option<PrimaryMap<StageId, StageProfile>>,
     /// How clusters are divided, as far as it was asked.
     mappings: Rc<Mappings>,

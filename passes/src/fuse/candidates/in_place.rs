@@ -10,7 +10,7 @@ use cranelift_entity::PrimaryMap;
 use strata_backend::model::graph::Topology;
 use strata_backend::model::{Buffer, BufferId, BufferRole, BufferView, StageGraph, StageId};
 
-/// The host of each buffer, by index, if it has one.
+/// The buffer in whose bytes each buffer may be written, if there is one.
 pub fn in_place_targets(graph: &StageGraph, topology: &Topology) -> PrimaryMap<BufferId, Option<BufferId>> {
     graph.buffers.keys().map(|buffer| host(graph, topology, buffer)).collect()
 }

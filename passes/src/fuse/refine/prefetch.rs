@@ -58,7 +58,7 @@ struct Case<'a> {
     plan: &'a Plan,
     /// Stages of each phase.
     phases: Vec<StageSet>,
-    /// Phase of each stage, by index.
+    /// Phase of each stage.
     phase_of: SecondaryMap<StageId, usize>,
     /// Buffers that share their bytes with others.
     shared: BTreeSet<BufferId>,

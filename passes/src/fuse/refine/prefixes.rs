@@ -129,7 +129,7 @@ struct Case<'a> {
     capacity: u64,
     /// Stages of each phase.
     phases: Vec<StageSet>,
-    /// Phase of each stage, by index.
+    /// Phase of each stage.
     phase_of: SecondaryMap<StageId, usize>,
     alignment: u64,
 }
