@@ -19,6 +19,7 @@ mod calibrate;
 pub mod checkpoint;
 pub(crate) mod error;
 mod forms;
+mod given;
 mod hints;
 pub(crate) mod host;
 mod measure;

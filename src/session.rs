@@ -58,18 +58,7 @@ impl Session {
     /// # Errors
     /// If a host part is not valid, ports do not fit their program, or a part takes what nothing gives.
     pub fn new(bundle: Bundle) -> Result<Self, RunError> {
-        let problems = bundle.manifest.target.problems();
-        if !problems.is_empty() {
-            return Err(RunError::Bundle(format!("no machine is like its target: {}", problems.join("; "))));
-        }
-        let host = |(index, part): (usize, &Part)| {
-            if let Code::Machine(machine) = &part.code {
-                check_ports(&machine.program, part)?;
-            }
-            HostPart::load(&part.code).map_err(|error| RunError::Bundle(format!("part {index}: {error}")))
-        };
-        let hosts = bundle.parts.iter().enumerate().map(host).collect::<Result<_, RunError>>()?;
-        check_flow(&bundle)?;
+        let hosts = demand_whole(&bundle)?;
         Ok(Self { bundle, hosts, checked: None })
     }
 
@@ -230,6 +219,26 @@ fn to_declared(port: &Port, array: Array) -> Result<Array, RunError> {
     }
     let values = array.values.iter().map(|&value| dtype.round(value)).collect();
     Ok(Array { dtype, values, ..array })
+}
+
+/// That the parts of a bundle fit together, and what the host runs of each.
+///
+/// # Errors
+/// If a host part is not valid, ports do not fit their program, or a part takes what nothing gives.
+pub(crate) fn demand_whole(bundle: &Bundle) -> Result<Vec<Option<HostPart>>, RunError> {
+    let problems = bundle.manifest.target.problems();
+    if !problems.is_empty() {
+        return Err(RunError::Bundle(format!("no machine is like its target: {}", problems.join("; "))));
+    }
+    let host = |(index, part): (usize, &Part)| {
+        if let Code::Machine(machine) = &part.code {
+            check_ports(&machine.program, part)?;
+        }
+        HostPart::load(&part.code).map_err(|error| RunError::Bundle(format!("part {index}: {error}")))
+    };
+    let hosts = bundle.parts.iter().enumerate().map(host).collect::<Result<_, RunError>>()?;
+    check_flow(&bundle)?;
+    Ok(hosts)
 }
 
 fn not_given(name: &str) -> RunError {

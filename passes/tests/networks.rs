@@ -17,7 +17,7 @@ use strata_isa_spec::{Program, Target, interp};
 use strata_passes::fuse::pass::{Refused, does_not_fit};
 
 /// Networks that a plain run of the test tries.
-const NETWORKS: u64 = 300;
+const NETWORKS: u64 = 40;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))

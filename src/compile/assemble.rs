@@ -14,7 +14,7 @@ use strata_isa_spec::{Program, Target, timed};
 use super::checkpoint::{Checkpoint, CheckpointPart, HostCode, Record};
 use super::forms::{Forms, Planned, Reached};
 use super::parts::{PreparedPart, PreparedParts};
-use super::{Aim, Clock, CompileError, Compiled, Compiler, Event, missing};
+use super::{Aim, Clock, CompileError, Compiled, Compiler, Event, given, missing};
 use crate::session;
 use crate::stats::{self, EnergyStats, PlanStats, SimulatedStats, Stats};
 
@@ -169,6 +169,9 @@ impl Compiler {
         let graph = StageGraph::from_module(&forms.as_imported, func)
             .map_err(|e| CompileError::of_pass("fuse-layers", PassError::other(e)))?;
         let (planned, lowered) = self.lowered(forms, aim, reached, clock, observer)?;
+        if forms.is_given() {
+            given::demand_same_results(&forms.as_imported, &lowered, target, observer)?;
+        }
         let Planned { module, plan, refused } = planned;
         if !refused.is_empty() {
             observer(Event::Note(format!(
@@ -269,7 +272,9 @@ fn taken(port: &Port, parts: &[Part]) -> Port {
 fn given(name: &str, parts: &[Part], record: &Record) -> Result<Port, CompileError> {
     let has_name = |port: &&Port| port.name == name;
     let gives = parts.iter().rev().flat_map(|part| &part.outputs).find(has_name);
-    let port = gives.or_else(|| record.inputs.iter().find(has_name)).ok_or_else(|| missing(name))?;
+    let port = gives.or_else(|| record.inputs.iter().find(has_name)).ok_or_else(|| {
+        CompileError::Checkpoint(format!("no part gives the output `{name}` of the network"))
+    })?;
     let seen = record.output_types.get(name).filter(|_| port.dtype == "f32");
     let dtype = seen.unwrap_or(&port.dtype).clone();
     Ok(Port { dtype, ..port.clone() })

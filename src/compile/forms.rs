@@ -107,6 +107,11 @@ impl Forms {
         Ok(Self { model, as_imported: module, in_integers: None, rewritten, in_columns, smaller })
     }
 
+    /// Whether its stages were not formed in this compile, but are as a checkpoint has them.
+    pub(super) fn is_given(&self) -> bool {
+        self.in_integers.is_none()
+    }
+
     /// Whether its plan is made already.
     pub(super) fn is_planned(&self) -> bool {
         Level::of(&self.as_imported) >= Level::Phases

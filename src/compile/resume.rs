@@ -16,7 +16,7 @@ use super::host::run_host_code;
 use super::parts::{PartSeries, PreparedPart, PreparedParts};
 use super::{
     CalibrationData, Clock, CompileError, CompileOptions, Compiled, Compiler, Event, PrecisionOptions,
-    Prepared, missing,
+    Prepared, given, missing,
 };
 use crate::ptq;
 
@@ -66,7 +66,9 @@ impl Compiler {
         file_name: &str,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Compiled, CompileError> {
-        self.prepare_checkpoint(checkpoint, file_name, observer)?.finish_as_asked(observer)
+        let compiled = self.prepare_checkpoint(checkpoint, file_name, observer)?.finish_as_asked(observer)?;
+        given::demand_whole(&compiled.bundle)?;
+        Ok(compiled)
     }
 
     fn prepare_checkpoint(

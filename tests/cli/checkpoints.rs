@@ -134,3 +134,37 @@ fn what_is_no_checkpoint_is_refused() {
         assert!(err.contains("--no-host") && err.contains(&dump), "{level}: {err}");
     }
 }
+
+/// A stage says twice what it computes: as ops, and as the machine's code.
+#[test]
+fn code_that_is_not_what_its_ops_say_is_refused() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    let flags = ["--dump-levels", "dump", "--inline-constants"];
+    scratch.ends(0, &[&["compile", &model, "-o", "net.strata"], &flags[..]].concat());
+    for (level, field) in [("2-stages", "input_zp = -"), ("3-phases", "output_zp = -")] {
+        let text = std::fs::read_to_string(scratch.path(&format!("dump/{level}.mlir"))).expect("a dump");
+        let (before, after) = text.split_once(field).expect("a zero point below zero");
+        let (zero_point, after) = after.split_once(' ').expect("its type");
+        let zero_point: u32 = zero_point.parse().expect("a number");
+        let edited = format!("{before}{field}{} {after}", zero_point.abs_diff(9));
+        scratch.write("edited.mlir", edited);
+        let (_, err) = scratch.ends(1, &["compile", "edited.mlir", "-o", "edited.strata"]);
+        assert!(err.contains("not what their ops say") && err.contains("edited.mlir"), "{level}: {err}");
+        assert!(err.contains("result 0: ") && !scratch.path("edited.strata").exists(), "{level}: {err}");
+    }
+}
+
+#[test]
+fn parts_of_a_checkpoint_that_do_not_fit_together_are_refused() {
+    let scratch = Scratch::new();
+    let model = with_hardmax(&scratch);
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--dump-levels", "dump", "--inline-constants"]);
+    let text = std::fs::read_to_string(scratch.path("dump/3-phases.mlir")).expect("a dump");
+    let modules: Vec<&str> = text.split("// -----\n").collect();
+    assert!(modules.len() > 2, "a record, and parts");
+    scratch.write("fewer.mlir", modules[..modules.len() - 1].join("// -----\n"));
+    let (_, err) = scratch.ends(1, &["compile", "fewer.mlir", "-o", "fewer.strata"]);
+    assert!(err.contains("fewer.mlir") && err.contains("checkpoint"), "{err}");
+    assert!(!scratch.path("fewer.strata").exists());
+}
