@@ -18,13 +18,11 @@ use crate::types::{ElemType, Type};
 pub struct Elements {
     /// The data.
     pub tensor: Arc<Tensor>,
-    /// The `dense_resource` handle it was read from or should be printed as, if large.
-    pub name: Option<Arc<str>>,
 }
 
 impl From<Tensor> for Elements {
     fn from(tensor: Tensor) -> Self {
-        Self { tensor: Arc::new(tensor), name: None }
+        Self { tensor: Arc::new(tensor) }
     }
 }
 

@@ -6,16 +6,20 @@ use strata_ir::attr::FunctionType;
 use strata_ir::dialect::{FuncReturn, Phase, Stage, Yield};
 use strata_ir::equal::difference;
 use strata_ir::eval::random::{RandomOptions, random_network};
-use strata_ir::text::{PrintOptions, ResourcePlacement, Resources, parse, print, resources, to_string};
+use strata_ir::text::{
+    Form, PrintOptions, ResourcePlacement, Resources, parse, print, resources::to_bytes, to_string,
+};
 use strata_ir::{Attribute, ElemType, Location, Module, Op, Tensor, TensorData, Type, verify};
 
-/// Prints, parses, compares and prints again, with the blobs in the text and beside it.
+/// Prints in both forms, parses, compares and prints again, with the blobs in the text and beside it.
 fn round_trip(module: &Module) {
-    for placement in [ResourcePlacement::Inline, ResourcePlacement::SideFile] {
-        let options = PrintOptions { resources: placement, ..PrintOptions::default() };
+    let placements = [ResourcePlacement::Inline, ResourcePlacement::SideFile];
+    for (form, resources) in
+        [Form::Pretty, Form::Generic].into_iter().flat_map(|f| placements.map(|p| (f, p)))
+    {
+        let options = PrintOptions { form, resources, ..PrintOptions::default() };
         let printed = print(module, &options);
-        let side =
-            Resources::from_bytes(&resources::to_bytes(&printed.resources)).expect("a side file reads");
+        let side = Resources::from_bytes(&to_bytes(printed.resources.clone())).expect("a side file reads");
         let again = match parse(&printed.text, Some(&side)) {
             Ok(again) => again,
             Err(errors) => panic!("{errors}\n{}", printed.text),

@@ -1,12 +1,12 @@
 //! `strata compile`: an ONNX model or a TOSA function to a bundle.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
 use strata_ir::pass::Level;
-use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
-use strata_ir::text::resources;
+use strata_ir::text::{Form, PrintOptions, ResourcePlacement, print, resources};
 use strata_passes::rewrite::{Families, UnknownFamily};
 
 use super::args::{Given, ImageArgs, PtqArgs, TargetArgs, parse_shape};
@@ -93,6 +93,9 @@ pub(super) struct Args {
     /// Keep large constants in the text of dumps, where every MLIR tool reads them, not in a file beside
     #[arg(long)]
     inline_constants: bool,
+    /// Write the IR in MLIR's generic form, which any MLIR tool reads
+    #[arg(long)]
+    generic: bool,
     /// Write statistics as JSON
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
@@ -372,6 +375,12 @@ fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure>
     model::calibration(path, &inputs, &args.images.options())
 }
 
+impl Args {
+    fn form(&self) -> Form {
+        if self.generic { Form::Generic } else { Form::Pretty }
+    }
+}
+
 /// A level's text, and its large constants if they stand in a file of their own.
 struct Emitted {
     text: String,
@@ -407,31 +416,30 @@ impl Dumps<'_> {
         if let Some(folder) = &self.args.dump_levels {
             let at = Level::ALL.iter().position(|l| *l == level).unwrap_or_default();
             let path = folder.join(format!("{at}-{level}.mlir"));
-            write_module(&path, &render(checkpoint, self.args.inline_constants)?)?;
+            write_module(&path, &render(checkpoint, self.args.form(), self.args.inline_constants)?)?;
         }
         if self.emit == Some(level) {
             // Standard output has no file beside it.
             let inline = self.args.inline_constants || self.args.output.is_none();
-            self.emitted = Some(render(checkpoint, inline)?);
+            self.emitted = Some(render(checkpoint, self.args.form(), inline)?);
         }
         Ok(())
     }
 }
 
 /// The text of a checkpoint: its modules, a line between every two.
-fn render(checkpoint: &Checkpoint, inline: bool) -> Result<Emitted, Failure> {
+fn render(checkpoint: &Checkpoint, form: Form, inline: bool) -> Result<Emitted, Failure> {
     let modules = checkpoint.to_modules()?;
     let placement = if inline { ResourcePlacement::Inline } else { ResourcePlacement::SideFile };
-    let (mut texts, mut resources) = (Vec::new(), Vec::new());
-    for (index, module) in modules.iter().enumerate() {
-        let prefix = if modules.len() > 1 { format!("part{index}_") } else { String::new() };
-        let printed =
-            print(module, &PrintOptions { resources: placement, prefix, ..PrintOptions::default() });
+    let (mut texts, mut resources) = (Vec::new(), BTreeMap::new());
+    for module in &modules {
+        let options = PrintOptions { form, resources: placement, ..PrintOptions::default() };
+        let printed = print(module, &options);
         texts.push(printed.text);
         resources.extend(printed.resources);
     }
     let text = texts.join(&format!("{}\n", model::BETWEEN_MODULES));
-    let side = (!resources.is_empty()).then(|| resources::to_bytes(&resources));
+    let side = (!resources.is_empty()).then(|| resources::to_bytes(resources));
     Ok(Emitted { text, side })
 }
 

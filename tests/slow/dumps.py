@@ -1,4 +1,4 @@
-"""The dumps of every phase are MLIR that tosa-opt takes: import and quant as valid TOSA, later ones as text."""
+"""The dumps of every phase are MLIR that tosa-opt takes: import and quant as valid TOSA, later ones in the generic form."""
 
 import functools
 
@@ -12,7 +12,8 @@ def check(network_of, name):
     network = network_of(name)
     folder = scratch("dumps")
     flags = ["--inline-constants", "--no-measure", "--quiet", *network.shape_flags()]
-    done = call([STRATA, "compile", network.path, "-o", folder / "x.strata", "--dump-levels", folder, *flags])
+    command = [STRATA, "compile", network.path, "-o", folder / "x.strata", *flags]
+    done = call([*command, "--dump-levels", folder / "pretty"])
     # A network may hold what the machine has no stage for; what was reached until then counts all the same.
     declined = done.returncode == DECLINED
     if done.returncode != 0 and not declined:
@@ -20,13 +21,15 @@ def check(network_of, name):
     problems = []
     for phase in VALID_TOSA:
         # It is parsed and verified, without leave for anything but TOSA.
-        if problem := tosa_opt(dump(folder, phase)):
+        if problem := tosa_opt(dump(folder / "pretty", phase)):
             problems.append(f"{phase}: {problem}")
-    dumps = sorted(folder.glob("*.mlir"))
+    call([*command, "--generic", "--dump-levels", folder / "generic"])
+    dumps = sorted((folder / "generic").glob("*.mlir"))
     for path in dumps:
         phase = path.stem.split("-", 1)[1]
-        if phase not in VALID_TOSA and (problem := tosa_opt(path, "--allow-unregistered-dialect")):
-            problems.append(f"{phase}: {problem}")
+        leave = [] if phase in VALID_TOSA else ["--allow-unregistered-dialect"]
+        if problem := tosa_opt(path, *leave):
+            problems.append(f"{phase}, generic: {problem}")
     if problems:
         raise Failed("; ".join(problems))
     if declined:

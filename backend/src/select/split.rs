@@ -231,7 +231,7 @@ impl Cut {
         };
         let mut shape = shape.to_vec();
         shape[self.axis] = self.range.len();
-        Elements { tensor: Arc::new(Tensor::new(shape, data)), name: None }
+        Elements { tensor: Arc::new(Tensor::new(shape, data)) }
     }
 }
 

@@ -56,6 +56,7 @@ fn push_op(out: &mut String, info: &OpInfo) {
         Arity::AtLeast(n) => format!("at least {n}"),
     };
     push(out, format_args!("- Results: {results}\n"));
+    push(out, format_args!("- Pretty form: `{}`\n", info.syntax.template(info.name)));
     if info.n_regions > 0 {
         push(out, format_args!("- Regions: {}\n", info.n_regions));
     }

@@ -57,6 +57,45 @@ pub struct AttrInfo {
     pub doc: &'static str,
 }
 
+/// How an op is written in the pretty form; [`template`](Self::template) shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syntax {
+    /// As in the generic form, which is how MLIR's tools print the constants of TOSA.
+    Generic,
+    /// Operands, attributes and a signature.
+    Plain,
+    /// Operands and their types.
+    Terminator,
+    /// The top.
+    Module,
+    /// A function, with its arguments.
+    Function,
+    /// A stage, with its arguments, and what the machine runs.
+    Stage,
+    /// A region without arguments.
+    Region,
+}
+
+impl Syntax {
+    /// How an op called `name` looks.
+    pub fn template(self, name: &str) -> String {
+        match self {
+            Self::Generic => format!("%r = \"{name}\"() <{{attributes}}> : () -> type"),
+            Self::Plain => format!("%r = {name} %a, %b {{attributes}} : (type, type) -> type"),
+            Self::Terminator => format!("{} %a, %b : type, type", name.trim_start_matches("func.")),
+            Self::Module => "module attributes {…} { … }".to_owned(),
+            Self::Function => {
+                format!("{name} @symbol(%a: type {{…}}) -> (type {{…}}) attributes {{…}} {{ … }}")
+            }
+            Self::Stage => format!(
+                "%r = {name} @symbol(%arg = %a: type) -> type runs head {{…}} -> tail {{…}} to view \
+                 attributes {{…}} {{ … }}"
+            ),
+            Self::Region => format!("%r, %s = {name} -> (type, type) attributes {{…}} {{ … }}"),
+        }
+    }
+}
+
 /// What a row declares, without the values of one op.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpInfo {
@@ -72,6 +111,8 @@ pub struct OpInfo {
     pub n_results: Arity,
     /// How many regions.
     pub n_regions: usize,
+    /// Its pretty form.
+    pub syntax: Syntax,
     /// Inherent attributes.
     pub attrs: Vec<AttrInfo>,
 }
@@ -138,6 +179,14 @@ macro_rules! is_optional {
         true
     };
 }
+macro_rules! syntax {
+    () => {
+        Syntax::Plain
+    };
+    ($syntax:ident) => {
+        Syntax::$syntax
+    };
+}
 macro_rules! default_or_missing {
     ($op:literal, $attr:expr, $ty:ty,) => {
         Err(OpError::MissingAttr { op: $op, attr: $attr, kind: <$ty as AttrValue>::describe() })
@@ -151,7 +200,8 @@ macro_rules! default_or_missing {
 macro_rules! define_ops {
     ($(
         $(#[doc = $doc:literal])+
-        $variant:ident = $name:literal $operands:tt -> $results:tt, regions $regions:literal, {
+        $variant:ident = $name:literal $operands:tt -> $results:tt, regions $regions:literal,
+            $(syntax $syntax:ident,)? {
             $($(#[doc = $attr_doc:literal])+ $attr:ident: $attr_ty:ty $(= $default:expr)?),* $(,)?
         }
     )+) => {
@@ -234,6 +284,7 @@ macro_rules! define_ops {
                     n_operands: arity!($operands),
                     n_results: n_results!($results),
                     n_regions: $regions,
+                    syntax: syntax!($($syntax)?),
                     attrs: vec![$(AttrInfo {
                         name: attr_name(stringify!($attr)),
                         kind: <$attr_ty as AttrValue>::describe(),

@@ -7,10 +7,10 @@ use super::*;
 
 define_ops! {
     /// The top of a module: one region of one block of functions.
-    BuiltinModule = "builtin.module" [] -> 0, regions 1, {
+    BuiltinModule = "builtin.module" [] -> 0, regions 1, syntax Module, {
     }
     /// A function: one region of one block, whose arguments are the inputs.
-    Func = "func.func" [] -> 0, regions 1, {
+    Func = "func.func" [] -> 0, regions 1, syntax Function, {
         /// Its name.
         sym_name: String,
         /// Its inputs and results.
@@ -21,7 +21,7 @@ define_ops! {
         res_attrs: Option<Attribute> = None,
     }
     /// Ends a function with its results.
-    FuncReturn = "func.return" [; values ...] -> 0, regions 0, {
+    FuncReturn = "func.return" [; values ...] -> 0, regions 0, syntax Terminator, {
     }
     /// `out[n,y,x,o] = bias[o] + sum(ky,kx,i) (in[n, y*sy-top+ky*dy, x*sx-left+kx*dx, i] - input_zp) *
     /// (weight[o,ky,kx,i] - weight_zp)`; taps outside the input add nothing. Input `[N,H,W,IC]`, weight
@@ -291,18 +291,18 @@ define_ops! {
         mode: ResizeMode,
     }
     /// A constant tensor.
-    Const = "tosa.const" [] -> 1, regions 0, {
+    Const = "tosa.const" [] -> 1, regions 0, syntax Generic, {
         /// The data.
         values: Elements,
     }
     /// A constant list of extents.
-    ConstShape = "tosa.const_shape" [] -> 1, regions 0, {
+    ConstShape = "tosa.const_shape" [] -> 1, regions 0, syntax Generic, {
         /// The extents, `tensor<Nxindex>`.
         values: Elements,
     }
     /// One hardware stage: runs the TOSA ops of its region on the streamed inputs (its block arguments);
     /// constants stand inside. Erasing the wrapper leaves the same function.
-    Stage = "strata.stage" [; inputs ...] -> 1, regions 1, {
+    Stage = "strata.stage" [; inputs ...] -> 1, regions 1, syntax Stage, {
         /// The stage's name: the layer it came from.
         name: String,
         /// The machine operation it was selected for: a serde value of the stage template.
@@ -310,11 +310,11 @@ define_ops! {
     }
     /// Stages that run together. The region captures values from above and yields those that are used after
     /// the phase.
-    Phase = "strata.phase" [] -> any, regions 1, {
+    Phase = "strata.phase" [] -> any, regions 1, syntax Region, {
         /// What was decided of the phase: a serde value.
         plan: Attribute = Attribute::Unit,
     }
     /// Ends a region of `strata.stage` or `strata.phase` with its results.
-    Yield = "strata.yield" [; values ...] -> 0, regions 0, {
+    Yield = "strata.yield" [; values ...] -> 0, regions 0, syntax Terminator, {
     }
 }

@@ -16,5 +16,5 @@ pub mod resources;
 pub(crate) mod syntax;
 
 pub use parse::parse;
-pub use print::{PrintOptions, Printed, ResourcePlacement, print, to_string};
+pub use print::{Form, PrintOptions, Printed, ResourcePlacement, print, to_string};
 pub use resources::{ResourceError, Resources};

@@ -107,18 +107,20 @@ impl FromIterator<(String, Vec<u8>)> for Resources {
 }
 
 /// The side file of some blobs, in their order.
-pub fn to_bytes(blobs: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let size: usize = blobs.iter().map(|(name, data)| name.len() + data.len() + 12).sum();
-    let mut out = Vec::with_capacity(size + 16);
-    out.extend_from_slice(MAGIC);
+pub fn to_bytes(blobs: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&u32_len(blobs.len()).to_le_bytes());
+    let count_at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    let mut count = 0;
     for (name, data) in blobs {
+        count += 1;
         out.extend_from_slice(&u32_len(name.len()).to_le_bytes());
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(&(data.len() as u64).to_le_bytes());
-        out.extend_from_slice(data);
+        out.extend_from_slice(&data);
     }
+    out[count_at..count_at + 4].copy_from_slice(&u32_len(count).to_le_bytes());
     out
 }
 
@@ -164,14 +166,14 @@ mod tests {
 
     #[test]
     fn a_side_file_reads_back() {
-        let read = Resources::from_bytes(&to_bytes(&two())).expect("a file just written reads");
+        let read = Resources::from_bytes(&to_bytes(two())).expect("a file just written reads");
         assert_eq!(read, two().into_iter().collect());
         assert_eq!(read.get("w"), Some(&[1, 2, 3][..]));
     }
 
     #[test]
     fn every_truncation_is_an_error() {
-        let bytes = to_bytes(&two());
+        let bytes = to_bytes(two());
         for len in 0..bytes.len() {
             assert!(Resources::from_bytes(&bytes[..len]).is_err(), "{len} bytes of {} read", bytes.len());
         }
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn lengths_are_not_believed() {
-        let mut bytes = to_bytes(&[("w".to_owned(), vec![7])]);
+        let mut bytes = to_bytes([("w".to_owned(), vec![7])]);
         let at = bytes.len() - 9;
         bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(Resources::from_bytes(&bytes), Err(ResourceError::Truncated(bytes.len())));
@@ -187,9 +189,9 @@ mod tests {
 
     #[test]
     fn duplicates_and_trailing_bytes_are_errors() {
-        let twice = to_bytes(&[("w".to_owned(), vec![]), ("w".to_owned(), vec![])]);
+        let twice = to_bytes([("w".to_owned(), vec![]), ("w".to_owned(), vec![])]);
         assert_eq!(Resources::from_bytes(&twice), Err(ResourceError::Duplicate("w".to_owned())));
-        let mut long = to_bytes(&two());
+        let mut long = to_bytes(two());
         long.push(0);
         assert_eq!(Resources::from_bytes(&long), Err(ResourceError::TrailingBytes(1)));
     }

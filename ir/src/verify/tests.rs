@@ -47,12 +47,13 @@ fn all_errors_are_found_in_order() {
     );
     assert_eq!(
         errors(&function(&body)),
-        "\"func.return\"(%0) in @f: returns tensor<5xf32>, the function's type gives tensor<4xf32> [E0205]\n\
-         `a node` (m.onnx:3): %0 = \"tosa.abs\"(%arg0) in @f: the result type is tensor<5xf32>, it must be \
-         tensor<4xf32> [E0303]\n\
-         %1 = \"tosa.add\"(%arg0) in @f: `tosa.add` has 2 operands, found 1 [E0201]\n\
-         %2 = \"tosa.logical_not\"(%arg0) in @f: `tosa.logical_not`: operand 0 (input1) must be of i1, found \
-         tensor<4xf32> [E0301]"
+        "\"func.return\"(%a_node) in @f: returns tensor<5xf32>, the function's type gives tensor<4xf32> \
+         [E0205]\n\
+         `a node` (m.onnx:3): %a_node = \"tosa.abs\"(%arg0) in @f: the result type is tensor<5xf32>, it must \
+         be tensor<4xf32> [E0303]\n\
+         %add = \"tosa.add\"(%arg0) in @f: `tosa.add` has 2 operands, found 1 [E0201]\n\
+         %logical_not = \"tosa.logical_not\"(%arg0) in @f: `tosa.logical_not`: operand 0 (input1) must be \
+         of i1, found tensor<4xf32> [E0301]"
     );
 }
 
@@ -89,7 +90,7 @@ fn terminators_end_blocks_and_ops_stand_where_they_must() {
     let outside = "%0 = \"tosa.const\"() <{values = dense<1> : tensor<1xi8>}> : () -> tensor<1xi8>";
     assert_eq!(
         errors(outside),
-        "%0 = \"tosa.const\"(): `tosa.const` must stand in a function, a phase or a stage [E0202]"
+        "%const = \"tosa.const\"(): `tosa.const` must stand in a function, a phase or a stage [E0202]"
     );
 }
 
@@ -112,13 +113,13 @@ fn stages_capture_nothing_and_mirror_their_operands() {
     );
     assert_eq!(
         stage("%x", "tensor<3xf32>", "\"strata.yield\"(%y) : (tensor<3xf32>) -> ()", T),
-        "%1 = \"strata.stage\"(%arg0) in @f: the operands are tensor<4xf32>, the block has tensor<3xf32> \
+        "%s = \"strata.stage\"(%arg0) in @f: the operands are tensor<4xf32>, the block has tensor<3xf32> \
             [E0206]\n\
-         \"strata.yield\"(%arg1) in @f: yields tensor<3xf32>, `strata.stage` gives tensor<4xf32> [E0206]"
+         \"strata.yield\"(%s_in) in @f: yields tensor<3xf32>, `strata.stage` gives tensor<4xf32> [E0206]"
     );
     assert_eq!(
         stage("%c", T, &yields("%y"), T),
-        "%1 = \"strata.stage\"(%0) in @f: operand 0 is a constant [E0206]"
+        "%s = \"strata.stage\"(%inputs) in @f: operand 0 is a constant [E0206]"
     );
 }
 
@@ -133,7 +134,7 @@ fn constants_and_empty_tensors() {
     assert!(found.contains("operand 2 (shift) must be of i8"), "{found}");
     // A constant may be empty, what is computed may not.
     assert!(
-        found.contains("tosa.identity\"(%1) in @f: tensor<0xi8> is empty or too large [E0302]"),
+        found.contains("tosa.identity\"(%input1) in @f: tensor<0xi8> is empty or too large [E0302]"),
         "{found}"
     );
     assert!(!found.contains("tosa.const"), "{found}");
@@ -163,9 +164,9 @@ fn uses_before_definitions_are_found() {
     module.erase(gone);
     let undefined = "operand 0 is not defined before its use in an enclosing block [E0203]";
     let want = [
-        format!("%0 = \"tosa.abs\"(%1) in @f: {undefined}"),
-        format!("%1 = \"tosa.abs\"(%undefined) in @f: {undefined}"),
-        format!("\"func.return\"(%2) in @f: {undefined}"),
+        format!("%abs = \"tosa.abs\"(%abs_1) in @f: {undefined}"),
+        format!("%abs_1 = \"tosa.abs\"(%undefined) in @f: {undefined}"),
+        format!("\"func.return\"(%abs_2) in @f: {undefined}"),
     ];
     assert_eq!(verify(&module).expect_err("three values out of scope").to_string(), want.join("\n"));
 }

@@ -38,14 +38,17 @@ pub struct View<Tensor = u32> {
     /// The tensor.
     pub tensor: Tensor,
     /// First row.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub row0: u32,
     /// Rows.
     pub rows: u32,
     /// First column.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub col0: u32,
     /// Columns.
     pub cols: u32,
     /// First channel.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub ch0: u32,
     /// Channels.
     pub chs: u32,
@@ -144,20 +147,28 @@ pub struct Window {
     /// Kernel columns.
     pub kernel_w: u32,
     /// Row step.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub stride_h: u32,
     /// Column step.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub stride_w: u32,
     /// Distance of taps in rows.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub dilation_h: u32,
     /// Distance of taps in columns.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub dilation_w: u32,
     /// Rows of padding above.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub pad_top: u32,
     /// Rows of padding below.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub pad_bottom: u32,
     /// Columns of padding on the left.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub pad_left: u32,
     /// Columns of padding on the right.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub pad_right: u32,
 }
 
@@ -178,14 +189,19 @@ pub enum SegmentKind {
 /// How a stage divides the MACs of its partition. The clusters are arranged as reduction x output channels x
 /// pixels; in each, a chain of lanes is split as reduction lanes x output channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mapping {
     /// Reduction lanes of a cluster, a power of two that divides the target's lanes.
+    #[serde(skip_serializing_if = "is_one")]
     pub lanes_reduction: u32,
     /// Clusters over the reduction.
+    #[serde(skip_serializing_if = "is_one")]
     pub clusters_reduction: u32,
     /// Clusters over output channels.
+    #[serde(skip_serializing_if = "is_one")]
     pub clusters_channels: u32,
     /// Clusters over pixels of a row.
+    #[serde(skip_serializing_if = "is_one")]
     pub clusters_pixels: u32,
 }
 
@@ -202,4 +218,20 @@ impl Mapping {
             * u64::from(self.clusters_channels)
             * u64::from(self.clusters_pixels)
     }
+}
+
+// What is as it usually is does not stand in dumps.
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(value: &u32) -> bool {
+    *value == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &u32) -> bool {
+    *value == 0
 }

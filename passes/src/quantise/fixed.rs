@@ -421,8 +421,8 @@ impl Rewriting<'_, '_> {
     }
 
     fn copy(&mut self, kind: &Op, operands: &[ValueId], results: &[ValueId]) {
-        if let Some(Elements { tensor, name }) = kind.constant() {
-            let elements = Elements { tensor: Arc::clone(tensor), name: name.clone() };
+        if let Some(Elements { tensor }) = kind.constant() {
+            let elements = Elements { tensor: Arc::clone(tensor) };
             let end = self.module.block_ops(self.block).len();
             let value = self.module.insert_const_at(self.block, end, elements, self.loc.clone());
             self.reals.insert(results[0], value);

@@ -39,7 +39,7 @@ pub(super) fn add_host(
         }
         let Some(tensor) = plan.constant(value) else { return value };
         let end = module.block_ops(block).len();
-        let elements = Elements { tensor: Arc::clone(&tensor), name: None };
+        let elements = Elements { tensor: Arc::clone(&tensor) };
         let constant = module.insert_const_at(block, end, elements, Location::unknown());
         known.insert(value, constant);
         constant

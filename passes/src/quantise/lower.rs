@@ -318,7 +318,7 @@ impl<'a> Lowering<'a> {
     fn constant_operand(&mut self, value: ValueId) -> Result<ValueId, &'static str> {
         let tensor = self.plan.constant(value).ok_or(NOT_EXPECTED)?;
         let end = self.module.block_ops(self.block).len();
-        let elements = Elements { tensor, name: None };
+        let elements = Elements { tensor };
         Ok(self.module.insert_const_at(self.block, end, elements, self.loc.clone()))
     }
 

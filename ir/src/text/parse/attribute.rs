@@ -227,7 +227,7 @@ impl<'a> Parser<'a> {
             let data = bytes.and_then(|bytes| TensorData::from_bytes(ty.elem, &bytes));
             let bad =
                 || self.error_at(start..self.last_end, code::BAD_CONSTANT, "the digits do not fill the type");
-            return self.elements(ty, data.ok_or_else(bad)?, start, None);
+            return self.elements(ty, data.ok_or_else(bad)?, start);
         }
         let mut literals = Vec::new();
         let shape = if self.token == Token::Greater {
@@ -249,7 +249,7 @@ impl<'a> Parser<'a> {
             let message = format!("a value is no {}", ty.elem);
             return Err(self.error_at(start..self.last_end, code::BAD_CONSTANT, message));
         };
-        self.elements(ty, data, start, None)
+        self.elements(ty, data, start)
     }
 
     /// The values of a list whose `[` is consumed, flattened; gives its shape.
@@ -287,13 +287,7 @@ impl<'a> Parser<'a> {
     }
 
     /// An attribute of `data`, which may be one value to be repeated.
-    fn elements(
-        &mut self,
-        ty: TensorType,
-        data: TensorData,
-        start: usize,
-        name: Option<Arc<str>>,
-    ) -> Result<Attribute> {
+    fn elements(&mut self, ty: TensorType, data: TensorData, start: usize) -> Result<Attribute> {
         let n = ty.n_elements();
         let data = if data.len() == 1 && n != 1 {
             self.splat_bytes = self.splat_bytes.saturating_add(ty.size_bytes());
@@ -309,7 +303,7 @@ impl<'a> Parser<'a> {
             let message = format!("{} values do not fill {ty}", data.len());
             return Err(self.error_at(start..self.last_end, code::BAD_CONSTANT, message));
         }
-        Ok(Attribute::Elements(Elements { tensor: Arc::new(Tensor::new(ty.shape, data)), name }))
+        Ok(Attribute::Elements(Elements { tensor: Arc::new(Tensor::new(ty.shape, data)) }))
     }
 
     fn dense_resource(&mut self) -> Result<Attribute> {
@@ -322,9 +316,8 @@ impl<'a> Parser<'a> {
         let key = &self.text[key_span.clone()];
         self.expect(Token::Greater)?;
         let ty = self.dense_type()?;
-        let shared: Arc<str> = name.as_str().into();
         if let Some(tensor) = self.tensors.get(&(key, ty.clone())) {
-            return Ok(Attribute::Elements(Elements { tensor: tensor.clone(), name: Some(shared) }));
+            return Ok(Attribute::Elements(Elements { tensor: tensor.clone() }));
         }
         let Some(bytes) = self.blobs.iter().flatten().find_map(|r| r.get(&name)) else {
             let error = self
@@ -343,7 +336,7 @@ impl<'a> Parser<'a> {
         };
         let tensor = Arc::new(Tensor::new(ty.shape.clone(), data));
         self.tensors.insert((key, ty), tensor.clone());
-        Ok(Attribute::Elements(Elements { tensor, name: Some(shared) }))
+        Ok(Attribute::Elements(Elements { tensor }))
     }
 
     // Types.

@@ -27,7 +27,7 @@ use super::lex::Token;
 use super::resources::Resources;
 use crate::attr::{Attribute, FunctionType};
 use crate::diag::{Code, Diagnostic, Diagnostics, Place, code, did_you_mean};
-use crate::dialect::{Op, OpError, Yield};
+use crate::dialect::{Op, OpError, Syntax, Yield};
 use crate::module::{BlockId, Location, Module, OpId, RegionId, ValueId};
 use crate::tensor::Tensor;
 use crate::types::{TensorType, Type};
@@ -62,6 +62,13 @@ struct Scope<'a> {
     isolated: bool,
 }
 
+/// What is asked of an op's row.
+struct Row {
+    syntax: Syntax,
+    /// The names of inherent attributes and what they hold.
+    attrs: BTreeMap<&'static str, String>,
+}
+
 struct Parser<'a> {
     text: &'a str,
     lexer: Lexer<'a, Token>,
@@ -74,8 +81,7 @@ struct Parser<'a> {
     has_top: bool,
     scopes: Vec<Scope<'a>>,
     errors: Vec<Diagnostic>,
-    /// The names of inherent attributes and what they hold, by op.
-    rows: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
+    rows: BTreeMap<&'static str, Row>,
     trailer_at: Option<usize>,
     blobs: [Option<&'a Resources>; 2],
     tensors: BTreeMap<(&'a str, TensorType), Arc<Tensor>>,
@@ -214,7 +220,8 @@ impl<'a> Parser<'a> {
 
     fn file(&mut self) -> Result<()> {
         for info in Op::all_infos() {
-            self.rows.insert(info.name, info.attrs.into_iter().map(|a| (a.name, a.kind)).collect());
+            let attrs = info.attrs.into_iter().map(|attr| (attr.name, attr.kind)).collect();
+            self.rows.insert(info.name, Row { syntax: info.syntax, attrs });
         }
         self.scopes.push(Scope::default());
         let body = self.module.body();
@@ -298,10 +305,10 @@ impl<'a> Parser<'a> {
     fn complete(&mut self, parsed: Operation, results: Vec<ResultName<'a>>) -> Result<()> {
         let Operation { op, name, name_span, operands, mut props, mut extra, signature, signature_span } =
             parsed;
-        if let Some(names) = self.rows.get(name.as_str()) {
+        if let Some(row) = self.rows.get(name.as_str()) {
             let inherent: Vec<String> = extra
                 .keys()
-                .filter(|k| names.contains_key(k.as_str()) && !props.contains_key(*k))
+                .filter(|k| row.attrs.contains_key(k.as_str()) && !props.contains_key(*k))
                 .cloned()
                 .collect();
             for key in inherent {
@@ -349,7 +356,7 @@ impl<'a> Parser<'a> {
         let suggestion = match error {
             OpError::UnknownOp(name) => did_you_mean(name, self.rows.keys().copied()),
             OpError::UnknownAttr { attr, .. } => {
-                self.rows.get(name).and_then(|names| did_you_mean(attr, names.keys().copied()))
+                self.rows.get(name).and_then(|row| did_you_mean(attr, row.attrs.keys().copied()))
             }
             _ => None,
         };

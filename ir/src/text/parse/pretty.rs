@@ -1,10 +1,16 @@
-//! The forms that MLIR's tools print unless told otherwise, of the ops that a foreign network is made of.
+//! The pretty form of ops: that of MLIR's own tools for functions and TOSA, and ours for stages and phases.
 //!
 //! ```text
 //! module {
-//!   func.func @main(%arg0: tensor<4xi8> {strata.name = "x"}) -> tensor<4xi8> attributes {…} {
-//!     %0 = tosa.clamp %arg0 {max_val = 7 : i8, min_val = 0 : i8} : (tensor<4xi8>) -> tensor<4xi8>
-//!     return %0 : tensor<4xi8>
+//!   func.func @main(%x: tensor<4xi8> {strata.name = "x"}) -> tensor<4xi8> attributes {…} {
+//!     %relu = strata.stage @relu(%relu_in = %x: tensor<4xi8>) -> tensor<4xi8>
+//!         runs identity {src = …}
+//!         -> clamp {least = 0, greatest = 7} to …
+//!         attributes {…} {
+//!       %relu_1 = tosa.clamp %relu_in {max_val = 7 : i8, min_val = 0 : i8} : (tensor<4xi8>) -> tensor<4xi8>
+//!       strata.yield %relu_1 : tensor<4xi8>
+//!     }
+//!     return %relu : tensor<4xi8>
 //!   }
 //! }
 //! ```
@@ -14,12 +20,15 @@
 //! constants.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::{Operation, Parser, Result};
 use crate::attr::{Attribute, FunctionType};
 use crate::diag::code;
-use crate::module::{BlockId, Location};
+use crate::dialect::Syntax;
+use crate::module::{BlockId, Location, OpId};
 use crate::text::lex::Token;
+use crate::types::Type;
 
 impl<'a> Parser<'a> {
     /// An op whose name is a bare word; the names of its results are consumed.
@@ -28,18 +37,30 @@ impl<'a> Parser<'a> {
         match self.expect(Token::Ident)? {
             "module" => self.pretty_module(span),
             "func.func" => self.pretty_function(block, span),
-            "return" | "func.return" => self.pretty_return(block, span),
-            name if name.starts_with("tosa.") => self.pretty_tosa(block, name, span),
-            name => {
-                let message = format!("`{name}` has no short form that is read here");
-                let help = "print with --mlir-print-op-generic, which quotes the names of ops";
-                Err(self.error_at(span, code::SYNTAX, message).help(help))
-            }
+            "return" => self.pretty_terminator(block, "func.return", span),
+            name => match self.rows.get(name).map(|row| row.syntax) {
+                Some(Syntax::Terminator) => self.pretty_terminator(block, name, span),
+                Some(Syntax::Stage) => self.pretty_stage(block, name, span),
+                Some(Syntax::Region) => self.pretty_region(block, name, span),
+                // An op of TOSA that there is not is told as such.
+                Some(_) => self.pretty_plain(block, name, span),
+                None if name.starts_with("tosa.") => self.pretty_plain(block, name, span),
+                None => {
+                    let message = format!("`{name}` has no short form that is read here");
+                    let help = "print with --mlir-print-op-generic, which quotes the names of ops";
+                    Err(self.error_at(span, code::SYNTAX, message).help(help))
+                }
+            },
         }
     }
 
+    /// An op that is still to be read.
+    fn placeholder(&mut self, block: BlockId) -> OpId {
+        self.module.append(block, crate::dialect::Yield {}, &[], &[], Location::unknown())
+    }
+
     /// `module @name attributes {…} { … }`; the name is dropped.
-    fn pretty_module(&mut self, span: std::ops::Range<usize>) -> Result<Operation> {
+    fn pretty_module(&mut self, span: Range<usize>) -> Result<Operation> {
         let op = self.top(span.clone())?;
         if self.token == Token::Symbol {
             self.advance();
@@ -60,8 +81,8 @@ impl<'a> Parser<'a> {
     }
 
     /// `func.func private @name(%a: type {…}, …) -> (type {…}, …) attributes {…} { … }`.
-    fn pretty_function(&mut self, block: BlockId, span: std::ops::Range<usize>) -> Result<Operation> {
-        let op = self.module.append(block, crate::dialect::Yield {}, &[], &[], Location::unknown());
+    fn pretty_function(&mut self, block: BlockId, span: Range<usize>) -> Result<Operation> {
+        let op = self.placeholder(block);
         let _ = self.keyword("private") || self.keyword("public") || self.keyword("nested");
         let name = self.symbol()?;
         let mut function = FunctionType::default();
@@ -117,9 +138,9 @@ impl<'a> Parser<'a> {
         if self.eat(Token::LBrace) { self.dict_entries() } else { Ok(BTreeMap::new()) }
     }
 
-    /// `return %a, %b : type, type`.
-    fn pretty_return(&mut self, block: BlockId, span: std::ops::Range<usize>) -> Result<Operation> {
-        let op = self.module.append(block, crate::dialect::Yield {}, &[], &[], Location::unknown());
+    /// `name %a, %b : type, type`.
+    fn pretty_terminator(&mut self, block: BlockId, name: &str, span: Range<usize>) -> Result<Operation> {
+        let op = self.placeholder(block);
         let operands = self.bare_operands()?;
         let mut signature = FunctionType::default();
         if !operands.is_empty() {
@@ -132,8 +153,79 @@ impl<'a> Parser<'a> {
             }
         }
         let signature_span = span.start..self.last_end;
-        let name = "func.return".to_owned();
-        Ok(Operation { operands, signature, signature_span, ..Operation::new(op, name, span) })
+        Ok(Operation { operands, signature, signature_span, ..Operation::new(op, name.to_owned(), span) })
+    }
+
+    /// `-> type` or `-> (types)`, or nothing.
+    fn result_types(&mut self) -> Result<Vec<Type>> {
+        if !self.eat(Token::Arrow) {
+            return Ok(Vec::new());
+        }
+        if self.eat(Token::LParen) { self.list(Token::RParen, Self::ty) } else { Ok(vec![self.ty()?]) }
+    }
+
+    /// `strata.stage @name(%arg = %operand: type, …) -> type runs … attributes {…} { … }`.
+    fn pretty_stage(&mut self, block: BlockId, name: &str, span: Range<usize>) -> Result<Operation> {
+        let op = self.placeholder(block);
+        let symbol = self.symbol()?;
+        let (mut operands, mut arg_names) = (Vec::new(), Vec::new());
+        let mut signature = FunctionType::default();
+        self.expect(Token::LParen)?;
+        self.list(Token::RParen, |p| {
+            arg_names.push((p.span.clone(), p.expect(Token::Value)?));
+            p.expect(Token::Equal)?;
+            operands.push(p.use_value()?);
+            p.expect(Token::Colon)?;
+            signature.inputs.push(p.ty()?);
+            Ok(())
+        })?;
+        signature.results = self.result_types()?;
+        let signature_span = span.start..self.last_end;
+        let mut props = BTreeMap::new();
+        if self.keyword("runs") {
+            props.insert("code".to_owned(), self.runs()?);
+        }
+        let extra = self.pretty_attributes()?;
+        props.insert("name".to_owned(), Attribute::Str(symbol));
+        let region = self.module.add_region(op);
+        let types = signature.inputs.clone();
+        self.nested(|p| p.region_with(region, false, &arg_names, &types))?;
+        let named = Operation::new(op, name.to_owned(), span);
+        Ok(Operation { operands, props, extra, signature, signature_span, ..named })
+    }
+
+    /// What a stage runs: `head {…} -> tail {…} -> tail {…} to attribute`.
+    fn runs(&mut self) -> Result<Attribute> {
+        let mut steps = Vec::new();
+        loop {
+            let name = self.expect(Token::Ident)?.to_owned();
+            self.expect(Token::LBrace)?;
+            let fields = Attribute::Dict(self.dict_entries()?);
+            steps.push(Attribute::Dict(BTreeMap::from([(name, fields)])));
+            if !self.eat(Token::Arrow) {
+                break;
+            }
+        }
+        if !self.keyword("to") {
+            return Err(self.expected("`->` and a tail, or `to`"));
+        }
+        let tail = steps.split_off(1);
+        Ok(Attribute::Dict(BTreeMap::from([
+            ("head".to_owned(), steps.remove(0)),
+            ("tail".to_owned(), Attribute::Array(tail)),
+            ("out".to_owned(), self.attribute()?),
+        ])))
+    }
+
+    /// `name -> (types) attributes {…} { … }`.
+    fn pretty_region(&mut self, block: BlockId, name: &str, span: Range<usize>) -> Result<Operation> {
+        let op = self.placeholder(block);
+        let signature = FunctionType { inputs: Vec::new(), results: self.result_types()? };
+        let signature_span = span.start..self.last_end;
+        let extra = self.pretty_attributes()?;
+        let region = self.module.add_region(op);
+        self.nested(|p| p.region(region, false))?;
+        Ok(Operation { extra, signature, signature_span, ..Operation::new(op, name.to_owned(), span) })
     }
 
     /// `%a, %b`, up to what is no value.
@@ -151,8 +243,8 @@ impl<'a> Parser<'a> {
     }
 
     /// `tosa.name %a, %b {attributes} : (types) -> type`.
-    fn pretty_tosa(&mut self, block: BlockId, name: &str, span: std::ops::Range<usize>) -> Result<Operation> {
-        let op = self.module.append(block, crate::dialect::Yield {}, &[], &[], Location::unknown());
+    fn pretty_plain(&mut self, block: BlockId, name: &str, span: Range<usize>) -> Result<Operation> {
+        let op = self.placeholder(block);
         let operands = self.bare_operands()?;
         let mut extra = BTreeMap::new();
         if self.eat(Token::LBrace) {
@@ -185,7 +277,7 @@ impl<'a> Parser<'a> {
 
     /// An attribute of an op, which is a bare word if the op's row says that it is an enum.
     fn attribute_of(&mut self, op: &str, key: &str) -> Result<Attribute> {
-        let kind = self.rows.get(op).and_then(|attrs| attrs.get(key));
+        let kind = self.rows.get(op).and_then(|row| row.attrs.get(key));
         match kind.and_then(|kind| kind.strip_prefix('#')).map(str::to_owned) {
             Some(mnemonic) if self.token == Token::Ident => {
                 Ok(Attribute::Enum(mnemonic, self.expect(Token::Ident)?.to_owned()))
