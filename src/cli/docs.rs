@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use strata_frontend::host::verified;
 use strata_frontend::import::{self, supported_ops};
 use strata_frontend::zoo::ZooModel;
-use strata_ir::diag::code;
+use strata_ir::diag::{CodeInfo, code};
 use strata_isa_spec::{Target, asm};
 
 use super::compile::create_folder;
@@ -96,6 +96,10 @@ fn codes() -> String {
     for code in code::ALL {
         let doc = code.0.doc.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
         let _ = writeln!(page, "| {} | `{}` | {doc} |", code.0.id, code.0.name);
+    }
+    page += "\n`strata explain CODE` shows an example of each, and what to do about it.\n";
+    for CodeInfo { id, name, example, help, .. } in code::ALL.iter().map(|code| code.0) {
+        let _ = write!(page, "\n## {id}: {name}\n\n```mlir\n{example}\n```\n\n{help}\n");
     }
     page
 }

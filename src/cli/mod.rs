@@ -20,6 +20,7 @@ mod completions;
 mod console;
 mod demo;
 mod docs;
+mod explain;
 mod failure;
 mod inspect;
 mod ir;
@@ -68,6 +69,7 @@ enum Command {
     Report(report::Args),
     Zoo(zoo::Args),
     Opt(ir::Args),
+    Explain(explain::Args),
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
     Alloc(alloc::Args),
@@ -121,6 +123,7 @@ fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Report(args) => report::run(&args, console),
         Command::Zoo(args) => zoo::run(&args, console),
         Command::Opt(args) => ir::run(&args, console),
+        Command::Explain(args) => explain::run(&args, console),
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),
         Command::Alloc(args) => alloc::run(&args, console),
