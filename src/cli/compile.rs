@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
 use strata_ir::pass::Level;
-use strata_ir::text::print::{PrintOptions, ResourcePlacement, print};
-use strata_ir::text::resources;
 use strata_passes::rewrite::{Families, UnknownFamily};
 
 use super::args::{Given, ImageArgs, PtqArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
+use super::dumps::Emitted;
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::program::program_text;
@@ -165,6 +164,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let emit = args.emit.as_deref().and_then(Level::from_name);
     let asked = options(args)?;
     spare_the_model(args)?;
+    if args.output.is_none() && emit.is_none() && io::is_standard_stream(&args.model) {
+        return Err(Failure::Usage("a model from standard input gives a bundle no name: add -o".to_owned()));
+    }
     let source = source(args, console)?;
     if let Some(folder) = &args.dump_levels {
         create_folder(folder)?;
@@ -210,7 +212,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match emit {
         Some(Level::Program) => {
             let text = program_text(&compiled.bundle);
-            write_emitted(args, Emitted { text, side: None }, console)
+            write_emitted(args, Emitted::plain(text), console)
         }
         Some(level) => {
             let emitted =
@@ -372,12 +374,6 @@ fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure>
     model::calibration(path, &inputs, &args.images.options())
 }
 
-/// A level's text, and its large constants if they stand in a file of their own.
-struct Emitted {
-    text: String,
-    side: Option<Vec<u8>>,
-}
-
 /// Watches a compile: shows its steps and keeps or writes the IR that was asked for.
 struct Dumps<'a> {
     args: &'a Args,
@@ -407,44 +403,21 @@ impl Dumps<'_> {
         if let Some(folder) = &self.args.dump_levels {
             let at = Level::ALL.iter().position(|l| *l == level).unwrap_or_default();
             let path = folder.join(format!("{at}-{level}.mlir"));
-            write_module(&path, &render(checkpoint, self.args.inline_constants)?)?;
+            let modules = checkpoint.to_modules()?;
+            Emitted::of(&modules, self.args.inline_constants).write_to(&path)?;
         }
         if self.emit == Some(level) {
             // Standard output has no file beside it.
             let inline = self.args.inline_constants || self.args.output.is_none();
-            self.emitted = Some(render(checkpoint, inline)?);
+            self.emitted = Some(Emitted::of(&checkpoint.to_modules()?, inline));
         }
         Ok(())
     }
 }
 
-/// The text of a checkpoint: its modules, a line between every two.
-fn render(checkpoint: &Checkpoint, inline: bool) -> Result<Emitted, Failure> {
-    let modules = checkpoint.to_modules()?;
-    let placement = if inline { ResourcePlacement::Inline } else { ResourcePlacement::SideFile };
-    let (mut texts, mut resources) = (Vec::new(), Vec::new());
-    for (index, module) in modules.iter().enumerate() {
-        let prefix = if modules.len() > 1 { format!("part{index}_") } else { String::new() };
-        let printed =
-            print(module, &PrintOptions { resources: placement, prefix, ..PrintOptions::default() });
-        texts.push(printed.text);
-        resources.extend(printed.resources);
-    }
-    let text = texts.join(&format!("{}\n", model::BETWEEN_MODULES));
-    let side = (!resources.is_empty()).then(|| resources::to_bytes(&resources));
-    Ok(Emitted { text, side })
-}
-
-fn write_module(path: &Path, emitted: &Emitted) -> Result<(), Failure> {
-    if let Some(side) = &emitted.side {
-        write_atomic(&model::side_file(path), side)?;
-    }
-    Ok(write_atomic(path, emitted.text.as_bytes())?)
-}
-
 fn write_emitted(args: &Args, emitted: Emitted, console: &Console) -> Result<(), Failure> {
     match &args.output {
-        Some(path) => write_module(path, &emitted),
+        Some(path) => emitted.write_to(path),
         None => console.print(&emitted.text),
     }
 }
