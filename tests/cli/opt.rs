@@ -268,8 +268,8 @@ fn diagnostics_are_held_against_comments() {
     scratch.write("m.mlir", [SMALL, &missing, WRONG].join("// -----\n"));
     let (_, said) = scratch.ends(1, &["opt", "m.mlir", "--verify-diagnostics"]);
     let lines: Vec<&str> = said.lines().skip(1).map(str::trim).collect();
-    assert_eq!(lines[0], "line 9: expected error \"no such thing\" was not found", "{said}");
-    assert!(lines[1].starts_with("line 16: unexpected error: ") && lines[1].ends_with("[E0303]"), "{said}");
+    assert_eq!(lines[0], "m.mlir:9: expected error \"no such thing\" was not found", "{said}");
+    assert!(lines[1].starts_with("m.mlir:16: unexpected error: ") && lines[1].ends_with("[E0303]"), "{said}");
     assert_eq!(lines.len(), 2, "{said}");
 }
 

@@ -296,6 +296,23 @@ mod tests {
     }
 
     #[test]
+    fn the_observer_sees_the_module_before_and_after() {
+        let registry = Registry::new([&KEEP, &RENAME]);
+        let pipeline = registry.parse("keep,rename,keep").expect("their names").first(2);
+        assert_eq!(pipeline.to_string(), "keep,rename");
+        let is_renamed = |module: &Module| module.op(module.top()).extra.contains_key("test.name");
+        let mut seen = Vec::new();
+        let mut observer = |progress: Progress<'_>| match progress {
+            Progress::Begins { pass, module, .. } => seen.push((pass.name, is_renamed(module))),
+            Progress::Ended { report, module, .. } => seen.push((report.name, is_renamed(module))),
+        };
+        let (mut module, mut context) = (Module::new(), PassContext::new());
+        let ran = run(&mut module, &pipeline, &mut context, &DriverOptions::default(), &mut observer);
+        assert_eq!(ran.expect("both work").len(), 2);
+        assert_eq!(seen, [("keep", false), ("keep", false), ("rename", false), ("rename", true)]);
+    }
+
+    #[test]
     fn finds_a_false_claim() {
         let options = DriverOptions { check_claims: true, ..DriverOptions::default() };
         let error = ran(&[&KEEP, &LIE], &options).expect_err("it lies");

@@ -3,7 +3,8 @@
 //! Values are numbered in print order, so a pass that removes one op renumbers all that follow. Lines are
 //! therefore matched with numbers left out, and then held against each other with the numbers that earlier
 //! matched lines have given each other: what was only renumbered is no change, another operand is one. Where
-//! the op that gave an operand is gone, what stands in its place everywhere is taken for its new number.
+//! the op that gave an operand is gone, what stands in its place everywhere is taken for its new number. How
+//! far a line is indented does not matter: ops that a stage or a phase is put around stay what they are.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -84,9 +85,9 @@ fn names(line: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// A line without the names of values.
+/// A line without the names of values and the blanks before it.
 fn mask(line: &str) -> String {
-    let (mut masked, mut at) = (String::with_capacity(line.len()), 0);
+    let (mut masked, mut at) = (String::with_capacity(line.len()), line.len() - line.trim_start().len());
     for name in names(line) {
         masked += &line[at..name.start];
         at = name.end;
@@ -197,6 +198,15 @@ mod tests {
         assert_eq!(changes(BEFORE, &after, false), expected);
         assert_eq!(changes(BEFORE, BEFORE, true), "");
         assert_eq!(changes(BEFORE, &BEFORE.replace("%3", "%9").replace("c0", "c5"), true), "");
+    }
+
+    #[test]
+    fn what_is_wrapped_stays_what_it_is() {
+        let add = "%2 = \"add\"(%1, %0)";
+        let after = BEFORE.replace(add, &format!("\"stage\"() ({{\n    {add}")).replace("%3 =", "})\n%3 =");
+        let shown = changes(BEFORE, &after, false);
+        let changed: Vec<&str> = shown.lines().filter(|line| line.starts_with(['-', '+'])).collect();
+        assert_eq!(changed, ["+\"stage\"() ({", "+})"], "{shown}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use strata_ir::{Module, text, verify};
 use super::{Run, Stopped};
 use crate::cli::failure::Failure;
 use crate::compile::checkpoint;
+use crate::io;
 
 /// Reads, verifies and runs the passes on every module by itself.
 ///
@@ -16,14 +17,14 @@ pub(super) fn verify_diagnostics(run: &mut Run<'_>) -> Result<(), Failure> {
     for index in 0..run.input.texts.len() {
         let found = found(run, index)?;
         for mismatch in mismatches(&run.input.texts[index], &found) {
-            let line = mismatch.line().map_or_else(|| "?".to_owned(), |line| line.to_string());
-            lines.push(format!("\n  line {line}: {mismatch}"));
+            let line = mismatch.line().map_or_else(String::new, |line| format!(":{line}"));
+            lines.push(format!("\n  {}{line}: {mismatch}", io::shown(run.input.path)));
         }
     }
     if lines.is_empty() {
         Ok(())
     } else {
-        Err(Failure::file(run.input.path, format!("diagnostics:{}", lines.concat())))
+        Err(Failure::file(run.input.path, format!("other diagnostics than expected:{}", lines.concat())))
     }
 }
 
