@@ -9,7 +9,7 @@ use strata_passes::rewrite::{Families, UnknownFamily};
 
 use super::args::{Given, ImageArgs, PtqArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
-use super::dumps::Emitted;
+use super::dumps::{self, Emitted};
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::program::program_text;
@@ -89,7 +89,8 @@ pub(super) struct Args {
     /// Write the IR of every level to a folder
     #[arg(long, value_name = "DIR")]
     dump_levels: Option<PathBuf>,
-    /// Keep large constants in the text of dumps, where every MLIR tool reads them, not in a file beside
+    /// Keep large constants in the text of dumps, where every MLIR tool reads them, not in a file beside;
+    /// what is printed has them only if they are few
     #[arg(long)]
     inline_constants: bool,
     /// Write statistics as JSON
@@ -195,9 +196,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         Ok(compiled) => compiled,
         // The level that was asked for was reached before what failed.
         Err(error) => match emitted {
-            Some(emitted) => {
+            Some(modules) => {
                 console.note(&format!("a later level failed: {error}"));
-                return write_emitted(args, emitted, console);
+                return write_modules(args, &modules, console);
             }
             None => return Err(Failure::from(error).about(&args.model)),
         },
@@ -212,12 +213,15 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match emit {
         Some(Level::Program) => {
             let text = program_text(&compiled.bundle);
-            write_emitted(args, Emitted::plain(text), console)
+            match &args.output {
+                Some(path) => Ok(write_atomic(path, text.as_bytes())?),
+                None => console.print(&text),
+            }
         }
         Some(level) => {
-            let emitted =
+            let modules =
                 emitted.ok_or_else(|| Failure::Failed(format!("level `{level}` was not reached")))?;
-            write_emitted(args, emitted, console)
+            write_modules(args, &modules, console)
         }
         None => {
             let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("strata"));
@@ -380,7 +384,7 @@ struct Dumps<'a> {
     emit: Option<Level>,
     progress: &'a Progress<'a>,
     failure: Option<Failure>,
-    emitted: Option<Emitted>,
+    emitted: Option<Vec<Module>>,
 }
 
 impl Dumps<'_> {
@@ -400,26 +404,24 @@ impl Dumps<'_> {
     /// Writes a checkpoint to the folder of dumps, and keeps it if it is what was asked for.
     fn keep(&mut self, checkpoint: &Checkpoint) -> Result<(), Failure> {
         let level = checkpoint.level;
+        if self.args.dump_levels.is_none() && self.emit != Some(level) {
+            return Ok(());
+        }
+        let modules = checkpoint.to_modules()?;
         if let Some(folder) = &self.args.dump_levels {
             let at = Level::ALL.iter().position(|l| *l == level).unwrap_or_default();
             let path = folder.join(format!("{at}-{level}.mlir"));
-            let modules = checkpoint.to_modules()?;
             Emitted::of(&modules, self.args.inline_constants).write_to(&path)?;
         }
         if self.emit == Some(level) {
-            // Standard output has no file beside it.
-            let inline = self.args.inline_constants || self.args.output.is_none();
-            self.emitted = Some(Emitted::of(&checkpoint.to_modules()?, inline));
+            self.emitted = Some(modules);
         }
         Ok(())
     }
 }
 
-fn write_emitted(args: &Args, emitted: Emitted, console: &Console) -> Result<(), Failure> {
-    match &args.output {
-        Some(path) => emitted.write_to(path),
-        None => console.print(&emitted.text),
-    }
+fn write_modules(args: &Args, modules: &[Module], console: &Console) -> Result<(), Failure> {
+    dumps::write(args.output.as_deref(), modules, args.inline_constants, console)
 }
 
 /// A folder that is there afterwards.

@@ -293,3 +293,15 @@ fn codes_are_explained() {
     let (_, said) = scratch.ends(2, &["explain", "shap"]);
     assert!(said.contains("did you mean `shape`?"), "{said}");
 }
+
+#[test]
+fn a_level_is_printed_as_opt_prints_it() {
+    let scratch = Scratch::new();
+    scratch.ends(0, &["zoo", "mobilenetv2", "--size", "32x32", "-o", "net.onnx", "--quiet"]);
+    let compile = ["compile", "net.onnx", "--emit", "quant", "--no-measure"];
+    let (outline, said) = scratch.ends(0, &compile);
+    assert!(said.contains("MiB of constants are left out") && outline.contains("left_out_"), "{said}");
+    let (_, said) = scratch.ends(0, &[&compile[..], &["-o", "net.mlir"]].concat());
+    assert!(!said.contains("left out"), "{said}");
+    assert_eq!(scratch.ends(0, &["opt", "net.mlir", "--quiet"]).0, outline);
+}
