@@ -237,7 +237,7 @@ pub(crate) fn demand_whole(bundle: &Bundle) -> Result<Vec<Option<HostPart>>, Run
         HostPart::load(&part.code).map_err(|error| RunError::Bundle(format!("part {index}: {error}")))
     };
     let hosts = bundle.parts.iter().enumerate().map(host).collect::<Result<_, RunError>>()?;
-    check_flow(&bundle)?;
+    check_flow(bundle)?;
     Ok(hosts)
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
+#[path = "cli/opt.rs"]
+mod opt;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

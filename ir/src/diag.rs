@@ -1,9 +1,9 @@
 //! Diagnostics: what is wrong with an input, where, and what would help.
 //!
 //! The parser and the verifier return [`Diagnostic`]s, as many as they find. Every one has a [`Code`]; a code
-//! is declared once, with its explanation, by [`codes!`](crate::codes); other crates declare their own tables
-//! with the same macro. [`render`] writes diagnostics for people, with the offending source line where there
-//! is one; `Diagnostic` serialises for programs. Nothing here prints.
+//! is declared once, with its explanation and an example, by [`codes!`](crate::codes); other crates declare
+//! their own tables with the same macro. [`render`] writes diagnostics for people, with the offending source
+//! line where there is one; `Diagnostic` serialises for programs. Nothing here prints.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,8 +20,12 @@ pub struct CodeInfo {
     pub id: &'static str,
     /// Its meaning in a few words, kebab-case.
     pub name: &'static str,
-    /// What it means and what to do.
+    /// What it means.
     pub doc: &'static str,
+    /// A text that has this error.
+    pub example: &'static str,
+    /// What to do about it.
+    pub help: &'static str,
 }
 
 /// The kind of a diagnostic. Codes compare by their row.
@@ -52,19 +56,24 @@ impl Serialize for Code {
 /// ```
 /// strata_ir::codes! {
 ///     /// The cat sat on it.
-///     CAT = "E9001", "cat";
+///     CAT = "E9001", "cat" { example: "the cat", help: "Lift it." }
 /// }
 /// assert_eq!(CAT.id(), "E9001");
 /// ```
 #[macro_export]
 macro_rules! codes {
-    ($($(#[doc = $doc:literal])+ $name:ident = $id:literal, $text:literal;)+) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident = $id:literal, $text:literal { example: $example:expr, help: $help:expr $(,)? }
+    )+) => {
         $(
             $(#[doc = $doc])+
             pub const $name: $crate::diag::Code = $crate::diag::Code(&$crate::diag::CodeInfo {
                 id: $id,
                 name: $text,
                 doc: concat!($($doc, "\n"),+),
+                example: $example,
+                help: $help,
             });
         )+
         /// Every code of this table.
@@ -72,53 +81,7 @@ macro_rules! codes {
     };
 }
 
-/// The codes of this crate: `E01xx` text, `E02xx` structure, `E03xx` types and values.
-pub mod code {
-    codes! {
-        /// The text does not follow the grammar of MLIR's generic form.
-        SYNTAX = "E0101", "syntax";
-        /// No op has this name. The op set is closed; the generated reference lists it.
-        UNKNOWN_OP = "E0102", "unknown-op";
-        /// An inherent attribute is missing, unknown, or of another kind than the op's row says.
-        BAD_ATTRIBUTE = "E0103", "bad-attribute";
-        /// A value is used that is not defined before its use, in this block or one that encloses it.
-        UNDEFINED_VALUE = "E0104", "undefined-value";
-        /// A value's or a block's name is defined twice where both are visible.
-        REDEFINED = "E0105", "redefined";
-        /// The type in an op's signature is not the type that its operand has.
-        TYPE_MISMATCH = "E0106", "type-mismatch";
-        /// A constant's data does not fit its type: wrong count, shape or range.
-        BAD_CONSTANT = "E0107", "bad-constant";
-        /// A `dense_resource` has no blob in the text and none in the side file.
-        MISSING_RESOURCE = "E0108", "missing-resource";
-        /// The text nests deeper, or describes more data, than this program reads.
-        LIMIT = "E0109", "limit";
-        /// The op does not take this many operands, results or regions.
-        ARITY = "E0201", "arity";
-        /// The op does not stand where it must: functions in the module, a yield at the end of a stage, and
-        /// so on.
-        MISPLACED = "E0202", "misplaced";
-        /// An operand is defined after its use, in another block that does not enclose it, or was erased.
-        DOMINANCE = "E0203", "dominance";
-        /// A block has no terminator at its end, or has one before its end.
-        TERMINATOR = "E0204", "terminator";
-        /// A function's type does not agree with its arguments, its return, or its attributes; or two
-        /// functions have one name.
-        FUNCTION = "E0205", "function";
-        /// A stage's or a phase's region does not agree with the op.
-        STAGE = "E0206", "stage";
-        /// An operand's type is none that the op takes.
-        OPERAND_TYPE = "E0301", "operand-type";
-        /// The operands' shapes do not fit together or the attributes.
-        SHAPE = "E0302", "shape";
-        /// The declared result type is not the one that follows from the operands.
-        RESULT_TYPE = "E0303", "result-type";
-        /// An operand that must be a constant is not one.
-        NOT_CONSTANT = "E0304", "not-constant";
-        /// A constant or an attribute has a value that the op does not take.
-        VALUE_RANGE = "E0305", "value-range";
-    }
-}
+pub mod code;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -363,13 +326,24 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::{text, verify};
 
     #[test]
     fn codes_are_unique_and_explained() {
         let ids: BTreeSet<_> = code::ALL.iter().map(|c| c.id()).collect();
         let names: BTreeSet<_> = code::ALL.iter().map(|c| c.0.name).collect();
         assert_eq!((ids.len(), names.len()), (code::ALL.len(), code::ALL.len()));
-        assert!(code::ALL.iter().all(|c| c.0.doc.trim().len() > 20));
+        assert!(code::ALL.iter().all(|c| c.0.doc.trim().len() > 20 && c.0.help.len() > 20));
+    }
+
+    /// An example of a code has that error first.
+    #[test]
+    fn examples_have_their_error() {
+        for code in code::ALL {
+            let checked = text::parse(code.0.example, None).and_then(|module| verify(&module));
+            let errors = checked.expect_err(code.id());
+            assert_eq!(errors.0[0].code, *code, "{errors}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | [`dialect`] | the op tables, one row an op: every op that exists |
 //! | [`equal`] | whether two modules are the same but for ids |
 //! | [`eval`] | the reference evaluator: what every op computes |
+//! | [`expect`] | expected diagnostics, held against those that were found |
 //! | [`infer`](mod@infer) | result types from operands, and what TOSA allows of them |
 //! | [`module`] | arenas, insertion, rewriting and traversal |
 //! | [`pass`] | what a pass is, registries and pipelines of passes, and the driver that runs them |
@@ -26,6 +27,7 @@ pub mod diag;
 pub mod dialect;
 pub mod equal;
 pub mod eval;
+pub mod expect;
 pub mod fold;
 pub mod infer;
 pub mod module;

@@ -31,11 +31,12 @@ use strata_ir::diag::{Diagnostic, Place};
 use strata_ir::equal::difference;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::random_inputs;
+use strata_ir::expect::with_lines;
 use strata_ir::pass::compare::compare;
 use strata_ir::pass::{
     self, DriverOptions, Level, PassContext, PassError, PassFailure, Pipeline, Progress, Registry,
 };
-use strata_ir::{Location, Module, text, verify};
+use strata_ir::{Module, text, verify};
 use strata_isa_spec::{Target, asm, codec, interp};
 use strata_passes::quantise::Calibration;
 
@@ -185,8 +186,7 @@ impl Case {
         }
     }
 
-    /// The module of the text, which verifies. Ops without a location are given their line while it is
-    /// verified.
+    /// The module of the text, which verifies. Ops are given their line while it is verified.
     fn module(&self) -> Result<Module, Vec<Problem>> {
         let problems = |all: strata_ir::diag::Diagnostics| all.0.iter().map(Problem::of).collect::<Vec<_>>();
         let module = text::parse(&self.text, None).map_err(problems)?;
@@ -293,28 +293,6 @@ fn parse_target(value: &str) -> Result<Target, String> {
     });
     let overrides = overrides.collect::<Result<Vec<_>, String>>()?;
     Target::preset(preset, &overrides).map_err(|e| e.to_string())
-}
-
-/// A copy in which every op that has no place has its place in the text. In the generic form the ops stand in
-/// walk order, each with its name in quotes before its operands.
-fn with_lines(module: &Module, text: &str) -> Module {
-    let mut module = module.clone();
-    let is_name = |at: usize| {
-        let name: String = text[at + 1..].chars().take_while(|&c| c != '"').collect();
-        let dialects = ["builtin.", "func.", "tosa.", "strata."];
-        dialects.iter().any(|d| name.starts_with(d)) && text[at + 1 + name.len()..].starts_with("\"(")
-    };
-    let starts: Vec<usize> = text.match_indices('"').map(|(at, _)| at).filter(|&at| is_name(at)).collect();
-    let ops = module.walk(module.body());
-    // A text may leave out the module op itself, which the walk does not give.
-    let skip = starts.len().saturating_sub(ops.len());
-    for (&op, &at) in ops.iter().zip(starts.iter().skip(skip)) {
-        if !module.op(op).loc.is_known() {
-            let line = text[..at].matches('\n').count() + 1;
-            module.op_mut(op).loc = Location::at("input", u32::try_from(line).unwrap_or(u32::MAX), 0);
-        }
-    }
-    module
 }
 
 /// Fails unless the text of a module is a fixpoint of parsing and printing.

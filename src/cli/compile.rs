@@ -1,16 +1,15 @@
 //! `strata compile`: an ONNX model or a TOSA function to a bundle.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
 use strata_ir::pass::Level;
-use strata_ir::text::{Form, PrintOptions, ResourcePlacement, print, resources};
 use strata_passes::rewrite::{Families, UnknownFamily};
 
 use super::args::{Given, ImageArgs, PtqArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
+use super::dumps::{self, DumpFolder, PrintArgs};
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::program::program_text;
@@ -90,12 +89,8 @@ pub(super) struct Args {
     /// Write the IR of every level to a folder
     #[arg(long, value_name = "DIR")]
     dump_levels: Option<PathBuf>,
-    /// Keep large constants in the text of dumps, where every MLIR tool reads them, not in a file beside
-    #[arg(long)]
-    inline_constants: bool,
-    /// Write the IR in MLIR's generic form, which any MLIR tool reads
-    #[arg(long)]
-    generic: bool,
+    #[command(flatten)]
+    print: PrintArgs,
     /// Write statistics as JSON
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
@@ -168,10 +163,11 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let emit = args.emit.as_deref().and_then(Level::from_name);
     let asked = options(args)?;
     spare_the_model(args)?;
-    let source = source(args, console)?;
-    if let Some(folder) = &args.dump_levels {
-        create_folder(folder)?;
+    if args.output.is_none() && emit.is_none() && io::is_standard_stream(&args.model) {
+        return Err(Failure::Usage("a model from standard input gives a bundle no name: add -o".to_owned()));
     }
+    let source = source(args, console)?;
+    let folder = args.dump_levels.as_deref().map(|path| DumpFolder::create(path, args.print)).transpose()?;
     let options = CompileOptions { calibration: calibration(args, &source)?, ..asked };
     let options = match source.recorded() {
         Some(recorded) => overridden(args, options, recorded)?,
@@ -179,7 +175,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     };
     let compiler = Compiler::new(options);
     let progress = console.progress(None);
-    let mut dumps = Dumps { args, emit, progress: &progress, failure: None, emitted: None };
+    let mut dumps = Dumps { folder, emit, progress: &progress, failure: None, emitted: None };
     let file_name = model::file_name(&args.model);
     let observer = &mut |event: Event<'_>| dumps.see(event);
     let compiled = match source {
@@ -196,9 +192,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         Ok(compiled) => compiled,
         // The level that was asked for was reached before what failed.
         Err(error) => match emitted {
-            Some(emitted) => {
+            Some(modules) => {
                 console.note(&format!("a later level failed: {error}"));
-                return write_emitted(args, emitted, console);
+                return write_modules(args, &modules, console);
             }
             None => return Err(Failure::from(error).about(&args.model)),
         },
@@ -213,12 +209,15 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match emit {
         Some(Level::Program) => {
             let text = program_text(&compiled.bundle);
-            write_emitted(args, Emitted { text, side: None }, console)
+            match &args.output {
+                Some(path) => Ok(write_atomic(path, text.as_bytes())?),
+                None => console.print(&text),
+            }
         }
         Some(level) => {
-            let emitted =
+            let modules =
                 emitted.ok_or_else(|| Failure::Failed(format!("level `{level}` was not reached")))?;
-            write_emitted(args, emitted, console)
+            write_modules(args, &modules, console)
         }
         None => {
             let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("strata"));
@@ -375,25 +374,13 @@ fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure>
     model::calibration(path, &inputs, &args.images.options())
 }
 
-impl Args {
-    fn form(&self) -> Form {
-        if self.generic { Form::Generic } else { Form::Pretty }
-    }
-}
-
-/// A level's text, and its large constants if they stand in a file of their own.
-struct Emitted {
-    text: String,
-    side: Option<Vec<u8>>,
-}
-
 /// Watches a compile: shows its steps and keeps or writes the IR that was asked for.
 struct Dumps<'a> {
-    args: &'a Args,
+    folder: Option<DumpFolder>,
     emit: Option<Level>,
     progress: &'a Progress<'a>,
     failure: Option<Failure>,
-    emitted: Option<Emitted>,
+    emitted: Option<Vec<Module>>,
 }
 
 impl Dumps<'_> {
@@ -413,54 +400,23 @@ impl Dumps<'_> {
     /// Writes a checkpoint to the folder of dumps, and keeps it if it is what was asked for.
     fn keep(&mut self, checkpoint: &Checkpoint) -> Result<(), Failure> {
         let level = checkpoint.level;
-        if let Some(folder) = &self.args.dump_levels {
+        if self.folder.is_none() && self.emit != Some(level) {
+            return Ok(());
+        }
+        let modules = checkpoint.to_modules()?;
+        if let Some(folder) = &mut self.folder {
             let at = Level::ALL.iter().position(|l| *l == level).unwrap_or_default();
-            let path = folder.join(format!("{at}-{level}.mlir"));
-            write_module(&path, &render(checkpoint, self.args.form(), self.args.inline_constants)?)?;
+            folder.write(&format!("{at}-{level}.mlir"), &modules)?;
         }
         if self.emit == Some(level) {
-            // Standard output has no file beside it.
-            let inline = self.args.inline_constants || self.args.output.is_none();
-            self.emitted = Some(render(checkpoint, self.args.form(), inline)?);
+            self.emitted = Some(modules);
         }
         Ok(())
     }
 }
 
-/// The text of a checkpoint: its modules, a line between every two.
-fn render(checkpoint: &Checkpoint, form: Form, inline: bool) -> Result<Emitted, Failure> {
-    let modules = checkpoint.to_modules()?;
-    let placement = if inline { ResourcePlacement::Inline } else { ResourcePlacement::SideFile };
-    let (mut texts, mut resources) = (Vec::new(), BTreeMap::new());
-    for module in &modules {
-        let options = PrintOptions { form, resources: placement, ..PrintOptions::default() };
-        let printed = print(module, &options);
-        texts.push(printed.text);
-        resources.extend(printed.resources);
-    }
-    let text = texts.join(&format!("{}\n", model::BETWEEN_MODULES));
-    let side = (!resources.is_empty()).then(|| resources::to_bytes(resources));
-    Ok(Emitted { text, side })
-}
-
-fn write_module(path: &Path, emitted: &Emitted) -> Result<(), Failure> {
-    if let Some(side) = &emitted.side {
-        write_atomic(&model::side_file(path), side)?;
-    }
-    Ok(write_atomic(path, emitted.text.as_bytes())?)
-}
-
-fn write_emitted(args: &Args, emitted: Emitted, console: &Console) -> Result<(), Failure> {
-    match &args.output {
-        Some(path) => write_module(path, &emitted),
-        None => console.print(&emitted.text),
-    }
-}
-
-/// A folder that is there afterwards.
-pub(super) fn create_folder(path: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(path)
-        .map_err(|source| io::IoError::System { path: path.to_owned(), source }.into())
+fn write_modules(args: &Args, modules: &[Module], console: &Console) -> Result<(), Failure> {
+    dumps::write(args.output.as_deref(), modules, args.print, console)
 }
 
 fn summary(compiled: &Compiled, path: &Path) -> String {

@@ -60,6 +60,15 @@ impl Console {
         }
     }
 
+    /// Shows what was asked for beside the result, on standard error and as it is.
+    pub(super) fn show(&self, text: &str) {
+        match self.format {
+            MessageFormat::Json => self.message("output", "", text, None),
+            // There is nobody left to tell if standard error is closed.
+            MessageFormat::Human => drop(std::io::stderr().lock().write_all(text.as_bytes())),
+        }
+    }
+
     /// Says why the command failed.
     pub(super) fn error(&self, failure: &Failure) {
         self.message("error", "31", &failure.to_string(), Some(failure.code()));
@@ -123,9 +132,14 @@ impl Progress<'_> {
 
     /// A note, above what is shown.
     pub(super) fn note(&self, text: &str) {
+        self.above(|console| console.note(text));
+    }
+
+    /// Lets the console write above what is shown.
+    pub(super) fn above(&self, write: impl FnOnce(&Console)) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| self.console.note(text)),
-            None => self.console.note(text),
+            Some(bar) => bar.suspend(|| write(self.console)),
+            None => write(self.console),
         }
     }
 }

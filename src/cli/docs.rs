@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use strata_frontend::host::verified;
 use strata_frontend::import::{self, supported_ops};
 use strata_frontend::zoo::ZooModel;
-use strata_ir::diag::code;
+use strata_ir::diag::{CodeInfo, code};
 use strata_isa_spec::{Target, asm};
 
-use super::compile::create_folder;
 use super::console::Console;
 use super::failure::Failure;
 use crate::io::write_atomic;
@@ -40,7 +39,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             Err(Failure::Failed(format!("stale in {}: {list}; run `strata docs`", args.dir.display())))
         };
     }
-    create_folder(&args.dir)?;
+    crate::io::create_folder(&args.dir)?;
     for (name, text) in pages() {
         write_atomic(&args.dir.join(name), text.as_bytes())?;
     }
@@ -96,6 +95,10 @@ fn codes() -> String {
     for code in code::ALL {
         let doc = code.0.doc.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
         let _ = writeln!(page, "| {} | `{}` | {doc} |", code.0.id, code.0.name);
+    }
+    page += "\n`strata explain CODE` shows an example of each, and what to do about it.\n";
+    for CodeInfo { id, name, example, help, .. } in code::ALL.iter().map(|code| code.0) {
+        let _ = write!(page, "\n## {id}: {name}\n\n```mlir\n{example}\n```\n\n{help}\n");
     }
     page
 }

@@ -7,7 +7,7 @@ use strata_isa_spec::bundle::BundleError;
 use strata_isa_spec::target::TargetError;
 
 use crate::compile::CompileError;
-use crate::io::IoError;
+use crate::io::{self, IoError};
 use crate::session::RunError;
 
 /// Why a command failed.
@@ -31,14 +31,14 @@ impl Failure {
 
     /// A failed input or compile, about a file.
     pub(super) fn file(path: &std::path::Path, what: impl fmt::Display) -> Self {
-        Self::Failed(format!("{}: {what}", path.display()))
+        Self::Failed(format!("{}: {what}", io::shown(path)))
     }
 
     /// The same failure, told of a file unless the usage was wrong.
     pub(super) fn about(self, path: &std::path::Path) -> Self {
         match self {
-            Self::Failed(text) => Self::Failed(format!("{}: {text}", path.display())),
-            Self::Unsupported(text) => Self::Unsupported(format!("{}: {text}", path.display())),
+            Self::Failed(text) => Self::Failed(format!("{}: {text}", io::shown(path))),
+            Self::Unsupported(text) => Self::Unsupported(format!("{}: {text}", io::shown(path))),
             other => other,
         }
     }

@@ -20,11 +20,13 @@ mod completions;
 mod console;
 mod demo;
 mod docs;
+mod dumps;
+mod explain;
 mod failure;
 mod inspect;
-mod ir;
 mod model;
 mod noise_page;
+mod opt;
 mod program;
 mod quantise;
 mod report;
@@ -67,7 +69,8 @@ enum Command {
     Quantise(quantise::Args),
     Report(report::Args),
     Zoo(zoo::Args),
-    Opt(ir::Args),
+    Opt(opt::Args),
+    Explain(explain::Args),
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
     Alloc(alloc::Args),
@@ -120,7 +123,8 @@ fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Quantise(args) => quantise::run(&args, console),
         Command::Report(args) => report::run(&args, console),
         Command::Zoo(args) => zoo::run(&args, console),
-        Command::Opt(args) => ir::run(&args, console),
+        Command::Opt(args) => opt::run(&args, console),
+        Command::Explain(args) => explain::run(&args, console),
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),
         Command::Alloc(args) => alloc::run(&args, console),

@@ -11,6 +11,7 @@ use strata_ir::{Module, diag, text};
 use strata_isa_spec::bundle::{Bundle, Port};
 
 use super::console::Console;
+use super::dumps::{BETWEEN_MODULES, side_resources};
 use super::failure::Failure;
 use crate::compile::checkpoint::{Checkpoint, CheckpointPart};
 use crate::compile::{CalibrationData, CompileError};
@@ -38,7 +39,7 @@ pub(super) fn content(path: &Path) -> Result<Content, Failure> {
     if bytes.starts_with(b"PK\x03\x04") || named("strata") {
         return Ok(Content::Bundle(bytes));
     }
-    if named("mlir") {
+    if named("mlir") || io::is_standard_stream(path) && is_text(&bytes) {
         let text = String::from_utf8(bytes).map_err(|_| Failure::file(path, "not UTF-8 text"))?;
         return Ok(Content::Ir(text));
     }
@@ -46,6 +47,12 @@ pub(super) fn content(path: &Path) -> Result<Content, Failure> {
         return Ok(Content::Tosa(bytes));
     }
     Ok(Content::Onnx(bytes))
+}
+
+/// Whether bytes are text, which no ONNX file and no flatbuffer is: they have bytes below a blank.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    !bytes.iter().any(is_control) && std::str::from_utf8(bytes).is_ok()
 }
 
 /// The bundle of a file.
@@ -57,14 +64,6 @@ pub(super) fn bundle(path: &Path) -> Result<Bundle, Failure> {
         }
     }
 }
-
-/// The side file that holds the large constants of a dump.
-pub(super) fn side_file(path: &Path) -> PathBuf {
-    path.with_extension("resources")
-}
-
-/// The line between the modules of a file, as `mlir-opt --split-input-file` has it.
-pub(super) const BETWEEN_MODULES: &str = "// -----";
 
 /// The only module of a `.mlir` file, with the constants of its side file if there is one.
 pub(super) fn module(path: &Path, source: &str, console: &Console) -> Result<Module, Failure> {
@@ -80,25 +79,29 @@ pub(super) fn module(path: &Path, source: &str, console: &Console) -> Result<Mod
 
 /// The modules of a `.mlir` file, with the constants of its side file if there is one.
 pub(super) fn modules(path: &Path, source: &str, console: &Console) -> Result<Vec<Module>, Failure> {
-    let side = side_file(path);
-    let resources = if side.is_file() {
-        Some(Resources::from_bytes(&io::read(&side)?).map_err(|e| Failure::file(&side, e))?)
-    } else {
-        None
-    };
-    let name = path.display().to_string();
-    let parse = |text: &String| {
-        text::parse(text, resources.as_ref()).map_err(|errors| {
-            let shown = diag::render(&errors.0, Some((&name, text)), console.colour());
-            Failure::Failed(format!("{name}: not a module of the IR\n{shown}"))
-        })
-    };
-    texts_of_modules(source).iter().map(parse).collect()
+    let resources = side_resources(path)?;
+    let texts = texts_of_modules(source);
+    let read =
+        |text: &String| parse(path, text, &resources, console).map_err(|error| Failure::file(path, error));
+    texts.iter().map(read).collect()
+}
+
+/// One module of a file; an error shows the lines that are wrong.
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    resources: &Resources,
+    console: &Console,
+) -> Result<Module, String> {
+    text::parse(text, Some(resources)).map_err(|errors| {
+        let shown = diag::render(&errors.0, Some((&io::shown(path), text)), console.colour());
+        format!("not a module of the IR\n{shown}")
+    })
 }
 
 /// The text of each module of a file. Lines of the others are left empty, so that errors name the lines of
 /// the file.
-fn texts_of_modules(source: &str) -> Vec<String> {
+pub(super) fn texts_of_modules(source: &str) -> Vec<String> {
     let mut texts = vec![String::new()];
     let mut n_lines = 0;
     for line in source.split_inclusive('\n') {

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::args::{ImageArgs, PtqArgs, parse_shape};
-use super::compile::create_folder;
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
@@ -131,7 +130,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     if let Some(folder) = &args.outputs {
         for (file, arrays) in array_files(measured_on)?.iter().zip(&study.arrays) {
             let folder = folder.join(file_stem(&model::file_name(&file.with_extension(""))));
-            create_folder(&folder)?;
+            crate::io::create_folder(&folder)?;
             for (at, (_, array)) in arrays.iter().enumerate() {
                 write_atomic(&folder.join(format!("{at}.npy")), &array.to_npy())?;
             }

@@ -7,7 +7,6 @@ use strata_isa_spec::bundle::{Bundle, Port};
 use strata_isa_spec::timed;
 
 use super::args::{ImageArgs, parse_input, parse_shape};
-use super::compile::create_folder;
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
@@ -188,7 +187,7 @@ fn write_outputs(
         }
         return console.summary(&format!("{}\nnothing written: no --output-dir\n", show(&lines)));
     };
-    create_folder(folder)?;
+    crate::io::create_folder(folder)?;
     let names: Vec<&str> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
     let by_position = inputs::are_positions(takes, &names);
     // Names that differ only in what a file name cannot hold would overwrite each other.

@@ -19,6 +19,7 @@ pub mod npy;
 mod picture;
 pub mod side_files;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use array::{Array, ArrayError, DType};
@@ -27,11 +28,19 @@ pub use images::{ChannelOrder, Fit, ImageError, ImageOptions, Layout};
 pub use npy::NpyError;
 pub use side_files::ModelFolder;
 
+/// A folder that is there afterwards.
+///
+/// # Errors
+/// If the system refuses.
+pub fn create_folder(path: &Path) -> Result<(), IoError> {
+    std::fs::create_dir_all(path).map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
 /// Why a file could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum IoError {
     /// The system refused.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}", shown(path))]
     System {
         /// The file.
         path: PathBuf,
@@ -76,12 +85,29 @@ pub enum IoError {
     },
 }
 
-/// A file's bytes.
+/// Whether a path stands for standard input or output: `-`, or their names in `/dev`.
+pub fn is_standard_stream(path: &Path) -> bool {
+    ["-", "/dev/stdin", "/dev/stdout"].iter().any(|name| path == Path::new(name))
+}
+
+/// A path as messages name it.
+pub fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// A file's bytes; those of standard input where the path is `-`.
 ///
 /// # Errors
 /// If the system refuses; the error names the file.
 pub fn read(path: &Path) -> Result<Vec<u8>, IoError> {
-    std::fs::read(path).map_err(|source| IoError::System { path: path.to_owned(), source })
+    let bytes = if path == Path::new("-") { read_standard_input() } else { std::fs::read(path) };
+    bytes.map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+fn read_standard_input() -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What a file name says of its content.
@@ -190,6 +216,13 @@ mod tests {
         assert_eq!(file_stem("../up"), "_.._up");
         assert_eq!(file_stem(""), "_");
         assert_eq!(file_stem("plain.1"), "plain.1");
+    }
+
+    #[test]
+    fn standard_streams_are_told_by_their_names() {
+        assert!(["-", "/dev/stdin"].iter().all(|name| is_standard_stream(Path::new(name))));
+        assert!(!is_standard_stream(Path::new("./-")));
+        assert_eq!(shown(Path::new("-")), "standard input");
     }
 
     #[test]

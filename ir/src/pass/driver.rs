@@ -46,6 +46,8 @@ pub enum Progress<'a> {
         index: usize,
         /// The pass.
         pass: &'static PassInfo,
+        /// The module as it finds it.
+        module: &'a Module,
     },
     /// A pass has done its work, and the module verifies.
     Ended {
@@ -68,8 +70,27 @@ pub struct PipelineFailure {
     pub index: usize,
     /// What happened.
     pub failure: PassFailure,
-    /// The module before the pass, headed by the rest of the pipeline, if asked for.
-    pub reproducer: Option<String>,
+    /// What makes the pass fail again, if asked for.
+    pub reproducer: Option<Box<Reproducer>>,
+}
+
+/// A module as it was before a pass that fails, and what is left of the pipeline.
+#[derive(Debug)]
+pub struct Reproducer {
+    /// The module.
+    pub module: Module,
+    /// The failing pass, and those after it.
+    pub pipeline: Pipeline,
+}
+
+/// How the first line of a reproducer begins; the rest of the line is its pipeline.
+pub const PIPELINE_LINE: &str = "// passes: ";
+
+impl Reproducer {
+    /// The line that a file with the module begins with.
+    pub fn header(&self) -> String {
+        format!("{PIPELINE_LINE}{}\n", self.pipeline)
+    }
 }
 
 /// What stops a pipeline.
@@ -122,7 +143,7 @@ pub fn run(
     let mut reports = Vec::with_capacity(pipeline.passes().len());
     for (index, pass) in pipeline.passes().iter().enumerate() {
         let info = pass.info();
-        observer(Progress::Begins { index, pass: info });
+        observer(Progress::Begins { index, pass: info, module });
         let keep = options.reproducers || options.evaluate > 0;
         let before = keep.then(|| module.clone());
         let done = demand_valid(module, info, index == 0)
@@ -135,17 +156,12 @@ pub fn run(
             Err(failure) => {
                 let reproducer = before
                     .filter(|_| options.reproducers)
-                    .map(|before| reproducer(&before, &pipeline.from_pass(index)));
+                    .map(|module| Box::new(Reproducer { module, pipeline: pipeline.from_pass(index) }));
                 return Err(PipelineFailure { pass: info.name, index, failure, reproducer });
             }
         }
     }
     Ok(reports)
-}
-
-/// A module and the pipeline to run on it, in one text.
-fn reproducer(module: &Module, pipeline: &Pipeline) -> String {
-    format!("// passes: {pipeline}\n{}", text::to_string(module))
 }
 
 /// That a module is at a level that a pass takes, and verifies.
@@ -280,6 +296,23 @@ mod tests {
     }
 
     #[test]
+    fn the_observer_sees_the_module_before_and_after() {
+        let registry = Registry::new([&KEEP, &RENAME]);
+        let pipeline = registry.parse("keep,rename,keep").expect("their names").first(2);
+        assert_eq!(pipeline.to_string(), "keep,rename");
+        let is_renamed = |module: &Module| module.op(module.top()).extra.contains_key("test.name");
+        let mut seen = Vec::new();
+        let mut observer = |progress: Progress<'_>| match progress {
+            Progress::Begins { pass, module, .. } => seen.push((pass.name, is_renamed(module))),
+            Progress::Ended { report, module, .. } => seen.push((report.name, is_renamed(module))),
+        };
+        let (mut module, mut context) = (Module::new(), PassContext::new());
+        let ran = run(&mut module, &pipeline, &mut context, &DriverOptions::default(), &mut observer);
+        assert_eq!(ran.expect("both work").len(), 2);
+        assert_eq!(seen, [("keep", false), ("keep", false), ("rename", false), ("rename", true)]);
+    }
+
+    #[test]
     fn finds_a_false_claim() {
         let options = DriverOptions { check_claims: true, ..DriverOptions::default() };
         let error = ran(&[&KEEP, &LIE], &options).expect_err("it lies");
@@ -292,7 +325,8 @@ mod tests {
         let error = ran(&[&KEEP, &PANIC, &RENAME], &options).expect_err("it panics");
         assert!(error.to_string().contains("no good"), "{error}");
         let reproducer = error.reproducer.expect("asked for");
-        assert!(reproducer.starts_with("// passes: panic,rename\n"), "{reproducer}");
+        assert_eq!(reproducer.header(), "// passes: panic,rename\n");
+        assert_eq!(text::to_string(&reproducer.module), text::to_string(&Module::new()));
     }
 
     pass!(BREAK, "break", |module| {

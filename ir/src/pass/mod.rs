@@ -22,7 +22,9 @@ pub mod parse;
 pub mod pipeline;
 pub mod registry;
 
-pub use driver::{DriverOptions, PassFailure, PassReport, PipelineFailure, Progress, run};
+pub use driver::{
+    DriverOptions, PIPELINE_LINE, PassFailure, PassReport, PipelineFailure, Progress, Reproducer, run,
+};
 pub use level::Level;
 pub use parse::PipelineError;
 pub use pipeline::Pipeline;

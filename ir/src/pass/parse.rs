@@ -4,27 +4,32 @@ use std::sync::Arc;
 
 use super::registry::{OptionKind, PassInfo, PassOptions, Registry};
 use super::{Pass, Pipeline};
+use crate::diag::did_you_mean;
 
 /// What is wrong with a textual pipeline; columns count characters from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PipelineError {
     /// No pass has this name.
-    #[error("column {column}: there is no pass `{name}`; there are: {known}")]
+    #[error("column {column}: there is no pass `{name}`; {}there are: {known}", meant(.closest))]
     UnknownPass {
         /// The name.
         name: String,
+        /// The one that may have been meant.
+        closest: Option<&'static str>,
         /// Those that there are.
         known: String,
         /// Where it stands.
         column: usize,
     },
     /// The pass has no such option.
-    #[error("column {column}: `{pass}` has no option `{option}`; it has: {known}")]
+    #[error("column {column}: `{pass}` has no option `{option}`; {}it has: {known}", meant(.closest))]
     UnknownOption {
         /// The pass.
         pass: &'static str,
         /// The option.
         option: String,
+        /// The one that may have been meant.
+        closest: Option<&'static str>,
         /// Those that it has.
         known: String,
         /// Where it stands.
@@ -54,6 +59,10 @@ pub enum PipelineError {
         /// Where.
         column: usize,
     },
+}
+
+fn meant(closest: &Option<&'static str>) -> String {
+    closest.map_or_else(String::new, |name| format!("did you mean `{name}`? "))
 }
 
 impl Registry {
@@ -130,7 +139,8 @@ impl<'a> Reader<'a> {
         let (name, column) = self.word("the name of a pass")?;
         let Some(info) = self.registry.find(&name) else {
             let known: Vec<&str> = self.registry.passes().iter().map(|info| info.name).collect();
-            return Err(PipelineError::UnknownPass { name, known: known.join(", "), column });
+            let closest = self.registry.closest(&name);
+            return Err(PipelineError::UnknownPass { name, closest, known: known.join(", "), column });
         };
         let mut options = PassOptions::defaults(info);
         if matches!(self.peek(), Some(('{', _))) {
@@ -162,7 +172,14 @@ impl<'a> Reader<'a> {
         let Some(option) = info.options.iter().find(|option| option.name == key) else {
             let known = info.options.iter().map(|option| option.name).collect::<Vec<_>>();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            return Err(PipelineError::UnknownOption { pass: info.name, option: key, known, column });
+            let closest = did_you_mean(&key, info.options.iter().map(|option| option.name));
+            return Err(PipelineError::UnknownOption {
+                pass: info.name,
+                option: key,
+                closest,
+                known,
+                column,
+            });
         };
         let (value, column) = if matches!(self.peek(), Some(('=', _))) {
             self.next();
@@ -248,6 +265,11 @@ mod tests {
     fn errors_say_where_and_what() {
         let cases = [
             ("shrink,banana", "column 8: there is no pass `banana`; there are: shrink"),
+            ("shrimk", "column 1: there is no pass `shrimk`; did you mean `shrink`? there are: shrink"),
+            (
+                "shrink{twic}",
+                "column 8: `shrink` has no option `twic`; did you mean `twice`? it has: range, by, twice",
+            ),
             ("shrink{size=3}", "column 8: `shrink` has no option `size`; it has: range, by, twice"),
             ("shrink{range=best}", "column 14: `range` of `shrink` is `best`, but must be min-max | mse"),
             ("shrink{range}", "column 13: expected `=` and a value, found `}`"),

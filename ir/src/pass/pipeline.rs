@@ -29,6 +29,11 @@ impl Pipeline {
         &self.passes
     }
 
+    /// The first passes of the pipeline, so many at most.
+    pub fn first(&self, n: usize) -> Self {
+        Self { passes: self.passes.iter().take(n).cloned().collect() }
+    }
+
     /// The part of the pipeline from a pass on.
     pub fn from_pass(&self, at: usize) -> Self {
         Self { passes: self.passes.get(at..).unwrap_or_default().to_vec() }

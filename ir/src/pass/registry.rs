@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use super::{Level, Pass};
+use crate::diag::did_you_mean;
 
 /// What a pass declares of itself.
 #[derive(Debug)]
@@ -195,6 +196,11 @@ impl Registry {
     /// The pass of a name.
     pub fn find(&self, name: &str) -> Option<&'static PassInfo> {
         self.passes.iter().copied().find(|info| info.name == name)
+    }
+
+    /// The pass whose name is closest to a word that is no pass's, if one is close enough to be meant.
+    pub fn closest(&self, word: &str) -> Option<&'static str> {
+        did_you_mean(word, self.passes.iter().map(|info| info.name))
     }
 
     /// A Markdown page of all passes, for `docs/generated/passes.md`.

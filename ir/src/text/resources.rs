@@ -50,6 +50,11 @@ impl Resources {
         self.blobs.insert(name.into(), bytes.into());
     }
 
+    /// Adds the blobs of another; of two of one name that of the other.
+    pub fn extend(&mut self, other: Self) {
+        self.blobs.extend(other.blobs);
+    }
+
     /// A blob's bytes.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.blobs.get(name).map(AsRef::as_ref)
@@ -107,18 +112,19 @@ impl FromIterator<(String, Vec<u8>)> for Resources {
 }
 
 /// The side file of some blobs, in their order.
-pub fn to_bytes(blobs: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<u8> {
+pub fn to_bytes<N: AsRef<str>, D: AsRef<[u8]>>(blobs: impl IntoIterator<Item = (N, D)>) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
     out.extend_from_slice(&VERSION.to_le_bytes());
     let count_at = out.len();
     out.extend_from_slice(&[0; 4]);
     let mut count = 0;
     for (name, data) in blobs {
+        let (name, data) = (name.as_ref(), data.as_ref());
         count += 1;
         out.extend_from_slice(&u32_len(name.len()).to_le_bytes());
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(&(data.len() as u64).to_le_bytes());
-        out.extend_from_slice(&data);
+        out.extend_from_slice(data);
     }
     out[count_at..count_at + 4].copy_from_slice(&u32_len(count).to_le_bytes());
     out

@@ -324,7 +324,7 @@ impl<'a> Parser<'a> {
                 .error_at(key_span, code::MISSING_RESOURCE, format!("no data of the resource `{name}`"))
                 .help("give the side file that was written with this text");
             self.report(error)?;
-            return Ok(Attribute::Unit);
+            return Ok(no_elements(ty.elem));
         };
         let data = (bytes.len() == ty.size_bytes()).then(|| TensorData::from_bytes(ty.elem, bytes)).flatten();
         let Some(data) = data else {
@@ -332,7 +332,7 @@ impl<'a> Parser<'a> {
                 format!("{ty} takes {} bytes, resource `{name}` has {}", ty.size_bytes(), bytes.len());
             let error = self.error_at(start..self.last_end, code::BAD_CONSTANT, message);
             self.report(error)?;
-            return Ok(Attribute::Unit);
+            return Ok(no_elements(ty.elem));
         };
         let tensor = Arc::new(Tensor::new(ty.shape.clone(), data));
         self.tensors.insert((key, ty), tensor.clone());
@@ -479,4 +479,10 @@ impl Parser<'_> {
             format!("the blob of `{name}` is not `0x`, an alignment and data in hex"),
         )
     }
+}
+
+/// Stands for a constant that is told to be wrong.
+fn no_elements(elem: ElemType) -> Attribute {
+    let data = TensorData::from_bytes(elem, &[]).unwrap_or(TensorData::I8(Vec::new()));
+    Attribute::Elements(Tensor::new([0], data).into())
 }

@@ -1,0 +1,184 @@
+//! Modules as files: their text, and their large constants in it, in a file beside it, or left out.
+//!
+//! Constants are never lost unsaid. A text without them names each by a hash of its data, so it is refused
+//! wherever no file beside it has just these, and [`write`] tells of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use strata_ir::Module;
+use strata_ir::text::{
+    Form, PrintOptions, Printed, ResourceError, ResourcePlacement, Resources, print, resources,
+};
+
+use super::console::Console;
+use super::failure::Failure;
+use crate::io::{self, write_atomic};
+use crate::report::human_bytes;
+
+/// The line between the modules of a file, as `mlir-opt --split-input-file` has it.
+pub(super) const BETWEEN_MODULES: &str = "// -----";
+
+/// Bytes of large constants up to which they stand in what is printed, unasked.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// The side file of all dumps of a folder.
+const OF_FOLDER: &str = "constants.resources";
+
+/// How modules are written.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct PrintArgs {
+    /// Keep large constants in the text of the IR, where every MLIR tool reads them. Otherwise they go to a
+    /// file beside it, and what is printed has them only if they are few
+    #[arg(long)]
+    inline_constants: bool,
+    /// Write the IR in MLIR's generic form, which any MLIR tool reads
+    #[arg(long)]
+    generic: bool,
+    /// Show where ops come from in what is printed, too; files of the IR always tell
+    #[arg(long)]
+    locations: bool,
+}
+
+impl PrintArgs {
+    fn options(self, locations: bool, resources: ResourcePlacement) -> PrintOptions {
+        let form = if self.generic { Form::Generic } else { Form::Pretty };
+        PrintOptions { form, locations, resources, ..PrintOptions::default() }
+    }
+
+    /// Where large constants go.
+    fn placement(self) -> ResourcePlacement {
+        if self.inline_constants { ResourcePlacement::Inline } else { ResourcePlacement::SideFile }
+    }
+
+    /// A module without its large constants, to be looked at.
+    pub(super) fn outline(self, module: &Module) -> String {
+        print(module, &self.options(self.locations, ResourcePlacement::SideFile)).text
+    }
+}
+
+/// The side file of one file of modules.
+fn side_file(path: &Path) -> PathBuf {
+    path.with_extension("resources")
+}
+
+/// The large constants beside a file of modules: in a file of its own, and in that of its folder.
+///
+/// # Errors
+/// If one of these cannot be read.
+pub(super) fn side_resources(path: &Path) -> Result<Resources, Failure> {
+    let mut all = Resources::new();
+    if io::is_standard_stream(path) {
+        return Ok(all);
+    }
+    for side in [side_file(path), path.with_file_name(OF_FOLDER)] {
+        if side.is_file() {
+            let about = |error: ResourceError| Failure::file(&side, error);
+            all.extend(Resources::from_bytes(&io::read(&side)?).map_err(about)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Modules as text, and the large constants that do not stand in it, each once.
+struct Emitted {
+    text: String,
+    blobs: BTreeMap<String, Vec<u8>>,
+}
+
+impl Emitted {
+    fn of(modules: &[Module], options: &PrintOptions) -> Self {
+        let (mut texts, mut blobs) = (Vec::new(), BTreeMap::new());
+        for module in modules {
+            let Printed { text, resources } = print(module, options);
+            texts.push(text);
+            blobs.extend(resources);
+        }
+        Self { text: texts.join(&format!("{BETWEEN_MODULES}\n")), blobs }
+    }
+}
+
+/// Writes modules to a file, with a side file if constants are to stand there. `header` stands before them.
+pub(super) fn write_file(
+    path: &Path,
+    header: &str,
+    modules: &[Module],
+    how: PrintArgs,
+) -> Result<(), Failure> {
+    let Emitted { text, blobs } = Emitted::of(modules, &how.options(true, how.placement()));
+    if !blobs.is_empty() {
+        write_atomic(&side_file(path), &resources::to_bytes(blobs))?;
+    }
+    Ok(write_atomic(path, format!("{header}{text}").as_bytes())?)
+}
+
+/// A folder of dumps, which share a side file.
+#[derive(Debug)]
+pub(super) struct DumpFolder {
+    path: PathBuf,
+    how: PrintArgs,
+    blobs: BTreeMap<String, Vec<u8>>,
+}
+
+impl DumpFolder {
+    /// The folder at a path, which is there afterwards.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) fn create(path: &Path, how: PrintArgs) -> Result<Self, Failure> {
+        io::create_folder(path)?;
+        Ok(Self { path: path.to_owned(), how, blobs: BTreeMap::new() })
+    }
+
+    /// Writes modules to a file of the folder; before it the side file, if they have constants that no dump
+    /// before them has.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub(super) fn write(&mut self, name: &str, modules: &[Module]) -> Result<(), Failure> {
+        let Emitted { text, blobs } = Emitted::of(modules, &self.how.options(true, self.how.placement()));
+        let n_before = self.blobs.len();
+        self.blobs.extend(blobs);
+        if self.blobs.len() > n_before {
+            let all = self.blobs.iter().map(|(name, data)| (name.as_str(), data.as_slice()));
+            write_atomic(&self.path.join(OF_FOLDER), &resources::to_bytes(all))?;
+        }
+        Ok(write_atomic(&self.path.join(name), text.as_bytes())?)
+    }
+}
+
+/// Writes modules to a file with a side file, or prints them. What is printed has no file beside it: large
+/// constants are left out of it, and a note says so, unless they are few bytes or are asked for.
+pub(super) fn write(
+    output: Option<&Path>,
+    modules: &[Module],
+    how: PrintArgs,
+    console: &Console,
+) -> Result<(), Failure> {
+    if let Some(path) = output.filter(|path| has_files_beside(path)) {
+        return write_file(path, "", modules, how);
+    }
+    let outline = Emitted::of(modules, &how.options(how.locations, how.placement()));
+    let n_bytes: usize = outline.blobs.values().map(Vec::len).sum();
+    let text = if n_bytes == 0 {
+        outline.text
+    } else if n_bytes <= SMALL_BYTES {
+        Emitted::of(modules, &how.options(how.locations, ResourcePlacement::Inline)).text
+    } else {
+        let size = human_bytes(n_bytes as u64);
+        console.note(&format!(
+            "{size} of constants are left out, so this text is not read again; `-o FILE` writes them beside \
+             it, --inline-constants into it"
+        ));
+        outline.text
+    };
+    match output.filter(|path| *path != Path::new("-")) {
+        Some(path) => Ok(write_atomic(path, text.as_bytes())?),
+        None => console.print(&text),
+    }
+}
+
+/// Whether a file can stand beside that of a path: not beside a pipe or a terminal.
+fn has_files_beside(path: &Path) -> bool {
+    !io::is_standard_stream(path) && std::fs::metadata(path).map_or(true, |meta| meta.is_file())
+}
