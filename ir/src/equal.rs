@@ -1,6 +1,7 @@
 //! Whether two modules are the same but for ids, the names of resources and erased ops.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::attr::{Attribute, Elements};
 use crate::module::{BlockId, Module, OpId, ValueId};
@@ -98,5 +99,5 @@ fn same(a: &Attribute, b: &Attribute) -> bool {
 
 fn same_elements(a: &Elements, b: &Elements) -> bool {
     let bytes = |e: &Elements| e.tensor.data().to_bytes();
-    a.tensor.ty() == b.tensor.ty() && bytes(a) == bytes(b)
+    Arc::ptr_eq(&a.tensor, &b.tensor) || a.tensor.ty() == b.tensor.ty() && bytes(a) == bytes(b)
 }

@@ -19,7 +19,7 @@ fn round_trip(module: &Module) {
     {
         let options = PrintOptions { form, resources, ..PrintOptions::default() };
         let printed = print(module, &options);
-        let side = Resources::from_bytes(&to_bytes(printed.resources.clone())).expect("a side file reads");
+        let side = Resources::from_bytes(to_bytes(printed.resources.clone())).expect("a side file reads");
         let again = match parse(&printed.text, Some(&side)) {
             Ok(again) => again,
             Err(errors) => panic!("{errors}\n{}", printed.text),

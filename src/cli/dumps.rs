@@ -74,7 +74,7 @@ pub(super) fn side_resources(path: &Path) -> Result<Resources, Failure> {
     for side in [side_file(path), path.with_file_name(OF_FOLDER)] {
         if side.is_file() {
             let about = |error: ResourceError| Failure::file(&side, error);
-            all.extend(Resources::from_bytes(&io::read(&side)?).map_err(about)?);
+            all.extend(Resources::from_bytes(io::read(&side)?).map_err(about)?);
         }
     }
     Ok(all)

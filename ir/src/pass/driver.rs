@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use super::compare::{Difference, compare};
 use super::{Changed, Level, Pass, PassContext, PassError, PassInfo, Pipeline};
+use crate::Module;
 use crate::diag::Diagnostics;
+use crate::equal::difference;
 use crate::verify::verify;
-use crate::{Module, text};
 
 /// How to run a pipeline. The level of the module is checked before every pass in any case, and the module is
 /// verified before the first and after every one that changed something.
 #[derive(Clone, Debug, Default)]
 pub struct DriverOptions {
-    /// Whether to compare the printed module before and after passes that claim to have changed nothing.
+    /// Whether to compare the module before and after passes that claim to have changed nothing.
     pub check_claims: bool,
     /// Evaluates the module before and after each pass on this many random inputs.
     pub evaluate: usize,
@@ -113,7 +114,7 @@ pub enum PassFailure {
     /// The module does not verify after the pass: the fault is the pass's.
     #[error("the module does not verify after the pass:\n{0}")]
     InvalidAfter(Diagnostics),
-    /// The pass claims to have changed nothing, but the module prints differently.
+    /// The pass claims to have changed nothing, but the module is another.
     #[error("claims to have changed nothing, but did")]
     FalseClaim,
     /// The module computes something else.
@@ -181,14 +182,14 @@ fn run_pass(
     before: Option<&Module>,
 ) -> Result<PassReport, PassFailure> {
     let (info, found) = (pass.info(), Level::of(module));
-    let printed = options.check_claims.then(|| text::to_string(module));
+    let kept = options.check_claims.then(|| module.clone());
     context.take_counters();
     let start = Instant::now();
     // A pass that panics may leave module and context half-changed; neither is used again.
     let result = catch_unwind(AssertUnwindSafe(|| pass.run(module, context)));
     let seconds = start.elapsed().as_secs_f64();
     let changed = result.map_err(|panic| PassFailure::Panicked(panic_message(&*panic)))??;
-    if !changed.is_yes() && printed.is_some_and(|printed| printed != text::to_string(module)) {
+    if !changed.is_yes() && kept.is_some_and(|kept| difference(&kept, module).is_some()) {
         return Err(PassFailure::FalseClaim);
     }
     if let Some(level) = info.gives.filter(|level| *level != found) {
@@ -326,7 +327,7 @@ mod tests {
         assert!(error.to_string().contains("no good"), "{error}");
         let reproducer = error.reproducer.expect("asked for");
         assert_eq!(reproducer.header(), "// passes: panic,rename\n");
-        assert_eq!(text::to_string(&reproducer.module), text::to_string(&Module::new()));
+        assert_eq!(difference(&reproducer.module, &Module::new()), None);
     }
 
     pass!(BREAK, "break", |module| {

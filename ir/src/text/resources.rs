@@ -5,6 +5,7 @@
 //! MLIR's `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"STRATARS";
@@ -33,10 +34,35 @@ pub enum ResourceError {
     TrailingBytes(usize),
 }
 
-/// Blobs by name. Clones share the data.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A part of a file's bytes.
+#[derive(Clone, Debug)]
+struct Blob {
+    file: Arc<Vec<u8>>,
+    range: Range<usize>,
+}
+
+impl Blob {
+    fn bytes(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+}
+
+impl PartialEq for Blob {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl From<Vec<u8>> for Blob {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { range: 0..bytes.len(), file: Arc::new(bytes) }
+    }
+}
+
+/// Blobs by name. Clones share the data, and those of a file its bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resources {
-    blobs: BTreeMap<String, Arc<[u8]>>,
+    blobs: BTreeMap<String, Blob>,
 }
 
 impl Resources {
@@ -46,7 +72,7 @@ impl Resources {
     }
 
     /// Adds or replaces a blob.
-    pub fn insert(&mut self, name: impl Into<String>, bytes: impl Into<Arc<[u8]>>) {
+    pub fn insert(&mut self, name: impl Into<String>, bytes: Vec<u8>) {
         self.blobs.insert(name.into(), bytes.into());
     }
 
@@ -57,7 +83,7 @@ impl Resources {
 
     /// A blob's bytes.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.blobs.get(name).map(AsRef::as_ref)
+        self.blobs.get(name).map(Blob::bytes)
     }
 
     /// How many blobs there are.
@@ -74,8 +100,9 @@ impl Resources {
     ///
     /// # Errors
     /// If the bytes are not exactly one side file.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ResourceError> {
-        let mut reader = Reader { bytes, at: 0 };
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, ResourceError> {
+        let bytes = Arc::new(bytes);
+        let mut reader = Reader { bytes: &bytes, at: 0 };
         if bytes.get(..MAGIC.len()) != Some(MAGIC.as_slice()) {
             return Err(ResourceError::NotResources);
         }
@@ -92,11 +119,13 @@ impl Resources {
                 .map_err(|_| ResourceError::BadName(name_at))?
                 .to_owned();
             let len = reader.u64()?;
-            let data = Arc::from(reader.take(len)?);
+            let start = reader.at;
+            reader.take(len)?;
+            let range = start..reader.at;
             if blobs.contains_key(&name) {
                 return Err(ResourceError::Duplicate(name));
             }
-            blobs.insert(name, data);
+            blobs.insert(name, Blob { file: Arc::clone(&bytes), range });
         }
         match bytes.len() - reader.at {
             0 => Ok(Self { blobs }),
@@ -172,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_side_file_reads_back() {
-        let read = Resources::from_bytes(&to_bytes(two())).expect("a file just written reads");
+        let read = Resources::from_bytes(to_bytes(two())).expect("a file just written reads");
         assert_eq!(read, two().into_iter().collect());
         assert_eq!(read.get("w"), Some(&[1, 2, 3][..]));
     }
@@ -181,7 +210,11 @@ mod tests {
     fn every_truncation_is_an_error() {
         let bytes = to_bytes(two());
         for len in 0..bytes.len() {
-            assert!(Resources::from_bytes(&bytes[..len]).is_err(), "{len} bytes of {} read", bytes.len());
+            assert!(
+                Resources::from_bytes(bytes[..len].to_vec()).is_err(),
+                "{len} bytes of {} read",
+                bytes.len()
+            );
         }
     }
 
@@ -190,15 +223,15 @@ mod tests {
         let mut bytes = to_bytes([("w".to_owned(), vec![7])]);
         let at = bytes.len() - 9;
         bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert_eq!(Resources::from_bytes(&bytes), Err(ResourceError::Truncated(bytes.len())));
+        assert_eq!(Resources::from_bytes(bytes.clone()), Err(ResourceError::Truncated(bytes.len())));
     }
 
     #[test]
     fn duplicates_and_trailing_bytes_are_errors() {
         let twice = to_bytes([("w".to_owned(), vec![]), ("w".to_owned(), vec![])]);
-        assert_eq!(Resources::from_bytes(&twice), Err(ResourceError::Duplicate("w".to_owned())));
+        assert_eq!(Resources::from_bytes(twice), Err(ResourceError::Duplicate("w".to_owned())));
         let mut long = to_bytes(two());
         long.push(0);
-        assert_eq!(Resources::from_bytes(&long), Err(ResourceError::TrailingBytes(1)));
+        assert_eq!(Resources::from_bytes(long), Err(ResourceError::TrailingBytes(1)));
     }
 }

@@ -87,11 +87,11 @@ type Entries<'a> = Option<&'a BTreeMap<String, Attribute>>;
 fn entries(attrs: Option<&Attribute>, n: usize) -> Option<Vec<Entries<'_>>> {
     let Some(attrs) = attrs else { return Some(vec![None; n]) };
     let Attribute::Array(items) = attrs else { return None };
-    let dict = |item| match item {
-        &Attribute::Dict(ref entries) => Some(Some(entries)),
-        _ => None,
-    };
-    let dicts: Vec<Entries<'_>> = items.iter().map(dict).collect::<Option<_>>()?;
+    let mut dicts = Vec::new();
+    for item in items {
+        let Attribute::Dict(entries) = item else { return None };
+        dicts.push(Some(entries));
+    }
     let says_anything = dicts.iter().flatten().any(|entries| !entries.is_empty());
     (dicts.len() == n && says_anything).then_some(dicts)
 }
