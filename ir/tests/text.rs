@@ -169,3 +169,16 @@ fn what_tosa_opt_prints_parses() {
     insta::assert_snapshot!(to_string(&module));
     round_trip(&module);
 }
+
+/// Handles are hashes of what they name.
+#[test]
+fn damaged_side_files_are_refused() {
+    let module = assorted();
+    let options = PrintOptions { resources: ResourcePlacement::SideFile, ..PrintOptions::default() };
+    let mut printed = print(&module, &options);
+    let blob = &mut printed.resources[0].1;
+    blob[3] ^= 0x10;
+    let side = Resources::from_bytes(to_bytes(printed.resources)).expect("a side file reads");
+    let errors = parse(&printed.text, Some(&side)).expect_err("it is damaged").to_string();
+    assert!(errors.contains("is not what its name is the hash of"), "{errors}");
+}

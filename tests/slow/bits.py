@@ -75,14 +75,14 @@ PRECISIONS = [
 def compiled(network, mode, flags):
     folder = scratch("bits")
     bundle = folder / "x.strata"
-    common = ["--inline-constants", "--no-measure", "--quiet", *network.shape_flags()]
+    common = ["--no-measure", "--quiet", *network.shape_flags()]
     strata("compile", network.path, "-o", bundle, "--mode", mode, "--dump-levels", folder, *common, *flags)
     return folder, bundle
 
 
 def function_of(dump):
-    """What a dump holds but for the options of the compile, which head it."""
-    return dump.read_text(encoding="utf-8").split("func.func", 1)[1]
+    """What a dump holds but for the options of the compile, which head it, and the data of constants."""
+    return dump.read_text(encoding="utf-8").split("func.func", 1)[1].split("{-#", 1)[0].rstrip()
 
 
 def random_integers(ports):
@@ -146,11 +146,12 @@ def check(name, precision):
     network = source(name)
     chosen = ["--precision", precision, "--precision-budget", "40"]
     generous = ["--set", "memory.activation=64MiB", *chosen]
-    folder, bundle = compiled(network, "multi", generous)
+    # The evaluator takes a text that holds its constants. Others name theirs by their data.
+    folder, bundle = compiled(network, "multi", [*generous, "--inline-constants"])
     quant = dump(folder, "quant")
     # Layers may be called after ops: only an op has an accumulator.
     function = function_of(quant)
-    sums = set(re.findall(r"conv2d [^{]*\{acc_type = (\w+)", function))
+    sums = set(re.findall(r"= tosa\.\w*conv2d [^{]*\{acc_type = (\w+)", function))
     wanted = {"int8": {"i32"}, "mixed": {"i32", "i48"}, "int16": {"i48"}}[precision]
     if name in SLOPED:
         wanted = wanted | {"i48"}

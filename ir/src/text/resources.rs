@@ -2,11 +2,14 @@
 //!
 //! The file is `STRATARS`, a little-endian `u32` version, a `u32` count, and for each blob a `u32` name
 //! length, the name in UTF-8, a `u64` data length and the data, which is little-endian and row-major as
-//! MLIR's `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique.
+//! MLIR's `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique. What the printer
+//! names is named by its data (`handle`), so that damage is found.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+
+use crate::types::ElemType;
 
 const MAGIC: &[u8; 8] = b"STRATARS";
 const VERSION: u32 = 1;
@@ -138,6 +141,25 @@ impl FromIterator<(String, Vec<u8>)> for Resources {
     fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(blobs: I) -> Self {
         Self { blobs: blobs.into_iter().map(|(name, data)| (name, data.into())).collect() }
     }
+}
+
+/// Hexadecimal digits of a hash in a handle.
+const HASH_DIGITS: usize = 16;
+
+/// The handle of a constant: its element type and the first digits of the hash of its data, or all of them.
+pub(crate) fn handle(elem: ElemType, bytes: &[u8], whole: bool) -> String {
+    let hash = blake3::hash(bytes).to_hex();
+    format!("{elem}_{}", if whole { &hash } else { &hash[..HASH_DIGITS] })
+}
+
+/// Whether a name is a handle that other data has.
+pub(crate) fn is_of_other_data(name: &str, elem: ElemType, bytes: &[u8]) -> bool {
+    let hash = name.strip_prefix(elem.keyword()).and_then(|rest| rest.strip_prefix('_'));
+    let is_hash = |hash: &&str| {
+        [HASH_DIGITS, 2 * blake3::OUT_LEN].contains(&hash.len())
+            && hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    hash.filter(is_hash).is_some_and(|hash| !blake3::hash(bytes).to_hex().starts_with(hash))
 }
 
 /// The side file of some blobs, in their order.

@@ -9,6 +9,7 @@ use crate::diag::{Diagnostic, code};
 use crate::infer::MAX_ELEMENTS;
 use crate::tensor::{Tensor, TensorData};
 use crate::text::lex::Token;
+use crate::text::resources::is_of_other_data;
 use crate::types::{ElemType, TensorType, Type};
 
 /// A number or a boolean whose type is not known yet.
@@ -334,6 +335,14 @@ impl<'a> Parser<'a> {
             self.report(error)?;
             return Ok(no_elements(ty.elem));
         };
+        if is_of_other_data(&name, ty.elem, bytes) {
+            let message = format!("the data of resource `{name}` is not what its name is the hash of");
+            let error = self
+                .error_at(key_span, code::BAD_CONSTANT, message)
+                .help("the side file is damaged; data that was changed on purpose needs another name");
+            self.report(error)?;
+            return Ok(no_elements(ty.elem));
+        }
         let tensor = Arc::new(Tensor::new(ty.shape.clone(), data));
         self.tensors.insert((key, ty), tensor.clone());
         Ok(Attribute::Elements(Elements { tensor }))

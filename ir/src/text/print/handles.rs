@@ -10,10 +10,8 @@ use super::PrintOptions;
 use crate::attr::{Attribute, Elements};
 use crate::module::Module;
 use crate::tensor::{Tensor, TensorData};
+use crate::text::resources::handle;
 use crate::types::ElemType;
-
-/// Hexadecimal digits of the hash in a handle.
-const HASH_DIGITS: usize = 16;
 
 /// The handles of a module's large constants.
 #[derive(Default)]
@@ -46,11 +44,10 @@ impl Handles {
             return;
         }
         let bytes = tensor.data().to_bytes();
-        let hash = blake3::hash(&bytes).to_hex();
-        let mut name: Arc<str> = format!("{}_{}", tensor.elem(), &hash[..HASH_DIGITS]).into();
+        let mut name: Arc<str> = handle(tensor.elem(), &bytes, false).into();
         // Other data of the same short hash has the whole one.
         if by_name.get(&name).is_some_and(|other| other.data().to_bytes() != bytes) {
-            name = format!("{}_{hash}", tensor.elem()).into();
+            name = handle(tensor.elem(), &bytes, true).into();
         }
         if by_name.insert(name.clone(), tensor.clone()).is_none() {
             self.blobs.push((name.clone(), tensor.clone()));
