@@ -170,6 +170,30 @@ fn what_tosa_opt_prints_parses() {
     round_trip(&module);
 }
 
+/// However long the names of layers are.
+#[test]
+fn lines_are_short() {
+    let layer = "a/rather/long/name/of/a/layer/as/exporters/write/them/".repeat(2);
+    let ty = "tensor<1x64x64x128xf32>";
+    let operands = ["%x"; 4].join(", ");
+    let arguments: Vec<String> = (0..4).map(|n| format!("%y{n}: {ty}")).collect();
+    let types = [ty; 4].join(", ");
+    let text = format!(
+        "\"func.func\"() <{{sym_name = \"main\", function_type = ({ty}) -> {ty}}}> ({{ ^bb0(%x: {ty}): \
+         %0 = \"strata.stage\"({operands}) <{{name = \"{layer}\"}}> ({{ ^bb0({}): \
+         %1 = \"tosa.add\"(%y0, %y1) : ({ty}, {ty}) -> {ty} loc(\"{layer}\") \
+         \"strata.yield\"(%1) : ({ty}) -> () }}) : ({types}) -> {ty} loc(\"{layer}\") \
+         \"func.return\"(%0) : ({ty}) -> () }}) : () -> ()",
+        arguments.join(", ")
+    );
+    let module = parse(&text, None).expect("a module");
+    round_trip(&module);
+    let printed = to_string(&module);
+    assert!(printed.contains("strata.stage"), "{printed}");
+    let longest = printed.lines().map(str::len).max();
+    assert!(longest.is_some_and(|n| n <= 200), "{printed}");
+}
+
 /// Handles are hashes of what they name.
 #[test]
 fn damaged_side_files_are_refused() {

@@ -170,7 +170,12 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let folder = args.dump_levels.as_deref().map(|path| DumpFolder::create(path, args.print)).transpose()?;
     let options = CompileOptions { calibration: calibration(args, &source)?, ..asked };
     let options = match source.recorded() {
-        Some(recorded) => overridden(args, options, recorded)?,
+        Some((level, recorded)) => {
+            if let Some(note) = too_late(level, &args.given) {
+                console.note(&note);
+            }
+            overridden(args, options, recorded)?
+        }
         None => options,
     };
     let compiler = Compiler::new(options);
@@ -238,10 +243,10 @@ enum Source {
 }
 
 impl Source {
-    /// The options of the compile that wrote it.
-    fn recorded(&self) -> Option<&CompileOptions> {
+    /// The level of a dump, and the options of the compile that wrote it.
+    fn recorded(&self) -> Option<(Level, &CompileOptions)> {
         match self {
-            Self::Checkpoint(checkpoint) => checkpoint.options(),
+            Self::Checkpoint(checkpoint) => Some((checkpoint.level, checkpoint.options()?)),
             Self::Onnx(_) | Self::Module(_) => None,
         }
     }
@@ -302,6 +307,22 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
         families: args.egraph_rules.clone(),
         ..CompileOptions::new(args.target.target()?)
     })
+}
+
+/// Arguments that decide nothing any more from a level on: what they decide stands in its dumps.
+const DECIDED: [(Level, &[&str]); 3] = [
+    (Level::Quant, &["calibrate", "seed", "range", "equalise", "bias_correction"]),
+    (Level::Stages, &["precision", "precision_budget", "target_sqnr", "int16"]),
+    (Level::Phases, &["tolerance", "egraph_rules"]),
+];
+
+/// A note of the arguments that come too late for a dump of a level, if any do.
+fn too_late(level: Level, given: &Given) -> Option<String> {
+    let decided = DECIDED.iter().filter(|(by, _)| *by <= level).flat_map(|(_, names)| *names);
+    let flag = |name: &&str| format!("--{}", name.replace('_', "-"));
+    let late: Vec<String> = decided.filter(|name| given.has(name)).map(flag).collect();
+    (!late.is_empty())
+        .then(|| format!("what {} would decide stands in a dump of level `{level}` already", late.join(", ")))
 }
 
 /// The options of a checkpoint, but for those that are given anew.

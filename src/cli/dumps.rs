@@ -3,7 +3,7 @@
 //! Constants are never lost unsaid. A text without them names each by a hash of its data, so it is refused
 //! wherever no file beside it has just these, and [`write`] tells of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
@@ -62,22 +62,47 @@ fn side_file(path: &Path) -> PathBuf {
     path.with_extension("resources")
 }
 
-/// The large constants beside a file of modules: in a file of its own, and in that of its folder.
+/// The large constants beside a file of modules: in a file of its own, and in that of its folder. Where it
+/// has its own, that of the folder may be of others, and damaged.
 ///
 /// # Errors
-/// If one of these cannot be read.
+/// If the file cannot be read.
 pub(super) fn side_resources(path: &Path) -> Result<Resources, Failure> {
-    let mut all = Resources::new();
     if io::is_standard_stream(path) {
-        return Ok(all);
+        return Ok(Resources::new());
     }
-    for side in [side_file(path), path.with_file_name(OF_FOLDER)] {
-        if side.is_file() {
-            let about = |error: ResourceError| Failure::file(&side, error);
-            all.extend(Resources::from_bytes(io::read(&side)?).map_err(about)?);
+    let of_folder = read_side_file(&path.with_file_name(OF_FOLDER));
+    match read_side_file(&side_file(path))? {
+        Some(own) => {
+            let mut all = of_folder.ok().flatten().unwrap_or_default();
+            all.extend(own);
+            Ok(all)
+        }
+        None => Ok(of_folder?.unwrap_or_default()),
+    }
+}
+
+fn read_side_file(side: &Path) -> Result<Option<Resources>, Failure> {
+    if !side.is_file() {
+        return Ok(None);
+    }
+    let about = |error: ResourceError| Failure::file(side, error);
+    Resources::from_bytes(io::read(side)?).map(Some).map_err(about)
+}
+
+/// The handles that the texts of a folder name.
+fn handles_in(folder: &Path) -> Result<BTreeSet<String>, Failure> {
+    let about = |source| io::IoError::System { path: folder.to_owned(), source };
+    let mut handles = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).map_err(about)? {
+        let path = entry.map_err(about)?.path();
+        if path.is_file() && path.extension().is_some_and(|extension| extension == "mlir") {
+            let text = String::from_utf8_lossy(&io::read(&path)?).into_owned();
+            let named = text.split("dense_resource<").skip(1).filter_map(|rest| rest.split('>').next());
+            handles.extend(named.map(str::to_owned));
         }
     }
-    Ok(all)
+    Ok(handles)
 }
 
 /// Modules as text, and the large constants that do not stand in it, each once.
@@ -89,8 +114,12 @@ struct Emitted {
 impl Emitted {
     fn of(modules: &[Module], options: &PrintOptions) -> Self {
         let (mut texts, mut blobs) = (Vec::new(), BTreeMap::new());
-        for module in modules {
-            let Printed { text, resources } = print(module, options);
+        let mut options = options.clone();
+        for (index, module) in modules.iter().enumerate() {
+            if modules.len() > 1 {
+                options.aliases = format!("part{index}_loc");
+            }
+            let Printed { text, resources } = print(module, &options);
             texts.push(text);
             blobs.extend(resources);
         }
@@ -105,9 +134,14 @@ pub(super) fn write_file(
     modules: &[Module],
     how: PrintArgs,
 ) -> Result<(), Failure> {
+    let side = side_file(path);
+    if side == path || side.file_name().is_some_and(|name| name == OF_FOLDER) {
+        let why = "the constants of modules stand in files of this name: choose another";
+        return Err(Failure::Usage(format!("{}: {why}", path.display())));
+    }
     let Emitted { text, blobs } = Emitted::of(modules, &how.options(true, how.placement()));
     if !blobs.is_empty() {
-        write_atomic(&side_file(path), &resources::to_bytes(blobs))?;
+        write_atomic(&side, &resources::to_bytes(blobs))?;
     }
     Ok(write_atomic(path, format!("{header}{text}").as_bytes())?)
 }
@@ -117,17 +151,23 @@ pub(super) fn write_file(
 pub(super) struct DumpFolder {
     path: PathBuf,
     how: PrintArgs,
+    /// What the side file holds.
     blobs: BTreeMap<String, Vec<u8>>,
 }
 
 impl DumpFolder {
-    /// The folder at a path, which is there afterwards.
+    /// The folder at a path, which is there afterwards. Constants that texts in it name are kept.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be made, or its side file cannot be read.
     pub(super) fn create(path: &Path, how: PrintArgs) -> Result<Self, Failure> {
         io::create_folder(path)?;
-        Ok(Self { path: path.to_owned(), how, blobs: BTreeMap::new() })
+        let mut blobs = BTreeMap::new();
+        if let Some(before) = read_side_file(&path.join(OF_FOLDER))? {
+            let named = handles_in(path)?;
+            blobs.extend(before.filtered(|name| named.contains(name)));
+        }
+        Ok(Self { path: path.to_owned(), how, blobs })
     }
 
     /// Writes modules to a file of the folder; before it the side file, if they have constants that no dump

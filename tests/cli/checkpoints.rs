@@ -88,6 +88,12 @@ fn options_of_a_dump_give_way_to_those_that_are_given() {
         let whole = compile(&model, &[target, flags].concat());
         assert!(whole == compile("dump/1-quant.mlir", flags), "{flags:?}");
     }
+    // What is decided already is told.
+    let late = ["--seed", "3", "--range", "entropy", "--tolerance", "5", "-o", "late.strata"];
+    let (_, err) = scratch.ends(0, &[&["compile", "dump/2-stages.mlir"], &late[..]].concat());
+    assert!(err.contains("--seed, --range would decide") && !err.contains("--tolerance"), "{err}");
+    let (_, err) = scratch.ends(0, &[&["compile", "dump/3-phases.mlir"], &late[..]].concat());
+    assert!(err.contains("--seed, --range, --tolerance would decide"), "{err}");
     // A plan is of one machine, and for one end.
     let (_, err) = scratch.ends(1, &["compile", "dump/3-phases.mlir", "-o", "none.strata", "--target", "x1"]);
     assert!(err.contains("another target") && !scratch.path("none.strata").exists(), "{err}");

@@ -139,9 +139,32 @@ fn the_module_after_each_pass_is_written() {
     assert_eq!(scratch.text("dumps/02-canonicalise.mlir"), scratch.text("out.mlir"));
     scratch.write("two.mlir", format!("{SMALL}// -----\n{SMALL}"));
     scratch.ends(0, &["opt", "two.mlir", "--passes", "canonicalise", "--dump-dir", "two"]);
-    for name in ["part0-01-canonicalise.mlir", "part1-01-canonicalise.mlir"] {
+    for name in ["module1-01-canonicalise.mlir", "module2-01-canonicalise.mlir"] {
         scratch.ends(0, &["verify", &format!("two/{name}")]);
     }
+}
+
+/// The dumps of a folder share a side file, whoever writes them.
+#[test]
+fn a_folder_keeps_the_constants_of_its_dumps() {
+    let scratch = Scratch::new();
+    scratch.ends(0, &["zoo", "fsrcnn", "--size", "24x16", "-o", "net.onnx", "--quiet"]);
+    scratch.ends(0, &["compile", "net.onnx", "--dump-levels", "dumps", "-o", "net.strata"]);
+    scratch.write("m.mlir", with_table(LARGE));
+    scratch.ends(0, &["opt", "m.mlir", "--passes", "canonicalise", "--dump-dir", "dumps", "-o", "out.mlir"]);
+    for dump in ["0-import", "1-quant", "4-sched", "01-canonicalise"] {
+        scratch.ends(0, &["verify", &format!("dumps/{dump}.mlir")]);
+    }
+    let before = std::fs::read(scratch.path("dumps/constants.resources")).expect("it is there");
+    for name in ["dumps/constants.mlir", "dumps/x.resources"] {
+        let (_, said) = scratch.ends(2, &["opt", "m.mlir", "-o", name]);
+        assert!(said.contains("choose another"), "{said}");
+    }
+    scratch.write("dumps/constants.resources", "junk");
+    let (_, said) = scratch.ends(1, &["opt", "m.mlir", "--passes", "canonicalise", "--dump-dir", "dumps"]);
+    assert!(said.contains("constants.resources"), "{said}");
+    scratch.write("dumps/constants.resources", before);
+    scratch.ends(0, &["verify", "dumps/1-quant.mlir"]);
 }
 
 #[test]

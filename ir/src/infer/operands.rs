@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use crate::attr::Elements;
 use crate::diag::{Code, Diagnostic, code};
 use crate::dialect::Op;
 use crate::module::{Module, ValueId};
@@ -106,8 +107,17 @@ impl<'a> Operands<'a> {
 
     /// The constant that operand `index` must be.
     pub(super) fn constant(&self, index: usize) -> Result<&'a Tensor, Diagnostic> {
-        match self.module.constant(self.values[index]) {
-            Some(elements) => Ok(&elements.tensor),
+        let value = self.values[index];
+        match self.module.constant(value) {
+            Some(Elements { tensor }) => {
+                // A constant of another type than its op says is told there.
+                let n = self.module.ty(value).as_tensor().map_or(tensor.n_elements(), TensorType::n_elements);
+                if tensor.n_elements() == n {
+                    return Ok(tensor);
+                }
+                let message = format!("{} holds {} elements, not {n}", self.name(index), tensor.n_elements());
+                Err(self.error(code::SHAPE, message))
+            }
             None => Err(self
                 .error(code::NOT_CONSTANT, format!("{} must be a constant", self.name(index)))
                 .help("define it with `tosa.const` or `tosa.const_shape`")),

@@ -63,7 +63,7 @@ pub enum Progress<'a> {
 
 /// A pipeline that stopped.
 #[derive(Debug, thiserror::Error)]
-#[error("pass `{pass}` (number {index} of the pipeline): {failure}")]
+#[error("pass `{pass}` (number {} of the pipeline): {failure}", .index + 1)]
 pub struct PipelineFailure {
     /// The pass.
     pub pass: &'static str,

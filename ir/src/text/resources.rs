@@ -2,8 +2,8 @@
 //!
 //! The file is `STRATARS`, a little-endian `u32` version, a `u32` count, and for each blob a `u32` name
 //! length, the name in UTF-8, a `u64` data length and the data, which is little-endian and row-major as
-//! MLIR's `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique. What the printer
-//! names is named by its data (`handle`), so that damage is found.
+//! MLIR's `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique. What the
+//! printer names is named by its data (`handle`), so that damage is found.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -82,6 +82,12 @@ impl Resources {
     /// Adds the blobs of another; of two of one name that of the other.
     pub fn extend(&mut self, other: Self) {
         self.blobs.extend(other.blobs);
+    }
+
+    /// The blobs whose names `keep` holds to, in the order of names.
+    pub fn filtered(&self, keep: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, Vec<u8>)> {
+        let kept = self.blobs.iter().filter(move |(name, _)| keep(name));
+        kept.map(|(name, blob)| (name.clone(), blob.bytes().to_vec()))
     }
 
     /// A blob's bytes.

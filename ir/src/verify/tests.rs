@@ -140,6 +140,18 @@ fn constants_and_empty_tensors() {
     assert!(!found.contains("tosa.const"), "{found}");
 }
 
+/// What a constant holds is not what its result says.
+#[test]
+fn constants_that_hold_too_little_are_found() {
+    let body = format!(
+        "%1 = \"tosa.const\"() <{{values = dense<> : tensor<0xi8>}}> : () -> tensor<1xi8> \
+         %2 = \"tosa.mul\"(%x, %x, %1) : ({T}, {T}, tensor<1xi8>) -> {T} \
+         %3 = \"tosa.negate\"(%x, %1, %1) : ({T}, tensor<1xi8>, tensor<1xi8>) -> {T} {RETURN}"
+    );
+    let found = errors(&function(&body));
+    assert!(found.contains("(shift) holds 0 elements, not 1 [E0302]"), "{found}");
+}
+
 #[test]
 fn uses_before_definitions_are_found() {
     let mut module = Module::new();

@@ -183,7 +183,7 @@ impl<'a> Watch<'a> {
 
     fn dump(&mut self, index: usize, pass: &str, module: &Module) -> Result<(), Failure> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
-        let part = if self.label.is_empty() { String::new() } else { format!("part{}-", self.module) };
+        let part = if self.label.is_empty() { String::new() } else { format!("module{}-", self.module + 1) };
         folder.write(&format!("{part}{:02}-{pass}.mlir", index + 1), std::slice::from_ref(module))
     }
 

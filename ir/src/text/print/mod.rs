@@ -71,6 +71,8 @@ pub struct PrintOptions {
     pub threshold: usize,
     /// Where resources go.
     pub resources: ResourcePlacement,
+    /// What the aliases of locations are called before their number, for modules that share a file.
+    pub aliases: String,
 }
 
 impl Default for PrintOptions {
@@ -80,6 +82,7 @@ impl Default for PrintOptions {
             locations: true,
             threshold: 16,
             resources: ResourcePlacement::default(),
+            aliases: "loc".to_owned(),
         }
     }
 }
@@ -201,7 +204,10 @@ impl Printer<'_> {
             push_comma(&mut self.statement, index);
             self.names.push(&mut self.statement, result);
         }
-        self.statement.push_str(if results.is_empty() { "" } else { " = " });
+        if !results.is_empty() {
+            self.statement.push_str(" =");
+            self.statement.push(fill::BREAK);
+        }
     }
 
     fn operands(&mut self, op: OpId) {
@@ -268,7 +274,7 @@ impl Printer<'_> {
             Form::Pretty => {
                 let next = self.aliases.len();
                 let number = *self.aliases.entry(loc.to_string()).or_insert(next);
-                self.write(format_args!("loc(#loc{number})"));
+                self.write(format_args!("loc(#{}{number})", self.options.aliases));
             }
         }
     }
@@ -277,7 +283,8 @@ impl Printer<'_> {
         let mut aliases: Vec<(usize, &String)> = self.aliases.iter().map(|(loc, &n)| (n, loc)).collect();
         aliases.sort_unstable();
         for (number, loc) in aliases {
-            writeln!(self.out, "#loc{number} = {loc}").expect("writing to a string does not fail");
+            writeln!(self.out, "#{}{number} = {loc}", self.options.aliases)
+                .expect("writing to a string does not fail");
         }
     }
 
@@ -324,13 +331,20 @@ fn properties(op: &Op) -> BTreeMap<&'static str, Attribute> {
 
 /// The least and the greatest element as text; of floats, of those that are numbers.
 fn range(data: &TensorData) -> Option<(String, String)> {
-    if let TensorData::F32(values) = data {
-        let numbers = || values.iter().copied().filter(|value| !value.is_nan());
-        let (least, greatest) = (numbers().reduce(f32::min)?, numbers().reduce(f32::max)?);
-        return Some((least.to_string(), greatest.to_string()));
+    fn of_ints<T: Copy + Ord + ToString>(values: &[T]) -> Option<(String, String)> {
+        Some((values.iter().min()?.to_string(), values.iter().max()?.to_string()))
     }
-    let values = data.to_ints()?;
-    Some((values.iter().min()?.to_string(), values.iter().max()?.to_string()))
+    match data {
+        TensorData::I1(v) => of_ints(v),
+        TensorData::I8(v) => of_ints(v),
+        TensorData::I16(v) => of_ints(v),
+        TensorData::I32(v) => of_ints(v),
+        TensorData::I48(v) | TensorData::I64(v) | TensorData::Index(v) => of_ints(v),
+        TensorData::F32(v) => {
+            let numbers = || v.iter().copied().filter(|value| !value.is_nan());
+            Some((numbers().reduce(f32::min)?.to_string(), numbers().reduce(f32::max)?.to_string()))
+        }
+    }
 }
 
 fn push_hex(out: &mut String, bytes: &[u8]) {

@@ -1,8 +1,8 @@
 //! The names of values: those of the layers and inputs that they come from.
 //!
-//! A result is called as the place of its op is (`%conv1`), a constant as the first operand that it is
-//! (`%conv1_weight`), an argument of a function as its `strata.name`. Of values that would have one name, all
-//! but the first get a number: `%conv1_1`. Names are unique in each op of the module's body.
+//! A result is called as the place of its op is (`%conv1`), a constant as the first op that takes it and what
+//! it is to that (`%conv1_weight`), an argument of a function as its `strata.name`. Of values that would have
+//! one name, all but the first get a number: `%conv1_1`. Names are unique in each op of the module's body.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,16 +51,24 @@ impl Names {
     }
 }
 
-/// What constants are to the first op that takes them: the name of its operand.
-fn roles(module: &Module) -> SecondaryMap<ValueId, Option<&'static str>> {
+/// What a value is to the first op that takes it.
+#[derive(Clone, Copy)]
+struct Role {
+    user: OpId,
+    /// The name of the operand.
+    operand: &'static str,
+}
+
+fn roles(module: &Module) -> SecondaryMap<ValueId, Option<Role>> {
     let infos: BTreeMap<&str, OpInfo> = Op::all_infos().into_iter().map(|info| (info.name, info)).collect();
-    let mut roles: SecondaryMap<ValueId, Option<&'static str>> = SecondaryMap::new();
+    let mut roles: SecondaryMap<ValueId, Option<Role>> = SecondaryMap::new();
     for op in module.walk(module.body()) {
         let data = module.op(op);
         let operands = infos.get(data.op.name()).map_or(&[][..], |info| info.operands);
         for (index, &value) in data.operands().iter().enumerate() {
             if roles[value].is_none() {
-                roles[value] = operands.get(index).or(operands.last()).copied();
+                let operand = operands.get(index).or(operands.last()).copied();
+                roles[value] = operand.map(|operand| Role { user: op, operand });
             }
         }
     }
@@ -69,7 +77,7 @@ fn roles(module: &Module) -> SecondaryMap<ValueId, Option<&'static str>> {
 
 struct Namer<'a> {
     module: &'a Module,
-    roles: SecondaryMap<ValueId, Option<&'static str>>,
+    roles: SecondaryMap<ValueId, Option<Role>>,
     names: Names,
     taken: BTreeSet<Box<str>>,
     /// The last number that was tried for a name.
@@ -114,10 +122,11 @@ impl Namer<'_> {
             return clean(&stage.name);
         }
         let role = self.roles[result].filter(|_| data.op.is_constant());
-        match (data.loc.name().map(clean), role) {
-            (Some(place), Some(role)) => format!("{place}_{role}"),
+        let place = self.module.op(role.map_or(op, |role| role.user)).loc.name().map(clean);
+        match (place, role) {
+            (Some(place), Some(role)) => format!("{place}_{}", role.operand),
             (Some(place), None) => place,
-            (None, Some(role)) => role.to_owned(),
+            (None, Some(role)) => role.operand.to_owned(),
             (None, None) => data.op.name().rsplit('.').next().unwrap_or_default().to_owned(),
         }
     }

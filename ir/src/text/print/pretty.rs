@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::attribute::{push_attribute, push_comma, push_dict, push_list};
-use super::fill::BREAK;
+use super::fill::{BREAK, SPLIT};
 use super::{Printer, properties};
 use crate::attr::{Attribute, FunctionType};
 use crate::dialect::{Func, Op, OpInfo, Syntax};
@@ -128,7 +128,7 @@ impl Printer<'_> {
         self.results(op);
         self.statement.push_str(data.op.name());
         if !data.operands().is_empty() {
-            self.statement.push(' ');
+            self.statement.push(BREAK);
             self.operands(op);
         }
         let inherent = properties(&data.op);
@@ -177,7 +177,7 @@ impl Printer<'_> {
         if data.operands().is_empty() {
             return;
         }
-        self.statement.push(' ');
+        self.statement.push(BREAK);
         self.operands(op);
         self.statement.push(BREAK);
         self.statement.push_str(": ");
@@ -210,7 +210,7 @@ impl Printer<'_> {
         for (index, (&arg, entries)) in self.module.args(block).iter().zip(args).enumerate() {
             push_comma(&mut self.statement, index);
             self.names.push(&mut self.statement, arg);
-            self.write(format_args!(": {}", self.module.ty(arg)));
+            self.write(format_args!(":{BREAK}{}", self.module.ty(arg)));
             self.entries(entries);
         }
         self.statement.push(')');
@@ -272,15 +272,18 @@ impl Printer<'_> {
         let data = self.module.op(op);
         let (Op::Stage(stage), Some(block)) = (&data.op, only_block(self.module, data)) else { return };
         self.results(op);
-        self.statement.push_str("strata.stage ");
+        self.statement.push_str("strata.stage");
+        self.statement.push(BREAK);
         self.symbol(&stage.name);
         self.statement.push('(');
+        self.statement.push(SPLIT);
         for (index, (&arg, &operand)) in self.module.args(block).iter().zip(data.operands()).enumerate() {
             push_comma(&mut self.statement, index);
             self.names.push(&mut self.statement, arg);
-            self.statement.push_str(" = ");
+            self.statement.push_str(" =");
+            self.statement.push(BREAK);
             self.names.push(&mut self.statement, operand);
-            self.write(format_args!(": {}", self.module.ty(arg)));
+            self.write(format_args!(":{BREAK}{}", self.module.ty(arg)));
         }
         self.statement.push(')');
         self.result_types(op);
