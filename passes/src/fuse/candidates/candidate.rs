@@ -455,10 +455,13 @@ impl Candidate {
         let costs: Vec<[u64; 4]> = (all.iter())
             .map(|v| [v.cycles * v.n_phases(), v.sram_bytes(), v.moved_bytes(), turns(v)])
             .collect();
+        let saved = |at: usize| all[at].growths.iter().map(|may| may.saved_bytes).sum::<u64>();
         let is_dominated = |at: usize| {
             costs.iter().enumerate().any(|(other, cost)| {
                 let no_worse = cost.iter().zip(&costs[at]).all(|(a, b)| a <= b);
-                no_worse && other != at && (*cost != costs[at] || other < at)
+                // What runs directly for the sake of memory may be there for what can grow into what.
+                let saves_as_much = all[at].method == Method::Fastest || saved(other) >= saved(at);
+                no_worse && saves_as_much && other != at && (*cost != costs[at] || other < at)
             })
         };
         let kept = all.iter().enumerate().filter(|&(at, _)| at < some.len() || !is_dominated(at));
@@ -686,7 +689,10 @@ pub fn ways(
         let is_too_large = |variant: &Variant| variant.sram_bytes() > target.memory.activation;
         let wants_lockstep = profiles.len() > 1 || overlapping.as_ref().is_none_or(is_too_large);
         let lockstep = wants_lockstep.then(|| with(Buffering::Lockstep));
-        ways.extend(overlapping.into_iter().chain(lockstep));
+        // Of ways that cost the same the first is taken.
+        let is_leaner_first = division.partitions.len() < profiles.len() && context.puts_room_first();
+        let in_order = if is_leaner_first { [lockstep, overlapping] } else { [overlapping, lockstep] };
+        ways.extend(in_order.into_iter().flatten());
     }
     ways
 }
