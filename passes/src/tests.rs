@@ -76,9 +76,9 @@ pub(crate) fn difference(
     };
     GROWN.with(|grown| grown.set(grown.get() + n_grown(&program)));
     let n_prefixes = program.streams.iter().filter(|stream| stream.prefix.is_some()).count();
-    FRONTS.with(|prefixes| prefixes.set(prefixes.get() + n_prefixes));
+    PREFIXES.with(|prefixes| prefixes.set(prefixes.get() + n_prefixes));
     AHEAD.with(|ahead| ahead.set(ahead.get() + n_ahead(&program)));
-    GROWN_FRONTS.with(|prefixes| prefixes.set(prefixes.get() + n_grown_prefixes(&program)));
+    GROWN_PREFIXES.with(|prefixes| prefixes.set(prefixes.get() + n_grown_prefixes(&program)));
     let errors = verify::verify(&program, target);
     if !errors.is_empty() {
         return Some(errors.iter().map(|e| format!("\n    {e}")).collect());
@@ -99,11 +99,11 @@ thread_local! {
     /// Streams that grow into others, of all programs of a test.
     static GROWN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     /// Streams that have prefixes, likewise.
-    static FRONTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    static PREFIXES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     /// Loads of first rows for the next phase, likewise.
     static AHEAD: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     /// Prefixes that grow into other streams, likewise.
-    static GROWN_FRONTS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    static GROWN_PREFIXES: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Loads of a program into streams that are prefixes of others.
@@ -231,7 +231,7 @@ fn prefixes_stay_and_still_compute_the_same() {
             assert_eq!(fault, None, "seed {seed}");
         }
     }
-    let prefixes = FRONTS.with(std::cell::Cell::get);
+    let prefixes = PREFIXES.with(std::cell::Cell::get);
     assert!(prefixes > 5, "first rows of {prefixes} tensors stay only");
     let ahead = AHEAD.with(std::cell::Cell::get);
     assert!(ahead > 5, "first rows are loaded ahead {ahead} times only");
@@ -255,6 +255,6 @@ fn plans_of_least_traffic_compute_the_same() {
             assert_eq!(fault, None, "seed {seed}");
         }
     }
-    let grown = GROWN_FRONTS.with(std::cell::Cell::get);
+    let grown = GROWN_PREFIXES.with(std::cell::Cell::get);
     assert!(grown > 0, "first rows of no tensor that grew stay");
 }

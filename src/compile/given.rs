@@ -6,6 +6,7 @@
 use strata_backend::emit::Lowered;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::random_inputs;
+use strata_ir::pass::compare::first_differing;
 use strata_ir::{Module, Tensor, TensorData};
 use strata_isa_spec::bundle::Bundle;
 use strata_isa_spec::{Target, interp};
@@ -57,12 +58,13 @@ pub(super) fn demand_whole(bundle: &Bundle) -> Result<(), CompileError> {
 
 /// The first element of a result, row-major, that a program gives another value than the ops.
 fn difference(want: &Tensor, got: &[u8]) -> Option<String> {
-    let (ty, bytes) = (want.ty(), want.data().to_bytes());
-    if bytes.len() != got.len() {
-        return Some(format!("{} bytes by the ops, a {ty}, and {} by the code", bytes.len(), got.len()));
+    let ty = want.ty();
+    if got.len() != ty.size_bytes() {
+        let n = ty.size_bytes();
+        return Some(format!("{n} bytes by the ops, a {ty}, and {} by the code", got.len()));
     }
-    let size = ty.elem.size_bytes();
-    let at = bytes.chunks(size).zip(got.chunks(size)).position(|(want, got)| want != got)?;
-    let found = TensorData::from_bytes(ty.elem, &got[at * size..][..size])?.int_at(0)?;
-    Some(format!("element {at} of {ty} is {} by the ops, {found} by the code", want.data().int_at(at)?))
+    let got = Tensor::new(ty.shape.clone(), TensorData::from_bytes(ty.elem, got)?);
+    let at = first_differing(want, &got)?;
+    let value = |tensor: &Tensor| tensor.data().int_at(at);
+    Some(format!("element {at} of {ty} is {} by the ops, {} by the code", value(want)?, value(&got)?))
 }

@@ -55,20 +55,24 @@ fn first_difference(want: &Tensor, got: &Tensor) -> Option<String> {
     if want.ty() != got.ty() {
         return Some(format!("{} became {}", want.ty(), got.ty()));
     }
-    let element = |at: usize, want: String, got: String| Some(format!("element {at} was {want}, is {got}"));
+    let at = first_differing(want, got)?;
+    let element = |tensor: &Tensor| match tensor.as_f32() {
+        Some(values) => values[at].to_string(),
+        None => tensor.data().int_at(at).unwrap_or_default().to_string(),
+    };
+    Some(format!("element {at} was {}, is {}", element(want), element(got)))
+}
+
+/// The first element, row-major, in which two tensors of one type differ.
+pub fn first_differing(want: &Tensor, got: &Tensor) -> Option<usize> {
     match (want.as_f32(), got.as_f32()) {
         (Some(want), Some(got)) => {
             let greatest = want.iter().filter(|x| x.is_finite()).fold(0.0_f32, |max, x| max.max(x.abs()));
             let same = |a: f32, b: f32| {
                 a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * greatest
             };
-            let at = want.iter().zip(got).position(|(&a, &b)| !same(a, b))?;
-            element(at, want[at].to_string(), got[at].to_string())
+            want.iter().zip(got).position(|(&a, &b)| !same(a, b))
         }
-        _ => {
-            let ints = |t: &Tensor, at: usize| t.data().int_at(at).unwrap_or_default();
-            let at = (0..want.n_elements()).find(|&at| ints(want, at) != ints(got, at))?;
-            element(at, ints(want, at).to_string(), ints(got, at).to_string())
-        }
+        _ => (0..want.n_elements()).find(|&at| want.data().int_at(at) != got.data().int_at(at)),
     }
 }

@@ -264,6 +264,11 @@ impl<'a> Parser<'a> {
         Ok(self.module.top())
     }
 
+    /// An op that is still to be read.
+    fn placeholder(&mut self, block: BlockId) -> OpId {
+        self.module.append(block, Yield {}, &[], &[], Location::unknown())
+    }
+
     /// `"name"(operands) <{properties}> ({ region }) {attributes} : signature`.
     fn generic_operation(&mut self, block: BlockId) -> Result<Operation> {
         let name_span = self.span.clone();
@@ -271,7 +276,7 @@ impl<'a> Parser<'a> {
         let is_top = name == "builtin.module";
         let op = match is_top {
             true => self.top(name_span.clone())?,
-            false => self.module.append(block, Yield {}, &[], &[], Location::unknown()),
+            false => self.placeholder(block),
         };
         self.expect(Token::LParen)?;
         let operands = self.list(Token::RParen, Self::use_value)?;

@@ -26,7 +26,7 @@ use super::{Operation, Parser, Result};
 use crate::attr::{Attribute, FunctionType};
 use crate::diag::code;
 use crate::dialect::Syntax;
-use crate::module::{BlockId, Location, OpId};
+use crate::module::BlockId;
 use crate::text::lex::Token;
 use crate::types::Type;
 
@@ -52,11 +52,6 @@ impl<'a> Parser<'a> {
                 }
             },
         }
-    }
-
-    /// An op that is still to be read.
-    fn placeholder(&mut self, block: BlockId) -> OpId {
-        self.module.append(block, crate::dialect::Yield {}, &[], &[], Location::unknown())
     }
 
     /// `module @name attributes {…} { … }`; the name is dropped.

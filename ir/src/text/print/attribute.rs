@@ -34,14 +34,14 @@ pub(super) fn push_dict<'a, K: AsRef<str> + 'a>(
     out.push('}');
 }
 
-pub(super) fn push_list<T>(out: &mut String, items: &[T], mut push: impl FnMut(&mut String, &T)) {
+fn push_list<T>(out: &mut String, items: &[T], mut push: impl FnMut(&mut String, &T)) {
     for (i, item) in items.iter().enumerate() {
         push_comma(out, i);
         push(out, item);
     }
 }
 
-pub(super) fn push_display(out: &mut String, value: impl fmt::Display) {
+fn push_display(out: &mut String, value: impl fmt::Display) {
     write!(out, "{value}").expect("writing to a string does not fail");
 }
 
@@ -86,18 +86,24 @@ fn push_int_array<T: fmt::Display>(out: &mut String, elem: ElemType, items: &[T]
 }
 
 pub(super) fn push_function_type(out: &mut String, ty: &FunctionType) {
-    let push_types = |out: &mut String, types: &[Type]| {
-        out.push('(');
-        push_list(out, types, |out, ty| push_display(out, ty));
-        out.push(')');
-    };
     push_types(out, &ty.inputs);
     out.push(BREAK);
+    push_results(out, &ty.results);
+}
+
+/// `-> type` or `-> (types)`.
+pub(super) fn push_results(out: &mut String, types: &[Type]) {
     out.push_str("-> ");
-    match ty.results.as_slice() {
+    match types {
         [one] => push_display(out, one),
         many => push_types(out, many),
     }
+}
+
+fn push_types(out: &mut String, types: &[Type]) {
+    out.push('(');
+    push_list(out, types, |out, ty| push_display(out, ty));
+    out.push(')');
 }
 
 fn push_elements(out: &mut String, elements: &Elements, handles: &Handles) {

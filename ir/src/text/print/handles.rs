@@ -13,18 +13,26 @@ use crate::tensor::{Tensor, TensorData};
 use crate::text::resources::handle;
 use crate::types::ElemType;
 
+/// The data of a constant.
+pub(super) struct Blob {
+    /// Its handle.
+    pub(super) name: Arc<str>,
+    pub(super) elem: ElemType,
+    pub(super) bytes: Vec<u8>,
+}
+
 /// The handles of a module's large constants.
 #[derive(Default)]
 pub(super) struct Handles {
     by_data: BTreeMap<*const Tensor, Arc<str>>,
-    /// Blobs by handle, in print order.
-    pub(super) blobs: Vec<(Arc<str>, Arc<Tensor>)>,
+    /// In print order, each once.
+    pub(super) blobs: Vec<Blob>,
 }
 
 impl Handles {
     pub(super) fn of(module: &Module, options: &PrintOptions) -> Self {
         let mut handles = Self::default();
-        let mut by_name: BTreeMap<Arc<str>, Arc<Tensor>> = BTreeMap::new();
+        let mut by_name = BTreeMap::new();
         let top = std::iter::once(module.top());
         for op in module.walk(module.body()).into_iter().chain(top) {
             let data = module.op(op);
@@ -38,20 +46,22 @@ impl Handles {
         handles
     }
 
-    fn add(&mut self, by_name: &mut BTreeMap<Arc<str>, Arc<Tensor>>, tensor: &Arc<Tensor>) {
+    /// `by_name` says which blob a handle has.
+    fn add(&mut self, by_name: &mut BTreeMap<Arc<str>, usize>, tensor: &Arc<Tensor>) {
         let key = Arc::as_ptr(tensor);
         if self.by_data.contains_key(&key) {
             return;
         }
-        let bytes = tensor.data().to_bytes();
-        let mut name: Arc<str> = handle(tensor.elem(), &bytes, false).into();
+        let (elem, bytes) = (tensor.elem(), tensor.data().to_bytes());
+        let mut name: Arc<str> = handle(elem, &bytes, false).into();
         // Other data of the same short hash has the whole one.
-        if by_name.get(&name).is_some_and(|other| other.data().to_bytes() != bytes) {
-            name = handle(tensor.elem(), &bytes, true).into();
+        if by_name.get(&name).is_some_and(|&at| self.blobs[at].bytes != bytes) {
+            name = handle(elem, &bytes, true).into();
         }
-        if by_name.insert(name.clone(), tensor.clone()).is_none() {
-            self.blobs.push((name.clone(), tensor.clone()));
-        }
+        by_name.entry(name.clone()).or_insert_with(|| {
+            self.blobs.push(Blob { name: name.clone(), elem, bytes });
+            self.blobs.len() - 1
+        });
         self.by_data.insert(key, name);
     }
 

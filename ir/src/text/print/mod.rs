@@ -36,8 +36,9 @@ pub(crate) use self::names::Names;
 use super::syntax::push_name;
 use crate::attr::{Attribute, FunctionType};
 use crate::dialect::{Op, OpInfo, Syntax};
-use crate::module::{BlockId, Location, Module, OpId, RegionId};
+use crate::module::{BlockId, Location, Module, OpId, RegionId, ValueId};
 use crate::tensor::TensorData;
+use crate::types::Type;
 
 /// In which form ops are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -111,15 +112,13 @@ pub fn print(module: &Module, options: &PrintOptions) -> Printed {
     printer.op(module.top(), 0);
     printer.end(0);
     printer.location_aliases();
-    let blobs = &printer.handles.blobs;
-    let resources = match options.resources {
-        ResourcePlacement::Inline => Vec::new(),
+    let mut resources = Vec::new();
+    match options.resources {
+        ResourcePlacement::Inline => printer.inline_blobs(),
         ResourcePlacement::SideFile => {
-            blobs.iter().map(|(name, tensor)| (name.to_string(), tensor.data().to_bytes())).collect()
+            let blobs = std::mem::take(&mut printer.handles.blobs);
+            resources.extend(blobs.into_iter().map(|blob| (blob.name.to_string(), blob.bytes)));
         }
-    };
-    if options.resources == ResourcePlacement::Inline {
-        printer.inline_blobs();
     }
     Printed { text: printer.out, resources }
 }
@@ -200,10 +199,7 @@ impl Printer<'_> {
     /// `%a, %b = `, if there are results.
     fn results(&mut self, op: OpId) {
         let results = self.module.op(op).results();
-        for (index, &result) in results.iter().enumerate() {
-            push_comma(&mut self.statement, index);
-            self.names.push(&mut self.statement, result);
-        }
+        self.values(results);
         if !results.is_empty() {
             self.statement.push_str(" =");
             self.statement.push(fill::BREAK);
@@ -211,10 +207,19 @@ impl Printer<'_> {
     }
 
     fn operands(&mut self, op: OpId) {
-        for (index, &operand) in self.module.op(op).operands().iter().enumerate() {
+        self.values(self.module.op(op).operands());
+    }
+
+    /// `%a, %b`.
+    fn values(&mut self, values: &[ValueId]) {
+        for (index, &value) in values.iter().enumerate() {
             push_comma(&mut self.statement, index);
-            self.names.push(&mut self.statement, operand);
+            self.names.push(&mut self.statement, value);
         }
+    }
+
+    fn types(&self, values: &[ValueId]) -> Vec<Type> {
+        values.iter().map(|&value| self.module.ty(value).clone()).collect()
     }
 
     /// ` : (types) -> type`.
@@ -222,8 +227,8 @@ impl Printer<'_> {
         let data = self.module.op(op);
         self.statement.push(fill::BREAK);
         self.statement.push_str(": ");
-        let types = |values: &[_]| values.iter().map(|&value| self.module.ty(value).clone()).collect();
-        let signature = FunctionType { inputs: types(data.operands()), results: types(data.results()) };
+        let (inputs, results) = (self.types(data.operands()), self.types(data.results()));
+        let signature = FunctionType { inputs, results };
         push_function_type(&mut self.statement, &signature);
     }
 
@@ -305,13 +310,13 @@ impl Printer<'_> {
             return;
         }
         self.out.push_str("\n{-#\n  dialect_resources: {\n    builtin: {\n");
-        for (i, (name, tensor)) in self.handles.blobs.iter().enumerate() {
+        for (i, blob) in self.handles.blobs.iter().enumerate() {
             self.out.push_str(if i == 0 { "      " } else { ",\n      " });
-            push_name(&mut self.out, name);
+            push_name(&mut self.out, &blob.name);
             self.out.push_str(": \"0x");
-            let align = u32::try_from(tensor.elem().size_bytes()).expect("elements have at most eight bytes");
+            let align = u32::try_from(blob.elem.size_bytes()).expect("elements have at most eight bytes");
             push_hex(&mut self.out, &align.to_le_bytes());
-            push_hex(&mut self.out, &tensor.data().to_bytes());
+            push_hex(&mut self.out, &blob.bytes);
             self.out.push('"');
         }
         self.out.push_str("\n    }\n  }\n#-}\n");

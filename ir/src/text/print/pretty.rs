@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attribute::{push_attribute, push_comma, push_dict, push_list};
+use super::attribute::{push_attribute, push_comma, push_dict, push_results};
 use super::fill::{BREAK, SPLIT};
 use super::{Printer, properties};
 use crate::attr::{Attribute, FunctionType};
@@ -96,6 +96,15 @@ fn entries(attrs: Option<&Attribute>, n: usize) -> Option<Vec<Entries<'_>>> {
     (dicts.len() == n && says_anything).then_some(dicts)
 }
 
+/// Attributes of an op's row and its discardable ones, by name.
+fn together<'a>(
+    inherent: &'a BTreeMap<&'static str, Attribute>,
+    data: &'a OpData,
+) -> BTreeMap<&'a str, &'a Attribute> {
+    let of_row = inherent.iter().map(|(name, value)| (*name, value));
+    of_row.chain(data.extra.iter().map(|(name, value)| (name.as_str(), value))).collect()
+}
+
 impl Printer<'_> {
     /// Prints an op in a form that [`syntax`] gave.
     pub(super) fn pretty(&mut self, op: OpId, syntax: Syntax, depth: usize) {
@@ -143,11 +152,8 @@ impl Printer<'_> {
     fn dict_of_words(&mut self, inherent: &BTreeMap<&'static str, Attribute>, op: OpId) {
         let data = self.module.op(op);
         let info = &self.infos[data.op.name()];
-        let of_row = inherent.iter().map(|(name, value)| (*name, value));
-        let all: BTreeMap<&str, &Attribute> =
-            of_row.chain(data.extra.iter().map(|(name, value)| (name.as_str(), value))).collect();
         self.statement.push('{');
-        for (index, (name, value)) in all.into_iter().enumerate() {
+        for (index, (name, value)) in together(inherent, data).into_iter().enumerate() {
             push_comma(&mut self.statement, index);
             let is_word = |mnemonic: &str| {
                 let kind = info.attrs.iter().find(|attr| attr.name == name).map(|attr| attr.kind.as_str());
@@ -189,15 +195,12 @@ impl Printer<'_> {
 
     /// `attributes {…}` after `before`, if there are any.
     fn attributes(&mut self, before: char, inherent: &BTreeMap<&'static str, Attribute>, op: OpId) {
-        let extra = &self.module.op(op).extra;
-        if inherent.is_empty() && extra.is_empty() {
+        let all = together(inherent, self.module.op(op));
+        if all.is_empty() {
             return;
         }
         self.statement.push(before);
         self.statement.push_str("attributes ");
-        let of_row = inherent.iter().map(|(name, value)| (*name, value));
-        let all: BTreeMap<&str, &Attribute> =
-            of_row.chain(extra.iter().map(|(name, value)| (name.as_str(), value))).collect();
         push_dict(&mut self.statement, all.iter().map(|(name, value)| (name, *value)), &self.handles);
     }
 
@@ -249,16 +252,10 @@ impl Printer<'_> {
 
     /// ` -> type` or ` -> (types)`, if there are results.
     fn result_types(&mut self, op: OpId) {
-        let types: Vec<&Type> =
-            self.module.op(op).results().iter().map(|&value| self.module.ty(value)).collect();
-        match types.as_slice() {
-            [] => {}
-            [one] => self.write(format_args!("{BREAK}-> {one}")),
-            many => {
-                self.write(format_args!("{BREAK}-> ("));
-                push_list(&mut self.statement, many, |out, ty| out.push_str(&ty.to_string()));
-                self.statement.push(')');
-            }
+        let types = self.types(self.module.op(op).results());
+        if !types.is_empty() {
+            self.statement.push(BREAK);
+            push_results(&mut self.statement, &types);
         }
     }
 
