@@ -39,13 +39,6 @@ pub mod report;
 pub mod session;
 pub mod stats;
 
-use strata_ir::pass::Registry;
-
-/// All passes of Strata. Who has passes of their own makes a [`Registry`] of these and theirs.
-pub fn registry() -> Registry {
-    Registry::new(strata_passes::PASSES.iter().chain(strata_backend::PASSES).copied())
-}
-
 pub use compile::{CalibrationData, CompileError, CompileOptions, Compiled, Compiler, Event, Prepared};
 pub use float::FloatModel;
 pub use session::{RunError, Session};
@@ -53,3 +46,4 @@ pub use stats::Stats;
 pub use strata_backend::model::{Mode, Objective};
 pub use strata_isa_spec::Target;
 pub use strata_isa_spec::bundle::Bundle;
+pub use strata_passes::{registry, testing};

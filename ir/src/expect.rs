@@ -118,9 +118,10 @@ fn name_of(severity: Severity) -> &'static str {
     }
 }
 
-/// What is not as the comments of a text say, in the order of the lines.
-pub fn mismatches(text: &str, found: &[Found]) -> Vec<Mismatch> {
-    let (mut expected, mut mismatches) = read(text);
+/// What is not as the comments of a text say, in the order of the lines. `marker` begins a comment: `//` in
+/// the IR, `;` in assembly.
+pub fn mismatches(text: &str, marker: &str, found: &[Found]) -> Vec<Mismatch> {
+    let (mut expected, mut mismatches) = read(text, marker);
     for found in found {
         let meets = |expected: &Expected| {
             expected.severity == found.severity
@@ -137,23 +138,18 @@ pub fn mismatches(text: &str, found: &[Found]) -> Vec<Mismatch> {
     mismatches
 }
 
-/// Whether a text has comments of what is expected.
-pub fn is_in(text: &str) -> bool {
-    text.lines().any(|line| comment_of(line).is_some())
-}
-
 /// What begins every such comment.
 const KEY: &str = "expected-";
 
 /// What follows [`KEY`] in a line's comment.
-fn comment_of(line: &str) -> Option<&str> {
-    let (_, comment) = line.split_once("//")?;
+fn comment_of<'a>(line: &'a str, marker: &str) -> Option<&'a str> {
+    let (_, comment) = line.split_once(marker)?;
     comment.trim_start().strip_prefix(KEY)
 }
 
 /// Reads the comments of a text, and which of them cannot be read.
-fn read(text: &str) -> (Vec<Expected>, Vec<Mismatch>) {
-    let lines: Vec<Option<&str>> = text.lines().map(comment_of).collect();
+fn read(text: &str, marker: &str) -> (Vec<Expected>, Vec<Mismatch>) {
+    let lines: Vec<Option<&str>> = text.lines().map(|line| comment_of(line, marker)).collect();
     let (mut expected, mut bad) = (Vec::new(), Vec::new());
     for (index, comment) in lines.iter().enumerate() {
         let mut rest = *comment;
@@ -161,7 +157,7 @@ fn read(text: &str) -> (Vec<Expected>, Vec<Mismatch>) {
             match read_one(text, index, &lines) {
                 Ok((one, after)) => {
                     expected.push(one);
-                    rest = after.trim_start_matches([' ', '/']).strip_prefix(KEY);
+                    rest = after.trim_start_matches([' ', '/', ';']).strip_prefix(KEY);
                 }
                 Err(what) => {
                     bad.push(Mismatch::BadComment { line: index + 1, what });
@@ -257,7 +253,7 @@ mod tests {
 
     fn shown(text: &str, found: &[Found]) -> Vec<String> {
         let line = |mismatch: &Mismatch| mismatch.line().map_or("?".to_owned(), |line| line.to_string());
-        mismatches(text, found).iter().map(|m| format!("{}: {m}", line(m))).collect()
+        mismatches(text, "//", found).iter().map(|m| format!("{}: {m}", line(m))).collect()
     }
 
     #[test]
@@ -268,10 +264,12 @@ mod tests {
         let all = [(1, "one"), (4, "two"), (1, "three"), (4, "four"), (4, "five")];
         let mut all: Vec<Found> = all.iter().map(|(line, what)| found(Some(*line), what)).collect();
         all.push(found(None, "and six"));
-        assert_eq!(mismatches(text, &all), []);
+        assert_eq!(mismatches(text, "//", &all), []);
+        let assembly = text.replace("//", ";");
+        assert_eq!(mismatches(&assembly, ";", &all), []);
         assert_eq!(shown(text, &all[1..]), ["1: expected error \"one\" was not found"]);
         assert_eq!(shown(text, &all[..5]), ["6: expected error \"six\" was not found"]);
-        assert!(is_in(text) && !is_in("a // expected {{x}}"));
+        assert_eq!(mismatches("a // expected {{x}}", "//", &[]), []);
     }
 
     #[test]

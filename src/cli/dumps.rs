@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
+use strata_ir::text::file::join_modules;
 use strata_ir::text::{
     Form, PrintOptions, Printed, ResourceError, ResourcePlacement, Resources, print, resources,
 };
@@ -15,9 +16,6 @@ use super::console::Console;
 use super::failure::Failure;
 use crate::io::{self, write_atomic};
 use crate::report::human_bytes;
-
-/// The line between the modules of a file, as `mlir-opt --split-input-file` has it.
-pub(super) const BETWEEN_MODULES: &str = "// -----";
 
 /// Bytes of large constants up to which they stand in what is printed, unasked.
 const SMALL_BYTES: usize = 64 << 10;
@@ -123,7 +121,7 @@ impl Emitted {
             texts.push(text);
             blobs.extend(resources);
         }
-        Self { text: texts.join(&format!("{BETWEEN_MODULES}\n")), blobs }
+        Self { text: join_modules(&texts), blobs }
     }
 }
 

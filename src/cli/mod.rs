@@ -32,6 +32,7 @@ mod quantise;
 mod report;
 mod run;
 mod tables;
+mod test;
 mod times;
 mod zoo;
 
@@ -41,6 +42,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use console::{Console, MessageFormat};
 use failure::Failure;
+use strata_ir::pass::Registry;
+
+use crate::registry;
 
 /// Compiles neural networks for a multi-layer accelerator, and runs what it compiled.
 #[derive(Debug, Parser)]
@@ -70,6 +74,7 @@ enum Command {
     Report(report::Args),
     Zoo(zoo::Args),
     Opt(opt::Args),
+    Test(test::Args),
     Explain(explain::Args),
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
@@ -82,6 +87,19 @@ enum Command {
 
 /// Reads the command line, does what it says, and gives the exit code.
 pub fn main() -> ExitCode {
+    main_with(&registry())
+}
+
+/// As [`main`], with other passes than Strata's own, such as those and a user's: what takes the names of
+/// passes knows the registry's.
+///
+/// ```no_run
+/// # use strata_ir::pass::PassInfo;
+/// # fn example(own: &'static PassInfo) -> std::process::ExitCode {
+/// strata::cli::main_with(&strata::registry().with([own]))
+/// # }
+/// ```
+pub fn main_with(registry: &Registry) -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -92,7 +110,7 @@ pub fn main() -> ExitCode {
         }
     };
     let console = Console::new(cli.quiet, cli.message_format);
-    match dispatch(cli.command, &console) {
+    match dispatch(cli.command, registry, &console) {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
         Err(failure) => {
             console.error(&failure);
@@ -114,7 +132,7 @@ fn parse() -> Result<Cli, clap::Error> {
     Ok(cli)
 }
 
-fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
+fn dispatch(command: Command, registry: &Registry, console: &Console) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(&args, console),
         Command::Compile(args) => compile::run(&args, console),
@@ -123,7 +141,8 @@ fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Quantise(args) => quantise::run(&args, console),
         Command::Report(args) => report::run(&args, console),
         Command::Zoo(args) => zoo::run(&args, console),
-        Command::Opt(args) => opt::run(&args, console),
+        Command::Opt(args) => opt::run(&args, registry, console),
+        Command::Test(args) => test::run(&args, registry, console),
         Command::Explain(args) => explain::run(&args, console),
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),

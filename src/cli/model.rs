@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use strata_frontend::import::{self, ImportOptions, Resolved};
 use strata_frontend::tosa;
 use strata_ir::pass::Level;
+use strata_ir::text::file::split_modules;
 use strata_ir::text::resources::Resources;
 use strata_ir::{Module, diag, text};
 use strata_isa_spec::bundle::{Bundle, Port};
 
 use super::console::Console;
-use super::dumps::{BETWEEN_MODULES, side_resources};
+use super::dumps::side_resources;
 use super::failure::Failure;
 use crate::compile::checkpoint::{Checkpoint, CheckpointPart};
 use crate::compile::{CalibrationData, CompileError};
@@ -80,7 +81,7 @@ pub(super) fn module(path: &Path, source: &str, console: &Console) -> Result<Mod
 /// The modules of a `.mlir` file, with the constants of its side file if there is one.
 pub(super) fn modules(path: &Path, source: &str, console: &Console) -> Result<Vec<Module>, Failure> {
     let resources = side_resources(path)?;
-    let texts = texts_of_modules(source);
+    let texts = split_modules(source);
     let read =
         |text: &String| parse(path, text, &resources, console).map_err(|error| Failure::file(path, error));
     texts.iter().map(read).collect()
@@ -97,22 +98,6 @@ pub(super) fn parse(
         let shown = diag::render(&errors.0, Some((&io::shown(path), text)), console.colour());
         format!("not a module of the IR\n{shown}")
     })
-}
-
-/// The text of each module of a file. Lines of the others are left empty, so that errors name the lines of
-/// the file.
-pub(super) fn texts_of_modules(source: &str) -> Vec<String> {
-    let mut texts = vec![String::new()];
-    let mut n_lines = 0;
-    for line in source.split_inclusive('\n') {
-        n_lines += 1;
-        if line.trim_end() == BETWEEN_MODULES {
-            texts.push("\n".repeat(n_lines));
-        } else if let Some(text) = texts.last_mut() {
-            text.push_str(line);
-        }
-    }
-    texts
 }
 
 /// The checkpoint or the function of plain TOSA that a `.mlir` file holds, ready to be compiled.

@@ -9,6 +9,7 @@ use super::{Changed, Level, Pass, PassContext, PassError, PassInfo, Pipeline};
 use crate::Module;
 use crate::diag::Diagnostics;
 use crate::equal::difference;
+use crate::text::file::RUN;
 use crate::verify::verify;
 
 /// How to run a pipeline. The level of the module is checked before every pass in any case, and the module is
@@ -84,13 +85,10 @@ pub struct Reproducer {
     pub pipeline: Pipeline,
 }
 
-/// How the first line of a reproducer begins; the rest of the line is its pipeline.
-pub const PIPELINE_LINE: &str = "// passes: ";
-
 impl Reproducer {
-    /// The line that a file with the module begins with.
+    /// The line that a file with the module begins with: its [header](crate::text::file::Header).
     pub fn header(&self) -> String {
-        format!("{PIPELINE_LINE}{}\n", self.pipeline)
+        format!("// {RUN}: {}\n", self.pipeline)
     }
 }
 
@@ -326,7 +324,7 @@ mod tests {
         let error = ran(&[&KEEP, &PANIC, &RENAME], &options).expect_err("it panics");
         assert!(error.to_string().contains("no good"), "{error}");
         let reproducer = error.reproducer.expect("asked for");
-        assert_eq!(reproducer.header(), "// passes: panic,rename\n");
+        assert_eq!(reproducer.header(), "// RUN: panic,rename\n");
         assert_eq!(difference(&reproducer.module, &Module::new()), None);
     }
 

@@ -23,7 +23,7 @@ pub mod pipeline;
 pub mod registry;
 
 pub use driver::{
-    DriverOptions, PIPELINE_LINE, PassFailure, PassReport, PipelineFailure, Progress, Reproducer, run,
+    DriverOptions, PassFailure, PassReport, PipelineFailure, Progress, Reproducer, run,
 };
 pub use level::Level;
 pub use parse::PipelineError;

@@ -24,6 +24,12 @@ impl Pipeline {
         self
     }
 
+    /// This pipeline, and then another, such as one that [text](super::Registry::parse) names.
+    pub fn and_then(mut self, other: Self) -> Self {
+        self.passes.extend(other.passes);
+        self
+    }
+
     /// The passes in order.
     pub fn passes(&self) -> &[Arc<dyn Pass>] {
         &self.passes

@@ -188,6 +188,14 @@ impl Registry {
         Self { passes }
     }
 
+    /// This registry with more passes, such as a user's own.
+    ///
+    /// # Panics
+    /// If two have one name.
+    pub fn with(self, passes: impl IntoIterator<Item = &'static PassInfo>) -> Self {
+        Self::new(self.passes.into_iter().chain(passes))
+    }
+
     /// The passes.
     pub fn passes(&self) -> &[&'static PassInfo] {
         &self.passes

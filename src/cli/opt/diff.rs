@@ -20,9 +20,23 @@ const CYAN: &str = "36";
 
 /// A unified diff of two texts, empty if they differ in names of values alone.
 pub(super) fn changes(before: &str, after: &str, colour: bool) -> String {
+    unified(before, after, colour, matched)
+}
+
+/// A unified diff of two texts, line by line.
+pub(in crate::cli) fn lines(before: &str, after: &str, colour: bool) -> String {
+    unified(before, after, colour, |old, new| capture_diff_slices(Algorithm::Myers, old, new))
+}
+
+fn unified(
+    before: &str,
+    after: &str,
+    colour: bool,
+    compare: impl FnOnce(&[&str], &[&str]) -> Vec<DiffOp>,
+) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let mut writer = Writer { old: &old, new: &new, colour, out: String::new() };
-    for hunk in group_diff_ops(matched(&old, &new), CONTEXT_LINES) {
+    for hunk in group_diff_ops(compare(&old, &new), CONTEXT_LINES) {
         writer.hunk(&hunk);
     }
     writer.out

@@ -16,7 +16,7 @@ pub(super) fn verify_diagnostics(run: &mut Run<'_>) -> Result<(), Failure> {
     let mut lines = Vec::new();
     for index in 0..run.input.texts.len() {
         let found = found(run, index)?;
-        for mismatch in mismatches(&run.input.texts[index], &found) {
+        for mismatch in mismatches(&run.input.texts[index], "//", &found) {
             let line = mismatch.line().map_or_else(String::new, |line| format!(":{line}"));
             lines.push(format!("\n  {}{line}: {mismatch}", io::shown(run.input.path)));
         }

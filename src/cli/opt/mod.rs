@@ -9,7 +9,7 @@
 //! | `expected` | `--verify-diagnostics` |
 
 mod bisect;
-mod diff;
+pub(super) mod diff;
 mod expected;
 mod list;
 mod watch;
@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 
 use strata_ir::diag::Diagnostics;
 use strata_ir::pass::{
-    self, DriverOptions, PIPELINE_LINE, PassContext, Pipeline, PipelineFailure, Reproducer,
+    self, DriverOptions, PassContext, Pipeline, PipelineFailure, Registry, Reproducer,
 };
 use strata_ir::text::Resources;
+use strata_ir::text::file::{self, Header, split_modules};
 use strata_ir::{Module, verify};
 use strata_isa_spec::Target;
+use strata_passes::testing;
 
 use self::bisect::Bisect;
 use self::watch::{Watch, WatchArgs};
@@ -32,16 +34,15 @@ use super::dumps::{self, PrintArgs};
 use super::failure::Failure;
 use super::model::{self, Content};
 use crate::compile::checkpoint::{self, Record};
-use crate::registry;
 
 /// Random inputs of `--verify-each=run`.
 const N_INPUTS: usize = 4;
 
 /// Run passes on a module of the IR
 ///
-/// Without a file, lists the passes. Modules are verified before the first pass and after every one. A
-/// reproducer, whose first line is `// passes: …`, brings its own pipeline. A file may hold several modules
-/// with a line `// -----` between every two.
+/// Without a file, lists the passes. Modules are verified before the first pass and after every one. A file
+/// test or a reproducer, which begins with `// RUN: …`, brings its own pipeline, and perhaps its own `TARGET`.
+/// A file may hold several modules with a line `// -----` between every two.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The module; `-` is standard input
@@ -97,18 +98,22 @@ enum Check {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result<(), Failure> {
     let path = match &args.file {
         Some(path) if !args.list_passes => path,
-        _ => return console.print(&list::passes(&registry())),
+        _ => return console.print(&list::passes(registry)),
     };
     let Content::Ir(source) = model::content(path)? else {
         return Err(Failure::file(path, "not a .mlir file"));
     };
-    let own = source.lines().next().and_then(|line| line.strip_prefix(PIPELINE_LINE));
-    let pipeline = registry().parse(args.passes.as_deref().or(own).unwrap_or_default())?;
     let input = Input::new(path, &source)?;
-    let mut run = Run::new(args, &input, &pipeline, console)?;
+    let pipeline = match &args.passes {
+        Some(text) => registry.parse(text)?,
+        None => input.pipeline(registry)?,
+    };
+    let watch = Watch::new(&args.watch, registry, &pipeline, args.print, console)?;
+    let bisect = Bisect::new(args.bisect_limit);
+    let mut run = Run { args, input: &input, pipeline: &pipeline, console, watch, bisect, target: None };
     if args.verify_diagnostics {
         let found = expected::verify_diagnostics(&mut run);
         run.watch.finish()?;
@@ -132,6 +137,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 /// The file that is read.
 struct Input<'a> {
     path: &'a Path,
+    header: Header,
     /// The text of each module; the lines of those before it are empty.
     texts: Vec<String>,
     resources: Resources,
@@ -139,8 +145,25 @@ struct Input<'a> {
 
 impl<'a> Input<'a> {
     fn new(path: &'a Path, source: &str) -> Result<Self, Failure> {
-        let texts = model::texts_of_modules(source);
-        Ok(Self { path, texts, resources: dumps::side_resources(path)? })
+        let header = Header::read(source, "//");
+        Ok(Self { path, header, texts: split_modules(source), resources: dumps::side_resources(path)? })
+    }
+
+    /// The passes that the file names; none, if it names none.
+    fn pipeline(&self, registry: &Registry) -> Result<Pipeline, Failure> {
+        match self.header.get(file::RUN) {
+            None | Some("round-trip" | "verify") => Ok(Pipeline::default()),
+            Some(passes) => {
+                let about = |error| Failure::file(self.path, format!("{}: {error}", file::RUN));
+                registry.parse(passes).map_err(about)
+            }
+        }
+    }
+
+    /// The machine that the file names.
+    fn target(&self) -> Result<Option<Target>, Failure> {
+        let about = |error| Failure::file(self.path, format!("{}: {error}", file::TARGET));
+        self.header.get(file::TARGET).map(testing::target).transpose().map_err(about)
     }
 
     /// A failure of a module, which is named where there are several.
@@ -191,19 +214,7 @@ struct Run<'a> {
     target: Option<Target>,
 }
 
-impl<'a> Run<'a> {
-    fn new(
-        args: &'a Args,
-        input: &'a Input<'a>,
-        pipeline: &'a Pipeline,
-        console: &'a Console,
-    ) -> Result<Self, Failure> {
-        let n_passes = pipeline.passes().len();
-        let watch = Watch::new(&args.watch, n_passes, args.print, console)?;
-        let bisect = Bisect::new(args.bisect_limit);
-        Ok(Self { args, input, pipeline, console, watch, bisect, target: None })
-    }
-
+impl Run<'_> {
     /// Every module as the passes leave it. Those that fail are left out where each is by itself.
     fn modules(&mut self) -> Result<Vec<Module>, Failure> {
         let mut modules = Vec::new();
@@ -239,12 +250,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The target that is asked for, or that the first module records.
+    /// The target that is asked for, or that the first module records, or that the file names.
     fn find_target(&mut self, module: &Module) -> Result<(), Failure> {
         if self.target.is_none() {
             let recorded = Record::of(module);
             let recorded = recorded.map_err(|error| Failure::from(error).about(self.input.path))?;
             let recorded = recorded.map(|record| record.options.target);
+            let recorded = if recorded.is_some() { recorded } else { self.input.target()? };
             self.target = Some(self.args.target.target_or(&self.args.given, recorded.as_ref())?);
         }
         Ok(())

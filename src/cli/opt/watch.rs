@@ -4,25 +4,24 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use strata_ir::Module;
-use strata_ir::pass::{PassReport, Progress};
+use strata_ir::pass::{PassReport, Pipeline, Progress, Registry};
 
 use super::diff;
 use crate::cli::console::{self, Console};
 use crate::cli::dumps::{DumpFolder, PrintArgs};
 use crate::cli::failure::Failure;
 use crate::cli::tables::{count, percent, row, show, table, words};
-use crate::registry;
 
 /// What to show between passes.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Between passes, on standard error; large constants are left out")]
 pub(super) struct WatchArgs {
     /// Show the module before these passes: their names, or `all`
-    #[arg(long, value_name = "PASS|all", value_delimiter = ',', value_parser = parse_before)]
-    print_ir_before: Vec<When>,
+    #[arg(long, value_name = "PASS|all", value_delimiter = ',')]
+    print_ir_before: Vec<String>,
     /// Show the module after these passes: their names, `all`, or `changed`, those that changed it
-    #[arg(long, value_name = "PASS|all|changed", value_delimiter = ',', value_parser = parse_after)]
-    print_ir_after: Vec<When>,
+    #[arg(long, value_name = "PASS|all|changed", value_delimiter = ',')]
+    print_ir_after: Vec<String>,
     /// Show what passes changed instead of whole modules; of every pass, unless --print-ir-after names some
     #[arg(long)]
     diff: bool,
@@ -59,20 +58,19 @@ impl When {
     }
 }
 
-fn parse_before(text: &str) -> Result<When, String> {
-    if text == "all" { Ok(When::All) } else { parse_pass(text, "`all`") }
+fn before(registry: &Registry, text: &str) -> Result<When, String> {
+    if text == "all" { Ok(When::All) } else { named(registry, text, "`all`") }
 }
 
-fn parse_after(text: &str) -> Result<When, String> {
+fn after(registry: &Registry, text: &str) -> Result<When, String> {
     match text {
         "all" => Ok(When::All),
         "changed" => Ok(When::Changed),
-        name => parse_pass(name, "`all`, `changed`"),
+        name => named(registry, name, "`all`, `changed`"),
     }
 }
 
-fn parse_pass(name: &str, others: &str) -> Result<When, String> {
-    let registry = registry();
+fn named(registry: &Registry, name: &str, others: &str) -> Result<When, String> {
     if let Some(info) = registry.find(name) {
         return Ok(When::Pass(info.name));
     }
@@ -80,6 +78,19 @@ fn parse_pass(name: &str, others: &str) -> Result<When, String> {
         Some(closest) => format!("there is no such pass; did you mean `{closest}`?"),
         None => format!("expected {others} or the name of a pass; `strata opt --list-passes` lists them"),
     })
+}
+
+/// What texts of an argument say.
+fn places(
+    argument: &str,
+    texts: &[String],
+    registry: &Registry,
+    read: fn(&Registry, &str) -> Result<When, String>,
+) -> Result<Vec<When>, Failure> {
+    let read = |text: &String| {
+        read(registry, text).map_err(|what| Failure::Usage(format!("{argument} {text}: {what}")))
+    };
+    texts.iter().map(read).collect()
 }
 
 /// What one pass did, of all modules together.
@@ -93,6 +104,10 @@ struct Done {
 /// Follows the passes.
 pub(super) struct Watch<'a> {
     args: &'a WatchArgs,
+    /// Before which passes to show the module.
+    before_passes: Vec<When>,
+    /// After which.
+    after_passes: Vec<When>,
     /// Passes of the pipeline.
     n_passes: usize,
     print: PrintArgs,
@@ -113,15 +128,31 @@ impl<'a> Watch<'a> {
     /// Nothing has run yet.
     pub(super) fn new(
         args: &'a WatchArgs,
-        n_passes: usize,
+        registry: &Registry,
+        pipeline: &Pipeline,
         print: PrintArgs,
         console: &'a Console,
     ) -> Result<Self, Failure> {
+        let before_passes = places("--print-ir-before", &args.print_ir_before, registry, before)?;
+        let after_passes = places("--print-ir-after", &args.print_ir_after, registry, after)?;
+        let n_passes = pipeline.passes().len();
         let folder = args.dump_dir.as_deref().map(|path| DumpFolder::create(path, print)).transpose()?;
         let progress = console.progress(Some(n_passes as u64));
-        let (label, before, done) = (String::new(), None, BTreeMap::new());
-        let failure = None;
-        Ok(Self { args, n_passes, print, folder, console, progress, module: 0, label, before, done, failure })
+        Ok(Self {
+            args,
+            before_passes,
+            after_passes,
+            n_passes,
+            print,
+            folder,
+            console,
+            progress,
+            module: 0,
+            label: String::new(),
+            before: None,
+            done: BTreeMap::new(),
+            failure: None,
+        })
     }
 
     /// The passes run on another module; the label is empty where there is but one.
@@ -134,7 +165,7 @@ impl<'a> Watch<'a> {
         match *told {
             Progress::Begins { index, pass, module } => {
                 self.progress.step(pass.name);
-                if self.args.print_ir_before.iter().any(|when| when.holds(pass.name, false)) {
+                if self.before_passes.iter().any(|when| when.holds(pass.name, false)) {
                     self.show("IR before", index, pass.name, &self.print.outline(module));
                 }
                 self.before = self.args.diff.then(|| self.print.outline(module));
@@ -148,7 +179,7 @@ impl<'a> Watch<'a> {
 
     fn ended(&mut self, index: usize, report: &PassReport, module: &Module) {
         let changed = report.changed.is_yes();
-        let wanted = &self.args.print_ir_after;
+        let wanted = &self.after_passes;
         let is_wanted = wanted.iter().any(|when| when.holds(report.name, changed));
         match self.before.take() {
             Some(before) if is_wanted || wanted.is_empty() => {
@@ -268,10 +299,12 @@ mod tests {
 
     #[test]
     fn passes_are_told_by_name() {
-        assert_eq!(parse_after("changed"), Ok(When::Changed));
-        assert_eq!(parse_before("schedule"), Ok(When::Pass("schedule")));
-        assert!(parse_before("changed").expect_err("only after").contains("--list-passes"));
-        assert!(parse_after("canonicalize").expect_err("no pass").contains("did you mean `canonicalise`?"));
+        let registry = crate::registry();
+        assert_eq!(after(&registry, "changed"), Ok(When::Changed));
+        assert_eq!(before(&registry, "schedule"), Ok(When::Pass("schedule")));
+        assert!(before(&registry, "changed").expect_err("only after").contains("--list-passes"));
+        let meant = after(&registry, "canonicalize").expect_err("no pass");
+        assert!(meant.contains("did you mean `canonicalise`?"));
         assert!(When::Changed.holds("schedule", true) && !When::Changed.holds("schedule", false));
         assert!(When::Pass("schedule").holds("schedule", false) && !When::Pass("x").holds("schedule", true));
     }

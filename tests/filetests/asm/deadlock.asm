@@ -1,7 +1,7 @@
 ; RUN: assemble
 ; TARGET: x1
 ; A ring of one row cannot hold the two that the pool needs.
-; EXPECT-ERROR: Deadlock
+; expected-error@unknown {{Deadlock}}
 segment segment=0 kind=weights bytes=64
 segment segment=1 kind=input bytes=32
 segment segment=2 kind=output bytes=12

@@ -1,6 +1,6 @@
 ; RUN: assemble
 ; TARGET: x1
-; EXPECT-ERROR: Overlap
+; expected-error@unknown {{Overlap}}
 segment segment=0 kind=weights bytes=64
 segment segment=1 kind=input bytes=32
 segment segment=2 kind=output bytes=12

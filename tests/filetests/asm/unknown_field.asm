@@ -1,5 +1,5 @@
 ; RUN: assemble
 phase phase=0
-  partition partition=0 clusters=1 lanes=3 ; EXPECT-ERROR: `partition` has no field `lanes`, or it stands twice
+  partition partition=0 clusters=1 lanes=3 ; expected-error {{`partition` has no field `lanes`, or it stands twice}}
 end_phase
 halt

@@ -1,3 +1,3 @@
 ; RUN: assemble
-jump to=3 ; EXPECT-ERROR: unknown instruction `jump`
+jump to=3 ; expected-error {{unknown instruction `jump`}}
 halt

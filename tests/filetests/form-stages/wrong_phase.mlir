@@ -1,5 +1,5 @@
 // RUN: form-stages
-// EXPECT-ERROR: takes quant, the module is at import
+// expected-error@unknown {{takes quant, the module is at import}}
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x2x3x4xf32>) -> tensor<1x2x3x4xf32>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x2x3x4xf32>):

@@ -1,5 +1,5 @@
 // RUN: form-stages,fuse-layers
-// EXPECT-ERROR: needs a target
+// expected-error@unknown {{needs a target}}
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x2x2x3xi8>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x4x4x2xi8>):

@@ -1,5 +1,5 @@
 // RUN: quantise
-// EXPECT-ERROR: takes import, the module is at quant
+// expected-error@unknown {{takes import, the module is at quant}}
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x2x2x3xi8>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x4x4x2xi8>):

@@ -1,5 +1,5 @@
 // RUN: rewrite-tosa
-// EXPECT-ERROR: needs a target
+// expected-error@unknown {{needs a target}}
 // Nothing says what is cheaper.
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x4x4x3xi8>, sym_name = "main"}> ({

@@ -1,6 +1,6 @@
 // RUN: form-stages,fuse-layers,schedule
 // TARGET: micro memory.activation=128B
-// EXPECT-ERROR: 1 stage(s) do not fit the target
+// expected-error@unknown {{1 stage(s) do not fit the target}}
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x2x2x3xi8>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x4x4x2xi8>):

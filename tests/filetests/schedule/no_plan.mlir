@@ -1,6 +1,6 @@
 // RUN: form-stages,schedule
 // TARGET: x1
-// EXPECT-ERROR: takes phases, the module is at stages
+// expected-error@unknown {{takes phases, the module is at stages}}
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x2x2x3xi8>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x4x4x2xi8>):

@@ -1,5 +1,5 @@
 // RUN: form-stages,split-channels
-// EXPECT-ERROR: needs a target, or a budget
+// expected-error@unknown {{needs a target, or a budget}}
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x2x2x3xi8>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x4x4x2xi8>):

@@ -2,7 +2,7 @@
 "builtin.module"() ({
   "func.func"() <{function_type = (tensor<1x4x4x2xi8>) -> tensor<1x4x4x2xi8>, sym_name = "main"}> ({
   ^bb0(%x: tensor<1x4x4x2xi8>):
-    // EXPECT-ERROR: [E0101]
+    // expected-error@below {{[E0101]}}
     %0 = "tosa.abs"(%x : (tensor<1x4x4x2xi8>) -> tensor<1x4x4x2xi8>
     "func.return"(%x) : (tensor<1x4x4x2xi8>) -> ()
   }) : () -> ()

@@ -1,0 +1,170 @@
+//! Runs what a test asks for on one module.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use strata_ir::diag::Diagnostics;
+use strata_ir::equal::difference;
+use strata_ir::eval::eval_function;
+use strata_ir::eval::random::random_inputs;
+use strata_ir::expect::{Found, with_lines};
+use strata_ir::pass::compare::compare;
+use strata_ir::pass::{self, DriverOptions, Level, PassContext, PassFailure, PassReport, Pipeline, Progress};
+use strata_ir::{Module, text, verify};
+
+use super::header::{Action, Request};
+use super::machine;
+use crate::quantise::Calibration;
+
+/// Random inputs on which modules are evaluated before and after, and networks calibrated.
+pub(super) const N_INPUTS: usize = 4;
+
+/// Why a module has no output.
+pub(super) enum Stop {
+    /// What is wrong with it.
+    Found(Vec<Found>),
+    /// A check found something: the fault is of a pass, or of Strata.
+    Broken(String),
+}
+
+impl Stop {
+    pub(super) fn broken(what: impl fmt::Display) -> Self {
+        Self::Broken(what.to_string())
+    }
+}
+
+impl From<Diagnostics> for Stop {
+    fn from(all: Diagnostics) -> Self {
+        Self::Found(all.0.iter().map(Found::of).collect())
+    }
+}
+
+impl From<PassFailure> for Stop {
+    fn from(failure: PassFailure) -> Self {
+        match failure {
+            // The fault of a pass is never what a test expects.
+            PassFailure::InvalidAfter(_)
+            | PassFailure::FalseClaim
+            | PassFailure::Miscompiled(_)
+            | PassFailure::Panicked(_) => Self::broken(failure),
+            other => Self::Found(Found::of_failure(&other)),
+        }
+    }
+}
+
+impl Request {
+    /// What comes of a text; `None` if nothing is shown.
+    pub(super) fn run(&self, text: &str) -> Result<Option<String>, Stop> {
+        match &self.action {
+            Action::Assemble => machine::assemble(text, self.target.as_ref()).map(Some),
+            Action::RoundTrip => Ok(Some(text::to_string(&self.module(text)?))),
+            Action::Verify => self.module(text).map(|_| None),
+            Action::Passes(pipeline) => self.passes(text, pipeline).map(Some),
+        }
+    }
+
+    /// The module of a text, which verifies unless the text alone is looked at. Ops are given their line while
+    /// it is verified.
+    fn module(&self, text: &str) -> Result<Module, Stop> {
+        let module = text::parse(text, None)?;
+        if self.checks.round_trip {
+            round_trips(&module).map_err(Stop::Broken)?;
+        }
+        if !matches!(self.action, Action::RoundTrip) {
+            verify(&with_lines(&module, text))?;
+        }
+        Ok(module)
+    }
+
+    fn passes(&self, text: &str, pipeline: &Pipeline) -> Result<String, Stop> {
+        let before = self.module(text)?;
+        let mut module = before.clone();
+        let reports = match self.run_passes(&mut module, pipeline) {
+            Ok(reports) => reports,
+            // Errors tell of an op by its place: once more, with the lines of the text as places.
+            Err(stop) => return self.run_passes(&mut with_lines(&before, text), pipeline).and(Err(stop)),
+        };
+        if self.checks.results {
+            keeps_results(&before, &module)?;
+        }
+        let shown = match &self.target {
+            Some(target) if Level::of(&module) == Level::Sched => {
+                machine::program(&before, &module, target, self.checks.program)?
+            }
+            _ => text::to_string(&module),
+        };
+        Ok(summary(&reports) + &shown)
+    }
+
+    fn run_passes(&self, module: &mut Module, pipeline: &Pipeline) -> Result<Vec<PassReport>, Stop> {
+        let mut context = PassContext::new();
+        if let Some(calibration) = calibration(module)? {
+            context.insert(calibration);
+        }
+        if let Some(target) = &self.target {
+            context.insert(target.clone());
+        }
+        let evaluate = if self.checks.results { N_INPUTS } else { 0 };
+        let options = DriverOptions { check_claims: true, evaluate, ..DriverOptions::default() };
+        let mut lost = None;
+        let mut follow = |told: Progress<'_>| {
+            if let Progress::Ended { report, module, .. } = told
+                && self.checks.round_trip
+                && lost.is_none()
+            {
+                lost = round_trips(module).err().map(|what| format!("after `{}`: {what}", report.name));
+            }
+        };
+        let reports = pass::run(module, pipeline, &mut context, &options, &mut follow)
+            .map_err(|stopped| Stop::from(stopped.failure))?;
+        lost.map_or(Ok(reports), |what| Err(Stop::Broken(what)))
+    }
+}
+
+/// A line a pass: whether it changed the module, and what it counted.
+fn summary(reports: &[PassReport]) -> String {
+    let mut lines = String::new();
+    for report in reports {
+        let counters: String = report.counters.iter().map(|(name, n)| format!(", {name}: {n}")).collect();
+        let changed = if report.changed.is_yes() { "changed" } else { "unchanged" };
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(lines, "// {}: {changed}{counters}", report.name);
+    }
+    lines
+}
+
+/// That the text of a module is a fixpoint of parsing and printing.
+fn round_trips(module: &Module) -> Result<(), String> {
+    let printed = text::to_string(module);
+    let again = text::parse(&printed, None)
+        .map_err(|errors| format!("what is printed does not parse:\n{errors}\n{printed}"))?;
+    if let Some(what) = difference(module, &again) {
+        return Err(format!("what is printed parses to another module: {what}\n{printed}"));
+    }
+    if text::to_string(&again) != printed {
+        return Err(format!("the module prints otherwise the second time:\n{printed}"));
+    }
+    Ok(())
+}
+
+/// That `@main` can be evaluated, and computes the same after all passes if it was in integers before.
+fn keeps_results(before: &Module, module: &Module) -> Result<(), Stop> {
+    let Some(main) = before.function("main") else { return Ok(()) };
+    if let Err(error) = eval_function(before, main, random_inputs(before, main, 0)) {
+        return Err(Stop::Found(vec![Found::placeless(error)]));
+    }
+    let difference = (Level::of(before) >= Level::Quant).then(|| compare(before, module, N_INPUTS)).flatten();
+    difference.map_or(Ok(()), |what| Err(Stop::broken(format!("the passes changed the results {what}"))))
+}
+
+/// Ranges of an f32 network on random inputs; of any other, nothing.
+fn calibration(module: &Module) -> Result<Option<Calibration>, Stop> {
+    let Some(main) = module.function("main").filter(|_| Level::of(module) == Level::Import) else {
+        return Ok(None);
+    };
+    let sample = |seed| random_inputs(module, main, seed).into_iter().map(Arc::new).collect();
+    let samples: Vec<_> = (0..N_INPUTS as u64).map(sample).collect();
+    let found = |error| Stop::Found(vec![Found::placeless(error)]);
+    Calibration::collect(module, &samples).map(Some).map_err(found)
+}
