@@ -2,6 +2,8 @@
 
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
+#[path = "cli/filetests.rs"]
+mod filetests;
 #[path = "cli/opt.rs"]
 mod opt;
 

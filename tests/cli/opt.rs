@@ -252,7 +252,7 @@ fn reproducers_have_their_constants_beside_them() {
     let (_, said) = scratch.ends(1, &arguments);
     assert!(said.contains("wrote again.mlir"), "{said}");
     let text = scratch.text("again.mlir");
-    assert!(text.starts_with("// passes: schedule\n") && text.len() < 1000, "{text}");
+    assert!(text.starts_with("// RUN: schedule\n") && text.len() < 1000, "{text}");
     let (_, said) = scratch.ends(1, &["opt", "again.mlir"]);
     assert!(said.contains("pass `schedule`"), "{said}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use custom_pass::{MERGE_CLAMPS, MergeClamps};
 use strata_ir::pass::{Pipeline, Registry};
 use strata_passes::canonicalise::Canonicalise;
-use strata_passes::testing::{self, FileTests, Failures, Tests};
+use strata_passes::testing::{self, Failures, FileTests, Tests};
 
 /// The passes of Strata, and the own one.
 fn registry() -> Registry {

@@ -22,9 +22,7 @@ pub mod parse;
 pub mod pipeline;
 pub mod registry;
 
-pub use driver::{
-    DriverOptions, PassFailure, PassReport, PipelineFailure, Progress, Reproducer, run,
-};
+pub use driver::{DriverOptions, PassFailure, PassReport, PipelineFailure, Progress, Reproducer, run};
 pub use level::Level;
 pub use parse::PipelineError;
 pub use pipeline::Pipeline;

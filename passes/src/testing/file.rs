@@ -54,7 +54,8 @@ impl Tests {
             if path.is_dir() {
                 self.add_folder(&path)?;
             } else if let Some(marker) = marker_of(&path) {
-                let is_test = Header::read(&String::from_utf8_lossy(&fs::read(&path)?), marker).get(RUN).is_some();
+                let is_test =
+                    Header::read(&String::from_utf8_lossy(&fs::read(&path)?), marker).get(RUN).is_some();
                 if is_test { &mut self.files } else { &mut self.others }.push(path);
             } else if path.extension().is_some_and(|extension| extension == EXPECTED)
                 && !path.with_extension("").exists()
@@ -233,7 +234,8 @@ impl<'a> Inline<'a> {
                 continue;
             }
             let expected = text[at..].lines().filter_map(|line| line.strip_prefix(marker));
-            let expected = expected.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+            let expected =
+                expected.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
             return Some(Self { before: &text[..at], expected });
         }
         None

@@ -149,7 +149,9 @@ mod tests {
         let problems = |text| read(text).expect_err("it is wrong").join("\n");
         assert!(problems("module {}").contains("no line `// RUN: …`"));
         let told = problems("// RUN: canonicalize\n// RUNS: verify\n// TARGET: x1 y\n// CHECKS: result");
-        for part in ["line 1: column 1: there is no pass", "did you mean RUN?", "`y` is not", "check `result`"] {
+        for part in
+            ["line 1: column 1: there is no pass", "did you mean RUN?", "`y` is not", "check `result`"]
+        {
             assert!(told.contains(part), "{told}");
         }
         assert!(problems("// RUN: verify\n// RUN: verify").contains("line 2: the key stands twice"));

@@ -1,10 +1,10 @@
 //! Programs: those that a test assembles, and what scheduled modules become.
 
+use strata_ir::Module;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::random_inputs;
 use strata_ir::expect::Found;
 use strata_ir::pass::Level;
-use strata_ir::Module;
 use strata_isa_spec::verify::{VerifyError, verify};
 use strata_isa_spec::{Target, asm, codec, interp};
 

@@ -17,9 +17,7 @@ mod watch;
 use std::path::{Path, PathBuf};
 
 use strata_ir::diag::Diagnostics;
-use strata_ir::pass::{
-    self, DriverOptions, PassContext, Pipeline, PipelineFailure, Registry, Reproducer,
-};
+use strata_ir::pass::{self, DriverOptions, PassContext, Pipeline, PipelineFailure, Registry, Reproducer};
 use strata_ir::text::Resources;
 use strata_ir::text::file::{self, Header, split_modules};
 use strata_ir::{Module, verify};
