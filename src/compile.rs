@@ -15,7 +15,7 @@
 //! | `error` | why a model could not be compiled |
 
 mod assemble;
-mod calibrate;
+pub(crate) mod calibrate;
 pub mod checkpoint;
 pub(crate) mod error;
 mod forms;
@@ -44,7 +44,7 @@ use strata_isa_spec::Target;
 use strata_isa_spec::bundle::Bundle;
 use strata_passes::canonicalise::Canonicalise;
 use strata_passes::fuse::PlanOptions;
-use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise};
+use strata_passes::quantise::{Calibration, ChosenRanges, Precision, QuantReport, Quantise, TensorRange};
 use strata_passes::rewrite::Families;
 
 use self::checkpoint::Checkpoint;
@@ -55,6 +55,7 @@ use self::parts::{PreparedPart, PreparedParts};
 pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
 use crate::ptq::PtqOptions;
+use crate::ranges::RangeFile;
 use crate::session;
 use crate::stats::{self, CompileStats, Stats};
 
@@ -75,6 +76,14 @@ pub enum CalibrationData {
     Samples(#[serde(skip)] Vec<Vec<Array>>),
 }
 
+/// Ranges that are given. As a value of serde it is without them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GivenRanges {
+    /// Them.
+    #[serde(skip)]
+    pub file: RangeFile,
+}
+
 /// Seeds as text: attributes have no integers beyond 63 bits.
 mod seed_text {
     use serde::{Deserialize, Deserializer, Serializer, de};
@@ -88,9 +97,21 @@ mod seed_text {
     }
 }
 
+impl CalibrationData {
+    /// Noise of a seed, as much as is enough.
+    pub fn noise(seed: u64) -> Self {
+        Self::Noise { seed, samples: 2 }
+    }
+
+    /// Whether they are data, not noise.
+    pub fn is_data(&self) -> bool {
+        matches!(self, Self::Samples(_))
+    }
+}
+
 impl Default for CalibrationData {
     fn default() -> Self {
-        Self::Noise { seed: 0, samples: 2 }
+        Self::noise(0)
     }
 }
 
@@ -108,6 +129,9 @@ pub struct CompileOptions {
     pub mode: Mode,
     /// What activations are calibrated on.
     pub calibration: CalibrationData,
+    /// Ranges of activations in place of those that calibration chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<GivenRanges>,
     /// How the network is quantised.
     pub ptq: PtqOptions,
     /// Which activations are 16-bit.
@@ -124,6 +148,11 @@ pub struct CompileOptions {
 }
 
 impl CompileOptions {
+    /// Whether channels are equalised: on data only.
+    pub fn equalises(&self) -> bool {
+        self.ptq.equalise && self.calibration.is_data()
+    }
+
     /// The defaults for a target: latency, multi-layer, noise calibration.
     pub fn new(target: Target) -> Self {
         Self {
@@ -132,6 +161,7 @@ impl CompileOptions {
             tolerance_percent: PlanOptions::default().tolerance_percent,
             mode: Mode::default(),
             calibration: CalibrationData::default(),
+            ranges: None,
             ptq: PtqOptions::default(),
             precision: PrecisionOptions::default(),
             input_shapes: BTreeMap::new(),
@@ -165,6 +195,8 @@ pub enum Event<'a> {
         /// Whether the host runs it.
         on_host: bool,
     },
+    /// A part was quantised, with these ranges of its values.
+    Quantised(&'a [TensorRange]),
     /// All parts have reached a level.
     Reached(&'a Checkpoint),
     /// Something that the user should know.
@@ -270,6 +302,7 @@ impl CompileOptions {
             tolerance_percent: self.tolerance_percent,
             mode: aim.mode,
             calibration,
+            ranges: self.ranges.as_ref().map(|_| GivenRanges::default()),
             ptq: self.ptq.clone(),
             precision: self.precision.clone(),
             input_shapes: self.input_shapes.clone(),
@@ -410,6 +443,8 @@ impl Compiler {
         let quantise = Pipeline::of(quantise).then(Canonicalise);
         self.run_passes(&quantise, module, &mut context, clock, observer)?;
         let report = context.take::<QuantReport>().unwrap_or_default();
+        let ranges = context.take::<ChosenRanges>().unwrap_or_default();
+        observer(Event::Quantised(&ranges.0));
         if !report.uneven_outputs.is_empty() {
             observer(Event::Note(format!(
                 "results of {} are 16-bit: parts of them are too small for 8 bits at one scale",

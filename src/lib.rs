@@ -20,6 +20,7 @@
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
 //! | [`float`](mod@float) | ONNX models in f32, with what the host runs of them |
+//! | [`ranges`] | files of calibrated ranges |
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`stats`] | the statistics, with stable keys |
@@ -35,6 +36,7 @@ mod inputs;
 pub mod io;
 mod ports;
 pub mod ptq;
+pub mod ranges;
 pub mod report;
 pub mod session;
 pub mod stats;

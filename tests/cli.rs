@@ -7,6 +7,9 @@ mod filetests;
 #[path = "cli/opt.rs"]
 mod opt;
 
+#[path = "cli/ranges.rs"]
+mod ranges;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -9,8 +9,10 @@ use strata_isa_spec::Target;
 use strata_passes::quantise::RangeChoice;
 
 use super::failure::Failure;
+use crate::compile::GivenRanges;
 use crate::io::{self, ChannelOrder, Fit, ImageOptions, Layout};
 use crate::ptq::PtqOptions;
+use crate::ranges::RangeFile;
 
 /// The machine.
 #[derive(Debug, clap::Args)]
@@ -97,6 +99,44 @@ impl ImageArgs {
             order: self.channels,
             layout: self.layout,
             fit: self.fit,
+        }
+    }
+}
+
+/// Ranges of activations as files.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct RangeArgs {
+    /// Ranges of activations in place of those that calibration chooses: a file that --save-ranges wrote, from
+    /// which lines may be changed and left out
+    #[arg(long, value_name = "FILE.json")]
+    ranges: Option<PathBuf>,
+    /// Write the ranges of all activations, a tensor a line
+    #[arg(long, value_name = "FILE.json")]
+    save_ranges: Option<PathBuf>,
+}
+
+impl RangeArgs {
+    /// The ranges that are given.
+    pub(super) fn given(&self) -> Result<Option<GivenRanges>, Failure> {
+        let read = |path: &PathBuf| {
+            let text = String::from_utf8(io::read(path)?).map_err(|_| Failure::file(path, "not UTF-8"))?;
+            let file = RangeFile::from_json(&text).map_err(|error| Failure::file(path, error))?;
+            Ok(GivenRanges { file })
+        };
+        self.ranges.as_ref().map(read).transpose()
+    }
+
+    /// Whether ranges are to be saved.
+    pub(super) fn saves(&self) -> bool {
+        self.save_ranges.is_some()
+    }
+
+    /// Saves ranges, if that is asked for.
+    pub(super) fn save(&self, ranges: &RangeFile) -> Result<(), Failure> {
+        match &self.save_ranges {
+            Some(path) => Ok(io::write_atomic(path, ranges.to_json().as_bytes())?),
+            None => Ok(()),
         }
     }
 }

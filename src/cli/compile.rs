@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
 use strata_ir::pass::Level;
+use strata_passes::quantise::TensorRange;
 use strata_passes::rewrite::{Families, UnknownFamily};
 
-use super::args::{Given, ImageArgs, PtqArgs, TargetArgs, parse_shape};
+use super::args::{Given, ImageArgs, PtqArgs, RangeArgs, TargetArgs, parse_shape};
 use super::console::{Console, Progress};
 use super::dumps::{self, DumpFolder, PrintArgs};
 use super::failure::Failure;
@@ -20,6 +21,7 @@ use crate::compile::{
 };
 use crate::io::{self, write_atomic};
 use crate::ptq::PtqOptions;
+use crate::ranges::RangeFile;
 use crate::stats::ChannelNoise;
 use crate::{Mode, Objective};
 
@@ -65,6 +67,8 @@ pub(super) struct Args {
     /// Pictures or arrays that activation ranges are gathered on: a file or a folder [default: seeded noise]
     #[arg(long, value_name = "PATH")]
     calibrate: Option<PathBuf>,
+    #[command(flatten)]
+    ranges: RangeArgs,
     /// Bits of activations: 8, 16, or 16 where a search finds that it is worth its time
     #[arg(long, value_enum, default_value = "int8")]
     precision: PrecisionArg,
@@ -169,6 +173,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let source = source(args, console)?;
     let folder = args.dump_levels.as_deref().map(|path| DumpFolder::create(path, args.print)).transpose()?;
     let options = CompileOptions { calibration: calibration(args, &source)?, ..asked };
+    let options = CompileOptions { ranges: args.ranges.given()?, ..options };
     let options = match source.recorded() {
         Some((level, recorded)) => {
             if let Some(note) = too_late(level, &args.given) {
@@ -178,9 +183,18 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         }
         None => options,
     };
+    let equalised = options.equalises();
     let compiler = Compiler::new(options);
     let progress = console.progress(None);
-    let mut dumps = Dumps { folder, emit, progress: &progress, failure: None, emitted: None };
+    let mut dumps = Dumps {
+        folder,
+        emit,
+        progress: &progress,
+        failure: None,
+        emitted: None,
+        part: 0,
+        ranges: RangeFile { equalised, tensors: Vec::new() },
+    };
     let file_name = model::file_name(&args.model);
     let observer = &mut |event: Event<'_>| dumps.see(event);
     let compiled = match source {
@@ -188,7 +202,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         Source::Module(module) => compiler.compile_module(module, &file_name, observer),
         Source::Checkpoint(checkpoint) => compiler.compile_checkpoint(*checkpoint, &file_name, observer),
     };
-    let (failure, emitted) = (dumps.failure.take(), dumps.emitted.take());
+    let Dumps { failure, emitted, ranges, .. } = dumps;
     drop(progress);
     if let Some(failure) = failure {
         return Err(failure);
@@ -204,6 +218,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             None => return Err(Failure::from(error).about(&args.model)),
         },
     };
+    args.ranges.save(&ranges)?;
     if let Some(path) = &args.stats {
         let json = serde_json::to_string_pretty(&compiled.stats).map_err(Failure::failed)?;
         write_atomic(path, format!("{json}\n").as_bytes())?;
@@ -311,7 +326,7 @@ fn options(args: &Args) -> Result<CompileOptions, Failure> {
 
 /// Arguments that decide nothing any more from a level on: what they decide stands in its dumps.
 const DECIDED: [(Level, &[&str]); 3] = [
-    (Level::Quant, &["calibrate", "seed", "range", "equalise", "bias_correction"]),
+    (Level::Quant, &["calibrate", "ranges", "save_ranges", "seed", "range", "equalise", "bias_correction"]),
     (Level::Stages, &["precision", "precision_budget", "target_sqnr", "int16"]),
     (Level::Phases, &["tolerance", "egraph_rules"]),
 ];
@@ -351,6 +366,7 @@ fn overridden(
         tolerance_percent: given.or("tolerance", asked.tolerance_percent, recorded.tolerance_percent),
         mode: given.or("mode", asked.mode, recorded.mode),
         calibration,
+        ranges: given.or("ranges", asked.ranges, recorded.ranges.clone()),
         ptq,
         precision,
         input_shapes: recorded.input_shapes.clone(),
@@ -377,12 +393,7 @@ fn precision(args: &Args) -> Result<PrecisionOptions, Failure> {
 
 /// What activations are calibrated on. Samples need the shapes of the inputs, which only the import tells.
 fn calibration(args: &Args, source: &Source) -> Result<CalibrationData, Failure> {
-    let Some(path) = &args.calibrate else {
-        let CalibrationData::Noise { samples, .. } = CalibrationData::default() else {
-            return Ok(CalibrationData::default());
-        };
-        return Ok(CalibrationData::Noise { seed: args.seed, samples });
-    };
+    let Some(path) = &args.calibrate else { return Ok(CalibrationData::noise(args.seed)) };
     let inputs = match source {
         Source::Onnx(resolved) => model::onnx_inputs(resolved, &args.model, &args.input_shapes)?,
         Source::Module(module) => model::main_ports(module)?.0,
@@ -402,6 +413,10 @@ struct Dumps<'a> {
     progress: &'a Progress<'a>,
     failure: Option<Failure>,
     emitted: Option<Vec<Module>>,
+    /// Which part of the model it is.
+    part: usize,
+    /// The ranges of the parts so far.
+    ranges: RangeFile,
 }
 
 impl Dumps<'_> {
@@ -410,7 +425,17 @@ impl Dumps<'_> {
             Event::Step(step) => self.progress.step(step),
             Event::Note(note) => self.progress.note(&note),
             // The model is in parts: what was seen until now was of an attempt to compile it as a whole.
-            Event::Part { .. } => self.emitted = None,
+            Event::Part { index, .. } => {
+                self.emitted = None;
+                if index == 0 {
+                    self.ranges.tensors.clear();
+                }
+                self.part = index;
+            }
+            Event::Quantised(ranges) => {
+                let part = self.part;
+                self.ranges.tensors.extend(ranges.iter().map(|range| TensorRange { part, ..range.clone() }));
+            }
             Event::Reached(checkpoint) => {
                 let kept = self.keep(checkpoint);
                 self.failure = self.failure.take().or(kept.err());

@@ -63,6 +63,8 @@ impl fmt::Display for Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 impl From<CompileError> for Failure {
     fn from(error: CompileError) -> Self {
         if error.is_unsupported() { Self::Unsupported(error.to_string()) } else { Self::failed(error) }

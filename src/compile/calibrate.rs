@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use strata_ir::Module;
+use strata_ir::pass::PassError;
 use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
-use strata_passes::quantise::Calibration;
+use strata_passes::quantise::{Calibration, CalibrationError, SampleSource};
 
 use super::model::Model;
 use super::noise::{self, NoiseInput};
 use super::precision::Chosen;
-use super::{CalibrationData, CompileError, Compiler, Event, f32_macs, main_ports, missing};
+use super::{CalibrationData, CompileError, Compiler, Event, GivenRanges, f32_macs, main_ports, missing};
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
 
@@ -55,14 +56,15 @@ impl Compiler {
             }
         };
         let tensors = ptq::arguments(&module, &samples).map_err(CompileError::CalibrationData)?;
-        let (calibration, chosen) = self.choose(&mut [&mut module, original], &tensors, observer)?;
+        let (calibration, chosen) = self.choose(0, &mut [&mut module, original], &tensors, observer)?;
         Ok(Calibrated { calibration, chosen, sample })
     }
 
-    /// Prepares networks, the first of which the samples fit, and chooses what quantising them needs: ranges,
-    /// precision, corrections of biases.
+    /// Prepares the networks of a part, the first of which the samples fit, and chooses what quantising them
+    /// needs: ranges, precision, corrections of biases.
     pub(super) fn choose(
         &self,
+        part: usize,
         modules: &mut [&mut Module],
         samples: &Samples,
         observer: &mut dyn FnMut(Event<'_>),
@@ -72,22 +74,60 @@ impl Compiler {
         if given.n_fixed + given.n_dynamic > 0 {
             // Weights and biases that are quantised already are left as they are.
             let needed = given.needs_calibration;
-            let calibration =
+            let mut calibration =
                 if needed { Calibration::collect(module, samples)? } else { Calibration::none() };
+            let unknown_ranges = self.take_given_ranges(part, module, &mut calibration)?;
             let chosen = self.precision(module, &calibration, samples, observer)?;
-            return Ok((calibration, chosen));
+            return Ok((calibration, Chosen { unknown_ranges, ..chosen }));
         }
         let mut ptq = self.options.ptq.clone();
-        if matches!(self.options.calibration, CalibrationData::Noise { .. }) {
-            // What noise shows of single channels and of means is nothing to fit a network to.
-            (ptq.equalise, ptq.bias_correction) = (false, false);
-        }
+        // What noise shows of single channels and of means is nothing to fit a network to.
+        ptq.equalise = self.options.equalises();
+        ptq.bias_correction &= self.options.calibration.is_data();
         ptq.prepare(modules, samples)?;
         let module = modules.first().ok_or_else(|| missing("a network"))?;
         let mut calibration = Calibration::collect(module, samples)?;
+        let unknown_ranges = self.take_given_ranges(part, module, &mut calibration)?;
         let chosen = self.precision(module, &calibration, samples, observer)?;
         ptq.correct(&mut calibration, module, &chosen.precision, samples)?;
-        Ok((calibration, chosen))
+        Ok((calibration, Chosen { unknown_ranges, ..chosen }))
+    }
+
+    /// Takes the ranges that are given for a part in place of those chosen. Gives those of values that it does
+    /// not have.
+    fn take_given_ranges(
+        &self,
+        part: usize,
+        module: &Module,
+        calibration: &mut Calibration,
+    ) -> Result<Vec<String>, CompileError> {
+        let Some(GivenRanges { file }) = &self.options.ranges else { return Ok(Vec::new()) };
+        if file.equalised != self.options.equalises() {
+            let which = |equalised| if equalised { "equalised" } else { "not equalised" };
+            return Err(CompileError::Ranges(format!(
+                "they are of a network that is {}, and this one is {}: channels are equalised with --calibrate \
+                 and without --equalise off",
+                which(file.equalised),
+                which(self.options.equalises())
+            )));
+        }
+        Ok(calibration.set_ranges(module, &file.of_part(part)))
+    }
+
+    /// That every range that is given was of a value of a part. `unknown` are those of parts that do not have
+    /// the value; `has_part` tells which parts the machine runs.
+    pub(super) fn demand_known_ranges(
+        &self,
+        mut unknown: Vec<String>,
+        has_part: impl Fn(usize) -> bool,
+    ) -> Result<(), CompileError> {
+        let given = self.options.ranges.iter().flat_map(|given| &given.file.tensors);
+        let elsewhere = given.filter(|range| !has_part(range.part));
+        unknown.extend(elsewhere.map(|range| format!("`{}` of part {}", range.tensor, range.part)));
+        match unknown.is_empty() {
+            true => Ok(()),
+            false => Err(CompileError::Calibration(CalibrationError::UnknownTensors(unknown))),
+        }
     }
 
     /// The network at a smaller input size to be calibrated at, if it is large, there is but noise to
@@ -125,6 +165,34 @@ impl Compiler {
             shrink /= 2;
         }
         None
+    }
+}
+
+/// What a network is calibrated on where passes do it themselves.
+#[derive(Debug)]
+pub(crate) struct GivenSamples {
+    /// The data, or what noise to make.
+    pub data: CalibrationData,
+    /// For inputs that number the rows of tables, how many rows there are.
+    pub rows: BTreeMap<String, usize>,
+}
+
+impl SampleSource for GivenSamples {
+    fn samples(&self, module: &Module) -> Result<Samples, PassError> {
+        let noise;
+        let arrays = match &self.data {
+            CalibrationData::Samples(samples) => samples,
+            CalibrationData::Noise { seed, samples } => {
+                let inputs = noise_inputs(module, &self.rows).map_err(PassError::other)?;
+                noise = (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect();
+                &noise
+            }
+        };
+        ptq::arguments(module, arrays).map_err(PassError::other)
+    }
+
+    fn are_data(&self) -> bool {
+        self.data.is_data()
     }
 }
 

@@ -31,6 +31,9 @@ pub enum CompileError {
     /// Layers that were to be 16-bit are not there.
     #[error("no layer or input that the machine computes with is called {}", quoted(.0))]
     UnknownLayers(Vec<String>),
+    /// Ranges are given that do not fit the network.
+    #[error("ranges: {0}")]
+    Ranges(String),
     /// A pass failed.
     #[error("{pass}: {failure}")]
     Pass {

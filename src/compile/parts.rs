@@ -212,6 +212,7 @@ impl Compiler {
         let ranges = Ranges { calibration, precision: chosen.precision };
         let tail = self.quantise(&mut module, ranges, clock, observer)?;
         demand_known(chosen.unknown)?;
+        self.demand_known_ranges(chosen.unknown_ranges, |part| part == 0)?;
         Ok((InIntegers { module, tail, sample }, chosen.stats))
     }
 
@@ -232,6 +233,7 @@ impl Compiler {
         let (mut tails, mut new) = (BTreeMap::new(), BTreeMap::new());
         for (index, part) in cut.iter().enumerate() {
             observer(Event::Part { index, of: cut.len(), on_host: part.on_host() });
+            series.part = index;
             if part.on_host() {
                 let host = host_part(part, model.file_name, &mut series.samples)?;
                 as_imported.push(CheckpointPart::Host(host.clone()));
@@ -274,7 +276,8 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Forms, Vec<UnsupportedOp>), CompileError> {
         let tensors = part_arguments(&module, &mut series.samples)?;
-        let (calibration, chosen) = self.choose(&mut [&mut module], &tensors, observer)?;
+        let (calibration, chosen) = self.choose(series.part, &mut [&mut module], &tensors, observer)?;
+        series.unknown_ranges.extend(chosen.unknown_ranges);
         series.unknown.retain(|name| chosen.unknown.contains(name));
         series.precision.extend(chosen.stats);
         series.macs += f32_macs(&module);
@@ -292,6 +295,8 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, CompileError> {
         demand_known(series.unknown)?;
+        let is_of_machine = |part: usize| matches!(parts.get(part), Some(PreparedPart::Machine(_)));
+        self.demand_known_ranges(series.unknown_ranges, is_of_machine)?;
         record.precision = series.precision;
         let measured = self.measures(series.macs, observer);
         let sample = series.samples.into_iter().next().filter(|_| measured);
@@ -345,8 +350,12 @@ impl Compiler {
 pub(super) struct PartSeries {
     /// For every sample the tensors that are known: the model's inputs, and what the parts so far give.
     pub samples: Vec<Tensors>,
+    /// Which part comes, from 0.
+    pub part: usize,
     /// Layers to be 16-bit that no part so far has.
     unknown: BTreeSet<String>,
+    /// Values with given ranges that their part does not have.
+    unknown_ranges: Vec<String>,
     /// What searches for 16-bit activations found.
     precision: Vec<PrecisionStats>,
     /// Multiply-accumulates of the parts so far.
@@ -357,7 +366,7 @@ impl PartSeries {
     /// Before the first part.
     pub(super) fn new(samples: Vec<Tensors>, precision: &PrecisionOptions) -> Self {
         let unknown = precision.int16.iter().cloned().collect();
-        Self { samples, unknown, precision: Vec::new(), macs: 0 }
+        Self { samples, part: 0, unknown, unknown_ranges: Vec::new(), precision: Vec::new(), macs: 0 }
     }
 }
 

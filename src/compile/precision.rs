@@ -45,6 +45,8 @@ pub(super) struct Chosen {
     pub stats: Option<PrecisionStats>,
     /// The layers asked for that the module does not have.
     pub unknown: BTreeSet<String>,
+    /// The values with given ranges that the module does not have.
+    pub unknown_ranges: Vec<String>,
 }
 
 impl Compiler {
@@ -71,7 +73,7 @@ impl Compiler {
             }
         };
         let PrecisionMode::Mixed { budget_percent, target_db } = *mode else {
-            return Ok(Chosen { precision, stats: None, unknown });
+            return Ok(Chosen { precision, unknown, ..Chosen::default() });
         };
         let options = self.options.ptq.quantise(precision);
         let goal = Goal { budget_percent, target_db, winograd: self.options.target.array.winograd };
@@ -91,6 +93,6 @@ impl Compiler {
             predicted_after_db: found.after_db,
         };
         observer(Event::Note(stats.to_string()));
-        Ok(Chosen { precision: found.precision, stats: Some(stats), unknown })
+        Ok(Chosen { precision: found.precision, stats: Some(stats), unknown, unknown_ranges: Vec::new() })
     }
 }

@@ -15,10 +15,11 @@ use super::forms::Forms;
 use super::host::run_host_code;
 use super::parts::{PartSeries, PreparedPart, PreparedParts};
 use super::{
-    CalibrationData, Clock, CompileError, CompileOptions, Compiled, Compiler, Event, PrecisionOptions,
-    Prepared, given, missing,
+    CalibrationData, Clock, CompileError, CompileOptions, Compiled, Compiler, Event, GivenRanges,
+    PrecisionOptions, Prepared, given, missing,
 };
 use crate::ptq;
+use crate::ranges::RangeFile;
 
 impl Compiler {
     /// Compiles a module of plain TOSA whose function `main` is the network, as
@@ -123,7 +124,7 @@ impl Compiler {
     }
 
     fn calibrates_on_noise(&self) -> bool {
-        matches!(self.options.calibration, CalibrationData::Noise { .. })
+        !self.options.calibration.is_data()
     }
 
     /// This compiler, bound by what is decided already at a level.
@@ -141,6 +142,14 @@ impl Compiler {
             return Err(CompileError::Checkpoint(
                 "the network was calibrated on samples, which a checkpoint does not hold: give them again \
                  with --calibrate"
+                    .to_owned(),
+            ));
+        }
+        let lacks_ranges = |given: &GivenRanges| given.file == RangeFile::default();
+        if level == Level::Import && options.ranges.as_ref().is_some_and(lacks_ranges) {
+            return Err(CompileError::Checkpoint(
+                "ranges were given for the network, which a checkpoint does not hold: give them again with \
+                 --ranges"
                     .to_owned(),
             ));
         }
@@ -187,6 +196,7 @@ impl Compiler {
         for (index, part) in parts.into_iter().enumerate() {
             let on_host = matches!(part, CheckpointPart::Host(_));
             observer(Event::Part { index, of, on_host });
+            series.part = index;
             prepared.push(match part {
                 CheckpointPart::Host(host) => {
                     run_host_code(&host, &mut series.samples)?;

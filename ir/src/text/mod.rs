@@ -18,5 +18,5 @@ pub mod resources;
 pub(crate) mod syntax;
 
 pub use parse::parse;
-pub use print::{Form, PrintOptions, Printed, ResourcePlacement, print, to_string};
+pub use print::{Form, Names, PrintOptions, Printed, ResourcePlacement, print, to_string};
 pub use resources::{ResourceError, Resources};

@@ -40,7 +40,7 @@ use strata_ir::eval::EvalError;
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo, PassOptions};
 use strata_ir::{Attribute, ElemType, Module, Op, OpId, Tensor, Type, ValueId};
 
-use crate::quantise::forward;
+use crate::quantise::{CalibrationSamples, forward};
 
 /// What the samples show of the channels between convolutions.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,7 +224,8 @@ pub static EQUALISE: PassInfo = PassInfo {
     build: |_: &PassOptions| Arc::new(Equalise),
 };
 
-/// Equalises `@main`, with the [`ChannelStatistics`] of the context if there are some.
+/// Equalises `@main`, with the [`ChannelStatistics`] of the context if there are some, or those of its
+/// [`CalibrationSamples`] if they are data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Equalise;
 
@@ -234,7 +235,16 @@ impl Pass for Equalise {
     }
 
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
-        let n_scaled = equalise(module, context.get::<ChannelStatistics>())?;
+        let gathered;
+        let statistics = match (context.get::<ChannelStatistics>(), context.get::<CalibrationSamples>()) {
+            (None, Some(given)) if given.source.are_data() => {
+                let samples = given.source.samples(module)?;
+                gathered = ChannelStatistics::collect(module, &samples).map_err(PassError::other)?;
+                Some(&gathered)
+            }
+            (statistics, _) => statistics,
+        };
+        let n_scaled = equalise(module, statistics)?;
         context.count("places", n_scaled as u64);
         Ok((n_scaled > 0).into())
     }

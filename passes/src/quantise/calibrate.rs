@@ -16,6 +16,7 @@ use crate::quantise::forward::{forward, numbers};
 use crate::quantise::histogram::{Histogram, RangeChoice, Ranges, observe};
 use crate::quantise::kinds::keeps_scale;
 use crate::quantise::outputs::{self, ChannelRanges};
+use crate::quantise::params::Range;
 
 /// Why a calibration could not be gathered or does not apply.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -38,6 +39,9 @@ pub enum CalibrationError {
     #[error("the network computes values that are infinite or not a number, which no integers stand for, \
         at: {}", .0.join(", "))]
     NotFinite(Vec<String>),
+    /// Ranges are given of values that are not there.
+    #[error("ranges are given of what the network does not compute: {}", .0.join(", "))]
+    UnknownTensors(Vec<String>),
     /// It was gathered on another network.
     #[error(
         "the calibration is of another network: value {index} is of `{expected}` here and of `{found}` there"
@@ -67,6 +71,8 @@ pub struct Calibration {
     n_samples: usize,
     /// The channels of the parts of outputs, by index.
     channels: BTreeMap<usize, ChannelRanges>,
+    /// Ranges in place of those chosen, by index.
+    pub(super) given: BTreeMap<usize, Range>,
     /// What to add to the biases of convolutions, by the index of the convolution's result.
     pub(super) corrections: BTreeMap<usize, Vec<f32>>,
 }
@@ -123,7 +129,7 @@ impl Calibration {
             not_finite.iter().filter(|value| !follows(value)).map(|&value| place(module, value)).collect();
         first.dedup();
         if not_finite.is_empty() {
-            Ok(Self { values, n_samples: samples.len(), channels, corrections: BTreeMap::new() })
+            Ok(Self { values, n_samples: samples.len(), channels, ..Self::none() })
         } else {
             Err(CalibrationError::NotFinite(first))
         }
@@ -138,7 +144,13 @@ impl Calibration {
 
     /// A calibration for a network that needs none: it has no ranges.
     pub fn none() -> Self {
-        Self { values: Vec::new(), n_samples: 0, channels: BTreeMap::new(), corrections: BTreeMap::new() }
+        Self {
+            values: Vec::new(),
+            n_samples: 0,
+            channels: BTreeMap::new(),
+            given: BTreeMap::new(),
+            corrections: BTreeMap::new(),
+        }
     }
 
     /// The ranges of the channels of the parts of outputs, in the same network.
@@ -175,11 +187,20 @@ impl Calibration {
                 return Err(CalibrationError::OtherNetwork { index, expected, found });
             }
         }
-        let seen: BTreeMap<ValueId, &Histogram> = (observed.iter().zip(&self.values))
+        let mut seen: BTreeMap<ValueId, &Histogram> = (observed.iter().zip(&self.values))
             .filter_map(|((value, _), seen)| Some((*value, seen.histogram.as_ref()?)))
             .collect();
-        let chosen = seen.par_iter().map(|(&value, histogram)| (value, histogram.range(choice))).collect();
-        Ok(Ranges { chosen, seen, derived: BTreeMap::new(), choice })
+        let mut chosen: BTreeMap<ValueId, Range> =
+            seen.par_iter().map(|(&value, histogram)| (value, histogram.range(choice))).collect();
+        let mut derived = BTreeMap::new();
+        for (&index, &range) in &self.given {
+            let value = observed[index].0;
+            if chosen.insert(value, range) != Some(range) {
+                seen.remove(&value);
+                derived.insert(value, range);
+            }
+        }
+        Ok(Ranges { chosen, seen, derived, choice })
     }
 }
 

@@ -22,7 +22,7 @@ use crate::quantise::calibrate::observed_values;
 use crate::quantise::forward::{forward, forward_changed};
 use crate::quantise::precision::layer_of;
 use crate::quantise::weights::{ChannelAxis, quantise_weights};
-use crate::quantise::{Calibration, Precision, QuantParams, QuantiseOptions, plan};
+use crate::quantise::{Calibration, Planned, Precision, QuantParams, QuantiseOptions, plan};
 
 /// Multiply-accumulates that the search may spend, which bounds its samples and rounds. One of each is made
 /// in any case.
@@ -92,7 +92,7 @@ pub fn search(
     goal: &Goal,
 ) -> Result<Search, PassError> {
     let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
-    let (plan, fixed) = plan(&mut module.clone(), func, calibration, options)?;
+    let Planned { plan, fixed, .. } = plan(&mut module.clone(), func, calibration, options)?;
     if fixed.is_rewritten {
         let why = "the model brings its own scales of 8 bits: there is no precision to choose";
         return Err(PassError::invalid(why));

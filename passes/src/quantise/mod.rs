@@ -15,6 +15,7 @@
 //! | [`noise`] | what quantising costs, output by output and layer by layer |
 //! | `function` | elementwise subgraphs of one variable |
 //! | `lower` | the rewriting |
+//! | [`ranges`] | ranges by name: saved, and given |
 //! | `precision` | which activations are `i16` |
 //! | `outputs` | outputs that 8 bits do not serve |
 //! | `thin` | values for which 16 bits cost next to nothing |
@@ -61,6 +62,7 @@ pub mod noise;
 mod outputs;
 mod params;
 mod precision;
+pub mod ranges;
 mod table16;
 mod thin;
 mod weights;
@@ -76,6 +78,7 @@ pub(crate) use function::{Function, is_elementwise};
 pub use histogram::RangeChoice;
 pub use params::{QuantParams, Range};
 pub use precision::Precision;
+pub use ranges::{CalibrationSamples, ChosenRanges, SampleSource, TensorRange};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -85,6 +88,7 @@ use strata_ir::pass::{
     Changed, Level, OptionInfo, OptionKind, Pass, PassContext, PassError, PassInfo, PassOptions,
     UnsupportedOp,
 };
+use strata_ir::text::Names;
 use strata_ir::{Attribute, ElemType, Module, Op, OpId, Type, ValueId};
 
 /// Why ops at the end of a network are left to the host.
@@ -119,6 +123,9 @@ pub struct QuantReport {
     pub n_fixed: usize,
     /// The ops that stay f32 on the host.
     pub host_ops: Vec<UnsupportedOp>,
+    /// The range of every value of the f32 function as it was given, with the op that gives it: what the
+    /// calibration chose, or what was given instead.
+    pub ranges: Vec<(ValueId, &'static str, Range)>,
     /// Every value that has become integers, in the order in which `@main` computes them.
     pub values: Vec<QuantisedValue>,
 }
@@ -148,7 +155,7 @@ pub fn quantise(
     let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
     let block = module.entry_block(func);
     name_result_types(module, func);
-    let (plan, fixed) = plan(module, func, calibration, options)?;
+    let Planned { plan, fixed, ranges } = plan(module, func, calibration, options)?;
     let i16_layers = i16_layers(module, func, &plan);
     let name = |&value: &ValueId| precision::layer_of(module, func, value);
     let uneven_outputs = plan.uneven.iter().filter_map(name).collect();
@@ -190,6 +197,7 @@ pub fn quantise(
     report.i16_layers = i16_layers;
     report.uneven_outputs = uneven_outputs;
     report.values = values;
+    report.ranges = ranges;
     if !unsupported.is_empty() {
         return Err(PassError::Unsupported(unsupported));
     }
@@ -227,14 +235,25 @@ fn name_result_types(module: &mut Module, func: OpId) {
     }
 }
 
+/// How a function becomes integers.
+struct Planned {
+    plan: analyse::QuantPlan,
+    fixed: fixed::Fixed,
+    /// The ranges of its values.
+    ranges: Vec<(ValueId, &'static str, Range)>,
+}
+
 /// Decides how a function becomes integers. A model that comes quantised is first rewritten, see [`fixed`].
 fn plan(
     module: &mut Module,
     func: OpId,
     calibration: &Calibration,
     options: &QuantiseOptions,
-) -> Result<(analyse::QuantPlan, fixed::Fixed), PassError> {
+) -> Result<Planned, PassError> {
     let mut ranges = calibration.ranges(module, func, options.range).map_err(PassError::other)?;
+    let observed = calibrate::observed_values(module, module.entry_block(func));
+    let of_value = |&(value, op): &(ValueId, &'static str)| Some((value, op, ranges.chosen(value)?));
+    let chosen = observed.iter().filter_map(of_value).collect();
     let wide = options.precision.wide_values(module, func);
     let fixed = fixed::collapse(module, func, &mut ranges);
     if !fixed.unscaled.is_empty() {
@@ -255,7 +274,7 @@ fn plan(
         channels: calibration.channels(module, func),
     };
     let plan = analyse::analyse(module, module.entry_block(func), &wishes)?;
-    Ok((plan, fixed))
+    Ok(Planned { plan, fixed, ranges: chosen })
 }
 
 /// The layers whose results are `i16`, each once, in order.
@@ -386,7 +405,8 @@ pub fn sqnr(reference: &[f32], got: &[f32]) -> f64 {
     if noise == 0.0 { f64::INFINITY } else { 10.0 * (signal / noise).log10() }
 }
 
-/// The pass: takes the [`Calibration`] from the context and leaves the [`QuantReport`] there.
+/// The pass: takes the [`Calibration`] from the context, or [`CalibrationSamples`] to make one of, and leaves
+/// the [`QuantReport`] and the [`ChosenRanges`] there.
 #[derive(Clone, Debug, Default)]
 pub struct Quantise {
     /// How; the precision of the context, if there is one, comes before theirs.
@@ -464,12 +484,22 @@ impl Pass for Quantise {
     }
 
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
-        let calibration = context.require::<Calibration>("a calibration: sample inputs, or seeded noise")?;
         let mut options = self.options.clone();
         if let Some(precision) = context.get::<Precision>() {
             options.precision = precision.clone();
         }
+        let gathered;
+        let calibration = match context.get::<Calibration>() {
+            Some(calibration) => calibration,
+            None => {
+                let what = "a calibration: sample inputs, or seeded noise";
+                gathered = context.require::<CalibrationSamples>(what)?.calibrate(module, &options)?;
+                &gathered
+            }
+        };
+        let names = Names::of(module);
         let report = quantise(module, calibration, &options)?;
+        context.insert(ChosenRanges::of(&report, &names));
         if !report.i16_layers.is_empty() {
             context.count("i16 layers", report.i16_layers.len() as u64);
         }

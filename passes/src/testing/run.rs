@@ -10,12 +10,14 @@ use strata_ir::eval::eval_function;
 use strata_ir::eval::random::random_inputs;
 use strata_ir::expect::{Found, with_lines};
 use strata_ir::pass::compare::compare;
-use strata_ir::pass::{self, DriverOptions, Level, PassContext, PassFailure, PassReport, Pipeline, Progress};
-use strata_ir::{Module, text, verify};
+use strata_ir::pass::{
+    self, DriverOptions, Level, PassContext, PassError, PassFailure, PassReport, Pipeline, Progress,
+};
+use strata_ir::{Module, Tensor, text, verify};
 
 use super::header::{Action, Request};
 use super::machine;
-use crate::quantise::Calibration;
+use crate::quantise::{CalibrationSamples, SampleSource};
 
 /// Random inputs on which modules are evaluated before and after, and networks calibrated.
 pub(super) const N_INPUTS: usize = 4;
@@ -99,9 +101,7 @@ impl Request {
 
     fn run_passes(&self, module: &mut Module, pipeline: &Pipeline) -> Result<Vec<PassReport>, Stop> {
         let mut context = PassContext::new();
-        if let Some(calibration) = calibration(module)? {
-            context.insert(calibration);
-        }
+        context.insert(CalibrationSamples { source: Box::new(RandomInputs), ranges: Vec::new() });
         if let Some(target) = &self.target {
             context.insert(target.clone());
         }
@@ -158,13 +158,19 @@ fn keeps_results(before: &Module, module: &Module) -> Result<(), Stop> {
     difference.map_or(Ok(()), |what| Err(Stop::broken(format!("the passes changed the results {what}"))))
 }
 
-/// Ranges of an f32 network on random inputs; of any other, nothing.
-fn calibration(module: &Module) -> Result<Option<Calibration>, Stop> {
-    let Some(main) = module.function("main").filter(|_| Level::of(module) == Level::Import) else {
-        return Ok(None);
-    };
-    let sample = |seed| random_inputs(module, main, seed).into_iter().map(Arc::new).collect();
-    let samples: Vec<_> = (0..N_INPUTS as u64).map(sample).collect();
-    let found = |error| Stop::Found(vec![Found::placeless(error)]);
-    Calibration::collect(module, &samples).map(Some).map_err(found)
+/// Random inputs, for an f32 network to be calibrated on.
+#[derive(Debug)]
+struct RandomInputs;
+
+impl SampleSource for RandomInputs {
+    fn samples(&self, module: &Module) -> Result<Vec<Vec<Arc<Tensor>>>, PassError> {
+        let main =
+            module.function("main").ok_or_else(|| PassError::invalid("there is no function `main`"))?;
+        let sample = |seed| random_inputs(module, main, seed).into_iter().map(Arc::new).collect();
+        Ok((0..N_INPUTS as u64).map(sample).collect())
+    }
+
+    fn are_data(&self) -> bool {
+        false
+    }
 }

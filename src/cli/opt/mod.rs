@@ -2,6 +2,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `input` | the modules that are read |
+//! | `calibration` | what passes calibrate a network on |
 //! | `watch` | what is shown and written between passes, and counted over them |
 //! | `bisect` | how many passes run under `--bisect-limit` |
 //! | `diff` | what differs between two texts of a module |
@@ -9,8 +11,10 @@
 //! | `expected` | `--verify-diagnostics` |
 
 mod bisect;
+mod calibration;
 pub(super) mod diff;
 mod expected;
+mod input;
 mod list;
 mod watch;
 
@@ -18,19 +22,17 @@ use std::path::{Path, PathBuf};
 
 use strata_ir::diag::Diagnostics;
 use strata_ir::pass::{self, DriverOptions, PassContext, Pipeline, PipelineFailure, Registry, Reproducer};
-use strata_ir::text::Resources;
-use strata_ir::text::file::{self, Header, split_modules};
 use strata_ir::{Module, verify};
 use strata_isa_spec::Target;
-use strata_passes::testing;
 
 use self::bisect::Bisect;
+use self::calibration::{CalibrationArgs, Calibrator};
+use self::input::Input;
 use self::watch::{Watch, WatchArgs};
-use super::args::{Given, TargetArgs};
+use super::args::{Given, TargetArgs, parse_shape};
 use super::console::Console;
 use super::dumps::{self, PrintArgs};
 use super::failure::Failure;
-use super::model::{self, Content};
 use crate::compile::checkpoint::{self, Record};
 
 /// Random inputs of `--verify-each=run`.
@@ -40,11 +42,13 @@ const N_INPUTS: usize = 4;
 ///
 /// Without a file, lists the passes. Modules are verified before the first pass and after every one. A file
 /// test or a reproducer, which begins with `// RUN: …`, brings its own pipeline, and perhaps its own `TARGET`.
-/// A file may hold several modules with a line `// -----` between every two.
+/// A file may hold several modules with a line `// -----` between every two. Of a model, an ONNX file or a TOSA
+/// flatbuffer, passes run on the import: `canonicalise,quantise,canonicalise,form-stages,fuse-layers,schedule`
+/// brings it to the schedule.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The module; `-` is standard input
-    #[arg(value_name = "FILE.mlir")]
+    /// The module, or an ONNX file; `-` is standard input
+    #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// The passes, such as "canonicalise,quantise{range=mse}" [default: those that the file names]
     #[arg(long, value_name = "PIPELINE")]
@@ -77,8 +81,13 @@ pub(super) struct Args {
     /// else; prints no module
     #[arg(long, conflicts_with_all = ["output", "reproducer", "bisect_limit"])]
     verify_diagnostics: bool,
+    /// Shape of an input of an ONNX model
+    #[arg(long = "input-shape", value_name = "NAME=1x3x416x416", value_parser = parse_shape)]
+    input_shapes: Vec<(String, Vec<usize>)>,
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    calibration: CalibrationArgs,
     #[command(flatten)]
     watch: WatchArgs,
     /// Which of these were given.
@@ -101,17 +110,16 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
         Some(path) if !args.list_passes => path,
         _ => return console.print(&list::passes(registry)),
     };
-    let Content::Ir(source) = model::content(path)? else {
-        return Err(Failure::file(path, "not a .mlir file"));
-    };
-    let input = Input::new(path, &source)?;
+    let input = Input::read(path, args)?;
     let pipeline = match &args.passes {
         Some(text) => registry.parse(text)?,
         None => input.pipeline(registry)?,
     };
     let watch = Watch::new(&args.watch, registry, &pipeline, args.print, console)?;
     let bisect = Bisect::new(args.bisect_limit);
-    let mut run = Run { args, input: &input, pipeline: &pipeline, console, watch, bisect, target: None };
+    let calibrator = Calibrator::new(&args.calibration, &pipeline)?;
+    let mut run =
+        Run { args, input: &input, pipeline: &pipeline, console, watch, bisect, calibrator, target: None };
     if args.verify_diagnostics {
         let found = expected::verify_diagnostics(&mut run);
         run.watch.finish()?;
@@ -120,63 +128,18 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
     let modules = run.modules();
     run.watch.finish()?;
     let modules = modules?;
+    if let Some(note) = run.calibrator.finish()? {
+        console.note(note);
+    }
     if let Some(told) = run.bisect.told() {
         console.note(&told);
     }
     if !modules.is_empty() {
         dumps::write(args.output.as_deref(), &modules, args.print, console)?;
     }
-    match input.texts.len() - modules.len() {
+    match input.n_modules() - modules.len() {
         0 => Ok(()),
-        n => Err(Failure::file(path, format!("{n} of {} modules failed", input.texts.len()))),
-    }
-}
-
-/// The file that is read.
-struct Input<'a> {
-    path: &'a Path,
-    header: Header,
-    /// The text of each module; the lines of those before it are empty.
-    texts: Vec<String>,
-    resources: Resources,
-}
-
-impl<'a> Input<'a> {
-    fn new(path: &'a Path, source: &str) -> Result<Self, Failure> {
-        let header = Header::read(source, "//");
-        Ok(Self { path, header, texts: split_modules(source), resources: dumps::side_resources(path)? })
-    }
-
-    /// The passes that the file names; none, if it names none.
-    fn pipeline(&self, registry: &Registry) -> Result<Pipeline, Failure> {
-        match self.header.get(file::RUN) {
-            None | Some("round-trip" | "verify") => Ok(Pipeline::default()),
-            Some(passes) => {
-                let about = |error| Failure::file(self.path, format!("{}: {error}", file::RUN));
-                registry.parse(passes).map_err(about)
-            }
-        }
-    }
-
-    /// The machine that the file names.
-    fn target(&self) -> Result<Option<Target>, Failure> {
-        let about = |error| Failure::file(self.path, format!("{}: {error}", file::TARGET));
-        self.header.get(file::TARGET).map(testing::target).transpose().map_err(about)
-    }
-
-    /// A failure of a module, which is named where there are several.
-    fn failure(&self, index: usize, what: impl std::fmt::Display) -> Failure {
-        if self.texts.len() == 1 {
-            return Failure::file(self.path, what);
-        }
-        let text = &self.texts[index];
-        let line = text.lines().position(|line| !line.trim().is_empty()).unwrap_or_default() + 1;
-        Failure::file(self.path, format!("module {}, from line {line}: {what}", index + 1))
-    }
-
-    /// What is added to the name of a pass that runs on a module: nothing where there is but one.
-    fn label(&self, index: usize) -> String {
-        if self.texts.len() == 1 { String::new() } else { format!(" on module {}", index + 1) }
+        n => Err(Failure::file(path, format!("{n} of {} modules failed", input.n_modules()))),
     }
 }
 
@@ -186,6 +149,9 @@ enum Stopped {
     /// The module does not verify.
     #[error("the module does not verify:\n{0}")]
     Invalid(#[from] Diagnostics),
+    /// What passes need could not be had.
+    #[error(transparent)]
+    Calibration(#[from] Failure),
     /// A pass failed.
     #[error(transparent)]
     Pass(#[from] PipelineFailure),
@@ -194,7 +160,7 @@ enum Stopped {
 impl Stopped {
     fn reproducer(&self) -> Option<&Reproducer> {
         match self {
-            Self::Invalid(_) => None,
+            Self::Invalid(_) | Self::Calibration(_) => None,
             Self::Pass(failure) => failure.reproducer.as_deref(),
         }
     }
@@ -208,6 +174,7 @@ struct Run<'a> {
     console: &'a Console,
     watch: Watch<'a>,
     bisect: Bisect,
+    calibrator: Calibrator<'a>,
     /// Known once the first module is read, which may record it.
     target: Option<Target>,
 }
@@ -216,7 +183,7 @@ impl Run<'_> {
     /// Every module as the passes leave it. Those that fail are left out where each is by itself.
     fn modules(&mut self) -> Result<Vec<Module>, Failure> {
         let mut modules = Vec::new();
-        for index in 0..self.input.texts.len() {
+        for index in 0..self.input.n_modules() {
             match self.module(index) {
                 Ok(module) => modules.push(module),
                 Err(failure @ Failure::Failed(_)) if self.args.split_input_file => {
@@ -230,8 +197,7 @@ impl Run<'_> {
 
     fn module(&mut self, index: usize) -> Result<Module, Failure> {
         let input = self.input;
-        let module = model::parse(input.path, &input.texts[index], &input.resources, self.console);
-        let mut module = module.map_err(|error| input.failure(index, error))?;
+        let mut module = input.module(index, self.console)?;
         self.find_target(&module)?;
         // Of a model in several parts, those of the machine.
         if checkpoint::is_of_host(&module) {
@@ -277,8 +243,10 @@ impl Run<'_> {
         if let Some(target) = &self.target {
             context.insert(target.clone());
         }
+        self.calibrator.prepare(index, module, self.input.rows(), &mut context)?;
         self.watch.begin_module(index, label);
         pass::run(module, &pipeline, &mut context, &options, &mut |told| self.watch.see(&told))?;
+        self.calibrator.keep(index, &mut context);
         Ok(())
     }
 

@@ -32,7 +32,7 @@ use std::fmt::{self, Write};
 use self::attribute::{push_attribute, push_comma, push_dict, push_function_type};
 use self::fill::{on_one_line, push_filled};
 use self::handles::Handles;
-pub(crate) use self::names::Names;
+pub use self::names::Names;
 use super::syntax::push_name;
 use crate::attr::{Attribute, FunctionType};
 use crate::dialect::{Op, OpInfo, Syntax};

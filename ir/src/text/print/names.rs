@@ -15,13 +15,13 @@ use crate::module::{Module, OpId, ValueId};
 /// Characters of a name that come from the name of a place: of longer ones, the last, which tell more.
 const MAX_CHARS: usize = 48;
 
-/// The names of values in the text.
+/// The names of values in the text of a module.
 #[derive(Debug, Default)]
-pub(crate) struct Names(SecondaryMap<ValueId, Option<Box<str>>>);
+pub struct Names(SecondaryMap<ValueId, Option<Box<str>>>);
 
 impl Names {
     /// Names all values of a module.
-    pub(crate) fn of(module: &Module) -> Self {
+    pub fn of(module: &Module) -> Self {
         let mut namer = Namer {
             module,
             roles: roles(module),
@@ -43,8 +43,8 @@ impl Names {
         out.push_str(self.0[value].as_deref().unwrap_or("undefined"));
     }
 
-    /// A value's name.
-    pub(crate) fn get(&self, value: ValueId) -> String {
+    /// A value's name, such as `%conv1`.
+    pub fn get(&self, value: ValueId) -> String {
         let mut out = String::new();
         self.push(&mut out, value);
         out
