@@ -24,6 +24,7 @@
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`stats`] | the statistics, with stable keys |
+//! | [`reduce`](mod@reduce) | small networks, pipelines and programs that fail as large ones do |
 //! | [`report`] | figures as people read them |
 //! | [`io`] | arrays, images, files written atomically |
 
@@ -37,6 +38,7 @@ pub mod io;
 mod ports;
 pub mod ptq;
 pub mod ranges;
+pub mod reduce;
 pub mod report;
 pub mod session;
 pub mod stats;

@@ -6,9 +6,10 @@ mod checkpoints;
 mod filetests;
 #[path = "cli/opt.rs"]
 mod opt;
-
 #[path = "cli/ranges.rs"]
 mod ranges;
+#[path = "cli/reduce.rs"]
+mod reduce;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -29,6 +29,7 @@ mod noise_page;
 mod opt;
 mod program;
 mod quantise;
+mod reduce;
 mod report;
 mod run;
 mod tables;
@@ -75,6 +76,7 @@ enum Command {
     Zoo(zoo::Args),
     Opt(opt::Args),
     Test(test::Args),
+    Reduce(reduce::Args),
     Explain(explain::Args),
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
@@ -127,6 +129,7 @@ fn parse() -> Result<Cli, clap::Error> {
     match &mut cli.command {
         Command::Compile(args) => args.given = given,
         Command::Opt(args) => args.given = given,
+        Command::Reduce(args) => args.given = given,
         _ => {}
     }
     Ok(cli)
@@ -143,6 +146,7 @@ fn dispatch(command: Command, registry: &Registry, console: &Console) -> Result<
         Command::Zoo(args) => zoo::run(&args, console),
         Command::Opt(args) => opt::run(&args, registry, console),
         Command::Test(args) => test::run(&args, registry, console),
+        Command::Reduce(args) => reduce::run(&args, registry, console),
         Command::Explain(args) => explain::run(&args, console),
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),

@@ -31,6 +31,14 @@ const SMALLER: &str = "strata.calibration";
 /// The entry of [`HOST`] that holds an ONNX model.
 const ONNX: &str = "onnx";
 
+/// Takes away what a module tells of a compile, of which it is no longer a part.
+pub(crate) fn forget(module: &mut Module) {
+    let top = module.top();
+    for name in [RECORD, SMALLER, HOST, MODEL] {
+        module.op_mut(top).extra.remove(name);
+    }
+}
+
 /// What a compile knows of the whole model beside its parts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {

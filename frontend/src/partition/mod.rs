@@ -12,6 +12,7 @@
 //! A part is an ONNX model of its own. Tensors that do not depend on the network's inputs are its
 //! initialisers.
 
+mod slice;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use tract_onnx::pb::{
 
 use crate::import::resolve::reads;
 use crate::import::{Fact, Survey};
+pub use slice::{NodeSlice, slice_model};
 pub use work::{Work, work};
 
 /// Who runs a part.

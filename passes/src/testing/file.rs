@@ -10,7 +10,7 @@ use strata_ir::text::file::{self, Header, RUN};
 
 use super::failure::{Failure, Failures, OutputDiffers};
 use super::header::{Action, Checks, Request};
-use super::run::Stop;
+use super::run::Trouble;
 
 /// What the name of a file ends in that holds the output expected of the test beside it.
 const EXPECTED: &str = "expected";
@@ -276,9 +276,9 @@ impl Given {
                 }
                 (output, Vec::new())
             }
-            Err(Stop::Found(found)) => (None, found),
-            Err(Stop::Broken(what)) => {
-                failures.push(Failure::Check(what));
+            Err(Trouble::Found(found)) => (None, found),
+            Err(broken) => {
+                failures.push(Failure::Check(broken.to_string()));
                 self.outputs.push(None);
                 return;
             }

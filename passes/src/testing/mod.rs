@@ -48,6 +48,7 @@ mod run;
 pub use failure::{Failure, Failures, OutputDiffers};
 pub use file::{FileTests, Outcome, Tests};
 pub use header::target;
+pub use run::{Trouble, try_passes};
 
 use strata_ir::pass::Registry;
 

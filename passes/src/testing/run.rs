@@ -14,42 +14,70 @@ use strata_ir::pass::{
     self, DriverOptions, Level, PassContext, PassError, PassFailure, PassReport, Pipeline, Progress,
 };
 use strata_ir::{Module, Tensor, text, verify};
+use strata_isa_spec::Target;
 
-use super::header::{Action, Request};
+use super::header::{Action, Checks, Request};
 use super::machine;
 use crate::quantise::{CalibrationSamples, SampleSource};
 
 /// Random inputs on which modules are evaluated before and after, and networks calibrated.
 pub(super) const N_INPUTS: usize = 4;
 
-/// Why a module has no output.
-pub(super) enum Stop {
-    /// What is wrong with it.
+/// What is wrong with a module, or with what passes make of it.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    /// What is wrong with the module, or not supported of it.
     Found(Vec<Found>),
-    /// A check found something: the fault is of a pass, or of Strata.
+    /// A pass panicked.
+    Panicked(String),
+    /// What is computed is something else than before.
+    Miscompiled(String),
+    /// Another check found something: the fault is of a pass, or of Strata.
     Broken(String),
 }
 
-impl Stop {
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Found(found) => {
+                let messages: Vec<&str> = found.iter().map(|found| found.message.as_str()).collect();
+                f.write_str(&messages.join("\n"))
+            }
+            Self::Panicked(what) | Self::Miscompiled(what) | Self::Broken(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Runs passes on a module, with the checks of [tests](super) but that of its text.
+///
+/// # Errors
+/// What is wrong with the module, or with what passes make of it.
+pub fn try_passes(pipeline: &Pipeline, target: Option<&Target>, module: &Module) -> Result<(), Trouble> {
+    verify(module)?;
+    let checks = Checks { round_trip: false, ..Checks::ALL };
+    let request = Request { action: Action::Passes(pipeline.clone()), target: target.cloned(), checks };
+    request.passes_on(module, pipeline).map(drop)
+}
+
+impl Trouble {
     pub(super) fn broken(what: impl fmt::Display) -> Self {
         Self::Broken(what.to_string())
     }
 }
 
-impl From<Diagnostics> for Stop {
+impl From<Diagnostics> for Trouble {
     fn from(all: Diagnostics) -> Self {
         Self::Found(all.0.iter().map(Found::of).collect())
     }
 }
 
-impl From<PassFailure> for Stop {
+impl From<PassFailure> for Trouble {
     fn from(failure: PassFailure) -> Self {
         match failure {
             // The fault of a pass is never what a test expects.
-            PassFailure::InvalidAfter(_)
-            | PassFailure::FalseClaim
-            | PassFailure::Miscompiled(_)
-            | PassFailure::Panicked(_) => Self::broken(failure),
+            PassFailure::Panicked(_) => Self::Panicked(failure.to_string()),
+            PassFailure::Miscompiled(_) => Self::Miscompiled(failure.to_string()),
+            PassFailure::InvalidAfter(_) | PassFailure::FalseClaim => Self::broken(failure),
             other => Self::Found(Found::of_failure(&other)),
         }
     }
@@ -57,7 +85,7 @@ impl From<PassFailure> for Stop {
 
 impl Request {
     /// What comes of a text; `None` if nothing is shown.
-    pub(super) fn run(&self, text: &str) -> Result<Option<String>, Stop> {
+    pub(super) fn run(&self, text: &str) -> Result<Option<String>, Trouble> {
         match &self.action {
             Action::Assemble => machine::assemble(text, self.target.as_ref()).map(Some),
             Action::RoundTrip => Ok(Some(text::to_string(&self.module(text)?))),
@@ -68,10 +96,10 @@ impl Request {
 
     /// The module of a text, which verifies unless the text alone is looked at. Ops are given their line while
     /// it is verified.
-    fn module(&self, text: &str) -> Result<Module, Stop> {
+    fn module(&self, text: &str) -> Result<Module, Trouble> {
         let module = text::parse(text, None)?;
         if self.checks.round_trip {
-            round_trips(&module).map_err(Stop::Broken)?;
+            round_trips(&module).map_err(Trouble::Broken)?;
         }
         if !matches!(self.action, Action::RoundTrip) {
             verify(&with_lines(&module, text))?;
@@ -79,27 +107,30 @@ impl Request {
         Ok(module)
     }
 
-    fn passes(&self, text: &str, pipeline: &Pipeline) -> Result<String, Stop> {
-        let before = self.module(text)?;
+    fn passes(&self, text: &str, pipeline: &Pipeline) -> Result<String, Trouble> {
+        let module = self.module(text)?;
+        // Errors tell of an op by its place: once more, with the lines of the text as places.
+        let again = |trouble| self.passes_on(&with_lines(&module, text), pipeline).and(Err(trouble));
+        self.passes_on(&module, pipeline).or_else(again)
+    }
+
+    /// What is shown of a module after passes.
+    fn passes_on(&self, before: &Module, pipeline: &Pipeline) -> Result<String, Trouble> {
         let mut module = before.clone();
-        let reports = match self.run_passes(&mut module, pipeline) {
-            Ok(reports) => reports,
-            // Errors tell of an op by its place: once more, with the lines of the text as places.
-            Err(stop) => return self.run_passes(&mut with_lines(&before, text), pipeline).and(Err(stop)),
-        };
+        let reports = self.run_passes(&mut module, pipeline)?;
         if self.checks.results {
-            keeps_results(&before, &module)?;
+            keeps_results(before, &module)?;
         }
         let shown = match &self.target {
             Some(target) if Level::of(&module) == Level::Sched => {
-                machine::program(&before, &module, target, self.checks.program)?
+                machine::program(before, &module, target, self.checks.program)?
             }
             _ => text::to_string(&module),
         };
         Ok(summary(&reports) + &shown)
     }
 
-    fn run_passes(&self, module: &mut Module, pipeline: &Pipeline) -> Result<Vec<PassReport>, Stop> {
+    fn run_passes(&self, module: &mut Module, pipeline: &Pipeline) -> Result<Vec<PassReport>, Trouble> {
         let mut context = PassContext::new();
         context.insert(CalibrationSamples { source: Box::new(RandomInputs), ranges: Vec::new() });
         if let Some(target) = &self.target {
@@ -117,8 +148,8 @@ impl Request {
             }
         };
         let reports = pass::run(module, pipeline, &mut context, &options, &mut follow)
-            .map_err(|stopped| Stop::from(stopped.failure))?;
-        lost.map_or(Ok(reports), |what| Err(Stop::Broken(what)))
+            .map_err(|stopped| Trouble::from(stopped.failure))?;
+        lost.map_or(Ok(reports), |what| Err(Trouble::Broken(what)))
     }
 }
 
@@ -149,13 +180,14 @@ fn round_trips(module: &Module) -> Result<(), String> {
 }
 
 /// That `@main` can be evaluated, and computes the same after all passes if it was in integers before.
-fn keeps_results(before: &Module, module: &Module) -> Result<(), Stop> {
+fn keeps_results(before: &Module, module: &Module) -> Result<(), Trouble> {
     let Some(main) = before.function("main") else { return Ok(()) };
     if let Err(error) = eval_function(before, main, random_inputs(before, main, 0)) {
-        return Err(Stop::Found(vec![Found::placeless(error)]));
+        return Err(Trouble::Found(vec![Found::placeless(error)]));
     }
     let difference = (Level::of(before) >= Level::Quant).then(|| compare(before, module, N_INPUTS)).flatten();
-    difference.map_or(Ok(()), |what| Err(Stop::broken(format!("the passes changed the results {what}"))))
+    let miscompiled = |what| Trouble::Miscompiled(format!("the passes changed the results {what}"));
+    difference.map_or(Ok(()), |what| Err(miscompiled(what)))
 }
 
 /// Random inputs, for an f32 network to be calibrated on.

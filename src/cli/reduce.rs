@@ -1,0 +1,246 @@
+//! `strata reduce`: the smallest module, model, pipeline or program that is found to fail still.
+
+use std::path::{Path, PathBuf};
+
+use strata_frontend::import::ImportOptions;
+use strata_frontend::proto::encode;
+use strata_ir::Module;
+use strata_ir::pass::{Pipeline, Registry};
+use strata_ir::text::file::Header;
+use strata_ir::text::file::{RUN, TARGET};
+use strata_isa_spec::Target;
+use strata_passes::testing;
+
+use super::args::{Given, TargetArgs, parse_shape};
+use super::console::Console;
+use super::failure::Failure;
+use super::model::{self, Content};
+use crate::compile::checkpoint::Record;
+use crate::io::{self, write_atomic};
+use crate::reduce::oracle::{Oracle, Symptom};
+use crate::reduce::{OnnxReduction, Progress, reduce_lines, reduce_module, reduce_onnx, reduce_pipeline};
+
+/// Shrink a module, a model, a pipeline or a program to a small one that fails still
+///
+/// Passes run on each candidate, and it has to fail as the file does: by a panic, by other results, by an error
+/// or as a script says. A module and a model lose layers, results and the values of constants; a pipeline, which
+/// --passes or the file's `// RUN:` names, loses passes; the assembly of a program loses lines. The result
+/// brings its pipeline, for `strata opt` and `strata test`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("symptom").required(true)))]
+pub(super) struct Args {
+    /// A .mlir file with one module, an ONNX file, a .tosa file, or the assembly of a program (.asm)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where the result goes [default: beside the file, as FILE.reduced.mlir and the like]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The passes that run on it [default: those that the file names]
+    #[arg(long, value_name = "PIPELINE")]
+    passes: Option<String>,
+    /// It fails by a panic
+    #[arg(long, group = "symptom")]
+    panic: bool,
+    /// It computes something else after the passes than before, in the evaluator or, once scheduled, on the
+    /// interpreter
+    #[arg(long, group = "symptom")]
+    miscompile: bool,
+    /// It fails with an error that has this in its text, such as a code
+    #[arg(long, group = "symptom", value_name = "TEXT")]
+    error: Option<String>,
+    /// This shell command ends with exit code 0 when it is given the file
+    #[arg(long, group = "symptom", value_name = "COMMAND")]
+    script: Option<String>,
+    /// Shape of an input of an ONNX model
+    #[arg(long = "input-shape", value_name = "NAME=1x3x416x416", value_parser = parse_shape)]
+    input_shapes: Vec<(String, Vec<usize>)>,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Which of these were given.
+    #[arg(skip)]
+    pub(super) given: Given,
+}
+
+impl Args {
+    fn symptom(&self) -> Symptom {
+        match (&self.error, &self.script) {
+            (Some(text), _) => Symptom::Error(text.clone()),
+            (_, Some(command)) => Symptom::Script(command.clone()),
+            _ if self.panic => Symptom::Panic,
+            _ => Symptom::Miscompile,
+        }
+    }
+
+    /// The pipeline that is named here, or by the file.
+    fn pipeline(&self, registry: &Registry, header: &Header) -> Result<Pipeline, Failure> {
+        match (&self.passes, header.get(RUN)) {
+            (Some(text), _) => Ok(registry.parse(text)?),
+            (None, None | Some("round-trip" | "verify" | "assemble")) => Ok(Pipeline::default()),
+            (None, Some(text)) => {
+                registry.parse(text).map_err(|error| Failure::file(&self.file, format!("{RUN}: {error}")))
+            }
+        }
+    }
+
+    fn oracle(
+        &self,
+        registry: &Registry,
+        header: &Header,
+        recorded: Option<Target>,
+    ) -> Result<Oracle, Failure> {
+        let named = header.get(TARGET).map(testing::target).transpose();
+        let named = named.map_err(|error| Failure::file(&self.file, format!("{TARGET}: {error}")))?;
+        let target = self.target.target_or(&self.given, recorded.or(named).as_ref())?;
+        Ok(Oracle { symptom: self.symptom(), pipeline: self.pipeline(registry, header)?, target })
+    }
+}
+
+/// What is written in the end.
+struct Reduced {
+    extension: &'static str,
+    bytes: Vec<u8>,
+    told: String,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result<(), Failure> {
+    // Candidates may panic, which is nobody's concern.
+    std::panic::set_hook(Box::new(|_| {}));
+    let path = &args.file;
+    let progress = console.progress(None);
+    let seen = &mut |told: Progress| {
+        progress.step(&format!("{} candidates tried, {} left", told.n_tried, told.n_left));
+    };
+    let is_assembly = path.extension().is_some_and(|extension| extension == "asm");
+    let reduced = if is_assembly {
+        assembly(args, registry, seen)?
+    } else {
+        match model::content(path)? {
+            Content::Ir(source) => {
+                let module = model::module(path, &source, console)?;
+                let oracle = args.oracle(registry, &Header::read(&source, "//"), recorded_target(&module))?;
+                module_file(args, &module, oracle, seen)?
+            }
+            Content::Tosa(bytes) => {
+                let module = model::flatbuffer(path, &bytes)?;
+                module_file(args, &module, args.oracle(registry, &Header::default(), None)?, seen)?
+            }
+            Content::Onnx(bytes) => onnx(args, &bytes, registry, seen)?,
+            Content::Bundle(_) => {
+                let what =
+                    "a bundle; `strata disasm` gives the assembly of its program, which can be reduced";
+                return Err(Failure::file(path, what));
+            }
+        }
+    };
+    drop(progress);
+    let output = args.output.clone();
+    let output = output.unwrap_or_else(|| path.with_extension(format!("reduced.{}", reduced.extension)));
+    if output == *path {
+        return Err(Failure::Usage(format!("--output names the file itself, {}", path.display())));
+    }
+    write_atomic(&output, &reduced.bytes)?;
+    console.summary(&format!("{}\nwrote {}\n", reduced.told, io::shown(&output)))
+}
+
+fn recorded_target(module: &Module) -> Option<Target> {
+    Record::of(module).ok().flatten().map(|record| record.options.target)
+}
+
+fn does_not_fail(path: &Path, symptom: &Symptom) -> Failure {
+    let what = match symptom {
+        Symptom::Panic => "nothing panics".to_owned(),
+        Symptom::Miscompile => "what is computed is the same before and after".to_owned(),
+        Symptom::Error(text) => format!("there is no error with `{text}` in it"),
+        Symptom::Script(command) => format!("`{command}` does not end with exit code 0"),
+    };
+    Failure::file(path, format!("it does not fail so: {what}"))
+}
+
+fn module_file(
+    args: &Args,
+    module: &Module,
+    oracle: Oracle,
+    seen: &mut dyn FnMut(Progress),
+) -> Result<Reduced, Failure> {
+    if !oracle.module_fails(module) {
+        return Err(does_not_fail(&args.file, &oracle.symptom));
+    }
+    let shorter = |oracle: &Oracle, module: &Module| {
+        let mut fails = |passes: &Pipeline| oracle.with_pipeline(passes.clone()).module_fails(module);
+        reduce_pipeline(&oracle.pipeline, &mut fails)
+    };
+    let oracle = oracle.with_pipeline(shorter(&oracle, module));
+    let reduced = reduce_module(module, &mut |module| oracle.module_fails(module), seen);
+    let note = if reduced.is_none() { " (the function `main` alone does not fail)" } else { "" };
+    let reduced = reduced.unwrap_or_else(|| module.clone());
+    let oracle = oracle.with_pipeline(shorter(&oracle, &reduced));
+    let told = format!(
+        "{} of {} ops are left{note}, and {}",
+        n_ops(&reduced),
+        n_ops(module),
+        passes_left(&oracle.pipeline)
+    );
+    Ok(Reduced { extension: "mlir", bytes: oracle.file_of(&reduced).into_bytes(), told })
+}
+
+fn passes_left(pipeline: &Pipeline) -> String {
+    if pipeline.passes().is_empty() { "no pass".to_owned() } else { format!("the passes {pipeline}") }
+}
+
+/// Ops of `main` that are no constants.
+fn n_ops(module: &Module) -> usize {
+    let Some(main) = module.function("main") else { return 0 };
+    let ops = module.block_ops(module.entry_block(main)).iter();
+    ops.filter(|&&op| !module.op(op).op.is_constant() && !module.op(op).op.is_terminator()).count()
+}
+
+fn onnx(
+    args: &Args,
+    bytes: &[u8],
+    registry: &Registry,
+    seen: &mut dyn FnMut(Progress),
+) -> Result<Reduced, Failure> {
+    let oracle = args.oracle(registry, &Header::default(), None)?;
+    let model = model::resolved(bytes, &args.file, &args.input_shapes)?.model;
+    if !oracle.model_fails(&model) {
+        return Err(does_not_fail(&args.file, &oracle.symptom));
+    }
+    let mut fails = |passes: &Pipeline| oracle.with_pipeline(passes.clone()).model_fails(&model);
+    let oracle = oracle.with_pipeline(reduce_pipeline(&oracle.pipeline, &mut fails));
+    let options = ImportOptions {
+        input_shapes: args.input_shapes.iter().cloned().collect(),
+        ..ImportOptions::default()
+    };
+    let reduction = reduce_onnx(&model, &options, &mut |model| oracle.model_fails(model), seen);
+    let reduced = match reduction.map_err(|error| Failure::file(&args.file, error))? {
+        OnnxReduction::Reduced(reduced) => *reduced,
+        OnnxReduction::NothingFails => model.clone(),
+    };
+    let n_nodes =
+        |model: &strata_frontend::proto::ModelProto| model.graph.iter().map(|g| g.node.len()).sum::<usize>();
+    let told = format!(
+        "{} of {} nodes are left, and {}",
+        n_nodes(&reduced),
+        n_nodes(&model),
+        passes_left(&oracle.pipeline)
+    );
+    Ok(Reduced { extension: "onnx", bytes: encode(&reduced), told })
+}
+
+fn assembly(args: &Args, registry: &Registry, seen: &mut dyn FnMut(Progress)) -> Result<Reduced, Failure> {
+    let text =
+        String::from_utf8(io::read(&args.file)?).map_err(|_| Failure::file(&args.file, "not UTF-8 text"))?;
+    if args.miscompile {
+        return Err(Failure::Usage(
+            "--miscompile is for modules and models: a program has no other form".to_owned(),
+        ));
+    }
+    let oracle = args.oracle(registry, &Header::read(&text, ";"), None)?;
+    if !oracle.assembly_fails(&text) {
+        return Err(does_not_fail(&args.file, &oracle.symptom));
+    }
+    let reduced = reduce_lines(&text, &mut |text| oracle.assembly_fails(text), seen);
+    let told = format!("{} of {} lines are left", reduced.lines().count(), text.lines().count());
+    Ok(Reduced { extension: "asm", bytes: reduced.into_bytes(), told })
+}

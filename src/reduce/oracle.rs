@@ -1,0 +1,114 @@
+//! What it means that something fails still.
+
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+
+use strata_frontend::import::{self, ImportOptions, NoSideFiles};
+use strata_frontend::proto::{ModelProto, encode};
+use strata_ir::pass::Pipeline;
+use strata_ir::{Module, text};
+use strata_isa_spec::verify::verify;
+use strata_isa_spec::{Target, asm};
+use strata_passes::testing::{Trouble, try_passes};
+
+/// How something fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Symptom {
+    /// Strata, or a pass, panics.
+    Panic,
+    /// What is computed after the passes is something else than before, in the evaluator or on the machine.
+    Miscompile,
+    /// An error has this in its text or code.
+    Error(String),
+    /// A shell command, given a file, ends with exit code 0.
+    Script(String),
+}
+
+/// What is done with candidates, and how they have to fail.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    /// How they fail.
+    pub symptom: Symptom,
+    /// The passes that run on modules.
+    pub pipeline: Pipeline,
+    /// The machine that they run for.
+    pub target: Target,
+}
+
+impl Oracle {
+    /// The same for other passes.
+    pub fn with_pipeline(&self, pipeline: Pipeline) -> Self {
+        Self { pipeline, ..self.clone() }
+    }
+
+    /// Whether a module fails so.
+    pub fn module_fails(&self, module: &Module) -> bool {
+        match &self.symptom {
+            Symptom::Script(command) => script_holds(command, ".mlir", self.file_of(module).as_bytes()),
+            _ => self.is_shown_by(|| try_passes(&self.pipeline, Some(&self.target), module)),
+        }
+    }
+
+    /// A file of a module that brings the passes, for `strata opt` and `strata test`.
+    pub fn file_of(&self, module: &Module) -> String {
+        let text = text::to_string(module);
+        if self.pipeline.passes().is_empty() { text } else { format!("// RUN: {}\n{text}", self.pipeline) }
+    }
+
+    /// Whether a model fails so, in its import or in the passes over it.
+    pub fn model_fails(&self, model: &ModelProto) -> bool {
+        let bytes = encode(model);
+        match &self.symptom {
+            Symptom::Script(command) => script_holds(command, ".onnx", &bytes),
+            _ => self.is_shown_by(|| {
+                let options = ImportOptions::default();
+                let resolved = import::resolve(&bytes, &options, &NoSideFiles);
+                let imported = resolved.and_then(|model| import::import_resolved(&model, &options));
+                let module = imported.map_err(|error| Trouble::Broken(error.to_string()))?.module;
+                try_passes(&self.pipeline, Some(&self.target), &module)
+            }),
+        }
+    }
+
+    /// Whether the assembly of a program fails so: read, and verified for the target.
+    pub fn assembly_fails(&self, text: &str) -> bool {
+        match &self.symptom {
+            Symptom::Script(command) => script_holds(command, ".asm", text.as_bytes()),
+            _ => self.is_shown_by(|| {
+                let program = asm::parse(text).map_err(|error| Trouble::Broken(error.to_string()))?;
+                let errors = verify(&program, &self.target);
+                let told: Vec<String> =
+                    errors.iter().map(|error| format!("{error} ({:?})", error.rule)).collect();
+                if told.is_empty() { Ok(()) } else { Err(Trouble::Broken(told.join("\n"))) }
+            }),
+        }
+    }
+
+    fn is_shown_by(&self, run: impl FnOnce() -> Result<(), Trouble>) -> bool {
+        // What panics is a candidate, which is not used again.
+        let ran =
+            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Trouble::Panicked(String::new())));
+        match (&self.symptom, ran) {
+            (_, Ok(())) | (Symptom::Script(_), _) => false,
+            (Symptom::Panic, Err(trouble)) => matches!(trouble, Trouble::Panicked(_)),
+            (Symptom::Miscompile, Err(trouble)) => matches!(trouble, Trouble::Miscompiled(_)),
+            (Symptom::Error(part), Err(trouble)) => trouble.to_string().contains(part),
+        }
+    }
+}
+
+/// Whether a shell command that is given a file with some bytes ends with exit code 0.
+fn script_holds(command: &str, suffix: &str, bytes: &[u8]) -> bool {
+    let run = || -> std::io::Result<bool> {
+        let mut file = tempfile::Builder::new().prefix("strata-reduce-").suffix(suffix).tempfile()?;
+        file.write_all(bytes)?;
+        file.flush()?;
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{command} \"$1\"")).arg("sh").arg(file.path());
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(shell.status()?.success())
+    };
+    // A command that cannot be started holds for nothing, so nothing is reduced by it.
+    run().unwrap_or(false)
+}
