@@ -98,6 +98,6 @@ fn same(a: &Attribute, b: &Attribute) -> bool {
 }
 
 fn same_elements(a: &Elements, b: &Elements) -> bool {
-    let bytes = |e: &Elements| e.tensor.data().to_bytes();
-    Arc::ptr_eq(&a.tensor, &b.tensor) || a.tensor.ty() == b.tensor.ty() && bytes(a) == bytes(b)
+    let is_same = || a.tensor.data().bytes() == b.tensor.data().bytes();
+    Arc::ptr_eq(&a.tensor, &b.tensor) || a.tensor.ty() == b.tensor.ty() && is_same()
 }

@@ -1,5 +1,7 @@
 //! Tensors of data: constants in the IR, and the values that the evaluator computes.
 
+use std::borrow::Cow;
+
 use crate::types::{ElemType, TensorType};
 
 /// The elements of a tensor, row-major.
@@ -100,6 +102,21 @@ impl TensorData {
             Self::I48(v) | Self::I64(v) | Self::Index(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
             Self::F32(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
         }
+    }
+
+    /// The same bytes, without a copy where the elements stand so in memory.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        if cfg!(target_endian = "big") {
+            return self.to_bytes().into();
+        }
+        Cow::Borrowed(match self {
+            Self::I1(v) => bytemuck::cast_slice(v),
+            Self::I8(v) => bytemuck::cast_slice(v),
+            Self::I16(v) => bytemuck::cast_slice(v),
+            Self::I32(v) => bytemuck::cast_slice(v),
+            Self::I48(v) | Self::I64(v) | Self::Index(v) => bytemuck::cast_slice(v),
+            Self::F32(v) => bytemuck::cast_slice(v),
+        })
     }
 
     /// The inverse of [`to_bytes`](Self::to_bytes); `None` if the length is not a whole number of elements.

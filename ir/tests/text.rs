@@ -19,7 +19,7 @@ fn round_trip(module: &Module) {
     {
         let options = PrintOptions { form, resources, ..PrintOptions::default() };
         let printed = print(module, &options);
-        let side = Resources::from_bytes(to_bytes(printed.resources.clone())).expect("a side file reads");
+        let side = Resources::from_bytes(to_bytes(&printed.resources)).expect("a side file reads");
         let again = match parse(&printed.text, Some(&side)) {
             Ok(again) => again,
             Err(errors) => panic!("{errors}\n{}", printed.text),
@@ -201,8 +201,10 @@ fn damaged_side_files_are_refused() {
     let options = PrintOptions { resources: ResourcePlacement::SideFile, ..PrintOptions::default() };
     let mut printed = print(&module, &options);
     let blob = &mut printed.resources[0].1;
-    blob[3] ^= 0x10;
-    let side = Resources::from_bytes(to_bytes(printed.resources)).expect("a side file reads");
+    let mut bytes = blob.bytes().into_owned();
+    bytes[3] ^= 0x10;
+    *blob = bytes.into();
+    let side = Resources::from_bytes(to_bytes(&printed.resources)).expect("a side file reads");
     let errors = parse(&printed.text, Some(&side)).expect_err("it is damaged").to_string();
     assert!(errors.contains("is not what its name is the hash of"), "{errors}");
 }

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
 use strata_ir::text::file::join_modules;
-use strata_ir::text::{
-    Form, PrintOptions, Printed, ResourceError, ResourcePlacement, Resources, print, resources,
-};
+use strata_ir::text::resources::{self, Blob};
+use strata_ir::text::{Form, PrintOptions, Printed, ResourceError, ResourcePlacement, Resources, print};
 
 use super::console::Console;
 use super::failure::Failure;
@@ -85,7 +84,12 @@ fn read_side_file(side: &Path) -> Result<Option<Resources>, Failure> {
         return Ok(None);
     }
     let about = |error: ResourceError| Failure::file(side, error);
-    Resources::from_bytes(io::read(side)?).map(Some).map_err(about)
+    Resources::from_bytes(io::map(side)?).map(Some).map_err(about)
+}
+
+fn write_side_file(path: &Path, blobs: &BTreeMap<String, Blob>) -> Result<(), Failure> {
+    let blobs: Vec<(&str, Blob)> = blobs.iter().map(|(name, blob)| (name.as_str(), blob.clone())).collect();
+    Ok(io::write_atomic_with(path, &mut |out| resources::write(&blobs, out))?)
 }
 
 /// The handles that the texts of a folder name.
@@ -106,7 +110,7 @@ fn handles_in(folder: &Path) -> Result<BTreeSet<String>, Failure> {
 /// Modules as text, and the large constants that do not stand in it, each once.
 struct Emitted {
     text: String,
-    blobs: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<String, Blob>,
 }
 
 impl Emitted {
@@ -139,7 +143,7 @@ pub(super) fn write_file(
     }
     let Emitted { text, blobs } = Emitted::of(modules, &how.options(true, how.placement()));
     if !blobs.is_empty() {
-        write_atomic(&side, &resources::to_bytes(blobs))?;
+        write_side_file(&side, &blobs)?;
     }
     Ok(write_atomic(path, format!("{header}{text}").as_bytes())?)
 }
@@ -150,7 +154,7 @@ pub(super) struct DumpFolder {
     path: PathBuf,
     how: PrintArgs,
     /// What the side file holds.
-    blobs: BTreeMap<String, Vec<u8>>,
+    blobs: BTreeMap<String, Blob>,
 }
 
 impl DumpFolder {
@@ -178,8 +182,7 @@ impl DumpFolder {
         let n_before = self.blobs.len();
         self.blobs.extend(blobs);
         if self.blobs.len() > n_before {
-            let all = self.blobs.iter().map(|(name, data)| (name.as_str(), data.as_slice()));
-            write_atomic(&self.path.join(OF_FOLDER), &resources::to_bytes(all))?;
+            write_side_file(&self.path.join(OF_FOLDER), &self.blobs)?;
         }
         Ok(write_atomic(&self.path.join(name), text.as_bytes())?)
     }
@@ -197,7 +200,7 @@ pub(super) fn write(
         return write_file(path, "", modules, how);
     }
     let outline = Emitted::of(modules, &how.options(how.locations, how.placement()));
-    let n_bytes: usize = outline.blobs.values().map(Vec::len).sum();
+    let n_bytes: usize = outline.blobs.values().map(|blob| blob.bytes().len()).sum();
     let text = if n_bytes == 0 {
         outline.text
     } else if n_bytes <= SMALL_BYTES {

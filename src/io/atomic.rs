@@ -14,15 +14,26 @@ use super::IoError;
 /// # Errors
 /// If the system refuses; the error names the file. Nothing is left behind then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), IoError> {
-    write(path, bytes).map_err(|source| IoError::System { path: path.to_owned(), source })
+    write_atomic_with(path, &mut |out| out.write_all(bytes))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// As [`write_atomic`], of what `content` writes.
+///
+/// # Errors
+/// Likewise.
+pub fn write_atomic_with(path: &Path, content: &mut Content<'_>) -> Result<(), IoError> {
+    write(path, content).map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+/// What writes the content of a file.
+pub type Content<'a> = dyn FnMut(&mut dyn Write) -> std::io::Result<()> + 'a;
+
+fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
     // Through a link the file itself is replaced, not the link.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = std::fs::metadata(&target).ok();
     if before.as_ref().is_some_and(|meta| !meta.is_file()) {
-        return std::fs::write(&target, bytes);
+        return content(&mut std::fs::File::create(&target)?);
     }
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
@@ -38,7 +49,10 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     #[cfg(unix)]
     beside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = beside.tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    let mut buffered = std::io::BufWriter::new(file.as_file_mut());
+    content(&mut buffered)?;
+    buffered.flush()?;
+    drop(buffered);
     if let Some(before) = before {
         file.as_file().set_permissions(before.permissions())?;
     }

@@ -22,8 +22,10 @@ pub mod side_files;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
+
 pub use array::{Array, ArrayError, DType};
-pub use atomic::write_atomic;
+pub use atomic::{write_atomic, write_atomic_with};
 pub use images::{ChannelOrder, Fit, ImageError, ImageOptions, Layout};
 pub use npy::NpyError;
 pub use side_files::ModelFolder;
@@ -102,6 +104,19 @@ pub fn shown(path: &Path) -> String {
 pub fn read(path: &Path) -> Result<Vec<u8>, IoError> {
     let bytes = if path == Path::new("-") { read_standard_input() } else { std::fs::read(path) };
     bytes.map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+/// The bytes of a file, read when they are looked at.
+///
+/// # Errors
+/// If the system refuses.
+pub fn map(path: &Path) -> Result<Mmap, IoError> {
+    let system = |source| IoError::System { path: path.to_owned(), source };
+    let file = std::fs::File::open(path).map_err(system)?;
+    // SAFETY: the bytes must not change while they are mapped. Strata replaces files by others, whose old bytes
+    // stay as they are; who writes into one that is being read has damaged it, and what is read is checked
+    // against the hashes that name it.
+    unsafe { Mmap::map(&file) }.map_err(system)
 }
 
 fn read_standard_input() -> std::io::Result<Vec<u8>> {

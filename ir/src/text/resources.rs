@@ -5,10 +5,13 @@
 //! MLIR's `dense_resource` blobs are (without MLIR's leading alignment word). Names are unique. What the
 //! printer names is named by its data (`handle`), so that damage is found.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::{fmt, io};
 
+use crate::tensor::Tensor;
 use crate::types::ElemType;
 
 const MAGIC: &[u8; 8] = b"STRATARS";
@@ -37,18 +40,36 @@ pub enum ResourceError {
     TrailingBytes(usize),
 }
 
-/// A part of a file's bytes.
-#[derive(Clone, Debug)]
-struct Blob {
-    file: Arc<Vec<u8>>,
-    range: Range<usize>,
+/// Bytes that are held elsewhere, such as those of a mapped file.
+type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A part of a file's bytes, or the data of a tensor. Clones share it.
+#[derive(Clone)]
+pub struct Blob(Source);
+
+#[derive(Clone)]
+enum Source {
+    File { file: Shared, range: Range<usize> },
+    Tensor(Arc<Tensor>),
 }
 
 impl Blob {
-    fn bytes(&self) -> &[u8] {
-        &self.file[self.range.clone()]
+    /// Its bytes.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        match &self.0 {
+            Source::File { file, range } => Cow::Borrowed(&(**file).as_ref()[range.clone()]),
+            Source::Tensor(tensor) => tensor.data().bytes(),
+        }
     }
 }
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob of {} bytes", self.bytes().len())
+    }
+}
+
+impl Eq for Blob {}
 
 impl PartialEq for Blob {
     fn eq(&self, other: &Self) -> bool {
@@ -58,7 +79,13 @@ impl PartialEq for Blob {
 
 impl From<Vec<u8>> for Blob {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { range: 0..bytes.len(), file: Arc::new(bytes) }
+        Self(Source::File { range: 0..bytes.len(), file: Arc::new(bytes) })
+    }
+}
+
+impl From<Arc<Tensor>> for Blob {
+    fn from(tensor: Arc<Tensor>) -> Self {
+        Self(Source::Tensor(tensor))
     }
 }
 
@@ -85,13 +112,13 @@ impl Resources {
     }
 
     /// The blobs whose names `keep` holds to, in the order of names.
-    pub fn filtered(&self, keep: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, Vec<u8>)> {
+    pub fn filtered(&self, keep: impl Fn(&str) -> bool) -> impl Iterator<Item = (String, Blob)> {
         let kept = self.blobs.iter().filter(move |(name, _)| keep(name));
-        kept.map(|(name, blob)| (name.clone(), blob.bytes().to_vec()))
+        kept.map(|(name, blob)| (name.clone(), blob.clone()))
     }
 
     /// A blob's bytes.
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
+    pub fn get(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.blobs.get(name).map(Blob::bytes)
     }
 
@@ -105,13 +132,14 @@ impl Resources {
         self.blobs.is_empty()
     }
 
-    /// Reads a side file.
+    /// Reads a side file, of which blobs stay parts.
     ///
     /// # Errors
     /// If the bytes are not exactly one side file.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, ResourceError> {
-        let bytes = Arc::new(bytes);
-        let mut reader = Reader { bytes: &bytes, at: 0 };
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Self, ResourceError> {
+        let file: Shared = Arc::new(bytes);
+        let bytes = (*file).as_ref();
+        let mut reader = Reader { bytes, at: 0 };
         if bytes.get(..MAGIC.len()) != Some(MAGIC.as_slice()) {
             return Err(ResourceError::NotResources);
         }
@@ -134,7 +162,7 @@ impl Resources {
             if blobs.contains_key(&name) {
                 return Err(ResourceError::Duplicate(name));
             }
-            blobs.insert(name, Blob { file: Arc::clone(&bytes), range });
+            blobs.insert(name, Blob(Source::File { file: Arc::clone(&file), range }));
         }
         match bytes.len() - reader.at {
             0 => Ok(Self { blobs }),
@@ -154,8 +182,13 @@ const HASH_DIGITS: usize = 16;
 
 /// The handle of a constant: its element type and the first digits of the hash of its data, or all of them.
 pub(crate) fn handle(elem: ElemType, bytes: &[u8], whole: bool) -> String {
-    let hash = blake3::hash(bytes).to_hex();
+    let hash = hash(bytes);
     format!("{elem}_{}", if whole { &hash } else { &hash[..HASH_DIGITS] })
+}
+
+/// The hash of some data, which may be large, in hexadecimal digits.
+fn hash(bytes: &[u8]) -> impl std::ops::Deref<Target = str> {
+    blake3::Hasher::new().update_rayon(bytes).finalize().to_hex()
 }
 
 /// Whether a name is a handle that other data has.
@@ -165,25 +198,31 @@ pub(crate) fn is_of_other_data(name: &str, elem: ElemType, bytes: &[u8]) -> bool
         [HASH_DIGITS, 2 * blake3::OUT_LEN].contains(&hash.len())
             && hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
-    hash.filter(is_hash).is_some_and(|hash| !blake3::hash(bytes).to_hex().starts_with(hash))
+    hash.filter(is_hash).is_some_and(|digits| !hash(bytes).starts_with(digits))
+}
+
+/// Writes the side file of some blobs, in their order.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write(blobs: &[(impl AsRef<str>, Blob)], out: &mut dyn io::Write) -> io::Result<()> {
+    out.write_all(MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    out.write_all(&u32_len(blobs.len()).to_le_bytes())?;
+    for (name, blob) in blobs {
+        let (name, data) = (name.as_ref(), blob.bytes());
+        out.write_all(&u32_len(name.len()).to_le_bytes())?;
+        out.write_all(name.as_bytes())?;
+        out.write_all(&(data.len() as u64).to_le_bytes())?;
+        out.write_all(&data)?;
+    }
+    Ok(())
 }
 
 /// The side file of some blobs, in their order.
-pub fn to_bytes<N: AsRef<str>, D: AsRef<[u8]>>(blobs: impl IntoIterator<Item = (N, D)>) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    let count_at = out.len();
-    out.extend_from_slice(&[0; 4]);
-    let mut count = 0;
-    for (name, data) in blobs {
-        let (name, data) = (name.as_ref(), data.as_ref());
-        count += 1;
-        out.extend_from_slice(&u32_len(name.len()).to_le_bytes());
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(&(data.len() as u64).to_le_bytes());
-        out.extend_from_slice(data);
-    }
-    out[count_at..count_at + 4].copy_from_slice(&u32_len(count).to_le_bytes());
+pub fn to_bytes(blobs: &[(impl AsRef<str>, Blob)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(blobs, &mut out).expect("writing to a vector does not fail");
     out
 }
 
@@ -223,20 +262,22 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
-    fn two() -> Vec<(String, Vec<u8>)> {
-        vec![("w".to_owned(), vec![1, 2, 3]), ("é".to_owned(), vec![])]
+    fn two() -> Vec<(String, Blob)> {
+        vec![("w".to_owned(), vec![1, 2, 3].into()), ("é".to_owned(), vec![].into())]
     }
 
     #[test]
     fn a_side_file_reads_back() {
-        let read = Resources::from_bytes(to_bytes(two())).expect("a file just written reads");
-        assert_eq!(read, two().into_iter().collect());
-        assert_eq!(read.get("w"), Some(&[1, 2, 3][..]));
+        let read = Resources::from_bytes(to_bytes(&two())).expect("a file just written reads");
+        for (name, blob) in two() {
+            assert_eq!(read.get(&name), Some(blob.bytes()));
+        }
+        assert_eq!(read.len(), 2);
     }
 
     #[test]
     fn every_truncation_is_an_error() {
-        let bytes = to_bytes(two());
+        let bytes = to_bytes(&two());
         for len in 0..bytes.len() {
             assert!(
                 Resources::from_bytes(bytes[..len].to_vec()).is_err(),
@@ -248,7 +289,7 @@ mod tests {
 
     #[test]
     fn lengths_are_not_believed() {
-        let mut bytes = to_bytes([("w".to_owned(), vec![7])]);
+        let mut bytes = to_bytes(&[("w", vec![7].into())]);
         let at = bytes.len() - 9;
         bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(Resources::from_bytes(bytes.clone()), Err(ResourceError::Truncated(bytes.len())));
@@ -256,9 +297,9 @@ mod tests {
 
     #[test]
     fn duplicates_and_trailing_bytes_are_errors() {
-        let twice = to_bytes([("w".to_owned(), vec![]), ("w".to_owned(), vec![])]);
+        let twice = to_bytes(&[("w", vec![].into()), ("w", vec![].into())]);
         assert_eq!(Resources::from_bytes(twice), Err(ResourceError::Duplicate("w".to_owned())));
-        let mut long = to_bytes(two());
+        let mut long = to_bytes(&two());
         long.push(0);
         assert_eq!(Resources::from_bytes(long), Err(ResourceError::TrailingBytes(1)));
     }

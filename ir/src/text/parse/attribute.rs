@@ -327,7 +327,8 @@ impl<'a> Parser<'a> {
             self.report(error)?;
             return Ok(no_elements(ty.elem));
         };
-        let data = (bytes.len() == ty.size_bytes()).then(|| TensorData::from_bytes(ty.elem, bytes)).flatten();
+        let data =
+            (bytes.len() == ty.size_bytes()).then(|| TensorData::from_bytes(ty.elem, &bytes)).flatten();
         let Some(data) = data else {
             let message =
                 format!("{ty} takes {} bytes, resource `{name}` has {}", ty.size_bytes(), bytes.len());
@@ -335,7 +336,7 @@ impl<'a> Parser<'a> {
             self.report(error)?;
             return Ok(no_elements(ty.elem));
         };
-        if is_of_other_data(&name, ty.elem, bytes) {
+        if is_of_other_data(&name, ty.elem, &bytes) {
             let message = format!("the data of resource `{name}` is not what its name is the hash of");
             let error = self
                 .error_at(key_span, code::BAD_CONSTANT, message)

@@ -13,12 +13,11 @@ use crate::tensor::{Tensor, TensorData};
 use crate::text::resources::handle;
 use crate::types::ElemType;
 
-/// The data of a constant.
-pub(super) struct Blob {
+/// A constant that stands outside.
+pub(super) struct Large {
     /// Its handle.
     pub(super) name: Arc<str>,
-    pub(super) elem: ElemType,
-    pub(super) bytes: Vec<u8>,
+    pub(super) tensor: Arc<Tensor>,
 }
 
 /// The handles of a module's large constants.
@@ -26,7 +25,7 @@ pub(super) struct Blob {
 pub(super) struct Handles {
     by_data: BTreeMap<*const Tensor, Arc<str>>,
     /// In print order, each once.
-    pub(super) blobs: Vec<Blob>,
+    pub(super) constants: Vec<Large>,
 }
 
 impl Handles {
@@ -46,21 +45,21 @@ impl Handles {
         handles
     }
 
-    /// `by_name` says which blob a handle has.
+    /// `by_name` says which constant a handle has.
     fn add(&mut self, by_name: &mut BTreeMap<Arc<str>, usize>, tensor: &Arc<Tensor>) {
         let key = Arc::as_ptr(tensor);
         if self.by_data.contains_key(&key) {
             return;
         }
-        let (elem, bytes) = (tensor.elem(), tensor.data().to_bytes());
+        let (elem, bytes) = (tensor.elem(), tensor.data().bytes());
         let mut name: Arc<str> = handle(elem, &bytes, false).into();
         // Other data of the same short hash has the whole one.
-        if by_name.get(&name).is_some_and(|&at| self.blobs[at].bytes != bytes) {
+        if by_name.get(&name).is_some_and(|&at| self.constants[at].tensor.data().bytes() != bytes) {
             name = handle(elem, &bytes, true).into();
         }
         by_name.entry(name.clone()).or_insert_with(|| {
-            self.blobs.push(Blob { name: name.clone(), elem, bytes });
-            self.blobs.len() - 1
+            self.constants.push(Large { name: name.clone(), tensor: tensor.clone() });
+            self.constants.len() - 1
         });
         self.by_data.insert(key, name);
     }

@@ -38,6 +38,7 @@ use crate::attr::{Attribute, FunctionType};
 use crate::dialect::{Op, OpInfo, Syntax};
 use crate::module::{BlockId, Location, Module, OpId, RegionId, ValueId};
 use crate::tensor::TensorData;
+use crate::text::resources::Blob;
 use crate::types::Type;
 
 /// In which form ops are printed.
@@ -93,8 +94,8 @@ impl Default for PrintOptions {
 pub struct Printed {
     /// The text.
     pub text: String,
-    /// Blobs that do not stand in the text, by name, in print order: see [`super::resources::to_bytes`].
-    pub resources: Vec<(String, Vec<u8>)>,
+    /// Blobs that do not stand in the text, by name, in print order: see [`super::resources::write`].
+    pub resources: Vec<(String, Blob)>,
 }
 
 /// Prints a module.
@@ -116,8 +117,9 @@ pub fn print(module: &Module, options: &PrintOptions) -> Printed {
     match options.resources {
         ResourcePlacement::Inline => printer.inline_blobs(),
         ResourcePlacement::SideFile => {
-            let blobs = std::mem::take(&mut printer.handles.blobs);
-            resources.extend(blobs.into_iter().map(|blob| (blob.name.to_string(), blob.bytes)));
+            let constants = std::mem::take(&mut printer.handles.constants);
+            resources
+                .extend(constants.into_iter().map(|large| (large.name.to_string(), large.tensor.into())));
         }
     }
     Printed { text: printer.out, resources }
@@ -306,17 +308,18 @@ impl Printer<'_> {
     }
 
     fn inline_blobs(&mut self) {
-        if self.handles.blobs.is_empty() {
+        if self.handles.constants.is_empty() {
             return;
         }
         self.out.push_str("\n{-#\n  dialect_resources: {\n    builtin: {\n");
-        for (i, blob) in self.handles.blobs.iter().enumerate() {
+        for (i, large) in self.handles.constants.iter().enumerate() {
             self.out.push_str(if i == 0 { "      " } else { ",\n      " });
-            push_name(&mut self.out, &blob.name);
+            push_name(&mut self.out, &large.name);
             self.out.push_str(": \"0x");
-            let align = u32::try_from(blob.elem.size_bytes()).expect("elements have at most eight bytes");
+            let align =
+                u32::try_from(large.tensor.elem().size_bytes()).expect("elements have at most eight bytes");
             push_hex(&mut self.out, &align.to_le_bytes());
-            push_hex(&mut self.out, &blob.bytes);
+            push_hex(&mut self.out, &large.tensor.data().bytes());
             self.out.push('"');
         }
         self.out.push_str("\n    }\n  }\n#-}\n");
@@ -346,8 +349,11 @@ fn range(data: &TensorData) -> Option<(String, String)> {
         TensorData::I32(v) => of_ints(v),
         TensorData::I48(v) | TensorData::I64(v) | TensorData::Index(v) => of_ints(v),
         TensorData::F32(v) => {
-            let numbers = || v.iter().copied().filter(|value| !value.is_nan());
-            Some((numbers().reduce(f32::min)?.to_string(), numbers().reduce(f32::max)?.to_string()))
+            // What is no number is neither below nor above any.
+            let (least, greatest) = v.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, greatest), &x| {
+                (if x < least { x } else { least }, if x > greatest { x } else { greatest })
+            });
+            (least <= greatest).then(|| (least.to_string(), greatest.to_string()))
         }
     }
 }
