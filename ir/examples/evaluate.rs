@@ -1,7 +1,8 @@
 //! Evaluates a module's `@main` for an outside judge: `evaluate MODULE.mlir DIR` reads `DIR/in<i>.npy`,
 //! writes the evaluator's `DIR/out<i>.npy`, and the function alone as `DIR/case.mlir`.
 //!
-//! The module's constants stand in its text. What is left out of `case.mlir` are other functions, such as the
+//! The module's constants stand in its text or in `constants.resources` beside it, as `--dump-levels` writes
+//! them. What is left out of `case.mlir` are other functions, such as the
 //! part of a network that stays on the host. `tests/judges/tosa.py DIR` runs the same case through the TOSA
 //! reference model.
 
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use npyz::{Deserialize, NpyFile};
 use strata_ir::dialect::Op;
 use strata_ir::eval::eval_function;
+use strata_ir::text::Resources;
 use strata_ir::{ElemType, Tensor, TensorData, TensorType, text};
 
 /// A tensor from a NumPy file, which must have the given shape and element type.
@@ -44,7 +46,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [path, dir] = &args[..] else {
         return Err("usage: evaluate MODULE.mlir DIR".into());
     };
-    let mut module = text::parse(&std::fs::read_to_string(path)?, None)?;
+    let side = path.with_file_name("constants.resources");
+    let resources =
+        if side.is_file() { Resources::from_bytes(std::fs::read(side)?)? } else { Resources::new() };
+    let mut module = text::parse(&std::fs::read_to_string(path)?, Some(&resources))?;
     let main = module.function("main").ok_or("there is no function @main")?;
     let body = module.body();
     module.erase_where(body, |op| op != main);

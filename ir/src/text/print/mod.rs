@@ -350,9 +350,10 @@ fn range(data: &TensorData) -> Option<(String, String)> {
         TensorData::I48(v) | TensorData::I64(v) | TensorData::Index(v) => of_ints(v),
         TensorData::F32(v) => {
             // What is no number is neither below nor above any.
-            let (least, greatest) = v.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, greatest), &x| {
-                (if x < least { x } else { least }, if x > greatest { x } else { greatest })
-            });
+            let (least, greatest) =
+                v.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, greatest), &x| {
+                    (if x < least { x } else { least }, if x > greatest { x } else { greatest })
+                });
             (least <= greatest).then(|| (least.to_string(), greatest.to_string()))
         }
     }
