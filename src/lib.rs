@@ -18,26 +18,31 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
+//! | [`diff`] | what differs between two plans, programs or dumps |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
 //! | [`float`](mod@float) | ONNX models in f32, with what the host runs of them |
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
+//! | [`inspect`] | what a file holds, layer by layer |
 //! | [`stats`] | the statistics, with stable keys |
 //! | [`report`] | figures as people read them |
 //! | [`io`] | arrays, images, files written atomically |
 
 pub mod cli;
 pub mod compile;
+pub mod diff;
 pub mod evaluate;
 pub mod float;
 mod host;
 mod inputs;
+pub mod inspect;
 pub mod io;
 mod ports;
 pub mod ptq;
 pub mod report;
 pub mod session;
 pub mod stats;
+pub mod work;
 
 use strata_ir::pass::Registry;
 

@@ -2,6 +2,10 @@
 
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
+#[path = "cli/diff.rs"]
+mod diff;
+#[path = "cli/inspect.rs"]
+mod inspect;
 #[path = "cli/opt.rs"]
 mod opt;
 
@@ -149,7 +153,7 @@ fn a_network_goes_all_the_way() {
     scratch.ends(0, &["verify", "net.strata"]);
     let (text, _) = scratch.ends(0, &["disasm", "net.strata"]);
     assert!(text.contains("end_phase"), "no phase in the text");
-    let (text, _) = scratch.ends(0, &["inspect", "net.strata", "--stages"]);
+    let (text, _) = scratch.ends(0, &["inspect", "net.strata"]);
     assert!(text.contains("net for x1") && text.contains("phase"), "{text}");
     scratch.ends(0, &["report", "net.strata", "-o", "report.html"]);
     let page = std::fs::read_to_string(scratch.path("report.html")).expect("the page is there");

@@ -153,6 +153,17 @@ pub struct Machine {
     pub weights: Vec<u8>,
     /// Names of source layers, by `source` index.
     pub names: Vec<String>,
+    /// What the stages of a source layer compute, by `source` index; empty where that is not recorded.
+    pub ops: Vec<Vec<SourceOp>>,
+}
+
+/// An op of the compiler's IR that a stage computes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceOp {
+    /// Its name, such as `tosa.conv2d`.
+    pub op: String,
+    /// The node of the model that it comes from.
+    pub node: String,
 }
 
 /// A compiled network.
@@ -200,6 +211,9 @@ struct ManifestEntry {
 struct Debug {
     /// Names of source layers of each program.
     names: Vec<Vec<String>>,
+    /// What their stages compute.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ops: Vec<Vec<Vec<SourceOp>>>,
     stats: Option<serde_json::Value>,
 }
 
@@ -245,13 +259,13 @@ impl Code {
         })
     }
 
-    /// The code of a part from its entries, which are taken out. `names` are those of its program's source
-    /// layers.
+    /// The code of a part from its entries, which are taken out. `sources` are the names and ops of its
+    /// program's source layers.
     fn take(
         runner: Runner,
         folder: &str,
         entries: &mut BTreeMap<String, Vec<u8>>,
-        names: &mut impl Iterator<Item = Vec<String>>,
+        sources: &mut impl Iterator<Item = (Vec<String>, Vec<Vec<SourceOp>>)>,
     ) -> Result<Self, BundleError> {
         let mut take = |file: &str| {
             let name = format!("{folder}{file}");
@@ -268,7 +282,8 @@ impl Code {
                 let weights = safetensors::SafeTensors::deserialize(&weights)
                     .and_then(|t| t.tensor(WEIGHTS_TENSOR).map(|t| t.data().to_vec()))
                     .map_err(|e| malformed(&entry, e))?;
-                Self::Machine(Machine { program, weights, names: names.next().unwrap_or_default() })
+                let (names, ops) = sources.next().unwrap_or_default();
+                Self::Machine(Machine { program, weights, names, ops })
             }
             Runner::Ir => {
                 let (entry, text) = take("host.mlir")?;
@@ -299,7 +314,8 @@ impl Bundle {
             entries.extend(part.code.entries(&folder(&runners, index))?);
         }
         let names = self.machines().map(|machine| machine.names.clone()).collect();
-        let debug = Debug { names, stats: self.stats.clone() };
+        let ops = self.machines().map(|machine| machine.ops.clone()).collect();
+        let debug = Debug { names, ops, stats: self.stats.clone() };
         let debug = serde_json::to_vec_pretty(&debug).map_err(|e| malformed("debug.json", e))?;
         entries.push(("debug.json".to_owned(), debug));
         entries.extend(
@@ -352,10 +368,11 @@ impl Bundle {
         }
         let debug = entries.remove("debug.json").ok_or_else(|| missing("debug.json"))?;
         let debug: Debug = serde_json::from_slice(&debug).map_err(|e| malformed("debug.json", e))?;
-        let mut names = debug.names.into_iter();
+        let ops = debug.ops.into_iter().chain(std::iter::repeat_with(Vec::new));
+        let mut sources = debug.names.into_iter().zip(ops);
         let runners: Vec<Runner> = parts.iter().map(|part| part.runner).collect();
         let take = |(index, PartEntry { runner, inputs, outputs }): (usize, PartEntry)| {
-            let code = Code::take(runner, &folder(&runners, index), &mut entries, &mut names)?;
+            let code = Code::take(runner, &folder(&runners, index), &mut entries, &mut sources)?;
             Ok(Part { inputs, outputs, code })
         };
         let parts = parts.into_iter().enumerate().map(take).collect::<Result<Vec<_>, BundleError>>()?;

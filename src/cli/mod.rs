@@ -9,6 +9,7 @@
 //! | 1 | the input or the compile failed |
 //! | 2 | wrong usage |
 //! | 3 | a valid model that Strata does not support |
+//! | 4 | `diff --exit-code`: the two differ |
 //!
 //! Results go to standard output, all else to standard error. Files are written whole or not at all.
 
@@ -19,6 +20,7 @@ mod compile;
 mod completions;
 mod console;
 mod demo;
+mod diff;
 mod docs;
 mod dumps;
 mod explain;
@@ -58,7 +60,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the input or the compile failed, 2 wrong usage, 3 a valid \
     model that \
-                          Strata does not support.";
+                          Strata does not support, 4 the two differ (`diff --exit-code`).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -68,6 +70,7 @@ enum Command {
     Inspect(inspect::Args),
     Quantise(quantise::Args),
     Report(report::Args),
+    Diff(diff::Args),
     Zoo(zoo::Args),
     Opt(opt::Args),
     Explain(explain::Args),
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
     let console = Console::new(cli.quiet, cli.message_format);
     match dispatch(cli.command, &console) {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(Failure::Differs) => ExitCode::from(Failure::Differs.code()),
         Err(failure) => {
             console.error(&failure);
             ExitCode::from(failure.code())
@@ -122,6 +126,7 @@ fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(&args, console),
         Command::Quantise(args) => quantise::run(&args, console),
         Command::Report(args) => report::run(&args, console),
+        Command::Diff(args) => diff::run(&args, console),
         Command::Zoo(args) => zoo::run(&args, console),
         Command::Opt(args) => opt::run(&args, console),
         Command::Explain(args) => explain::run(&args, console),

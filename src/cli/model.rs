@@ -1,6 +1,5 @@
 //! Files that commands take: models, bundles, IR; and arrays for their inputs.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use strata_frontend::import::{self, ImportOptions, Resolved};
@@ -178,7 +177,8 @@ pub(super) fn onnx_inputs(
     Ok(inputs.iter().map(|port| session::plain_port(&port.name, &port.shape, port.dtype)).collect())
 }
 
-fn import_options(path: &Path, input_shapes: &[(String, Vec<usize>)]) -> ImportOptions {
+/// How an ONNX model is imported.
+pub(super) fn import_options(path: &Path, input_shapes: &[(String, Vec<usize>)]) -> ImportOptions {
     ImportOptions {
         input_shapes: input_shapes.iter().cloned().collect(),
         file_name: file_name(path),
@@ -268,13 +268,4 @@ fn fault(array: &Array, dtype: &str) -> Option<String> {
     let dtype: DType = dtype.parse().ok()?;
     let value = array.values.iter().find(|&&value| !dtype.holds(value))?;
     Some(format!("is of {dtype} and cannot hold {value}"))
-}
-
-/// How often each op stands in a module, by name.
-pub(super) fn op_counts(module: &Module) -> BTreeMap<&'static str, u64> {
-    let mut counts = BTreeMap::new();
-    for op in module.walk(module.body()) {
-        *counts.entry(module.op(op).op.name()).or_default() += 1;
-    }
-    counts
 }

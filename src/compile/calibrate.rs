@@ -10,9 +10,10 @@ use strata_passes::quantise::Calibration;
 use super::model::Model;
 use super::noise::{self, NoiseInput};
 use super::precision::Chosen;
-use super::{CalibrationData, CompileError, Compiler, Event, f32_macs, main_ports, missing};
+use super::{CalibrationData, CompileError, Compiler, Event, main_ports, missing};
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
+use crate::work;
 
 /// Multiply-accumulates of an f32 forward pass up to which a network is calibrated on noise at its own input
 /// size; larger ones are calibrated at a smaller one.
@@ -98,7 +99,7 @@ impl Compiler {
         if model.depends_on_shapes() {
             return None;
         }
-        let macs = f32_macs(module);
+        let macs = work::macs(module);
         let mut shrink = 1;
         while macs / (shrink * shrink) as u64 > NOISE_CALIBRATION_MACS {
             shrink *= 2;

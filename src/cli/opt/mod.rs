@@ -4,12 +4,10 @@
 //! |---|---|
 //! | `watch` | what is shown and written between passes, and counted over them |
 //! | `bisect` | how many passes run under `--bisect-limit` |
-//! | `diff` | what differs between two texts of a module |
 //! | `list` | the passes that there are |
 //! | `expected` | `--verify-diagnostics` |
 
 mod bisect;
-mod diff;
 mod expected;
 mod list;
 mod watch;

@@ -19,7 +19,7 @@ const GREEN: &str = "32";
 const CYAN: &str = "36";
 
 /// A unified diff of two texts, empty if they differ in names of values alone.
-pub(super) fn changes(before: &str, after: &str, colour: bool) -> String {
+pub fn changes(before: &str, after: &str, colour: bool) -> String {
     let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let mut writer = Writer { old: &old, new: &new, colour, out: String::new() };
     for hunk in group_diff_ops(matched(&old, &new), CONTEXT_LINES) {
