@@ -30,9 +30,15 @@ def by_node(shown):
     return macs
 
 
-def counted(path):
+def counted(path, flags):
     """Multiply-accumulates of the convolutions of a file whose shapes onnx can infer, by node."""
     model = onnx.load(path)
+    given = dict(flag.rsplit("=", 1) for flag in flags if "=" in flag)
+    for value in model.graph.input:
+        if value.name in given:
+            dims = value.type.tensor_type.shape.dim
+            for dim, extent in zip(dims, given[value.name].split("x"), strict=True):
+                dim.dim_value = int(extent)
     # Declared shapes of all but the inputs are often stale.
     del model.graph.value_info[:]
     for output in model.graph.output:
@@ -68,7 +74,7 @@ def agree(network):
     for name, macs in ours.items():
         found = stages.get(name)
         demand(found == macs, f"`{name}` has {macs} MACs in the model, {found} in the program")
-    theirs = counted(network.path)
+    theirs = counted(network.path, flags)
     for name, macs in theirs.items():
         demand(ours.get(name) == macs, f"`{name}` has {macs} MACs by onnx's shapes, {ours.get(name)} by ours")
     return f"{len(rows(model))} layers, {len(rows(program))} stages, {len(theirs)} counted from onnx's shapes"
