@@ -4,6 +4,8 @@
 mod checkpoints;
 #[path = "cli/diff.rs"]
 mod diff;
+#[path = "cli/errors.rs"]
+mod errors;
 #[path = "cli/inspect.rs"]
 mod inspect;
 #[path = "cli/opt.rs"]

@@ -37,6 +37,7 @@ mod tables;
 mod times;
 mod zoo;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -87,11 +88,22 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output and are no errors. There is nobody to tell if printing
-            // fails.
+        // Help and version go to standard output and are no errors. There is nobody to tell if printing
+        // fails.
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return ExitCode::SUCCESS;
+        }
+        Err(error) if wants_json(std::env::args_os()) => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
+            let failure = Failure::Usage(text);
+            Console::new(false, MessageFormat::Json).error(&failure);
+            return ExitCode::from(failure.code());
+        }
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(2);
         }
     };
     let console = Console::new(cli.quiet, cli.message_format);
@@ -103,6 +115,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Whether a command line that does not parse asks for messages as JSON.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<OsString> = arguments.collect();
+    let is_pair = |pair: &[OsString]| pair[0] == "--message-format" && pair[1] == "json";
+    arguments.windows(2).any(is_pair) || arguments.iter().any(|argument| argument == "--message-format=json")
 }
 
 /// Parses the command line. Commands that go on from a checkpoint are told which arguments were given.

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::model;
 use super::tables::{count, decimal_bytes, host_text, percent, plan_lines, row, show, table};
 use super::times::{parts, queues};
-use crate::io::write_atomic;
+use crate::io::{demand_writable, write_atomic};
 use crate::stats::{SimulatedStats, Stats};
 
 /// Compare bundles: plans, phases and what stages wait for
@@ -40,6 +40,9 @@ struct Subject {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    if let Some(path) = &args.output {
+        demand_writable(path)?;
+    }
     let progress = console.progress(Some(args.bundles.len() as u64));
     let mut subjects = Vec::with_capacity(args.bundles.len());
     for path in &args.bundles {

@@ -23,7 +23,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use array::{Array, ArrayError, DType};
-pub use atomic::write_atomic;
+pub use atomic::{demand_writable, write_atomic};
 pub use images::{ChannelOrder, Fit, ImageError, ImageOptions, Layout};
 pub use npy::NpyError;
 pub use side_files::ModelFolder;
