@@ -1,5 +1,7 @@
 //! The `strata` command from outside: what it writes, what it says, and with which exit code it ends.
 
+#[path = "cli/book.rs"]
+mod book;
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
 #[path = "cli/diff.rs"]

@@ -1,14 +1,4 @@
-//! The bundle: a compiled network as one `.strata` file.
-//!
-//! A network is a sequence of [parts](Part), each run by the machine or by the host, that hand tensors on by
-//! name. Most networks are one part, or one and a tail on the host.
-//!
-//! The file is a ZIP archive with stored (uncompressed) entries, so that any ZIP tool lists and extracts it:
-//! `manifest.json`, `debug.json`, and for each part `program.bin` and `weights.safetensors`, or `host.mlir`,
-//! or `host.onnx`. These stand at the top if there is one program and at most a tail after it, else in
-//! folders `part0`, `part1`, …. The IR of each phase is there when asked for. The manifest holds the hash of
-//! every other entry. The same content gives the same bytes: entries stand in a fixed order with a fixed
-//! time.
+#![doc = include_str!("bundle_format.md")]
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
