@@ -36,7 +36,6 @@ use serde::{Deserialize, Serialize};
 use strata_backend::model::{Mode, Objective, Plan, StageGraph};
 use strata_frontend::import::{self, ImportOptions, NoSideFiles, Resolved, SideFiles};
 use strata_ir::Module;
-use strata_ir::dialect::Op;
 use strata_ir::pass::{
     self, Changed, DriverOptions, PassContext, PassError, Pipeline, Progress, UnsupportedOp,
 };
@@ -474,25 +473,6 @@ fn network_name(file_name: &str) -> String {
 fn main_ports(module: &Module) -> Result<Vec<strata_isa_spec::bundle::Port>, CompileError> {
     let func = module.function("main").ok_or_else(|| missing("main"))?;
     session::ports(module, func, false).map_err(CompileError::CalibrationData)
-}
-
-/// Multiply-accumulates of the f32 network: convolutions and matrix products.
-pub fn f32_macs(module: &Module) -> u64 {
-    let macs = |op| -> Option<u64> {
-        let data = module.op(op);
-        let shape = |at: usize| Some(&module.ty(*data.operands().get(at)?).as_tensor()?.shape);
-        let out = module.ty(*data.results().first()?).as_tensor()?.n_elements() as u64;
-        Some(match &data.op {
-            Op::Conv2d(_) => out * shape(1)?[1..].iter().product::<usize>() as u64,
-            Op::DepthwiseConv2d(_) => out * (shape(1)?[0] * shape(1)?[1]) as u64,
-            Op::TransposeConv2d(_) => {
-                shape(0)?.iter().product::<usize>() as u64 * shape(1)?[..3].iter().product::<usize>() as u64
-            }
-            Op::MatMul(_) => out * *shape(0)?.last()? as u64,
-            _ => 0,
-        })
-    };
-    module.walk(module.body()).into_iter().filter_map(macs).sum()
 }
 
 /// Wall seconds of each step.

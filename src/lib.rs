@@ -18,11 +18,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
+//! | [`diff`] | what differs between two plans, programs or dumps |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
 //! | [`float`](mod@float) | ONNX models in f32, with what the host runs of them |
 //! | [`ranges`] | files of calibrated ranges |
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
+//! | [`inspect`] | what a file holds, layer by layer |
 //! | [`stats`] | the statistics, with stable keys |
 //! | [`reduce`](mod@reduce) | small networks, pipelines and programs that fail as large ones do |
 //! | [`report`] | figures as people read them |
@@ -30,10 +32,12 @@
 
 pub mod cli;
 pub mod compile;
+pub mod diff;
 pub mod evaluate;
 pub mod float;
 mod host;
 mod inputs;
+pub mod inspect;
 pub mod io;
 mod ports;
 pub mod ptq;
@@ -42,6 +46,7 @@ pub mod reduce;
 pub mod report;
 pub mod session;
 pub mod stats;
+pub mod work;
 
 pub use compile::{CalibrationData, CompileError, CompileOptions, Compiled, Compiler, Event, Prepared};
 pub use float::FloatModel;

@@ -1,9 +1,17 @@
 //! The `strata` command from outside: what it writes, what it says, and with which exit code it ends.
 
+#[path = "cli/book.rs"]
+mod book;
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
+#[path = "cli/diff.rs"]
+mod diff;
+#[path = "cli/errors.rs"]
+mod errors;
 #[path = "cli/filetests.rs"]
 mod filetests;
+#[path = "cli/inspect.rs"]
+mod inspect;
 #[path = "cli/opt.rs"]
 mod opt;
 #[path = "cli/ranges.rs"]
@@ -155,7 +163,7 @@ fn a_network_goes_all_the_way() {
     scratch.ends(0, &["verify", "net.strata"]);
     let (text, _) = scratch.ends(0, &["disasm", "net.strata"]);
     assert!(text.contains("end_phase"), "no phase in the text");
-    let (text, _) = scratch.ends(0, &["inspect", "net.strata", "--stages"]);
+    let (text, _) = scratch.ends(0, &["inspect", "net.strata"]);
     assert!(text.contains("net for x1") && text.contains("phase"), "{text}");
     scratch.ends(0, &["report", "net.strata", "-o", "report.html"]);
     let page = std::fs::read_to_string(scratch.path("report.html")).expect("the page is there");

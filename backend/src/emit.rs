@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
+use strata_ir::module::OpData;
 use strata_ir::{Module, Op, OpId};
+use strata_isa_spec::bundle::SourceOp;
 use strata_isa_spec::record::{self, TablePlacement};
 use strata_isa_spec::{Phase, Program, Segment, SegmentKind, Stream};
 
@@ -49,6 +51,8 @@ pub struct Lowered {
     pub weights: Vec<u8>,
     /// Names of source layers, by `source` index.
     pub names: Vec<String>,
+    /// What the stage of a source layer computes, by `source` index.
+    pub ops: Vec<Vec<SourceOp>>,
 }
 
 /// Lowers `@main` of a module at the `sched` level.
@@ -69,7 +73,26 @@ pub fn lower(module: &Module) -> Result<Lowered, LowerError> {
     }
     let bytes = segments.iter().find(|s| s.kind == SegmentKind::Weights).map_or(0, |s| s.bytes);
     let weights = pack(module, func, &placements, bytes)?;
-    Ok(Lowered { program: Program { segments, streams, phases }, weights, names })
+    let ops = stages(module, func).into_iter().map(|stage| source_ops(module, stage)).collect();
+    Ok(Lowered { program: Program { segments, streams, phases }, weights, names, ops })
+}
+
+/// The stages of a function, in their order; names of source layers begin with theirs.
+fn stages(module: &Module, func: OpId) -> Vec<OpId> {
+    let is_stage = |op: &OpId| matches!(module.op(*op).op, Op::Stage(_));
+    module.walk(module.entry_block(func)).into_iter().filter(is_stage).collect()
+}
+
+/// The ops that a stage computes, each with the node that it comes from.
+fn source_ops(module: &Module, stage: OpId) -> Vec<SourceOp> {
+    let ops = module.block_ops(module.entry_block(stage)).iter().map(|&op| module.op(op));
+    let computes =
+        ops.filter(|data| !matches!(data.op, Op::Const(_) | Op::ConstShape(_)) && !data.results().is_empty());
+    let source = |data: &OpData| SourceOp {
+        op: data.op.name().to_owned(),
+        node: data.loc.name().unwrap_or_default().to_owned(),
+    };
+    computes.map(source).collect()
 }
 
 fn attribute<T: DeserializeOwned>(module: &Module, op: OpId, attr: &'static str) -> Result<T, LowerError> {
@@ -86,8 +109,7 @@ fn pack(
     placements: &[TablePlacement],
     bytes: u64,
 ) -> Result<Vec<u8>, LowerError> {
-    let is_stage = |op: &OpId| matches!(module.op(*op).op, Op::Stage(_));
-    let stages: Vec<OpId> = module.walk(module.entry_block(func)).into_iter().filter(is_stage).collect();
+    let stages = stages(module, func);
     let mut segment = vec![0u8; usize::try_from(bytes).unwrap_or(0)];
     let mut constants: BTreeMap<u32, Vec<OpId>> = BTreeMap::new();
     for &TablePlacement { stage, table, constant, offset } in placements {

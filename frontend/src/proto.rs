@@ -1,6 +1,7 @@
 //! ONNX files as their protobuf messages.
 
 use prost::Message;
+pub use tract_onnx::pb::type_proto::Value as TypeValue;
 pub use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use tract_onnx::tract_hir::prelude::Framework;
 

@@ -1,14 +1,4 @@
-//! The bundle: a compiled network as one `.strata` file.
-//!
-//! A network is a sequence of [parts](Part), each run by the machine or by the host, that hand tensors on by
-//! name. Most networks are one part, or one and a tail on the host.
-//!
-//! The file is a ZIP archive with stored (uncompressed) entries, so that any ZIP tool lists and extracts it:
-//! `manifest.json`, `debug.json`, and for each part `program.bin` and `weights.safetensors`, or `host.mlir`,
-//! or `host.onnx`. These stand at the top if there is one program and at most a tail after it, else in
-//! folders `part0`, `part1`, …. The IR of each phase is there when asked for. The manifest holds the hash of
-//! every other entry. The same content gives the same bytes: entries stand in a fixed order with a fixed
-//! time.
+#![doc = include_str!("bundle_format.md")]
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -153,6 +143,17 @@ pub struct Machine {
     pub weights: Vec<u8>,
     /// Names of source layers, by `source` index.
     pub names: Vec<String>,
+    /// What the stages of a source layer compute, by `source` index; empty where that is not recorded.
+    pub ops: Vec<Vec<SourceOp>>,
+}
+
+/// An op of the compiler's IR that a stage computes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceOp {
+    /// Its name, such as `tosa.conv2d`.
+    pub op: String,
+    /// The node of the model that it comes from.
+    pub node: String,
 }
 
 /// A compiled network.
@@ -200,6 +201,9 @@ struct ManifestEntry {
 struct Debug {
     /// Names of source layers of each program.
     names: Vec<Vec<String>>,
+    /// What their stages compute.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ops: Vec<Vec<Vec<SourceOp>>>,
     stats: Option<serde_json::Value>,
 }
 
@@ -245,13 +249,13 @@ impl Code {
         })
     }
 
-    /// The code of a part from its entries, which are taken out. `names` are those of its program's source
-    /// layers.
+    /// The code of a part from its entries, which are taken out. `sources` are the names and ops of its
+    /// program's source layers.
     fn take(
         runner: Runner,
         folder: &str,
         entries: &mut BTreeMap<String, Vec<u8>>,
-        names: &mut impl Iterator<Item = Vec<String>>,
+        sources: &mut impl Iterator<Item = (Vec<String>, Vec<Vec<SourceOp>>)>,
     ) -> Result<Self, BundleError> {
         let mut take = |file: &str| {
             let name = format!("{folder}{file}");
@@ -268,7 +272,8 @@ impl Code {
                 let weights = safetensors::SafeTensors::deserialize(&weights)
                     .and_then(|t| t.tensor(WEIGHTS_TENSOR).map(|t| t.data().to_vec()))
                     .map_err(|e| malformed(&entry, e))?;
-                Self::Machine(Machine { program, weights, names: names.next().unwrap_or_default() })
+                let (names, ops) = sources.next().unwrap_or_default();
+                Self::Machine(Machine { program, weights, names, ops })
             }
             Runner::Ir => {
                 let (entry, text) = take("host.mlir")?;
@@ -299,7 +304,8 @@ impl Bundle {
             entries.extend(part.code.entries(&folder(&runners, index))?);
         }
         let names = self.machines().map(|machine| machine.names.clone()).collect();
-        let debug = Debug { names, stats: self.stats.clone() };
+        let ops = self.machines().map(|machine| machine.ops.clone()).collect();
+        let debug = Debug { names, ops, stats: self.stats.clone() };
         let debug = serde_json::to_vec_pretty(&debug).map_err(|e| malformed("debug.json", e))?;
         entries.push(("debug.json".to_owned(), debug));
         entries.extend(
@@ -352,10 +358,11 @@ impl Bundle {
         }
         let debug = entries.remove("debug.json").ok_or_else(|| missing("debug.json"))?;
         let debug: Debug = serde_json::from_slice(&debug).map_err(|e| malformed("debug.json", e))?;
-        let mut names = debug.names.into_iter();
+        let ops = debug.ops.into_iter().chain(std::iter::repeat_with(Vec::new));
+        let mut sources = debug.names.into_iter().zip(ops);
         let runners: Vec<Runner> = parts.iter().map(|part| part.runner).collect();
         let take = |(index, PartEntry { runner, inputs, outputs }): (usize, PartEntry)| {
-            let code = Code::take(runner, &folder(&runners, index), &mut entries, &mut names)?;
+            let code = Code::take(runner, &folder(&runners, index), &mut entries, &mut sources)?;
             Ok(Part { inputs, outputs, code })
         };
         let parts = parts.into_iter().enumerate().map(take).collect::<Result<Vec<_>, BundleError>>()?;

@@ -3,6 +3,8 @@
 //! A target is a TOML file; the presets in `targets/` are compiled in. Sizes are numbers of bytes or strings
 //! such as `"8MiB"`. Any field can be overridden by its dotted name ([`Target::preset`]).
 
+use std::fmt;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Why a target could not be had.
@@ -65,21 +67,31 @@ fn parse_bytes(text: &str) -> Option<u64> {
     (number.is_finite() && number >= 0.0).then_some((number * unit) as u64)
 }
 
+/// Reads a size. A visitor, not an untagged enum, so that an error says where it is and what was found.
+struct SizeVisitor;
+
+impl serde::de::Visitor<'_> for SizeVisitor {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a size in bytes, such as 8388608 or \"8MiB\"")
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, bytes: u64) -> Result<u64, E> {
+        Ok(bytes)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<u64, E> {
+        u64::try_from(bytes).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(bytes), &self))
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<u64, E> {
+        parse_bytes(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+    }
+}
+
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Size {
-        Number(u64),
-        Text(String),
-    }
-    match Size::deserialize(deserializer)? {
-        Size::Number(n) => Ok(n),
-        Size::Text(text) => parse_bytes(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not a size: expected bytes, such as 8388608 or 8MiB"
-            ))
-        }),
-    }
+    deserializer.deserialize_any(SizeVisitor)
 }
 
 impl Target {
@@ -106,11 +118,20 @@ impl Target {
     /// # Errors
     /// If the text is not a target, an override is wrong, or the machine is impossible.
     pub fn from_toml(name: &str, text: &str, overrides: &[(String, String)]) -> Result<Self, TargetError> {
-        let table = text.parse().map_err(|e: toml::de::Error| TargetError::Malformed {
+        let malformed = |error: toml::de::Error| TargetError::Malformed {
             name: name.to_owned(),
-            reason: e.to_string(),
-        })?;
-        Self::from_table(name, table, overrides)
+            reason: error.to_string(),
+        };
+        // The text by itself first: only then do errors know their lines.
+        toml::from_str::<Self>(text).map_err(malformed)?;
+        let table = text.parse().map_err(malformed)?;
+        Self::from_table(name, table, overrides).map_err(|error| match error {
+            TargetError::Impossible { name, problems } => {
+                let problems = problems.into_iter().map(|problem| with_line(text, overrides, problem));
+                TargetError::Impossible { name, problems: problems.collect() }
+            }
+            other => other,
+        })
     }
 
     /// The same target with overrides, checked.
@@ -163,48 +184,82 @@ impl Target {
 
     /// Everything about the target that no machine can have.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut need = |ok: bool, what: &str| {
-            if !ok {
-                problems.push(what.to_owned());
-            }
-        };
-        need((1..=4096).contains(&self.array.clusters), "array.clusters must be 1 to 4096");
-        need(
-            self.array.lanes.is_power_of_two() && self.array.lanes <= 4096,
-            "array.lanes must be a power of two up to 4096",
-        );
-        need(self.array.clock_hz > 0, "array.clock_hz must be positive");
-        need(
-            self.memory.alignment.is_power_of_two() && self.memory.alignment <= 4096,
-            "memory.alignment must be a power of two up to 4096",
-        );
-        need(
-            (1..1 << 32).contains(&self.memory.activation),
-            "memory.activation must be at least 1 byte and less than 4 GiB",
-        );
-        need(
-            (1..1 << 32).contains(&self.memory.weight),
-            "memory.weight must be at least 1 byte and less than 4 GiB",
-        );
-        need(self.memory.port_bytes_per_cycle > 0, "memory.port_bytes_per_cycle must be positive");
-        need(self.dram.bytes_per_cycle > 0, "dram.bytes_per_cycle must be positive");
-        need(self.limits.stages >= 3, "limits.stages must be at least 3: a stage and its two DMA stages");
-        need(self.limits.streams >= 2, "limits.streams must be at least 2");
-        let energies = [
-            self.energy.mac_pj,
-            self.energy.activation_byte_pj,
-            self.energy.weight_byte_pj,
-            self.energy.dram_byte_pj,
-        ];
-        need(energies.iter().all(|e| e.is_finite() && *e >= 0.0), "energies must be finite and not negative");
-        problems
+        let Self { array, memory, dram, energy, limits, .. } = self;
+        let mut problems = Problems::default();
+        let power_of_two = |number: u32| number.is_power_of_two() && number <= 4096;
+        let below_4_gib = |bytes: u64| (1..1 << 32).contains(&bytes);
+        let clusters = (1..=4096).contains(&array.clusters);
+        problems.need(clusters, "array.clusters", "must be 1 to 4096", array.clusters);
+        let lanes = power_of_two(array.lanes);
+        problems.need(lanes, "array.lanes", "must be a power of two up to 4096", array.lanes);
+        problems.need(array.clock_hz > 0, "array.clock_hz", "must be positive", array.clock_hz);
+        let alignment = power_of_two(memory.alignment);
+        problems.need(alignment, "memory.alignment", "must be a power of two up to 4096", memory.alignment);
+        let size = "must be at least 1 byte and less than 4 GiB";
+        problems.need(below_4_gib(memory.activation), "memory.activation", size, memory.activation);
+        problems.need(below_4_gib(memory.weight), "memory.weight", size, memory.weight);
+        let port = memory.port_bytes_per_cycle;
+        problems.need(port > 0, "memory.port_bytes_per_cycle", "must be positive", port);
+        let bandwidth = dram.bytes_per_cycle;
+        problems.need(bandwidth > 0, "dram.bytes_per_cycle", "must be positive", bandwidth);
+        let stages = "must be at least 3: a stage and its two DMA stages";
+        problems.need(limits.stages >= 3, "limits.stages", stages, limits.stages);
+        problems.need(limits.streams >= 2, "limits.streams", "must be at least 2", limits.streams);
+        for (field, picojoules) in [
+            ("energy.mac_pj", energy.mac_pj),
+            ("energy.activation_byte_pj", energy.activation_byte_pj),
+            ("energy.weight_byte_pj", energy.weight_byte_pj),
+            ("energy.dram_byte_pj", energy.dram_byte_pj),
+        ] {
+            let is_energy = picojoules.is_finite() && picojoules >= 0.0;
+            problems.need(is_energy, field, "must be finite and not negative", picojoules);
+        }
+        problems.0
     }
 
     /// int8 MACs of the whole array.
     pub fn macs(&self) -> u64 {
         u64::from(self.array.clusters) * u64::from(self.array.lanes)
     }
+}
+
+/// What is wrong with a target: each begins with the field.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn need(&mut self, holds: bool, field: &str, what: &str, found: impl fmt::Display) {
+        if !holds {
+            self.0.push(format!("{field} {what}, found {found}"));
+        }
+    }
+}
+
+/// A problem of a field with the line of the text that sets it, unless an override does.
+fn with_line(text: &str, overrides: &[(String, String)], problem: String) -> String {
+    let field = problem.split(' ').next().unwrap_or_default();
+    if overrides.iter().any(|(key, _)| key == field) {
+        return problem;
+    }
+    match line_of(text, field) {
+        Some(line) => format!("line {line}: {problem}"),
+        None => problem,
+    }
+}
+
+/// The line of a TOML text, counted from 1, that sets a field of a table.
+fn line_of(text: &str, field: &str) -> Option<usize> {
+    let (table, key) = field.split_once('.')?;
+    let mut inside = false;
+    for (line, number) in text.lines().zip(1..) {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[') {
+            inside = header.split(']').next().map(str::trim) == Some(table);
+        } else if inside && line.split('=').next().map(str::trim) == Some(key) {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// A machine. Written as TOML; any field can be overridden by its dotted name.
@@ -317,5 +372,28 @@ mod tests {
         assert!(matches!(set("array.clusters", "many"), Err(TargetError::BadOverride { .. })));
         assert!(matches!(set("array.lanes", "48"), Err(TargetError::Impossible { .. })));
         assert!(matches!(Target::preset("x9", &[]), Err(TargetError::Unknown { .. })));
+    }
+
+    #[test]
+    fn errors_of_a_file_say_where_what_was_found_and_what_was_expected() {
+        let (_, x1) = PRESETS[0];
+        let refused = |from: &str, to: &str| {
+            let text = x1.replacen(from, to, 1);
+            Target::from_toml("my.toml", &text, &[]).expect_err(to).to_string()
+        };
+        let size = refused("activation = \"8MiB\"", "activation = -4");
+        assert!(
+            size.contains("line 11") && size.contains("`-4`") && size.contains("size in bytes"),
+            "{size}"
+        );
+        let unit = refused("activation = \"8MiB\"", "activation = \"8MB\"");
+        assert!(unit.contains("line 11") && unit.contains("\"8MB\""), "{unit}");
+        let lanes = refused("lanes = 64", "lanes = 48");
+        assert!(lanes.contains("line 6: array.lanes must be a power of two up to 4096, found 48"), "{lanes}");
+        let missing = refused("lanes = 64", "");
+        assert!(missing.contains("missing field `lanes`") && missing.contains("line"), "{missing}");
+        let set = ("array.lanes".to_owned(), "48".to_owned());
+        let overridden = Target::preset("x1", &[set]).expect_err("48").to_string();
+        assert!(!overridden.contains("line") && overridden.contains("found 48"), "{overridden}");
     }
 }

@@ -1,7 +1,7 @@
 //! The machine from outside: codec, assembler, bundle, verifier and both interpreters on a small hand-written
 //! program.
 
-use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part};
+use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part, SourceOp};
 use strata_isa_spec::timed::{DmaTime, TimeUse};
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, codec, interp, timed};
@@ -156,7 +156,8 @@ fn bundle() -> Bundle {
 
 fn machine_part() -> Part {
     let names = vec!["in".to_owned(), "conv".to_owned(), "pool".to_owned()];
-    let machine = Machine { program: program(), weights: weights(), names };
+    let ops = vec![vec![SourceOp { op: "tosa.conv2d".to_owned(), node: "conv".to_owned() }]];
+    let machine = Machine { program: program(), weights: weights(), names, ops };
     Part { inputs: Vec::new(), outputs: Vec::new(), code: Code::Machine(machine) }
 }
 

@@ -170,6 +170,11 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     if args.output.is_none() && emit.is_none() && io::is_standard_stream(&args.model) {
         return Err(Failure::Usage("a model from standard input gives a bundle no name: add -o".to_owned()));
     }
+    // Told now, not when all is compiled.
+    let bundle = emit.is_none().then(|| bundle_path(args));
+    for path in [args.output.as_ref(), args.stats.as_ref(), bundle.as_ref()].into_iter().flatten() {
+        io::demand_writable(path)?;
+    }
     let source = source(args, console)?;
     let folder = args.dump_levels.as_deref().map(|path| DumpFolder::create(path, args.print)).transpose()?;
     let options = CompileOptions { calibration: calibration(args, &source)?, ..asked };
@@ -240,11 +245,16 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             write_modules(args, &modules, console)
         }
         None => {
-            let path = args.output.clone().unwrap_or_else(|| args.model.with_extension("strata"));
+            let path = bundle_path(args);
             write_atomic(&path, &compiled.bundle.to_bytes()?)?;
             console.summary(&summary(&compiled, &path))
         }
     }
+}
+
+/// Where the bundle goes.
+fn bundle_path(args: &Args) -> PathBuf {
+    args.output.clone().unwrap_or_else(|| args.model.with_extension("strata"))
 }
 
 /// What is compiled.

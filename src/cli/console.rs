@@ -7,6 +7,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::Failure;
 
+/// Whether the user wants no colours anywhere.
+fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Columns of what is printed elsewhere than on a terminal.
+const PAGE_COLUMNS: u16 = 140;
+/// Columns that a table needs at least: a narrower terminal breaks its lines.
+const LEAST_COLUMNS: u16 = 60;
+
 /// How messages on standard error look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum MessageFormat {
@@ -29,13 +39,25 @@ impl Console {
     /// Colours and progress are for terminals only; `NO_COLOR` turns colours off there too.
     pub(super) fn new(quiet: bool, format: MessageFormat) -> Self {
         let terminal = std::io::stderr().is_terminal() && format == MessageFormat::Human;
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { quiet, format, terminal, colour: terminal && !no_color }
+        Self { quiet, format, terminal, colour: terminal && !no_color() }
     }
 
     /// Whether messages may be coloured.
     pub(super) fn colour(&self) -> bool {
         self.colour
+    }
+
+    /// Whether results may be coloured.
+    pub(super) fn colours_results(&self) -> bool {
+        std::io::stdout().is_terminal() && !no_color()
+    }
+
+    /// Columns of the terminal that results go to; as many as a page has where they go elsewhere.
+    pub(super) fn width(&self) -> u16 {
+        match terminal_size::terminal_size_of(std::io::stdout()) {
+            Some((terminal_size::Width(columns), _)) => columns.max(LEAST_COLUMNS),
+            None => PAGE_COLUMNS,
+        }
     }
 
     /// Prints a result.

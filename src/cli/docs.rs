@@ -26,10 +26,20 @@ pub(super) struct Args {
     /// Where the pages stand
     #[arg(long, default_value = "docs/generated", value_name = "DIR")]
     dir: PathBuf,
+    /// Write the manual pages of all commands into a folder instead: strata.1, strata-compile.1, …
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
+    man: Option<PathBuf>,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    if let Some(folder) = &args.man {
+        crate::io::create_folder(folder)?;
+        for (name, page) in manual_pages().map_err(Failure::failed)? {
+            write_atomic(&folder.join(name), &page)?;
+        }
+        return console.summary(&format!("wrote {}\n", folder.display()));
+    }
     if args.check {
         let stale = stale(&args.dir);
         return if stale.is_empty() {
@@ -44,6 +54,27 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         write_atomic(&args.dir.join(name), text.as_bytes())?;
     }
     console.summary(&format!("wrote {}\n", args.dir.display()))
+}
+
+/// A manual page for the command and one for each command of it, by file name.
+fn manual_pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let mut all = super::command();
+    all.build();
+    let mut pages = Vec::new();
+    push_manual_pages(all, &mut pages)?;
+    Ok(pages)
+}
+
+fn push_manual_pages(command: clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> std::io::Result<()> {
+    let is_shown = |command: &&clap::Command| !command.is_hide_set() && command.get_name() != "help";
+    for nested in command.get_subcommands().filter(is_shown) {
+        push_manual_pages(nested.clone(), pages)?;
+    }
+    let page = clap_mangen::Man::new(command);
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    pages.push((page.get_filename(), text));
+    Ok(())
 }
 
 /// Pages of a folder that are missing or not what they should be.
@@ -156,7 +187,63 @@ fn targets() -> String {
         };
         let _ = writeln!(page, "| `{key}` | {} |", columns.iter().map(value).collect::<Vec<_>>().join(" | "));
     }
+    page += "\nSizes are numbers of bytes, or texts with a unit: `B`, `KiB`, `MiB` or `GiB`.\n\n\
+             | field | meaning |\n|---|---|\n";
+    let mut table = "";
+    for field in fields_of_target() {
+        match field.ty {
+            // A table of the file: its fields follow.
+            "Array" | "Memory" | "Dram" | "Switch" | "Energy" | "Limits" => {}
+            _ => {
+                table = TABLES.iter().find(|(name, _)| *name == field.of).map_or(table, |(_, table)| table);
+                let _ = writeln!(page, "| `{table}{}` | {} |", field.name, field.doc);
+            }
+        }
+    }
     page
+}
+
+/// The structs of a target, and the tables of the file that they are.
+const TABLES: [(&str, &str); 7] = [
+    ("Target", ""),
+    ("Array", "array."),
+    ("Memory", "memory."),
+    ("Dram", "dram."),
+    ("Switch", "switch."),
+    ("Energy", "energy."),
+    ("Limits", "limits."),
+];
+
+/// A field of a target as its source declares it.
+struct Field {
+    of: &'static str,
+    name: &'static str,
+    ty: &'static str,
+    doc: String,
+}
+
+/// The fields of targets with their documentation, read off the source, where alone it stands.
+fn fields_of_target() -> Vec<Field> {
+    let source = include_str!("../../isa-spec/src/target.rs");
+    let (mut fields, mut of, mut doc) = (Vec::new(), "", Vec::new());
+    for line in source.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("/// ") {
+            doc.push(text);
+        } else if let Some(name) = line.strip_prefix("pub struct ") {
+            of = name.trim_end_matches([' ', '{']);
+            doc.clear();
+        } else if let Some((name, ty)) = line.strip_prefix("pub ").and_then(|rest| rest.split_once(": ")) {
+            let is_field = TABLES.iter().any(|(table, _)| *table == of) && !name.contains('(');
+            if is_field {
+                let ty = ty.trim_end_matches(',');
+                fields.push(Field { of, name, ty, doc: doc.join(" ") });
+            }
+            doc.clear();
+        } else if !line.starts_with("#[") {
+            doc.clear();
+        }
+    }
+    fields
 }
 
 fn flatten(prefix: &str, value: &serde_json::Value, fields: &mut Vec<(String, String)>) {
@@ -188,13 +275,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_field_of_a_target_is_explained() {
+        let mut keys = Vec::new();
+        let target = Target::preset("x1", &[]).expect("a preset");
+        flatten("", &serde_json::to_value(target).expect("JSON"), &mut keys);
+        let page = targets();
+        for (key, _) in keys {
+            let row = page.lines().rev().find(|line| line.starts_with(&format!("| `{key}` | ")));
+            let row = row.unwrap_or_else(|| panic!("`{key}` is explained"));
+            assert!(row.ends_with(". |"), "a sentence: {row}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_manual_page() {
+        let pages = manual_pages().expect("pages");
+        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        for name in ["strata.1", "strata-compile.1", "strata-diff.1", "strata-bench-plans.1"] {
+            assert!(names.contains(&name), "{name}: {names:?}");
+        }
+        let compile = &pages.iter().find(|(name, _)| name == "strata-compile.1").expect("found").1;
+        let compile = String::from_utf8_lossy(compile);
+        assert!(compile.contains(".TH") && compile.contains("calibrate"), "{compile}");
+    }
+
+    #[test]
     fn generated_pages_are_not_stale() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/generated");
         let stale = stale(&folder);
         assert!(stale.is_empty(), "stale: {stale:?}; run `cargo run --release -- docs`");
         for entry in std::fs::read_dir(&folder).expect("the folder is there") {
             let name = entry.expect("listed").file_name();
-            let known = pages().iter().any(|(page, _)| *page == name);
+            // That of messages is made by running the command: `tests/cli/errors.rs`.
+            let known = name == "errors.md" || pages().iter().any(|(page, _)| *page == name);
             assert!(known, "{} is no generated page", name.display());
         }
     }

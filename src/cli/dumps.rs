@@ -54,6 +54,12 @@ impl PrintArgs {
     }
 }
 
+/// A module in the pretty form without its large constants and locations, to be looked at.
+pub(super) fn outline(module: &Module) -> String {
+    let resources = ResourcePlacement::SideFile;
+    print(module, &PrintOptions { locations: false, resources, ..PrintOptions::default() }).text
+}
+
 /// The side file of one file of modules.
 fn side_file(path: &Path) -> PathBuf {
     path.with_extension("resources")

@@ -19,6 +19,8 @@ pub(super) enum Failure {
     Usage(String),
     /// A valid model that Strata does not support.
     Unsupported(String),
+    /// Two files differ, and the exit code was to tell.
+    Differs,
     /// Nobody reads what is printed any more: no failure of ours.
     ClosedPipe,
 }
@@ -50,6 +52,7 @@ impl Failure {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Unsupported(_) => 3,
+            Self::Differs => 4,
         }
     }
 }
@@ -58,6 +61,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(text) | Self::Usage(text) | Self::Unsupported(text) => f.write_str(text),
+            Self::Differs => f.write_str("the two differ"),
             Self::ClosedPipe => f.write_str("the reader of the output has gone"),
         }
     }

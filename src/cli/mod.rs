@@ -9,6 +9,7 @@
 //! | 1 | the input or the compile failed |
 //! | 2 | wrong usage |
 //! | 3 | a valid model that Strata does not support |
+//! | 4 | `diff --exit-code`: the two differ |
 //!
 //! Results go to standard output, all else to standard error. Files are written whole or not at all.
 
@@ -19,6 +20,7 @@ mod compile;
 mod completions;
 mod console;
 mod demo;
+mod diff;
 mod docs;
 mod dumps;
 mod explain;
@@ -37,6 +39,7 @@ mod test;
 mod times;
 mod zoo;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -63,7 +66,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the input or the compile failed, 2 wrong usage, 3 a valid \
     model that \
-                          Strata does not support.";
+                          Strata does not support, 4 the two differ (`diff --exit-code`).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -73,6 +76,7 @@ enum Command {
     Inspect(inspect::Args),
     Quantise(quantise::Args),
     Report(report::Args),
+    Diff(diff::Args),
     Zoo(zoo::Args),
     Opt(opt::Args),
     Test(test::Args),
@@ -104,21 +108,40 @@ pub fn main() -> ExitCode {
 pub fn main_with(registry: &Registry) -> ExitCode {
     let cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output and are no errors. There is nobody to tell if printing
-            // fails.
+        // Help and version go to standard output and are no errors. There is nobody to tell if printing
+        // fails.
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            return ExitCode::SUCCESS;
+        }
+        Err(error) if wants_json(std::env::args_os()) => {
+            let text = error.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
+            let failure = Failure::Usage(text);
+            Console::new(false, MessageFormat::Json).error(&failure);
+            return ExitCode::from(failure.code());
+        }
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(2);
         }
     };
     let console = Console::new(cli.quiet, cli.message_format);
     match dispatch(cli.command, registry, &console) {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(Failure::Differs) => ExitCode::from(Failure::Differs.code()),
         Err(failure) => {
             console.error(&failure);
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Whether a command line that does not parse asks for messages as JSON.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<OsString> = arguments.collect();
+    let is_pair = |pair: &[OsString]| pair[0] == "--message-format" && pair[1] == "json";
+    arguments.windows(2).any(is_pair) || arguments.iter().any(|argument| argument == "--message-format=json")
 }
 
 /// Parses the command line. Commands that go on from a checkpoint are told which arguments were given.
@@ -143,6 +166,7 @@ fn dispatch(command: Command, registry: &Registry, console: &Console) -> Result<
         Command::Inspect(args) => inspect::run(&args, console),
         Command::Quantise(args) => quantise::run(&args, console),
         Command::Report(args) => report::run(&args, console),
+        Command::Diff(args) => diff::run(&args, console),
         Command::Zoo(args) => zoo::run(&args, console),
         Command::Opt(args) => opt::run(&args, registry, console),
         Command::Test(args) => test::run(&args, registry, console),

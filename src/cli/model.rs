@@ -1,6 +1,5 @@
 //! Files that commands take: models, bundles, IR; and arrays for their inputs.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use strata_frontend::import::{self, ImportOptions, Resolved};
@@ -47,7 +46,34 @@ pub(super) fn content(path: &Path) -> Result<Content, Failure> {
     if named("tosa") || tosa::is_flatbuffer(&bytes) && !named("onnx") {
         return Ok(Content::Tosa(bytes));
     }
-    Ok(Content::Onnx(bytes))
+    match other_kind(&bytes) {
+        Some(kind) => Err(Failure::file(path, format!("{kind}; expected {EXPECTED}"))),
+        None => Ok(Content::Onnx(bytes)),
+    }
+}
+
+/// What commands take that take a model.
+const EXPECTED: &str =
+    "an ONNX model, a TOSA flatbuffer (.tosa), a module of the IR (.mlir) or a bundle (.strata)";
+
+/// What a file is that is no model, told by its first bytes.
+fn other_kind(bytes: &[u8]) -> Option<&'static str> {
+    let kinds: [(&[u8], &str); 6] = [
+        (b"\x89PNG", "a PNG picture"),
+        (b"\xff\xd8\xff", "a JPEG picture"),
+        (b"\x93NUMPY", "a NumPy array"),
+        (b"\x1f\x8b", "a gzip archive, to be unpacked first"),
+        (b"\x89HDF", "an HDF5 file, such as Keras writes; export it to ONNX"),
+        (b"\x80\x02", "a Python pickle, such as PyTorch writes; export it to ONNX"),
+    ];
+    if bytes.is_empty() {
+        return Some("an empty file");
+    }
+    if bytes.get(4..8) == Some(b"TFL3") {
+        return Some("a TensorFlow Lite model; export the original to ONNX");
+    }
+    let known = kinds.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, kind)| *kind);
+    known.or_else(|| is_text(bytes).then_some("text"))
 }
 
 /// Whether bytes are text, which no ONNX file and no flatbuffer is: they have bytes below a blank.
@@ -163,7 +189,8 @@ pub(super) fn onnx_inputs(
     Ok(inputs.iter().map(|port| session::plain_port(&port.name, &port.shape, port.dtype)).collect())
 }
 
-fn import_options(path: &Path, input_shapes: &[(String, Vec<usize>)]) -> ImportOptions {
+/// How an ONNX model is imported.
+pub(super) fn import_options(path: &Path, input_shapes: &[(String, Vec<usize>)]) -> ImportOptions {
     ImportOptions {
         input_shapes: input_shapes.iter().cloned().collect(),
         file_name: file_name(path),
@@ -253,13 +280,4 @@ fn fault(array: &Array, dtype: &str) -> Option<String> {
     let dtype: DType = dtype.parse().ok()?;
     let value = array.values.iter().find(|&&value| !dtype.holds(value))?;
     Some(format!("is of {dtype} and cannot hold {value}"))
-}
-
-/// How often each op stands in a module, by name.
-pub(super) fn op_counts(module: &Module) -> BTreeMap<&'static str, u64> {
-    let mut counts = BTreeMap::new();
-    for op in module.walk(module.body()) {
-        *counts.entry(module.op(op).op.name()).or_default() += 1;
-    }
-    counts
 }

@@ -11,7 +11,7 @@ use super::model::{self, Content};
 use super::noise_page::{self, decibels, ranked};
 use super::tables::{count, row, show, table};
 use crate::compile::CalibrationData;
-use crate::io::{array_files, file_stem, write_atomic};
+use crate::io::{array_files, demand_writable, file_stem, write_atomic};
 use crate::ptq::{self, Study};
 
 /// Measure what quantising a model costs, layer by layer
@@ -84,6 +84,9 @@ fn finite(db: f64) -> Option<f64> {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    for path in args.report.iter().chain(&args.json) {
+        demand_writable(path)?;
+    }
     let Content::Onnx(bytes) = model::content(&args.model)? else {
         return Err(Failure::file(&args.model, "not an ONNX model"));
     };

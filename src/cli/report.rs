@@ -11,9 +11,9 @@ use strata_isa_spec::{Head, timed};
 use super::console::Console;
 use super::failure::Failure;
 use super::model;
-use super::tables::{count, host_text, megabytes, percent, plan_lines, row, show, table};
+use super::tables::{count, decimal_bytes, host_text, percent, plan_lines, row, show, table};
 use super::times::{parts, queues};
-use crate::io::write_atomic;
+use crate::io::{demand_writable, write_atomic};
 use crate::stats::{SimulatedStats, Stats};
 
 /// Compare bundles: plans, phases and what stages wait for
@@ -40,6 +40,9 @@ struct Subject {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    if let Some(path) = &args.output {
+        demand_writable(path)?;
+    }
     let progress = console.progress(Some(args.bundles.len() as u64));
     let mut subjects = Vec::with_capacity(args.bundles.len());
     for path in &args.bundles {
@@ -133,7 +136,7 @@ fn phases(subject: &Subject) -> maud::Markup {
             h3 { "Phase " (at) ": " (count(time.cycles)) " cycles, "
                 (percent(time.cycles as f64 / cycles.max(1) as f64)) " of the inference" }
             @let loaded: u64 = phase.loads.iter().map(|load| u64::from(load.bytes)).sum();
-            p { "Loads " (megabytes(loaded)) " of weights; DRAM is busy for "
+            p { "Loads " (decimal_bytes(loaded)) " of weights; DRAM is busy for "
                 (percent(time.dma.dram_busy() as f64 / time.cycles.max(1) as f64)) " of the phase." }
             table {
                 tr { th { "of the machine" } th { "time" } th { "busy" } }

@@ -10,7 +10,7 @@ use super::args::{ImageArgs, parse_input, parse_shape};
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
-use super::tables::{count, megabytes, millijoules, percent, row, show, table, words};
+use super::tables::{count, decimal_bytes, joules, percent, row, show, table, words};
 use super::times::show_times;
 use crate::compile::CompileError;
 use crate::evaluate;
@@ -211,12 +211,12 @@ fn show_timing(simulated: &SimulatedStats) -> String {
         ("cycles", count(simulated.cycles)),
         ("frames a second", format!("{:.2}", simulated.frames_per_second)),
         ("MAC use", percent(simulated.mac_utilisation)),
-        ("DRAM traffic", megabytes(dram.total)),
-        ("  weights", megabytes(dram.weights)),
-        ("  inputs and outputs", megabytes(dram.inputs + dram.outputs)),
-        ("  activations spilled", megabytes(dram.spill_write)),
-        ("  activations read back", megabytes(dram.spill_read)),
-        ("energy of an inference", millijoules(simulated.energy_pj.total)),
+        ("DRAM traffic", decimal_bytes(dram.total)),
+        ("  weights", decimal_bytes(dram.weights)),
+        ("  inputs and outputs", decimal_bytes(dram.inputs + dram.outputs)),
+        ("  activations spilled", decimal_bytes(dram.spill_write)),
+        ("  activations read back", decimal_bytes(dram.spill_read)),
+        ("energy of an inference", joules(simulated.energy_pj.total)),
     ] {
         row(&mut lines, &[what.to_owned(), value]);
     }

@@ -58,9 +58,13 @@ pub(super) fn si(number: f64) -> String {
     }
 }
 
-/// Millions of bytes: `121.1 MB`.
-pub(super) fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+/// Bytes in the decimal unit that fits: `121.1 MB`, `3.4 kB`.
+pub(super) fn decimal_bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }
 
 /// A fraction: `87.3 %`.
@@ -68,9 +72,10 @@ pub(super) fn percent(fraction: f64) -> String {
     format!("{:.1} %", fraction * 100.0)
 }
 
-/// Millijoules: `24.10 mJ`.
-pub(super) fn millijoules(picojoules: f64) -> String {
-    format!("{:.2} mJ", picojoules * 1e-9)
+/// Energy in the unit that fits: `24.10 mJ`, `3.20 µJ`.
+pub(super) fn joules(picojoules: f64) -> String {
+    let millijoules = picojoules * 1e-9;
+    if millijoules < 0.1 { format!("{:.2} µJ", millijoules * 1e3) } else { format!("{millijoules:.2} mJ") }
 }
 
 /// The lines of a comparison of plans: what, and its value for each.
@@ -78,7 +83,7 @@ pub(super) fn plan_lines(
     plans: &[(&PlanStats, Option<&SimulatedStats>)],
 ) -> Vec<(&'static str, Vec<String>)> {
     let of = |get: &dyn Fn(&PlanStats) -> String| plans.iter().map(|(plan, _)| get(plan)).collect::<Vec<_>>();
-    let dram = |get: &dyn Fn(&DramBytes) -> u64| of(&|p| megabytes(get(&p.dram_bytes)));
+    let dram = |get: &dyn Fn(&DramBytes) -> u64| of(&|p| decimal_bytes(get(&p.dram_bytes)));
     let mut lines = vec![
         ("objective", of(&|p| p.objective.clone())),
         ("phases", of(&|p| count(p.phases))),
@@ -101,7 +106,7 @@ pub(super) fn plan_lines(
         ("peak weight SRAM", of(&|p| human_bytes(p.peak_weight_sram_bytes))),
         ("MAC use, predicted", of(&|p| percent(p.mac_utilisation))),
         ("frames a second, predicted", of(&|p| format!("{:.2}", p.frames_per_second))),
-        ("energy of an inference", of(&|p| millijoules(p.energy_pj.total))),
+        ("energy of an inference", of(&|p| joules(p.energy_pj.total))),
         ("  MACs, SRAM, DRAM", of(&|p| energy_parts(&p.energy_pj))),
     ];
     if plans.iter().any(|(_, simulated)| simulated.is_some()) {
@@ -154,7 +159,9 @@ mod tests {
         assert_eq!([count(0), count(999), count(1000)], ["0", "999", "1,000"]);
         assert_eq!(si(399.08e9), "399.08 G");
         assert_eq!(si(12.0), "12");
-        assert_eq!(megabytes(121_100_000), "121.1 MB");
+        assert_eq!(decimal_bytes(121_100_000), "121.1 MB");
+        assert_eq!([decimal_bytes(999), decimal_bytes(1_000)], ["999 B", "1.0 kB"]);
+        assert_eq!([joules(24.1e9), joules(3.2e6)], ["24.10 mJ", "3.20 µJ"]);
         assert_eq!(percent(0.25), "25.0 %");
     }
 }

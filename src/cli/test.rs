@@ -8,7 +8,7 @@ use strata_passes::testing::{Failure as TestFailure, Failures, FileTests, Outcom
 
 use super::console::Console;
 use super::failure::Failure;
-use super::opt::diff;
+use crate::diff::text;
 use crate::io;
 
 /// Run file tests: modules with the passes to run on them and what comes of it
@@ -114,7 +114,7 @@ fn shown(failure: &TestFailure, colour: bool) -> String {
     let text = match failure {
         TestFailure::Output(output) => match &output.expected {
             Some(expected) => {
-                let lines = diff::lines(expected, &output.found, colour);
+                let lines = text::lines(expected, &output.found, colour);
                 format!("another output than in {} (- expected, + found):\n{lines}", io::shown(&output.file))
             }
             None => format!("no output is expected yet; --bless accepts this one:\n{}", output.found),

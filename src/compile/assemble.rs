@@ -200,7 +200,8 @@ impl Compiler {
             None => None,
         };
         let (inputs, outputs) = (ports("main", false)?, ports("main", true)?);
-        let machine = Machine { program: lowered.program, weights: lowered.weights, names: lowered.names };
+        let Lowered { program, weights, names, ops } = lowered;
+        let machine = Machine { program, weights, names, ops };
         Ok(Emitted { machine, inputs, outputs, tail, stats, plan, graph })
     }
 

@@ -11,9 +11,10 @@ use strata_passes::quantise::{Calibration, CalibrationError, SampleSource};
 use super::model::Model;
 use super::noise::{self, NoiseInput};
 use super::precision::Chosen;
-use super::{CalibrationData, CompileError, Compiler, Event, GivenRanges, f32_macs, main_ports, missing};
+use super::{CalibrationData, CompileError, Compiler, Event, GivenRanges, main_ports, missing};
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
+use crate::work;
 
 /// Multiply-accumulates of an f32 forward pass up to which a network is calibrated on noise at its own input
 /// size; larger ones are calibrated at a smaller one.
@@ -138,7 +139,7 @@ impl Compiler {
         if model.depends_on_shapes() {
             return None;
         }
-        let macs = f32_macs(module);
+        let macs = work::macs(module);
         let mut shrink = 1;
         while macs / (shrink * shrink) as u64 > NOISE_CALIBRATION_MACS {
             shrink *= 2;

@@ -13,10 +13,11 @@ use strata_passes::quantise;
 use strata_passes::quantise::noise::Power;
 
 use super::model::Tensors;
-use super::{Clock, Compiled, Compiler, Event, f32_macs};
+use super::{Clock, Compiled, Compiler, Event};
 use crate::io::array::Array;
 use crate::session::{self, RunError, Session};
 use crate::stats::ChannelNoise;
+use crate::work;
 
 /// Multiply-accumulates of the f32 network up to which the program is run and its outputs are measured.
 const SQNR_MACS: u64 = 24_000_000_000;
@@ -61,7 +62,7 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Option<Yardstick> {
-        if !self.measures(f32_macs(module), observer) {
+        if !self.measures(work::macs(module), observer) {
             return None;
         }
         clock.begin("measure", observer);

@@ -24,13 +24,13 @@ use super::measure::Yardstick;
 use super::model::{Model, Tensors};
 use super::noise::{self, NoiseInput};
 use super::{
-    CalibrationData, Clock, CompileError, Compiler, Event, PrecisionOptions, Ranges, f32_macs, missing,
-    network_name,
+    CalibrationData, Clock, CompileError, Compiler, Event, PrecisionOptions, Ranges, missing, network_name,
 };
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
 use crate::session::{self, RunError};
 use crate::stats::PrecisionStats;
+use crate::work;
 
 /// A part of a model that is ready to be planned, or to be run by the host.
 #[derive(Clone, Debug)]
@@ -280,7 +280,7 @@ impl Compiler {
         series.unknown_ranges.extend(chosen.unknown_ranges);
         series.unknown.retain(|name| chosen.unknown.contains(name));
         series.precision.extend(chosen.stats);
-        series.macs += f32_macs(&module);
+        series.macs += work::macs(&module);
         let ranges = Ranges { calibration, precision: chosen.precision };
         let tail = self.quantise(&mut module, ranges, clock, observer)?;
         Ok((self.forms(module, clock, observer)?, tail))

@@ -28,19 +28,33 @@ pub fn write_atomic_with(path: &Path, content: &mut Content<'_>) -> Result<(), I
 /// What writes the content of a file.
 pub type Content<'a> = dyn FnMut(&mut dyn Write) -> std::io::Result<()> + 'a;
 
-fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
-    // Through a link the file itself is replaced, not the link.
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let before = std::fs::metadata(&target).ok();
-    if before.as_ref().is_some_and(|meta| !meta.is_file()) {
-        return content(&mut std::fs::File::create(&target)?);
-    }
+/// That [`write_atomic`] can write to a path, as far as that is known before it does: for what would be told
+/// only after long work.
+///
+/// # Errors
+/// If there is no such folder, or no file can be made in it.
+pub fn demand_writable(path: &Path) -> Result<(), IoError> {
+    let is_writable = || {
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        match std::fs::metadata(&target) {
+            Ok(meta) if meta.is_dir() => {
+                Err(std::io::Error::other("it is a folder; expected a file to write"))
+            }
+            Ok(meta) if !meta.is_file() => Ok(()),
+            _ => beside(&target)?.close(),
+        }
+    };
+    is_writable().map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+/// A temporary file in the folder of another.
+fn beside(target: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
     if !folder.is_dir() {
-        let what = format!("there is no folder {}", folder.display());
+        let what = format!("there is no folder {}; make it first", folder.display());
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, what));
     }
     let mut beside = tempfile::Builder::new();
@@ -48,7 +62,21 @@ fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
     // Those of any new file, which the user's mask narrows; a temporary file would be for its owner alone.
     #[cfg(unix)]
     beside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = beside.tempfile_in(folder)?;
+    // The path of the temporary file would tell the user nothing.
+    beside.tempfile_in(&folder).map_err(|error| {
+        let what = format!("no file can be made in {}: {}", folder.display(), error.kind());
+        std::io::Error::new(error.kind(), what)
+    })
+}
+
+fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
+    // Through a link the file itself is replaced, not the link.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let before = std::fs::metadata(&target).ok();
+    if before.as_ref().is_some_and(|meta| !meta.is_file()) {
+        return content(&mut std::fs::File::create(&target)?);
+    }
+    let mut file = beside(&target)?;
     let mut buffered = std::io::BufWriter::new(file.as_file_mut());
     content(&mut buffered)?;
     buffered.flush()?;
@@ -81,5 +109,17 @@ mod tests {
         let error = write_atomic(&missing, b"x").expect_err("there is no such folder");
         assert!(error.to_string().contains("out.bin"), "{error}");
         assert!(write_atomic(folder.path(), b"x").is_err(), "a folder is no file");
+        assert!(demand_writable(&missing).is_err() && demand_writable(folder.path()).is_err());
+    }
+
+    #[test]
+    fn asking_whether_a_file_can_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.bin");
+        demand_writable(&path).expect("it can");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0);
+        std::fs::write(&path, b"first").expect("written");
+        demand_writable(&path).expect("it can");
+        assert_eq!(std::fs::read(&path).expect("read"), b"first");
     }
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 pub use array::{Array, ArrayError, DType};
-pub use atomic::{write_atomic, write_atomic_with};
+pub use atomic::{demand_writable, write_atomic, write_atomic_with};
 pub use images::{ChannelOrder, Fit, ImageError, ImageOptions, Layout};
 pub use npy::NpyError;
 pub use side_files::ModelFolder;

@@ -15,6 +15,7 @@ import floats
 import headline
 import host
 import integers
+import layers
 import memory
 import natural
 import node
@@ -43,6 +44,7 @@ MODULES = [
     operators,
     host,
     integers,
+    layers,
     tosa_suite,
     accuracy,
     headline,

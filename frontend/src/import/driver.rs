@@ -13,7 +13,7 @@ use super::error::{ImportError, Problems, node_name};
 use super::layout::Value;
 use super::lower::Lowering;
 use super::resolve::FloatTypes;
-use super::walk::{EMPTY, Input, Walk, settle_inputs};
+use super::walk::{EMPTY, Input, Walk, place_of, settle_inputs};
 use super::{CrossCheck, ImportOptions, Imported, Port, affine, witness};
 use crate::dtype;
 
@@ -109,7 +109,7 @@ pub(super) fn import(
 
     let cross_check =
         if options.cross_check { witness::compare(model, &inputs, &values)? } else { CrossCheck::default() };
-    let mut outputs = finish(&mut lowering, graph, &values, options.plain_layout, &mut problems);
+    let mut outputs = finish(&mut lowering, graph, &values, options, &mut problems);
     problems.check()?;
     for (port, _) in outputs.iter_mut().filter(|(port, _)| port.dtype == "f32") {
         port.dtype = types.user_dtype(&port.name).unwrap_or(port.dtype);
@@ -136,10 +136,9 @@ fn finish(
     lowering: &mut Lowering,
     graph: &GraphProto,
     values: &BTreeMap<&str, Value>,
-    plain_layout: bool,
+    options: &ImportOptions,
     problems: &mut Problems,
 ) -> Vec<(Port, ElemType)> {
-    lowering.em.loc = Location::unknown();
     let mut outputs = Vec::new();
     let mut results = Vec::new();
     for info in &graph.output {
@@ -147,6 +146,7 @@ fn finish(
             problems.malformed(format!("output `{}`", info.name), "nothing computes it");
             continue;
         };
+        lowering.em.loc = place_of_output(graph, &info.name, &options.file_name);
         let view = match lowering.result_view(value) {
             Ok(view) => view,
             Err(error) => {
@@ -159,7 +159,7 @@ fn finish(
             continue;
         };
         let identity = || (0..view.shape.len()).collect();
-        let natural = if plain_layout { None } else { view.natural_perm(&lowering.em) };
+        let natural = if options.plain_layout { None } else { view.natural_perm(&lowering.em) };
         let perm: Vec<usize> = natural.unwrap_or_else(identity);
         let value = lowering.in_order(&view, &perm);
         let inverse = (0..perm.len()).map(|axis| perm.iter().position(|&p| p == axis).unwrap_or_default());
@@ -170,6 +170,15 @@ fn finish(
     }
     lowering.em.module.append(lowering.em.block, FuncReturn {}, &results, &[], Location::unknown());
     outputs
+}
+
+/// Where what brings an output into its layout comes from: the node that gives the output.
+fn place_of_output(graph: &GraphProto, name: &str, file_name: &str) -> Location {
+    let gives = |node: &NodeProto| node.output.iter().any(|output| output == name);
+    match graph.node.iter().position(gives) {
+        Some(index) => place_of(graph, index, file_name),
+        None => Location::named(name),
+    }
 }
 
 /// The dictionary of an argument or result.

@@ -62,6 +62,12 @@ pub(super) static EMPTY: GraphProto = GraphProto {
     quantization_annotation: Vec::new(),
 };
 
+/// Where ops of a node come from: its name, and its index in the file.
+pub(super) fn place_of(graph: &GraphProto, index: usize, file_name: &str) -> Location {
+    let line = u32::try_from(index).unwrap_or(u32::MAX);
+    Location::in_file(node_name(&graph.node[index]), file_name, line, 0)
+}
+
 impl<'a> Walk<'a> {
     /// Reads initialisers and inputs, and orders the nodes.
     ///
@@ -147,8 +153,7 @@ impl<'a> Walk<'a> {
     /// Lowers a node. If not all its operands are known it is only checked for support.
     pub(super) fn lower(&mut self, index: usize) -> Lowered<()> {
         let proto = &self.graph.node[index];
-        let line = u32::try_from(index).unwrap_or(u32::MAX);
-        self.lowering.em.loc = Location::in_file(node_name(proto), self.file_name, line, 0);
+        self.lowering.em.loc = place_of(self.graph, index, self.file_name);
         let opset = opset_of(proto, self.opset);
         check_operator(proto, opset)?;
         if !self.is_ready(index) {

@@ -14,6 +14,7 @@ use super::error::{ImportError, ShapeDisagreement};
 use super::graph::OPSET_ATTRIBUTE;
 use super::layout::Value;
 use super::walk::Input;
+use crate::dtype;
 use crate::quiet::{Panicked, guarded};
 
 /// A tensor's extents and element type.
@@ -23,6 +24,13 @@ pub struct Fact {
     pub shape: Vec<usize>,
     /// The element type.
     pub dtype: DataType,
+}
+
+impl Fact {
+    /// The name of the element type, to be read: `f32`, `i64`, `string`, …
+    pub fn type_name(&self) -> &'static str {
+        dtype::told(self.dtype)
+    }
 }
 
 /// What tract derived of a graph.

@@ -6,13 +6,11 @@
 //! | `calibration` | what passes calibrate a network on |
 //! | `watch` | what is shown and written between passes, and counted over them |
 //! | `bisect` | how many passes run under `--bisect-limit` |
-//! | `diff` | what differs between two texts of a module |
 //! | `list` | the passes that there are |
 //! | `expected` | `--verify-diagnostics` |
 
 mod bisect;
 mod calibration;
-pub(super) mod diff;
 mod expected;
 mod input;
 mod list;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use strata_ir::Module;
 use strata_ir::pass::{PassReport, Pipeline, Progress, Registry};
 
-use super::diff;
 use crate::cli::console::{self, Console};
 use crate::cli::dumps::{DumpFolder, PrintArgs};
 use crate::cli::failure::Failure;
 use crate::cli::tables::{count, percent, row, show, table, words};
+use crate::diff::text::changes;
 
 /// What to show between passes.
 #[derive(Debug, clap::Args)]
@@ -183,7 +183,7 @@ impl<'a> Watch<'a> {
         let is_wanted = wanted.iter().any(|when| when.holds(report.name, changed));
         match self.before.take() {
             Some(before) if is_wanted || wanted.is_empty() => {
-                let lines = diff::changes(&before, &self.print.outline(module), self.console.colour());
+                let lines = changes(&before, &self.print.outline(module), self.console.colour());
                 let lines = match (lines.is_empty(), changed) {
                     (false, _) => lines,
                     (true, true) => "// nothing but names\n".to_owned(),

@@ -19,12 +19,12 @@ const GREEN: &str = "32";
 const CYAN: &str = "36";
 
 /// A unified diff of two texts, empty if they differ in names of values alone.
-pub(super) fn changes(before: &str, after: &str, colour: bool) -> String {
+pub fn changes(before: &str, after: &str, colour: bool) -> String {
     unified(before, after, colour, matched)
 }
 
 /// A unified diff of two texts, line by line.
-pub(in crate::cli) fn lines(before: &str, after: &str, colour: bool) -> String {
+pub fn lines(before: &str, after: &str, colour: bool) -> String {
     unified(before, after, colour, |old, new| capture_diff_slices(Algorithm::Myers, old, new))
 }
 

@@ -1,0 +1,17 @@
+//! What differs between two compiles, plans or dumps: the data behind `strata diff`.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`view`] | reads a plan off whatever says something of one: programs, plans in the IR, statistics |
+//! | [`plans`] | two plans: figures, phases, stages, streams, weights |
+//! | [`ops`] | two modules: ops that were added, removed, changed and moved |
+//! | [`text`] | two texts of a module, line by line |
+//!
+//! Two plans number their phases each in its own way, so phases are matched first: two are the same if
+//! neither has more stages in common with another. A stage has moved if it is in phases that are not the
+//! same.
+
+pub mod ops;
+pub mod plans;
+pub mod text;
+pub mod view;
