@@ -6,9 +6,12 @@
 
 mod dot;
 mod graph;
+mod mlir;
 mod model_explorer;
 mod onnx;
 mod perfetto;
+mod plain;
+mod tosa;
 
 use std::fmt;
 
@@ -30,7 +33,8 @@ pub struct Format {
 }
 
 /// All formats.
-pub const FORMATS: &[Format] = &[perfetto::FORMAT, dot::FORMAT, model_explorer::FORMAT, onnx::FORMAT];
+pub const FORMATS: &[Format] =
+    &[perfetto::FORMAT, dot::FORMAT, model_explorer::FORMAT, onnx::FORMAT, tosa::FORMAT, mlir::FORMAT];
 
 /// What kind of file something was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

