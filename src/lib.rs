@@ -20,6 +20,7 @@
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
 //! | [`diff`] | what differs between two plans, programs or dumps |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
+//! | [`export`] | models, plans and programs in forms that other tools read |
 //! | [`float`](mod@float) | ONNX models in f32, with what the host runs of them |
 //! | [`ranges`] | files of calibrated ranges |
 //! | [`ptq`] | post-training quantisation, and what it costs |
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod compile;
 pub mod diff;
 pub mod evaluate;
+pub mod export;
 pub mod float;
 mod host;
 mod inputs;

@@ -2,7 +2,7 @@
 
 use prost::Message;
 pub use tract_onnx::pb::type_proto::Value as TypeValue;
-pub use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+pub use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use tract_onnx::tract_hir::prelude::Framework;
 
 use crate::import::error::{ImportError, Malformation};

@@ -3,6 +3,8 @@
 //! Here are the forms of integers, truth values, options and arrays, and the macros that give one to an enum
 //! or a record. Those of the operand types are beside them, in [`inst`](crate::inst).
 
+use crate::form::{Case, Form};
+
 /// Why bytes are not a program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {reason}")]
@@ -50,6 +52,8 @@ pub(crate) trait Field: Sized {
     fn get(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
     fn text(&self) -> String;
     fn parse(text: &str) -> Result<Self, String>;
+    /// Both forms, as a description that other programs read.
+    fn form() -> Form;
 }
 
 macro_rules! integer_field {
@@ -66,6 +70,9 @@ macro_rules! integer_field {
             }
             fn parse(text: &str) -> Result<Self, String> {
                 text.parse().map_err(|_| format!("expected {}, found `{text}`", stringify!($ty)))
+            }
+            fn form() -> Form {
+                Form::Integer { bits: <$ty>::BITS, signed: <$ty>::MIN != 0, text: "{decimal}" }
             }
         }
     )+};
@@ -88,6 +95,10 @@ impl Field for bool {
     }
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("expected true or false, found `{text}`"))
+    }
+    fn form() -> Form {
+        let cases = [(0, "false"), (1, "true")];
+        Form::Enum { cases: cases.map(|(code, text)| Case { code, text }).into() }
     }
 }
 
@@ -113,6 +124,9 @@ macro_rules! enum_field {
                     other => Err(format!("expected {}, found `{other}`", [$($text),+].join(" or "))),
                 }
             }
+            fn form() -> Form {
+                Form::Enum { cases: vec![$(Case { code: $code, text: $text }),+] }
+            }
         }
     };
 }
@@ -120,7 +134,7 @@ pub(crate) use enum_field;
 
 /// A record of fields, written `(a, b, c)`.
 macro_rules! record_field {
-    ($ty:ident { $($field:ident),+ $(,)? }) => {
+    ($ty:ident { $($field:ident: $of:ty),+ $(,)? }) => {
         impl Field for $ty {
             fn put(&self, out: &mut Vec<u8>) {
                 $(self.$field.put(out);)+
@@ -152,6 +166,13 @@ macro_rules! record_field {
                     None => Ok(record),
                 }
             }
+            fn form() -> Form {
+                let members = [$(concat!(stringify!($field), ":{", stringify!($field), "}")),+];
+                Form::Record {
+                    fields: vec![$(Member { name: stringify!($field), form: <$of as Field>::form() }),+],
+                    text: format!("({})", members.join(" ")),
+                }
+            }
         }
     };
 }
@@ -172,6 +193,9 @@ impl<T: Field> Field for Option<T> {
     }
     fn parse(text: &str) -> Result<Self, String> {
         if text == "none" { Ok(None) } else { T::parse(text).map(Some) }
+    }
+    fn form() -> Form {
+        Form::Optional { of: Box::new(T::form()), none: "none" }
     }
 }
 
@@ -194,5 +218,8 @@ impl<T: Field + Copy + Default, const N: usize> Field for [T; N] {
     fn parse(text: &str) -> Result<Self, String> {
         let values = text.split('x').map(T::parse).collect::<Result<Vec<_>, _>>()?;
         values.try_into().map_err(|v: Vec<T>| format!("expected {N} values, found {}", v.len()))
+    }
+    fn form() -> Form {
+        Form::Array { of: Box::new(T::form()), length: N, separator: "x" }
     }
 }

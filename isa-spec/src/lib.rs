@@ -9,7 +9,8 @@
 //! | [`program`] | a program in structured form: segments, streams, phases, stages |
 //! | [`target`] | what a machine has: clusters, memories, clocks, energies, limits |
 //! | [`codec`], [`asm`] | the binary and the text form of a program |
-//! | `field` | the binary and the text form of a field of an instruction |
+//! | `field`, `form` | the binary and the text form of a field of an instruction, in Rust and as data |
+//! | [`describe`] | the instruction set as JSON |
 //! | [`bundle`] | the `.strata` file |
 //! | [`demand`] | which input rows an output row needs |
 //! | [`dataflow`] | the token view of a phase: which stage may take its next step |
@@ -27,7 +28,9 @@ pub mod bundle;
 pub mod codec;
 pub mod dataflow;
 pub mod demand;
+pub mod describe;
 mod field;
+mod form;
 pub mod inst;
 pub mod interp;
 pub mod program;

@@ -217,6 +217,24 @@ impl Program {
         std::iter::successors(Some(stream), prefix).take(self.streams.len())
     }
 
+    /// First and last phase that names each stream, or one whose prefix it is; none of a stream that no phase
+    /// names.
+    pub(crate) fn stream_lives(&self) -> Vec<Option<(usize, usize)>> {
+        let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.streams.len()];
+        for (index, phase) in self.phases.iter().enumerate() {
+            for stage in &phase.stages {
+                let out = (stage.code.out.rows > 0).then_some(stage.code.out);
+                for view in stage.code.reads().into_iter().chain(out) {
+                    for stream in self.chain(view.tensor) {
+                        let life = lives[stream as usize].get_or_insert((index, index));
+                        life.1 = index;
+                    }
+                }
+            }
+        }
+        lives
+    }
+
     /// A view as views of the streams in whose own slots its rows stand, numbered as in the view's.
     pub fn parts(&self, view: &View) -> Vec<View> {
         let (from, mut to) = (view.row0, view.row0 + view.rows);

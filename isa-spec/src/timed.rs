@@ -14,14 +14,16 @@
 //! Not modelled: bank conflicts, refresh, and the row-buffer state of DRAM.
 
 mod account;
+mod trace;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::account::{DmaTime, TimeUse};
-use self::account::{Meter, Queue, State};
+pub use self::account::{Activity, DmaTime, Slice, TimeUse};
+use self::account::{Meter, Queue};
+pub use self::trace::{ActivationUse, PhaseTrace, Traced, activation_use};
 use crate::dataflow::{Blocked, Flow};
 use crate::inst::Head;
 use crate::program::{Program, SegmentKind, Stage};
@@ -186,10 +188,30 @@ pub fn simulate(program: &Program, target: &Target) -> Timing {
     let mut queue = LoadQueue::default();
     let mut phases = Vec::with_capacity(program.phases.len());
     for index in 0..program.phases.len() {
-        let phase = Simulation::new(program, target, index, now).run(&mut queue);
+        let (phase, _) = Simulation::new(program, target, index, now, false).run(&mut queue);
         now = phase.start + phase.cycles;
         phases.push(phase);
     }
+    summary(program, target, phases)
+}
+
+/// Simulates a verified program, and tells what every stage, partition and queue does when.
+pub fn simulate_traced(program: &Program, target: &Target) -> Traced {
+    let mut now = 0;
+    let mut queue = LoadQueue::default();
+    let (mut phases, mut traces) = (Vec::new(), Vec::new());
+    for index in 0..program.phases.len() {
+        let (phase, trace) = Simulation::new(program, target, index, now, true).run(&mut queue);
+        now = phase.start + phase.cycles;
+        phases.push(phase);
+        traces.push(trace);
+    }
+    Traced { timing: summary(program, target, phases), phases: traces }
+}
+
+/// The figures of a program of the times of its phases.
+fn summary(program: &Program, target: &Target, phases: Vec<PhaseTime>) -> Timing {
+    let now = phases.last().map_or(0, |phase| phase.start + phase.cycles);
     let clusters = u64::from(target.array.clusters);
     let (mut array, mut dma) = (TimeUse::default(), DmaTime::default());
     for (phase, time) in program.phases.iter().zip(&phases) {
@@ -227,6 +249,18 @@ struct LoadQueue {
     in_flight: Vec<(u64, bool)>,
 }
 
+/// What the DRAM channel transfers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Transfer {
+    queue: Queue,
+    /// The stage whose row it is; none of weights.
+    stage: Option<usize>,
+}
+
+impl Transfer {
+    const WEIGHTS: Self = Self { queue: Queue::Weights, stage: None };
+}
+
 struct Simulation<'a> {
     program: &'a Program,
     target: &'a Target,
@@ -256,12 +290,12 @@ struct Simulation<'a> {
     under_way: [usize; 3],
     /// The queue that the DRAM channel serves; it is busy without one while a transfer of the phase before
     /// ends.
-    serving: Option<Queue>,
+    serving: Option<Transfer>,
     dram_busy: bool,
 }
 
 impl<'a> Simulation<'a> {
-    fn new(program: &'a Program, target: &'a Target, index: usize, now: u64) -> Self {
+    fn new(program: &'a Program, target: &'a Target, index: usize, now: u64, traced: bool) -> Self {
         let phase = &program.phases[index];
         let n = phase.stages.len();
         let configuring = u64::from(target.switch.phase_cycles);
@@ -298,11 +332,11 @@ impl<'a> Simulation<'a> {
             order: 0,
             cycles,
             row_bytes: row_bytes.collect(),
-            stages: vec![Meter::new(now, configuring); n],
-            partitions: vec![Meter::new(now, configuring); phase.partitions.len()],
+            stages: vec![Meter::new(now, configuring, traced); n],
+            partitions: vec![Meter::new(now, configuring, traced); phase.partitions.len()],
             // Reconfiguration does not stop the DMA engine: what was queued goes on in it.
             queues: Queue::ALL
-                .map(|queue| Meter::new(now, if queue == Queue::Weights { 0 } else { configuring })),
+                .map(|queue| Meter::new(now, if queue == Queue::Weights { 0 } else { configuring }, traced)),
             of_partition: of_partition.collect(),
             of_queue: Queue::ALL.map(of_queue),
             under_way: [0; 3],
@@ -317,7 +351,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// Simulates the phase.
-    fn run(mut self, queue: &mut LoadQueue) -> PhaseTime {
+    fn run(mut self, queue: &mut LoadQueue) -> (PhaseTime, PhaseTrace) {
         self.begin(queue);
         let begin = self.start + u64::from(self.target.switch.phase_cycles);
         let mut dirty: Vec<usize> = (0..self.running.len()).collect();
@@ -355,7 +389,7 @@ impl<'a> Simulation<'a> {
         }
         // Only a burst can still be in transfer: all rows of a phase arrive in it.
         let free = queue.dram_free.max(self.start);
-        self.serving = (free > self.start).then_some(Queue::Weights);
+        self.serving = (free > self.start).then_some(Transfer::WEIGHTS);
         self.dram_busy = true;
         self.at(free, Event::DramFree);
     }
@@ -391,7 +425,7 @@ impl<'a> Simulation<'a> {
     }
 
     /// Leaves bursts under way to the next phase, and sums up this one.
-    fn finish(mut self, end: u64, queue: &mut LoadQueue) -> PhaseTime {
+    fn finish(mut self, end: u64, queue: &mut LoadQueue) -> (PhaseTime, PhaseTrace) {
         while let Some(Reverse((cycle, _, event))) = self.events.pop() {
             match event {
                 Event::Burst(last) => queue.in_flight.push((cycle, last == 1)),
@@ -399,15 +433,18 @@ impl<'a> Simulation<'a> {
                 Event::Step(_) | Event::Row(_) => {}
             }
         }
-        let until = |meters: Vec<Meter>| meters.into_iter().map(|meter| meter.until(end)).collect();
-        let [load, store, weights] = self.queues.map(|meter| meter.until(end));
-        PhaseTime {
+        let meters = self.stages.iter_mut().chain(&mut self.partitions).chain(&mut self.queues);
+        meters.for_each(|meter| meter.finish(end));
+        let times = |meters: &[Meter]| meters.iter().map(Meter::time).collect();
+        let [load, store, weights] = [0, 1, 2].map(|queue| self.queues[queue].time());
+        let time = PhaseTime {
             start: self.start,
             cycles: end - self.start,
-            stages: until(self.stages),
-            partitions: until(self.partitions),
+            stages: times(&self.stages),
+            partitions: times(&self.partitions),
             dma: DmaTime { load, store, weights },
-        }
+        };
+        (time, PhaseTrace::of(self.stages, self.partitions, self.queues))
     }
 
     /// Starts every step that can start now.
@@ -429,20 +466,20 @@ impl<'a> Simulation<'a> {
             let dma = Queue::of(&phase.stages[stage].code.head);
             let partition = phase.stages[stage].partition as usize;
             let waits_for = match blocked {
-                Some(Blocked::Finished) => Some(State::Idle),
-                Some(Blocked::Input { .. }) => Some(State::Input),
-                Some(Blocked::Output { .. }) => Some(State::Output),
-                None if weights => Some(State::Weights),
-                None if dma.is_none() && self.partition_busy[partition] => Some(State::Turn),
+                Some(Blocked::Finished) => Some(Activity::Idle),
+                Some(Blocked::Input { .. }) => Some(Activity::Input),
+                Some(Blocked::Output { .. }) => Some(Activity::Output),
+                None if weights => Some(Activity::Weights),
+                None if dma.is_none() && self.partition_busy[partition] => Some(Activity::Turn),
                 None => None,
             };
-            if let Some(state) = waits_for {
-                self.stages[stage].turn_to(self.now, state);
+            if let Some(activity) = waits_for {
+                self.stages[stage].turn_to(self.now, activity);
                 continue;
             }
             self.running[stage] = true;
             if let Some(dma) = dma {
-                self.stages[stage].turn_to(self.now, State::Turn);
+                self.stages[stage].turn_to(self.now, Activity::Turn);
                 self.under_way[dma as usize] += 1;
                 self.rows.push_back(stage);
                 self.serve(queue);
@@ -455,8 +492,8 @@ impl<'a> Simulation<'a> {
             self.turned_to[partition] = Some(stage);
             self.partition_busy[partition] = true;
             let step = TimeUse { busy: self.cycles[stage], switching, ..TimeUse::default() };
-            self.stages[stage].spend(self.now, &step);
-            self.partitions[partition].spend(self.now, &step);
+            self.stages[stage].spend(self.now, &step, stage);
+            self.partitions[partition].spend(self.now, &step, stage);
             self.at(self.now + step.total(), Event::Step(stage));
         }
     }
@@ -465,20 +502,22 @@ impl<'a> Simulation<'a> {
     fn observe(&mut self, queue: &LoadQueue) {
         for (partition, stages) in self.of_partition.iter().enumerate() {
             if !self.partition_busy[partition] {
-                let state = waits_for(&self.stages, stages);
-                self.partitions[partition].turn_to(self.now, state);
+                let activity = waits_for(&self.stages, stages);
+                self.partitions[partition].turn_to(self.now, activity);
             }
         }
         for kind in Queue::ALL {
             let asked = kind == Queue::Weights && !queue.requested.is_empty();
-            let state = if self.serving == Some(kind) {
-                State::Busy
+            let served = self.serving.filter(|transfer| transfer.queue == kind);
+            let activity = if served.is_some() {
+                Activity::Busy
             } else if asked || self.under_way[kind as usize] > 0 {
-                State::Turn
+                Activity::Turn
             } else {
                 waits_for(&self.stages, &self.of_queue[kind as usize])
             };
-            self.queues[kind as usize].turn_to(self.now, state);
+            let stage = served.and_then(|transfer| transfer.stage);
+            self.queues[kind as usize].turn_to_stage(self.now, activity, stage);
         }
     }
 
@@ -493,8 +532,9 @@ impl<'a> Simulation<'a> {
             // The engine asks for a stream's rows ahead, so that the latency is paid once a stage.
             let waiting_turn = if self.flow.done(stage) == 0 { latency } else { 0 };
             let row = TimeUse { busy, waiting_turn, ..TimeUse::default() };
-            self.stages[stage].spend(self.now, &row);
-            self.serving = Queue::of(&self.program.phases[self.index].stages[stage].code.head);
+            self.stages[stage].spend(self.now, &row, stage);
+            let queue = Queue::of(&self.program.phases[self.index].stages[stage].code.head);
+            self.serving = queue.map(|queue| Transfer { queue, stage: Some(stage) });
             self.at(self.now + row.total(), Event::Row(stage));
             busy
         } else if let Some(left) = queue.requested.front_mut() {
@@ -505,7 +545,7 @@ impl<'a> Simulation<'a> {
                 queue.requested.pop_front();
             }
             let took = dram_cycles(self.target, bytes);
-            self.serving = Some(Queue::Weights);
+            self.serving = Some(Transfer::WEIGHTS);
             self.under_way[Queue::Weights as usize] += 1;
             self.at(self.now + took + latency, Event::Burst(u64::from(last)));
             took
@@ -518,10 +558,10 @@ impl<'a> Simulation<'a> {
 }
 
 /// What stages none of which is in a step wait for together; see [`TimeUse`].
-fn waits_for(meters: &[Meter], stages: &[usize]) -> State {
-    let states = || stages.iter().map(|&stage| meters[stage].state());
-    if states().any(|state| state == State::Weights) {
-        return State::Weights;
+fn waits_for(meters: &[Meter], stages: &[usize]) -> Activity {
+    let activities = || stages.iter().map(|&stage| meters[stage].activity());
+    if activities().any(|activity| activity == Activity::Weights) {
+        return Activity::Weights;
     }
-    states().rev().find(|state| *state != State::Idle).unwrap_or(State::Idle)
+    activities().rev().find(|activity| *activity != Activity::Idle).unwrap_or(Activity::Idle)
 }

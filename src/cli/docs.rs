@@ -10,7 +10,7 @@ use strata_frontend::host::verified;
 use strata_frontend::import::{self, supported_ops};
 use strata_frontend::zoo::ZooModel;
 use strata_ir::diag::{CodeInfo, code};
-use strata_isa_spec::{Target, asm};
+use strata_isa_spec::{Target, asm, describe};
 
 use super::console::Console;
 use super::failure::Failure;
@@ -89,6 +89,7 @@ fn pages() -> Vec<(&'static str, String)> {
     vec![
         ("cli.md", command_line()),
         ("codes.md", codes()),
+        ("isa.json", describe::json()),
         ("isa.md", asm::manual()),
         ("onnx.md", onnx()),
         ("ops.md", strata_ir::dialect::doc::markdown()),

@@ -24,6 +24,7 @@ mod diff;
 mod docs;
 mod dumps;
 mod explain;
+mod export;
 mod failure;
 mod inspect;
 mod model;
@@ -82,6 +83,7 @@ enum Command {
     Test(test::Args),
     Reduce(reduce::Args),
     Explain(explain::Args),
+    Export(export::Args),
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
     Alloc(alloc::Args),
@@ -172,6 +174,7 @@ fn dispatch(command: Command, registry: &Registry, console: &Console) -> Result<
         Command::Test(args) => test::run(&args, registry, console),
         Command::Reduce(args) => reduce::run(&args, registry, console),
         Command::Explain(args) => explain::run(&args, console),
+        Command::Export(args) => export::run(&args, console),
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),
         Command::Alloc(args) => alloc::run(&args, console),

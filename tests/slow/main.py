@@ -11,6 +11,7 @@ import bits
 import classify
 import detect
 import dumps
+import exports
 import floats
 import headline
 import host
@@ -30,6 +31,7 @@ from harness import Failed, Skipped
 
 MODULES = [
     dumps,
+    exports,
     bits,
     natural,
     targets,

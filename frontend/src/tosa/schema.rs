@@ -22,6 +22,8 @@ pub(super) mod graph {
 pub(super) mod version {
     pub(crate) const MAJOR: usize = 0;
     pub(crate) const MINOR: usize = 1;
+    pub(crate) const PATCH: usize = 2;
+    pub(crate) const DRAFT: usize = 3;
 }
 /// Slots of `TosaRegion`.
 pub(super) mod region {
@@ -30,6 +32,7 @@ pub(super) mod region {
 }
 /// Slots of `TosaBasicBlock`.
 pub(super) mod block {
+    pub(crate) const NAME: usize = 0;
     pub(crate) const OPERATORS: usize = 1;
     pub(crate) const TENSORS: usize = 2;
     pub(crate) const INPUTS: usize = 3;

@@ -6,7 +6,7 @@ use strata_ir::eval::eval_function;
 use strata_ir::verify::verify;
 use strata_ir::{Module, Tensor, text};
 
-use super::{entry, read};
+use super::{entry, read, write};
 use crate::import::ImportError;
 
 const SMALL: &[u8] = include_bytes!("../../tests/tosa/small.tosa");
@@ -36,6 +36,36 @@ fn a_file_means_what_its_text_means() {
     assert_eq!(names(&file), names(&text));
     assert_eq!(outputs(&file), outputs(&text));
     assert_eq!(entry::of(&file), Ok(entry::Entry::Integer));
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let text = from_text(TEXT);
+    let bytes = write(&text).expect("it has a form");
+    let again = read(&bytes, "again.tosa").expect("it reads");
+    assert_eq!(outputs(&again), outputs(&text));
+    assert_eq!(write(&again), Ok(bytes), "what was read is written as before");
+}
+
+#[test]
+fn results_that_no_op_of_their_own_makes_are_copied() {
+    let source = "func.func @main(%x: tensor<1x2xi8>) -> (tensor<1x2xi8>, tensor<1x2xi8>) {\n  \
+                  return %x, %x : tensor<1x2xi8>, tensor<1x2xi8>\n}";
+    let bytes = write(&from_text(source)).expect("it has a form");
+    let module = read(&bytes, "copies.tosa").expect("it reads");
+    let main = module.function("main").expect("there is a main");
+    let results = eval_function(&module, main, vec![Tensor::i8([1, 2], vec![3, -4])]).expect("it evaluates");
+    assert_eq!(results, [Tensor::i8([1, 2], vec![3, -4]), Tensor::i8([1, 2], vec![3, -4])]);
+}
+
+#[test]
+fn a_function_beside_main_is_refused() {
+    let one = |name: &str| {
+        format!("func.func @{name}(%x: tensor<1xi8>) -> (tensor<1xi8>) {{\n  return %x : tensor<1xi8>\n}}\n")
+    };
+    let module = text::parse(&(one("main") + &one("host")), None).expect("the text parses");
+    let error = write(&module).expect_err("a file has one graph").to_string();
+    assert!(error.contains("beside `main`"), "{error}");
 }
 
 /// What reading damaged bytes gives: never a panic, and only modules that verify.

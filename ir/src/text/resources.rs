@@ -193,12 +193,12 @@ fn hash(bytes: &[u8]) -> impl std::ops::Deref<Target = str> {
 
 /// Whether a name is a handle that other data has.
 pub(crate) fn is_of_other_data(name: &str, elem: ElemType, bytes: &[u8]) -> bool {
-    let hash = name.strip_prefix(elem.keyword()).and_then(|rest| rest.strip_prefix('_'));
+    let digits = name.strip_prefix(elem.keyword()).and_then(|rest| rest.strip_prefix('_'));
     let is_hash = |hash: &&str| {
         [HASH_DIGITS, 2 * blake3::OUT_LEN].contains(&hash.len())
             && hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
-    hash.filter(is_hash).is_some_and(|digits| !hash(bytes).starts_with(digits))
+    digits.filter(is_hash).is_some_and(|digits| !hash(bytes).starts_with(digits))
 }
 
 /// Writes the side file of some blobs, in their order.

@@ -5,6 +5,7 @@ use super::{
     Window,
 };
 use crate::field::{DecodeError, Field, Reader, enum_field, record_field};
+use crate::form::{Case, Form, Member};
 
 impl Field for WeightAddr {
     fn put(&self, out: &mut Vec<u8>) {
@@ -22,6 +23,9 @@ impl Field for WeightAddr {
             .map(Self)
             .ok_or_else(|| format!("expected an address such as w0x40, found `{text}`"))
     }
+    fn form() -> Form {
+        Form::Integer { bits: u32::BITS, signed: false, text: "w0x{hexadecimal}" }
+    }
 }
 
 enum_field!(SegmentKind {
@@ -37,19 +41,24 @@ enum_field!(BinaryKind {
 });
 
 record_field!(Window {
-    kernel_h,
-    kernel_w,
-    stride_h,
-    stride_w,
-    dilation_h,
-    dilation_w,
-    pad_top,
-    pad_bottom,
-    pad_left,
-    pad_right,
+    kernel_h: u32,
+    kernel_w: u32,
+    stride_h: u32,
+    stride_w: u32,
+    dilation_h: u32,
+    dilation_w: u32,
+    pad_top: u32,
+    pad_bottom: u32,
+    pad_left: u32,
+    pad_right: u32,
 });
-record_field!(OperandRescale { multiplier, shift, input_zp, double_round });
-record_field!(Mapping { lanes_reduction, clusters_reduction, clusters_channels, clusters_pixels });
+record_field!(OperandRescale { multiplier: i32, shift: u8, input_zp: i32, double_round: bool });
+record_field!(Mapping {
+    lanes_reduction: u32,
+    clusters_reduction: u32,
+    clusters_channels: u32,
+    clusters_pixels: u32,
+});
 
 /// A view is written `s3[row0+rows,col0+cols,ch0+chs]`.
 impl Field for View {
@@ -89,5 +98,12 @@ impl Field for View {
             axes.next().is_none().then_some(view)
         };
         parts().ok_or_else(|| format!("expected a view such as s0[0+4,0+4,0+16], found `{text}`"))
+    }
+    fn form() -> Form {
+        let names = ["tensor", "row0", "rows", "col0", "cols", "ch0", "chs"];
+        Form::Record {
+            fields: names.map(|name| Member { name, form: u32::form() }).into(),
+            text: "s{tensor}[{row0}+{rows},{col0}+{cols},{ch0}+{chs}]".to_owned(),
+        }
     }
 }

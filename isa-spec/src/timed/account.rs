@@ -105,69 +105,171 @@ impl Queue {
     }
 }
 
-/// What something does at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+/// What something does at a moment: which of the times of [`TimeUse`] passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Activity {
+    /// [`TimeUse::configuring`].
+    Configuring,
+    /// [`TimeUse::switching`].
+    Switching,
+    /// [`TimeUse::busy`].
     Busy,
+    /// [`TimeUse::stalled_input`].
     Input,
+    /// [`TimeUse::stalled_output`].
     Output,
+    /// [`TimeUse::stalled_weights`].
     Weights,
+    /// [`TimeUse::waiting_turn`].
     Turn,
+    /// [`TimeUse::idle`].
     Idle,
 }
 
+impl Activity {
+    /// All of them, in the order in which a step passes through them.
+    pub const ALL: [Self; 8] = [
+        Self::Configuring,
+        Self::Switching,
+        Self::Busy,
+        Self::Input,
+        Self::Output,
+        Self::Weights,
+        Self::Turn,
+        Self::Idle,
+    ];
+}
+
+impl TimeUse {
+    /// The cycles of an activity.
+    pub fn of(&self, activity: Activity) -> u64 {
+        match activity {
+            Activity::Configuring => self.configuring,
+            Activity::Switching => self.switching,
+            Activity::Busy => self.busy,
+            Activity::Input => self.stalled_input,
+            Activity::Output => self.stalled_output,
+            Activity::Weights => self.stalled_weights,
+            Activity::Turn => self.waiting_turn,
+            Activity::Idle => self.idle,
+        }
+    }
+
+    fn of_mut(&mut self, activity: Activity) -> &mut u64 {
+        match activity {
+            Activity::Configuring => &mut self.configuring,
+            Activity::Switching => &mut self.switching,
+            Activity::Busy => &mut self.busy,
+            Activity::Input => &mut self.stalled_input,
+            Activity::Output => &mut self.stalled_output,
+            Activity::Weights => &mut self.stalled_weights,
+            Activity::Turn => &mut self.waiting_turn,
+            Activity::Idle => &mut self.idle,
+        }
+    }
+}
+
+/// A stretch of time in which a stage, a partition or a queue does one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Its first cycle.
+    pub start: u64,
+    /// How long it is.
+    pub cycles: u64,
+    /// What is done.
+    pub activity: Activity,
+    /// The stage that a partition works for, or whose rows a queue transfers.
+    pub stage: Option<usize>,
+}
+
+impl Slice {
+    /// One past its last cycle.
+    pub fn end(&self) -> u64 {
+        self.start + self.cycles
+    }
+}
+
 /// Books the time of a stage, a partition or a queue.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Meter {
     time: TimeUse,
     /// Up to when time is booked.
     booked: u64,
-    state: State,
+    activity: Activity,
+    /// Whom it does that for.
+    stage: Option<usize>,
+    /// What was booked, in order, if that is asked for.
+    slices: Option<Vec<Slice>>,
 }
 
 impl Meter {
     /// At the start of a phase, of which the first cycles pass in reconfiguration.
-    pub(super) fn new(start: u64, configuring: u64) -> Self {
-        let time = TimeUse { configuring, ..TimeUse::default() };
-        Self { time, booked: start + configuring, state: State::Idle }
+    pub(super) fn new(start: u64, configuring: u64, traced: bool) -> Self {
+        let slices = traced.then(Vec::new);
+        let time = TimeUse::default();
+        let mut meter = Self { time, booked: start, activity: Activity::Idle, stage: None, slices };
+        meter.add(Activity::Configuring, configuring);
+        meter
     }
 
-    pub(super) fn state(&self) -> State {
-        self.state
+    pub(super) fn activity(&self) -> Activity {
+        self.activity
     }
 
     /// From now on it does this.
-    pub(super) fn turn_to(&mut self, now: u64, state: State) {
-        if state != self.state {
+    pub(super) fn turn_to(&mut self, now: u64, activity: Activity) {
+        self.turn_to_stage(now, activity, None);
+    }
+
+    /// From now on it does this for a stage.
+    pub(super) fn turn_to_stage(&mut self, now: u64, activity: Activity, stage: Option<usize>) {
+        if (activity, stage) != (self.activity, self.stage) {
             self.book(now);
-            self.state = state;
+            (self.activity, self.stage) = (activity, stage);
         }
     }
 
-    /// From now on it spends just this, and is not to be told of anything before that is over.
-    pub(super) fn spend(&mut self, now: u64, spent: &TimeUse) {
+    /// From now on it spends just this for a stage, and is not to be told of anything before that is over.
+    pub(super) fn spend(&mut self, now: u64, spent: &TimeUse, stage: usize) {
         self.book(now);
-        self.time.add(spent, 1);
-        self.booked = now + spent.total();
-        self.state = State::Busy;
+        self.stage = Some(stage);
+        for activity in Activity::ALL {
+            self.add(activity, spent.of(activity));
+        }
+        self.activity = Activity::Busy;
     }
 
-    /// What it spent until the end.
-    pub(super) fn until(mut self, end: u64) -> TimeUse {
+    /// Books the rest of the phase.
+    pub(super) fn finish(&mut self, end: u64) {
         self.book(end);
+    }
+
+    /// What it spent.
+    pub(super) fn time(&self) -> TimeUse {
         self.time
     }
 
+    /// What was booked; empty if that was not asked for.
+    pub(super) fn into_slices(self) -> Vec<Slice> {
+        self.slices.unwrap_or_default()
+    }
+
     fn book(&mut self, now: u64) {
-        let spent = now.saturating_sub(self.booked);
-        *match self.state {
-            State::Busy => &mut self.time.busy,
-            State::Input => &mut self.time.stalled_input,
-            State::Output => &mut self.time.stalled_output,
-            State::Weights => &mut self.time.stalled_weights,
-            State::Turn => &mut self.time.waiting_turn,
-            State::Idle => &mut self.time.idle,
-        } += spent;
-        self.booked += spent;
+        self.add(self.activity, now.saturating_sub(self.booked));
+    }
+
+    /// Adds cycles to what is booked; a slice that goes on becomes longer.
+    fn add(&mut self, activity: Activity, cycles: u64) {
+        *self.time.of_mut(activity) += cycles;
+        let start = self.booked;
+        self.booked += cycles;
+        let Some(slices) = self.slices.as_mut().filter(|_| cycles > 0) else { return };
+        let stage = self.stage;
+        match slices.last_mut() {
+            Some(last) if (last.activity, last.stage, last.end()) == (activity, stage, start) => {
+                last.cycles += cycles;
+            }
+            _ => slices.push(Slice { start, cycles, activity, stage }),
+        }
     }
 }

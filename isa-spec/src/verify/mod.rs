@@ -300,25 +300,8 @@ impl Check<'_> {
         self.program.streams[view.tensor as usize].elem
     }
 
-    /// First and last phase that names each stream, or one whose prefix it is.
-    fn stream_lives(&self) -> Vec<Option<(usize, usize)>> {
-        let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.program.streams.len()];
-        for (index, phase) in self.program.phases.iter().enumerate() {
-            for stage in &phase.stages {
-                let out = (stage.code.out.rows > 0).then_some(stage.code.out);
-                for view in stage.code.reads().into_iter().chain(out) {
-                    for stream in self.program.chain(view.tensor) {
-                        let life = lives[stream as usize].get_or_insert((index, index));
-                        life.1 = index;
-                    }
-                }
-            }
-        }
-        lives
-    }
-
     fn live_ranges(&mut self) {
-        let lives = self.stream_lives();
+        let lives = self.program.stream_lives();
         let streams = &self.program.streams;
         let mut live: Vec<(usize, usize, usize)> = Vec::new();
         for (index, life) in lives.iter().enumerate() {
