@@ -7,9 +7,8 @@
 //! | [`ops`] | two modules: ops that were added, removed, changed and moved |
 //! | [`text`] | two texts of a module, line by line |
 //!
-//! Two plans number their phases each in its own way, so phases are matched first: two are the same if
-//! neither has more stages in common with another. A stage has moved if it is in phases that are not the
-//! same.
+//! Two plans number their phases each in its own way, so phases are matched first, one to one, those that
+//! have most stages in common before others. A stage has moved if it is in phases that are not the same.
 
 pub mod ops;
 pub mod plans;

@@ -159,7 +159,8 @@ fn figures(a: &PlanView, b: &PlanView) -> Vec<FigureChange> {
     both.collect()
 }
 
-/// Which phases of two plans are the same: those that have most stages in common, seen from both.
+/// Which phases of two plans are the same: each has one of the other plan at most, and those that have most
+/// stages in common are matched first.
 struct Matching {
     /// Stages that a phase of the first and one of the second have in common.
     common: BTreeMap<(u32, u32), u32>,
@@ -176,14 +177,16 @@ impl Matching {
                 *common.entry((stage.phase, other.phase)).or_default() += 1;
             }
         }
-        let (mut best_b, mut best_a) = (BTreeMap::new(), BTreeMap::new());
-        for (&(a, b), &n) in &common {
-            keep_best(&mut best_b, a, b, n);
-            keep_best(&mut best_a, b, a, n);
+        let mut pairs: Vec<(&(u32, u32), &u32)> = common.iter().collect();
+        // The sort is stable: earlier phases first among equals.
+        pairs.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+        let (mut same, mut taken) = (BTreeMap::new(), BTreeSet::new());
+        for (&(a, b), _) in pairs {
+            if !same.contains_key(&a) && taken.insert(b) {
+                same.insert(a, b);
+            }
         }
-        let is_mutual = |(a, b): &(u32, u32)| best_a.get(b).is_some_and(|best: &Best| best.phase == *a);
-        let pairs = best_b.iter().map(|(&a, best)| (a, best.phase));
-        Self { same: pairs.filter(is_mutual).collect(), common }
+        Self { same, common }
     }
 
     fn moved(&self, a: &PlacedStage, b: &PlacedStage) -> Option<Move> {
@@ -226,20 +229,6 @@ impl Matching {
             numbers(a).into_iter().map(|phase| row(Some(phase), self.same.get(&phase).copied())).collect();
         rows.extend(numbers(b).difference(&matched).map(|&phase| row(None, Some(phase))));
         rows
-    }
-}
-
-/// The phase with most stages in common.
-struct Best {
-    phase: u32,
-    common: u32,
-}
-
-/// Keeps the phase that has more in common; the earlier one among equals.
-fn keep_best(best: &mut BTreeMap<u32, Best>, of: u32, phase: u32, common: u32) {
-    let kept = best.entry(of).or_insert(Best { phase, common });
-    if common > kept.common {
-        *kept = Best { phase, common };
     }
 }
 

@@ -210,11 +210,12 @@ fn files(scratch: &Scratch) {
 }
 
 fn page(scratch: &Scratch) -> String {
-    let mut page = "# Messages\n\nMade by running the command; do not edit. What goes wrong most often, what is \
-                    said of it, and what to do. A message names the file or the node, what was found and what \
-                    was expected; it goes to standard error, and the exit code says of which kind it is.\n\
-                    [Diagnostics](codes.md) of the IR have codes.\n"
-        .to_owned();
+    let mut page =
+        "# Messages\n\nMade by running the command; do not edit. What goes wrong most often, what \
+                    is said of it, and what to do. A message names the file or the node, what was found and \
+                    what was expected; it goes to standard error, and the exit code says of which kind it \
+                    is.\n[Diagnostics](codes.md) of the IR have codes.\n"
+            .to_owned();
     for Case { title, arguments, code, advice } in &CASES {
         let (_, err) = scratch.ends(*code, arguments);
         let said: String = err.lines().map(|line| format!("{}\n", line.trim_end())).collect();
