@@ -104,7 +104,7 @@ def lines(bundle):
     found = list(programs(bundle))
     for part, program, names in found:
         if len(found) > 1:
-            yield from ["", f"; part {part}"]
+            yield f"; part {part}"
         yield from disassembled(program, names)
 
 

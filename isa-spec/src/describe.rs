@@ -42,8 +42,9 @@ struct InstructionField {
     doc: String,
 }
 
-const PROGRAM: &str = "little-endian; magic (4 bytes), version (u16), 0 (u16), number of instructions (u32), and \
-                       the instructions: opcode (u16), bytes of the fields (u16), the fields in order";
+const PROGRAM: &str = "little-endian; magic (4 bytes), version (u16), 0 (u16), number of instructions \
+                       (u32), and the instructions: opcode (u16), bytes of the fields (u16), the fields in \
+                       order";
 
 /// The instruction set as JSON.
 pub fn json() -> String {

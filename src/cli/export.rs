@@ -39,12 +39,13 @@ fn formats() -> String {
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let path = &args.file;
     let format = Format::named(&args.to).ok_or_else(|| Failure::Usage(format!("no format {}", args.to)))?;
-    if args.output.is_none() && !format.is_text {
+    let output = args.output.as_deref().filter(|output| *output != Path::new("-"));
+    if output.is_none() && !format.is_text {
         return Err(Failure::Usage(format!("`{}` is no text: say with -o where it goes", format.name)));
     }
     let source = source(path, console)?;
     let bytes = format.write(&source).map_err(|error| Failure::file(path, error))?;
-    match (&args.output, std::str::from_utf8(&bytes)) {
+    match (output, std::str::from_utf8(&bytes)) {
         (Some(output), _) => {
             write_atomic(output, &bytes)?;
             if is_standard_stream(output) {

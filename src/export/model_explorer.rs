@@ -4,7 +4,8 @@
 //!
 //! # Source
 //! `src/server/package/src/model_explorer/graph_builder.py` of google-ai-edge/model-explorer: a file is
-//! `{"graphs": [{"id", "nodes": [{"id", "label", "namespace", "attrs", "incomingEdges", "outputsMetadata"}]}]}`.
+//! `{"graphs": [{"id", "nodes": [NODE, …]}]}`, a node being
+//! `{"id", "label", "namespace", "attrs", "incomingEdges", "outputsMetadata"}`.
 
 use serde::Serialize;
 

@@ -1,5 +1,5 @@
-//! What a simulated program does when: the slices that a trace viewer shows, and the activation SRAM that each
-//! phase holds.
+//! What a simulated program does when: the slices that a trace viewer shows, and the activation SRAM that
+//! each phase holds.
 //!
 //! The slices of a track follow each other without a gap, and those of an activity add up to its time in
 //! [`TimeUse`](super::TimeUse): both are booked by the same [`Meter`].

@@ -132,7 +132,8 @@ mod tests {
             %1 = "strata.stage"(%x) <{name = "a"}> ({
             ^bb0(%arg: tensor<1x2x2x1xi8>):
               %zero = "tosa.const"() <{values = dense<0> : tensor<1x2x2x1xi8>}> : () -> tensor<1x2x2x1xi8>
-              %sum = "tosa.maximum"(%arg, %zero) : (tensor<1x2x2x1xi8>, tensor<1x2x2x1xi8>) -> tensor<1x2x2x1xi8>
+              %sum = "tosa.maximum"(%arg, %zero)
+                  : (tensor<1x2x2x1xi8>, tensor<1x2x2x1xi8>) -> tensor<1x2x2x1xi8>
               "strata.yield"(%sum) : (tensor<1x2x2x1xi8>) -> ()
             }) : (tensor<1x2x2x1xi8>) -> tensor<1x2x2x1xi8>
             "strata.yield"(%1) : (tensor<1x2x2x1xi8>) -> ()

@@ -72,7 +72,7 @@ impl Builder<'_> {
         let out = &stage.code.out;
         let outputs = if out.rows > 0 { vec![described(&self.machine.program, out)] } else { Vec::new() };
         Node {
-            label: format!("{name} ({})", stage.code.head.mnemonic()),
+            label: if is_dma { name.to_owned() } else { format!("{name} ({})", stage.code.head.mnemonic()) },
             groups: vec![format!("phase {phase}")],
             attributes,
             outputs,

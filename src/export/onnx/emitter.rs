@@ -2,13 +2,13 @@
 //!
 //! An `i8` or `i16` value is a quantised tensor of ONNX. Whoever computes with it dequantises it, by the
 //! *step* of the value, which is what one of its units stands for, and the zero point that the reading op
-//! names. A value of 32 or 48 bits, which ONNX does not quantise to, is a tensor of floats: its integers times
-//! its steps, one for all or one a channel. Only the steps of inputs and outputs are known; all others are
-//! free, since every scale of the module is a ratio of two of them, and are chosen so that rescales need no
-//! product.
+//! names. A value of 32 or 48 bits, which ONNX does not quantise to, is a tensor of floats: its integers
+//! times its steps, one for all or one a channel. Only the steps of inputs and outputs are known; all others
+//! are free, since every scale of the module is a ratio of two of them, and are chosen so that rescales need
+//! no product.
 //!
-//! A tensor of four axes may stand in NHWC, as the module has it, in NCHW, as ONNX's windows take it, or both;
-//! it is transposed where it is asked for in the other order.
+//! A tensor of four axes may stand in NHWC, as the module has it, in NCHW, as ONNX's windows take it, or
+//! both; it is transposed where it is asked for in the other order.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Convolutions and matrix products.
 //!
-//! Weights and biases are quantised tensors. Where a product is rescaled and nothing else reads it, the scales
-//! of its weights are those of the rescale, so that its result has the step that the rescale gives.
+//! Weights and biases are quantised tensors. Where a product is rescaled and nothing else reads it, the
+//! scales of its weights are those of the rescale, so that its result has the step that the rescale gives.
 
 use strata_ir::dialect::{Conv2d, DepthwiseConv2d, TransposeConv2d};
 use strata_ir::{Op, ValueId};

@@ -173,8 +173,8 @@ fn stage_name(machine: &Machine, phase: &Phase, stage: usize) -> String {
     let Some(stage) = phase.stages.get(stage) else { return format!("stage {stage}") };
     let name = machine.names.get(stage.source as usize).map_or("", String::as_str);
     match &stage.code.head {
-        Head::DmaIn(_) => format!("{name} (load)"),
-        Head::DmaOut(_) => format!("{name} (store)"),
+        // Their names say so.
+        Head::DmaIn(_) | Head::DmaOut(_) => name.to_owned(),
         head => format!("{name} ({})", head.mnemonic()),
     }
 }
