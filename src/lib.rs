@@ -48,6 +48,7 @@ pub mod reduce;
 pub mod report;
 pub mod session;
 pub mod stats;
+mod target_line;
 pub mod work;
 
 pub use compile::{CalibrationData, CompileError, CompileOptions, Compiled, Compiler, Event, Prepared};

@@ -17,9 +17,7 @@ use strata_ir::{Module, Tensor};
 use strata_passes::canonicalise::Canonicalise;
 use strata_passes::equalise::{ChannelStatistics, Equalise};
 use strata_passes::quantise::noise::{LayerNoise, Networks, OutputNoise};
-use strata_passes::quantise::{
-    self, Calibration, Precision, QuantReport, Quantise, QuantiseOptions, RangeChoice,
-};
+use strata_passes::quantise::{Calibration, Precision, QuantReport, Quantise, QuantiseOptions, RangeChoice};
 
 use crate::compile::error::CompileError;
 use crate::io::Array;
@@ -72,14 +70,8 @@ fn run(
     Ok(())
 }
 
-/// Folds the constants of what was imported, and takes away what changes nothing; but not of a model that
-/// comes quantised. What its integers stand for is said by ops of constants, which `quantise` reads: without
-/// them it chose scales of its own, and plans of five such models moved up to 3 % more bytes.
+/// Folds the constants of what was imported, and takes away what changes nothing.
 pub(crate) fn canonicalise(module: &mut Module) -> Result<(), CompileError> {
-    let given = quantise::given_scales(module);
-    if given.n_fixed + given.n_dynamic > 0 {
-        return Ok(());
-    }
     run(Canonicalise, module, &mut PassContext::new())
 }
 

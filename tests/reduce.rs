@@ -91,7 +91,13 @@ fn registry() -> Registry {
 
 fn oracle(symptom: Symptom, passes: &str) -> Oracle {
     let target = Target::preset("x1", &[]).expect("a preset");
-    Oracle { symptom, pipeline: registry().parse(passes).expect("they are known"), target }
+    Oracle {
+        symptom,
+        pipeline: registry().parse(passes).expect("they are known"),
+        target,
+        input_shapes: Default::default(),
+        only_valid: true,
+    }
 }
 
 /// The names of the ops that are left, and how many candidates were tried.

@@ -103,12 +103,45 @@ impl ImageArgs {
     }
 }
 
+/// A file that a command writes, with the argument that names it.
+pub(super) struct Written<'a> {
+    /// The argument, such as `--output`.
+    pub flag: &'static str,
+    /// The file, if one is named.
+    pub path: Option<&'a Path>,
+}
+
+/// That files can be written, and that none is what the command reads or writes otherwise: told before the work,
+/// since what is written over is lost.
+pub(super) fn demand_outputs(input: &Path, outputs: &[Written<'_>]) -> Result<(), Failure> {
+    let mut taken = vec![("the file that is read", place(input))];
+    for Written { flag, path } in outputs {
+        let Some(path) = path.filter(|path| !io::is_standard_stream(path)) else { continue };
+        let at = place(path);
+        if let Some((what, _)) = taken.iter().find(|(_, other)| at.is_some() && *other == at) {
+            return Err(Failure::Usage(format!("{flag} names {what}: {}", io::shown(path))));
+        }
+        io::demand_writable(path)?;
+        taken.push((flag, at));
+    }
+    Ok(())
+}
+
+/// Where a path leads, if its folder is there.
+fn place(path: &Path) -> Option<PathBuf> {
+    std::fs::canonicalize(path).ok().or_else(|| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = std::fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?;
+        Some(folder.join(path.file_name()?))
+    })
+}
+
 /// Ranges of activations as files.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct RangeArgs {
-    /// Ranges of activations in place of those that calibration chooses: a file that --save-ranges wrote, from
-    /// which lines may be changed and left out
+    /// Ranges of activations in place of those that calibration chooses: a file that --save-ranges wrote, of
+    /// which lines may be changed or taken out
     #[arg(long, value_name = "FILE.json")]
     ranges: Option<PathBuf>,
     /// Write the ranges of all activations, a tensor a line
@@ -127,14 +160,18 @@ impl RangeArgs {
         self.ranges.as_ref().map(read).transpose()
     }
 
-    /// Whether ranges are to be saved.
-    pub(super) fn saves(&self) -> bool {
-        self.save_ranges.is_some()
+    /// Where ranges are to be saved.
+    pub(super) fn saved(&self) -> Written<'_> {
+        Written { flag: "--save-ranges", path: self.save_ranges.as_deref() }
     }
 
     /// Saves ranges, if that is asked for.
     pub(super) fn save(&self, ranges: &RangeFile) -> Result<(), Failure> {
         match &self.save_ranges {
+            Some(_) if ranges.tensors.is_empty() => {
+                let what = "--save-ranges: no ranges were chosen, so none are saved: nothing was quantised";
+                Err(Failure::Failed(what.to_owned()))
+            }
             Some(path) => Ok(io::write_atomic(path, ranges.to_json().as_bytes())?),
             None => Ok(()),
         }

@@ -8,7 +8,7 @@ use strata_ir::pass::Level;
 use strata_passes::quantise::TensorRange;
 use strata_passes::rewrite::{Families, UnknownFamily};
 
-use super::args::{Given, ImageArgs, PtqArgs, RangeArgs, TargetArgs, parse_shape};
+use super::args::{Given, ImageArgs, PtqArgs, RangeArgs, TargetArgs, Written, demand_outputs, parse_shape};
 use super::console::{Console, Progress};
 use super::dumps::{self, DumpFolder, PrintArgs};
 use super::failure::Failure;
@@ -166,15 +166,14 @@ enum ObjectiveArg {
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let emit = args.emit.as_deref().and_then(Level::from_name);
     let asked = options(args)?;
-    spare_the_model(args)?;
     if args.output.is_none() && emit.is_none() && io::is_standard_stream(&args.model) {
         return Err(Failure::Usage("a model from standard input gives a bundle no name: add -o".to_owned()));
     }
     // Told now, not when all is compiled.
     let bundle = emit.is_none().then(|| bundle_path(args));
-    for path in [args.output.as_ref(), args.stats.as_ref(), bundle.as_ref()].into_iter().flatten() {
-        io::demand_writable(path)?;
-    }
+    let output = Written { flag: "--output", path: args.output.as_deref().or(bundle.as_deref()) };
+    let stats = Written { flag: "--stats", path: args.stats.as_deref() };
+    demand_outputs(&args.model, &[output, stats, args.ranges.saved()])?;
     let source = source(args, console)?;
     let folder = args.dump_levels.as_deref().map(|path| DumpFolder::create(path, args.print)).transpose()?;
     let options = CompileOptions { calibration: calibration(args, &source)?, ..asked };
@@ -274,21 +273,6 @@ impl Source {
             Self::Checkpoint(checkpoint) => Some((checkpoint.level, checkpoint.options()?)),
             Self::Onnx(_) | Self::Module(_) => None,
         }
-    }
-}
-
-/// That nothing is written over the model itself.
-fn spare_the_model(args: &Args) -> Result<(), Failure> {
-    let place = |path: &Path| std::fs::canonicalize(path).ok();
-    let model = place(&args.model);
-    let written = [("--output", &args.output), ("--stats", &args.stats)];
-    let over =
-        written.iter().find(|(_, path)| path.as_deref().and_then(place).is_some_and(|p| Some(p) == model));
-    match over {
-        Some((flag, _)) => {
-            Err(Failure::Usage(format!("{flag} names the model itself, {}", args.model.display())))
-        }
-        None => Ok(()),
     }
 }
 

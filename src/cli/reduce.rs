@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use strata_frontend::import::ImportOptions;
 use strata_frontend::proto::encode;
-use strata_ir::Module;
 use strata_ir::pass::{Pipeline, Registry};
 use strata_ir::text::file::Header;
 use strata_ir::text::file::{RUN, TARGET};
+use strata_ir::{Module, verify};
 use strata_isa_spec::Target;
 use strata_passes::testing;
 
-use super::args::{Given, TargetArgs, parse_shape};
+use super::args::{Given, TargetArgs, Written, demand_outputs, parse_shape};
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
@@ -48,7 +48,8 @@ pub(super) struct Args {
     /// It fails with an error that has this in its text, such as a code
     #[arg(long, group = "symptom", value_name = "TEXT")]
     error: Option<String>,
-    /// This shell command ends with exit code 0 when it is given the file
+    /// This shell command ends with exit code 0 when it is given the file, as $1 or at its end; it has all the
+    /// time that it takes
     #[arg(long, group = "symptom", value_name = "COMMAND")]
     script: Option<String>,
     /// Shape of an input of an ONNX model
@@ -90,14 +91,19 @@ impl Args {
     ) -> Result<Oracle, Failure> {
         let named = header.get(TARGET).map(testing::target).transpose();
         let named = named.map_err(|error| Failure::file(&self.file, format!("{TARGET}: {error}")))?;
-        let target = self.target.target_or(&self.given, recorded.or(named).as_ref())?;
-        Ok(Oracle { symptom: self.symptom(), pipeline: self.pipeline(registry, header)?, target })
+        let target = self.target.target_or(&self.given, named.or(recorded).as_ref())?;
+        Ok(Oracle {
+            symptom: self.symptom(),
+            pipeline: self.pipeline(registry, header)?,
+            target,
+            input_shapes: self.input_shapes.iter().cloned().collect(),
+            only_valid: false,
+        })
     }
 }
 
 /// What is written in the end.
 struct Reduced {
-    extension: &'static str,
     bytes: Vec<u8>,
     told: String,
 }
@@ -107,6 +113,12 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
     // Candidates may panic, which is nobody's concern.
     std::panic::set_hook(Box::new(|_| {}));
     let path = &args.file;
+    let output = args.output.clone();
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("mlir");
+    // What is reduced of a flatbuffer is a module.
+    let extension = if extension == "tosa" { "mlir" } else { extension };
+    let output = output.unwrap_or_else(|| path.with_extension(format!("reduced.{extension}")));
+    demand_outputs(path, &[Written { flag: "--output", path: Some(&output) }])?;
     let progress = console.progress(None);
     let seen = &mut |told: Progress| {
         progress.step(&format!("{} candidates tried, {} left", told.n_tried, told.n_left));
@@ -134,12 +146,11 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
         }
     };
     drop(progress);
-    let output = args.output.clone();
-    let output = output.unwrap_or_else(|| path.with_extension(format!("reduced.{}", reduced.extension)));
-    if output == *path {
-        return Err(Failure::Usage(format!("--output names the file itself, {}", path.display())));
-    }
     write_atomic(&output, &reduced.bytes)?;
+    if io::is_standard_stream(&output) {
+        console.note(&reduced.told);
+        return Ok(());
+    }
     console.summary(&format!("{}\nwrote {}\n", reduced.told, io::shown(&output)))
 }
 
@@ -163,6 +174,7 @@ fn module_file(
     oracle: Oracle,
     seen: &mut dyn FnMut(Progress),
 ) -> Result<Reduced, Failure> {
+    let oracle = Oracle { only_valid: verify(module).is_ok(), ..oracle };
     if !oracle.module_fails(module) {
         return Err(does_not_fail(&args.file, &oracle.symptom));
     }
@@ -172,7 +184,7 @@ fn module_file(
     };
     let oracle = oracle.with_pipeline(shorter(&oracle, module));
     let reduced = reduce_module(module, &mut |module| oracle.module_fails(module), seen);
-    let note = if reduced.is_none() { " (the function `main` alone does not fail)" } else { "" };
+    let note = if reduced.is_none() { " (no part of the function `main` fails)" } else { "" };
     let reduced = reduced.unwrap_or_else(|| module.clone());
     let oracle = oracle.with_pipeline(shorter(&oracle, &reduced));
     let told = format!(
@@ -181,7 +193,7 @@ fn module_file(
         n_ops(module),
         passes_left(&oracle.pipeline)
     );
-    Ok(Reduced { extension: "mlir", bytes: oracle.file_of(&reduced).into_bytes(), told })
+    Ok(Reduced { bytes: oracle.file_of(&reduced).into_bytes(), told })
 }
 
 fn passes_left(pipeline: &Pipeline) -> String {
@@ -225,7 +237,7 @@ fn onnx(
         n_nodes(&model),
         passes_left(&oracle.pipeline)
     );
-    Ok(Reduced { extension: "onnx", bytes: encode(&reduced), told })
+    Ok(Reduced { bytes: encode(&reduced), told })
 }
 
 fn assembly(args: &Args, registry: &Registry, seen: &mut dyn FnMut(Progress)) -> Result<Reduced, Failure> {
@@ -242,5 +254,5 @@ fn assembly(args: &Args, registry: &Registry, seen: &mut dyn FnMut(Progress)) ->
     }
     let reduced = reduce_lines(&text, &mut |text| oracle.assembly_fails(text), seen);
     let told = format!("{} of {} lines are left", reduced.lines().count(), text.lines().count());
-    Ok(Reduced { extension: "asm", bytes: reduced.into_bytes(), told })
+    Ok(Reduced { bytes: reduced.into_bytes(), told })
 }

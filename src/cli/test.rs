@@ -1,5 +1,6 @@
 //! `strata test`: files that test passes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -37,6 +38,9 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
     for path in &args.paths {
         tests.extend(Tests::find(path).map_err(|error| Failure::file(path, error))?);
     }
+    // A test that is named twice runs once: it may be accepted.
+    let mut seen = BTreeSet::new();
+    tests.files.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
     let n_all = tests.files.len();
     if let Some(text) = &args.filter {
         tests.files.retain(|path| path.to_string_lossy().contains(text.as_str()));

@@ -70,6 +70,12 @@ fn beside(target: &Path) -> std::io::Result<tempfile::NamedTempFile> {
 }
 
 fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
+    // Whatever standard output is, it is written on, not replaced.
+    if super::is_standard_stream(path) {
+        let mut out = std::io::stdout().lock();
+        content(&mut out)?;
+        return out.flush();
+    }
     // Through a link the file itself is replaced, not the link.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = std::fs::metadata(&target).ok();

@@ -1,5 +1,6 @@
 //! What it means that something fails still.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
@@ -7,10 +8,13 @@ use std::process::{Command, Stdio};
 use strata_frontend::import::{self, ImportOptions, NoSideFiles};
 use strata_frontend::proto::{ModelProto, encode};
 use strata_ir::pass::Pipeline;
+use strata_ir::text::file::{RUN, TARGET};
 use strata_ir::{Module, text};
 use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Target, asm};
 use strata_passes::testing::{Trouble, try_passes};
+
+use crate::target_line;
 
 /// How something fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,10 @@ pub struct Oracle {
     pub pipeline: Pipeline,
     /// The machine that they run for.
     pub target: Target,
+    /// Shapes of inputs of models, by name.
+    pub input_shapes: BTreeMap<String, Vec<usize>>,
+    /// Whether only modules that verify count: where the first one does.
+    pub only_valid: bool,
 }
 
 impl Oracle {
@@ -45,15 +53,27 @@ impl Oracle {
     /// Whether a module fails so.
     pub fn module_fails(&self, module: &Module) -> bool {
         match &self.symptom {
-            Symptom::Script(command) => script_holds(command, ".mlir", self.file_of(module).as_bytes()),
+            Symptom::Script(command) => {
+                let counts = !self.only_valid || strata_ir::verify(module).is_ok();
+                counts && script_holds(command, ".mlir", self.file_of(module).as_bytes())
+            }
             _ => self.is_shown_by(|| try_passes(&self.pipeline, Some(&self.target), module)),
         }
     }
 
-    /// A file of a module that brings the passes, for `strata opt` and `strata test`.
+    /// A file of a module that brings the passes and the machine, for `strata opt` and `strata test`.
     pub fn file_of(&self, module: &Module) -> String {
-        let text = text::to_string(module);
-        if self.pipeline.passes().is_empty() { text } else { format!("// RUN: {}\n{text}", self.pipeline) }
+        format!("{}{}", self.header(), text::to_string(module))
+    }
+
+    /// The lines that name the passes and the machine; of a machine that is not of a preset, none.
+    fn header(&self) -> String {
+        if self.pipeline.passes().is_empty() {
+            return String::new();
+        }
+        let target = target_line::words(&self.target);
+        let target = target.map_or_else(String::new, |words| format!("// {TARGET}: {words}\n"));
+        format!("// {RUN}: {}\n{target}", self.pipeline)
     }
 
     /// Whether a model fails so, in its import or in the passes over it.
@@ -62,7 +82,8 @@ impl Oracle {
         match &self.symptom {
             Symptom::Script(command) => script_holds(command, ".onnx", &bytes),
             _ => self.is_shown_by(|| {
-                let options = ImportOptions::default();
+                let options =
+                    ImportOptions { input_shapes: self.input_shapes.clone(), ..ImportOptions::default() };
                 let resolved = import::resolve(&bytes, &options, &NoSideFiles);
                 let imported = resolved.and_then(|model| import::import_resolved(&model, &options));
                 let module = imported.map_err(|error| Trouble::Broken(error.to_string()))?.module;
@@ -105,7 +126,9 @@ fn script_holds(command: &str, suffix: &str, bytes: &[u8]) -> bool {
         file.write_all(bytes)?;
         file.flush()?;
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("{command} \"$1\"")).arg("sh").arg(file.path());
+        // Who says where the file goes need not have it at the end.
+        let command = if command.contains("$1") { command.to_owned() } else { format!("{command} \"$1\"") };
+        shell.arg("-c").arg(command).arg("sh").arg(file.path());
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(shell.status()?.success())
     };

@@ -124,7 +124,7 @@ impl<N: Network> Search<'_, N> {
         Slice { outputs: vec![output], ..self.slice.clone() }
     }
 
-    /// One result of several.
+    /// One result of several; else without those that are not needed.
     fn one_output(&mut self) {
         if self.slice.outputs.len() < 2 {
             return;
@@ -134,10 +134,18 @@ impl<N: Network> Search<'_, N> {
                 return;
             }
         }
+        for at in (0..self.slice.outputs.len()).rev() {
+            let mut without = self.slice.clone();
+            without.outputs.remove(at);
+            self.try_slice(without);
+        }
     }
 
     /// An earlier value as the only result.
     fn earlier_output(&mut self) {
+        if self.slice.outputs.len() > 1 {
+            return;
+        }
         let computed = self.computed();
         let mut at = computed.len().saturating_sub(1);
         let mut step = computed.len() / 2;

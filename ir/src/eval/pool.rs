@@ -52,7 +52,7 @@ pub(super) fn avg_pool2d(args: &Args<'_>, op: &AvgPool2d) -> Result<Tensor, Eval
             }
             if let Some(scale) = reciprocal_scale(count) {
                 for (out, sum) in out.iter_mut().zip(sums) {
-                    *out = i64::from(apply_scale_32(sum, scale, false)) + output_zp;
+                    *out = apply_scale_32(sum, scale, false) + output_zp;
                 }
             }
         })

@@ -19,17 +19,18 @@ pub struct Scale {
 /// TOSA's `apply_scale_32`: `(value * multiplier + 2^(shift-1)) >> shift` in 64 bits. With `double_round`,
 /// shifts above 31 also round away from zero at bit 30, as TFLite does.
 ///
-/// TOSA requires `-2^(shift-1) <= value < 2^(shift-1)`, so that the result fits 32 bits; beyond, it wraps.
+/// TOSA requires `-2^(shift-1) <= value < 2^(shift-1)`, so that the result fits 32 bits; beyond, what takes it
+/// saturates, here as on the machine.
 ///
 /// # Source
 /// TOSA 1.0, "Scaling operations".
-pub fn apply_scale_32(value: i32, scale: Scale, double_round: bool) -> i32 {
+pub fn apply_scale_32(value: i32, scale: Scale, double_round: bool) -> i64 {
     let mut round = 1_i64 << (scale.shift - 1);
     if double_round && scale.shift > 31 {
         round += if value >= 0 { 1 << 30 } else { -(1 << 30) };
     }
     let product = i64::from(value) * i64::from(scale.multiplier);
-    (product.wrapping_add(round) >> scale.shift) as i32
+    product.wrapping_add(round) >> scale.shift
 }
 
 /// TOSA's `apply_scale_16`: `(value * multiplier + 2^(shift-1)) >> shift` for a 48-bit `value` and a 15-bit
@@ -37,9 +38,9 @@ pub fn apply_scale_32(value: i32, scale: Scale, double_round: bool) -> i32 {
 ///
 /// # Source
 /// TOSA 1.0, "Scaling operations".
-pub fn apply_scale_16(value: i64, scale: Scale) -> i32 {
+pub fn apply_scale_16(value: i64, scale: Scale) -> i64 {
     let round = 1_i64 << (scale.shift - 1);
-    (value.wrapping_mul(i64::from(scale.multiplier)).wrapping_add(round) >> scale.shift) as i32
+    value.wrapping_mul(i64::from(scale.multiplier)).wrapping_add(round) >> scale.shift
 }
 
 /// TOSA's `reciprocal_scale`: the scale nearest above `1 / value`, as AVG_POOL2D divides.
@@ -157,7 +158,7 @@ impl Scaling {
         } else {
             apply_scale_16(value, scale)
         };
-        (i64::from(scaled) + self.output_zp).clamp(self.least, self.greatest)
+        (scaled + self.output_zp).clamp(self.least, self.greatest)
     }
 }
 

@@ -50,10 +50,16 @@ impl Tests {
             paths.push(entry?.path());
         }
         paths.sort();
-        for path in paths {
+        // Names that begin so are not for people, such as an editor's locks.
+        let is_hidden =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        for path in paths.into_iter().filter(|path| !is_hidden(path)) {
             if path.is_dir() {
-                self.add_folder(&path)?;
-            } else if let Some(marker) = marker_of(&path) {
+                // Links to folders may lead back here.
+                if !path.is_symlink() {
+                    self.add_folder(&path)?;
+                }
+            } else if let Some(marker) = marker_of(&path).filter(|_| path.is_file()) {
                 let is_test =
                     Header::read(&String::from_utf8_lossy(&fs::read(&path)?), marker).get(RUN).is_some();
                 if is_test { &mut self.files } else { &mut self.others }.push(path);
@@ -123,6 +129,11 @@ impl FileTests {
         if (marker == ";") != matches!(request.action, Action::Assemble) {
             return Err(Failures::malformed("assembly, and nothing else, is run by `assemble`"));
         }
+        if let Some(line) = Inline::broken_at(&source, marker) {
+            let what =
+                format!("line {line}: comments alone follow `{marker} {OUTPUT}` up to the next module");
+            return Err(Failures::malformed(what));
+        }
         let given = Given::of(&request, &source, marker);
         if !given.failures.0.is_empty() {
             return Err(given.failures);
@@ -189,12 +200,26 @@ impl Inlined {
     }
 }
 
-/// Writes a file beside its place, and then puts it there.
+/// Writes a file beside its place, and then puts it there, with the rights of the one that it replaces. A link
+/// stays one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    fs::write(&beside, text)?;
-    fs::rename(&beside, path)
+    beside.push(format!(".{}.new", std::process::id()));
+    let write = || {
+        let mut file = fs::File::create_new(&beside)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        if let Ok(before) = fs::metadata(&path) {
+            file.set_permissions(before.permissions())?;
+        }
+        fs::rename(&beside, &path)
+    };
+    let written = write();
+    if written.is_err() {
+        // There is nothing to be done about what cannot be removed.
+        let _ = fs::remove_file(&beside);
+    }
+    written
 }
 
 /// The file beside a test that holds what is expected of it.
@@ -207,7 +232,7 @@ fn expected_file(path: &Path) -> PathBuf {
 
 fn read_if_there(path: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(Some(text.replace("\r\n", "\n"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -225,6 +250,25 @@ struct Inline<'a> {
 }
 
 impl<'a> Inline<'a> {
+    /// The line, from 1, at which something else than the comments of an output follows it.
+    fn broken_at(source: &str, marker: &str) -> Option<usize> {
+        let mut is_output = false;
+        for (index, line) in source.lines().enumerate() {
+            let comment = line.strip_prefix(marker);
+            if line.trim_end() == file::SEPARATOR {
+                is_output = false;
+            } else if line.trim().strip_prefix(marker).map(str::trim) == Some(OUTPUT) {
+                if is_output || comment.is_none() {
+                    return Some(index + 1);
+                }
+                is_output = true;
+            } else if is_output && comment.is_none() && !line.trim().is_empty() {
+                return Some(index + 1);
+            }
+        }
+        None
+    }
+
     fn of(text: &'a str, marker: &str) -> Option<Self> {
         let mut at = 0;
         for line in text.split_inclusive('\n') {

@@ -7,7 +7,7 @@ use strata_ir::Module;
 use strata_ir::pass::{Level, PassContext, Pipeline};
 use strata_passes::quantise::{CalibrationSamples, ChosenRanges, TensorRange};
 
-use crate::cli::args::{ImageArgs, RangeArgs};
+use crate::cli::args::{ImageArgs, RangeArgs, Written};
 use crate::cli::failure::Failure;
 use crate::cli::model;
 use crate::compile::calibrate::GivenSamples;
@@ -40,15 +40,21 @@ pub(super) struct Calibrator<'a> {
     chosen: RangeFile,
     /// Whether it was chosen on noise.
     on_noise: bool,
+    /// Whether only the first passes run.
+    is_partial: bool,
 }
 
 impl<'a> Calibrator<'a> {
-    /// One for a pipeline.
+    /// One for a pipeline, of which perhaps only the first passes run.
     ///
     /// # Errors
     /// If given ranges cannot be read, or are of a network that is equalised where this one is not, or the
     /// other way round.
-    pub(super) fn new(args: &'a CalibrationArgs, pipeline: &Pipeline) -> Result<Self, Failure> {
+    pub(super) fn new(
+        args: &'a CalibrationArgs,
+        pipeline: &Pipeline,
+        is_partial: bool,
+    ) -> Result<Self, Failure> {
         let given = args.ranges.given()?;
         let has_equalise = pipeline.passes().iter().any(|pass| pass.info().name == "equalise");
         let equalised = has_equalise && args.calibrate.is_some();
@@ -60,7 +66,7 @@ impl<'a> Calibrator<'a> {
             return Err(Failure::Failed(why));
         }
         let chosen = RangeFile { equalised, tensors: Vec::new() };
-        Ok(Self { args, given, chosen, on_noise: false })
+        Ok(Self { args, given, chosen, on_noise: false, is_partial })
     }
 
     /// Puts what passes need to calibrate a module into the context.
@@ -94,6 +100,11 @@ impl<'a> Calibrator<'a> {
         model::calibration(path, &model::main_ports(module)?.0, &self.args.images.options())
     }
 
+    /// Where ranges are to be saved.
+    pub(super) fn saved(&self) -> Written<'_> {
+        self.args.ranges.saved()
+    }
+
     /// Keeps the ranges that a pass chose for a module, if one did.
     pub(super) fn keep(&mut self, part: usize, context: &mut PassContext) {
         let Some(ChosenRanges(ranges)) = context.take() else { return };
@@ -106,8 +117,9 @@ impl<'a> Calibrator<'a> {
     /// # Errors
     /// If no pass chose any, or of another part than ranges are given of, or they cannot be written.
     pub(super) fn finish(&self) -> Result<Option<&'static str>, Failure> {
-        if self.chosen.tensors.is_empty() && self.args.ranges.saves() {
-            return Err(Failure::Failed("--save-ranges: no pass chose ranges: add `quantise`".to_owned()));
+        if self.is_partial {
+            // What was to choose ranges did not run.
+            return Ok(None);
         }
         let is_chosen = |part: usize| self.chosen.tensors.iter().any(|range| range.part == part);
         let given = self.given.iter().flat_map(|given| &given.file.tensors);

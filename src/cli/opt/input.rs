@@ -67,6 +67,11 @@ impl<'a> Input<'a> {
         Ok(Self { path, header, modules })
     }
 
+    /// Whether it is a model that was imported, not text.
+    pub(super) fn is_of_model(&self) -> bool {
+        matches!(self.modules, Modules::Imported { .. })
+    }
+
     /// How many modules there are.
     pub(super) fn n_modules(&self) -> usize {
         match &self.modules {

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use strata_ir::diag::Diagnostics;
 use strata_ir::pass::{self, DriverOptions, PassContext, Pipeline, PipelineFailure, Registry, Reproducer};
+use strata_ir::text::file;
 use strata_ir::{Module, verify};
 use strata_isa_spec::Target;
 
@@ -27,11 +28,12 @@ use self::bisect::Bisect;
 use self::calibration::{CalibrationArgs, Calibrator};
 use self::input::Input;
 use self::watch::{Watch, WatchArgs};
-use super::args::{Given, TargetArgs, parse_shape};
+use super::args::{Given, TargetArgs, Written, demand_outputs, parse_shape};
 use super::console::Console;
 use super::dumps::{self, PrintArgs};
 use super::failure::Failure;
 use crate::compile::checkpoint::{self, Record};
+use crate::target_line;
 
 /// Random inputs of `--verify-each=run`.
 const N_INPUTS: usize = 4;
@@ -115,7 +117,12 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
     };
     let watch = Watch::new(&args.watch, registry, &pipeline, args.print, console)?;
     let bisect = Bisect::new(args.bisect_limit);
-    let calibrator = Calibrator::new(&args.calibration, &pipeline)?;
+    let calibrator = Calibrator::new(&args.calibration, &pipeline, args.bisect_limit.is_some())?;
+    // A module may be written over the one that was read; a model may not.
+    let output = args.output.as_deref().filter(|_| input.is_of_model());
+    let output = Written { flag: "--output", path: output };
+    let reproducer = Written { flag: "--reproducer", path: args.reproducer.as_deref() };
+    demand_outputs(path, &[output, reproducer, calibrator.saved()])?;
     let mut run =
         Run { args, input: &input, pipeline: &pipeline, console, watch, bisect, calibrator, target: None };
     if args.verify_diagnostics {
@@ -212,13 +219,14 @@ impl Run<'_> {
         }
     }
 
-    /// The target that is asked for, or that the first module records, or that the file names.
+    /// The target that is asked for, or that the file names, or that the first module records.
     fn find_target(&mut self, module: &Module) -> Result<(), Failure> {
         if self.target.is_none() {
             let recorded = Record::of(module);
             let recorded = recorded.map_err(|error| Failure::from(error).about(self.input.path))?;
             let recorded = recorded.map(|record| record.options.target);
-            let recorded = if recorded.is_some() { recorded } else { self.input.target()? };
+            // What the file says itself comes before what its module tells of a compile.
+            let recorded = self.input.target()?.or(recorded);
             self.target = Some(self.args.target.target_or(&self.args.given, recorded.as_ref())?);
         }
         Ok(())
@@ -250,7 +258,10 @@ impl Run<'_> {
 
     fn reproduce(&self, path: &Path, reproducer: &Reproducer) -> Result<(), Failure> {
         let modules = std::slice::from_ref(&reproducer.module);
-        dumps::write_file(path, &reproducer.header(), modules, self.args.print)?;
+        // The machine that a dump records is not the one that the passes ran for, if that was given.
+        let words = self.target.as_ref().and_then(target_line::words);
+        let target = words.map_or_else(String::new, |words| format!("// {}: {words}\n", file::TARGET));
+        dumps::write_file(path, &(reproducer.header() + &target), modules, self.args.print)?;
         self.watch.note(&format!("wrote {}", path.display()));
         Ok(())
     }
