@@ -139,11 +139,7 @@ mod tests {
         printer.graphs("x", &[Graph { name: "main".to_owned(), nodes }]);
         let clusters: Vec<&str> = printer.out.lines().filter(|line| line.contains("subgraph")).collect();
         assert_eq!(clusters, ["    subgraph cluster_0 {", "      subgraph cluster_1 {"]);
-        assert!(
-            printer.out.contains(r#"        n0_0 [label="a \"b\" \\\\", tooltip=""];"#),
-            "{}",
-            printer.out
-        );
+        assert!(printer.out.contains(r#"        n0_0 [label="a \"b\" \\", tooltip=""];"#), "{}", printer.out);
         assert!(printer.out.contains("  n0_0 -> n0_1 [") && printer.out.contains("  n0_1 -> n0_2 ["));
     }
 }

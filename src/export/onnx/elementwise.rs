@@ -6,8 +6,8 @@ use strata_ir::{ElemType, ValueId};
 
 use super::DataType;
 use super::emitter::{Emitter, Kind, Layout, Real};
-use super::lower::{Site, finish, with_one_step};
 use super::proto::{Data, int};
+use super::site::{Site, finish, with_one_step};
 use crate::export::ExportError;
 
 /// The factors of a rescale, of its operands: `multiplier / 2^shift`.

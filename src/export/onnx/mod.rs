@@ -15,6 +15,7 @@ mod lower;
 mod moves;
 mod products;
 mod proto;
+mod site;
 mod windows;
 
 use strata_frontend::proto::pb::tensor_proto::DataType;

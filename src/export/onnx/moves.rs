@@ -4,8 +4,8 @@
 
 use super::DataType;
 use super::emitter::{Emitter, Kind, Layout, Real};
-use super::lower::{Site, axes_in, axis_in, finish, with_one_step};
 use super::proto::{Data, int, ints};
+use super::site::{Site, axes_in, axis_in, finish, with_one_step};
 use crate::export::ExportError;
 use strata_ir::{ElemType, ValueId};
 

@@ -8,8 +8,8 @@ use strata_ir::{Op, ValueId};
 
 use super::elementwise::factors_of;
 use super::emitter::{Emitter, Layout, Real};
-use super::lower::{Site, finish};
 use super::proto::{Data, int, ints};
+use super::site::{Site, finish};
 use crate::export::ExportError;
 use crate::session::permute;
 

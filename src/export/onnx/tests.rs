@@ -19,8 +19,9 @@ func.func @main(%x: tensor<1x2x2x1xi8> {strata.name = "x", strata.perm = array<i
       pad = array<i64: 0, 0, 0, 0>, stride = array<i64: 1, 1>}> : (tensor<1x2x2x1xi8>, tensor<2x1x1x1xi8>,
       tensor<2xi32>, tensor<1xi8>, tensor<1xi8>) -> tensor<1x2x2x2xi32>
   %y = "tosa.rescale"(%acc, %m, %s, %zero32, %out) <{input_unsigned = false, output_unsigned = false,
-      per_channel = true, rounding_mode = SINGLE_ROUND, scale32 = true}> : (tensor<1x2x2x2xi32>,
-      tensor<2xi32>, tensor<2xi8>, tensor<1xi32>, tensor<1xi8>) -> tensor<1x2x2x2xi8>
+      per_channel = true, rounding_mode = #tosa.rounding_mode<SINGLE_ROUND>,
+      scale32 = true}> : (tensor<1x2x2x2xi32>, tensor<2xi32>, tensor<2xi8>, tensor<1xi32>, tensor<1xi8>)
+      -> tensor<1x2x2x2xi8>
   return %y : tensor<1x2x2x2xi8>
 }
 "#;

@@ -4,8 +4,8 @@ use strata_ir::attr::ResizeMode;
 use strata_ir::dialect::{AvgPool2d, MaxPool2d, Resize};
 
 use super::emitter::{Emitter, Kind, Layout, Real};
-use super::lower::{Site, finish};
 use super::proto::{Data, int, ints, string};
+use super::site::{Site, finish};
 use crate::export::ExportError;
 
 fn geometry(kernel: [i64; 2], stride: [i64; 2], pad: [i64; 4]) -> Vec<super::pb::AttributeProto> {
@@ -117,7 +117,7 @@ fn nearest(emitter: &mut Emitter<'_>, site: Site<'_>, rows: Axis, columns: Axis)
             continue;
         }
         let indices = emitter.initializer("indices", &[picked.len()], &Data::I64(picked));
-        let axis = super::lower::axis_in(layout, axis) as i64;
+        let axis = super::site::axis_in(layout, axis) as i64;
         name = emitter.node("Gather", vec![name, indices], vec![int("axis", axis)]);
     }
     let kind: Kind = input.kind;
