@@ -77,11 +77,9 @@ fn network() -> Module {
         };
         lines.push(format!("    %{at} = {op}\n"));
     }
-    let text = format!(
-        "module attributes {{strata.level = \"quant\"}} {{\n  func.func @main(%0: {ty}) -> ({ty}, {ty}) {{\n{}    \
-         return %50, %100 : {ty}, {ty}\n  }}\n}}\n",
-        lines.concat()
-    );
+    let head = format!("module attributes {{strata.level = \"quant\"}} {{\n  func.func @main(%0: {ty})");
+    let text =
+        format!("{head} -> ({ty}, {ty}) {{\n{}    return %50, %100 : {ty}, {ty}\n  }}\n}}\n", lines.concat());
     text::parse(&text, None).unwrap_or_else(|errors| panic!("{errors}"))
 }
 

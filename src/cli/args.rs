@@ -111,8 +111,8 @@ pub(super) struct Written<'a> {
     pub path: Option<&'a Path>,
 }
 
-/// That files can be written, and that none is what the command reads or writes otherwise: told before the work,
-/// since what is written over is lost.
+/// That files can be written, and that none is what the command reads or writes otherwise: told before the
+/// work, since what is written over is lost.
 pub(super) fn demand_outputs(input: &Path, outputs: &[Written<'_>]) -> Result<(), Failure> {
     let mut taken = vec![("the file that is read", place(input))];
     for Written { flag, path } in outputs {

@@ -22,8 +22,9 @@ use crate::reduce::{OnnxReduction, Progress, reduce_lines, reduce_module, reduce
 
 /// Shrink a module, a model, a pipeline or a program to a small one that fails still
 ///
-/// Passes run on each candidate, and it has to fail as the file does: by a panic, by other results, by an error
-/// or as a script says. A module and a model lose layers, results and the values of constants; a pipeline, which
+/// Passes run on each candidate, and it has to fail as the file does: by a panic, by other results, by an
+/// error or as a script says. A module and a model lose layers, results and the values of constants; a
+/// pipeline, which
 /// --passes or the file's `// RUN:` names, loses passes; the assembly of a program loses lines. The result
 /// brings its pipeline, for `strata opt` and `strata test`.
 #[derive(Debug, clap::Args)]
@@ -48,8 +49,8 @@ pub(super) struct Args {
     /// It fails with an error that has this in its text, such as a code
     #[arg(long, group = "symptom", value_name = "TEXT")]
     error: Option<String>,
-    /// This shell command ends with exit code 0 when it is given the file, as $1 or at its end; it has all the
-    /// time that it takes
+    /// This shell command ends with exit code 0 when it is given the file, as $1 or at its end; it has all
+    /// the time that it takes
     #[arg(long, group = "symptom", value_name = "COMMAND")]
     script: Option<String>,
     /// Shape of an input of an ONNX model

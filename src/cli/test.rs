@@ -15,8 +15,8 @@ use crate::io;
 /// Run file tests: modules with the passes to run on them and what comes of it
 ///
 /// A test is a .mlir file that begins with `// RUN: PIPELINE`, or a .asm file with `; RUN: assemble`. What it
-/// gives is compared with the file of its name and `.expected`, or with the comments after `// OUTPUT:` in it;
-/// what is wrong with a module has to be expected by comments such as `// expected-error@below {{text}}`.
+/// gives is compared with the file of its name and `.expected`, or with the comments after `// OUTPUT:` in
+/// it; what is wrong with a module has to be expected by comments such as `// expected-error@below {{text}}`.
 /// `// TARGET: x1 memory.activation=64KiB` names the machine; `// CHECKS: round-trip results program` which
 /// checks are made besides, or `none`: all, if it says nothing.
 #[derive(Debug, clap::Args)]

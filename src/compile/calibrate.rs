@@ -94,8 +94,8 @@ impl Compiler {
         Ok((calibration, Chosen { unknown_ranges, ..chosen }))
     }
 
-    /// Takes the ranges that are given for a part in place of those chosen. Gives those of values that it does
-    /// not have.
+    /// Takes the ranges that are given for a part in place of those chosen. Gives those of values that it
+    /// does not have.
     fn take_given_ranges(
         &self,
         part: usize,
@@ -106,8 +106,8 @@ impl Compiler {
         if file.equalised != self.options.equalises() {
             let which = |equalised| if equalised { "equalised" } else { "not equalised" };
             return Err(CompileError::Ranges(format!(
-                "they are of a network that is {}, and this one is {}: channels are equalised with --calibrate \
-                 and without --equalise off",
+                "they are of a network that is {}, and this one is {}: channels are equalised with \
+                 --calibrate and without --equalise off",
                 which(file.equalised),
                 which(self.options.equalises())
             )));

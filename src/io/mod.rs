@@ -113,9 +113,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>, IoError> {
 pub fn map(path: &Path) -> Result<Mmap, IoError> {
     let system = |source| IoError::System { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(system)?;
-    // SAFETY: the bytes must not change while they are mapped. Strata replaces files by others, whose old bytes
-    // stay as they are; who writes into one that is being read has damaged it, and what is read is checked
-    // against the hashes that name it.
+    // SAFETY: the bytes must not change while they are mapped. Strata replaces files by others, whose old
+    // bytes stay as they are; who writes into one that is being read has damaged it, and what is read is
+    // checked against the hashes that name it.
     unsafe { Mmap::map(&file) }.map_err(system)
 }
 

@@ -2,8 +2,8 @@
 
 use super::Progress;
 
-/// The lines of a text without which it no longer fails: runs of lines that halve are left out in turn, and at
-/// last single ones, until none can be.
+/// The lines of a text without which it no longer fails: runs of lines that halve are left out in turn, and
+/// at last single ones, until none can be.
 pub fn reduce_lines(
     text: &str,
     still_fails: &mut dyn FnMut(&str) -> bool,

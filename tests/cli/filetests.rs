@@ -100,3 +100,16 @@ fn a_header_is_that_of_opt_too() {
     let (_, err) = scratch.ends(1, &["opt", "header.mlir"]);
     assert!(err.contains("header.mlir: TARGET: unknown target `x2`"), "{err}");
 }
+
+/// What follows the comments of an output is the test's, and is never lost.
+#[test]
+fn an_output_stands_at_the_end() {
+    let scratch = Scratch::new();
+    let text = with_identity("// RUN: canonicalise").replace("  return", "// OUTPUT:\n  return");
+    scratch.write("middle.mlir", &text);
+    for arguments in [&["test", "middle.mlir"][..], &["test", "middle.mlir", "--bless"]] {
+        let (_, err) = scratch.ends(1, arguments);
+        assert!(err.contains("line 5: comments alone follow `// OUTPUT:`"), "{err}");
+    }
+    assert_eq!(std::fs::read_to_string(scratch.path("middle.mlir")).expect("it is there"), text);
+}

@@ -80,3 +80,22 @@ fn a_model_goes_to_its_schedule_in_one_pipeline() {
         scratch.ends(1, &["opt", "net.onnx", "--passes", "canonicalise", "--save-ranges", "no.json"]);
     assert!(err.contains("no ranges were chosen"), "{err}");
 }
+
+/// What is read is not written over, nor what is written.
+#[test]
+fn files_are_not_lost() {
+    let scratch = Scratch::new();
+    scratch.fsrcnn();
+    let model = std::fs::read(scratch.path("net.onnx")).expect("it is there");
+    let cases = [
+        &["compile", "net.onnx", "-o", "net.strata", "--save-ranges", "./net.onnx"][..],
+        &["compile", "net.onnx", "-o", "same", "--save-ranges", "same"],
+        &["opt", "net.onnx", "--passes", "canonicalise", "-o", "./net.onnx"],
+        &["reduce", "net.onnx", "--script", "true", "-o", "./net.onnx"],
+    ];
+    for arguments in cases {
+        let (_, err) = scratch.ends(2, arguments);
+        assert!(err.contains("names"), "{err}");
+    }
+    assert_eq!(std::fs::read(scratch.path("net.onnx")).expect("it is there"), model);
+}

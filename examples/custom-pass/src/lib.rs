@@ -14,7 +14,8 @@ use strata_ir::{Attribute, Module, OpId};
 /// The pass `merge-clamps`.
 pub static MERGE_CLAMPS: PassInfo = PassInfo {
     name: "merge-clamps",
-    doc: "Merges a clamp of a clamp: clamp(clamp(x, a, b), c, d) is clamp(x, clamp(a, c, d), clamp(b, c, d)).",
+    doc: "Merges a clamp of a clamp into one: clamp(clamp(x, a, b), c, d) is \
+          clamp(x, clamp(a, c, d), clamp(b, c, d)).",
     takes: &[Level::Import, Level::Quant],
     gives: None,
     options: &[OptionInfo {

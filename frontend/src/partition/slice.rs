@@ -20,8 +20,8 @@ pub struct NodeSlice {
     pub renamed: BTreeMap<String, String>,
 }
 
-/// The model of a few nodes, with the inputs and constants of the whole that they read. `None` if the shape or
-/// type of a tensor where they begin or end is not known before the model runs.
+/// The model of a few nodes, with the inputs and constants of the whole that they read. `None` if the shape
+/// or type of a tensor where they begin or end is not known before the model runs.
 pub fn slice_model(model: &ModelProto, survey: &Survey, slice: &NodeSlice) -> Option<ModelProto> {
     let graph = model.graph.as_ref()?;
     let new_name = |name: &String| slice.renamed.get(name).unwrap_or(name).clone();

@@ -19,8 +19,8 @@ pub struct Scale {
 /// TOSA's `apply_scale_32`: `(value * multiplier + 2^(shift-1)) >> shift` in 64 bits. With `double_round`,
 /// shifts above 31 also round away from zero at bit 30, as TFLite does.
 ///
-/// TOSA requires `-2^(shift-1) <= value < 2^(shift-1)`, so that the result fits 32 bits; beyond, what takes it
-/// saturates, here as on the machine.
+/// TOSA requires `-2^(shift-1) <= value < 2^(shift-1)`, so that the result fits 32 bits; beyond, what takes
+/// it saturates, here as on the machine.
 ///
 /// # Source
 /// TOSA 1.0, "Scaling operations".

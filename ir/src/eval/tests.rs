@@ -116,6 +116,13 @@ fn the_reciprocal_of_three() {
 }
 
 #[test]
+fn what_a_scale_takes_beyond_32_bits_does_not_wrap() {
+    let double = Scale { multiplier: 1 << 30, shift: 29 };
+    assert_eq!(apply_scale_32(i32::MAX, double, false), 2 * i64::from(i32::MAX));
+    assert_eq!(apply_scale_32(i32::MIN, double, false), 2 * i64::from(i32::MIN));
+}
+
+#[test]
 fn double_rounding_goes_away_from_zero() {
     // Half of -1 is -0.5: rounding half up gives 0. With shift 32 the second rounding subtracts 2^30:
     // (-1 * 2^31 + 2^31 - 2^30) >> 32 = -2^30 >> 32 = -1.

@@ -1,8 +1,8 @@
 //! What a file holds beside the text of its modules: lines between them, and comments that say what to do.
 //!
-//! Several modules stand in a file with a line [`SEPARATOR`] between every two. Comments `// KEY: value` that a
-//! file begins with are its [`Header`]: `RUN` names the passes to run, `TARGET` the machine they run for. File
-//! tests, reproducers and `strata opt` read the same ones. Assembly has `;` in place of `//`.
+//! Several modules stand in a file with a line [`SEPARATOR`] between every two. Comments `// KEY: value` that
+//! a file begins with are its [`Header`]: `RUN` names the passes to run, `TARGET` the machine they run for.
+//! File tests, reproducers and `strata opt` read the same ones. Assembly has `;` in place of `//`.
 
 /// What stands between two modules of a file.
 pub const SEPARATOR: &str = "// -----";
@@ -13,8 +13,8 @@ pub const RUN: &str = "RUN";
 /// The key of a header's machine.
 pub const TARGET: &str = "TARGET";
 
-/// The text of each module of a file. Lines of the others are left empty, so that errors name the lines of the
-/// file.
+/// The text of each module of a file. Lines of the others are left empty, so that errors name the lines of
+/// the file.
 pub fn split_modules(source: &str) -> Vec<String> {
     let mut texts = vec![String::new()];
     let mut n_lines = 0;
@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_header_ends_where_the_module_begins() {
-        let text = "// RUN: a,b{c=d:e}\n\n// As is: no key.\n// X: one letter\n//TARGET:x1 a=1\nmodule {\n// RUN: c\n}";
+        let text = "// RUN: a,b{c=d:e}\n\n// As is: no key.\n// X: one letter\n//TARGET:x1 a=1\nmodule {\n\
+                    // RUN: c\n}";
         let header = Header::read(text, "//");
         assert_eq!(header.get(RUN), Some("a,b{c=d:e}"));
         assert_eq!(header.get(TARGET), Some("x1 a=1"));

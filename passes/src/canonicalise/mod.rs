@@ -9,8 +9,8 @@
 //! - a reshape of a reshape, and a transpose of a transpose, become one.
 //!
 //! Every rule looks at values defined earlier, which are in their final form already, so one pass reaches the
-//! fixpoint of these rules. It does not reorder sums or touch ops within `strata` regions, nor the import of a
-//! model that comes quantised.
+//! fixpoint of these rules. It does not reorder sums or touch ops within `strata` regions, nor the import of
+//! a model that comes quantised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

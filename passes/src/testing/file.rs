@@ -10,7 +10,7 @@ use strata_ir::text::file::{self, Header, RUN};
 
 use super::failure::{Failure, Failures, OutputDiffers};
 use super::header::{Action, Checks, Request};
-use super::run::Trouble;
+use super::trouble::Trouble;
 
 /// What the name of a file ends in that holds the output expected of the test beside it.
 const EXPECTED: &str = "expected";
@@ -200,8 +200,8 @@ impl Inlined {
     }
 }
 
-/// Writes a file beside its place, and then puts it there, with the rights of the one that it replaces. A link
-/// stays one.
+/// Writes a file beside its place, and then puts it there, with the rights of the one that it replaces. A
+/// link stays one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut beside = path.as_os_str().to_owned();

@@ -8,9 +8,10 @@ use strata_ir::pass::Level;
 use strata_isa_spec::verify::{VerifyError, verify};
 use strata_isa_spec::{Target, asm, codec, interp};
 
-use super::run::{N_INPUTS, Trouble};
+use super::trouble::{N_INPUTS, Trouble};
 
-/// The text that an assembled program prints to. It assembles to the same program, and encoding loses nothing.
+/// The text that an assembled program prints to. It assembles to the same program, and encoding loses
+/// nothing.
 pub(super) fn assemble(text: &str, target: Option<&Target>) -> Result<String, Trouble> {
     let program = asm::parse(text).map_err(|error| {
         let found = Found { line: Some(error.line), ..Found::placeless(error.reason) };
@@ -31,8 +32,9 @@ pub(super) fn assemble(text: &str, target: Option<&Target>) -> Result<String, Tr
     Err(Trouble::Found(errors.iter().map(found).collect()))
 }
 
-/// The assembly of a scheduled module. If `checked`, the machine accepts the program, and it gives the results
-/// of `before`, the module that the passes began with; of the scheduled one where that was one of floats.
+/// The assembly of a scheduled module. If `checked`, the machine accepts the program, and it gives the
+/// results of `before`, the module that the passes began with; of the scheduled one where that was one of
+/// floats.
 pub(super) fn program(
     before: &Module,
     module: &Module,

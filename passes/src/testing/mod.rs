@@ -6,6 +6,7 @@
 //! | `run` | runs that on one module, with the checks |
 //! | `machine` | programs: assembled, and what scheduled modules become |
 //! | `file` | finds test files, runs one, compares or accepts its output |
+//! | `trouble` | what is wrong with a module, or with what passes make of it |
 //! | `failure` | what is wrong with a test |
 //!
 //! A test is a `.mlir` or `.asm` file. The comments that it begins with (`//`, in assembly `;`) tell:
@@ -32,8 +33,8 @@
 //! - `program`: a scheduled module becomes a program that the machine's verifier accepts and whose results on
 //!   the interpreter are the evaluator's.
 //!
-//! Besides, every file runs twice to the same output. A pass that panics, breaks the module, claims falsely to
-//! have changed nothing or changes results always fails the test. An f32 network is calibrated on random
+//! Besides, every file runs twice to the same output. A pass that panics, breaks the module, claims falsely
+//! to have changed nothing or changes results always fails the test. An f32 network is calibrated on random
 //! inputs before the first pass.
 //!
 //! Here rather than in `strata_ir`, since the checks of programs need the backend and the interpreter; it
@@ -44,11 +45,13 @@ mod file;
 mod header;
 mod machine;
 mod run;
+mod trouble;
 
 pub use failure::{Failure, Failures, OutputDiffers};
 pub use file::{FileTests, Outcome, Tests};
 pub use header::target;
-pub use run::{Trouble, try_passes};
+pub use run::try_passes;
+pub use trouble::Trouble;
 
 use strata_ir::pass::Registry;
 

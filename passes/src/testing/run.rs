@@ -1,52 +1,21 @@
 //! Runs what a test asks for on one module.
 
-use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use strata_ir::diag::Diagnostics;
 use strata_ir::equal::difference;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::random_inputs;
 use strata_ir::expect::{Found, with_lines};
 use strata_ir::pass::compare::compare;
-use strata_ir::pass::{
-    self, DriverOptions, Level, PassContext, PassError, PassFailure, PassReport, Pipeline, Progress,
-};
+use strata_ir::pass::{self, DriverOptions, Level, PassContext, PassError, PassReport, Pipeline, Progress};
 use strata_ir::{Module, Tensor, text, verify};
 use strata_isa_spec::Target;
 
 use super::header::{Action, Checks, Request};
 use super::machine;
+use super::trouble::{N_INPUTS, Trouble};
 use crate::quantise::{CalibrationSamples, SampleSource};
-
-/// Random inputs on which modules are evaluated before and after, and networks calibrated.
-pub(super) const N_INPUTS: usize = 4;
-
-/// What is wrong with a module, or with what passes make of it.
-#[derive(Clone, Debug)]
-pub enum Trouble {
-    /// What is wrong with the module, or not supported of it.
-    Found(Vec<Found>),
-    /// A pass panicked.
-    Panicked(String),
-    /// What is computed is something else than before.
-    Miscompiled(String),
-    /// Another check found something: the fault is of a pass, or of Strata.
-    Broken(String),
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Found(found) => {
-                let messages: Vec<&str> = found.iter().map(|found| found.message.as_str()).collect();
-                f.write_str(&messages.join("\n"))
-            }
-            Self::Panicked(what) | Self::Miscompiled(what) | Self::Broken(what) => f.write_str(what),
-        }
-    }
-}
 
 /// Runs passes on a module, with the checks of [tests](super) but that of its text.
 ///
@@ -57,30 +26,6 @@ pub fn try_passes(pipeline: &Pipeline, target: Option<&Target>, module: &Module)
     let checks = Checks { round_trip: false, ..Checks::ALL };
     let request = Request { action: Action::Passes(pipeline.clone()), target: target.cloned(), checks };
     request.passes_on(module, pipeline).map(drop)
-}
-
-impl Trouble {
-    pub(super) fn broken(what: impl fmt::Display) -> Self {
-        Self::Broken(what.to_string())
-    }
-}
-
-impl From<Diagnostics> for Trouble {
-    fn from(all: Diagnostics) -> Self {
-        Self::Found(all.0.iter().map(Found::of).collect())
-    }
-}
-
-impl From<PassFailure> for Trouble {
-    fn from(failure: PassFailure) -> Self {
-        match failure {
-            // The fault of a pass is never what a test expects.
-            PassFailure::Panicked(_) => Self::Panicked(failure.to_string()),
-            PassFailure::Miscompiled(_) => Self::Miscompiled(failure.to_string()),
-            PassFailure::InvalidAfter(_) | PassFailure::FalseClaim => Self::broken(failure),
-            other => Self::Found(Found::of_failure(&other)),
-        }
-    }
 }
 
 impl Request {
@@ -94,8 +39,8 @@ impl Request {
         }
     }
 
-    /// The module of a text, which verifies unless the text alone is looked at. Ops are given their line while
-    /// it is verified.
+    /// The module of a text, which verifies unless the text alone is looked at. Ops are given their line
+    /// while it is verified.
     fn module(&self, text: &str) -> Result<Module, Trouble> {
         let module = text::parse(text, None)?;
         if self.checks.round_trip {

@@ -41,10 +41,10 @@ const N_INPUTS: usize = 4;
 /// Run passes on a module of the IR
 ///
 /// Without a file, lists the passes. Modules are verified before the first pass and after every one. A file
-/// test or a reproducer, which begins with `// RUN: …`, brings its own pipeline, and perhaps its own `TARGET`.
-/// A file may hold several modules with a line `// -----` between every two. Of a model, an ONNX file or a TOSA
-/// flatbuffer, passes run on the import: `canonicalise,quantise,canonicalise,form-stages,fuse-layers,schedule`
-/// brings it to the schedule.
+/// test or a reproducer, which begins with `// RUN: …`, brings its own pipeline, and perhaps its own
+/// `TARGET`. A file may hold several modules with a line `// -----` between every two. Of a model, an ONNX
+/// file or a TOSA flatbuffer, passes run on the import:
+/// `canonicalise,quantise,canonicalise,form-stages,fuse-layers,schedule` brings it to the schedule.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The module, or an ONNX file; `-` is standard input
