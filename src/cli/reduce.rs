@@ -9,7 +9,7 @@ use strata_ir::text::file::Header;
 use strata_ir::text::file::{RUN, TARGET};
 use strata_ir::{Module, verify};
 use strata_isa_spec::Target;
-use strata_passes::testing;
+use strata_passes::testing::{self, Trouble};
 
 use super::args::{Given, TargetArgs, Written, demand_outputs, parse_shape};
 use super::console::Console;
@@ -159,14 +159,18 @@ fn recorded_target(module: &Module) -> Option<Target> {
     Record::of(module).ok().flatten().map(|record| record.options.target)
 }
 
-fn does_not_fail(path: &Path, symptom: &Symptom) -> Failure {
+fn does_not_fail(path: &Path, symptom: &Symptom, instead: Option<Trouble>) -> Failure {
     let what = match symptom {
         Symptom::Panic => "nothing panics".to_owned(),
         Symptom::Miscompile => "what is computed is the same before and after".to_owned(),
         Symptom::Error(text) => format!("there is no error with `{text}` in it"),
         Symptom::Script(command) => format!("`{command}` does not end with exit code 0"),
     };
-    Failure::file(path, format!("it does not fail so: {what}"))
+    let instead = match instead {
+        Some(trouble) => format!("; what is wrong with it is:\n{trouble}"),
+        None => String::new(),
+    };
+    Failure::file(path, format!("it does not fail so: {what}{instead}"))
 }
 
 fn module_file(
@@ -177,7 +181,7 @@ fn module_file(
 ) -> Result<Reduced, Failure> {
     let oracle = Oracle { only_valid: verify(module).is_ok(), ..oracle };
     if !oracle.module_fails(module) {
-        return Err(does_not_fail(&args.file, &oracle.symptom));
+        return Err(does_not_fail(&args.file, &oracle.symptom, oracle.trouble_of(module)));
     }
     let shorter = |oracle: &Oracle, module: &Module| {
         let mut fails = |passes: &Pipeline| oracle.with_pipeline(passes.clone()).module_fails(module);
@@ -217,7 +221,7 @@ fn onnx(
     let oracle = args.oracle(registry, &Header::default(), None)?;
     let model = model::resolved(bytes, &args.file, &args.input_shapes)?.model;
     if !oracle.model_fails(&model) {
-        return Err(does_not_fail(&args.file, &oracle.symptom));
+        return Err(does_not_fail(&args.file, &oracle.symptom, None));
     }
     let mut fails = |passes: &Pipeline| oracle.with_pipeline(passes.clone()).model_fails(&model);
     let oracle = oracle.with_pipeline(reduce_pipeline(&oracle.pipeline, &mut fails));
@@ -251,7 +255,7 @@ fn assembly(args: &Args, registry: &Registry, seen: &mut dyn FnMut(Progress)) ->
     }
     let oracle = args.oracle(registry, &Header::read(&text, ";"), None)?;
     if !oracle.assembly_fails(&text) {
-        return Err(does_not_fail(&args.file, &oracle.symptom));
+        return Err(does_not_fail(&args.file, &oracle.symptom, None));
     }
     let reduced = reduce_lines(&text, &mut |text| oracle.assembly_fails(text), seen);
     let told = format!("{} of {} lines are left", reduced.lines().count(), text.lines().count());

@@ -61,6 +61,15 @@ impl Oracle {
         }
     }
 
+    /// What is wrong with a module, or with what the passes make of it; `None` if nothing is, or if a script is
+    /// to say.
+    pub fn trouble_of(&self, module: &Module) -> Option<Trouble> {
+        match self.symptom {
+            Symptom::Script(_) => None,
+            _ => ran(|| try_passes(&self.pipeline, Some(&self.target), module)).err(),
+        }
+    }
+
     /// A file of a module that brings the passes and the machine, for `strata opt` and `strata test`.
     pub fn file_of(&self, module: &Module) -> String {
         format!("{}{}", self.header(), text::to_string(module))
@@ -107,16 +116,20 @@ impl Oracle {
     }
 
     fn is_shown_by(&self, run: impl FnOnce() -> Result<(), Trouble>) -> bool {
-        // What panics is a candidate, which is not used again.
-        let ran =
-            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Trouble::Panicked(String::new())));
-        match (&self.symptom, ran) {
+        match (&self.symptom, ran(run)) {
             (_, Ok(())) | (Symptom::Script(_), _) => false,
             (Symptom::Panic, Err(trouble)) => matches!(trouble, Trouble::Panicked(_)),
             (Symptom::Miscompile, Err(trouble)) => matches!(trouble, Trouble::Miscompiled(_)),
             (Symptom::Error(part), Err(trouble)) => trouble.to_string().contains(part),
         }
     }
+}
+
+/// What comes of something that may panic.
+fn ran(run: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
+    // What panics is a candidate, which is not used again.
+    let panicked = |_| Err(Trouble::Panicked("a panic outside of the passes".to_owned()));
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked)
 }
 
 /// Whether a shell command that is given a file with some bytes ends with exit code 0.

@@ -8,11 +8,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{fmt, io};
 
 use crate::tensor::Tensor;
-use crate::types::ElemType;
+use crate::types::{ElemType, TensorType};
 
 const MAGIC: &[u8; 8] = b"STRATARS";
 const VERSION: u32 = 1;
@@ -89,10 +89,21 @@ impl From<Arc<Tensor>> for Blob {
     }
 }
 
+/// Tensors by the name of their blob and their type, as long as something holds them.
+type Made = BTreeMap<(String, TensorType), Weak<Tensor>>;
+
 /// Blobs by name. Clones share the data, and those of a file its bytes.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Resources {
     blobs: BTreeMap<String, Blob>,
+    /// What was made of the blobs: texts that name the same one share the tensor.
+    made: Arc<Mutex<Made>>,
+}
+
+impl PartialEq for Resources {
+    fn eq(&self, other: &Self) -> bool {
+        self.blobs == other.blobs
+    }
 }
 
 impl Resources {
@@ -104,11 +115,13 @@ impl Resources {
     /// Adds or replaces a blob.
     pub fn insert(&mut self, name: impl Into<String>, bytes: Vec<u8>) {
         self.blobs.insert(name.into(), bytes.into());
+        self.made = Arc::default();
     }
 
     /// Adds the blobs of another; of two of one name that of the other.
     pub fn extend(&mut self, other: Self) {
         self.blobs.extend(other.blobs);
+        self.made = Arc::default();
     }
 
     /// The blobs whose names `keep` holds to, in the order of names.
@@ -120,6 +133,21 @@ impl Resources {
     /// A blob's bytes.
     pub fn get(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         self.blobs.get(name).map(Blob::bytes)
+    }
+
+    /// The tensor that was made of a blob, if something holds it still.
+    pub(crate) fn made(&self, name: &str, ty: &TensorType) -> Option<Arc<Tensor>> {
+        self.all_made().get(&(name.to_owned(), ty.clone()))?.upgrade()
+    }
+
+    /// Tells of a tensor that was made of a blob.
+    pub(crate) fn keep(&self, name: &str, ty: &TensorType, tensor: &Arc<Tensor>) {
+        self.all_made().insert((name.to_owned(), ty.clone()), Arc::downgrade(tensor));
+    }
+
+    fn all_made(&self) -> MutexGuard<'_, Made> {
+        // What panicked meanwhile left the map whole: entries are put in at once.
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many blobs there are.
@@ -165,7 +193,7 @@ impl Resources {
             blobs.insert(name, Blob(Source::File { file: Arc::clone(&file), range }));
         }
         match bytes.len() - reader.at {
-            0 => Ok(Self { blobs }),
+            0 => Ok(Self { blobs, made: Arc::default() }),
             rest => Err(ResourceError::TrailingBytes(rest)),
         }
     }
@@ -173,7 +201,8 @@ impl Resources {
 
 impl FromIterator<(String, Vec<u8>)> for Resources {
     fn from_iter<I: IntoIterator<Item = (String, Vec<u8>)>>(blobs: I) -> Self {
-        Self { blobs: blobs.into_iter().map(|(name, data)| (name, data.into())).collect() }
+        let blobs = blobs.into_iter().map(|(name, data)| (name, data.into())).collect();
+        Self { blobs, made: Arc::default() }
     }
 }
 

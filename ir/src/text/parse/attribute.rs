@@ -320,13 +320,18 @@ impl<'a> Parser<'a> {
         if let Some(tensor) = self.tensors.get(&(key, ty.clone())) {
             return Ok(Attribute::Elements(Elements { tensor: tensor.clone() }));
         }
-        let Some(bytes) = self.blobs.iter().flatten().find_map(|r| r.get(&name)) else {
+        let found = self.blobs.iter().flatten().copied().find_map(|r| Some((r, r.get(&name)?)));
+        let Some((resources, bytes)) = found else {
             let error = self
                 .error_at(key_span, code::MISSING_RESOURCE, format!("no data of the resource `{name}`"))
                 .help("give the side file that was written with this text");
             self.report(error)?;
             return Ok(no_elements(ty.elem));
         };
+        if let Some(tensor) = resources.made(&name, &ty) {
+            self.tensors.insert((key, ty), tensor.clone());
+            return Ok(Attribute::Elements(Elements { tensor }));
+        }
         let data =
             (bytes.len() == ty.size_bytes()).then(|| TensorData::from_bytes(ty.elem, &bytes)).flatten();
         let Some(data) = data else {
@@ -345,6 +350,7 @@ impl<'a> Parser<'a> {
             return Ok(no_elements(ty.elem));
         }
         let tensor = Arc::new(Tensor::new(ty.shape.clone(), data));
+        resources.keep(&name, &ty, &tensor);
         self.tensors.insert((key, ty), tensor.clone());
         Ok(Attribute::Elements(Elements { tensor }))
     }
