@@ -61,8 +61,8 @@ impl Oracle {
         }
     }
 
-    /// What is wrong with a module, or with what the passes make of it; `None` if nothing is, or if that is for
-    /// a script to say.
+    /// What is wrong with a module, or with what the passes make of it. `None` if nothing is, or if a script
+    /// tells.
     pub fn trouble_of(&self, module: &Module) -> Option<Trouble> {
         match self.symptom {
             Symptom::Script(_) => None,
