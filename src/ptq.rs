@@ -113,11 +113,8 @@ impl PtqOptions {
             return Ok(());
         }
         let options = self.quantise(precision.clone());
-        match calibration.correct_biases(module, &options, samples) {
-            // What has no integer form is for the quantiser to say, which comes to it next.
-            Ok(()) | Err(PassError::Unsupported(_)) => Ok(()),
-            Err(error) => Err(failed("bias correction", error)),
-        }
+        let corrected = calibration.correct_biases(module, &options, samples);
+        corrected.map_err(|error| failed("bias correction", error))
     }
 }
 

@@ -173,8 +173,16 @@ pub(super) fn imported(
     path: &Path,
     input_shapes: &[(String, Vec<usize>)],
 ) -> Result<Module, Failure> {
-    let resolved = resolved(bytes, path, input_shapes)?;
-    let imported = import::import_resolved(&resolved, &import_options(path, input_shapes));
+    import_of(&resolved(bytes, path, input_shapes)?, path, input_shapes)
+}
+
+/// The f32 import of a model of plain nodes.
+pub(super) fn import_of(
+    model: &Resolved,
+    path: &Path,
+    input_shapes: &[(String, Vec<usize>)],
+) -> Result<Module, Failure> {
+    let imported = import::import_resolved(model, &import_options(path, input_shapes));
     Ok(imported.map_err(|error| Failure::from(CompileError::from(error)).about(path))?.module)
 }
 

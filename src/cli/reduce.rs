@@ -18,7 +18,7 @@ use super::model::{self, Content};
 use crate::compile::checkpoint::Record;
 use crate::io::{self, write_atomic};
 use crate::reduce::oracle::{Oracle, Symptom};
-use crate::reduce::{OnnxReduction, Progress, reduce_lines, reduce_module, reduce_onnx, reduce_pipeline};
+use crate::reduce::{Progress, reduce_lines, reduce_module, reduce_onnx, reduce_pipeline};
 
 /// Shrink a module, a model, a pipeline or a program to a small one that fails still
 ///
@@ -229,11 +229,8 @@ fn onnx(
         input_shapes: args.input_shapes.iter().cloned().collect(),
         ..ImportOptions::default()
     };
-    let reduction = reduce_onnx(&model, &options, &mut |model| oracle.model_fails(model), seen);
-    let reduced = match reduction.map_err(|error| Failure::file(&args.file, error))? {
-        OnnxReduction::Reduced(reduced) => *reduced,
-        OnnxReduction::NothingFails => model.clone(),
-    };
+    let reduced = reduce_onnx(&model, &options, &mut |model| oracle.model_fails(model), seen);
+    let reduced = reduced.map_err(|error| Failure::file(&args.file, error))?.unwrap_or_else(|| model.clone());
     let n_nodes =
         |model: &strata_frontend::proto::ModelProto| model.graph.iter().map(|g| g.node.len()).sum::<usize>();
     let told = format!(

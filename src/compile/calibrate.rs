@@ -43,20 +43,16 @@ impl Compiler {
         let given = quantise::given_scales(&module);
         let needed = given.needs_calibration;
         observe_given(&given, observer);
-        let (samples, sample) = match &self.options.calibration {
-            CalibrationData::Samples(samples) => {
-                (samples.clone(), samples.first().cloned().unwrap_or_default())
-            }
+        let sample = match &self.options.calibration {
+            CalibrationData::Samples(samples) => samples.first().cloned().unwrap_or_default(),
             CalibrationData::Noise { seed, samples } => {
-                let inputs = noise_inputs(&module, rows)?;
                 if needed {
-                    observer(Event::noise(*samples, &inputs));
+                    observer(Event::noise(*samples, &noise_inputs(&module, rows)?));
                 }
-                let samples = (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect();
-                (samples, noise::sample(*seed, 0, &noise_inputs(original, rows)?))
+                noise::sample(*seed, 0, &noise_inputs(original, rows)?)
             }
         };
-        let tensors = ptq::arguments(&module, &samples).map_err(CompileError::CalibrationData)?;
+        let tensors = self.options.calibration.arguments(&module, rows)?;
         let (calibration, chosen) = self.choose(0, &mut [&mut module, original], &tensors, observer)?;
         Ok(Calibrated { calibration, chosen, sample })
     }
@@ -180,20 +176,28 @@ pub(crate) struct GivenSamples {
 
 impl SampleSource for GivenSamples {
     fn samples(&self, module: &Module) -> Result<Samples, PassError> {
-        let noise;
-        let arrays = match &self.data {
-            CalibrationData::Samples(samples) => samples,
-            CalibrationData::Noise { seed, samples } => {
-                let inputs = noise_inputs(module, &self.rows).map_err(PassError::other)?;
-                noise = (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect();
-                &noise
-            }
-        };
-        ptq::arguments(module, arrays).map_err(PassError::other)
+        self.data.arguments(module, &self.rows).map_err(PassError::other)
     }
 
     fn are_data(&self) -> bool {
         self.data.is_data()
+    }
+}
+
+impl CalibrationData {
+    /// The samples as arguments of a network's `@main`. `rows` tells of inputs that number the rows of tables
+    /// how many there are.
+    fn arguments(&self, module: &Module, rows: &BTreeMap<String, usize>) -> Result<Samples, CompileError> {
+        let noise: Vec<Vec<Array>>;
+        let arrays = match self {
+            Self::Samples(samples) => samples,
+            Self::Noise { seed, samples } => {
+                let inputs = noise_inputs(module, rows)?;
+                noise = (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect();
+                &noise
+            }
+        };
+        ptq::arguments(module, arrays).map_err(CompileError::CalibrationData)
     }
 }
 

@@ -23,7 +23,7 @@ mod slice;
 
 pub use lines::reduce_lines;
 pub use module::reduce_module;
-pub use onnx::{OnnxReduction, reduce_onnx};
+pub use onnx::reduce_onnx;
 pub use pipeline::reduce_pipeline;
 
 /// How far a reduction is.

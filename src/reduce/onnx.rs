@@ -9,16 +9,8 @@ use strata_frontend::proto::{ModelProto, NodeProto};
 use super::Progress;
 use super::slice::{Network, Slice, smallest};
 
-/// What became of a model.
-#[derive(Debug)]
-pub enum OnnxReduction {
-    /// The smallest part that is found to fail still.
-    Reduced(Box<ModelProto>),
-    /// No part fails, not even the whole taken out anew.
-    NothingFails,
-}
-
-/// The smallest part of a model of plain nodes, as [`import::resolve`] gives it, that is found to fail still.
+/// The smallest part of a model of plain nodes, as [`import::resolve`] gives it, that is found to fail still;
+/// `None` if no part does, not even the whole taken out anew.
 ///
 /// # Errors
 /// If the graph cannot be surveyed.
@@ -27,10 +19,9 @@ pub fn reduce_onnx(
     options: &ImportOptions,
     still_fails: &mut dyn FnMut(&ModelProto) -> bool,
     observer: &mut dyn FnMut(Progress),
-) -> Result<OnnxReduction, ImportError> {
+) -> Result<Option<ModelProto>, ImportError> {
     let survey = import::survey(model, options)?;
-    let reduced = smallest(&Graph::of(model, &survey), still_fails, observer);
-    Ok(reduced.map_or(OnnxReduction::NothingFails, |model| OnnxReduction::Reduced(Box::new(model))))
+    Ok(smallest(&Graph::of(model, &survey), still_fails, observer))
 }
 
 /// The graph of a model. Its values are the outputs of nodes that depend on the inputs.

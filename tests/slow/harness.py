@@ -187,6 +187,12 @@ def float_models():
     return [name for name, entry in entries().items() if "inputs" in entry and onnx_name(entry)]
 
 
+def over_networks(suite, sizes, judge):
+    """A check of every network of the zoo, at its size, and of every trained model in floats."""
+    checks = [Check(f"{suite}/{name}", lambda name=name: judge(zoo(name, sizes[name]))) for name in sizes]
+    return checks + [Check(f"{suite}/{name}", lambda name=name: judge(trained(name))) for name in float_models()]
+
+
 def onnx_name(entry):
     names = [file["name"] for file in entry["files"]] + [entry.get("convert", {}).get("output", "")]
     return next((name for name in names if name.endswith(".onnx")), None)

@@ -4,12 +4,11 @@ The multiply-accumulates of each node are counted here from the shapes that onnx
 Strata's own count.
 """
 
-import functools
 import json
 import math
 
 import onnx
-from harness import ZOO, Check, demand, float_models, scratch, strata, trained, zoo
+from harness import ZOO, demand, over_networks, scratch, strata
 
 
 def inspected(path, flags=()):
@@ -80,13 +79,4 @@ def agree(network):
     return f"{len(rows(model))} layers, {len(rows(program))} stages, {len(theirs)} counted from onnx's shapes"
 
 
-def of_zoo(name):
-    return agree(zoo(name, ZOO[name]))
-
-
-def of_trained(name):
-    return agree(trained(name))
-
-
-CHECKS = [Check(f"layers/{name}", functools.partial(of_zoo, name)) for name in ZOO]
-CHECKS += [Check(f"layers/{name}", functools.partial(of_trained, name)) for name in float_models()]
+CHECKS = over_networks("layers", ZOO, agree)

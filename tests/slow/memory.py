@@ -2,9 +2,7 @@
 judge refuses one on the way to it, and sizes that are said to do where there is too little do.
 """
 
-import functools
-
-from harness import RELEASE, Check, Failed, call, float_models, trained, zoo
+from harness import RELEASE, Failed, call, over_networks
 
 SIZES = 12
 # What is not looked at by then is left out, and the line says how much was.
@@ -32,13 +30,4 @@ def swept(network):
     return lines[-1]
 
 
-def of_zoo(name):
-    return swept(zoo(name, ZOO[name]))
-
-
-def of_trained(name):
-    return swept(trained(name))
-
-
-CHECKS = [Check(f"memory/{name}", functools.partial(of_zoo, name)) for name in ZOO]
-CHECKS += [Check(f"memory/{name}", functools.partial(of_trained, name)) for name in float_models()]
+CHECKS = over_networks("memory", ZOO, swept)

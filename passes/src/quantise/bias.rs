@@ -44,10 +44,11 @@ struct Site {
 
 impl Calibration {
     /// Adds corrections of biases for the mean shift that quantising `module`, which must be the network that
-    /// was calibrated, makes on samples.
+    /// was calibrated, makes on samples. A network of which ops have no integer form gets none: that is for
+    /// the quantiser to say, which comes to it next.
     ///
     /// # Errors
-    /// If the network cannot be quantised, or a sample does not fit.
+    /// If the network cannot be quantised otherwise, or a sample does not fit.
     pub fn correct_biases(
         &mut self,
         module: &Module,
@@ -55,7 +56,10 @@ impl Calibration {
         samples: &[Vec<Arc<Tensor>>],
     ) -> Result<(), PassError> {
         self.corrections.clear();
-        let mut corrections = corrections(module, self, options, samples)?;
+        let mut corrections = match corrections(module, self, options, samples) {
+            Err(PassError::Unsupported(_)) => return Ok(()),
+            corrections => corrections?,
+        };
         let func = module.function("main").ok_or_else(|| PassError::other(CalibrationError::NoMain))?;
         for (index, (value, _)) in observed_values(module, module.entry_block(func)).iter().enumerate() {
             if let Some(correction) = corrections.remove(value) {

@@ -125,11 +125,7 @@ impl CalibrationSamples {
             return Err(PassError::other(CalibrationError::UnknownTensors(unknown)));
         }
         if self.source.are_data() {
-            match calibration.correct_biases(module, options, &samples) {
-                // What has no integer form is for the quantiser to say, which comes to it next.
-                Ok(()) | Err(PassError::Unsupported(_)) => {}
-                Err(error) => return Err(error),
-            }
+            calibration.correct_biases(module, options, &samples)?;
         }
         Ok(calibration)
     }

@@ -55,7 +55,7 @@ impl<'a> Input<'a> {
             Content::Onnx(bytes) => {
                 let model = model::resolved(&bytes, path, &args.input_shapes)?;
                 let rows = import::indexed_rows(&model.model);
-                let module = Box::new(model::imported(&bytes, path, &args.input_shapes)?);
+                let module = Box::new(model::import_of(&model, path, &args.input_shapes)?);
                 (Header::default(), Modules::Imported { module, rows })
             }
             Content::Tosa(bytes) => {

@@ -3,6 +3,7 @@
 //! Weights and biases are quantised tensors. Where a product is rescaled and nothing else reads it, the
 //! scales of its weights are those of the rescale, so that its result has the step that the rescale gives.
 
+use strata_frontend::proto::pb::AttributeProto;
 use strata_ir::dialect::{Conv2d, DepthwiseConv2d, TransposeConv2d};
 use strata_ir::{Op, ValueId};
 
@@ -123,25 +124,24 @@ fn pads([top, bottom, left, right]: [i64; 4]) -> [i64; 4] {
 }
 
 fn weight_shape<'a>(emitter: &Emitter<'a>, site: Site<'_>) -> Result<[usize; 4], ExportError> {
-    let shape = emitter.shape(site.operands[1]);
+    let &[_, weights, ..] = site.operands else {
+        return Err(emitter.unsupported("a convolution without five operands"));
+    };
+    let shape = emitter.shape(weights);
     <[usize; 4]>::try_from(shape).map_err(|_| emitter.unsupported("weights that are not of four axes"))
 }
 
 /// CONV2D.
 pub(super) fn conv(emitter: &mut Emitter<'_>, site: Site<'_>, conv: &Conv2d) -> Result<(), ExportError> {
-    let operands = operands(emitter, site)?;
     let shape @ [oc, kh, kw, ic] = weight_shape(emitter, site)?;
     let order = WeightOrder { shape: &shape, perm: [0, 3, 1, 2], dims: [oc, ic, kh, kw], channel_axis: 0 };
-    let weight = weights(emitter, site, &order, &operands)?;
     let attributes = vec![
         ints("kernel_shape", [kh as i64, kw as i64]),
         ints("strides", conv.stride),
         ints("dilations", conv.dilation),
         ints("pads", pads(conv.pad)),
     ];
-    let name =
-        emitter.node("Conv", vec![operands.input.name.clone(), weight, operands.bias.clone()], attributes);
-    finish(emitter, site.result, Real { name, steps: operands.steps, ..operands.input }, 0)
+    product(emitter, site, "Conv", &order, attributes)
 }
 
 /// DEPTHWISE_CONV2D, as a convolution with as many groups as channels.
@@ -150,11 +150,9 @@ pub(super) fn depthwise(
     site: Site<'_>,
     conv: &DepthwiseConv2d,
 ) -> Result<(), ExportError> {
-    let operands = operands(emitter, site)?;
     let shape @ [kh, kw, channels, multiplier] = weight_shape(emitter, site)?;
     let dims = [channels * multiplier, 1, kh, kw];
     let order = WeightOrder { shape: &shape, perm: [2, 3, 0, 1], dims, channel_axis: 0 };
-    let weight = weights(emitter, site, &order, &operands)?;
     let attributes = vec![
         ints("kernel_shape", [kh as i64, kw as i64]),
         ints("strides", conv.stride),
@@ -162,9 +160,7 @@ pub(super) fn depthwise(
         ints("pads", pads(conv.pad)),
         int("group", channels as i64),
     ];
-    let name =
-        emitter.node("Conv", vec![operands.input.name.clone(), weight, operands.bias.clone()], attributes);
-    finish(emitter, site.result, Real { name, steps: operands.steps, ..operands.input }, 0)
+    product(emitter, site, "Conv", &order, attributes)
 }
 
 /// TRANSPOSE_CONV2D. Its padding is of the output, and negative where ONNX's is positive.
@@ -173,10 +169,8 @@ pub(super) fn transpose_conv(
     site: Site<'_>,
     conv: &TransposeConv2d,
 ) -> Result<(), ExportError> {
-    let operands = operands(emitter, site)?;
     let shape @ [oc, kh, kw, ic] = weight_shape(emitter, site)?;
     let order = WeightOrder { shape: &shape, perm: [3, 0, 1, 2], dims: [ic, oc, kh, kw], channel_axis: 1 };
-    let weight = weights(emitter, site, &order, &operands)?;
     let [top, bottom, left, right] = conv.out_pad;
     let [stride_h, stride_w] = conv.stride;
     if top > 0 || left > 0 || bottom >= stride_h.max(1) || right >= stride_w.max(1) {
@@ -188,8 +182,21 @@ pub(super) fn transpose_conv(
         ints("pads", [-top, -left, (-bottom).max(0), (-right).max(0)]),
         ints("output_padding", [bottom.max(0), right.max(0)]),
     ];
+    product(emitter, site, "ConvTranspose", &order, attributes)
+}
+
+/// The node of a convolution of any kind.
+fn product(
+    emitter: &mut Emitter<'_>,
+    site: Site<'_>,
+    operator: &'static str,
+    order: &WeightOrder<'_>,
+    attributes: Vec<AttributeProto>,
+) -> Result<(), ExportError> {
+    let operands = operands(emitter, site)?;
+    let weight = weights(emitter, site, order, &operands)?;
     let inputs = vec![operands.input.name.clone(), weight, operands.bias.clone()];
-    let name = emitter.node("ConvTranspose", inputs, attributes);
+    let name = emitter.node(operator, inputs, attributes);
     finish(emitter, site.result, Real { name, steps: operands.steps, ..operands.input }, 0)
 }
 
