@@ -11,6 +11,7 @@ use petgraph::Direction;
 use petgraph::algo::tred;
 use petgraph::graphmap::DiGraphMap;
 use petgraph::visit::{EdgeRef as _, IntoEdgeReferences as _};
+use strata_isa_spec::View;
 
 use crate::model::{BufferId, BufferRole, BufferView, StageGraph, StageId};
 
@@ -132,8 +133,8 @@ impl FromIterator<StageId> for StageSet {
     }
 }
 
-/// Whether two views of one buffer share an element.
-pub fn views_meet(a: &BufferView, b: &BufferView) -> bool {
+/// Whether two views are of one buffer, or one stream, and share an element.
+pub fn views_meet<Tensor: PartialEq>(a: &View<Tensor>, b: &View<Tensor>) -> bool {
     let overlap = |a0: u32, an: u32, b0: u32, bn: u32| {
         u64::from(a0) < u64::from(b0) + u64::from(bn) && u64::from(b0) < u64::from(a0) + u64::from(an)
     };

@@ -1,6 +1,7 @@
 //! A program as a graph: a stage is a node in the group of its phase, a stream an edge from a stage that
 //! writes rows of it to one that reads rows. DRAM segments are nodes too, but for the weights.
 
+use strata_backend::model::graph::views_meet;
 use strata_isa_spec::bundle::Machine;
 use strata_isa_spec::program::Program;
 use strata_isa_spec::{Head, SegmentKind, Stage, View};
@@ -94,7 +95,7 @@ impl Builder<'_> {
         for view in stage.code.reads() {
             let label = described(program, &view);
             let parts = program.parts(&view);
-            let gives = |write: &&Write| parts.iter().any(|part| meet(part, &write.view));
+            let gives = |write: &&Write| parts.iter().any(|part| views_meet(part, &write.view));
             for from in self.writes.iter().filter(gives).map(|write| write.node) {
                 let edge = Edge { from, output: 0, label: label.clone() };
                 if !edges.contains(&edge) {
@@ -129,15 +130,4 @@ fn described(program: &Program, view: &View) -> String {
         _ => "i32",
     });
     format!("stream {}: {}x{}x{}x{}", view.tensor, view.rows, view.cols, view.chs, elem.unwrap_or("?"))
-}
-
-/// Whether two views are of one stream and share an element.
-fn meet(a: &View, b: &View) -> bool {
-    let overlap = |a0: u32, an: u32, b0: u32, bn: u32| {
-        u64::from(a0) < u64::from(b0) + u64::from(bn) && u64::from(b0) < u64::from(a0) + u64::from(an)
-    };
-    a.tensor == b.tensor
-        && overlap(a.row0, a.rows, b.row0, b.rows)
-        && overlap(a.col0, a.cols, b.col0, b.cols)
-        && overlap(a.ch0, a.chs, b.ch0, b.chs)
 }
