@@ -25,6 +25,9 @@ pub enum RunError {
     /// The machine refuses the program or its data.
     #[error(transparent)]
     Exec(#[from] interp::ExecError),
+    /// The vector instructions asked for cannot be had.
+    #[error("`STRATA_SIMD`: {0}")]
+    Simd(#[from] interp::SimdError),
     /// A host part of the compiler's IR, or an f32 model, could not be evaluated.
     #[error("evaluation: {0}")]
     Eval(#[from] eval::EvalError),

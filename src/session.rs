@@ -5,10 +5,12 @@
 //! permutes what comes out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use strata_ir::{ElemType, Module, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port, Quantisation};
-use strata_isa_spec::{Program, SegmentKind, interp};
+use strata_isa_spec::interp::{self, Executable, Simd};
+use strata_isa_spec::{Program, SegmentKind};
 
 use crate::host::HostPart;
 use crate::inputs::{fit, match_inputs};
@@ -40,26 +42,66 @@ fn elem_of(name: &str) -> Result<ElemType, RunError> {
     ElemType::from_keyword(name).ok_or_else(|| RunError::Bundle(format!("unknown element type `{name}`")))
 }
 
-/// A compiled network that is ready to run.
+/// The vector instructions that programs run with: those that the environment variable `STRATA_SIMD` names
+/// (`portable`, `avx2`, `avx-vnni`, `avx512-vnni`), else the fastest that the CPU has.
+///
+/// # Errors
+/// If it names none, or what this CPU does not have.
+pub fn simd() -> Result<Simd, RunError> {
+    match std::env::var("STRATA_SIMD") {
+        Ok(name) => Ok(name.parse::<Simd>()?),
+        Err(_) => Ok(Simd::best()),
+    }
+}
+
+/// A compiled network that is ready to run, as often as one likes: its programs are verified, their weights
+/// are packed. Runs may go on side by side.
 #[derive(Clone, Debug)]
 pub struct Session {
-    bundle: Bundle,
-    hosts: Vec<Option<HostPart>>,
+    bundle: Arc<Bundle>,
+    parts: Arc<[ReadyPart]>,
     /// The seed of the order of steps, if runs are checked.
     checked: Option<u64>,
+}
+
+/// What runs a part of a bundle.
+#[derive(Debug)]
+enum ReadyPart {
+    Machine(Executable),
+    Host(HostPart),
 }
 
 /// What a machine part gave, in its order of outputs: the integers in the machine's layout.
 type Integers = Vec<Vec<i64>>;
 
 impl Session {
-    /// Prepares a bundle: reads what the host runs of it, and checks that its parts fit together.
+    /// Prepares a bundle: reads what the host runs of it, checks that its parts fit together, verifies its
+    /// programs and packs their weights for the vector instructions that [`simd`] picks.
     ///
     /// # Errors
-    /// If a host part is not valid, ports do not fit their program, or a part takes what nothing gives.
+    /// If a host part is not valid, ports do not fit their program, a part takes what nothing gives, or a
+    /// program does not verify; if the CPU does not have the vector instructions that are asked for.
     pub fn new(bundle: Bundle) -> Result<Self, RunError> {
+        Self::with_simd(bundle, simd()?)
+    }
+
+    /// As [`new`](Self::new), for the vector instructions given.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_simd(bundle: Bundle, simd: Simd) -> Result<Self, RunError> {
         let hosts = demand_whole(&bundle)?;
-        Ok(Self { bundle, hosts, checked: None })
+        let target = &bundle.manifest.target;
+        let ready = |(part, host): (&Part, Option<HostPart>)| match (&part.code, host) {
+            (_, Some(host)) => Ok(ReadyPart::Host(host)),
+            (Code::Machine(machine), None) => {
+                let executable = Executable::new(&machine.program, target, &machine.weights, simd)?;
+                Ok(ReadyPart::Machine(executable))
+            }
+            (_, None) => Err(RunError::Bundle("a host part was not prepared".to_owned())),
+        };
+        let parts = bundle.parts.iter().zip(hosts).map(ready).collect::<Result<_, RunError>>()?;
+        Ok(Self { parts, bundle: Arc::new(bundle), checked: None })
     }
 
     /// The same session, every run of which checks each read of the machine's memories and steps ready stages
@@ -103,7 +145,7 @@ impl Session {
     pub fn run(
         &self,
         inputs: &[(String, Array)],
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<(String, Array)>, RunError> {
         let tensors = self.run_parts(inputs, progress, &mut |_, _| Ok(()))?;
         let outputs = self.outputs().iter().map(|port| {
@@ -121,7 +163,7 @@ impl Session {
     pub fn run_raw(
         &self,
         inputs: &[(String, Array)],
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<(String, Array)>, RunError> {
         let mut raw = Vec::new();
         self.run_parts(inputs, progress, &mut |part, integers| {
@@ -137,7 +179,7 @@ impl Session {
     fn run_parts(
         &self,
         inputs: &[(String, Array)],
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
         observe: &mut dyn FnMut(&Part, &Integers) -> Result<(), RunError>,
     ) -> Result<BTreeMap<&str, Array>, RunError> {
         let given = match_inputs(self.inputs(), inputs)?;
@@ -146,21 +188,20 @@ impl Session {
         let names = self.inputs().iter().map(|port| port.name.as_str());
         let mut tensors: BTreeMap<&str, Array> = names.zip(given).collect();
         let mut phases_before = 0;
-        for (part, host) in self.bundle.parts.iter().zip(&self.hosts) {
+        for (part, ready) in self.bundle.parts.iter().zip(&*self.parts) {
             let take =
                 |port: &Port| tensors.get(port.name.as_str()).cloned().ok_or_else(|| not_given(&port.name));
             let arrays = part.inputs.iter().map(take).collect::<Result<Vec<_>, _>>()?;
-            let results = match (&part.code, host) {
-                (Code::Machine(machine), _) => {
+            let results = match ready {
+                ReadyPart::Machine(executable) => {
                     let done = &mut |phases: usize| progress(phases_before + phases);
-                    let integers = self.run_machine(part, machine, &arrays, done)?;
-                    phases_before += machine.program.phases.len();
+                    let integers = self.run_machine(part, executable, &arrays, done)?;
+                    phases_before += executable.program().phases.len();
                     observe(part, &integers)?;
                     let users = part.outputs.iter().zip(&integers);
                     users.map(|(port, values)| to_user(port, values, true)).collect::<Result<Vec<_>, _>>()?
                 }
-                (_, Some(host)) => host.run(&part.inputs, &part.outputs, arrays)?,
-                (_, None) => return Err(RunError::Bundle("a host part was not prepared".to_owned())),
+                ReadyPart::Host(host) => host.run(&part.inputs, &part.outputs, arrays)?,
             };
             tensors.extend(part.outputs.iter().map(|port| port.name.as_str()).zip(results));
         }
@@ -171,9 +212,9 @@ impl Session {
     fn run_machine(
         &self,
         part: &Part,
-        machine: &Machine,
+        executable: &Executable,
         arrays: &[Array],
-        progress: &mut dyn FnMut(usize),
+        progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Integers, RunError> {
         let mut bytes = Vec::with_capacity(arrays.len());
         for (port, array) in part.inputs.iter().zip(arrays) {
@@ -187,11 +228,12 @@ impl Session {
             });
             bytes.push(TensorData::from_ints(elem, integers).ok_or_else(no_integers)?.to_bytes());
         }
-        let Machine { program, weights, .. } = machine;
-        let target = &self.bundle.manifest.target;
-        let outputs = match self.checked {
-            Some(seed) => interp::run_checked(program, target, weights, &bytes, seed, progress)?,
-            None => interp::run_with(program, target, weights, &bytes, progress)?,
+        let outputs = match (self.checked, &part.code) {
+            (Some(seed), Code::Machine(Machine { program, weights, .. })) => {
+                let target = &self.bundle.manifest.target;
+                interp::run_checked(program, target, weights, &bytes, seed, progress)?
+            }
+            _ => executable.run(&bytes, progress)?,
         };
         let outputs = part.outputs.iter().zip(outputs).map(|(port, bytes)| {
             TensorData::from_bytes(elem_of(&port.machine_dtype)?, &bytes)

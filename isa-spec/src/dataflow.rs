@@ -21,6 +21,10 @@
 //! those elements count, and not those by the step that writes there, if they are
 //! [in place](crate::StageCode::in_place_reads).
 //!
+//! A step may be taken in two parts: it begins when it has read its rows and ends when it has written its own.
+//! What waits for reads waits for the beginning, what waits for rows for the end, so that steps which have begun
+//! together can be computed side by side and then written.
+//!
 //! The rows of a stream that stand in its [prefix](crate::Prefix) are rows like the others, but have slots of
 //! their own. What grows into another, and what is grown into, may be a prefix.
 
@@ -151,7 +155,10 @@ impl GrowsInto {
 #[derive(Clone, Debug)]
 pub struct Flow {
     stages: Vec<StageFlow>,
+    /// Rows whose steps have begun: what they read is passed.
     done: Vec<u32>,
+    /// Rows that are written.
+    written: Vec<u32>,
 }
 
 /// Whether two views of one stream share a column and a channel.
@@ -243,7 +250,7 @@ impl Flow {
             }
         });
         let stages: Vec<_> = stages.collect();
-        Self { done: vec![0; stages.len()], stages }
+        Self { done: vec![0; stages.len()], written: vec![0; stages.len()], stages }
     }
 
     /// Rows that a stage has produced.
@@ -274,7 +281,7 @@ impl Flow {
             let end = rows.clone().map(|row| read.end[row as usize]).max().unwrap_or(0);
             for &(writer, row0) in &read.writers {
                 let wanted = end.saturating_sub(row0).min(self.stages[writer].n_rows);
-                if self.done[writer] < wanted {
+                if self.written[writer] < wanted {
                     return Some(Blocked::Input { read: which, writer });
                 }
             }
@@ -294,7 +301,7 @@ impl Flow {
                 return Some(reader);
             }
             let writes =
-                |w: &&OtherWriter| w.next(self.done[w.stage]).is_some_and(|next| next <= overwritten);
+                |w: &&OtherWriter| w.next(self.written[w.stage]).is_some_and(|next| next <= overwritten);
             if let Some(writer) = flow.writers.iter().find(writes) {
                 return Some(writer.stage);
             }
@@ -308,7 +315,19 @@ impl Flow {
 
     /// Takes the next step of a stage that is not blocked.
     pub fn advance(&mut self, stage: usize) {
+        self.begin(stage);
+        self.written[stage] = self.done[stage];
+    }
+
+    /// Begins the next step of a stage that is not blocked: it has read its rows, but not written any. Steps
+    /// that have begun may be followed by others, which [`end_all`](Self::end_all) ends together.
+    pub fn begin(&mut self, stage: usize) {
         self.done[stage] = self.next_rows(stage).end;
+    }
+
+    /// Ends all steps that have begun, in the order in which they did.
+    pub fn end_all(&mut self) {
+        self.written.copy_from_slice(&self.done);
     }
 
     /// Stages whose readiness a step of `stage` can change: those that read what it writes, those that write

@@ -13,7 +13,8 @@ use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
 use strata_ir::pass::{self, DriverOptions, PassContext, PassFailure, Registry};
 use strata_isa_spec::timed::{self, DmaTime, Timing};
-use strata_isa_spec::{Program, Target, interp};
+use strata_isa_spec::interp::{self, Executable, Simd};
+use strata_isa_spec::{Program, Target};
 use strata_passes::fuse::pass::{Refused, does_not_fit};
 
 /// Networks that a plain run of the test tries.
@@ -131,9 +132,13 @@ impl Trial {
                 fits = false;
                 continue;
             };
-            let found = interp::run(&program, &self.target, &weights, &inputs);
-            if found.map_err(|e| format!("{mode}: {e}"))? != expected {
-                return Err(format!("{mode}: the results differ from the evaluator's"));
+            for simd in Simd::available() {
+                let found = Executable::new(&program, &self.target, &weights, simd)
+                    .and_then(|executable| executable.run(&inputs, &mut |_| {}));
+                if found.map_err(|e| format!("{mode}: {e}"))? != expected {
+                    let level = simd.level();
+                    return Err(format!("{mode}, {level}: the results differ from the evaluator's"));
+                }
             }
             for order in 0..2 {
                 let seed = self.seed.wrapping_mul(2) + order;

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::model;
 use crate::export::{self, FORMATS, Format, Kind, Source};
 use crate::io::{is_standard_stream, shown, write_atomic};
-use crate::session::Session;
+use crate::session::demand_whole;
 
 /// Write a bundle, a dump or a model in a form that other tools read
 #[derive(Debug, clap::Args)]
@@ -63,9 +63,9 @@ fn source(path: &Path, console: &Console) -> Result<Source, Failure> {
     let (kind, content) = match model::content(path)? {
         model::Content::Bundle(bytes) => {
             let bundle = Bundle::from_bytes(&bytes).map_err(|error| Failure::file(path, error))?;
-            let session = Session::new(bundle).map_err(|error| Failure::file(path, error))?;
-            demand_valid(&session, path)?;
-            (Kind::Bundle, export::Content::Bundle(Box::new(session.bundle().clone())))
+            demand_whole(&bundle).map_err(|error| Failure::file(path, error))?;
+            demand_valid(&bundle, path)?;
+            (Kind::Bundle, export::Content::Bundle(Box::new(bundle)))
         }
         model::Content::Ir(text) => {
             (Kind::Ir, export::Content::Modules(model::modules(path, &text, console)?))
@@ -81,8 +81,7 @@ fn source(path: &Path, console: &Console) -> Result<Source, Failure> {
 }
 
 /// That the machine would run the programs: only then do their figures mean anything.
-fn demand_valid(session: &Session, path: &Path) -> Result<(), Failure> {
-    let bundle = session.bundle();
+fn demand_valid(bundle: &Bundle, path: &Path) -> Result<(), Failure> {
     for machine in bundle.machines() {
         let problems = strata_isa_spec::verify::verify(&machine.program, &bundle.manifest.target);
         if let Some(first) = problems.first() {

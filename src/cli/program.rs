@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::model::{self, Content};
 use crate::compile::checkpoint;
 use crate::io::write_atomic;
-use crate::session::Session;
+use crate::session::demand_whole;
 
 /// Print a bundle's program as text
 #[derive(Debug, clap::Args)]
@@ -73,7 +73,7 @@ pub(super) fn verify(args: &VerifyArgs, console: &Console) -> Result<(), Failure
         phases += program.phases.len();
         stages += program.phases.iter().map(|phase| phase.stages.len()).sum::<usize>();
     }
-    if let Err(error) = Session::new(bundle) {
+    if let Err(error) = demand_whole(&bundle) {
         problems.push(error.to_string());
     }
     if problems.is_empty() {

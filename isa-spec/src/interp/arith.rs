@@ -4,6 +4,7 @@
 ///
 /// # Source
 /// TOSA 1.0, section 1.9, "Integer behavior".
+#[inline(always)]
 pub(crate) fn apply_scale_32(value: i64, multiplier: i32, shift: u8, double_round: bool) -> i64 {
     let mut round = 1i64 << (shift - 1);
     if double_round && shift > 31 {
@@ -20,6 +21,7 @@ pub(crate) fn reciprocal_scale(count: u32) -> (i32, u8) {
 }
 
 /// Rounds as TOSA MUL does: `(product + (1 << (shift - 1))) >> shift`.
+#[inline(always)]
 pub(crate) fn shift_product(product: i64, shift: u8) -> i64 {
     if shift == 0 { product } else { (product + (1 << (shift - 1))) >> shift }
 }

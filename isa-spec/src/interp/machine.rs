@@ -1,149 +1,182 @@
-//! The memories of a running machine, and what a step does to them.
+//! The memories of a running machine, and what rows do to them.
 
-use super::order::{Priorities, Random};
+use std::sync::{Mutex, PoisonError};
+
+use super::heads::compute;
 use super::prepared::Prepared;
-use super::rows;
-use super::shadow::{Fault, Shadow};
+use super::shadow::Shadow;
+use super::simd::Simd;
 use super::sram::{Sram, narrow};
-use crate::dataflow::Flow;
+use super::tile::{Scratch, Tile};
+use super::waves::{Share, StageTile, Wave, shares, tiles};
 use crate::inst::{DmaIn, DmaOut, Head, View};
-use crate::program::{Phase, Program, SegmentKind, Stage, WeightLoad, row_address};
+use crate::program::{Phase, Program, SegmentKind, Stage, StageCode, row_address};
 use crate::target::Target;
 
-/// A machine between two steps.
+/// DRAM and activation SRAM. Weight SRAM is not here: what it holds for a stage does not depend on the inputs.
 pub(super) struct Machine<'a> {
-    program: &'a Program,
-    dram: Vec<Vec<u8>>,
+    pub(super) program: &'a Program,
+    pub(super) simd: Simd,
+    /// A segment each, without the weights.
+    pub(super) dram: Vec<Vec<u8>>,
+    pub(super) activation: Vec<u8>,
+    /// What they hold, in a checked run.
+    pub(super) shadow: Option<Shadow>,
+    room: Room,
+}
+
+/// Memory that a run works in and leaves to the next one. A valid program reads nothing that it did not write,
+/// so what an earlier run left there is not seen.
+#[derive(Debug)]
+pub(super) struct Room {
     activation: Vec<u8>,
-    weight: Vec<u8>,
-    /// The weight segment.
-    source: Option<usize>,
-    /// All weight loads of the program, and how many are complete.
-    loads: Vec<WeightLoad>,
-    loaded: usize,
-    /// What the memories hold, in a checked run.
-    shadow: Option<Shadow>,
-    /// A row, as integers and as bytes.
-    row_acc: Vec<i32>,
-    row_bytes: Vec<u8>,
+    /// What each thread computes in.
+    scratches: Vec<Mutex<Scratch>>,
+    /// The bytes of the tiles of a wave.
+    made: Vec<u8>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let scratches = (0..=rayon::current_num_threads()).map(|_| Mutex::default()).collect();
+        Self { activation: Vec::new(), scratches, made: Vec::new() }
+    }
 }
 
 impl<'a> Machine<'a> {
     /// The machine before the first phase of a program whose segments hold `dram`.
-    pub(super) fn new(program: &'a Program, target: &Target, dram: Vec<Vec<u8>>) -> Self {
-        Self {
-            program,
-            dram,
-            activation: vec![0; target.memory.activation as usize],
-            weight: vec![0; target.memory.weight as usize],
-            source: program.segments.iter().position(|s| s.kind == SegmentKind::Weights),
-            loads: program.phases.iter().flat_map(|p| p.loads.iter().copied()).collect(),
-            loaded: 0,
-            shadow: None,
-            row_acc: Vec::new(),
-            row_bytes: Vec::new(),
-        }
+    pub(super) fn new(
+        program: &'a Program,
+        target: &Target,
+        simd: Simd,
+        dram: Vec<Vec<u8>>,
+        mut room: Room,
+    ) -> Self {
+        let mut activation = std::mem::take(&mut room.activation);
+        activation.resize(target.memory.activation as usize, 0);
+        Self { program, simd, dram, activation, shadow: None, room }
     }
 
-    /// The output segments.
-    pub(super) fn into_outputs(self) -> Vec<Vec<u8>> {
+    /// The output segments, and the room for another run.
+    pub(super) fn into_outputs(self) -> (Vec<Vec<u8>>, Room) {
         let outputs = self.program.segments.iter().zip(self.dram);
-        outputs.filter(|(s, _)| s.kind == SegmentKind::Output).map(|(_, bytes)| bytes).collect()
+        let outputs = outputs.filter(|(s, _)| s.kind == SegmentKind::Output).map(|(_, bytes)| bytes);
+        (outputs.collect(), Room { activation: self.activation, ..self.room })
     }
 
-    /// Runs a phase, its ready stages in order. The verifier shows that no load overwrites what a stage still
-    /// reads before the stages of its own phase that do not wait for it are done; so those that no stage of a
-    /// phase waits for are made later.
-    pub(super) fn run_phase(&mut self, index: usize) {
-        let phase = &self.program.phases[index];
-        let wanted = phase.stages.iter().map(|s| s.wait_loads as usize).max().unwrap_or(0);
-        while self.loaded < wanted {
-            self.load_weights();
+    /// Computes the rows of a wave, side by side, and then writes them.
+    pub(super) fn run_wave(&mut self, phase: &Phase, prepared: &[Prepared], wave: &Wave) {
+        use rayon::prelude::*;
+        let tiles = tiles(phase, wave, rayon::current_num_threads());
+        let sizes = tiles.iter().map(|part| self.tile_bytes(&phase.stages[part.stage].code, &part.tile));
+        let sizes: Vec<usize> = sizes.collect();
+        let mut made = std::mem::take(&mut self.room.made);
+        let all = sizes.iter().sum();
+        if made.len() < all {
+            made.resize(all, 0);
         }
-        let prepared: Vec<_> = phase.stages.iter().map(|stage| self.prepare(stage)).collect();
-        let mut flow = Flow::new(self.program, phase);
-        while !flow.finished() {
-            for (number, stage) in phase.stages.iter().enumerate() {
-                while flow.blocked(number).is_none() {
-                    for row in flow.next_rows(number) {
-                        self.make_row(stage, &prepared[number], row);
-                    }
-                    flow.advance(number);
-                }
+        let mut work = Vec::with_capacity(tiles.len());
+        let mut rest = &mut made[..all];
+        for (part, size) in tiles.iter().zip(&sizes) {
+            let (bytes, others) = rest.split_at_mut(*size);
+            work.push((part, bytes));
+            rest = others;
+        }
+        let mut shares = shares(work);
+        if let [share] = &mut shares[..] {
+            self.make_all(phase, prepared, share);
+        } else {
+            shares.par_iter_mut().with_max_len(1).for_each(|share| self.make_all(phase, prepared, share));
+        }
+        let mut rest = &made[..all];
+        for (StageTile { stage, tile, .. }, size) in tiles.iter().zip(sizes) {
+            let (bytes, others) = rest.split_at(size);
+            self.write(&phase.stages[*stage], tile, bytes);
+            rest = others;
+        }
+        self.room.made = made;
+    }
+
+    /// Computes the tiles of a share.
+    fn make_all(&self, phase: &Phase, prepared: &[Prepared], share: &mut Share<'_>) {
+        for (StageTile { stage, tile, .. }, bytes) in share {
+            self.make_tile(&phase.stages[*stage].code, &prepared[*stage], tile, bytes);
+        }
+    }
+
+    /// Makes and writes a row of a stage, counted from the first of its view.
+    pub(super) fn make_row(&mut self, stage: &Stage, prepared: &Prepared, row: u32) {
+        let tile = Tile::of_rows(&stage.code, row..row + 1);
+        let mut bytes = vec![0; self.tile_bytes(&stage.code, &tile)];
+        self.make_tile(&stage.code, prepared, &tile, &mut bytes);
+        self.write(stage, &tile, &bytes);
+    }
+
+    /// Bytes of the values of a tile.
+    fn tile_bytes(&self, code: &StageCode, tile: &Tile) -> usize {
+        let (view, values) = match &code.head {
+            Head::DmaOut(dma) => (&dma.src, tile.rows.len() * (dma.src.cols * dma.src.chs) as usize),
+            _ => (&code.out, tile.len()),
+        };
+        values * self.program.streams[view.tensor as usize].elem.size_bytes() as usize
+    }
+
+    /// Computes the bytes of a tile.
+    fn make_tile(&self, code: &StageCode, prepared: &Prepared, tile: &Tile, bytes: &mut [u8]) {
+        let thread = rayon::current_thread_index().map_or(0, |index| index + 1);
+        // A panic of another thread leaves nothing behind that the next tile reads.
+        let scratch = self.room.scratches[thread % self.room.scratches.len()].lock();
+        let scratch = &mut *scratch.unwrap_or_else(PoisonError::into_inner);
+        match &code.head {
+            Head::DmaIn(dma) => self.load_row(dma, &code.out, tile.rows.start, bytes),
+            Head::DmaOut(dma) => {
+                self.sram().row(&dma.src, tile.rows.start, &mut scratch.acc);
+                narrow(self.simd, self.program.streams[dma.src.tensor as usize].elem, &scratch.acc, bytes);
             }
+            _ => compute(code, prepared, &self.sram(), tile, scratch, bytes),
         }
-    }
-
-    /// Completes the next weight load.
-    fn load_weights(&mut self) {
-        let load = self.loads[self.loaded];
-        if let Some(segment) = self.source {
-            let bytes = load.bytes as usize;
-            self.weight[load.dst.0 as usize..][..bytes]
-                .copy_from_slice(&self.dram[segment][load.src as usize..][..bytes]);
-        }
-        if let Some(shadow) = &mut self.shadow {
-            shadow.load_weights(self.loaded as u32, &load);
-        }
-        self.loaded += 1;
     }
 
     fn sram(&self) -> Sram<'_> {
         Sram {
             program: self.program,
             activation: &self.activation,
-            weight: &self.weight,
             shadow: self.shadow.as_ref(),
+            simd: self.simd,
         }
-    }
-
-    fn prepare(&self, stage: &Stage) -> Prepared {
-        Prepared::new(&stage.code, &self.sram())
-    }
-
-    /// Makes a row of a stage, counted from the first of its view.
-    fn make_row(&mut self, stage: &Stage, prepared: &Prepared, row: u32) {
-        let code = &stage.code;
-        match &code.head {
-            Head::DmaIn(dma) => self.load_row(dma, &code.out, row),
-            Head::DmaOut(dma) => return self.store_row(dma, row),
-            _ => {
-                let elem = self.program.streams[code.out.tensor as usize].elem;
-                let mut acc = std::mem::take(&mut self.row_acc);
-                rows::compute(code, prepared, &self.sram(), row, &mut acc);
-                self.row_bytes.clear();
-                narrow(elem, &acc, &mut self.row_bytes);
-                self.row_acc = acc;
-            }
-        }
-        self.write_row(&code.out, row);
     }
 
     /// Takes a row from DRAM.
-    fn load_row(&mut self, dma: &DmaIn, out: &View, row: u32) {
+    fn load_row(&self, dma: &DmaIn, out: &View, row: u32, bytes: &mut [u8]) {
         let pixel = (out.chs * self.program.streams[out.tensor as usize].elem.size_bytes()) as usize;
         let segment = dma.segment as usize;
-        self.row_bytes.clear();
-        for x in 0..u64::from(out.cols) {
-            let at = dma.offset + u64::from(row) * dma.row_pitch_bytes + x * u64::from(dma.pixel_pitch_bytes);
+        let first = dma.offset + u64::from(row) * dma.row_pitch_bytes;
+        for (x, to) in bytes.chunks_exact_mut(pixel.max(1)).enumerate() {
+            let at = (first + x as u64 * u64::from(dma.pixel_pitch_bytes)) as usize;
             if let Some(shadow) = &self.shadow {
-                shadow.load(segment, at as usize, pixel);
+                shadow.load(segment, at, pixel);
             }
-            self.row_bytes.extend_from_slice(&self.dram[segment][at as usize..][..pixel]);
+            to.copy_from_slice(&self.dram[segment][at..][..pixel]);
+        }
+    }
+
+    /// Writes the values of a tile to where they go.
+    fn write(&mut self, stage: &Stage, tile: &Tile, bytes: &[u8]) {
+        if let Head::DmaOut(dma) = &stage.code.head {
+            return self.store_row(dma, tile.rows.start, bytes);
+        }
+        let row_bytes = bytes.len() / tile.rows.len().max(1);
+        for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(row_bytes.max(1))) {
+            self.write_row(&stage.code.out, tile, row, bytes);
         }
     }
 
     /// Puts a row into DRAM.
-    fn store_row(&mut self, dma: &DmaOut, row: u32) {
+    fn store_row(&mut self, dma: &DmaOut, row: u32, bytes: &[u8]) {
         let elem = self.program.streams[dma.src.tensor as usize].elem;
-        let mut acc = std::mem::take(&mut self.row_acc);
-        self.sram().row(&dma.src, row, &mut acc);
-        self.row_bytes.clear();
-        narrow(elem, &acc, &mut self.row_bytes);
-        self.row_acc = acc;
         let pixel = (dma.src.chs * elem.size_bytes()) as usize;
         let segment = dma.segment as usize;
-        for (x, bytes) in self.row_bytes.chunks_exact(pixel.max(1)).enumerate() {
+        for (x, bytes) in bytes.chunks_exact(pixel.max(1)).enumerate() {
             let x = x as u64 * u64::from(dma.pixel_pitch_bytes);
             let at = (dma.offset + u64::from(row) * dma.row_pitch_bytes + x) as usize;
             self.dram[segment][at..][..pixel].copy_from_slice(bytes);
@@ -153,126 +186,25 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Writes the row to where a row of an output view stands, pixel by pixel where the view holds only some
-    /// channels.
-    fn write_row(&mut self, out: &View, row: u32) {
+    /// Writes a row of a tile to where the row of the output view stands, pixel by pixel where it has only
+    /// some of the stream's channels.
+    fn write_row(&mut self, out: &View, tile: &Tile, row: u32, bytes: &[u8]) {
         let stream = &self.program.streams[out.tensor as usize];
         let size = stream.elem.size_bytes() as usize;
-        let at = row_address(&self.program.streams, out.tensor, out.row0 + row);
         let pixel = stream.chs as usize * size;
-        let part = out.chs as usize * size;
+        let part = tile.chs.len() * size;
         if let Some(shadow) = &mut self.shadow {
             shadow.write_row(self.program, out, row);
         }
-        let bytes = &self.row_bytes;
+        let row = row_address(&self.program.streams, out.tensor, out.row0 + row);
+        let at = row + (out.col0 as usize + tile.cols.start) * pixel;
         if part == pixel {
-            self.activation[at + out.col0 as usize * pixel..][..bytes.len()].copy_from_slice(bytes);
+            self.activation[at..][..bytes.len()].copy_from_slice(bytes);
             return;
         }
-        for (x, bytes) in bytes.chunks_exact(part).enumerate() {
-            self.activation[at + (out.col0 as usize + x) * pixel + out.ch0 as usize * size..][..part]
-                .copy_from_slice(bytes);
+        let at = at + (out.ch0 as usize + tile.chs.start) * size;
+        for (x, bytes) in bytes.chunks_exact(part.max(1)).enumerate() {
+            self.activation[at + x * pixel..][..part].copy_from_slice(bytes);
         }
-    }
-}
-
-/// A phase of a checked run.
-struct Running {
-    flow: Flow,
-    prepared: Vec<Option<Prepared>>,
-    priorities: Priorities,
-}
-
-/// One in so many steps of a checked run completes a weight load that no stage waits for yet.
-const LOAD_EARLY: u64 = 4;
-
-impl Machine<'_> {
-    /// From here on what the memories hold is remembered. They hold random bytes at first.
-    pub(super) fn begin_checked(&mut self, random: &mut Random) {
-        let written = self.program.segments.iter().zip(&mut self.dram);
-        let written = written.filter(|(s, _)| matches!(s.kind, SegmentKind::Output | SegmentKind::Scratch));
-        let memories = written.map(|(_, bytes)| bytes).chain([&mut self.activation, &mut self.weight]);
-        for byte in memories.flat_map(|bytes| bytes.chunks_mut(8)) {
-            let noise = random.next().to_le_bytes();
-            byte.copy_from_slice(&noise[..byte.len()]);
-        }
-        self.shadow = Some(Shadow::new(self.program, self.activation.len(), self.weight.len()));
-    }
-
-    /// Runs a phase, its ready stages in random order; the first fault.
-    pub(super) fn run_phase_checked(&mut self, index: usize, random: &mut Random) -> Result<(), Fault> {
-        let phase = &self.program.phases[index];
-        let mut running = Running {
-            flow: Flow::new(self.program, phase),
-            prepared: phase.stages.iter().map(|_| None).collect(),
-            priorities: Priorities::new(phase.stages.len(), random),
-        };
-        let queued: usize = self.program.phases[..=index].iter().map(|p| p.loads.len()).sum();
-        while !running.flow.finished() {
-            if self.loaded < queued && random.below(LOAD_EARLY) == 0 {
-                self.load_beside(index, &running)?;
-            }
-            let stages = running.priorities.draw(random);
-            let Some(&number) = stages.iter().find(|&&s| running.flow.blocked(s).is_none()) else {
-                // The verifier has shown that this cannot be.
-                let message = "no stage can step".to_owned();
-                return Err(Fault { phase: index, stage: 0, row: running.flow.done(0), address: 0, message });
-            };
-            self.step(index, number, &mut running)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the next step of a stage.
-    fn step(&mut self, index: usize, number: usize, running: &mut Running) -> Result<(), Fault> {
-        let stage = &self.program.phases[index].stages[number];
-        let rows = running.flow.next_rows(number);
-        if running.prepared[number].is_none() {
-            while self.loaded < stage.wait_loads as usize {
-                self.load_beside(index, running)?;
-            }
-            if let Some(shadow) = &self.shadow {
-                for (at, bytes) in stage.code.tables() {
-                    shadow.read_table(at.0, bytes, stage.wait_loads);
-                }
-            }
-            self.fault(index, number, rows.start)?;
-        }
-        let prepared = running.prepared[number].take().unwrap_or_else(|| self.prepare(stage));
-        for row in rows {
-            self.make_row(stage, &prepared, row);
-            self.fault(index, number, row)?;
-        }
-        running.prepared[number] = Some(prepared);
-        running.flow.advance(number);
-        Ok(())
-    }
-
-    fn fault(&mut self, phase: usize, stage: usize, row: u32) -> Result<(), Fault> {
-        self.shadow.as_mut().map_or(Ok(()), |shadow| shadow.fault(phase, stage, row))
-    }
-
-    /// Completes the next weight load while the stages of a phase are under way: it must not touch their
-    /// tables.
-    fn load_beside(&mut self, index: usize, running: &Running) -> Result<(), Fault> {
-        let phase: &Phase = &self.program.phases[index];
-        let load = self.loads[self.loaded];
-        let (from, to) = (u64::from(load.dst.0), u64::from(load.dst.0) + u64::from(load.bytes));
-        for (number, stage) in phase.stages.iter().enumerate() {
-            let done = running.flow.done(number);
-            if done == 0 || running.flow.next_rows(number).is_empty() {
-                continue;
-            }
-            let meets = |&(at, bytes): &(crate::inst::WeightAddr, u64)| {
-                u64::from(at.0) < to && from < u64::from(at.0) + bytes
-            };
-            if let Some((at, _)) = stage.code.tables().into_iter().find(meets) {
-                let message = format!("load {} overwrites its table in weight SRAM", self.loaded);
-                let address = from.max(u64::from(at.0));
-                return Err(Fault { phase: index, stage: number, row: done, address, message });
-            }
-        }
-        self.load_weights();
-        Ok(())
     }
 }

@@ -1,28 +1,36 @@
 //! The functional interpreter: runs a verified program bit-exactly, in the machine's own memories.
 //!
 //! Rows really pass through the rings of activation SRAM and tables through weight SRAM, so a wrong address
-//! shows as a wrong result. Ready stages take steps in a fixed order; wide convolution rows are shared out
-//! over threads, which cannot change a value.
+//! shows as a wrong result. An [`Executable`] is a program that was verified, and whose weights were packed,
+//! once. Rows that are ready at the same time, of one stage or of several, are computed side by side on all
+//! threads ([`waves`]), with the vector instructions of a [`Simd`]; neither can change a value.
 //!
 //! [`run_checked`] runs the same program as an adversary would: memories begin with random bytes, ready
 //! stages step in random order, weight loads complete as late or as early as they may, and every byte
 //! remembers which row of which stream it holds. It knows nothing of how the verifier came to its verdict.
 
 mod arith;
+mod checked;
+mod executable;
+mod heads;
 mod kernels;
 mod machine;
 mod order;
 mod prepared;
-mod rows;
 mod shadow;
+mod simd;
 mod sram;
 mod tails;
 mod taps;
+mod tile;
+mod waves;
 mod wide;
 
+pub use executable::Executable;
 pub use shadow::Fault;
+pub use simd::{Level, Simd, SimdError};
 
-use self::machine::Machine;
+use self::checked::Checked;
 use self::order::Random;
 use crate::program::{Program, SegmentKind};
 use crate::target::Target;
@@ -63,7 +71,7 @@ pub enum ExecError {
     Unsound(Fault),
 }
 
-/// Runs a program on inputs (one byte string an input segment, in order) and returns the output segments.
+/// Runs a program once on inputs (one byte string an input segment, in order) and returns the output segments.
 ///
 /// # Errors
 /// If the program does not verify for the target, or the weights or inputs are not of the declared sizes.
@@ -73,31 +81,12 @@ pub fn run(
     weights: &[u8],
     inputs: &[Vec<u8>],
 ) -> Result<Vec<Vec<u8>>, ExecError> {
-    run_with(program, target, weights, inputs, &mut |_| {})
+    Executable::new(program, target, weights, Simd::best())?.run(inputs, &mut |_| {})
 }
 
-/// As [`run`], telling `progress` how many phases are done after each.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_with(
-    program: &Program,
-    target: &Target,
-    weights: &[u8],
-    inputs: &[Vec<u8>],
-    progress: &mut dyn FnMut(usize),
-) -> Result<Vec<Vec<u8>>, ExecError> {
-    let mut machine = machine(program, target, weights, inputs)?;
-    for phase in 0..program.phases.len() {
-        machine.run_phase(phase);
-        progress(phase + 1);
-    }
-    Ok(machine.into_outputs())
-}
-
-/// As [`run_with`], checking every read: ready stages step in an order drawn from `seed`, memories hold
-/// random bytes at first, and a byte that is not of the row that a stage reads is an error. The outputs are
-/// those of [`run`], whatever the seed; it takes several times as long.
+/// As [`run`], checking every read: ready stages step in an order drawn from `seed`, memories hold random
+/// bytes at first, and a byte that is not of the row that a stage reads is an error. The outputs are those of
+/// [`run`], whatever the seed; it takes several times as long. `progress` is told how many phases are done.
 ///
 /// # Errors
 /// As [`run`]; [`ExecError::Unsound`] at the first wrong read.
@@ -107,42 +96,42 @@ pub fn run_checked(
     weights: &[u8],
     inputs: &[Vec<u8>],
     seed: u64,
-    progress: &mut dyn FnMut(usize),
+    progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Vec<Vec<u8>>, ExecError> {
-    let mut machine = machine(program, target, weights, inputs)?;
-    let mut random = Random::new(seed);
-    machine.begin_checked(&mut random);
+    demand_valid(program, target, weights)?;
+    let dram = fill_segments(program, inputs)?;
+    let mut checked = Checked::new(program, target, weights, dram, Random::new(seed));
     for phase in 0..program.phases.len() {
-        machine.run_phase_checked(phase, &mut random).map_err(ExecError::Unsound)?;
+        checked.run_phase(phase).map_err(ExecError::Unsound)?;
         progress(phase + 1);
     }
-    Ok(machine.into_outputs())
+    Ok(checked.into_outputs())
 }
 
-/// The machine before the first phase of a program that verifies.
-fn machine<'a>(
-    program: &'a Program,
-    target: &Target,
-    weights: &[u8],
-    inputs: &[Vec<u8>],
-) -> Result<Machine<'a>, ExecError> {
+/// That a program verifies, and that its weights are of the size that it declares.
+fn demand_valid(program: &Program, target: &Target, weights: &[u8]) -> Result<(), ExecError> {
     let errors = verify(program, target);
     if !errors.is_empty() {
         return Err(ExecError::Invalid(errors));
     }
-    Ok(Machine::new(program, target, fill_segments(program, weights, inputs)?))
+    let segment = program.segments.iter().find(|segment| segment.kind == SegmentKind::Weights);
+    let found = weights.len() as u64;
+    match segment {
+        Some(segment) if found != segment.bytes => {
+            Err(ExecError::Weights { expected: segment.bytes, found })
+        }
+        _ => Ok(()),
+    }
 }
 
-fn fill_segments(program: &Program, weights: &[u8], inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ExecError> {
+/// What the segments hold at first. That of the weights is left empty: nothing but weight loads reads it.
+fn fill_segments(program: &Program, inputs: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ExecError> {
     let mut given = inputs.iter();
     let mut index = 0;
     let mut dram = Vec::with_capacity(program.segments.len());
     for segment in &program.segments {
         dram.push(match segment.kind {
-            SegmentKind::Weights if weights.len() as u64 != segment.bytes => {
-                return Err(ExecError::Weights { expected: segment.bytes, found: weights.len() as u64 });
-            }
-            SegmentKind::Weights => weights.to_vec(),
+            SegmentKind::Weights => Vec::new(),
             SegmentKind::Input => {
                 let input = given.next();
                 let found = input.map_or(0, |i| i.len() as u64);

@@ -1,17 +1,22 @@
 //! The memories as a stage sees them: rows of views and tables as integers, and integers as the bytes of a
 //! row.
 
+use std::ops::Range;
+
 use crate::inst::{Elem, View, WeightAddr};
 use crate::interp::shadow::Shadow;
+use crate::interp::simd::{Simd, vectorised};
 use crate::program::{Program, Stream, row_address};
 
-/// Activation SRAM and weight SRAM, as a stage sees them.
+/// Activation SRAM, as a stage sees it.
+#[derive(Clone, Copy)]
 pub(super) struct Sram<'a> {
     pub(super) program: &'a Program,
     pub(super) activation: &'a [u8],
-    pub(super) weight: &'a [u8],
-    /// What they hold, in a checked run.
+    /// What it holds, in a checked run.
     pub(super) shadow: Option<&'a Shadow>,
+    /// What rows are computed with.
+    pub(super) simd: Simd,
 }
 
 impl Sram<'_> {
@@ -34,12 +39,59 @@ impl Sram<'_> {
 
     /// A row of a view as integers, `view.cols * view.chs` of them.
     pub(super) fn row(&self, view: &View, row: u32, out: &mut Vec<i32>) {
+        self.part(view, row, 0..view.cols as usize, 0..view.chs as usize, out);
+    }
+
+    /// Some columns and channels of a row of a view as integers, pixel by pixel.
+    pub(super) fn part(
+        &self,
+        view: &View,
+        row: u32,
+        cols: Range<usize>,
+        chs: Range<usize>,
+        out: &mut Vec<i32>,
+    ) {
         let stream = self.stream(view);
-        let size = stream.elem.size_bytes() as usize;
-        let (from, n) = (view.ch0 as usize * size, view.chs as usize * size);
+        let (all, size) = (stream.chs as usize, stream.elem.size_bytes() as usize);
+        let bytes = &self.row_bytes(view, row)[cols.start * all * size..cols.end * all * size];
+        out.resize(cols.len() * chs.len(), 0);
+        if chs.len() == all {
+            return widen(self.simd, stream.elem, bytes, out);
+        }
+        let from = (view.ch0 as usize + chs.start) * size;
+        let pixels = bytes.chunks_exact((all * size).max(1)).zip(out.chunks_exact_mut(chs.len().max(1)));
+        for (pixel, out) in pixels {
+            widen(self.simd, stream.elem, &pixel[from..from + chs.len() * size], out);
+        }
+    }
+
+    /// Some columns and channels of a row of `src`, broadcast to a row of them: a view of one row, column or
+    /// channel gives it for all.
+    pub(super) fn broadcast(
+        &self,
+        src: &View,
+        row: u32,
+        cols: Range<usize>,
+        chs: Range<usize>,
+        out: &mut Vec<i32>,
+    ) {
+        let row = if src.rows == 1 { 0 } else { row };
+        let given = |extent: u32, range: &Range<usize>| if extent == 1 { 0..1 } else { range.clone() };
+        let (from_cols, from_chs) = (given(src.cols, &cols), given(src.chs, &chs));
+        if from_cols.len() == cols.len() && from_chs.len() == chs.len() {
+            return self.part(src, row, from_cols, from_chs, out);
+        }
+        let (inputs, whole_cols) = (from_chs.len(), from_cols.len() == cols.len());
+        let mut input = Vec::new();
+        self.part(src, row, from_cols, from_chs, &mut input);
         out.clear();
-        for pixel in self.row_bytes(view, row).chunks_exact(stream.chs as usize * size) {
-            widen(stream.elem, &pixel[from..from + n], out);
+        for x in 0..cols.len() {
+            let pixel = &input[if whole_cols { x * inputs } else { 0 }..][..inputs];
+            if inputs == chs.len() {
+                out.extend_from_slice(pixel);
+            } else {
+                out.resize(out.len() + chs.len(), pixel[0]);
+            }
         }
     }
 
@@ -52,23 +104,31 @@ impl Sram<'_> {
     pub(super) fn stream_chs(&self, view: &View) -> usize {
         self.stream(view).chs as usize
     }
+}
 
-    pub(super) fn i8s(&self, at: WeightAddr, n: usize) -> Vec<i8> {
-        self.weight[at.0 as usize..][..n].iter().map(|&b| b as i8).collect()
+/// Weight SRAM, as a stage sees it.
+#[derive(Clone, Copy)]
+pub(super) struct WeightSram<'a>(pub(super) &'a [u8]);
+
+impl WeightSram<'_> {
+    pub(super) fn bytes(&self, at: WeightAddr, n: usize) -> &[u8] {
+        &self.0[at.0 as usize..][..n]
     }
 
-    pub(super) fn i32s(&self, at: WeightAddr, n: usize) -> Vec<i32> {
-        self.weight[at.0 as usize..][..n * 4]
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|c| i32::from_le_bytes(*c))
-            .collect()
+    pub(super) fn i8s(&self, at: WeightAddr, n: usize) -> Vec<i8> {
+        self.bytes(at, n).iter().map(|&b| b as i8).collect()
     }
 
     pub(super) fn i16s(&self, at: WeightAddr, n: usize) -> Vec<i16> {
-        let bytes = &self.weight[at.0 as usize..][..n * 2];
-        bytes.as_chunks::<2>().0.iter().map(|c| i16::from_le_bytes(*c)).collect()
+        self.bytes(at, n * 2).as_chunks::<2>().0.iter().map(|c| i16::from_le_bytes(*c)).collect()
+    }
+
+    pub(super) fn i32s(&self, at: WeightAddr, n: usize) -> Vec<i32> {
+        self.bytes(at, n * 4).as_chunks::<4>().0.iter().map(|c| i32::from_le_bytes(*c)).collect()
+    }
+
+    pub(super) fn i64s(&self, at: WeightAddr, n: usize) -> Vec<i64> {
+        self.bytes(at, n * 8).as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c)).collect()
     }
 }
 
@@ -81,38 +141,46 @@ pub(super) fn limits(elem: Elem) -> (i64, i64) {
     }
 }
 
-pub(super) fn widen(elem: Elem, bytes: &[u8], out: &mut Vec<i32>) {
-    match elem {
-        Elem::I8 => out.extend(bytes.iter().map(|&b| i32::from(b as i8))),
-        Elem::I16 => {
-            out.extend(bytes.as_chunks::<2>().0.iter().map(|c| i32::from(i16::from_le_bytes(*c))));
+vectorised! {
+    /// Bytes of a row as integers.
+    pub(super) fn widen(simd; elem: Elem, bytes: &[u8], out: &mut [i32]) {
+        match elem {
+            Elem::I8 => {
+                for (to, &byte) in out.iter_mut().zip(bytes) {
+                    *to = i32::from(byte as i8);
+                }
+            }
+            Elem::I16 => {
+                for (to, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *to = i32::from(i16::from_le_bytes(*bytes));
+                }
+            }
+            Elem::I32 => {
+                for (to, bytes) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *to = i32::from_le_bytes(*bytes);
+                }
+            }
         }
-        Elem::I32 => out.extend(bytes.as_chunks::<4>().0.iter().map(|c| i32::from_le_bytes(*c))),
     }
-}
 
-/// Values as the bytes of a row of `elem`, wrapping what does not fit.
-pub(super) fn narrow(elem: Elem, values: &[i32], out: &mut Vec<u8>) {
-    match elem {
-        Elem::I8 => out.extend(values.iter().map(|&v| v as u8)),
-        Elem::I16 => out.extend(values.iter().flat_map(|&v| (v as i16).to_le_bytes())),
-        Elem::I32 => out.extend(values.iter().flat_map(|&v| v.to_le_bytes())),
-    }
-}
-
-/// A row of `src` broadcast to `cols * chs`.
-pub(super) fn load(sram: &Sram<'_>, src: &View, row: u32, cols: usize, chs: usize, acc: &mut Vec<i32>) {
-    let mut input = Vec::new();
-    sram.row(src, if src.rows == 1 { 0 } else { row }, &mut input);
-    if input.len() == cols * chs {
-        *acc = input;
-        return;
-    }
-    let inputs = src.chs as usize;
-    for (x, pixel) in acc.chunks_exact_mut(chs).enumerate() {
-        let from = if src.cols == 1 { 0 } else { x } * inputs;
-        for (c, value) in pixel.iter_mut().enumerate() {
-            *value = input[from + if inputs == 1 { 0 } else { c }];
+    /// Values as the bytes of a row of `elem`, wrapping what does not fit.
+    pub(super) fn narrow(simd; elem: Elem, values: &[i32], out: &mut [u8]) {
+        match elem {
+            Elem::I8 => {
+                for (to, &v) in out.iter_mut().zip(values) {
+                    *to = v as u8;
+                }
+            }
+            Elem::I16 => {
+                for (to, &v) in out.as_chunks_mut::<2>().0.iter_mut().zip(values) {
+                    *to = (v as i16).to_le_bytes();
+                }
+            }
+            Elem::I32 => {
+                for (to, &v) in out.as_chunks_mut::<4>().0.iter_mut().zip(values) {
+                    *to = v.to_le_bytes();
+                }
+            }
         }
     }
 }

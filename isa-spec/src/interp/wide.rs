@@ -5,35 +5,26 @@
 //! Sums are held in 64 bits and wrap there; valid programs keep them within 48.
 
 use crate::inst::{
-    Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, WeightAddr, Window,
+    Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, Window,
 };
+use crate::interp::prepared::Scales;
+use crate::interp::simd::{Simd, vectorised};
 use crate::interp::sram::{Sram, limits};
 use crate::interp::taps::{sample, tap, tap_transposed};
 
 /// Products whose sum surely fits 32 bits: each is below `2^22`.
 const SHORT_SUM: usize = 256;
-/// Products of a row below which it is not worth sharing out.
-const PARALLEL_LEAST_PRODUCTS: usize = 1 << 20;
-
 /// Weights and biases of a convolution, weights widened once so that a product of rows is one of equal types.
+#[derive(Clone, Debug)]
 pub(super) struct WideTables {
     pub(super) weights: Vec<i16>,
     pub(super) bias: Vec<i64>,
 }
 
 impl WideTables {
-    /// `i8` weights and `i48` biases, which take 8 bytes each.
-    pub(super) fn new(
-        sram: &Sram<'_>,
-        weights: WeightAddr,
-        n: usize,
-        bias: WeightAddr,
-        channels: usize,
-    ) -> Self {
-        let weights = sram.i8s(weights, n).into_iter().map(i16::from).collect();
-        let bytes = &sram.weight[bias.0 as usize..][..channels * 8];
-        let bias = bytes.as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c)).collect();
-        Self { weights, bias }
+    /// `i8` weights and `i48` biases.
+    pub(super) fn new(weights: Vec<i8>, bias: Vec<i64>) -> Self {
+        Self { weights: weights.into_iter().map(i16::from).collect(), bias }
     }
 }
 
@@ -67,13 +58,13 @@ pub(super) fn head(
                     gather(sram, &h.src, &h.window, row, x, group * inputs, inputs, patch);
                 };
                 let taps = (h.window.kernel_h * h.window.kernel_w) as usize;
-                products(tables, (group, groups), taps * inputs, chs, sums, &patch);
+                products(sram.simd, tables, (group, groups), taps * inputs, chs, sums, &patch);
             }
         }
         (Head::TransposeConv2dI16(h), Some(tables)) => {
             let reduction = (h.kernel_h * h.kernel_w * h.src.chs) as usize;
             let patch = |x: usize, patch: &mut [i16]| gather_transposed(sram, h, row, x, patch);
-            products(tables, (0, 1), reduction, chs, sums, &patch);
+            products(sram.simd, tables, (0, 1), reduction, chs, sums, &patch);
         }
         (Head::DepthwiseConv2dI16(h), Some(tables)) => {
             for pixel in sums.chunks_exact_mut(chs) {
@@ -108,40 +99,40 @@ pub(super) fn head(
 /// `sums = bias + patch . weights` for every pixel of a row and every channel of a group, where `patch_of(x)`
 /// lays out the taps of pixel `x`.
 fn products(
+    simd: Simd,
     tables: &WideTables,
     (group, groups): (usize, usize),
     reduction: usize,
     chs: usize,
     sums: &mut [i64],
-    patch_of: &(impl Fn(usize, &mut [i16]) + Sync),
+    patch_of: &impl Fn(usize, &mut [i16]),
 ) {
-    use rayon::prelude::*;
     let channels = group * (chs / groups)..(group + 1) * (chs / groups);
-    let cols = sums.len() / chs.max(1);
-    let one = |(x, pixel): (usize, &mut [i64]), patch: &mut Vec<i16>| {
+    let mut patch = Vec::new();
+    for (x, pixel) in sums.chunks_exact_mut(chs).enumerate() {
         patch.clear();
         patch.resize(reduction, 0);
-        patch_of(x, patch);
+        patch_of(x, &mut patch);
         for channel in channels.clone() {
             let weights = &tables.weights[channel * reduction..][..reduction];
-            pixel[channel] = tables.bias[channel].wrapping_add(dot(patch, weights));
+            pixel[channel] = tables.bias[channel].wrapping_add(dot(simd, &patch, weights));
         }
-    };
-    if cols * reduction * channels.len() < PARALLEL_LEAST_PRODUCTS {
-        let mut patch = Vec::new();
-        sums.chunks_exact_mut(chs).enumerate().for_each(|pixel| one(pixel, &mut patch));
-    } else {
-        sums.par_chunks_exact_mut(chs).enumerate().for_each_init(Vec::new, |patch, pixel| one(pixel, patch));
     }
 }
 
-/// The sum of products of `i16` by widened `i8`, in runs that fit 32 bits.
-fn dot(a: &[i16], w: &[i16]) -> i64 {
-    let run = |(a, w): (&[i16], &[i16])| {
-        let sum: i32 = a.iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum();
-        i64::from(sum)
-    };
-    a.chunks(SHORT_SUM).zip(w.chunks(SHORT_SUM)).map(run).sum()
+vectorised! {
+    /// The sum of products of `i16` by widened `i8`, in runs that fit 32 bits.
+    fn dot(simd; a: &[i16], w: &[i16]) -> i64 {
+        let mut total = 0;
+        for (a, w) in a.chunks(SHORT_SUM).zip(w.chunks(SHORT_SUM)) {
+            let mut sum = 0i32;
+            for (&a, &w) in a.iter().zip(w) {
+                sum += i32::from(a) * i32::from(w);
+            }
+            total += i64::from(sum);
+        }
+        total
+    }
 }
 
 /// Copies channels `ch0..ch0 + chs` of a pixel of a row's bytes.
@@ -225,6 +216,17 @@ fn resize(sram: &Sram<'_>, h: &Resize, row: u32, chs: usize, sums: &mut [i64]) {
     }
 }
 
+/// The first rescale of a row of sums.
+pub(super) fn rescale(t: &Rescale16, scales: &Scales<i16>, chs: usize, sums: &[i64], acc: &mut [i32]) {
+    let (multipliers, shifts) = (scales.multipliers.of(&(0..chs)), scales.shifts.of(&(0..chs)));
+    let period = multipliers.len();
+    for (acc, sums) in acc.chunks_mut(period).zip(sums.chunks(period)) {
+        for (((to, &sum), &m), &s) in acc.iter_mut().zip(sums).zip(multipliers).zip(shifts) {
+            *to = rescale16(t, sum, m, s);
+        }
+    }
+}
+
 /// TOSA RESCALE with 16-bit multipliers of one value.
 pub(super) fn rescale16(t: &Rescale16, value: i64, multiplier: i16, shift: u8) -> i32 {
     let (least, most) = limits(t.to);
@@ -241,7 +243,9 @@ mod tests {
     fn long_sums_of_the_greatest_products_do_not_wrap() {
         for n in [1, 255, 256, 257, 5000] {
             let (a, w) = (vec![i16::MIN; n], vec![-128i16; n]);
-            assert_eq!(dot(&a, &w), n as i64 * 32768 * 128);
+            for simd in Simd::available() {
+                assert_eq!(dot(simd, &a, &w), n as i64 * 32768 * 128);
+            }
         }
     }
 

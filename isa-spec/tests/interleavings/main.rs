@@ -53,6 +53,14 @@ fn checked(program: &Program, target: &Target, seed: u64) -> Result<(), String> 
     let inputs: Vec<Vec<u8>> =
         bytes(SegmentKind::Input).map(|n| (0..n).map(|i| (i * 37 % 251) as u8).collect()).collect();
     let plain = interp::run(program, target, &weights, &inputs).map_err(|e| e.to_string())?;
+    // Rows are divided otherwise on another number of threads.
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;
+        let found = pool.install(|| interp::run(program, target, &weights, &inputs));
+        if found.as_ref().map_err(ToString::to_string)? != &plain {
+            return Err(format!("{threads} threads give other results"));
+        }
+    }
     for order in 0..3 {
         let found = interp::run_checked(program, target, &weights, &inputs, seed ^ order, &mut |_| {});
         if found.as_ref().map_err(ToString::to_string)? != &plain {

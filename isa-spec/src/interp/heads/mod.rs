@@ -1,0 +1,175 @@
+//! What every head computes, and a tile of a stage: its head, its tails, its bytes.
+//!
+//! A head fills accumulators, `[pixels][channels]` of `i32`; each tail transforms them in place. Heads that
+//! sum in 48 bits are [`wide`]'s. Reads go through [`Sram`], which turns a view's row into bytes of a ring
+//! slot.
+
+mod conv;
+mod depthwise;
+mod moves;
+mod pool;
+mod transposed;
+
+use self::conv::conv2d;
+pub(super) use self::conv::PackedConv;
+pub(super) use self::depthwise::PackedDepthwise;
+use self::transposed::transpose_conv2d;
+pub(super) use self::transposed::PackedTransposed;
+use crate::inst::{Head, MatMul, Tail};
+use crate::interp::prepared::{HeadTables, Prepared, TailTables};
+use crate::interp::simd::vectorised;
+use crate::interp::sram::{Sram, narrow};
+use crate::interp::tails::{self, Place};
+use crate::interp::tile::{Scratch, Tile};
+use crate::interp::wide;
+use crate::program::StageCode;
+
+/// Accumulators that tails transform at once: they stay in the nearest cache.
+const CHUNK: usize = 4096;
+
+/// Computes a tile of a stage's output (rows counted from the first of its view) into `out`, its values'
+/// bytes, `[rows][columns][channels]`. DMA heads are the caller's. Only convolutions are computed in parts of
+/// rows: tiles of other heads are whole rows.
+pub(super) fn compute(
+    code: &StageCode,
+    prepared: &Prepared,
+    sram: &Sram<'_>,
+    tile: &Tile,
+    scratch: &mut Scratch,
+    out: &mut [u8],
+) {
+    if let (Head::Conv2d(h), HeadTables::Conv(packed)) = (&code.head, &prepared.head) {
+        return conv2d(code, prepared, h, packed, sram, tile, scratch, out);
+    }
+    let row_bytes = out.len() / tile.rows.len().max(1);
+    let rows = tile.rows.clone().zip(out.chunks_exact_mut(row_bytes.max(1)));
+    if let (Head::DepthwiseConv2d(h), HeadTables::Depthwise(packed)) = (&code.head, &prepared.head) {
+        let Scratch { acc, operand, words, .. } = scratch;
+        let (cols, chs) = (tile.cols.len(), tile.chs.len());
+        let lines = depthwise::Lines::new(sram, h, packed, tile.rows.clone(), cols, words);
+        acc.resize(cols * chs, 0);
+        for (row, out) in rows {
+            lines.sum(sram.simd, row, acc);
+            let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
+            finish(code, &prepared.tails, sram, &place, acc, operand, out);
+        }
+        return;
+    }
+    for (row, out) in rows {
+        let tails = compute_head(code, prepared, sram, row, scratch);
+        let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
+        let Scratch { acc, operand, .. } = &mut *scratch;
+        finish(code, &prepared.tails[prepared.tails.len() - tails..], sram, &place, acc, operand, out);
+    }
+}
+
+/// Computes row `row` of a head into the accumulators; how many of the tails are left.
+fn compute_head(
+    code: &StageCode,
+    prepared: &Prepared,
+    sram: &Sram<'_>,
+    row: u32,
+    scratch: &mut Scratch,
+) -> usize {
+    let (cols, chs) = (code.out.cols as usize, code.out.chs as usize);
+    let Scratch { acc, sums, .. } = &mut *scratch;
+    acc.clear();
+    acc.resize(cols * chs, 0);
+    if !wide::is_wide(&code.head, sram) {
+        head(code, &prepared.head, sram, row, scratch);
+        return code.tail.len();
+    }
+    let tables = if let HeadTables::Wide(tables) = &prepared.head { Some(&**tables) } else { None };
+    sums.clear();
+    sums.resize(cols * chs, 0);
+    wide::head(&code.head, tables, sram, row, chs, sums);
+    match (code.tail.first(), prepared.tails.first()) {
+        (Some(Tail::Rescale16(t)), Some(TailTables::Rescale16(scales))) => {
+            wide::rescale(t, scales, chs, sums, acc);
+            code.tail.len() - 1
+        }
+        _ => code.tail.len(),
+    }
+}
+
+/// Applies the last tails of a stage, those of `tables`, to the accumulators of a place and writes their bytes.
+fn finish(
+    code: &StageCode,
+    tables: &[TailTables],
+    sram: &Sram<'_>,
+    place: &Place,
+    acc: &mut [i32],
+    operand: &mut Vec<i32>,
+    out: &mut [u8],
+) {
+    let elem = sram.elem(&code.out);
+    let tails = &code.tail[code.tail.len() - tables.len()..];
+    let pixel = place.chs.len();
+    let cols = (CHUNK / pixel.max(1)).clamp(1, place.cols.len().max(1));
+    let size = elem.size_bytes() as usize;
+    let chunks = acc.chunks_mut((cols * pixel).max(1)).zip(out.chunks_mut((cols * pixel * size).max(1)));
+    for (index, (acc, out)) in chunks.enumerate() {
+        let first = place.cols.start + index * cols;
+        let cols = first..(first + cols).min(place.cols.end);
+        let place = Place { row: place.row, cols, chs: place.chs.clone() };
+        for (tail, tables) in tails.iter().zip(tables) {
+            tails::apply(tail, tables, sram, &place, operand, acc);
+        }
+        narrow(sram.simd, elem, acc, out);
+    }
+}
+
+/// Computes row `row` of a head that is neither wide nor a convolution in tiles.
+fn head(code: &StageCode, tables: &HeadTables, sram: &Sram<'_>, row: u32, scratch: &mut Scratch) {
+    let (cols, chs) = (code.out.cols as usize, code.out.chs as usize);
+    let Scratch { acc, rows, .. } = &mut *scratch;
+    match (&code.head, tables) {
+        (Head::Load(h), _) => sram.broadcast(&h.src, row, 0..cols, 0..chs, acc),
+        (Head::TransposeConv2d(h), HeadTables::Transposed(packed)) => {
+            transpose_conv2d(sram, h, packed, row, cols, scratch);
+        }
+        (Head::MatMul(h), _) => matmul(sram, h, row, acc),
+        (Head::MaxPool2d(h), _) => pool::max_pool2d(sram, h, row, chs, rows, acc),
+        (Head::AvgPool2d(h), _) => pool::avg_pool2d(sram, h, row, chs, rows, acc),
+        (Head::Resize(h), _) => moves::resize(sram, h, row, chs, acc),
+        (Head::Pad(h), _) => moves::pad(sram, h, row, chs, acc),
+        (Head::Permute(h), _) => moves::permute(sram, h, row, cols * chs, acc),
+        (Head::Reduce(h), _) => moves::reduce(sram, h, row, acc),
+        (Head::Argmax(h), _) => moves::argmax(sram, h, row, acc),
+        // The caller moves DMA rows and computes convolutions; the rest is as `Prepared` makes it.
+        (
+            Head::DmaIn(_)
+            | Head::DmaOut(_)
+            | Head::Conv2d(_)
+            | Head::DepthwiseConv2d(_)
+            | Head::TransposeConv2d(_)
+            | Head::Conv2dI16(_)
+            | Head::DepthwiseConv2dI16(_)
+            | Head::TransposeConv2dI16(_)
+            | Head::MatMulI16(_),
+            _,
+        ) => {}
+    }
+}
+
+/// A row of a matrix product, summed row by row of `b`.
+fn matmul(sram: &Sram<'_>, h: &MatMul, row: u32, acc: &mut [i32]) {
+    let batches = h.batches.max(1);
+    let batch = row / (h.a.rows / batches).max(1);
+    let k = h.b.rows / batches;
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    sram.row(&h.a, row, &mut a);
+    for (index, &a) in a.iter().enumerate().take(k as usize) {
+        sram.row(&h.b, batch * k + index as u32, &mut b);
+        add_multiple(sram.simd, acc, &b, a - h.a_zp, h.b_zp);
+    }
+}
+
+vectorised! {
+    /// Adds `factor * (value - zero point)`.
+    fn add_multiple(simd; sums: &mut [i32], values: &[i32], factor: i32, zero_point: i32) {
+        for (sum, &v) in sums.iter_mut().zip(values) {
+            *sum = sum.wrapping_add(factor.wrapping_mul(v - zero_point));
+        }
+    }
+}

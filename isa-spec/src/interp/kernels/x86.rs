@@ -1,0 +1,291 @@
+//! The kernels for AVX2, AVX-VNNI and AVX-512 VNNI: the same walk over pixels and blocks, each with its own
+//! register tile.
+
+use std::arch::x86_64::{
+    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16,
+    _mm256_dpbusd_avx_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
+    _mm512_maskz_loadu_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+};
+
+use super::{LANES, Tile};
+
+/// Declares how a kernel goes over all pixels of some blocks: in register tiles of at most so many pixels, as few
+/// and as even as may be.
+macro_rules! across {
+    ($name:ident, $tile:ident, $value:ty, $features:literal, $b:literal by $most:literal [$($p:literal)*]) => {
+        /// Computes all pixels of some blocks.
+        ///
+        /// # Safety
+        /// The CPU has the features; the blocks from `block` on are the tile's, and `lines` hold every run of
+        /// every pixel of the tile's walk.
+        #[target_feature(enable = $features)]
+        unsafe fn $name(tile: &mut Tile<'_>, lines: &[$value], block: usize) {
+            let mut pixel = 0;
+            while pixel < tile.walk.pixels.len() {
+                let left = tile.walk.pixels.len() - pixel;
+                let n = left.div_ceil(left.div_ceil($most));
+                // SAFETY: the pixels are the tile's.
+                unsafe {
+                    match n {
+                        $($p => $tile::<$p, $b>(tile, lines, pixel, block),)*
+                        _ => unreachable!("a register tile has {} pixels at most, not {n}", $most),
+                    }
+                }
+                pixel += n;
+            }
+        }
+    };
+}
+
+across!(avx2_by_1, tile_avx2, i16, "avx2", 1 by 6 [1 2 3 4 5 6]);
+across!(avx_vnni_by_1, tile_avx_vnni, u8, "avx2,avxvnni", 1 by 6 [1 2 3 4 5 6]);
+across!(avx512_vnni_by_4, tile_avx512_vnni, u8, "avx512f,avx512vnni", 4 by 6 [1 2 3 4 5 6]);
+across!(avx512_vnni_by_2, tile_avx512_vnni, u8, "avx512f,avx512vnni", 2 by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
+across!(avx512_vnni_by_1, tile_avx512_vnni, u8, "avx512f,avx512vnni", 1 by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
+
+/// Computes a tile.
+///
+/// # Safety
+/// The CPU has AVX2; `lines` hold every run of every pixel of the tile's walk.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn multiply_avx2(tile: &mut Tile<'_>, lines: &[i16]) {
+    for block in tile.blocks.clone() {
+        // SAFETY: the block is the tile's.
+        unsafe { avx2_by_1(tile, lines, block) };
+    }
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// The CPU has AVX-VNNI; `lines` hold every run of every pixel of the tile's walk.
+#[target_feature(enable = "avx2,avxvnni")]
+pub(super) unsafe fn multiply_avx_vnni(tile: &mut Tile<'_>, lines: &[u8]) {
+    for block in tile.blocks.clone() {
+        // SAFETY: the block is the tile's.
+        unsafe { avx_vnni_by_1(tile, lines, block) };
+    }
+}
+
+/// Computes a tile.
+///
+/// # Safety
+/// The CPU has AVX-512F and AVX-512 VNNI; `lines` hold every run of every pixel of the tile's walk.
+#[target_feature(enable = "avx512f,avx512vnni")]
+pub(super) unsafe fn multiply_avx512_vnni(tile: &mut Tile<'_>, lines: &[u8]) {
+    let mut block = tile.blocks.start;
+    while block < tile.blocks.end {
+        // SAFETY: the blocks are the tile's.
+        let n = unsafe {
+            match tile.blocks.end - block {
+                4.. => {
+                    avx512_vnni_by_4(tile, lines, block);
+                    4
+                }
+                2.. => {
+                    avx512_vnni_by_2(tile, lines, block);
+                    2
+                }
+                _ => {
+                    avx512_vnni_by_1(tile, lines, block);
+                    1
+                }
+            }
+        };
+        block += n;
+    }
+}
+
+/// # Safety
+/// The CPU has AVX2; pixels `pixel..pixel + P` and blocks `block..block + B` are the tile's, and `lines` hold
+/// every run of theirs.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn tile_avx2<const P: usize, const B: usize>(
+    tile: &mut Tile<'_>,
+    lines: &[i16],
+    pixel: usize,
+    block: usize,
+) {
+    let weights = tile.weights;
+    let mut acc: [[[__m256i; 2]; B]; P] = [[[_mm256_setzero_si256(); 2]; B]; P];
+    let mut pixels = [lines.as_ptr(); P];
+    for (start, &offset) in pixels.iter_mut().zip(&tile.walk.pixels[pixel..pixel + P]) {
+        *start = start.wrapping_add(offset as usize);
+    }
+    let mut packed = [weights.data.as_ptr(); B];
+    for (b, start) in packed.iter_mut().enumerate() {
+        *start = start.wrapping_add((block + b) * weights.block_bytes());
+    }
+    for &run in &tile.walk.runs {
+        let mut taps = pixels;
+        for taps in &mut taps {
+            *taps = taps.wrapping_add(run as usize);
+        }
+        for group in 0..weights.groups {
+            let mut w = [[_mm256_setzero_si256(); 2]; B];
+            for (vectors, from) in w.iter_mut().zip(&mut packed) {
+                for (half, vector) in vectors.iter_mut().enumerate() {
+                    // SAFETY: a block holds 32 bytes for every group of every run.
+                    let bytes: __m128i = unsafe { _mm_loadu_si128(from.wrapping_add(half * 16).cast()) };
+                    *vector = _mm256_cvtepi8_epi16(bytes);
+                }
+                *from = from.wrapping_add(LANES * 2);
+            }
+            for (sums, taps) in acc.iter_mut().zip(&taps) {
+                // SAFETY: the lines hold both values of every group of the run.
+                let pair = unsafe { taps.wrapping_add(group * 2).cast::<i32>().read_unaligned() };
+                let pair = _mm256_set1_epi32(pair);
+                for (sums, w) in sums.iter_mut().zip(&w) {
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, *w));
+                    }
+                }
+            }
+        }
+    }
+    // A copy, so that the sums of the loop above stay in registers.
+    let done = acc;
+    for (p, sums) in done.iter().enumerate() {
+        for (b, halves) in sums.iter().enumerate() {
+            store_halves(tile, pixel + p, block + b, halves);
+        }
+    }
+}
+
+/// # Safety
+/// The CPU has AVX-VNNI; for the rest as [`tile_avx2`].
+#[target_feature(enable = "avx2,avxvnni")]
+#[inline]
+unsafe fn tile_avx_vnni<const P: usize, const B: usize>(
+    tile: &mut Tile<'_>,
+    lines: &[u8],
+    pixel: usize,
+    block: usize,
+) {
+    let weights = tile.weights;
+    let mut acc: [[[__m256i; 2]; B]; P] = [[[_mm256_setzero_si256(); 2]; B]; P];
+    let mut pixels = [lines.as_ptr(); P];
+    for (start, &offset) in pixels.iter_mut().zip(&tile.walk.pixels[pixel..pixel + P]) {
+        *start = start.wrapping_add(offset as usize);
+    }
+    let mut packed = [weights.data.as_ptr(); B];
+    for (b, start) in packed.iter_mut().enumerate() {
+        *start = start.wrapping_add((block + b) * weights.block_bytes());
+    }
+    for &run in &tile.walk.runs {
+        let mut taps = pixels;
+        for taps in &mut taps {
+            *taps = taps.wrapping_add(run as usize);
+        }
+        for group in 0..weights.groups {
+            let mut w = [[_mm256_setzero_si256(); 2]; B];
+            for (vectors, from) in w.iter_mut().zip(&mut packed) {
+                for (half, vector) in vectors.iter_mut().enumerate() {
+                    // SAFETY: a block holds 64 bytes for every group of every run.
+                    *vector = unsafe { _mm256_loadu_si256(from.wrapping_add(half * 32).cast()) };
+                }
+                *from = from.wrapping_add(LANES * 4);
+            }
+            for (sums, taps) in acc.iter_mut().zip(&taps) {
+                // SAFETY: the lines hold the four values of every group of the run.
+                let quad = unsafe { taps.wrapping_add(group * 4).cast::<i32>().read_unaligned() };
+                let quad = _mm256_set1_epi32(quad);
+                for (sums, w) in sums.iter_mut().zip(&w) {
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = _mm256_dpbusd_avx_epi32(*sum, quad, *w);
+                    }
+                }
+            }
+        }
+    }
+    // A copy, so that the sums of the loop above stay in registers.
+    let done = acc;
+    for (p, sums) in done.iter().enumerate() {
+        for (b, halves) in sums.iter().enumerate() {
+            store_halves(tile, pixel + p, block + b, halves);
+        }
+    }
+}
+
+/// Writes the sums of a pixel and a block that two vectors hold.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn store_halves(tile: &mut Tile<'_>, pixel: usize, block: usize, halves: &[__m256i; 2]) {
+    let (from, to) = tile.place(pixel, block);
+    if to.len() < LANES {
+        let mut sums = [0i32; LANES];
+        for (to, half) in sums.chunks_exact_mut(LANES / 2).zip(halves) {
+            // SAFETY: `to` is 32 bytes.
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), *half) };
+        }
+        return tile.store(pixel, block, &sums);
+    }
+    let parts = from.chunks_exact(LANES / 2).zip(to.chunks_exact_mut(LANES / 2));
+    for ((from, to), half) in parts.zip(halves) {
+        // SAFETY: both are 32 bytes.
+        unsafe {
+            let correction = _mm256_loadu_si256(from.as_ptr().cast());
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm256_add_epi32(*half, correction));
+        }
+    }
+}
+
+/// # Safety
+/// The CPU has AVX-512F and AVX-512 VNNI; for the rest as [`tile_avx2`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+unsafe fn tile_avx512_vnni<const P: usize, const B: usize>(
+    tile: &mut Tile<'_>,
+    lines: &[u8],
+    pixel: usize,
+    block: usize,
+) {
+    let weights = tile.weights;
+    let mut acc: [[__m512i; B]; P] = [[_mm512_setzero_si512(); B]; P];
+    let mut pixels = [lines.as_ptr(); P];
+    for (start, &offset) in pixels.iter_mut().zip(&tile.walk.pixels[pixel..pixel + P]) {
+        *start = start.wrapping_add(offset as usize);
+    }
+    let mut packed = [weights.data.as_ptr(); B];
+    for (b, start) in packed.iter_mut().enumerate() {
+        *start = start.wrapping_add((block + b) * weights.block_bytes());
+    }
+    for &run in &tile.walk.runs {
+        let mut taps = pixels;
+        for taps in &mut taps {
+            *taps = taps.wrapping_add(run as usize);
+        }
+        for group in 0..weights.groups {
+            let mut w = [_mm512_setzero_si512(); B];
+            for (vector, from) in w.iter_mut().zip(&mut packed) {
+                // SAFETY: a block holds 64 bytes for every group of every run.
+                *vector = unsafe { _mm512_loadu_si512(from.cast()) };
+                *from = from.wrapping_add(LANES * 4);
+            }
+            for (sums, taps) in acc.iter_mut().zip(&taps) {
+                // SAFETY: the lines hold the four values of every group of the run.
+                let quad = unsafe { taps.wrapping_add(group * 4).cast::<i32>().read_unaligned() };
+                let quad = _mm512_set1_epi32(quad);
+                for (sum, w) in sums.iter_mut().zip(&w) {
+                    *sum = _mm512_dpbusd_epi32(*sum, quad, *w);
+                }
+            }
+        }
+    }
+    // A copy, so that the sums of the loop above stay in registers.
+    let done = acc;
+    for (p, sums) in done.iter().enumerate() {
+        for (b, sum) in sums.iter().enumerate() {
+            let (from, to) = tile.place(pixel + p, block + b);
+            let all = to.len() == LANES;
+            let mask = if all { u16::MAX } else { (1 << to.len()) - 1 };
+            // SAFETY: the lanes of the mask are those that there are corrections of and room for.
+            unsafe {
+                let correction = _mm512_maskz_loadu_epi32(mask, from.as_ptr());
+                _mm512_mask_storeu_epi32(to.as_mut_ptr(), mask, _mm512_add_epi32(*sum, correction));
+            }
+        }
+    }
+}
