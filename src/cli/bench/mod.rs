@@ -7,6 +7,7 @@
 //! | [`plans`] | `strata bench plans`: networks at many sizes of SRAM beside those figures |
 //! | [`targets`] | `strata bench targets`: the zoo on every preset |
 //! | [`planner`] | `strata bench planner`: time and memory of planning as graphs grow |
+//! | [`run`] | `strata bench run`: what the interpreter takes |
 //! | [`case`] | the graphs that it plans |
 //! | [`synthetic`] | graphs of any size |
 //! | [`plot`] | drawings of growth |
@@ -22,6 +23,7 @@ mod planner;
 mod plans;
 mod plot;
 mod reference;
+mod run;
 mod subject;
 mod synthetic;
 mod targets;
@@ -41,6 +43,7 @@ enum What {
     Plans(plans::Args),
     Targets(targets::Args),
     Planner(planner::Args),
+    Run(run::Args),
 }
 
 /// Runs the command.
@@ -49,5 +52,6 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         What::Plans(args) => plans::run(args, console),
         What::Targets(args) => targets::run(args, console),
         What::Planner(args) => planner::run(args, console),
+        What::Run(args) => run::run(args, console),
     }
 }
