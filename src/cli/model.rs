@@ -239,6 +239,42 @@ pub(super) fn inputs(
     Ok(arrays)
 }
 
+/// The arrays of a file for the inputs of a model, in their order: a `.npz` gives them by name; a model with one
+/// input takes the one array or picture of any file. `what` says in errors what they are for.
+pub(super) fn sample(
+    file: &Path,
+    ports: &[Port],
+    images: &ImageOptions,
+    what: &str,
+) -> Result<Vec<Array>, Failure> {
+    let shape = |_: Option<&str>| ports.first().map(|port| port.shape.clone()).unwrap_or_default();
+    let mut arrays = io::load_named(file, shape, images)?;
+    let mut sample = Vec::with_capacity(ports.len());
+    let mut problems = Vec::new();
+    for input in ports {
+        let at = arrays.iter().position(|(name, _)| name.as_deref() == Some(input.name.as_str()));
+        let at = at.or_else(|| (ports.len() == 1 && arrays.len() == 1).then_some(0));
+        match at.map(|at| arrays.swap_remove(at).1) {
+            Some(array) if array.shape == input.shape => match fault(&array, &input.dtype) {
+                Some(what) => problems.push(format!("input `{}` {what}", input.name)),
+                None => sample.push(array),
+            },
+            Some(array) => problems.push(format!(
+                "input `{}`: expected shape {}, found {}",
+                input.name,
+                show_shape(&input.shape),
+                show_shape(&array.shape)
+            )),
+            None => problems.push(format!("there is no array for input `{}`", input.name)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(sample)
+    } else {
+        Err(Failure::file(file, format!("{what}: {}", problems.join("; "))))
+    }
+}
+
 /// Calibration samples of a file or folder: each picture, `.npy` or `.npz` is one sample. A model with
 /// several inputs takes `.npz` files whose arrays have the inputs' names.
 pub(super) fn calibration(
@@ -248,31 +284,7 @@ pub(super) fn calibration(
 ) -> Result<CalibrationData, Failure> {
     let mut samples = Vec::new();
     for file in io::array_files(path)? {
-        let shape = |_: Option<&str>| ports.first().map(|port| port.shape.clone()).unwrap_or_default();
-        let mut arrays = io::load_named(&file, shape, images)?;
-        let mut sample = Vec::with_capacity(ports.len());
-        let mut problems = Vec::new();
-        for input in ports {
-            let at = arrays.iter().position(|(name, _)| name.as_deref() == Some(input.name.as_str()));
-            let at = at.or_else(|| (ports.len() == 1 && arrays.len() == 1).then_some(0));
-            match at.map(|at| arrays.swap_remove(at).1) {
-                Some(array) if array.shape == input.shape => match fault(&array, &input.dtype) {
-                    Some(what) => problems.push(format!("input `{}` {what}", input.name)),
-                    None => sample.push(array),
-                },
-                Some(array) => problems.push(format!(
-                    "input `{}`: expected shape {}, found {}",
-                    input.name,
-                    show_shape(&input.shape),
-                    show_shape(&array.shape)
-                )),
-                None => problems.push(format!("there is no array for input `{}`", input.name)),
-            }
-        }
-        if !problems.is_empty() {
-            return Err(Failure::file(&file, format!("calibration sample: {}", problems.join("; "))));
-        }
-        samples.push(sample);
+        samples.push(sample(&file, ports, images, "calibration sample")?);
     }
     Ok(CalibrationData::Samples(samples))
 }

@@ -1,6 +1,8 @@
 //! `strata run`: a bundle on the machine's interpreter, or an ONNX model or a TOSA function on the evaluator.
 
-use std::path::PathBuf;
+mod many;
+
+use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
 use strata_isa_spec::bundle::{Bundle, Port};
@@ -37,6 +39,13 @@ pub(super) struct Args {
     /// type: floats are rounded to it (bfloat16, which NumPy lacks, is f32), integers have to be of it.
     #[arg(long = "input", short, value_name = "NAME=FILE", value_parser = parse_input)]
     inputs: Vec<(String, PathBuf)>,
+    /// Run a bundle on every array or picture of a folder, or on those that a text file lists, one a line
+    ///
+    /// A network with one input takes the one array or picture of each file; one with several takes .npz files
+    /// whose arrays have the inputs' names. The outputs of FILE.npy go into the folder FILE of --output-dir. A
+    /// file that cannot be run is told, and the others are run all the same.
+    #[arg(long, value_name = "DIR|LIST", conflicts_with_all = ["inputs", "checked"])]
+    input_dir: Option<PathBuf>,
     /// Where the outputs go
     #[arg(long, short = 'o', value_name = "DIR")]
     output_dir: Option<PathBuf>,
@@ -76,8 +85,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             run_bundle(args, bundle, console)
         }
         Content::Onnx(bytes) => {
-            if args.raw || args.checked || args.timing || args.stats.is_some() {
-                let what = "--raw, --checked, --timing and --stats are for bundles; compile the model first"
+            if args.raw || args.checked || args.timing || args.stats.is_some() || args.input_dir.is_some() {
+                let what = "--raw, --checked, --timing, --stats and --input-dir are for bundles; compile the model first"
                     .to_owned();
                 return Err(Failure::Usage(what));
             }
@@ -93,10 +102,11 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
     if args.checked {
         session = session.checked(args.seed);
     }
-    let Bundle { manifest, stats, .. } = session.bundle();
     // Timing alone needs no inputs: the machine's time does not depend on them.
     let time_only = args.timing && args.inputs.is_empty() && args.output_dir.is_none();
-    if !time_only {
+    if let Some(path) = &args.input_dir {
+        many::run(args, &session, path, console)?;
+    } else if !time_only {
         let inputs = model::inputs(&args.inputs, session.inputs(), &args.images.options())?;
         let progress = console.progress(Some(session.n_phases() as u64));
         progress.step("phases");
@@ -107,6 +117,7 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
         let ports = if args.raw { &raw_ports[..] } else { session.outputs() };
         write_outputs(args, session.inputs(), ports, &outputs, console)?;
     }
+    let Bundle { manifest, stats, .. } = session.bundle();
     let mut written = match stats {
         Some(serde_json::Value::Object(stats)) => stats.clone(),
         _ => serde_json::Map::new(),
@@ -153,9 +164,9 @@ fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure>
 
 /// Evaluates a function of plain TOSA.
 fn run_module(args: &Args, module: &Module, console: &Console) -> Result<(), Failure> {
-    if args.checked || args.timing || args.stats.is_some() {
+    if args.checked || args.timing || args.stats.is_some() || args.input_dir.is_some() {
         return Err(Failure::Usage(
-            "--checked, --timing and --stats are for bundles; compile the function first".to_owned(),
+            "--checked, --timing, --stats and --input-dir are for bundles; compile the function first".to_owned(),
         ));
     }
     if !args.input_shapes.is_empty() {
@@ -187,9 +198,18 @@ fn write_outputs(
         }
         return console.summary(&format!("{}\nnothing written: no --output-dir\n", show(&lines)));
     };
-    crate::io::create_folder(folder)?;
     let names: Vec<&str> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
-    let by_position = inputs::are_positions(takes, &names);
+    write_arrays(folder, ports, outputs, inputs::are_positions(takes, &names))
+}
+
+/// Writes each output into a folder under its name, or under its position.
+fn write_arrays(
+    folder: &Path,
+    ports: &[Port],
+    outputs: &[(String, Array)],
+    by_position: bool,
+) -> Result<(), Failure> {
+    crate::io::create_folder(folder)?;
     // Names that differ only in what a file name cannot hold would overwrite each other.
     let stems: Vec<String> = ports.iter().map(|port| file_stem(&port.name)).collect();
     for (at, (_, array)) in outputs.iter().enumerate() {
