@@ -1,6 +1,6 @@
 #![doc = include_str!("bundle_format.md")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Write};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,9 @@ use crate::target::Target;
 
 /// Version of the bundle format.
 pub const FORMAT_VERSION: u32 = 2;
-/// The one tensor of `weights.safetensors`.
+/// The entry of a program's weights.
+const WEIGHTS_FILE: &str = "weights.safetensors";
+/// The one tensor of that.
 const WEIGHTS_TENSOR: &str = "weights";
 /// Bytes of an entry at most.
 const MAX_ENTRY_BYTES: u64 = 1 << 34;
@@ -236,7 +238,7 @@ impl Code {
     fn entries(&self, folder: &str) -> Result<Vec<(String, Vec<u8>)>, BundleError> {
         Ok(match self {
             Self::Machine(machine) => {
-                let name = format!("{folder}weights.safetensors");
+                let name = format!("{folder}{WEIGHTS_FILE}");
                 let data = &machine.weights[..];
                 let weights =
                     safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], data)
@@ -249,12 +251,13 @@ impl Code {
         })
     }
 
-    /// The code of a part from its entries, which are taken out. `sources` are the names and ops of its
+    /// The code of a part from its entries, which are taken out; weights that are `unread` are none. `sources` are the names and ops of its
     /// program's source layers.
     fn take(
         runner: Runner,
         folder: &str,
         entries: &mut BTreeMap<String, Vec<u8>>,
+        unread: &BTreeSet<String>,
         sources: &mut impl Iterator<Item = (Vec<String>, Vec<Vec<SourceOp>>)>,
     ) -> Result<Self, BundleError> {
         let mut take = |file: &str| {
@@ -268,10 +271,12 @@ impl Code {
             Runner::Machine => {
                 let (entry, program) = take("program.bin")?;
                 let program = decode(&program).map_err(|error| BundleError::Program { entry, error })?;
-                let (entry, weights) = take("weights.safetensors")?;
-                let weights = safetensors::SafeTensors::deserialize(&weights)
-                    .and_then(|t| t.tensor(WEIGHTS_TENSOR).map(|t| t.data().to_vec()))
-                    .map_err(|e| malformed(&entry, e))?;
+                let weights = if unread.contains(&format!("{folder}{WEIGHTS_FILE}")) {
+                    Vec::new()
+                } else {
+                    let (entry, content) = take(WEIGHTS_FILE)?;
+                    weights_of(content).map_err(|e| malformed(&entry, e))?
+                };
                 let (names, ops) = sources.next().unwrap_or_default();
                 Self::Machine(Machine { program, weights, names, ops })
             }
@@ -342,7 +347,20 @@ impl Bundle {
     /// # Errors
     /// If they are not a bundle of this format, or an entry is missing, damaged, malformed or not expected.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
-        let mut entries = unpack(bytes)?;
+        Self::read(bytes, true)
+    }
+
+    /// The bundle that a file's bytes hold, but for the weights of its programs: they are not read, so that
+    /// nothing is known of whether they are damaged, and each program has none.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    pub fn without_weights(bytes: &[u8]) -> Result<Self, BundleError> {
+        Self::read(bytes, false)
+    }
+
+    fn read(bytes: &[u8], with_weights: bool) -> Result<Self, BundleError> {
+        let (mut entries, unread) = unpack(bytes, &|name| with_weights || !is_of_weights(name))?;
         let missing = |name: &str| BundleError::Missing(name.to_owned());
         let manifest = entries.remove("manifest.json").ok_or_else(|| missing("manifest.json"))?;
         let ManifestEntry { manifest, parts, hashes } = read_manifest(&manifest)?;
@@ -353,7 +371,8 @@ impl Bundle {
                 return Err(BundleError::Hash { entry: name.clone(), expected, found });
             }
         }
-        if let Some(name) = hashes.keys().find(|&name| !entries.contains_key(name)) {
+        let is_there = |name: &str| entries.contains_key(name) || unread.contains(name);
+        if let Some(name) = hashes.keys().find(|&name| !is_there(name)) {
             return Err(archive_error(format!("`{name}`, which the manifest names, is missing")));
         }
         let debug = entries.remove("debug.json").ok_or_else(|| missing("debug.json"))?;
@@ -362,7 +381,7 @@ impl Bundle {
         let mut sources = debug.names.into_iter().zip(ops);
         let runners: Vec<Runner> = parts.iter().map(|part| part.runner).collect();
         let take = |(index, PartEntry { runner, inputs, outputs }): (usize, PartEntry)| {
-            let code = Code::take(runner, &folder(&runners, index), &mut entries, &mut sources)?;
+            let code = Code::take(runner, &folder(&runners, index), &mut entries, &unread, &mut sources)?;
             Ok(Part { inputs, outputs, code })
         };
         let parts = parts.into_iter().enumerate().map(take).collect::<Result<Vec<_>, BundleError>>()?;
@@ -382,13 +401,36 @@ fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
-/// The entries of an archive by name.
-fn unpack(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
+/// Whether an entry holds the weights of a program.
+fn is_of_weights(name: &str) -> bool {
+    name.rsplit('/').next() == Some(WEIGHTS_FILE)
+}
+
+/// The bytes of the one tensor of an entry of weights, in the memory of the entry.
+fn weights_of(mut content: Vec<u8>) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let tensors = safetensors::SafeTensors::deserialize(&content)?;
+    let tensor = tensors.tensor(WEIGHTS_TENSOR)?;
+    // Tensors stand after a header, to the end of the file.
+    let (len, first) = (tensor.data().len(), tensor.data().as_ptr().addr() - content.as_ptr().addr());
+    content.truncate(first + len);
+    content.drain(..first);
+    Ok(content)
+}
+
+/// The entries of an archive by name, and the names of those that are not wanted and not read.
+fn unpack(
+    bytes: &[u8],
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> Result<(BTreeMap<String, Vec<u8>>, BTreeSet<String>), BundleError> {
     let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(archive_error)?;
-    let mut entries = BTreeMap::new();
+    let (mut entries, mut unread) = (BTreeMap::new(), BTreeSet::new());
     for index in 0..zip.len() {
         let file = zip.by_index(index).map_err(archive_error)?;
         let name = file.name().map_err(archive_error)?.into_owned();
+        if !is_wanted(&name) {
+            unread.insert(name);
+            continue;
+        }
         let mut content = Vec::new();
         // A stored entry cannot be larger than the file that holds it, whatever its header claims.
         let limit = MAX_ENTRY_BYTES.min(bytes.len() as u64);
@@ -400,7 +442,7 @@ fn unpack(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
         }
         entries.insert(name, content);
     }
-    Ok(entries)
+    Ok((entries, unread))
 }
 
 /// The manifest, if it is of this format.

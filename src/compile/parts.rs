@@ -167,15 +167,16 @@ impl Compiler {
             Err(ImportError::Unsupported(_)) => return Err(Obstacle::Nodes(BTreeMap::new())),
             Err(error) => return Err(CompileError::from(error).into()),
         };
+        clock.begin("canonicalise", observer);
         ptq::canonicalise(&mut imported.module)?;
         let mut record = self.record(model)?;
         record.parameters = imported.n_parameters;
         let nodes: Vec<usize> = (0..imported.n_nodes).collect();
-        clock.begin("calibrate", observer);
+        clock.begin("samples", observer);
         let smaller = self.smaller(model, &imported.module);
         let as_imported = imported.module.clone();
         let calibrated_at = smaller.as_ref().unwrap_or(&as_imported).clone();
-        let calibrated = self.calibrate_on(calibrated_at, &mut imported.module, &record.table_rows, observer);
+        let calibrated = self.calibrate_on(calibrated_at, &mut imported.module, &record.table_rows, clock, observer);
         let quantised = calibrated
             .and_then(|calibrated| self.whole_in_integers(&imported.module, calibrated, clock, observer));
         let tail = quantised.as_ref().ok().and_then(|(quantised, _)| origins(&quantised.tail, &nodes));
@@ -276,7 +277,7 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Forms, Vec<UnsupportedOp>), CompileError> {
         let tensors = part_arguments(&module, &mut series.samples)?;
-        let (calibration, chosen) = self.choose(series.part, &mut [&mut module], &tensors, observer)?;
+        let (calibration, chosen) = self.choose(series.part, &mut [&mut module], &tensors, clock, observer)?;
         series.unknown_ranges.extend(chosen.unknown_ranges);
         series.unknown.retain(|name| chosen.unknown.contains(name));
         series.precision.extend(chosen.stats);

@@ -52,10 +52,19 @@ pub(super) fn quantise_weights(
     let channels: Vec<_> = (0..n_channels)
         .into_par_iter()
         .map(|channel| {
-            let weights = || (0..per_channel).map(|i| f64::from(data[index(channel, i)]));
+            let gathered: Vec<f32>;
+            let weights = match axis {
+                ChannelAxis::First => &data[index(channel, 0)..][..per_channel],
+                ChannelAxis::Last => {
+                    gathered = (0..per_channel).map(|i| data[index(channel, i)]).collect();
+                    &gathered[..]
+                }
+            };
             let bias = f64::from(bias[if bias.len() == 1 { 0 } else { channel }]);
             let (greatest, sum) =
-                weights().fold((0.0_f64, 0.0), |(max, sum), w| (max.max(w.abs()), sum + w.abs()));
+                weights.iter().fold((0.0_f64, 0.0), |(max, sum): (f64, f64), &w| {
+                    (max.max(f64::from(w).abs()), sum + f64::from(w).abs())
+                });
             let for_bias = bias.abs() / (input_scale * limit / 2.0);
             let mut scale = (greatest / 127.0).max(for_bias);
             if greatest == 0.0 {
@@ -65,9 +74,8 @@ pub(super) fn quantise_weights(
             // Rounding adds at most half a step a weight.
             let room = limit - input_limit * 0.5 * per_channel as f64;
             scale = scale.max((sum * input_limit + bias.abs() / input_scale) / room.max(1.0));
-            let quantised: Vec<i8> =
-                weights().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
-            let magnitude: i64 = quantised.iter().map(|q| i64::from(q.unsigned_abs())).sum();
+            let quantised: Vec<i8> = weights.iter().map(|&w| nearest(f64::from(w) / scale)).collect();
+            let magnitude: u64 = quantised.iter().map(|q| u64::from(q.unsigned_abs())).sum();
             let bias = (bias / (input_scale * scale)).round();
             let bound = magnitude as f64 * input_limit + bias.abs();
             (quantised, bias as i64, scale, bound)
@@ -96,6 +104,16 @@ pub(super) fn quantise_weights(
         scales: channels.iter().map(|c| c.2).collect(),
         bounds: channels.iter().map(|c| c.3).collect(),
     })
+}
+
+/// The nearest integer of magnitude up to 127, of two the one farther from 0: the `i8` of
+/// `steps.round().clamp(-127.0, 127.0)`, without a call, so that many are made at once.
+fn nearest(steps: f64) -> i8 {
+    let steps = steps.clamp(-127.0, 127.0);
+    let whole = steps as i32;
+    // Exact: both are small.
+    let rest = steps - f64::from(whole);
+    (whole + i32::from(rest >= 0.5) - i32::from(rest <= -0.5)) as i8
 }
 
 /// A bias and what is added to it; one of one element is repeated. `None` if it is not f32.
@@ -142,6 +160,15 @@ mod tests {
         for (channel, real) in [0.5, -1.0].into_iter().enumerate() {
             let back = f64::from(q.bias.as_i32().expect("i32")[channel]) * 0.01 * q.scales[channel];
             assert!((back - real).abs() < 1e-3, "bias {real} came back as {back}");
+        }
+    }
+
+    #[test]
+    fn weights_are_rounded_as_the_library_rounds() {
+        let halves = (-300..=300).map(|i| f64::from(i) / 2.0);
+        let beside = halves.flat_map(|x| [x, x.next_up(), x.next_down()]);
+        for x in beside.chain([0.49999999999999994, f64::NAN, f64::INFINITY, -1e300, -0.0]) {
+            assert_eq!(nearest(x), x.round().clamp(-127.0, 127.0) as i8, "{x}");
         }
     }
 
