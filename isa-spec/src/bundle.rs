@@ -1,5 +1,6 @@
 #![doc = include_str!("bundle_format.md")]
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Write};
 
@@ -15,6 +16,8 @@ pub const FORMAT_VERSION: u32 = 2;
 const WEIGHTS_FILE: &str = "weights.safetensors";
 /// The one tensor of that.
 const WEIGHTS_TENSOR: &str = "weights";
+/// Bytes that an archive spends on an entry beside its content, about.
+const ENTRY_OVERHEAD_BYTES: usize = 512;
 /// Bytes of an entry at most.
 const MAX_ENTRY_BYTES: u64 = 1 << 34;
 
@@ -209,6 +212,51 @@ struct Debug {
     stats: Option<serde_json::Value>,
 }
 
+/// An entry to be written, whose bytes stand in two places.
+struct Entry<'a> {
+    name: String,
+    head: Vec<u8>,
+    rest: &'a [u8],
+}
+
+impl Entry<'_> {
+    fn new(name: String, content: Vec<u8>) -> Self {
+        Self { name, head: content, rest: &[] }
+    }
+
+    fn len(&self) -> usize {
+        self.head.len() + self.rest.len()
+    }
+
+    fn hash(&self) -> String {
+        blake3::Hasher::new().update(&self.head).update(self.rest).finalize().to_hex().to_string()
+    }
+}
+
+/// The weights as the one tensor of their entry, without their bytes: what `safetensors` makes of it is the
+/// head of the entry.
+struct WeightsHead<'a> {
+    shape: &'a [usize; 1],
+}
+
+impl safetensors::View for WeightsHead<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        safetensors::Dtype::U8
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape[0]
+    }
+}
+
 /// The folder of part `index`, with its slash; empty for one program and at most a tail.
 fn folder(runners: &[Runner], index: usize) -> String {
     match runners {
@@ -235,19 +283,24 @@ impl Code {
     }
 
     /// The entries that hold it.
-    fn entries(&self, folder: &str) -> Result<Vec<(String, Vec<u8>)>, BundleError> {
+    fn entries(&self, folder: &str) -> Result<Vec<Entry<'_>>, BundleError> {
         Ok(match self {
             Self::Machine(machine) => {
                 let name = format!("{folder}{WEIGHTS_FILE}");
-                let data = &machine.weights[..];
-                let weights =
-                    safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], data)
-                        .and_then(|view| safetensors::serialize([(WEIGHTS_TENSOR, view)], None))
-                        .map_err(|e| malformed(&name, e))?;
-                vec![(format!("{folder}program.bin"), encode(&machine.program)), (name, weights)]
+                let shape = [machine.weights.len()];
+                let head = safetensors::serialize([(WEIGHTS_TENSOR, WeightsHead { shape: &shape })], None)
+                    .map_err(|e| malformed(&name, e))?;
+                vec![
+                    Entry::new(format!("{folder}program.bin"), encode(&machine.program)),
+                    Entry { name, head, rest: &machine.weights },
+                ]
             }
-            Self::Ir(text) => vec![(format!("{folder}host.mlir"), text.clone().into_bytes())],
-            Self::Onnx(bytes) => vec![(format!("{folder}host.onnx"), bytes.clone())],
+            Self::Ir(text) => {
+                vec![Entry { name: format!("{folder}host.mlir"), head: Vec::new(), rest: text.as_bytes() }]
+            }
+            Self::Onnx(bytes) => {
+                vec![Entry { name: format!("{folder}host.onnx"), head: Vec::new(), rest: bytes }]
+            }
         })
     }
 
@@ -312,10 +365,12 @@ impl Bundle {
         let ops = self.machines().map(|machine| machine.ops.clone()).collect();
         let debug = Debug { names, ops, stats: self.stats.clone() };
         let debug = serde_json::to_vec_pretty(&debug).map_err(|e| malformed("debug.json", e))?;
-        entries.push(("debug.json".to_owned(), debug));
-        entries.extend(
-            self.dumps.iter().map(|(name, text)| (format!("ir/{name}.mlir"), text.clone().into_bytes())),
-        );
+        entries.push(Entry::new("debug.json".to_owned(), debug));
+        entries.extend(self.dumps.iter().map(|(name, text)| Entry {
+            name: format!("ir/{name}.mlir"),
+            head: Vec::new(),
+            rest: text.as_bytes(),
+        }));
         let describe = |(part, runner): (&Part, Runner)| PartEntry {
             runner,
             inputs: part.inputs.clone(),
@@ -324,20 +379,23 @@ impl Bundle {
         let manifest = ManifestEntry {
             manifest: Manifest { format: FORMAT_VERSION, ..self.manifest.clone() },
             parts: self.parts.iter().zip(runners).map(describe).collect(),
-            hashes: entries.iter().map(|(name, bytes)| (name.clone(), hash(bytes))).collect(),
+            hashes: entries.iter().map(|entry| (entry.name.clone(), entry.hash())).collect(),
         };
         let manifest = serde_json::to_vec_pretty(&manifest).map_err(|e| malformed("manifest.json", e))?;
-        entries.insert(0, ("manifest.json".to_owned(), manifest));
+        entries.insert(0, Entry::new("manifest.json".to_owned(), manifest));
 
-        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, bytes) in entries {
+        // Room for all, so that large weights are not moved while the archive grows.
+        let n_bytes: usize = entries.iter().map(|entry| entry.len() + ENTRY_OVERHEAD_BYTES).sum();
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::with_capacity(n_bytes)));
+        for entry in entries {
             let options = zip::write::SimpleFileOptions::default()
                 .compression_method(zip::CompressionMethod::Stored)
                 .last_modified_time(zip::DateTime::default())
                 .with_alignment(64)
-                .large_file(bytes.len() as u64 >= u64::from(u32::MAX));
-            zip.start_file(name, options).map_err(archive_error)?;
-            zip.write_all(&bytes).map_err(archive_error)?;
+                .large_file(entry.len() as u64 >= u64::from(u32::MAX));
+            zip.start_file(entry.name, options).map_err(archive_error)?;
+            zip.write_all(&entry.head).map_err(archive_error)?;
+            zip.write_all(entry.rest).map_err(archive_error)?;
         }
         Ok(zip.finish().map_err(archive_error)?.into_inner())
     }

@@ -178,7 +178,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let bundle = emit.is_none().then(|| bundle_path(args));
     let output = Written { flag: "--output", path: args.output.as_deref().or(bundle.as_deref()) };
     let stats = Written { flag: "--stats", path: args.stats.as_deref() };
-    let trace = Written { flag: "--timings", path: args.timings.iter().flatten().next().map(PathBuf::as_path) };
+    let trace =
+        Written { flag: "--timings", path: args.timings.iter().flatten().next().map(PathBuf::as_path) };
     demand_outputs(&args.model, &[output, stats, trace, args.ranges.saved()])?;
     let mut stopwatch = Stopwatch::default();
     stopwatch.begin("read");
@@ -549,7 +550,8 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
         text += &format!("\ncompiled in {seconds:.1} s");
         let measuring = compile.seconds_by_pass.get("measure").copied().unwrap_or(0.0);
         if measuring > LONG_MEASURE_SECONDS && measuring > LONG_MEASURE_SHARE * seconds {
-            text += &format!(", {measuring:.1} s of which measured the outputs: --no-measure leaves that out");
+            text +=
+                &format!(", {measuring:.1} s of which measured the outputs: --no-measure leaves that out");
         }
     }
     text + &format!("\nwrote {}\n", path.display())

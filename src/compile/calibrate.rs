@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use strata_ir::{Module, Op};
 use strata_ir::pass::PassError;
+use strata_ir::{Module, Op};
 use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
 use strata_passes::quantise::{Calibration, CalibrationError, SampleSource};
@@ -55,7 +55,8 @@ impl Compiler {
             }
         };
         let tensors = self.options.calibration.arguments(&module, rows)?;
-        let (calibration, chosen) = self.choose(0, &mut [&mut module, original], &tensors, clock, observer)?;
+        let (calibration, chosen) =
+            self.choose(0, &mut [&mut module, original], &tensors, clock, observer)?;
         Ok(Calibrated { calibration, chosen, sample })
     }
 

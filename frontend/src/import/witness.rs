@@ -84,7 +84,8 @@ fn without_large_data(model: &ModelProto) -> ModelProto {
 
 /// An input of the name, the extents and the element type of a tensor.
 fn input_like(tensor: &TensorProto) -> ValueInfoProto {
-    let extent = |&dim: &i64| Dimension { value: Some(dimension::Value::DimValue(dim)), ..Dimension::default() };
+    let extent =
+        |&dim: &i64| Dimension { value: Some(dimension::Value::DimValue(dim)), ..Dimension::default() };
     let shape = TensorShapeProto { dim: tensor.dims.iter().map(extent).collect() };
     let tensor_type = type_proto::Tensor { elem_type: tensor.data_type, shape: Some(shape) };
     ValueInfoProto {

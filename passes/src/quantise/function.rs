@@ -147,6 +147,13 @@ const FEW_STEPS: usize = 16;
 /// Places at which a step is made before the next step is.
 const BLOCK: usize = 64;
 
+/// `f` of the operands at each place.
+fn each(results: &mut [f64; BLOCK], a: &[f64; BLOCK], b: &[f64; BLOCK], f: impl Fn(f64, f64) -> f64) {
+    for ((result, &a), &b) in results.iter_mut().zip(a).zip(b) {
+        *result = f(a, b);
+    }
+}
+
 impl Step {
     /// The step's results at the places `xs` of the first channel, of which there are at most [`BLOCK`];
     /// `known` are those of the steps before it.
@@ -160,6 +167,13 @@ impl Step {
             }
         }
         let [a, b, c] = &operands;
+        // What functions mostly consist of, as loops that become vector instructions.
+        match &self.op {
+            Op::Add(_) => return each(results, a, b, |a, b| a + b),
+            Op::Sub(_) => return each(results, a, b, |a, b| a - b),
+            Op::Mul(_) => return each(results, a, b, |a, b| a * b),
+            _ => {}
+        }
         for (at, result) in results.iter_mut().enumerate().take(xs.len()) {
             *result = scalar(&self.op, self.elem, &[a[at], b[at], c[at]]).unwrap_or(f64::NAN);
         }

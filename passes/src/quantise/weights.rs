@@ -61,10 +61,9 @@ pub(super) fn quantise_weights(
                 }
             };
             let bias = f64::from(bias[if bias.len() == 1 { 0 } else { channel }]);
-            let (greatest, sum) =
-                weights.iter().fold((0.0_f64, 0.0), |(max, sum): (f64, f64), &w| {
-                    (max.max(f64::from(w).abs()), sum + f64::from(w).abs())
-                });
+            let (greatest, sum) = weights.iter().fold((0.0_f64, 0.0), |(max, sum): (f64, f64), &w| {
+                (max.max(f64::from(w).abs()), sum + f64::from(w).abs())
+            });
             let for_bias = bias.abs() / (input_scale * limit / 2.0);
             let mut scale = (greatest / 127.0).max(for_bias);
             if greatest == 0.0 {
