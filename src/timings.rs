@@ -1,7 +1,7 @@
 //! What the steps of a compile take: wall time, processor time, and the memory that the process came to need.
 //!
-//! A [`Stopwatch`] follows one step after another; the [`Timings`] of several stopwatches can be joined, since
-//! each step knows when it began. Nothing that a compile makes depends on them.
+//! A [`Stopwatch`] follows one step after another; the [`Timings`] of several stopwatches can be joined,
+//! since each step knows when it began. Nothing that a compile makes depends on them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

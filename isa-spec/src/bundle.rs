@@ -304,8 +304,8 @@ impl Code {
         })
     }
 
-    /// The code of a part from its entries, which are taken out; weights that are `unread` are none. `sources` are the names and ops of its
-    /// program's source layers.
+    /// The code of a part from its entries, which are taken out; weights that are `unread` are none. `sources`
+    /// are the names and ops of its program's source layers.
     fn take(
         runner: Runner,
         folder: &str,

@@ -512,6 +512,14 @@ fn write_modules(args: &Args, modules: &[Module], console: &Console) -> Result<(
 const LONG_MEASURE_SECONDS: f64 = 1.0;
 const LONG_MEASURE_SHARE: f64 = 0.25;
 
+/// How a compile that took so many seconds does without those that it measured, if they were many.
+fn of_which_measuring(measuring: f64, all: f64) -> String {
+    if measuring <= LONG_MEASURE_SECONDS || measuring <= LONG_MEASURE_SHARE * all {
+        return String::new();
+    }
+    format!(", {measuring:.1} s of which measured the outputs: --no-measure leaves that out")
+}
+
 fn summary(compiled: &Compiled, path: &Path) -> String {
     let stats = &compiled.stats;
     let model = &stats.model;
@@ -549,10 +557,22 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
         let seconds: f64 = compile.seconds_by_pass.values().sum();
         text += &format!("\ncompiled in {seconds:.1} s");
         let measuring = compile.seconds_by_pass.get("measure").copied().unwrap_or(0.0);
-        if measuring > LONG_MEASURE_SECONDS && measuring > LONG_MEASURE_SHARE * seconds {
-            text +=
-                &format!(", {measuring:.1} s of which measured the outputs: --no-measure leaves that out");
-        }
+        text += &of_which_measuring(measuring, seconds);
     }
     text + &format!("\nwrote {}\n", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measuring_that_takes_long_is_told_of() {
+        assert_eq!(
+            of_which_measuring(2.5, 6.0),
+            ", 2.5 s of which measured the outputs: --no-measure leaves that out"
+        );
+        assert_eq!(of_which_measuring(0.9, 1.0), "", "a second is not long");
+        assert_eq!(of_which_measuring(2.5, 20.0), "", "most of the time went elsewhere");
+    }
 }

@@ -142,7 +142,8 @@ fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step, is_own: bo
     module.set_operand(conv, 2, bias);
 }
 
-/// The extents and elements of a constant of floats, which has none afterwards: only for one that is dead then.
+/// The extents and elements of a constant of floats, which has none afterwards: only for one that is dead
+/// then.
 fn take_floats(module: &mut Module, value: ValueId) -> Option<(Vec<usize>, Vec<f32>)> {
     let op = module.defining_op(value)?;
     let Op::Const(constant) = &mut module.op_mut(op).op else { return None };

@@ -286,8 +286,8 @@ impl Function {
         last
     }
 
-    /// The values in the first channel at many places, the very bits that [`at`](Self::at) gives: each step is
-    /// made at [`BLOCK`] places before the next.
+    /// The values in the first channel at many places, the very bits that [`at`](Self::at) gives: each step
+    /// is made at [`BLOCK`] places before the next.
     ///
     /// # Shapes
     /// `xs` and `ys` are equally long.

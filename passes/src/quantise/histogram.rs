@@ -222,8 +222,8 @@ impl Histogram {
         Range { low: self.seen.low.max(end(first)), high: self.seen.high.min(end(last)) }
     }
 
-    /// The range whose 256 levels lose least of the values, or of a function of them that alone is used. Tries
-    /// ranges that cut both ends alike, then each end alone, in steps of 1/64 of what was seen.
+    /// The range whose 256 levels lose least of the values, or of a function of them that alone is used.
+    /// Tries ranges that cut both ends alike, then each end alone, in steps of 1/64 of what was seen.
     fn least_error(&self, function: Option<&OnlyFunction<'_>>) -> Range {
         const FEWEST: u32 = 8;
         let rounded = Rounded::new(self, function);
@@ -458,7 +458,7 @@ mod tests {
             filled.map(error).sum::<f64>()
         };
         let mut best = (sum(STEPS, STEPS), STEPS, STEPS);
-        let mut among = |best: (f64, u32, u32), cuts: &mut dyn Iterator<Item = (u32, u32)>| {
+        let among = |best: (f64, u32, u32), cuts: &mut dyn Iterator<Item = (u32, u32)>| {
             cuts.map(|(low, high)| (sum(low, high), low, high))
                 .fold(best, |best, cut| if cut.0 < best.0 { cut } else { best })
         };
