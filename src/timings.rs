@@ -75,7 +75,7 @@ impl Timings {
     /// Times are microseconds since the first step began.
     ///
     /// # Source
-    /// "Trace Event Format" of the Chromium project: complete events (`X`), counters (`C`) and metadata (`M`).
+    /// "Trace Event Format" of the Chromium project: complete events (`X`), counters (`C`), metadata (`M`).
     pub fn to_trace(&self, process: &str) -> serde_json::Value {
         let first = self.steps.iter().map(|step| step.begun).min();
         let micros = |time: Duration| time.as_nanos() as f64 / 1e3;

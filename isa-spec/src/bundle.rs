@@ -304,8 +304,8 @@ impl Code {
         })
     }
 
-    /// The code of a part from its entries, which are taken out; weights that are `unread` are none. `sources`
-    /// are the names and ops of its program's source layers.
+    /// The code of a part from its entries, which are taken out; weights that were not read are none.
+    /// `sources` are the names and ops of its program's source layers.
     fn take(
         runner: Runner,
         folder: &str,
@@ -418,7 +418,8 @@ impl Bundle {
     }
 
     fn read(bytes: &[u8], with_weights: bool) -> Result<Self, BundleError> {
-        let (mut entries, unread) = unpack(bytes, &|name| with_weights || !is_of_weights(name))?;
+        let Entries { read: mut entries, unread } =
+            unpack(bytes, &|name| with_weights || !is_of_weights(name))?;
         let missing = |name: &str| BundleError::Missing(name.to_owned());
         let manifest = entries.remove("manifest.json").ok_or_else(|| missing("manifest.json"))?;
         let ManifestEntry { manifest, parts, hashes } = read_manifest(&manifest)?;
@@ -475,13 +476,17 @@ fn weights_of(mut content: Vec<u8>) -> Result<Vec<u8>, safetensors::SafeTensorEr
     Ok(content)
 }
 
-/// The entries of an archive by name, and the names of those that are not wanted and not read.
-fn unpack(
-    bytes: &[u8],
-    is_wanted: &dyn Fn(&str) -> bool,
-) -> Result<(BTreeMap<String, Vec<u8>>, BTreeSet<String>), BundleError> {
+/// The entries of an archive.
+struct Entries {
+    /// The content of those that were wanted, by name.
+    read: BTreeMap<String, Vec<u8>>,
+    /// The names of the others.
+    unread: BTreeSet<String>,
+}
+
+fn unpack(bytes: &[u8], is_wanted: &dyn Fn(&str) -> bool) -> Result<Entries, BundleError> {
     let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(archive_error)?;
-    let (mut entries, mut unread) = (BTreeMap::new(), BTreeSet::new());
+    let (mut read, mut unread) = (BTreeMap::new(), BTreeSet::new());
     for index in 0..zip.len() {
         let file = zip.by_index(index).map_err(archive_error)?;
         let name = file.name().map_err(archive_error)?.into_owned();
@@ -498,9 +503,9 @@ fn unpack(
         if content.len() as u64 > limit {
             return Err(archive_error(format!("`{name}` is larger than {limit} bytes")));
         }
-        entries.insert(name, content);
+        read.insert(name, content);
     }
-    Ok((entries, unread))
+    Ok(Entries { read, unread })
 }
 
 /// The manifest, if it is of this format.

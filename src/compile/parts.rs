@@ -195,8 +195,8 @@ impl Compiler {
         }
         record.precision.extend(precision);
         observer(Event::Reached(&Checkpoint::of_one(Level::Quant, &record, quantised.module.clone())));
-        // Before the stages are formed, so that weights in f32 do not stand beside all that comes of them. What
-        // it has to say waits until it is known that the model is one part.
+        // Before the stages are formed, so that weights in f32 do not stand beside all that comes of them.
+        // What it has to say waits until it is known that the model is one part.
         let mut notes = Vec::new();
         let yardstick = self.yardstick(&imported.module, quantised.sample, clock, &mut |event| match event {
             Event::Note(note) => notes.push(note),

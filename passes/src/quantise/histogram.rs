@@ -374,9 +374,9 @@ impl<'a> Rounded<'a> {
             xs.iter_mut().zip(middles).for_each(|(x, middle)| *x = middle - half);
             through.function.at_all(xs, under);
             for at in 0..n {
-                // Nothing is clipped; what is not finite makes no error.
-                let y = through.at_middles[first + at];
-                sum += weighted(self.counts[first + at], over[at] - under[at], y - y);
+                // Nothing is clipped; where the function is not finite there is no error.
+                let beyond = if through.at_middles[first + at].is_finite() { 0.0 } else { f64::NAN };
+                sum += weighted(self.counts[first + at], over[at] - under[at], beyond);
             }
         }
         if sum >= limit {
