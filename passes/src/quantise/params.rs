@@ -96,13 +96,18 @@ impl QuantParams {
 
     /// The reals that the nearest integers stand for.
     pub(super) fn rounded(self, reals: &[f32]) -> Vec<f32> {
-        let mut rounded = vec![0.0; reals.len()];
-        rounded.par_chunks_mut(CHUNK).zip(reals.par_chunks(CHUNK)).for_each(|(rounded, reals)| {
+        let mut all = vec![0.0; reals.len()];
+        let round = |(rounded, reals): (&mut [f32], &[f32])| {
             for (rounded, &real) in rounded.iter_mut().zip(reals) {
                 *rounded = self.dequantise(self.quantise(real.into())) as f32;
             }
-        });
-        rounded
+        };
+        if reals.len() <= CHUNK {
+            round((&mut all, reals));
+        } else {
+            all.par_chunks_mut(CHUNK).zip(reals.par_chunks(CHUNK)).for_each(round);
+        }
+        all
     }
 
     /// The nearest integers, saturated, as a tensor.
