@@ -30,7 +30,6 @@ mod precision;
 mod resume;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::model::{Mode, Objective, Plan, StageGraph};
@@ -57,6 +56,7 @@ use crate::ptq::PtqOptions;
 use crate::ranges::RangeFile;
 use crate::session;
 use crate::stats::{self, CompileStats, Stats};
+use crate::timings::{Stopwatch, Timings};
 
 /// What activations are calibrated on. As a value of serde it is without its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,6 +224,8 @@ pub struct Compiled {
     pub stats: Stats,
     /// The plan of every program, and the stages that were planned.
     pub plans: Vec<(Plan, StageGraph)>,
+    /// What its steps took.
+    pub timings: Timings,
 }
 
 /// Compiles models with fixed options.
@@ -281,7 +283,8 @@ impl Prepared {
             clock.begin("measure", observer);
             yardstick.measure(&mut compiled, observer);
         }
-        let seconds_by_pass = clock.finish();
+        compiled.timings = clock.finish();
+        let seconds_by_pass = compiled.timings.seconds();
         compiled.stats.compile =
             Some(CompileStats { seconds_by_pass, peak_rss_bytes: stats::peak_rss_bytes() });
         Ok(compiled)
@@ -475,28 +478,24 @@ fn main_ports(module: &Module) -> Result<Vec<strata_isa_spec::bundle::Port>, Com
     session::ports(module, func, false).map_err(CompileError::CalibrationData)
 }
 
-/// Wall seconds of each step.
+/// What each step takes.
 #[derive(Clone, Debug, Default)]
 struct Clock {
-    running: Option<(String, Instant)>,
-    seconds: BTreeMap<String, f64>,
+    stopwatch: Stopwatch,
 }
 
 impl Clock {
     fn begin(&mut self, step: &str, observer: &mut dyn FnMut(Event<'_>)) {
         self.stop();
         observer(Event::Step(step));
-        self.running = Some((step.to_owned(), Instant::now()));
+        self.stopwatch.begin(step);
     }
 
     fn stop(&mut self) {
-        if let Some((step, since)) = self.running.take() {
-            *self.seconds.entry(step).or_default() += since.elapsed().as_secs_f64();
-        }
+        self.stopwatch.stop();
     }
 
-    fn finish(mut self) -> BTreeMap<String, f64> {
-        self.stop();
-        self.seconds
+    fn finish(self) -> Timings {
+        self.stopwatch.finish()
     }
 }

@@ -27,6 +27,7 @@
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`inspect`] | what a file holds, layer by layer |
 //! | [`stats`] | the statistics, with stable keys |
+//! | [`timings`] | what the steps of a compile take |
 //! | [`reduce`](mod@reduce) | small networks, pipelines and programs that fail as large ones do |
 //! | [`report`] | figures as people read them |
 //! | [`io`] | arrays, images, files written atomically |
@@ -49,6 +50,7 @@ pub mod report;
 pub mod session;
 pub mod stats;
 mod target_line;
+pub mod timings;
 pub mod work;
 
 pub use compile::{CalibrationData, CompileError, CompileOptions, Compiled, Compiler, Event, Prepared};

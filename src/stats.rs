@@ -4,6 +4,7 @@ mod phases;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::model::summary::activation_table;
@@ -384,6 +385,17 @@ pub fn frames_per_second(clock_hz: u64, cycles: u64) -> f64 {
 /// Largest resident set of this process in bytes, as the kernel tells it; 0 elsewhere than on Linux.
 pub fn peak_rss_bytes() -> u64 {
     status_bytes("VmHWM:")
+}
+
+/// Processor time of all threads of this process, in user code and in the kernel, as the kernel tells it in
+/// hundredths of a second; 0 elsewhere than on Linux.
+pub fn cpu_time() -> Duration {
+    // The fields after the command's name, which stands in parentheses, begin with the third.
+    let (user, system) = (11, 12);
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis(10 * (ticks(user) + ticks(system)))
 }
 
 /// Resident set of this process in bytes, as the kernel tells it; 0 elsewhere than on Linux.

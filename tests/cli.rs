@@ -18,6 +18,8 @@ mod opt;
 mod ranges;
 #[path = "cli/reduce.rs"]
 mod reduce;
+#[path = "cli/timings.rs"]
+mod timings;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -3,7 +3,6 @@
 use prost::Message;
 pub use tract_onnx::pb::type_proto::Value as TypeValue;
 pub use tract_onnx::pb::{self, GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use tract_onnx::tract_hir::prelude::Framework;
 
 use crate::import::error::{ImportError, Malformation};
 
@@ -17,9 +16,9 @@ pub fn encode(model: &ModelProto) -> Vec<u8> {
 /// # Errors
 /// [`ImportError::Malformed`] if they are no such file.
 pub fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
-    let decoded = tract_onnx::onnx().proto_model_for_read(&mut &bytes[..]);
-    decoded.map_err(|error| {
-        let what = format!("not an ONNX protobuf: {}", error.root_cause());
+    // Not by tract, which copies all bytes first.
+    ModelProto::decode(bytes).map_err(|error| {
+        let what = format!("not an ONNX protobuf: {error}");
         ImportError::Malformed(vec![Malformation { place: "file".to_owned(), what }])
     })
 }

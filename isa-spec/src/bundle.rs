@@ -1,6 +1,7 @@
 #![doc = include_str!("bundle_format.md")]
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Cursor, Read, Write};
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,12 @@ use crate::target::Target;
 
 /// Version of the bundle format.
 pub const FORMAT_VERSION: u32 = 2;
-/// The one tensor of `weights.safetensors`.
+/// The entry of a program's weights.
+const WEIGHTS_FILE: &str = "weights.safetensors";
+/// The one tensor of that.
 const WEIGHTS_TENSOR: &str = "weights";
+/// Bytes that an archive spends on an entry beside its content, about.
+const ENTRY_OVERHEAD_BYTES: usize = 512;
 /// Bytes of an entry at most.
 const MAX_ENTRY_BYTES: u64 = 1 << 34;
 
@@ -207,6 +212,51 @@ struct Debug {
     stats: Option<serde_json::Value>,
 }
 
+/// An entry to be written, whose bytes stand in two places.
+struct Entry<'a> {
+    name: String,
+    head: Vec<u8>,
+    rest: &'a [u8],
+}
+
+impl Entry<'_> {
+    fn new(name: String, content: Vec<u8>) -> Self {
+        Self { name, head: content, rest: &[] }
+    }
+
+    fn len(&self) -> usize {
+        self.head.len() + self.rest.len()
+    }
+
+    fn hash(&self) -> String {
+        blake3::Hasher::new().update(&self.head).update(self.rest).finalize().to_hex().to_string()
+    }
+}
+
+/// The weights as the one tensor of their entry, without their bytes: what `safetensors` makes of it is the
+/// head of the entry.
+struct WeightsHead<'a> {
+    shape: &'a [usize; 1],
+}
+
+impl safetensors::View for WeightsHead<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        safetensors::Dtype::U8
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&[])
+    }
+
+    fn data_len(&self) -> usize {
+        self.shape[0]
+    }
+}
+
 /// The folder of part `index`, with its slash; empty for one program and at most a tail.
 fn folder(runners: &[Runner], index: usize) -> String {
     match runners {
@@ -233,28 +283,34 @@ impl Code {
     }
 
     /// The entries that hold it.
-    fn entries(&self, folder: &str) -> Result<Vec<(String, Vec<u8>)>, BundleError> {
+    fn entries(&self, folder: &str) -> Result<Vec<Entry<'_>>, BundleError> {
         Ok(match self {
             Self::Machine(machine) => {
-                let name = format!("{folder}weights.safetensors");
-                let data = &machine.weights[..];
-                let weights =
-                    safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![data.len()], data)
-                        .and_then(|view| safetensors::serialize([(WEIGHTS_TENSOR, view)], None))
-                        .map_err(|e| malformed(&name, e))?;
-                vec![(format!("{folder}program.bin"), encode(&machine.program)), (name, weights)]
+                let name = format!("{folder}{WEIGHTS_FILE}");
+                let shape = [machine.weights.len()];
+                let head = safetensors::serialize([(WEIGHTS_TENSOR, WeightsHead { shape: &shape })], None)
+                    .map_err(|e| malformed(&name, e))?;
+                vec![
+                    Entry::new(format!("{folder}program.bin"), encode(&machine.program)),
+                    Entry { name, head, rest: &machine.weights },
+                ]
             }
-            Self::Ir(text) => vec![(format!("{folder}host.mlir"), text.clone().into_bytes())],
-            Self::Onnx(bytes) => vec![(format!("{folder}host.onnx"), bytes.clone())],
+            Self::Ir(text) => {
+                vec![Entry { name: format!("{folder}host.mlir"), head: Vec::new(), rest: text.as_bytes() }]
+            }
+            Self::Onnx(bytes) => {
+                vec![Entry { name: format!("{folder}host.onnx"), head: Vec::new(), rest: bytes }]
+            }
         })
     }
 
-    /// The code of a part from its entries, which are taken out. `sources` are the names and ops of its
-    /// program's source layers.
+    /// The code of a part from its entries, which are taken out; weights that were not read are none.
+    /// `sources` are the names and ops of its program's source layers.
     fn take(
         runner: Runner,
         folder: &str,
         entries: &mut BTreeMap<String, Vec<u8>>,
+        unread: &BTreeSet<String>,
         sources: &mut impl Iterator<Item = (Vec<String>, Vec<Vec<SourceOp>>)>,
     ) -> Result<Self, BundleError> {
         let mut take = |file: &str| {
@@ -268,10 +324,12 @@ impl Code {
             Runner::Machine => {
                 let (entry, program) = take("program.bin")?;
                 let program = decode(&program).map_err(|error| BundleError::Program { entry, error })?;
-                let (entry, weights) = take("weights.safetensors")?;
-                let weights = safetensors::SafeTensors::deserialize(&weights)
-                    .and_then(|t| t.tensor(WEIGHTS_TENSOR).map(|t| t.data().to_vec()))
-                    .map_err(|e| malformed(&entry, e))?;
+                let weights = if unread.contains(&format!("{folder}{WEIGHTS_FILE}")) {
+                    Vec::new()
+                } else {
+                    let (entry, content) = take(WEIGHTS_FILE)?;
+                    weights_of(content).map_err(|e| malformed(&entry, e))?
+                };
                 let (names, ops) = sources.next().unwrap_or_default();
                 Self::Machine(Machine { program, weights, names, ops })
             }
@@ -307,10 +365,12 @@ impl Bundle {
         let ops = self.machines().map(|machine| machine.ops.clone()).collect();
         let debug = Debug { names, ops, stats: self.stats.clone() };
         let debug = serde_json::to_vec_pretty(&debug).map_err(|e| malformed("debug.json", e))?;
-        entries.push(("debug.json".to_owned(), debug));
-        entries.extend(
-            self.dumps.iter().map(|(name, text)| (format!("ir/{name}.mlir"), text.clone().into_bytes())),
-        );
+        entries.push(Entry::new("debug.json".to_owned(), debug));
+        entries.extend(self.dumps.iter().map(|(name, text)| Entry {
+            name: format!("ir/{name}.mlir"),
+            head: Vec::new(),
+            rest: text.as_bytes(),
+        }));
         let describe = |(part, runner): (&Part, Runner)| PartEntry {
             runner,
             inputs: part.inputs.clone(),
@@ -319,20 +379,23 @@ impl Bundle {
         let manifest = ManifestEntry {
             manifest: Manifest { format: FORMAT_VERSION, ..self.manifest.clone() },
             parts: self.parts.iter().zip(runners).map(describe).collect(),
-            hashes: entries.iter().map(|(name, bytes)| (name.clone(), hash(bytes))).collect(),
+            hashes: entries.iter().map(|entry| (entry.name.clone(), entry.hash())).collect(),
         };
         let manifest = serde_json::to_vec_pretty(&manifest).map_err(|e| malformed("manifest.json", e))?;
-        entries.insert(0, ("manifest.json".to_owned(), manifest));
+        entries.insert(0, Entry::new("manifest.json".to_owned(), manifest));
 
-        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, bytes) in entries {
+        // Room for all, so that large weights are not moved while the archive grows.
+        let n_bytes: usize = entries.iter().map(|entry| entry.len() + ENTRY_OVERHEAD_BYTES).sum();
+        let mut zip = zip::ZipWriter::new(Cursor::new(Vec::with_capacity(n_bytes)));
+        for entry in entries {
             let options = zip::write::SimpleFileOptions::default()
                 .compression_method(zip::CompressionMethod::Stored)
                 .last_modified_time(zip::DateTime::default())
                 .with_alignment(64)
-                .large_file(bytes.len() as u64 >= u64::from(u32::MAX));
-            zip.start_file(name, options).map_err(archive_error)?;
-            zip.write_all(&bytes).map_err(archive_error)?;
+                .large_file(entry.len() as u64 >= u64::from(u32::MAX));
+            zip.start_file(entry.name, options).map_err(archive_error)?;
+            zip.write_all(&entry.head).map_err(archive_error)?;
+            zip.write_all(entry.rest).map_err(archive_error)?;
         }
         Ok(zip.finish().map_err(archive_error)?.into_inner())
     }
@@ -342,7 +405,21 @@ impl Bundle {
     /// # Errors
     /// If they are not a bundle of this format, or an entry is missing, damaged, malformed or not expected.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BundleError> {
-        let mut entries = unpack(bytes)?;
+        Self::read(bytes, true)
+    }
+
+    /// The bundle that a file's bytes hold, but for the weights of its programs: they are not read, so that
+    /// nothing is known of whether they are damaged, and each program has none.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    pub fn without_weights(bytes: &[u8]) -> Result<Self, BundleError> {
+        Self::read(bytes, false)
+    }
+
+    fn read(bytes: &[u8], with_weights: bool) -> Result<Self, BundleError> {
+        let Entries { read: mut entries, unread } =
+            unpack(bytes, &|name| with_weights || !is_of_weights(name))?;
         let missing = |name: &str| BundleError::Missing(name.to_owned());
         let manifest = entries.remove("manifest.json").ok_or_else(|| missing("manifest.json"))?;
         let ManifestEntry { manifest, parts, hashes } = read_manifest(&manifest)?;
@@ -353,7 +430,8 @@ impl Bundle {
                 return Err(BundleError::Hash { entry: name.clone(), expected, found });
             }
         }
-        if let Some(name) = hashes.keys().find(|&name| !entries.contains_key(name)) {
+        let is_there = |name: &str| entries.contains_key(name) || unread.contains(name);
+        if let Some(name) = hashes.keys().find(|&name| !is_there(name)) {
             return Err(archive_error(format!("`{name}`, which the manifest names, is missing")));
         }
         let debug = entries.remove("debug.json").ok_or_else(|| missing("debug.json"))?;
@@ -362,7 +440,7 @@ impl Bundle {
         let mut sources = debug.names.into_iter().zip(ops);
         let runners: Vec<Runner> = parts.iter().map(|part| part.runner).collect();
         let take = |(index, PartEntry { runner, inputs, outputs }): (usize, PartEntry)| {
-            let code = Code::take(runner, &folder(&runners, index), &mut entries, &mut sources)?;
+            let code = Code::take(runner, &folder(&runners, index), &mut entries, &unread, &mut sources)?;
             Ok(Part { inputs, outputs, code })
         };
         let parts = parts.into_iter().enumerate().map(take).collect::<Result<Vec<_>, BundleError>>()?;
@@ -382,13 +460,40 @@ fn hash(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_hex().to_string()
 }
 
-/// The entries of an archive by name.
-fn unpack(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
+/// Whether an entry holds the weights of a program.
+fn is_of_weights(name: &str) -> bool {
+    name.rsplit('/').next() == Some(WEIGHTS_FILE)
+}
+
+/// The bytes of the one tensor of an entry of weights, in the memory of the entry.
+fn weights_of(mut content: Vec<u8>) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let tensors = safetensors::SafeTensors::deserialize(&content)?;
+    let tensor = tensors.tensor(WEIGHTS_TENSOR)?;
+    // Tensors stand after a header, to the end of the file.
+    let (len, first) = (tensor.data().len(), tensor.data().as_ptr().addr() - content.as_ptr().addr());
+    content.truncate(first + len);
+    content.drain(..first);
+    Ok(content)
+}
+
+/// The entries of an archive.
+struct Entries {
+    /// The content of those that were wanted, by name.
+    read: BTreeMap<String, Vec<u8>>,
+    /// The names of the others.
+    unread: BTreeSet<String>,
+}
+
+fn unpack(bytes: &[u8], is_wanted: &dyn Fn(&str) -> bool) -> Result<Entries, BundleError> {
     let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(archive_error)?;
-    let mut entries = BTreeMap::new();
+    let (mut read, mut unread) = (BTreeMap::new(), BTreeSet::new());
     for index in 0..zip.len() {
         let file = zip.by_index(index).map_err(archive_error)?;
         let name = file.name().map_err(archive_error)?.into_owned();
+        if !is_wanted(&name) {
+            unread.insert(name);
+            continue;
+        }
         let mut content = Vec::new();
         // A stored entry cannot be larger than the file that holds it, whatever its header claims.
         let limit = MAX_ENTRY_BYTES.min(bytes.len() as u64);
@@ -398,9 +503,9 @@ fn unpack(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
         if content.len() as u64 > limit {
             return Err(archive_error(format!("`{name}` is larger than {limit} bytes")));
         }
-        entries.insert(name, content);
+        read.insert(name, content);
     }
-    Ok(entries)
+    Ok(Entries { read, unread })
 }
 
 /// The manifest, if it is of this format.

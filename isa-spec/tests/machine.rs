@@ -1,6 +1,8 @@
 //! The machine from outside: codec, assembler, bundle, verifier and both interpreters on a small hand-written
 //! program.
 
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part, SourceOp};
 use strata_isa_spec::timed::{DmaTime, TimeUse};
 use strata_isa_spec::verify::{Rule, verify};
@@ -167,6 +169,33 @@ fn bundles_are_reproducible_and_round_trip() {
     assert_eq!(bytes, bundle().to_bytes().expect("a bundle is written"));
     let read = Bundle::from_bytes(&bytes).expect("a bundle is read");
     assert_eq!(read.parts, bundle().parts);
+}
+
+#[test]
+fn bundles_are_read_without_their_weights() {
+    let without = |bytes: &[u8]| Bundle::without_weights(bytes).map(|bundle| bundle.parts);
+    let mut bytes = bundle().to_bytes().expect("a bundle is written");
+    let mut want = machine_part();
+    if let Code::Machine(machine) = &mut want.code {
+        machine.weights.clear();
+    }
+    assert_eq!(without(&bytes).expect("a bundle is read"), [want.clone()]);
+    let at = bytes.windows(weights().len()).position(|window| window == weights()).expect("they are there");
+    bytes[at] ^= 0x41;
+    assert_eq!(without(&bytes).expect("a bundle is read"), [want], "weights are not looked at");
+    assert!(Bundle::from_bytes(&bytes).is_err());
+    let at = bytes.windows(4).rposition(|window| window == b"conv").expect("a name is there");
+    bytes[at] ^= 0x01;
+    assert!(without(&bytes).is_err(), "all else is");
+}
+
+/// The entry of the weights is what the library for it writes.
+#[test]
+fn weights_are_a_tensor_of_safetensors() {
+    let (bytes, weights) = (bundle().to_bytes().expect("a bundle is written"), weights());
+    let view = TensorView::new(Dtype::U8, vec![weights.len()], &weights).expect("a tensor");
+    let entry = safetensors::serialize([("weights", view)], None).expect("it is written");
+    assert!(bytes.windows(entry.len()).any(|window| window == entry));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `strata compile`: an ONNX model or a TOSA function to a bundle.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
@@ -14,7 +15,7 @@ use super::dumps::{self, DumpFolder, PrintArgs};
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::program::program_text;
-use super::tables::{count, host_text, plan_lines, row, show, si, table};
+use super::tables::{count, decimal_bytes, host_text, percent, plan_lines, row, show, si, table};
 use crate::compile::checkpoint::Checkpoint;
 use crate::compile::{
     CalibrationData, CompileOptions, Compiled, Compiler, Event, PrecisionMode, PrecisionOptions,
@@ -23,6 +24,7 @@ use crate::io::{self, write_atomic};
 use crate::ptq::PtqOptions;
 use crate::ranges::RangeFile;
 use crate::stats::ChannelNoise;
+use crate::timings::{Stopwatch, Timings, TotalTime};
 use crate::{Mode, Objective};
 
 /// Compile an ONNX model or a TOSA function to a bundle
@@ -101,6 +103,9 @@ pub(super) struct Args {
     /// Do not measure the outputs against f32
     #[arg(long)]
     no_measure: bool,
+    /// Tell what each step took, and its memory; with a file, write that too, as a trace for ui.perfetto.dev
+    #[arg(long, value_name = "FILE.json", num_args = 0..=1, require_equals = true)]
+    timings: Option<Option<PathBuf>>,
     /// Let the host run nothing: nodes that the machine has no form of are an error, which lists them all
     #[arg(long)]
     no_host: bool,
@@ -173,7 +178,11 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let bundle = emit.is_none().then(|| bundle_path(args));
     let output = Written { flag: "--output", path: args.output.as_deref().or(bundle.as_deref()) };
     let stats = Written { flag: "--stats", path: args.stats.as_deref() };
-    demand_outputs(&args.model, &[output, stats, args.ranges.saved()])?;
+    let trace =
+        Written { flag: "--timings", path: args.timings.iter().flatten().next().map(PathBuf::as_path) };
+    demand_outputs(&args.model, &[output, stats, trace, args.ranges.saved()])?;
+    let mut stopwatch = Stopwatch::default();
+    stopwatch.begin("read");
     let source = source(args, console)?;
     let folder = args.dump_levels.as_deref().map(|path| DumpFolder::create(path, args.print)).transpose()?;
     let options = CompileOptions { calibration: calibration(args, &source)?, ..asked };
@@ -187,6 +196,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         }
         None => options,
     };
+    stopwatch.stop();
     let equalised = options.equalises();
     let compiler = Compiler::new(options);
     let progress = console.progress(None);
@@ -222,6 +232,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             None => return Err(Failure::from(error).about(&args.model)),
         },
     };
+    stopwatch.begin("write");
     args.ranges.save(&ranges)?;
     if let Some(path) = &args.stats {
         let json = serde_json::to_string_pretty(&compiled.stats).map_err(Failure::failed)?;
@@ -234,21 +245,59 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         Some(Level::Program) => {
             let text = program_text(&compiled.bundle);
             match &args.output {
-                Some(path) => Ok(write_atomic(path, text.as_bytes())?),
-                None => console.print(&text),
+                Some(path) => write_atomic(path, text.as_bytes())?,
+                None => console.print(&text)?,
             }
         }
         Some(level) => {
             let modules =
                 emitted.ok_or_else(|| Failure::Failed(format!("level `{level}` was not reached")))?;
-            write_modules(args, &modules, console)
+            write_modules(args, &modules, console)?;
         }
         None => {
             let path = bundle_path(args);
             write_atomic(&path, &compiled.bundle.to_bytes()?)?;
-            console.summary(&summary(&compiled, &path))
+            console.summary(&summary(&compiled, &path))?;
         }
     }
+    let mut timings = stopwatch.finish();
+    timings.extend(compiled.timings);
+    tell(args, &timings, console)
+}
+
+/// Tells of what the steps took, as it was asked for.
+fn tell(args: &Args, timings: &Timings, console: &Console) -> Result<(), Failure> {
+    let Some(file) = &args.timings else { return Ok(()) };
+    if let Some(path) = file {
+        let trace = timings.to_trace(&format!("strata compile {}", model::file_name(&args.model)));
+        write_atomic(path, format!("{trace}\n").as_bytes())?;
+    }
+    console.show(&steps(timings));
+    Ok(())
+}
+
+/// A line for each step: its wall and processor seconds, its share of the wall time, and the most memory that
+/// the process had needed when it was done.
+fn steps(timings: &Timings) -> String {
+    let totals = timings.by_name();
+    let wall: Duration = totals.iter().map(|total| total.wall).sum();
+    let mut lines = table(&["step", "wall s", "CPU s", "share", "peak memory"]);
+    let mut line = |name: &str, time: &TotalTime| {
+        let share = if wall.is_zero() { 0.0 } else { time.wall.as_secs_f64() / wall.as_secs_f64() };
+        let seconds = |time: Duration| format!("{:.3}", time.as_secs_f64());
+        let (wall, cpu) = (seconds(time.wall), seconds(time.cpu));
+        let peak = decimal_bytes(time.peak_rss_bytes);
+        row(&mut lines, &[name.to_owned(), wall, cpu, percent(share), peak]);
+    };
+    totals.iter().for_each(|total| line(&total.name, total));
+    let all = TotalTime {
+        name: "total".to_owned(),
+        wall,
+        cpu: totals.iter().map(|total| total.cpu).sum(),
+        peak_rss_bytes: totals.iter().map(|total| total.peak_rss_bytes).max().unwrap_or(0),
+    };
+    line("total", &all);
+    show(&lines)
 }
 
 /// Where the bundle goes.
@@ -459,6 +508,18 @@ fn write_modules(args: &Args, modules: &[Module], console: &Console) -> Result<(
     dumps::write(args.output.as_deref(), modules, args.print, console)
 }
 
+/// Measuring that takes longer and more of a compile than this is told of.
+const LONG_MEASURE_SECONDS: f64 = 1.0;
+const LONG_MEASURE_SHARE: f64 = 0.25;
+
+/// How a compile that took so many seconds does without those that it measured, if they were many.
+fn of_which_measuring(measuring: f64, all: f64) -> String {
+    if measuring <= LONG_MEASURE_SECONDS || measuring <= LONG_MEASURE_SHARE * all {
+        return String::new();
+    }
+    format!(", {measuring:.1} s of which measured the outputs: --no-measure leaves that out")
+}
+
 fn summary(compiled: &Compiled, path: &Path) -> String {
     let stats = &compiled.stats;
     let model = &stats.model;
@@ -495,6 +556,23 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
     if let Some(compile) = &stats.compile {
         let seconds: f64 = compile.seconds_by_pass.values().sum();
         text += &format!("\ncompiled in {seconds:.1} s");
+        let measuring = compile.seconds_by_pass.get("measure").copied().unwrap_or(0.0);
+        text += &of_which_measuring(measuring, seconds);
     }
     text + &format!("\nwrote {}\n", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measuring_that_takes_long_is_told_of() {
+        assert_eq!(
+            of_which_measuring(2.5, 6.0),
+            ", 2.5 s of which measured the outputs: --no-measure leaves that out"
+        );
+        assert_eq!(of_which_measuring(0.9, 1.0), "", "a second is not long");
+        assert_eq!(of_which_measuring(2.5, 20.0), "", "most of the time went elsewhere");
+    }
 }

@@ -1,14 +1,16 @@
 //! Files that commands take: models, bundles, IR; and arrays for their inputs.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
+use memmap2::Mmap;
 use strata_frontend::import::{self, ImportOptions, Resolved};
 use strata_frontend::tosa;
 use strata_ir::pass::Level;
 use strata_ir::text::file::split_modules;
 use strata_ir::text::resources::Resources;
 use strata_ir::{Module, diag, text};
-use strata_isa_spec::bundle::{Bundle, Port};
+use strata_isa_spec::bundle::{Bundle, BundleError, Port};
 
 use super::console::Console;
 use super::dumps::side_resources;
@@ -20,10 +22,27 @@ use crate::io::array::show_shape;
 use crate::io::{self, Array, DType, ImageOptions, ModelFolder};
 use crate::session;
 
+/// The bytes of a file: in memory, or mapped, so that only what is looked at is read.
+pub(super) enum FileBytes {
+    Read(Vec<u8>),
+    Mapped(Mmap),
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Read(bytes) => bytes,
+            Self::Mapped(bytes) => bytes,
+        }
+    }
+}
+
 /// What a file holds, told by its first bytes and its name.
 pub(super) enum Content {
     /// A `.strata` file's bytes.
-    Bundle(Vec<u8>),
+    Bundle(FileBytes),
     /// The text of a module.
     Ir(String),
     /// A TOSA flatbuffer's bytes.
@@ -32,12 +51,20 @@ pub(super) enum Content {
     Onnx(Vec<u8>),
 }
 
+/// The first bytes of a bundle, which is a ZIP archive.
+const ARCHIVE: &[u8] = b"PK\x03\x04";
+
 /// Reads a file and tells what it is.
 pub(super) fn content(path: &Path) -> Result<Content, Failure> {
-    let bytes = io::read(path)?;
     let named = |extension: &str| path.extension().is_some_and(|e| e == extension);
-    if bytes.starts_with(b"PK\x03\x04") || named("strata") {
-        return Ok(Content::Bundle(bytes));
+    if named("strata")
+        && let Ok(bytes) = io::map(path)
+    {
+        return Ok(Content::Bundle(FileBytes::Mapped(bytes)));
+    }
+    let bytes = io::read(path)?;
+    if bytes.starts_with(ARCHIVE) || named("strata") {
+        return Ok(Content::Bundle(FileBytes::Read(bytes)));
     }
     if named("mlir") || io::is_standard_stream(path) && is_text(&bytes) {
         let text = String::from_utf8(bytes).map_err(|_| Failure::file(path, "not UTF-8 text"))?;
@@ -82,10 +109,19 @@ fn is_text(bytes: &[u8]) -> bool {
     !bytes.iter().any(is_control) && std::str::from_utf8(bytes).is_ok()
 }
 
+/// The bundle of a file, without its weights.
+pub(super) fn bundle_without_weights(path: &Path) -> Result<Bundle, Failure> {
+    read_bundle(path, Bundle::without_weights)
+}
+
 /// The bundle of a file.
 pub(super) fn bundle(path: &Path) -> Result<Bundle, Failure> {
+    read_bundle(path, Bundle::from_bytes)
+}
+
+fn read_bundle(path: &Path, read: fn(&[u8]) -> Result<Bundle, BundleError>) -> Result<Bundle, Failure> {
     match content(path)? {
-        Content::Bundle(bytes) => Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e)),
+        Content::Bundle(bytes) => read(&bytes).map_err(|e| Failure::file(path, e)),
         Content::Ir(_) | Content::Tosa(_) | Content::Onnx(_) => {
             Err(Failure::file(path, "not a bundle: expected a file that `strata compile` wrote"))
         }

@@ -27,7 +27,7 @@ pub(super) struct DisasmArgs {
 
 /// Runs `strata disasm`.
 pub(super) fn disasm(args: &DisasmArgs, console: &Console) -> Result<(), Failure> {
-    let text = program_text(&model::bundle(&args.bundle)?);
+    let text = program_text(&model::bundle_without_weights(&args.bundle)?);
     match &args.output {
         Some(path) => Ok(write_atomic(path, text.as_bytes())?),
         None => console.print(&text),

@@ -17,6 +17,7 @@ use super::parts::{PreparedPart, PreparedParts};
 use super::{Aim, Clock, CompileError, Compiled, Compiler, Event, given, missing};
 use crate::session;
 use crate::stats::{self, EnergyStats, PlanStats, SimulatedStats, Stats};
+use crate::timings::Timings;
 
 /// A machine part, planned and emitted.
 struct Emitted {
@@ -99,7 +100,7 @@ impl Compiler {
         // The time that a compile took is no part of what it made: the same input gives the same bytes.
         let bundle =
             Bundle { manifest, parts, stats: serde_json::to_value(&stats).ok(), dumps: BTreeMap::new() };
-        Ok(Compiled { bundle, stats, plans })
+        Ok(Compiled { bundle, stats, plans, timings: Timings::default() })
     }
 
     /// Plans, schedules and emits the parts of the machine, in order. `reached` gets the modules of each.

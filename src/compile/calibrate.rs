@@ -1,9 +1,10 @@
 //! Calibration of a model that is one part: at its own size or, on noise, at a smaller one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use strata_ir::Module;
 use strata_ir::pass::PassError;
+use strata_ir::{Module, Op};
 use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
 use strata_passes::quantise::{Calibration, CalibrationError, SampleSource};
@@ -11,7 +12,7 @@ use strata_passes::quantise::{Calibration, CalibrationError, SampleSource};
 use super::model::Model;
 use super::noise::{self, NoiseInput};
 use super::precision::Chosen;
-use super::{CalibrationData, CompileError, Compiler, Event, GivenRanges, main_ports, missing};
+use super::{CalibrationData, Clock, CompileError, Compiler, Event, GivenRanges, main_ports, missing};
 use crate::io::array::Array;
 use crate::ptq::{self, Samples};
 use crate::work;
@@ -38,6 +39,7 @@ impl Compiler {
         mut module: Module,
         original: &mut Module,
         rows: &BTreeMap<String, usize>,
+        clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Calibrated, CompileError> {
         let given = quantise::given_scales(&module);
@@ -53,7 +55,8 @@ impl Compiler {
             }
         };
         let tensors = self.options.calibration.arguments(&module, rows)?;
-        let (calibration, chosen) = self.choose(0, &mut [&mut module, original], &tensors, observer)?;
+        let (calibration, chosen) =
+            self.choose(0, &mut [&mut module, original], &tensors, clock, observer)?;
         Ok(Calibrated { calibration, chosen, sample })
     }
 
@@ -64,6 +67,7 @@ impl Compiler {
         part: usize,
         modules: &mut [&mut Module],
         samples: &Samples,
+        clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Calibration, Chosen), CompileError> {
         let module = modules.first().ok_or_else(|| missing("a network"))?;
@@ -71,9 +75,11 @@ impl Compiler {
         if given.n_fixed + given.n_dynamic > 0 {
             // Weights and biases that are quantised already are left as they are.
             let needed = given.needs_calibration;
+            clock.begin("calibrate", observer);
             let mut calibration =
                 if needed { Calibration::collect(module, samples)? } else { Calibration::none() };
             let unknown_ranges = self.take_given_ranges(part, module, &mut calibration)?;
+            clock.begin("choose precision", observer);
             let chosen = self.precision(module, &calibration, samples, observer)?;
             return Ok((calibration, Chosen { unknown_ranges, ..chosen }));
         }
@@ -81,11 +87,15 @@ impl Compiler {
         // What noise shows of single channels and of means is nothing to fit a network to.
         ptq.equalise = self.options.equalises();
         ptq.bias_correction &= self.options.calibration.is_data();
+        clock.begin("equalise", observer);
         ptq.prepare(modules, samples)?;
+        clock.begin("calibrate", observer);
         let module = modules.first().ok_or_else(|| missing("a network"))?;
         let mut calibration = Calibration::collect(module, samples)?;
         let unknown_ranges = self.take_given_ranges(part, module, &mut calibration)?;
+        clock.begin("choose precision", observer);
         let chosen = self.precision(module, &calibration, samples, observer)?;
+        clock.begin("correct biases", observer);
         ptq.correct(&mut calibration, module, &chosen.precision, samples)?;
         Ok((calibration, Chosen { unknown_ranges, ..chosen }))
     }
@@ -157,11 +167,25 @@ impl Compiler {
                 && ptq::canonicalise(&mut small.module).is_ok()
                 && small.module.walk(small.module.body()).len() == module.walk(module.body()).len()
             {
+                share_constants(module, &mut small.module);
                 return Some(small.module);
             }
             shrink /= 2;
         }
         None
+    }
+}
+
+/// Has the constants of a module that are equal to those at the same place of another be the same tensors.
+fn share_constants(with: &Module, module: &mut Module) {
+    let ops = |module: &Module| module.walk(module.body());
+    for (op, other) in ops(module).into_iter().zip(ops(with)) {
+        let (Op::Const(constant), Op::Const(other)) = (&mut module.op_mut(op).op, &with.op(other).op) else {
+            continue;
+        };
+        if constant.values.tensor == other.values.tensor {
+            constant.values.tensor = Arc::clone(&other.values.tensor);
+        }
     }
 }
 

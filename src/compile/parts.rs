@@ -167,15 +167,17 @@ impl Compiler {
             Err(ImportError::Unsupported(_)) => return Err(Obstacle::Nodes(BTreeMap::new())),
             Err(error) => return Err(CompileError::from(error).into()),
         };
+        clock.begin("canonicalise", observer);
         ptq::canonicalise(&mut imported.module)?;
         let mut record = self.record(model)?;
         record.parameters = imported.n_parameters;
         let nodes: Vec<usize> = (0..imported.n_nodes).collect();
-        clock.begin("calibrate", observer);
+        clock.begin("samples", observer);
         let smaller = self.smaller(model, &imported.module);
         let as_imported = imported.module.clone();
         let calibrated_at = smaller.as_ref().unwrap_or(&as_imported).clone();
-        let calibrated = self.calibrate_on(calibrated_at, &mut imported.module, &record.table_rows, observer);
+        let calibrated =
+            self.calibrate_on(calibrated_at, &mut imported.module, &record.table_rows, clock, observer);
         let quantised = calibrated
             .and_then(|calibrated| self.whole_in_integers(&imported.module, calibrated, clock, observer));
         let tail = quantised.as_ref().ok().and_then(|(quantised, _)| origins(&quantised.tail, &nodes));
@@ -193,9 +195,17 @@ impl Compiler {
         }
         record.precision.extend(precision);
         observer(Event::Reached(&Checkpoint::of_one(Level::Quant, &record, quantised.module.clone())));
+        // Before the stages are formed, so that weights in f32 do not stand beside all that comes of them.
+        // What it has to say waits until it is known that the model is one part.
+        let mut notes = Vec::new();
+        let yardstick = self.yardstick(&imported.module, quantised.sample, clock, &mut |event| match event {
+            Event::Note(note) => notes.push(note),
+            other => observer(other),
+        });
+        drop(imported);
         let forms = self.forms(quantised.module, clock, observer);
         let forms = forms.map_err(|error| obstacle(error, &nodes))?;
-        let yardstick = self.yardstick(&imported.module, quantised.sample, clock, observer);
+        notes.into_iter().for_each(|note| observer(Event::Note(note)));
         Ok(PreparedParts { parts: vec![PreparedPart::Machine(Box::new(forms))], record, yardstick })
     }
 
@@ -276,7 +286,8 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Forms, Vec<UnsupportedOp>), CompileError> {
         let tensors = part_arguments(&module, &mut series.samples)?;
-        let (calibration, chosen) = self.choose(series.part, &mut [&mut module], &tensors, observer)?;
+        let (calibration, chosen) =
+            self.choose(series.part, &mut [&mut module], &tensors, clock, observer)?;
         series.unknown_ranges.extend(chosen.unknown_ranges);
         series.unknown.retain(|name| chosen.unknown.contains(name));
         series.precision.extend(chosen.stats);

@@ -221,7 +221,8 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<PreparedParts, CompileError> {
-        let calibrated = self.calibrate_on(calibrated_at, &mut module, &record.table_rows, observer)?;
+        let calibrated =
+            self.calibrate_on(calibrated_at, &mut module, &record.table_rows, clock, observer)?;
         let (quantised, precision) = self.whole_in_integers(&module, calibrated, clock, observer)?;
         if !self.options.host && !quantised.tail.is_empty() {
             return Err(CompileError::of_pass("quantise", PassError::Unsupported(quantised.tail)));

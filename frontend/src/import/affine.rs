@@ -8,9 +8,10 @@
 //! part by part.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use strata_ir::dialect::Op;
-use strata_ir::{BlockId, Module, OpId, Tensor, ValueId};
+use strata_ir::{BlockId, Module, OpId, Tensor, TensorData, ValueId};
 
 /// What is applied to the result of a convolution.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,10 @@ pub(super) fn fold(module: &mut Module, block: BlockId) {
         let mut start = 0;
         for conv in parts {
             let n = module.tensor_ty(module.result(conv)).shape[3];
-            apply(module, conv, &values[start..start + n], step);
+            let weight = module.op(conv).operands()[1];
+            // A constant that was made here is the convolution's own.
+            let is_own = n_uses.get(&weight).is_none_or(|&n| n == 1);
+            apply(module, conv, &values[start..start + n], step, is_own);
             start += n;
         }
         n_uses.insert(x, n_uses.get(&out).copied().unwrap_or(0));
@@ -102,8 +106,9 @@ fn convolutions(
     }
 }
 
-/// Gives a convolution new weights and biases.
-fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step) {
+/// Gives a convolution new weights and biases. `is_own` is whether nothing else reads its weights, which are
+/// then taken from their constant instead of copied.
+fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step, is_own: bool) {
     let (weight, bias) = (module.op(conv).operands()[1], module.op(conv).operands()[2]);
     let n = values.len();
     let floats = |module: &Module, value: ValueId| {
@@ -121,7 +126,8 @@ fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step) {
     }
     let loc = module.op(conv).loc.clone();
     if step == Step::Factor {
-        let Some((shape, mut weights)) = floats(module, weight) else { return };
+        let taken = if is_own { take_floats(module, weight) } else { floats(module, weight) };
+        let Some((shape, mut weights)) = taken else { return };
         if matches!(module.op(conv).op, Op::DepthwiseConv2d(_)) {
             // [KH, KW, C, M]: the channels are the last two axes.
             weights.chunks_mut(n).for_each(|tap| tap.iter_mut().zip(values).for_each(|(w, v)| *w *= v));
@@ -134,6 +140,21 @@ fn apply(module: &mut Module, conv: OpId, values: &[f32], step: Step) {
     }
     let bias = module.insert_const_before(conv, Tensor::f32([n], biases), loc);
     module.set_operand(conv, 2, bias);
+}
+
+/// The extents and elements of a constant of floats, which has none afterwards: only for one that is dead
+/// then.
+fn take_floats(module: &mut Module, value: ValueId) -> Option<(Vec<usize>, Vec<f32>)> {
+    let op = module.defining_op(value)?;
+    let Op::Const(constant) = &mut module.op_mut(op).op else { return None };
+    constant.values.tensor.as_f32()?;
+    let tensor = std::mem::replace(&mut constant.values.tensor, Arc::new(Tensor::f32([0], Vec::new())));
+    let tensor = Arc::unwrap_or_clone(tensor);
+    let shape = tensor.shape().to_vec();
+    match tensor.into_data() {
+        TensorData::F32(data) => Some((shape, data)),
+        _ => None,
+    }
 }
 
 /// Removes ops whose results are not used.

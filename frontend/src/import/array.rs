@@ -89,6 +89,55 @@ pub(super) fn offsets(shape: &[usize], step: &[usize]) -> Vec<usize> {
     out
 }
 
+/// Of fewer elements a tensor is decoded at once.
+const DEFERRED_ELEMENTS: usize = 1 << 12;
+
+/// An axis along which elements are read: how many, and how far apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Axis {
+    extent: usize,
+    step: usize,
+}
+
+/// The axes of `shape` with these steps, those of one element left out, and those that follow one another in
+/// memory as one.
+fn merged_axes(shape: &[usize], step: &[usize]) -> Vec<Axis> {
+    let mut axes: Vec<Axis> = Vec::new();
+    for (&extent, &step) in shape.iter().zip(step).filter(|(extent, _)| **extent != 1) {
+        match axes.last_mut() {
+            Some(last) if last.step == step * extent => *last = Axis { extent: last.extent * extent, step },
+            _ => axes.push(Axis { extent, step }),
+        }
+    }
+    axes
+}
+
+/// The elements along some axes, the last of which runs fastest.
+fn read_along<T: Copy>(data: &[T], axes: &[Axis]) -> Vec<T> {
+    let n_elements = axes.iter().map(|axis| axis.extent).product();
+    let mut out = Vec::with_capacity(n_elements);
+    let Some((inner, outer)) = axes.split_last() else { return data.to_vec() };
+    let mut place = vec![0; outer.len()];
+    let mut base = 0;
+    while out.len() < n_elements {
+        if inner.step == 1 {
+            out.extend_from_slice(&data[base..base + inner.extent]);
+        } else {
+            out.extend(data[base..].iter().step_by(inner.step).take(inner.extent));
+        }
+        for (at, axis) in place.iter_mut().zip(outer).rev() {
+            *at += 1;
+            base += axis.step;
+            if *at < axis.extent {
+                break;
+            }
+            base -= axis.step * axis.extent;
+            *at = 0;
+        }
+    }
+    out
+}
+
 /// The shape that `shapes` broadcast to, aligned at their last axes.
 pub(super) fn broadcast_shape<'a>(shapes: impl IntoIterator<Item = &'a [usize]>) -> Lowered<Vec<usize>> {
     let mut out: Vec<usize> = Vec::new();
@@ -193,8 +242,21 @@ impl Array {
         let steps = strides(&self.shape);
         let shape: Vec<_> = perm.iter().map(|&axis| self.shape[axis]).collect();
         let step: Vec<_> = perm.iter().map(|&axis| steps[axis]).collect();
-        let offsets = offsets(&shape, &step);
-        self.gathered(shape, &offsets)
+        if self.quant.is_some() {
+            let offsets = offsets(&shape, &step);
+            return self.gathered(shape, &offsets);
+        }
+        let axes = merged_axes(&shape, &step);
+        // Only axes of one element moved.
+        if let [] | [Axis { step: 1, .. }] = axes[..] {
+            return self.reshaped(shape);
+        }
+        let data = match &self.data {
+            Data::Float(v) => Data::Float(Arc::new(read_along(v, &axes))),
+            Data::Int(v) => Data::Int(Arc::new(read_along(v, &axes))),
+            Data::Bool(v) => Data::Bool(Arc::new(read_along(v, &axes))),
+        };
+        Self { shape, data, dtype: self.dtype, quant: None }
     }
 
     /// This array broadcast to `shape`, which it must fit.
@@ -211,11 +273,12 @@ impl Array {
         self.gathered(shape.to_vec(), &offsets)
     }
 
-    /// The tensor of the IR that holds the same elements; integers as `i32`.
-    pub(super) fn to_tensor(&self) -> Lowered<Tensor> {
-        let data = match &self.data {
-            Data::Float(v) => TensorData::F32(v.to_vec()),
-            Data::Bool(v) => TensorData::I1(v.to_vec()),
+    /// The tensor of the IR that holds the same elements; integers as `i32`. Floats that nothing else shares
+    /// are not copied.
+    pub(super) fn into_tensor(self) -> Lowered<Tensor> {
+        let data = match self.data {
+            Data::Float(v) => TensorData::F32(Arc::unwrap_or_clone(v)),
+            Data::Bool(v) => TensorData::I1(Arc::unwrap_or_clone(v)),
             Data::Int(v) => {
                 let narrow = v.iter().map(|&x| i32::try_from(x)).collect::<Result<Vec<_>, _>>();
                 match narrow {
@@ -224,7 +287,37 @@ impl Array {
                 }
             }
         };
-        Ok(Tensor::new(self.shape.clone(), data))
+        Ok(Tensor::new(self.shape, data))
+    }
+
+    /// As [`reshaped`](Self::reshaped), without another owner of the elements.
+    pub(super) fn into_shape(self, shape: impl Into<Vec<usize>>) -> Self {
+        let shape = shape.into();
+        debug_assert_eq!(shape.iter().product::<usize>(), self.len());
+        Self { shape, ..self }
+    }
+
+    /// An array of which only the shape and the type are known: it stands for elements that nothing reads.
+    pub(super) fn unread(shape: Vec<usize>, dtype: DataType) -> Self {
+        Self { shape, data: Data::Float(Arc::default()), dtype, quant: None }
+    }
+
+    /// Whether it holds so many floats that it is worth it to let go of them.
+    pub(super) fn has_many_floats(&self) -> bool {
+        matches!(&self.data, Data::Float(floats) if floats.len() >= DEFERRED_ELEMENTS)
+    }
+
+    /// The extents of a tensor of many floats that is sure to decode, so that this may wait until it is read.
+    pub(super) fn deferred_shape(proto: &TensorProto) -> Option<Vec<usize>> {
+        let in_other_file = proto.data_location == Some(DataLocation::External as i32);
+        if proto.data_type != DataType::Float as i32 || in_other_file {
+            return None;
+        }
+        let shape: Vec<usize> =
+            proto.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect::<Option<_>>()?;
+        let n_elements = shape.iter().try_fold(1_usize, |n, &extent| n.checked_mul(extent))?;
+        let is_whole = n_elements.checked_mul(4) == Some(proto.raw_data.len());
+        (is_whole && n_elements >= DEFERRED_ELEMENTS).then_some(shape)
     }
 
     /// The tensor as a file holds it. Half-precision numbers, which are kept as `f32`, are written so.
@@ -374,6 +467,45 @@ fn bfloat_to_f32(half: u16) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transposes_are_those_of_single_elements() {
+        let array = Array::vector((0..2 * 3 * 4 * 5).collect()).reshaped([2, 3, 4, 5]);
+        let steps = strides(&array.shape);
+        for perm in [[0, 2, 3, 1], [3, 2, 1, 0], [0, 1, 3, 2], [2, 3, 0, 1], [1, 0, 2, 3], [0, 3, 1, 2]] {
+            let shape = perm.map(|axis| array.shape[axis]);
+            let step = perm.map(|axis| steps[axis]);
+            let want = array.gathered(shape.to_vec(), &offsets(&shape, &step));
+            assert_eq!(array.transposed(&perm), want, "{perm:?}");
+        }
+        let empty = Array::vector(Vec::new()).reshaped([2, 0, 3]).transposed(&[2, 1, 0]);
+        assert_eq!((empty.shape, empty.data), (vec![3, 0, 2], Data::Int(Arc::default())));
+    }
+
+    #[test]
+    fn axes_of_one_element_move_without_a_copy() {
+        let array = Array::floats([4, 3, 1, 1], vec![0.5; 12]);
+        let turned = array.transposed(&[0, 2, 3, 1]);
+        assert_eq!(turned.shape, [4, 1, 1, 3]);
+        let (Data::Float(before), Data::Float(after)) = (&array.data, &turned.data) else { panic!("floats") };
+        assert!(Arc::ptr_eq(before, after));
+    }
+
+    #[test]
+    fn many_raw_floats_may_wait() {
+        let tensor = |n: usize, n_bytes: usize, dtype: DataType| TensorProto {
+            dims: vec![2, n as i64],
+            data_type: dtype as i32,
+            raw_data: vec![0; n_bytes],
+            ..TensorProto::default()
+        };
+        let n = DEFERRED_ELEMENTS;
+        let shape = |n, bytes, dtype| Array::deferred_shape(&tensor(n, bytes, dtype));
+        assert_eq!(shape(n, 8 * n, DataType::Float), Some(vec![2, n]));
+        assert_eq!(shape(n, 8 * n - 4, DataType::Float), None, "it does not decode");
+        assert_eq!(shape(n, 8 * n, DataType::Int32), None);
+        assert_eq!(shape(4, 32, DataType::Float), None, "they are few");
+    }
 
     #[test]
     fn transposes_and_broadcasts() {

@@ -29,6 +29,16 @@ impl Input<'_> {
     }
 }
 
+/// How often nodes read each name, and outputs of the graph give it.
+fn n_reads(graph: &GraphProto) -> BTreeMap<&str, usize> {
+    let mut n_reads = BTreeMap::new();
+    let given = graph.output.iter().map(|output| &output.name);
+    for name in graph.node.iter().flat_map(|node| &node.input).chain(given) {
+        *n_reads.entry(name.as_str()).or_default() += 1;
+    }
+    n_reads
+}
+
 /// Elements of the initialisers that operators with trained parameters read, each counted once.
 fn n_parameters(graph: &GraphProto) -> u64 {
     const TRAINED: [&str; 19] = [
@@ -98,10 +108,23 @@ pub(super) fn import(
     options: &ImportOptions,
 ) -> Result<Imported, ImportError> {
     let mut walk = Walk::begin(model, options)?;
+    let mut reads_left = n_reads(walk.graph);
     for index in walk.order.clone() {
         let proto = &walk.graph.node[index];
         if let Err(error) = walk.lower(index) {
             walk.problems.lowering(node_name(proto), &proto.op_type, &proto.domain, error);
+        }
+        for name in &proto.input {
+            let Some(left) = reads_left.get_mut(name.as_str()) else { continue };
+            *left -= 1;
+            if *left == 0 {
+                walk.forget(name);
+            }
+        }
+    }
+    for output in &walk.graph.output {
+        if let Err(error) = walk.read(&output.name) {
+            walk.problems.lowering(&output.name, "initialiser", "", error);
         }
     }
     let Walk { graph, inputs, values, mut lowering, mut problems, .. } = walk;

@@ -50,14 +50,14 @@ pub(super) fn dequantised(
 
 impl Emitter {
     /// A constant; floats that were dequantised are emitted as their integers, cast, shifted and scaled.
-    pub(super) fn array(&mut self, array: &Array) -> Lowered<ValueId> {
+    pub(super) fn array(&mut self, array: Array) -> Lowered<ValueId> {
         let (Some(quant), Data::Float(_)) = (&array.quant, &array.data) else {
-            return Ok(self.constant(array.to_tensor()?));
+            return Ok(self.constant(array.into_tensor()?));
         };
         let (elem, offset) = quant.storage();
         let ints = quant.ints.iter().map(|&q| i64::from(q) - i64::from(offset));
         let Some(data) = TensorData::from_ints(elem, ints) else {
-            return Ok(self.constant(array.to_tensor()?));
+            return Ok(self.constant(array.into_tensor()?));
         };
         let stored = self.constant(Tensor::new(array.shape.clone(), data));
         let (shape, groups) = spread(&array.shape, &quant.groups);

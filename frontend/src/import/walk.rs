@@ -7,7 +7,7 @@ use strata_ir::dialect::FuncReturn;
 use strata_ir::{Location, Tensor, TensorData, Type};
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
 use super::array::{Array, Data, elem_of};
 use super::error::{ImportError, LowerError, Lowered, Problems, node_name, unsupported};
@@ -44,6 +44,8 @@ pub(super) struct Walk<'a> {
     /// Constants, and what has been lowered.
     pub(super) values: BTreeMap<&'a str, Value>,
     pub(super) lowering: Lowering,
+    /// Initialisers of many elements that are decoded when they are read; of these `values` has the shape.
+    deferred: BTreeMap<&'a str, &'a TensorProto>,
     /// Names that a node or an output of the graph uses.
     used: BTreeSet<&'a str>,
     file_name: &'a str,
@@ -88,7 +90,7 @@ impl<'a> Walk<'a> {
             problems.malformed("graph", "it has no outputs");
         }
 
-        let values = initialisers(graph, &mut problems);
+        let Initialisers { values, deferred } = initialisers(graph, &mut problems);
         let inputs = settle_inputs(graph, options, &mut problems);
         let order = topological_order(graph, &values, &inputs, &mut problems);
         problems.check()?;
@@ -117,6 +119,7 @@ impl<'a> Walk<'a> {
             inputs,
             order,
             values,
+            deferred,
             lowering,
             used,
             file_name: &options.file_name,
@@ -159,6 +162,9 @@ impl<'a> Walk<'a> {
         if !self.is_ready(index) {
             return Ok(());
         }
+        for name in &proto.input {
+            self.read(name)?;
+        }
         let inputs = proto.input.iter().map(|name| self.values.get(name.as_str()).cloned()).collect();
         let node = Node { proto, opset, inputs, used: &self.used };
         let outputs = lower_node(&mut self.lowering, &node)?;
@@ -169,11 +175,45 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The values of initialisers, by name.
-fn initialisers<'a>(graph: &'a GraphProto, problems: &mut Problems) -> BTreeMap<&'a str, Value> {
+impl<'a> Walk<'a> {
+    /// Decodes an initialiser that was not read before.
+    pub(super) fn read(&mut self, name: &str) -> Lowered<()> {
+        if let Some((name, tensor)) = self.deferred.remove_entry(name) {
+            self.values.insert(name, Array::decode(tensor)?.into());
+        }
+        Ok(())
+    }
+
+    /// Lets go of the elements of a large constant that nothing reads any more, but for its shape.
+    pub(super) fn forget(&mut self, name: &str) {
+        let Some(value) = self.values.get_mut(name) else { return };
+        if let Value::Const(array) = value
+            && array.has_many_floats()
+        {
+            *value = Array::unread(array.shape.clone(), array.dtype).into();
+        }
+    }
+}
+
+/// The initialisers of a graph, by name.
+struct Initialisers<'a> {
+    values: BTreeMap<&'a str, Value>,
+    /// Those that are decoded when they are read.
+    deferred: BTreeMap<&'a str, &'a TensorProto>,
+}
+
+fn initialisers<'a>(graph: &'a GraphProto, problems: &mut Problems) -> Initialisers<'a> {
     let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+    let mut deferred: BTreeMap<&str, &TensorProto> = BTreeMap::new();
     for tensor in &graph.initializer {
-        match Array::decode(tensor) {
+        let decoded = match Array::deferred_shape(tensor) {
+            Some(shape) => {
+                deferred.insert(&tensor.name, tensor);
+                Ok(Array::unread(shape, DataType::Float))
+            }
+            None => Array::decode(tensor),
+        };
+        match decoded {
             Ok(array) => {
                 if values.insert(&tensor.name, array.into()).is_some() {
                     problems.malformed(format!("initialiser `{}`", tensor.name), "it is defined twice");
@@ -186,7 +226,7 @@ fn initialisers<'a>(graph: &'a GraphProto, problems: &mut Problems) -> BTreeMap<
         let name = sparse.values.as_ref().map_or("", |v| &v.name);
         problems.unsupported(name, "initialiser", "sparse tensors");
     }
-    values
+    Initialisers { values, deferred }
 }
 
 /// The types of the function's arguments, one an input.

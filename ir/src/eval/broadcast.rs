@@ -90,3 +90,50 @@ impl<const N: usize> Broadcast<N> {
         }
     }
 }
+
+impl Broadcast<2> {
+    /// As [`map`](Self::map), `f` being given the elements of both operands.
+    pub(super) fn zip<A: Copy + Sync, T: Send + Default + Clone>(
+        &self,
+        a: &[A],
+        b: &[A],
+        f: impl Fn(A, A) -> T + Sync,
+    ) -> Vec<T> {
+        let n_elements: usize = self.shape.iter().product();
+        parallel::filled_from(n_elements, &|first, out| {
+            let mut done = 0;
+            while done < out.len() {
+                let (place, run, steps) = self.run_at(first + done);
+                let run = run.min(out.len() - done);
+                let out = &mut out[done..done + run];
+                // Slices of one length have no bounds to check: these loops become vector instructions.
+                match steps {
+                    [1, 1] => {
+                        let (a, b) = (&a[place[0]..][..run], &b[place[1]..][..run]);
+                        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                            *out = f(a, b);
+                        }
+                    }
+                    [1, 0] => {
+                        let b = b[place[1]];
+                        for (out, &a) in out.iter_mut().zip(&a[place[0]..][..run]) {
+                            *out = f(a, b);
+                        }
+                    }
+                    [0, 1] => {
+                        let a = a[place[0]];
+                        for (out, &b) in out.iter_mut().zip(&b[place[1]..][..run]) {
+                            *out = f(a, b);
+                        }
+                    }
+                    _ => {
+                        for (k, out) in out.iter_mut().enumerate() {
+                            *out = f(a[place[0] + k * steps[0]], b[place[1] + k * steps[1]]);
+                        }
+                    }
+                }
+                done += run;
+            }
+        })
+    }
+}

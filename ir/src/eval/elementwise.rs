@@ -87,10 +87,7 @@ macro_rules! zip_numbers {
         let broadcast = Broadcast::<2>::of(args, 0)?;
         macro_rules! zip {
             ($variant:ident, $x:expr, $y:expr) => {
-                TensorData::$variant(broadcast.map(|[i, j]| {
-                    let ($a, $b) = ($x[i], $y[j]);
-                    $body
-                }))
+                TensorData::$variant(broadcast.zip($x, $y, |$a, $b| $body))
             };
         }
         let data = match (args.operand(0).data(), args.operand(1).data()) {
@@ -210,7 +207,7 @@ pub(super) fn mul(args: &Args<'_>) -> Result<Tensor, EvalError> {
         (TensorData::I32(a), TensorData::I32(b)) => {
             TensorData::I32(broadcast.map(|[i, j]| scaled(a[i], b[j])))
         }
-        (TensorData::F32(a), TensorData::F32(b)) => TensorData::F32(broadcast.map(|[i, j]| a[i] * b[j])),
+        (TensorData::F32(a), TensorData::F32(b)) => TensorData::F32(broadcast.zip(a, b, |a, b| a * b)),
         _ => return Err(args.elem_error()),
     };
     args.tensor(broadcast.shape, data)

@@ -16,7 +16,12 @@ pub(super) fn filled<T: Clone + Default + Send>(
     fill: &(dyn Fn(usize, &mut [T]) + Sync),
 ) -> Vec<T> {
     let mut out = vec![T::default(); n];
-    if n > 0 {
+    if n <= len {
+        // One chunk: to have another thread fill it takes longer than many an op does.
+        if n > 0 {
+            fill(0, &mut out);
+        }
+    } else {
         out.par_chunks_mut(len).enumerate().for_each(|(index, chunk)| fill(index, chunk));
     }
     out

@@ -9,12 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cranelift_entity::SecondaryMap;
+use rayon::prelude::*;
 use strata_ir::fold::fold;
 use strata_ir::pass::PassError;
 use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, ValueId};
 
 use crate::quantise::analyse::groups::Groups;
-use crate::quantise::function::{Function, channel_values, data_operands, is_elementwise};
+use crate::quantise::function::{Function, OnlyFunction, channel_values, data_operands, is_elementwise};
 use crate::quantise::histogram::Ranges;
 use crate::quantise::kinds::{is_mac, keeps_scale, rescales};
 use crate::quantise::outputs::{self, ChannelRanges};
@@ -69,6 +70,14 @@ struct Decided<'a> {
     fused: &'a BTreeMap<ValueId, Fused>,
     wide: &'a BTreeSet<ValueId>,
     wishes: &'a WideWishes<'a>,
+}
+
+/// The range that a scale is to cover.
+enum Wanted<'a> {
+    /// This one, if there is one.
+    Known(Option<Range>),
+    /// That by which a function of the value, which alone is used of it, loses least.
+    Through(OnlyFunction<'a>),
 }
 
 /// The decisions.
@@ -534,24 +543,23 @@ impl<'a> Analysis<'a> {
         value: ValueId,
         anchored: &BTreeSet<ValueId>,
         lookups: &'l BTreeMap<ValueId, Lookup>,
-    ) -> Option<Box<dyn Fn(f64) -> f64 + 'l>> {
+    ) -> Option<OnlyFunction<'l>> {
         let mut of_value = lookups.values().filter(|lookup| lookup.base == value);
         let only = of_value.next().filter(|_| of_value.next().is_none() && !anchored.contains(&value))?;
         if only.function.n_channels == 1 {
-            return Some(Box::new(|x| only.function.at(x, 0)));
+            return Some(OnlyFunction::Plain(&only.function));
         }
         let Some(slopes) = only.function.as_two_slopes() else {
             let (function, gains) = only.function.as_gained()?;
             let squares = gains.iter().map(|gain| gain * gain).sum::<f64>();
-            let mean = (squares / gains.len().max(1) as f64).sqrt();
-            return Some(Box::new(move |x| mean * function.at(x, 0)));
+            let factor = (squares / gains.len().max(1) as f64).sqrt();
+            return Some(OnlyFunction::Scaled { function, factor });
         };
         let mean = |side: usize| {
             let squares = slopes.iter().map(|slopes| slopes[side] * slopes[side]);
             (squares.sum::<f64>() / slopes.len().max(1) as f64).sqrt()
         };
-        let (below, above) = (mean(0), mean(1));
-        Some(Box::new(move |x| if x < 0.0 { below * x } else { above * x }))
+        Some(OnlyFunction::Slopes { below: mean(0), above: mean(1) })
     }
 
     /// Where values that only move end in one that the model rounds, rounds them before they move.
@@ -678,11 +686,12 @@ impl<'a> Analysis<'a> {
             }
         }
         self.fix_backwards(&members, decided.lookups, &mut groups);
-        for &value in &members {
-            let is_fixed = groups.params(value).is_some();
-            if !is_fixed && !self.is_only_picked_from(value, decided.ops, decided.results) {
-                self.cover_range(value, decided, &mut groups)?;
-            }
+        let is_covered = |&value: &ValueId| {
+            groups.params(value).is_none() && !self.is_only_picked_from(value, decided.ops, decided.results)
+        };
+        let covered: Vec<ValueId> = members.iter().copied().filter(is_covered).collect();
+        for (value, range) in self.wanted_ranges(&covered, decided) {
+            self.cover_range(value, range, decided, &mut groups)?;
         }
         self.unite_joined(decided.ops, &mut groups);
         let mut by_root: Groupings = BTreeMap::new();
@@ -737,25 +746,38 @@ impl<'a> Analysis<'a> {
         groups
     }
 
+    /// The ranges that the scales of values are to cover in `i8`, each with its value. Those that a search
+    /// finds are searched for side by side.
+    fn wanted_ranges(&self, values: &[ValueId], decided: &Decided<'_>) -> Vec<(ValueId, Option<Range>)> {
+        let wanted: Vec<Wanted<'_>> = values.iter().map(|&value| self.wanted_range(value, decided)).collect();
+        let ranges = self.ranges;
+        let range = |(&value, wanted): (&ValueId, &Wanted<'_>)| match wanted {
+            Wanted::Known(range) => (value, *range),
+            Wanted::Through(function) => (value, ranges.through(value, function)),
+        };
+        values.par_iter().zip(&wanted).map(range).collect()
+    }
+
     /// The range that the scale of a value is to cover in `i8`.
-    fn wanted_range(&self, value: ValueId, decided: &Decided<'_>) -> Option<Range> {
+    fn wanted_range<'l>(&self, value: ValueId, decided: &Decided<'l>) -> Wanted<'l> {
         if let Some(range) = self.exact_range(value) {
-            return Some(range);
+            return Wanted::Known(Some(range));
         }
         if decided.results.contains(&value) {
             // Nothing after it makes up for what is clipped of a result.
-            return self.ranges.seen(value);
+            return Wanted::Known(self.ranges.seen(value));
         }
         match self.only_function(value, decided.anchored, decided.lookups) {
-            Some(function) => self.ranges.through(value, function),
-            None => self.ranges.chosen(value),
+            Some(function) => Wanted::Through(function),
+            None => Wanted::Known(self.ranges.chosen(value)),
         }
     }
 
-    /// Has the group of a value cover its range.
+    /// Has the group of a value cover a range, if it has one.
     fn cover_range(
         &self,
         value: ValueId,
+        range: Option<Range>,
         decided: &Decided<'_>,
         groups: &mut Groups,
     ) -> Result<(), PassError> {
@@ -764,7 +786,7 @@ impl<'a> Analysis<'a> {
         // An argument that nothing needs may have any scale.
         let unused = self.users[value].is_empty() && !self.returned.contains(&value);
         let any = unused.then_some(Range { low: 0.0, high: 0.0 });
-        let range = self.wanted_range(value, decided).or(any).ok_or_else(missing)?;
+        let range = range.or(any).ok_or_else(missing)?;
         let extreme = self.whole_range(value).or(any).ok_or_else(missing)?;
         let is_fused = |lookup: &&Lookup| match decided.fused.get(&lookup.base) {
             Some(Fused::Clamp(by)) => *by == value,

@@ -208,8 +208,10 @@ fn real_means(
 
 fn channel_means(values: impl Iterator<Item = f64>, n_channels: usize, len: usize) -> Vec<f64> {
     let mut sums = vec![0.0; n_channels];
-    for (i, x) in values.enumerate() {
-        sums[i % n_channels] += x;
+    let mut channel = 0;
+    for x in values {
+        sums[channel] += x;
+        channel = if channel + 1 == n_channels { 0 } else { channel + 1 };
     }
     let n_pixels = (len / n_channels.max(1)).max(1) as f64;
     sums.into_iter().map(|sum| sum / n_pixels).collect()

@@ -59,9 +59,10 @@ pub(super) fn data_operands<'a>(op: &Op, operands: &'a [ValueId]) -> &'a [ValueI
     }
 }
 
-/// What an elementwise op whose result is of `elem` computes of real numbers; `i1` is 0 or 1. `None` for ops
-/// without a scalar meaning.
-fn scalar(op: &Op, elem: ElemType, x: &[f64]) -> Option<f64> {
+/// What an elementwise op whose result is of `elem` computes of real numbers, of which it takes as many as it
+/// has operands; `i1` is 0 or 1. `None` for ops without a scalar meaning.
+#[inline(always)]
+fn scalar(op: &Op, elem: ElemType, x: &[f64; MOST_OPERANDS]) -> Option<f64> {
     let truth = |b: bool| f64::from(u8::from(b));
     Some(match op {
         Op::Add(_) => x[0] + x[1],
@@ -137,6 +138,46 @@ enum Operand {
     Step(usize),
     /// One value for all channels, or one a channel.
     Constant(Vec<f64>),
+}
+
+/// Operands of an elementwise op at most.
+const MOST_OPERANDS: usize = 3;
+/// Steps whose results need no memory of their own.
+const FEW_STEPS: usize = 16;
+/// Places at which a step is made before the next step is.
+const BLOCK: usize = 64;
+
+/// `f` of the operands at each place.
+fn each(results: &mut [f64; BLOCK], a: &[f64; BLOCK], b: &[f64; BLOCK], f: impl Fn(f64, f64) -> f64) {
+    for ((result, &a), &b) in results.iter_mut().zip(a).zip(b) {
+        *result = f(a, b);
+    }
+}
+
+impl Step {
+    /// The step's results at the places `xs` of the first channel, of which there are at most [`BLOCK`];
+    /// `known` are those of the steps before it.
+    fn at_block(&self, xs: &[f64], known: &[[f64; BLOCK]], results: &mut [f64; BLOCK]) {
+        let mut operands = [[0.0; BLOCK]; MOST_OPERANDS];
+        for (values, operand) in operands.iter_mut().zip(&self.operands) {
+            match operand {
+                Operand::Variable => values[..xs.len()].copy_from_slice(xs),
+                Operand::Step(step) => *values = known[*step],
+                Operand::Constant(constant) => *values = [constant[0]; BLOCK],
+            }
+        }
+        let [a, b, c] = &operands;
+        // What functions mostly consist of, as loops that become vector instructions.
+        match &self.op {
+            Op::Add(_) => return each(results, a, b, |a, b| a + b),
+            Op::Sub(_) => return each(results, a, b, |a, b| a - b),
+            Op::Mul(_) => return each(results, a, b, |a, b| a * b),
+            _ => {}
+        }
+        for (at, result) in results.iter_mut().enumerate().take(xs.len()) {
+            *result = scalar(&self.op, self.elem, &[a[at], b[at], c[at]]).unwrap_or(f64::NAN);
+        }
+    }
 }
 
 /// A constant that has one value, or one for each index of the last axis: those values.
@@ -221,18 +262,44 @@ impl Function {
     }
 
     fn steps_at(&self, x: f64, channel: usize, round: impl Fn(f64) -> f64) -> f64 {
-        let mut results: Vec<f64> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            let operands: Vec<f64> = (step.operands.iter())
-                .map(|operand| match operand {
+        let (mut few, mut many);
+        let results: &mut [f64] = if self.steps.len() <= FEW_STEPS {
+            few = [0.0; FEW_STEPS];
+            &mut few
+        } else {
+            many = vec![0.0; self.steps.len()];
+            &mut many
+        };
+        let mut last = x;
+        for (at, step) in self.steps.iter().enumerate() {
+            let mut operands = [0.0; MOST_OPERANDS];
+            for (value, operand) in operands.iter_mut().zip(&step.operands) {
+                *value = match operand {
                     Operand::Variable => x,
                     Operand::Step(step) => results[*step],
                     Operand::Constant(values) => values[if values.len() == 1 { 0 } else { channel }],
-                })
-                .collect();
-            results.push(round(scalar(&step.op, step.elem, &operands).unwrap_or(f64::NAN)));
+                };
+            }
+            last = round(scalar(&step.op, step.elem, &operands).unwrap_or(f64::NAN));
+            results[at] = last;
         }
-        results.last().copied().unwrap_or(x)
+        last
+    }
+
+    /// The values in the first channel at many places, the very bits that [`at`](Self::at) gives: each step
+    /// is made at [`BLOCK`] places before the next.
+    ///
+    /// # Shapes
+    /// `xs` and `ys` are equally long.
+    pub(super) fn at_all(&self, xs: &[f64], ys: &mut [f64]) {
+        let mut results = vec![[0.0; BLOCK]; self.steps.len()];
+        for (xs, ys) in xs.chunks(BLOCK).zip(ys.chunks_mut(BLOCK)) {
+            for (at, step) in self.steps.iter().enumerate() {
+                let (known, result) = results.split_at_mut(at);
+                step.at_block(xs, known, &mut result[0]);
+            }
+            ys.copy_from_slice(results.last().map_or(xs, |last| &last[..xs.len()]));
+        }
     }
 
     /// If the function is `min(max(x, low), high)`: its bounds, infinite where it has none; of bounds that
@@ -334,5 +401,104 @@ impl Function {
             (linear && self.at(0.0, channel) == 0.0).then_some([below, above])
         };
         (0..self.n_channels).map(slopes).collect()
+    }
+}
+
+/// The function of a value that alone is used of it.
+#[derive(Clone, Debug)]
+pub(super) enum OnlyFunction<'a> {
+    /// A function that is one for all channels.
+    Plain(&'a Function),
+    /// One for all channels, times a factor.
+    Scaled {
+        /// The function.
+        function: Function,
+        /// The factor.
+        factor: f64,
+    },
+    /// A slope below 0 and one above it.
+    Slopes {
+        /// That below.
+        below: f64,
+        /// That above.
+        above: f64,
+    },
+}
+
+impl OnlyFunction<'_> {
+    /// The function's values at many places.
+    ///
+    /// # Shapes
+    /// `xs` and `ys` are equally long.
+    pub(super) fn at_all(&self, xs: &[f64], ys: &mut [f64]) {
+        match self {
+            Self::Plain(function) => function.at_all(xs, ys),
+            Self::Scaled { function, factor } => {
+                function.at_all(xs, ys);
+                ys.iter_mut().for_each(|y| *y *= factor);
+            }
+            Self::Slopes { below, above } => {
+                for (x, y) in xs.iter().zip(ys) {
+                    *y = if *x < 0.0 { below * x } else { above * x };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_ir::dialect::{Add, Exp, Log, Mul, Sigmoid, Tanh};
+
+    use super::*;
+
+    impl Function {
+        /// The function that an op of one operand is.
+        pub(in crate::quantise) fn of_op(name: &str) -> Self {
+            let op = match name {
+                "exp" => Exp {}.into(),
+                "log" => Log {}.into(),
+                "sigmoid" => Sigmoid {}.into(),
+                "tanh" => Tanh {}.into(),
+                other => panic!("no function `{other}`"),
+            };
+            let step = Step { op, elem: ElemType::F32, operands: vec![Operand::Variable] };
+            Self { steps: vec![step], n_channels: 1 }
+        }
+    }
+
+    /// `x * sigmoid(x + 0.3)` with `n` steps more that add 0.1.
+    fn swish(n: usize) -> Function {
+        let step = |op: Op, operands: Vec<Operand>| Step { op, elem: ElemType::F32, operands };
+        let mut steps = vec![
+            step(Add {}.into(), vec![Operand::Variable, Operand::Constant(vec![0.3])]),
+            step(Sigmoid {}.into(), vec![Operand::Step(0)]),
+            step(Mul {}.into(), vec![Operand::Variable, Operand::Step(1)]),
+        ];
+        for at in 0..n {
+            steps.push(step(Add {}.into(), vec![Operand::Step(at + 2), Operand::Constant(vec![0.1])]));
+        }
+        Function { steps, n_channels: 1 }
+    }
+
+    #[test]
+    fn many_places_at_once_are_as_one_by_one() {
+        let xs: Vec<f64> = (0..3 * BLOCK + 7).map(|i| i as f64 * 0.17 - 12.0).collect();
+        for n in [0, 1, FEW_STEPS - 3, FEW_STEPS] {
+            let function = swish(n);
+            let mut ys = vec![0.0; xs.len()];
+            function.at_all(&xs, &mut ys);
+            let want: Vec<f64> = xs.iter().map(|&x| function.at(x, 0)).collect();
+            assert!(ys.iter().zip(&want).all(|(y, want)| y.to_bits() == want.to_bits()), "{n} steps more");
+            let by_hand = xs[5] * (1.0 + libm::exp(-(xs[5] + 0.3))).recip() + 0.1 * n as f64;
+            assert!((want[5] - by_hand).abs() < 1e-9, "{} is not {by_hand}", want[5]);
+        }
+    }
+
+    #[test]
+    fn a_function_of_no_step_changes_nothing() {
+        let mut ys = [0.0; 2];
+        Function { steps: Vec::new(), n_channels: 1 }.at_all(&[-1.5, 2.5], &mut ys);
+        assert_eq!(ys, [-1.5, 2.5]);
     }
 }

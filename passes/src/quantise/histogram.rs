@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use strata_ir::ValueId;
 
 use crate::quantise::entropy;
+use crate::quantise::function::OnlyFunction;
 use crate::quantise::params::{QuantParams, Range};
 
 /// Bins of a histogram.
@@ -18,9 +19,6 @@ const CLIPPING: f64 = 2.0;
 const FEW: u64 = 4096;
 /// Elements that one task sorts into bins; the counts do not depend on it.
 const CHUNK: usize = 1 << 16;
-
-/// The error of rounding to a range, given the middles of bins and how often each was seen.
-type ErrorOf<'a> = dyn Fn(&[(f64, f64)], Range) -> f64 + 'a;
 
 /// How a range is chosen from a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Default, Serialize, Deserialize)]
@@ -100,11 +98,11 @@ impl Ranges<'_> {
 
     /// The range of a value of which only a function is used: where the choice is by error, that of the
     /// function's result decides.
-    pub(super) fn through(&self, value: ValueId, function: impl Fn(f64) -> f64) -> Option<Range> {
+    pub(super) fn through(&self, value: ValueId, function: &OnlyFunction<'_>) -> Option<Range> {
         match self.choice {
             RangeChoice::MeanSquareError => {
                 let Some(seen) = self.seen.get(&value) else { return self.chosen(value) };
-                Some(seen.least_error(&|bins, range| error_through(bins, range, &function)))
+                Some(seen.least_error(Some(function)))
             }
             _ => self.chosen(value),
         }
@@ -193,7 +191,7 @@ impl Histogram {
             RangeChoice::MinMax => self.seen,
             RangeChoice::Percentile(percent) => self.percentile(1.0 - percent / 100.0),
             RangeChoice::MeanSquareError if self.counts.iter().sum::<u64>() < FEW => self.seen,
-            RangeChoice::MeanSquareError => self.least_error(&quantisation_error),
+            RangeChoice::MeanSquareError => self.least_error(None),
             RangeChoice::Entropy => self.least_divergence(),
         }
     }
@@ -224,77 +222,181 @@ impl Histogram {
         Range { low: self.seen.low.max(end(first)), high: self.seen.high.min(end(last)) }
     }
 
+    /// The range whose 256 levels lose least of the values, or of a function of them that alone is used.
     /// Tries ranges that cut both ends alike, then each end alone, in steps of 1/64 of what was seen.
-    fn least_error(&self, error_of: &ErrorOf<'_>) -> Range {
-        const STEPS: u32 = 64;
+    fn least_error(&self, function: Option<&OnlyFunction<'_>>) -> Range {
         const FEWEST: u32 = 8;
-        let bins: Vec<(f64, f64)> = (self.counts.iter().enumerate())
-            .filter(|(_, count)| **count > 0)
-            .map(|(bin, &count)| (self.low + self.bin_width * (bin as f64 + 0.5), count as f64))
-            .collect();
-        let part = |steps: u32| steps as f32 / STEPS as f32;
-        let cut = |low: u32, high: u32| Range {
-            low: self.seen.low.min(0.0) * part(low),
-            high: self.seen.high.max(0.0) * part(high),
-        };
-        let error = |(low, high): (u32, u32)| error_of(&bins, cut(low, high));
-        let best = |start: (u32, u32), candidates: &mut dyn Iterator<Item = (u32, u32)>| {
-            let mut best = (error(start), start);
-            for candidate in candidates {
-                let tried = error(candidate);
-                if tried < best.0 {
-                    best = (tried, candidate);
-                }
-            }
-            best.1
-        };
-        let all = (STEPS, STEPS);
-        let both = best(all, &mut (FEWEST..STEPS).rev().map(|step| (step, step)));
-        let low = best(both, &mut (FEWEST..=STEPS).rev().map(|step| (step, both.1)));
-        let (low, high) = best(low, &mut (FEWEST..=STEPS).rev().map(|step| (low.0, step)));
-        cut(low, high)
+        let rounded = Rounded::new(self, function);
+        let mut best = Cut { low: STEPS, high: STEPS, error: f64::INFINITY };
+        best.error = rounded.error(best.range(self.seen), f64::INFINITY);
+        for step in (FEWEST..STEPS).rev() {
+            best.improve(Cut { low: step, high: step, ..best }, self.seen, &rounded);
+        }
+        let high = best.high;
+        for low in (FEWEST..=STEPS).rev() {
+            best.improve(Cut { low, high, ..best }, self.seen, &rounded);
+        }
+        let low = best.low;
+        for high in (FEWEST..=STEPS).rev() {
+            best.improve(Cut { low, high, ..best }, self.seen, &rounded);
+        }
+        best.range(self.seen)
     }
 }
 
-/// The sum of squares of what quantising to a range's 256 levels changes, bins weighted by their counts.
-fn quantisation_error(bins: &[(f64, f64)], range: Range) -> f64 {
-    let params = QuantParams::of_range(range);
-    let per_step = 1.0 / params.scale;
-    let zero_point = params.zero_point as f64;
-    // Within the range the error of a value spread over its bin is that of rounding, `scale^2 / 12`, however
-    // the centres of the bins fall on the levels.
-    let rounding = params.scale * params.scale / 12.0;
-    let (least, greatest) = (-128.0 - zero_point, 127.0 - zero_point);
-    bins.iter()
-        .map(|&(x, count)| {
-            let steps = x * per_step;
-            let beyond = (steps - steps.clamp(least, greatest)) * params.scale;
-            count * (rounding + CLIPPING * beyond * beyond)
-        })
-        .sum()
+/// Into how many steps either end of what was seen is divided.
+const STEPS: u32 = 64;
+
+/// How many steps of what was seen a range keeps at either end, and its error.
+#[derive(Clone, Copy)]
+struct Cut {
+    low: u32,
+    high: u32,
+    error: f64,
 }
 
-/// The sum of squares of what quantising to a range's 256 levels changes in a function's result.
-fn error_through(bins: &[(f64, f64)], range: Range, function: &dyn Fn(f64) -> f64) -> f64 {
-    let params = QuantParams::of_range(range);
-    let zero_point = params.zero_point as f64;
-    let (least, greatest) = ((-128.0 - zero_point) * params.scale, (127.0 - zero_point) * params.scale);
-    let half = 0.5 * params.scale;
-    bins.iter()
-        .map(|&(x, count)| {
-            let kept = x.clamp(least, greatest);
-            // Across one level the function varies about as much as between the level's ends.
-            let across = function(kept + half) - function(kept - half);
-            let beyond = function(x) - function(kept);
-            let error = across * across / 12.0 + CLIPPING * beyond * beyond;
-            if error.is_finite() { count * error } else { 0.0 }
-        })
-        .sum()
+impl Cut {
+    fn range(&self, seen: Range) -> Range {
+        let part = |steps: u32| steps as f32 / STEPS as f32;
+        Range { low: seen.low.min(0.0) * part(self.low), high: seen.high.max(0.0) * part(self.high) }
+    }
+
+    /// Becomes another cut if that has a lesser error.
+    fn improve(&mut self, other: Self, seen: Range, rounded: &Rounded<'_>) {
+        let range = other.range(seen);
+        // Where an end is 0 all its cuts are one.
+        if range == self.range(seen) {
+            return;
+        }
+        let error = rounded.error(range, self.error);
+        if error < self.error {
+            *self = Self { error, ..other };
+        }
+    }
+}
+
+/// Bins between two looks at whether a sum of errors is too great already.
+const LOOK: usize = 64;
+
+/// The bins of a histogram that are not empty, to be rounded to ranges.
+struct Rounded<'a> {
+    /// The middles of the bins, in ascending order.
+    middles: Vec<f64>,
+    /// How often values of each bin were seen.
+    counts: Vec<f64>,
+    /// What alone is used of the values, if it is not they.
+    through: Option<Through<'a>>,
+}
+
+/// A function, and its values at the middles of the bins.
+struct Through<'a> {
+    function: &'a OnlyFunction<'a>,
+    at_middles: Vec<f64>,
+}
+
+impl<'a> Rounded<'a> {
+    fn new(histogram: &Histogram, function: Option<&'a OnlyFunction<'a>>) -> Self {
+        let filled = histogram.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        let middle = |bin: usize| histogram.low + histogram.bin_width * (bin as f64 + 0.5);
+        let (middles, counts): (Vec<f64>, Vec<f64>) =
+            filled.map(|(bin, &count)| (middle(bin), count as f64)).unzip();
+        let through = function.map(|function| {
+            let mut at_middles = vec![0.0; middles.len()];
+            function.at_all(&middles, &mut at_middles);
+            Through { function, at_middles }
+        });
+        Self { middles, counts, through }
+    }
+
+    /// The sum of squares of what rounding to a range's 256 levels changes, bins weighted by their counts. If
+    /// that is not less than `limit`, any number that is not.
+    fn error(&self, range: Range, limit: f64) -> f64 {
+        match &self.through {
+            None => self.error_of_values(range, limit),
+            Some(through) => self.error_through(through, range, limit),
+        }
+    }
+
+    /// As [`error`](Self::error), of the values themselves.
+    fn error_of_values(&self, range: Range, limit: f64) -> f64 {
+        let params = QuantParams::of_range(range);
+        let per_step = 1.0 / params.scale;
+        let zero_point = params.zero_point as f64;
+        // Within the range the error of a value spread over its bin is that of rounding, `scale^2 / 12`,
+        // however the centres of the bins fall on the levels.
+        let rounding = params.scale * params.scale / 12.0;
+        let (least, greatest) = (-128.0 - zero_point, 127.0 - zero_point);
+        let mut sum = 0.0;
+        for (middles, counts) in self.middles.chunks(LOOK).zip(self.counts.chunks(LOOK)) {
+            let mut errors = [0.0; LOOK];
+            for ((error, &x), &count) in errors.iter_mut().zip(middles).zip(counts) {
+                let steps = x * per_step;
+                let beyond = (steps - steps.clamp(least, greatest)) * params.scale;
+                *error = count * (rounding + CLIPPING * beyond * beyond);
+            }
+            sum = errors[..middles.len()].iter().fold(sum, |sum, error| sum + error);
+            // No error is negative: the sum only grows.
+            if sum >= limit {
+                break;
+            }
+        }
+        sum
+    }
+
+    /// As [`error`](Self::error), of a function's results.
+    fn error_through(&self, through: &Through<'_>, range: Range, limit: f64) -> f64 {
+        let params = QuantParams::of_range(range);
+        let zero_point = params.zero_point as f64;
+        let (least, greatest) = ((-128.0 - zero_point) * params.scale, (127.0 - zero_point) * params.scale);
+        let half = 0.5 * params.scale;
+        let below = self.middles.partition_point(|&x| x < least);
+        let above = self.middles.partition_point(|&x| x <= greatest);
+        let mut at_ends = [0.0; 6];
+        let ends = [least - half, least, least + half, greatest - half, greatest, greatest + half];
+        through.function.at_all(&ends, &mut at_ends);
+        let [under_least, at_least, over_least, under_greatest, at_greatest, over_greatest] = at_ends;
+        // Across one level the function varies about as much as between the level's ends.
+        let cut = |sum: f64, bins: std::ops::Range<usize>, across: f64, kept: f64| {
+            let of_bins = through.at_middles[bins.clone()].iter().zip(&self.counts[bins]);
+            of_bins.fold(sum, |sum, (y, count)| sum + weighted(*count, across, y - kept))
+        };
+        let mut sum = cut(0.0, 0..below, over_least - under_least, at_least);
+        for first in (below..above).step_by(LOOK) {
+            if sum >= limit {
+                return sum;
+            }
+            let n = LOOK.min(above - first);
+            let (mut xs, mut under, mut over) = ([0.0; LOOK], [0.0; LOOK], [0.0; LOOK]);
+            let (xs, under, over) = (&mut xs[..n], &mut under[..n], &mut over[..n]);
+            let middles = &self.middles[first..first + n];
+            xs.iter_mut().zip(middles).for_each(|(x, middle)| *x = middle + half);
+            through.function.at_all(xs, over);
+            xs.iter_mut().zip(middles).for_each(|(x, middle)| *x = middle - half);
+            through.function.at_all(xs, under);
+            for at in 0..n {
+                // Nothing is clipped; where the function is not finite there is no error.
+                let beyond = if through.at_middles[first + at].is_finite() { 0.0 } else { f64::NAN };
+                sum += weighted(self.counts[first + at], over[at] - under[at], beyond);
+            }
+        }
+        if sum >= limit {
+            return sum;
+        }
+        cut(sum, above..self.middles.len(), over_greatest - under_greatest, at_greatest)
+    }
+}
+
+/// The error of a bin's values in a function's result that varies by `across` over a level and of which
+/// `beyond` is clipped.
+fn weighted(count: f64, across: f64, beyond: f64) -> f64 {
+    let error = across * across / 12.0 + CLIPPING * beyond * beyond;
+    if error.is_finite() { count * error } else { 0.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quantise::function::Function;
 
     fn histogram_of(parts: &[&[f32]]) -> Histogram {
         let mut histogram = None;
@@ -330,6 +432,84 @@ mod tests {
         let data: Vec<f32> = (0..50_000).map(|i| i as f32 / 25_000.0 - 1.0).collect();
         let chosen = histogram_of(&[&data]).range(RangeChoice::MeanSquareError);
         assert!(chosen.low < -0.96 && chosen.high > 0.96, "{chosen:?}");
+    }
+
+    /// Bells of several widths and centres, and a few values far out.
+    fn bells() -> Vec<Histogram> {
+        let bell = |centre: f32, width: f32| {
+            let uniform = |i: u32| f64::from(i.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24);
+            let normal = |i: u32| (0..4).map(|k| uniform(4 * i + k)).sum::<f64>() - 2.0;
+            let mut data: Vec<f32> = (0..20_000).map(|i| centre + width * normal(i) as f32).collect();
+            data.extend([centre + 9.0 * width, centre - 4.0 * width]);
+            histogram_of(&[&data])
+        };
+        vec![bell(0.0, 1.0), bell(-3.0, 2.0), bell(40.0, 5.0), bell(-2000.0, 900.0), bell(-30.0, 1.0)]
+    }
+
+    /// The range with the least sum of errors, each bin of each range by itself.
+    fn searched(histogram: &Histogram, error: &dyn Fn(f64, QuantParams) -> f64) -> Range {
+        let sum = |low: u32, high: u32| {
+            let params = QuantParams::of_range(Cut { low, high, error: 0.0 }.range(histogram.seen));
+            let filled = histogram.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+            let error = |(bin, &count): (usize, &u64)| {
+                let error = error(histogram.low + histogram.bin_width * (bin as f64 + 0.5), params);
+                if error.is_finite() { count as f64 * error } else { 0.0 }
+            };
+            filled.map(error).sum::<f64>()
+        };
+        let mut best = (sum(STEPS, STEPS), STEPS, STEPS);
+        let among = |best: (f64, u32, u32), cuts: &mut dyn Iterator<Item = (u32, u32)>| {
+            cuts.map(|(low, high)| (sum(low, high), low, high))
+                .fold(best, |best, cut| if cut.0 < best.0 { cut } else { best })
+        };
+        best = among(best, &mut (8..STEPS).rev().map(|step| (step, step)));
+        best = among(best, &mut (8..=STEPS).rev().map(|low| (low, best.2)));
+        best = among(best, &mut (8..=STEPS).rev().map(|high| (best.1, high)));
+        Cut { low: best.1, high: best.2, error: 0.0 }.range(histogram.seen)
+    }
+
+    #[test]
+    fn the_range_of_least_error_is_that_of_a_plain_search() {
+        for histogram in bells() {
+            let of_values = |x: f64, params: QuantParams| {
+                let steps = x * (1.0 / params.scale);
+                let zero_point = params.zero_point as f64;
+                let beyond = (steps - steps.clamp(-128.0 - zero_point, 127.0 - zero_point)) * params.scale;
+                params.scale * params.scale / 12.0 + CLIPPING * beyond * beyond
+            };
+            assert_eq!(histogram.least_error(None), searched(&histogram, &of_values));
+        }
+    }
+
+    #[test]
+    fn the_range_of_least_error_in_a_function_is_that_of_a_plain_search() {
+        let functions: [(&str, &dyn Fn(f64) -> f64); 4] = [
+            ("exp", &|x| libm::exp(x)),
+            ("log", &|x| libm::log(x)),
+            ("sigmoid", &|x| (1.0 + libm::exp(-x)).recip()),
+            ("tanh", &|x| libm::tanh(x)),
+        ];
+        let error_in = |of: &dyn Fn(f64) -> f64, x: f64, params: QuantParams| {
+            let zero_point = params.zero_point as f64;
+            let (least, greatest) =
+                ((-128.0 - zero_point) * params.scale, (127.0 - zero_point) * params.scale);
+            let kept = x.clamp(least, greatest);
+            let across = of(kept + 0.5 * params.scale) - of(kept - 0.5 * params.scale);
+            let beyond = of(x) - of(kept);
+            across * across / 12.0 + CLIPPING * beyond * beyond
+        };
+        for (histogram, (name, of)) in bells().iter().flat_map(|h| functions.map(|function| (h, function))) {
+            let function = Function::of_op(name);
+            let found = histogram.least_error(Some(&OnlyFunction::Plain(&function)));
+            let want = searched(histogram, &|x, params| error_in(of, x, params));
+            assert_eq!(found, want, "{name} of {:?}", histogram.seen);
+        }
+        let slopes = |x: f64| if x < 0.0 { 0.125 * x } else { 2.0 * x };
+        for histogram in bells() {
+            let function = OnlyFunction::Slopes { below: 0.125, above: 2.0 };
+            let want = searched(&histogram, &|x, params| error_in(&slopes, x, params));
+            assert_eq!(histogram.least_error(Some(&function)), want);
+        }
     }
 
     #[test]

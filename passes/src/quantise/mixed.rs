@@ -274,8 +274,7 @@ impl Judge<'_> {
         for (sample, reference) in self.samples.iter().zip(&self.references) {
             let mut change = |value: ValueId, tensor: &Tensor| {
                 let (params, data) = (rounded.get(&value)?, tensor.as_f32()?);
-                let round = |&x: &f32| params.dequantise(params.quantise(x.into())) as f32;
-                Some(Tensor::f32(tensor.shape(), data.iter().map(round).collect()))
+                Some(Tensor::f32(tensor.shape(), params.rounded(data)))
             };
             let results =
                 forward_changed(module, self.func, sample, &mut change).map_err(PassError::other)?;

@@ -1,5 +1,6 @@
 //! Scales and zero points, and the fixed-point multipliers that stand for real factors.
 
+use rayon::prelude::*;
 use strata_ir::{Attribute, ElemType, Tensor, TensorData};
 
 /// An interval of real numbers.
@@ -85,11 +86,28 @@ impl QuantParams {
     }
 
     /// The nearest integer, saturated.
+    #[inline]
     pub fn quantise(self, real: f64) -> i64 {
         let (least, most) = self.limits();
         // A cast of a NaN gives 0, which saturation cannot tell from data; calibration has already refused
         // those.
-        (real / self.scale + self.zero_point as f64).round().clamp(least as f64, most as f64) as i64
+        nearest(real / self.scale + self.zero_point as f64, least as f64, most as f64).into()
+    }
+
+    /// The reals that the nearest integers stand for.
+    pub(super) fn rounded(self, reals: &[f32]) -> Vec<f32> {
+        let mut all = vec![0.0; reals.len()];
+        let round = |(rounded, reals): (&mut [f32], &[f32])| {
+            for (rounded, &real) in rounded.iter_mut().zip(reals) {
+                *rounded = self.dequantise(self.quantise(real.into())) as f32;
+            }
+        };
+        if reals.len() <= CHUNK {
+            round((&mut all, reals));
+        } else {
+            all.par_chunks_mut(CHUNK).zip(reals.par_chunks(CHUNK)).for_each(round);
+        }
+        all
     }
 
     /// The nearest integers, saturated, as a tensor.
@@ -110,6 +128,7 @@ impl QuantParams {
     }
 
     /// The real number an integer stands for.
+    #[inline]
     pub fn dequantise(self, q: i64) -> f64 {
         self.scale * (q - self.zero_point) as f64
     }
@@ -134,6 +153,20 @@ impl QuantParams {
             _ => None,
         }
     }
+}
+
+/// Elements that one task rounds; results do not depend on it.
+const CHUNK: usize = 1 << 14;
+
+/// The nearest integer within bounds of at most 16 bits, of two the one farther from 0: that of
+/// `x.round().clamp(least, most)`, without a call, so that many are made at once.
+#[inline]
+pub(super) fn nearest(x: f64, least: f64, most: f64) -> i32 {
+    let x = x.clamp(least, most);
+    let whole = x as i32;
+    // Exact: both are small.
+    let rest = x - f64::from(whole);
+    whole + i32::from(rest >= 0.5) - i32::from(rest <= -0.5)
 }
 
 /// A positive factor as TOSA's RESCALE takes it: `multiplier / 2^shift` with `multiplier` in `[2^30, 2^31)`
@@ -206,6 +239,18 @@ mod tests {
                 assert!((back - f64::from(end)).abs() <= 2.0 * step, "{end} came back as {back}");
             }
             assert_eq!(QuantParams::from_attr(&params.to_attr(), params.elem), Some(params));
+        }
+    }
+
+    #[test]
+    fn numbers_are_rounded_as_the_library_rounds() {
+        let bounds = [(-127.0, 127.0), (-128.0, 127.0), (-32768.0, 32767.0)];
+        for (least, most) in bounds {
+            let halves = (-70_000..=70_000).map(|i| f64::from(i) / 2.0);
+            let beside = halves.flat_map(|x| [x, x.next_up(), x.next_down()]);
+            for x in beside.chain([0.499_999_999_999_999_94, f64::NAN, f64::INFINITY, -1e300, -0.0]) {
+                assert_eq!(nearest(x, least, most), x.round().clamp(least, most) as i32, "{x}");
+            }
         }
     }
 

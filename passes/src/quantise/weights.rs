@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use strata_ir::{ElemType, Tensor, TensorData};
 
 use crate::quantise::QuantParams;
+use crate::quantise::params::nearest;
 
 /// The greatest magnitude that an accumulator may reach, with room for a sum of two.
 fn accumulator_limit(input: QuantParams) -> f64 {
@@ -32,6 +33,15 @@ pub(super) struct QuantWeights {
     pub bounds: Vec<f64>,
 }
 
+/// What is found of an output channel beside its weights.
+struct QuantChannel {
+    bias: i64,
+    /// The real step of a weight.
+    scale: f64,
+    /// A bound of the accumulator's magnitude.
+    bound: f64,
+}
+
 /// Quantises weights of an f32 convolution of an input with the given parameters. A bias of one element is
 /// repeated. A channel whose accumulator or bias could overflow gets a greater scale. `None` if data are not
 /// f32.
@@ -49,13 +59,26 @@ pub(super) fn quantise_weights(
         ChannelAxis::First => channel * per_channel + i,
         ChannelAxis::Last => i * n_channels + channel,
     };
-    let channels: Vec<_> = (0..n_channels)
+    // Channel by channel.
+    let mut quantised = vec![0; data.len()];
+    let mut rows: Vec<&mut [i8]> = quantised.chunks_mut(per_channel.max(1)).take(n_channels).collect();
+    rows.resize_with(n_channels, Default::default);
+    let channels: Vec<QuantChannel> = rows
         .into_par_iter()
-        .map(|channel| {
-            let weights = || (0..per_channel).map(|i| f64::from(data[index(channel, i)]));
+        .enumerate()
+        .map(|(channel, row)| {
+            let gathered: Vec<f32>;
+            let weights = match axis {
+                ChannelAxis::First => &data[index(channel, 0)..][..per_channel],
+                ChannelAxis::Last => {
+                    gathered = (0..per_channel).map(|i| data[index(channel, i)]).collect();
+                    &gathered[..]
+                }
+            };
             let bias = f64::from(bias[if bias.len() == 1 { 0 } else { channel }]);
-            let (greatest, sum) =
-                weights().fold((0.0_f64, 0.0), |(max, sum), w| (max.max(w.abs()), sum + w.abs()));
+            let (greatest, sum) = weights.iter().fold((0.0_f64, 0.0), |(max, sum): (f64, f64), &w| {
+                (max.max(f64::from(w).abs()), sum + f64::from(w).abs())
+            });
             let for_bias = bias.abs() / (input_scale * limit / 2.0);
             let mut scale = (greatest / 127.0).max(for_bias);
             if greatest == 0.0 {
@@ -65,26 +88,23 @@ pub(super) fn quantise_weights(
             // Rounding adds at most half a step a weight.
             let room = limit - input_limit * 0.5 * per_channel as f64;
             scale = scale.max((sum * input_limit + bias.abs() / input_scale) / room.max(1.0));
-            let quantised: Vec<i8> =
-                weights().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
-            let magnitude: i64 = quantised.iter().map(|q| i64::from(q.unsigned_abs())).sum();
+            for (q, &w) in row.iter_mut().zip(weights) {
+                *q = nearest(f64::from(w) / scale, -127.0, 127.0) as i8;
+            }
+            let magnitude: u64 = row.iter().map(|q| u64::from(q.unsigned_abs())).sum();
             let bias = (bias / (input_scale * scale)).round();
             let bound = magnitude as f64 * input_limit + bias.abs();
-            (quantised, bias as i64, scale, bound)
+            QuantChannel { bias: bias as i64, scale, bound }
         })
         .collect();
-    let mut quantised = vec![0; data.len()];
-    for (channel, (weights, ..)) in channels.iter().enumerate() {
-        match axis {
-            ChannelAxis::First => quantised[index(channel, 0)..][..per_channel].copy_from_slice(weights),
-            ChannelAxis::Last => {
-                for (i, &w) in weights.iter().enumerate() {
-                    quantised[index(channel, i)] = w;
-                }
-            }
+    if axis == ChannelAxis::Last {
+        let rows = quantised;
+        quantised = vec![0; data.len()];
+        for (at, &q) in rows.iter().enumerate().take(n_channels * per_channel) {
+            quantised[index(at / per_channel, at % per_channel)] = q;
         }
     }
-    let bias = channels.iter().map(|c| c.1);
+    let bias = channels.iter().map(|channel| channel.bias);
     let bias = match input.elem {
         ElemType::I16 => Tensor::new([n_channels], TensorData::I48(bias.collect())),
         _ => Tensor::i32([n_channels], bias.map(|b| b as i32).collect()),
@@ -93,8 +113,8 @@ pub(super) fn quantise_weights(
         weight: Tensor::i8(weight.shape(), quantised),
         zero_point: 0,
         bias,
-        scales: channels.iter().map(|c| c.2).collect(),
-        bounds: channels.iter().map(|c| c.3).collect(),
+        scales: channels.iter().map(|channel| channel.scale).collect(),
+        bounds: channels.iter().map(|channel| channel.bound).collect(),
     })
 }
 

@@ -81,7 +81,7 @@ fn inspect(args: &Args, console: &Console) -> Result<Inspection, Failure> {
     };
     match model::content(path)? {
         Content::Bundle(bytes) => {
-            let bundle = Bundle::from_bytes(&bytes).map_err(|e| Failure::file(path, e))?;
+            let bundle = Bundle::without_weights(&bytes).map_err(|e| Failure::file(path, e))?;
             warn_of_rules(&bundle, console);
             inspect::of_bundle(&bundle).map_err(about)
         }

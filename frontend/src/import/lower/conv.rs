@@ -190,16 +190,19 @@ fn grouped(
     if n_per_group == 1 && group > 1 {
         // [C*M, 1, KH, KW] -> [KH, KW, C, M]
         let weight = weight.reshaped([group, n_out / group, kh, kw]).transposed(&[2, 3, 0, 1]);
-        let weight = lo.em.array(&weight)?;
+        let weight = lo.em.array(weight)?;
         let bias = lo.em.floats([n_out], bias.to_vec());
         return Ok(lo.em.depthwise(x, weight, bias, window));
     }
     let weight = weight.transposed(&[0, 2, 3, 1]);
+    let weights = match group {
+        1 => vec![weight],
+        _ => (0..group).map(|index| part_of(&weight, index, group)).collect(),
+    };
     let mut parts = Vec::new();
-    for (index, bias) in bias.chunks(n_out / group).enumerate() {
+    for ((index, bias), weight) in bias.chunks(n_out / group).enumerate().zip(weights) {
         let part = if group == 1 { x } else { lo.em.slice_axis(x, 3, index * n_per_group, n_per_group) };
-        let weight = part_of(&weight, index, group);
-        let weight = lo.em.array(&weight)?;
+        let weight = lo.em.array(weight)?;
         let bias = lo.em.floats([bias.len()], bias.to_vec());
         parts.push(lo.em.conv2d(part, weight, bias, window));
     }

@@ -136,7 +136,7 @@ fn planar(
     for (index, bias) in bias.chunks(n_per_group).enumerate() {
         let part = if group == 1 { x } else { lo.em.slice_axis(x, 3, index * n_part, n_part) };
         let weight = part_of(&weight, index, group).transposed(&[1, 2, 3, 0]);
-        let weight = lo.em.array(&weight)?;
+        let weight = lo.em.array(weight)?;
         let bias = lo.em.floats([bias.len()], bias.to_vec());
         parts.push(cropped_transpose(lo, part, weight, bias, stride, out_pad)?);
     }

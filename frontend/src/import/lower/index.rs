@@ -35,7 +35,7 @@ fn runs_of(indices: &[usize]) -> Vec<(usize, usize)> {
 /// A list of row numbers, `[1, n]`.
 fn rows_constant(lo: &mut Lowering, rows: &[usize]) -> Lowered<ValueId> {
     let data = rows.iter().map(|&r| r as i64).collect();
-    Ok(lo.em.constant(Array::ints([1, rows.len()], data, DataType::Int32).to_tensor()?))
+    Ok(lo.em.constant(Array::ints([1, rows.len()], data, DataType::Int32).into_tensor()?))
 }
 
 impl Lowering {
@@ -184,7 +184,7 @@ pub(super) fn gather_nd(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value
             let identity: Vec<_> = (0..view.shape.len()).collect();
             let tuples = lo.in_order_as(view, &identity, &[rows.base.len(), rows.depth]);
             let base = rows.base.iter().map(|&b| b as i64).collect();
-            let base = Array::ints([rows.base.len(), 1], base, DataType::Int32).to_tensor()?;
+            let base = Array::ints([rows.base.len(), 1], base, DataType::Int32).into_tensor()?;
             let mut sum = lo.em.constant(base);
             for (k, (&extent, &step)) in rows.extents.iter().zip(&rows.steps).enumerate() {
                 let along = lo.em.slice_axis(tuples, 1, k, 1);
@@ -343,7 +343,7 @@ fn scattered(
                 "min" => lo.em.minimum(sofar, operand),
                 other => invalid!("reduction `{other}`"),
             };
-            let mask = lo.em.constant(Array::bools([1, n_rows, 1], written).to_tensor()?);
+            let mask = lo.em.constant(Array::bools([1, n_rows, 1], written).into_tensor()?);
             sofar = lo.em.select(mask, combined, sofar);
         }
         sofar
@@ -405,7 +405,7 @@ pub(super) fn one_hot(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Value>>
     let x = lo.counted_from_front(x, depth);
     let mut along = vec![1; rank];
     along[axis] = depth;
-    let counts = Array::ints(along, (0..depth as i64).collect(), DataType::Int32).to_tensor()?;
+    let counts = Array::ints(along, (0..depth as i64).collect(), DataType::Int32).into_tensor()?;
     let counts = lo.em.constant(counts);
     let hit = lo.em.compare(dialect::Equal {}, x, counts);
     let pair = lo.view(values)?;

@@ -33,7 +33,7 @@ impl Lowering {
             let mut perm = vec![order.len()];
             perm.extend(&order);
             let weight = weight.reshaped(shape).transposed(&perm);
-            return self.whole_input_conv(x, &weight, bias, out_shape);
+            return self.whole_input_conv(x, weight, bias, out_shape);
         }
         let identity: Vec<_> = (0..=last).collect();
         // Rows lie along one spatial axis, or keep the two that they have.
@@ -43,7 +43,7 @@ impl Lowering {
             _ => vec![n_rows, 1, 1, k],
         };
         let input = self.in_order_as(x, &identity, &ir_shape);
-        let weight = self.em.array(&weight.transposed(&[1, 0]).reshaped([m, 1, 1, k]))?;
+        let weight = self.em.array(weight.transposed(&[1, 0]).into_shape([m, 1, 1, k]))?;
         let out = self.em.conv2d(input, weight, bias, &POINT);
         Ok(View::plain(out, out_shape, &identity, DataType::Float).into())
     }
@@ -53,7 +53,7 @@ impl Lowering {
     fn whole_input_conv(
         &mut self,
         x: &View,
-        weight: &Array,
+        weight: Array,
         bias: ValueId,
         out_shape: Vec<usize>,
     ) -> Lowered<Value> {
@@ -62,12 +62,12 @@ impl Lowering {
         let ir_shape = self.em.shape(x.value).to_vec();
         let out = match ir_shape[..] {
             [1, h, w, c] => {
-                let weight = self.em.array(&weight.reshaped([m, h, w, c]))?;
+                let weight = self.em.array(weight.into_shape([m, h, w, c]))?;
                 self.em.conv2d(x.value, weight, bias, &Window { kernel: [h as i64, w as i64], ..POINT })
             }
             _ => {
                 let input = self.em.reshape(x.value, &[1, 1, 1, k]);
-                let weight = self.em.array(&weight.reshaped([m, 1, 1, k]))?;
+                let weight = self.em.array(weight.into_shape([m, 1, 1, k]))?;
                 self.em.conv2d(input, weight, bias, &POINT)
             }
         };

@@ -302,7 +302,7 @@ impl Lowering {
         if array.len() == 0 {
             unsupported!("an empty constant is used at run time");
         }
-        let id = self.em.array(array)?;
+        let id = self.em.array(Array::clone(array))?;
         let identity: Vec<_> = (0..array.shape.len()).collect();
         let view = View::plain(id, array.shape.clone(), &identity, array.dtype);
         self.constants.insert(key, (Arc::clone(array), view.clone()));
@@ -313,7 +313,7 @@ impl Lowering {
     pub(super) fn result_view(&mut self, value: &Value) -> Lowered<View> {
         match value {
             Value::Const(array) if array.len() == 0 => {
-                let id = self.em.array(array)?;
+                let id = self.em.array(Array::clone(array))?;
                 let identity: Vec<_> = (0..array.shape.len()).collect();
                 Ok(View::plain(id, array.shape.clone(), &identity, array.dtype))
             }
@@ -395,7 +395,7 @@ impl Lowering {
                 for operand in operands {
                     values.push(match operand {
                         Value::View(view) => self.em.reshape(view.value, &ir_shape),
-                        Value::Const(array) => self.em.array(&array.reshaped(vec![1; ir_shape.len()]))?,
+                        Value::Const(array) => self.em.array(array.reshaped(vec![1; ir_shape.len()]))?,
                     });
                 }
                 return Ok(Aligned { values, shape, axes, like: Some(like) });
@@ -426,7 +426,7 @@ impl Lowering {
                     let full_perm: Vec<_> = missing.iter().chain(&perm).copied().collect();
                     let array = array.reshaped(lead).transposed(&full_perm).reshaped(ir_shape);
                     let array = flat.as_ref().map_or_else(|| array.clone(), |flat| flat.constant(&array));
-                    values.push(self.em.array(&array)?);
+                    values.push(self.em.array(array)?);
                 }
             }
         }

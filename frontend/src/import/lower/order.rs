@@ -58,7 +58,7 @@ pub(super) fn arg_extreme(lo: &mut Lowering, node: &Node<'_>) -> Lowered<Vec<Val
 /// The numbers from 0 on, in a shape with one axis of more than one element.
 fn counts(lo: &mut Lowering, shape: Vec<usize>) -> Lowered<ValueId> {
     let n = shape.iter().product::<usize>() as i64;
-    Ok(lo.em.constant(Array::ints(shape, (0..n).collect(), DataType::Int32).to_tensor()?))
+    Ok(lo.em.constant(Array::ints(shape, (0..n).collect(), DataType::Int32).into_tensor()?))
 }
 
 /// `TopK`: an element's rank is how many others go before it; the first is found without comparing all with
@@ -117,7 +117,7 @@ fn first_ranks(lo: &mut Lowering, x: ValueId, k: usize, largest: bool) -> Lowere
     let better = lo.em.compare(dialect::Greater {}, winner, loser);
     let equal = lo.em.compare(dialect::Equal {}, across, x);
     let earlier = (0..n * n).map(|at| at % n < at / n).collect();
-    let earlier = lo.em.constant(Array::bools([1, n, n], earlier).to_tensor()?);
+    let earlier = lo.em.constant(Array::bools([1, n, n], earlier).into_tensor()?);
     let tied = lo.em.compare(dialect::LogicalAnd {}, equal, earlier);
     let before = lo.em.compare(dialect::LogicalOr {}, better, tied);
     let before = lo.em.cast(before, ElemType::I32);

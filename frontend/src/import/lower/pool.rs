@@ -227,7 +227,7 @@ fn indices(lo: &mut Lowering, view: &View, windows: &[AxisWindow], column_major:
         unsupported!("indices of windows that lie outside of the input")
     };
     let constant = |lo: &mut Lowering, shape: &[usize], data: Vec<i64>| -> Lowered<ValueId> {
-        Ok(lo.em.constant(Array::ints(shape, data, DataType::Int32).to_tensor()?))
+        Ok(lo.em.constant(Array::ints(shape, data, DataType::Int32).into_tensor()?))
     };
     let mut best = lo.em.scalar(rank, f32::NEG_INFINITY);
     let mut best_at = constant(lo, &spatial, first_inside)?;

@@ -290,7 +290,7 @@ fn first_state(
 impl Direction {
     /// Runs the sequences of a batch.
     fn run(&self, em: &mut Emitter, input: ValueId, first: State, lengths: &[usize]) -> Lowered<Results> {
-        let weight = em.array(&self.input_weight)?;
+        let weight = em.array(self.input_weight.clone())?;
         let bias = em.floats([self.input_bias.len()], self.input_bias.clone());
         let gates = em.conv2d(input, weight, bias, &POINT);
         let weights = self.weights(em)?;
@@ -322,7 +322,7 @@ impl Direction {
         let mut bias = &self.state_bias[..];
         for weight in &self.state_weights {
             let (own, rest) = bias.split_at(weight.shape[0]);
-            let weight = em.array(weight)?;
+            let weight = em.array(weight.clone())?;
             products.push(Product { weight, bias: em.floats([own.len()], own.to_vec()) });
             bias = rest;
         }

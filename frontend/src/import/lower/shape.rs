@@ -129,7 +129,7 @@ fn padded_parts(
                     (Some(value), _) if is_view(Some(index + 1)) => {
                         before = Some((array.shape[axis], value));
                     }
-                    _ => values.push(lo.em.array(&array.transposed(perm))?),
+                    _ => values.push(lo.em.array(array.transposed(perm))?),
                 }
             }
         }
