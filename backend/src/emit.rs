@@ -2,8 +2,9 @@
 //!
 //! All decisions stand in the IR by now: what stages compute in their code, how the array is divided in the
 //! plan, and addresses in the attributes that [`record`] declares. They are gathered here to an
-//! [`isa_spec`](strata_isa_spec) program, and the constants of the stages packed into the weight segment. It decides nothing and checks only that what it gathers is complete; whether the program is valid
-//! is for the machine's verifier to say.
+//! [`isa_spec`](strata_isa_spec) program, and the constants of the stages packed into the weight segment.
+//! Nothing is decided here, and it is checked only that what is gathered is complete; whether the program is
+//! valid is for the machine's verifier to say.
 
 use std::collections::BTreeMap;
 

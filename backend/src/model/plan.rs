@@ -239,7 +239,8 @@ pub struct Plan {
     pub certificate: Certificate,
 }
 
-/// The function's plan, on `func.func`, but for its phases: each of these is the `plan` of its `strata.phase`.
+/// The function's plan, on `func.func`, but for its phases: each of these is the `plan` of its
+/// `strata.phase`.
 pub const PLAN: &str = "strata.plan";
 /// The field of a plan that holds its phases.
 const PHASES: &str = "phases";

@@ -10,7 +10,7 @@
 //! | `check` | an independent count of what the result moves and holds |
 //!
 //! The pass takes a module whose stages stand in `strata.phase` ops, in the plan's order, and leaves what it
-//! adds to them and to the plan in the attributes that [`strata_isa_spec::record`] declares. It changes no op,
+//! adds to them and to the plan in the attributes of [`strata_isa_spec::record`]. It changes no op,
 //! and decides neither what runs together nor where a tensor lives: that is the plan's.
 
 mod blocks;

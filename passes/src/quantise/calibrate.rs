@@ -44,7 +44,10 @@ pub enum CalibrationError {
     #[error("ranges are given of what the network does not compute: {}", .0.join(", "))]
     UnknownTensors(Vec<String>),
     /// Ranges are given with which an op has no integer form.
-    #[error("ranges are given that cannot be used, by {op}:{}", ranges.iter().map(|range| format!("\n  {range}")).collect::<String>())]
+    #[error(
+        "ranges are given that cannot be used, by {op}:{}",
+        ranges.iter().map(|range| format!("\n  {range}")).collect::<String>()
+    )]
     UnusableRanges {
         /// The first such op, and why.
         op: UnsupportedOp,

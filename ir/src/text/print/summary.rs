@@ -1,4 +1,5 @@
-//! What a stage runs, in a few words: a comment before its code, which says all of it but nothing at a glance.
+//! What a stage runs, in a few words: a comment before its code, which says all of it but nothing at a
+//! glance.
 //!
 //! ```text
 //! // runs depthwise_conv2d 3x3 s2 -> rescale i8 -> clamp
