@@ -193,6 +193,8 @@ pub enum Event<'a> {
         of: usize,
         /// Whether the host runs it.
         on_host: bool,
+        /// Whether it is in integers by now, and is planned.
+        is_planned: bool,
     },
     /// A part was quantised, with these ranges of its values.
     Quantised(&'a [TensorRange]),

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use strata_frontend::host::{HostModel, HostTensor};
-use strata_ir::{ElemType, Module, Tensor, TensorData, Type};
-use strata_isa_spec::bundle::{Code, Port};
+use strata_ir::{ElemType, Module, Op, Tensor, TensorData, Type};
+use strata_isa_spec::bundle::{Code, Part, Port};
 use strata_passes::quantise;
 
 use crate::io::array::Array;
@@ -30,6 +30,7 @@ impl HostPart {
             Code::Machine(_) => return Ok(None),
             Code::Ir(text) => {
                 let module = strata_ir::text::parse(text, None).map_err(|error| error.to_string())?;
+                strata_ir::verify(&module).map_err(|error| error.to_string())?;
                 Self::Ir(Box::new(module))
             }
             Code::Onnx(bytes) => {
@@ -37,6 +38,38 @@ impl HostPart {
                 Self::Onnx(Box::new(model))
             }
         }))
+    }
+
+    /// That a part's ports, each of which is sound, are those of the function that it evaluates. What the
+    /// library takes and gives it checks itself.
+    ///
+    /// # Errors
+    /// If they are not, told as a text.
+    pub(crate) fn demand_ports(&self, part: &Part) -> Result<(), String> {
+        let Self::Ir(module) = self else { return Ok(()) };
+        let Some(Op::Func(func)) = module.function("host").map(|func| &module.op(func).op) else {
+            return Err("no function `host`".to_owned());
+        };
+        let types = &func.function_type;
+        for (ports, types, what) in
+            [(&part.inputs, &types.inputs, "takes"), (&part.outputs, &types.results, "gives")]
+        {
+            if ports.len() != types.len() {
+                let (found, expected) = (ports.len(), types.len());
+                return Err(format!("the function `host` {what} {expected} tensors, the part {found}"));
+            }
+            for (port, ty) in ports.iter().zip(types) {
+                let fits = ty.as_tensor().is_some_and(|ty| ty.shape == port.machine_shape);
+                if !fits {
+                    let shape = &port.machine_shape;
+                    let name = &port.name;
+                    return Err(format!(
+                        "the function `host` {what} `{name}` as {ty}, the part as {shape:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Runs a part that takes `arrays` and whose outputs are `outputs`, each in its order.
@@ -91,6 +124,10 @@ fn argument(port: &Port, array: &Array, elem: ElemType) -> Result<Tensor, RunErr
     let mut inverse = vec![0; port.perm.len()];
     for (axis, &from) in port.perm.iter().enumerate() {
         inverse[from] = axis;
+    }
+    if array.shape != port.shape {
+        let (name, expected, found) = (&port.name, &port.shape, &array.shape);
+        return Err(RunError::Bundle(format!("`{name}` is {found:?}, the host takes it as {expected:?}")));
     }
     let values = permute(&array.values, &array.shape, &inverse);
     let Some((least, greatest)) = elem.int_range() else {

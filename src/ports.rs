@@ -39,6 +39,50 @@ pub enum RunError {
     Bundle(String),
 }
 
+/// Elements that a tensor of a port has at most, as in the IR.
+const MAX_ELEMENTS: usize = 1 << 40;
+
+/// Why a port that comes from a file, and may have been edited, describes no tensor.
+///
+/// `outputs` says which way its permutation goes: see [`Port::perm`].
+///
+/// # Errors
+/// The first contradiction, with the port's name, what was found and what is expected.
+pub(crate) fn demand_sound(port: &Port, outputs: bool) -> Result<(), String> {
+    let Port { name, shape, machine_shape, perm, dtype, machine_dtype, .. } = port;
+    for (what, shape) in [("shape", shape), ("machine_shape", machine_shape)] {
+        let n = shape.iter().try_fold(1_usize, |n, &extent| n.checked_mul(extent.max(1)));
+        if n.is_none_or(|n| n > MAX_ELEMENTS) {
+            return Err(format!("`{name}`: `{what}` is {shape:?}, more than {MAX_ELEMENTS} elements"));
+        }
+    }
+    let rank = shape.len();
+    let mut axes = perm.clone();
+    axes.sort_unstable();
+    if !axes.iter().copied().eq(0..rank) {
+        return Err(format!("`{name}`: `perm` is {perm:?}, expected a permutation of {rank} axes"));
+    }
+    let (from, to) = if outputs { (machine_shape, shape) } else { (shape, machine_shape) };
+    let permuted: Vec<Option<usize>> = perm.iter().map(|&axis| from.get(axis).copied()).collect();
+    if !permuted.iter().copied().eq(to.iter().copied().map(Some)) {
+        return Err(format!(
+            "`{name}`: `perm` {perm:?} does not make `shape` {shape:?} and `machine_shape` {machine_shape:?} \
+             of one another"
+        ));
+    }
+    for (what, name_of_type) in [("dtype", dtype), ("machine_dtype", machine_dtype)] {
+        if dtype_of(name_of_type).is_err() {
+            return Err(format!("`{name}`: `{what}` is `{name_of_type}`, which is no element type"));
+        }
+    }
+    match port.quantisation {
+        Some(Quantisation { scale, .. }) if !(scale.is_finite() && scale > 0.0) => {
+            Err(format!("`{name}`: its scale is {scale}, expected a positive number"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Where each element of the permuted tensor comes from: axis `i` of the result is axis `perm[i]` of `shape`.
 fn permuted_indices(shape: &[usize], perm: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];

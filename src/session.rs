@@ -16,7 +16,7 @@ use crate::host::HostPart;
 use crate::inputs::{fit, match_inputs};
 use crate::io::array::{Array, DType};
 pub use crate::ports::{RunError, from_tensor, plain_port, ports};
-pub(crate) use crate::ports::{dtype_of, permute};
+pub(crate) use crate::ports::{demand_sound, dtype_of, permute};
 
 /// That tensors hold numbers only: no integer stands for a NaN or an infinity.
 ///
@@ -272,11 +272,22 @@ pub(crate) fn demand_whole(bundle: &Bundle) -> Result<Vec<Option<HostPart>>, Run
     if !problems.is_empty() {
         return Err(RunError::Bundle(format!("no machine is like its target: {}", problems.join("; "))));
     }
+    let network = &bundle.manifest;
+    // The permutation of a port of the network is not looked at: parts have their own.
+    for port in network.inputs.iter().chain(&network.outputs) {
+        demand_sound(&plain_port(&port.name, &port.shape, &port.dtype), false).map_err(RunError::Bundle)?;
+    }
     let host = |(index, part): (usize, &Part)| {
+        let of_part = |problem: String| RunError::Bundle(format!("part {index}: {problem}"));
+        let takes = part.inputs.iter().try_for_each(|port| demand_sound(port, false));
+        let gives = part.outputs.iter().try_for_each(|port| demand_sound(port, true));
+        takes.and(gives).map_err(of_part)?;
         if let Code::Machine(machine) = &part.code {
             check_ports(&machine.program, part)?;
         }
-        HostPart::load(&part.code).map_err(|error| RunError::Bundle(format!("part {index}: {error}")))
+        let host = HostPart::load(&part.code).map_err(of_part)?;
+        host.iter().try_for_each(|host| host.demand_ports(part)).map_err(of_part)?;
+        Ok(host)
     };
     let hosts = bundle.parts.iter().enumerate().map(host).collect::<Result<_, RunError>>()?;
     check_flow(bundle)?;

@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use strata::io::{Array, DType};
-use strata_frontend::proto::{NodeProto, encode};
+use strata_frontend::proto::pb::TensorProto;
+use strata_frontend::proto::{NodeProto, decode, encode};
 use strata_frontend::zoo::{ZooOptions, build};
 
 struct Scratch(tempfile::TempDir);
@@ -469,6 +470,70 @@ fn with_operator(scratch: &Scratch, operator: &str) -> String {
     graph.node.insert(last, hardmax);
     scratch.write("mixed.onnx", encode(&model));
     "mixed.onnx".to_owned()
+}
+
+/// [`with_hardmax`], with scales of the model's own after it.
+fn with_own_scales_after_hardmax(scratch: &Scratch) -> String {
+    let path = with_hardmax(scratch);
+    let bytes = std::fs::read(scratch.path(&path)).expect("it was written");
+    let mut model = decode(&bytes).expect("it is a model");
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let scalar = |name: &str, data_type: i32, raw_data: Vec<u8>| TensorProto {
+        name: name.to_owned(),
+        data_type,
+        raw_data,
+        ..TensorProto::default()
+    };
+    // FLOAT and INT8 of ONNX.
+    graph.initializer.push(scalar("scale", 1, 0.01_f32.to_le_bytes().to_vec()));
+    graph.initializer.push(scalar("zero", 3, vec![0]));
+    let at = graph.node.iter().position(|node| node.input.contains(&"picked".to_owned())).expect("a reader");
+    graph.node[at].input[0] = "real".to_owned();
+    for (operator, from, to) in [("QuantizeLinear", "picked", "steps"), ("DequantizeLinear", "steps", "real")]
+    {
+        let at = graph.node.iter().position(|node| node.input[0] == "real").expect("a reader");
+        let node = NodeProto {
+            op_type: operator.to_owned(),
+            name: to.to_owned(),
+            input: [from, "scale", "zero"].map(str::to_owned).to_vec(),
+            output: vec![to.to_owned()],
+            ..NodeProto::default()
+        };
+        graph.node.insert(at, node);
+    }
+    scratch.write("own-scales.onnx", encode(&model));
+    "own-scales.onnx".to_owned()
+}
+
+/// What is chosen for the whole model is not meant for a part of it that leaves no choice.
+#[test]
+fn a_part_that_brings_its_scales_keeps_its_precision() {
+    let scratch = Scratch::new();
+    let model = with_own_scales_after_hardmax(&scratch);
+    for precision in ["mixed", "int16"] {
+        let arguments = ["compile", &model, "-o", "net.strata", "--no-measure", "--precision", precision];
+        let (_, err) = scratch.ends(0, &arguments);
+        assert!(err.contains("part 2 brings its own scales"), "{precision}: {err}");
+    }
+}
+
+/// What is planned in parts was quantised in parts before, which is not forgotten.
+#[test]
+fn ranges_and_levels_of_a_model_in_parts_are_written() {
+    let scratch = Scratch::new();
+    let model = with_hardmax(&scratch);
+    let compile = ["compile", &model, "--quiet", "--no-measure"];
+    scratch.ends(0, &[&compile[..], &["-o", "net.strata", "--save-ranges", "r.json"]].concat());
+    let ranges = std::fs::read_to_string(scratch.path("r.json")).expect("it is there");
+    assert!(ranges.contains("\"part\":0") && ranges.contains("\"part\":2"), "{ranges}");
+    let first = std::fs::read(scratch.path("net.strata")).expect("a bundle");
+    scratch.ends(0, &[&compile[..], &["-o", "net.strata", "--ranges", "r.json"]].concat());
+    assert_eq!(first, std::fs::read(scratch.path("net.strata")).expect("a bundle"));
+    for level in ["import", "quant", "stages", "phases", "sched"] {
+        scratch.ends(0, &[&compile[..], &["--emit", level, "-o", "net.mlir"]].concat());
+        let text = std::fs::read_to_string(scratch.path("net.mlir")).expect("it is there");
+        assert_eq!(text.matches(&format!("strata.level = \"{level}\"")).count(), 2, "{level}");
+    }
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn oracle(symptom: Symptom, passes: &str) -> Oracle {
         pipeline: registry().parse(passes).expect("they are known"),
         target,
         input_shapes: Default::default(),
+        calibration: Default::default(),
         only_valid: true,
     }
 }

@@ -1,9 +1,10 @@
 //! Code generation: the `sched` level of the IR to a program and its weight segment.
 //!
-//! All decisions stand in the IR by now, in the attributes that [`record`] declares: this crate gathers them
-//! to an [`isa_spec`](strata_isa_spec) program, and packs the constants of the stages into the weight
-//! segment. It decides nothing and checks only that what it gathers is complete; whether the program is valid
-//! is for the machine's verifier to say.
+//! All decisions stand in the IR by now: what stages compute in their code, how the array is divided in the
+//! plan, and addresses in the attributes that [`record`] declares. They are gathered here to an
+//! [`isa_spec`](strata_isa_spec) program, and the constants of the stages packed into the weight segment.
+//! Nothing is decided here, and it is checked only that what is gathered is complete; whether the program is
+//! valid is for the machine's verifier to say.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +12,12 @@ use serde::de::DeserializeOwned;
 use strata_ir::module::OpData;
 use strata_ir::{Module, Op, OpId};
 use strata_isa_spec::bundle::SourceOp;
-use strata_isa_spec::record::{self, TablePlacement};
+use strata_isa_spec::record::{self, PhasePlacement, TablePlacement};
 use strata_isa_spec::{Phase, Program, Segment, SegmentKind, Stream};
+
+use crate::model::{Plan, StageGraph, StageId};
+use crate::place::phase::machine_phase;
+use crate::select::graph::GraphError;
 
 /// Why a module could not be lowered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +35,12 @@ pub enum LowerError {
         /// What is wrong.
         problem: String,
     },
+    /// The plan is missing or malformed.
+    #[error("the module is not scheduled: {0}")]
+    Plan(String),
+    /// The stages are not what they should be.
+    #[error(transparent)]
+    Stages(#[from] GraphError),
     /// A table's place does not fit the stage or the segment.
     #[error("table {table} of stage {stage}: {problem}")]
     Table {
@@ -65,22 +76,47 @@ pub fn lower(module: &Module) -> Result<Lowered, LowerError> {
     let streams: Vec<Stream> = attribute(module, func, record::STREAMS)?;
     let names: Vec<String> = attribute(module, func, record::NAMES)?;
     let placements: Vec<TablePlacement> = attribute(module, func, record::TABLE_PLACES)?;
-    let mut phases: Vec<Phase> = Vec::new();
-    for &op in module.block_ops(module.entry_block(func)) {
-        if matches!(module.op(op).op, Op::Phase(_)) {
-            phases.push(attribute(module, op, record::CODE)?);
-        }
-    }
+    let phases = phases(module, func)?;
     let bytes = segments.iter().find(|s| s.kind == SegmentKind::Weights).map_or(0, |s| s.bytes);
     let weights = pack(module, func, &placements, bytes)?;
     let ops = stages(module, func).into_iter().map(|stage| source_ops(module, stage)).collect();
     Ok(Lowered { program: Program { segments, streams, phases }, weights, names, ops })
 }
 
+/// The phases of a function: its stages' code and the plan, of the places that the schedule gives.
+fn phases(module: &Module, func: OpId) -> Result<Vec<Phase>, LowerError> {
+    let plan = Plan::from_module(module, func).map_err(|error| LowerError::Plan(error.to_string()))?;
+    let graph = StageGraph::from_module(module, func)?;
+    let ops = module.block_ops(module.entry_block(func)).iter().copied();
+    let ops: Vec<OpId> = ops.filter(|&op| matches!(module.op(op).op, Op::Phase(_))).collect();
+    if ops.len() != plan.phases.len() {
+        let (found, planned) = (ops.len(), plan.phases.len());
+        return Err(LowerError::Plan(format!("there are {found} phases, {planned} in its plan")));
+    }
+    let mut stages = graph.stages.keys();
+    let mut phases = Vec::with_capacity(ops.len());
+    for (op, planned) in ops.into_iter().zip(&plan.phases) {
+        let places: PhasePlacement = attribute(module, op, record::PLACES)?;
+        let n_stages = module.walk(module.entry_block(op)).into_iter().filter(|&op| is_stage(module, op));
+        let here: Vec<StageId> = stages.by_ref().take(n_stages.count()).collect();
+        let phase = machine_phase(&graph, &here, planned, &places);
+        let name = module.op(op).op.name().to_owned();
+        phases.push(phase.map_err(|problem| LowerError::Attribute {
+            attr: record::PLACES,
+            op: name,
+            problem,
+        })?);
+    }
+    Ok(phases)
+}
+
+fn is_stage(module: &Module, op: OpId) -> bool {
+    matches!(module.op(op).op, Op::Stage(_))
+}
+
 /// The stages of a function, in their order; names of source layers begin with theirs.
 fn stages(module: &Module, func: OpId) -> Vec<OpId> {
-    let is_stage = |op: &OpId| matches!(module.op(*op).op, Op::Stage(_));
-    module.walk(module.entry_block(func)).into_iter().filter(is_stage).collect()
+    module.walk(module.entry_block(func)).into_iter().filter(|&op| is_stage(module, op)).collect()
 }
 
 /// The ops that a stage computes, each with the node that it comes from.

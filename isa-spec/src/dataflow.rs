@@ -21,9 +21,9 @@
 //! those elements count, and not those by the step that writes there, if they are
 //! [in place](crate::StageCode::in_place_reads).
 //!
-//! A step may be taken in two parts: it begins when it has read its rows and ends when it has written its own.
-//! What waits for reads waits for the beginning, what waits for rows for the end, so that steps which have begun
-//! together can be computed side by side and then written.
+//! A step may be taken in two parts: it begins when it has read its rows and ends when it has written its
+//! own. What waits for reads waits for the beginning, what waits for rows for the end, so that steps which
+//! have begun together can be computed side by side and then written.
 //!
 //! The rows of a stream that stand in its [prefix](crate::Prefix) are rows like the others, but have slots of
 //! their own. What grows into another, and what is grown into, may be a prefix.

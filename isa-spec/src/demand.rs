@@ -9,6 +9,65 @@ use std::ops::Range;
 use crate::inst::{Axis, Head, Permute, Resize, ResizeMode, Tail, View, Window};
 use crate::program::StageCode;
 
+/// The greatest extent, step, distance or padding of a window.
+pub const MAX_WINDOW: u32 = 1 << 20;
+/// The greatest numerator and denominator of a resize's scales.
+const MAX_RESIZE_SCALE: i32 = 2048;
+
+impl<Tensor, Addr> StageCode<Tensor, Addr> {
+    /// Why no machine runs the stage, as far as its head tells without the tensors that it reads: a step of
+    /// zero, say, or axes that are no permutation. Of a stage with such a head nobody can say which rows it
+    /// needs, nor how long it takes.
+    pub fn head_problem(&self) -> Option<String> {
+        match &self.head {
+            Head::Conv2d(h) | Head::Conv2dI16(h) => {
+                let groups = (h.groups == 0).then(|| "0 groups".to_owned());
+                h.window.problem().or(groups)
+            }
+            Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => h.window.problem(),
+            Head::MaxPool2d(h) => h.window.problem(),
+            Head::AvgPool2d(h) => h.window.problem(),
+            Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
+                let fields = [h.kernel_h, h.kernel_w, h.stride_h, h.stride_w];
+                let sane = fields.iter().all(|field| (1..=MAX_WINDOW).contains(field));
+                (!sane).then(|| format!("kernel and stride are {fields:?}, expected 1 to {MAX_WINDOW}"))
+            }
+            Head::MatMul(h) | Head::MatMulI16(h) => (h.batches == 0).then(|| "0 batches".to_owned()),
+            Head::Resize(h) => {
+                let scales = [h.scale_y_n, h.scale_y_d, h.scale_x_n, h.scale_x_d];
+                let sane = scales.iter().all(|scale| (1..=MAX_RESIZE_SCALE).contains(scale));
+                (!sane).then(|| format!("the scales are {scales:?}, expected 1 to {MAX_RESIZE_SCALE}"))
+            }
+            Head::Permute(h) if !h.rearranges(&self.out) => {
+                let (dims, perm) = (h.dims, h.perm);
+                Some(format!("dims {dims:?} and perm {perm:?} do not rearrange the input to the output"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Window {
+    fn problem(&self) -> Option<String> {
+        let steps =
+            [self.kernel_h, self.kernel_w, self.stride_h, self.stride_w, self.dilation_h, self.dilation_w];
+        let pads = [self.pad_top, self.pad_bottom, self.pad_left, self.pad_right];
+        let sane = steps.iter().all(|step| (1..=MAX_WINDOW).contains(step))
+            && pads.iter().all(|&pad| pad <= MAX_WINDOW);
+        (!sane).then(|| format!("the window has an extent of zero or beyond {MAX_WINDOW}: {self:?}"))
+    }
+}
+
+impl<Tensor> Permute<Tensor> {
+    /// Whether `dims` are extents of the source, and `perm` axes of them that fill `out`.
+    pub fn rearranges<Other>(&self, out: &View<Other>) -> bool {
+        let mut axes = self.perm;
+        axes.sort_unstable();
+        let count = self.dims.iter().try_fold(1u64, |n, &extent| n.checked_mul(u64::from(extent)));
+        axes == [0, 1, 2, 3, 4, 5] && count == Some(self.src.n_elements()) && count == Some(out.n_elements())
+    }
+}
+
 impl<Tensor: Copy + PartialEq, Addr: Copy> StageCode<Tensor, Addr> {
     /// The views that the stage reads: the head's, then those of its tails, in order.
     pub fn reads(&self) -> Vec<View<Tensor>> {
@@ -28,7 +87,8 @@ impl<Tensor: Copy + PartialEq, Addr: Copy> StageCode<Tensor, Addr> {
     }
 
     /// For each view of [`reads`](Self::reads), the rows of the view (counted from its first) that output row
-    /// `row` (counted from the first of the output view) needs. May be empty, where a row is all padding.
+    /// `row` (counted from the first of the output view) needs. May be empty, where a row is all padding. Of
+    /// a stage with a [problem](Self::head_problem) it says nothing that holds.
     pub fn demand(&self, row: u32) -> Vec<Range<u32>> {
         let mut needs = self.head.demand(row, &self.out);
         needs.extend(self.tail.iter().flat_map(Tail::reads).map(|view| same_row(&view, row)));
@@ -67,7 +127,7 @@ fn clamp_rows(from: i64, to: i64, rows: u32) -> Range<u32> {
 fn resize_rows<Tensor>(resize: &Resize<Tensor>, row: u32) -> Range<u32> {
     let rows = i64::from(resize.src.rows);
     let position = i64::from(row) * i64::from(resize.scale_y_d) + i64::from(resize.offset_y);
-    let n = i64::from(resize.scale_y_n);
+    let n = i64::from(resize.scale_y_n).max(1);
     let floor = position.div_euclid(n);
     let clamp = |y: i64| y.clamp(0, rows - 1);
     match resize.mode {
@@ -80,6 +140,9 @@ fn resize_rows<Tensor>(resize: &Resize<Tensor>, row: u32) -> Range<u32> {
 }
 
 fn permute_rows<Tensor>(permute: &Permute<Tensor>, row: u32, out: &View<Tensor>) -> Range<u32> {
+    if !permute.rearranges(out) {
+        return 0..permute.src.rows;
+    }
     // Strides of the source tensor, seen through the permutation.
     let mut strides = [1u64; 6];
     for axis in (0..5).rev() {
@@ -138,7 +201,7 @@ impl<Tensor, Addr> Head<Tensor, Addr> {
                 // Output row r takes input row y through tap k where y * stride + out_pad + k == r, 0 <= k <
                 // KH.
                 let top = i64::from(row) - i64::from(h.out_pad_top);
-                let stride = i64::from(h.stride_h);
+                let stride = i64::from(h.stride_h).max(1);
                 let first = (top - i64::from(h.kernel_h) + 1).div_euclid(stride);
                 let first = if first * stride < top - i64::from(h.kernel_h) + 1 { first + 1 } else { first };
                 vec![clamp_rows(first, top.div_euclid(stride) + 1, h.src.rows)]
@@ -167,6 +230,59 @@ impl<Tensor, Addr> Head<Tensor, Addr> {
 #[cfg(test)]
 mod tests {
     use super::digit_sums;
+    use crate::inst::{Head, Permute, Resize, ResizeMode, TransposeConv2d, View, WeightAddr};
+    use crate::program::StageCode;
+
+    /// What a stage with a head needs of its first row, and whether a program may have it.
+    fn asked(head: impl Into<Head>) -> (Vec<std::ops::Range<u32>>, Option<String>) {
+        let out = View { rows: 4, cols: 1, chs: 6, ..View::default() };
+        let code = StageCode { head: head.into(), tail: Vec::new(), out };
+        (code.demand(0), code.head_problem())
+    }
+
+    #[test]
+    fn heads_that_no_machine_runs_are_told_and_never_make_it_panic() {
+        let src = View { rows: 2, cols: 3, chs: 4, ..View::default() };
+        let good = Permute { src, dims: [1, 1, 1, 2, 3, 4], perm: [0, 1, 2, 5, 4, 3] };
+        assert_eq!(asked(good).1, None);
+        for (dims, perm) in [
+            (good.dims, [0, 1, 2, 5, 4, 6]),
+            (good.dims, [0, 0, 0, 0, 0, 0]),
+            ([0, 1, 1, 2, 3, 4], good.perm),
+            ([u32::MAX; 6], good.perm),
+            ([1, 1, 1, 2, 3, 5], good.perm),
+        ] {
+            let (rows, problem) = asked(Permute { dims, perm, ..good });
+            assert_eq!(rows.as_slice(), &[0..2; 1]);
+            let problem = problem.expect("it is refused");
+            assert!(problem.contains(&format!("{dims:?}")) && problem.contains("rearrange"), "{problem}");
+        }
+        let conv = TransposeConv2d {
+            src,
+            kernel_h: 1,
+            kernel_w: 1,
+            stride_h: 0,
+            stride_w: 1,
+            out_pad_top: 0,
+            out_pad_left: 0,
+            input_zp: 0,
+            weight_zp: 0,
+            weights: WeightAddr(0),
+            bias: WeightAddr(0),
+        };
+        assert!(asked(conv).1.is_some_and(|problem| problem.contains("[1, 1, 0, 1]")));
+        let resize = Resize {
+            src,
+            mode: ResizeMode::Nearest,
+            scale_y_n: 0,
+            scale_y_d: 1,
+            scale_x_n: 1,
+            scale_x_d: 1,
+            offset_y: 0,
+            offset_x: 0,
+        };
+        assert!(asked(resize).1.is_some_and(|problem| problem.contains("[0, 1, 1, 1]")));
+    }
 
     #[test]
     fn sums_of_digits_are_those_of_a_walk() {

@@ -12,8 +12,8 @@ use strata_ir::Module;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
 use strata_ir::pass::{self, DriverOptions, PassContext, PassFailure, Registry};
-use strata_isa_spec::timed::{self, DmaTime, Timing};
 use strata_isa_spec::interp::{self, Executable, Simd};
+use strata_isa_spec::timed::{self, DmaTime, Timing};
 use strata_isa_spec::{Program, Target};
 use strata_passes::fuse::pass::{Refused, does_not_fit};
 

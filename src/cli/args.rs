@@ -149,15 +149,16 @@ pub(super) struct RangeArgs {
     save_ranges: Option<PathBuf>,
 }
 
+/// The ranges of a file.
+pub(super) fn ranges(path: &Path) -> Result<RangeFile, Failure> {
+    let text = String::from_utf8(io::read(path)?).map_err(|_| Failure::file(path, "not UTF-8"))?;
+    RangeFile::from_json(&text).map_err(|error| Failure::file(path, error))
+}
+
 impl RangeArgs {
     /// The ranges that are given.
     pub(super) fn given(&self) -> Result<Option<GivenRanges>, Failure> {
-        let read = |path: &PathBuf| {
-            let text = String::from_utf8(io::read(path)?).map_err(|_| Failure::file(path, "not UTF-8"))?;
-            let file = RangeFile::from_json(&text).map_err(|error| Failure::file(path, error))?;
-            Ok(GivenRanges { file })
-        };
-        self.ranges.as_ref().map(read).transpose()
+        self.ranges.as_ref().map(|path| Ok(GivenRanges { file: ranges(path)? })).transpose()
     }
 
     /// Where ranges are to be saved.

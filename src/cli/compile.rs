@@ -467,6 +467,7 @@ impl Dumps<'_> {
         match event {
             Event::Step(step) => self.progress.step(step),
             Event::Note(note) => self.progress.note(&note),
+            Event::Part { is_planned: true, .. } => {}
             // The model is in parts: what was seen until now was of an attempt to compile it as a whole.
             Event::Part { index, .. } => {
                 self.emitted = None;

@@ -275,8 +275,8 @@ pub(super) fn inputs(
     Ok(arrays)
 }
 
-/// The arrays of a file for the inputs of a model, in their order: a `.npz` gives them by name; a model with one
-/// input takes the one array or picture of any file. `what` says in errors what they are for.
+/// The arrays of a file for the inputs of a model, in their order: a `.npz` gives them by name; a model with
+/// one input takes the one array or picture of any file. `what` says in errors what they are for.
 pub(super) fn sample(
     file: &Path,
     ports: &[Port],

@@ -8,15 +8,18 @@ use strata_ir::pass::{Pipeline, Registry};
 use strata_ir::text::file::Header;
 use strata_ir::text::file::{RUN, TARGET};
 use strata_ir::{Module, verify};
-use strata_isa_spec::Target;
+use strata_passes::quantise::TensorRange;
 use strata_passes::testing::{self, Trouble};
 
-use super::args::{Given, TargetArgs, Written, demand_outputs, parse_shape};
+use super::args::{self, Given, ImageArgs, TargetArgs, Written, demand_outputs, parse_shape};
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
 use crate::compile::checkpoint::Record;
+use crate::compile::{CalibrationData, CompileOptions};
 use crate::io::{self, write_atomic};
+use crate::ranges::RangeFile;
+use crate::reduce::calibration::CandidateCalibration;
 use crate::reduce::oracle::{Oracle, Symptom};
 use crate::reduce::{Progress, reduce_lines, reduce_module, reduce_onnx, reduce_pipeline};
 
@@ -26,7 +29,8 @@ use crate::reduce::{Progress, reduce_lines, reduce_module, reduce_onnx, reduce_p
 /// error or as a script says. A module and a model lose layers, results and the values of constants; a
 /// pipeline, which
 /// --passes or the file's `// RUN:` names, loses passes; the assembly of a program loses lines. The result
-/// brings its pipeline, for `strata opt` and `strata test`.
+/// brings its pipeline, for `strata opt` and `strata test`. Where ranges are given or gathered, those of the
+/// values that are left stand beside it, for --ranges of `strata opt`.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("symptom").required(true)))]
 pub(super) struct Args {
@@ -56,6 +60,19 @@ pub(super) struct Args {
     /// Shape of an input of an ONNX model
     #[arg(long = "input-shape", value_name = "NAME=1x3x416x416", value_parser = parse_shape)]
     input_shapes: Vec<(String, Vec<usize>)>,
+    /// Seed of the noise that candidates in f32 are calibrated on [default: that of the compile, or 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Ranges of activations, which a candidate takes for those of its values that have the names: a file
+    /// that `compile` or `opt` wrote with --save-ranges
+    #[arg(long, value_name = "FILE.json")]
+    ranges: Option<PathBuf>,
+    /// Pictures or arrays on which ranges are gathered once, of the whole, and given to candidates by name: a
+    /// file or a folder
+    #[arg(long, value_name = "PATH")]
+    calibrate: Option<PathBuf>,
+    #[command(flatten)]
+    images: ImageArgs,
     #[command(flatten)]
     target: TargetArgs,
     /// Which of these were given.
@@ -88,8 +105,15 @@ impl Args {
         &self,
         registry: &Registry,
         header: &Header,
-        recorded: Option<Target>,
+        recorded: Option<CompileOptions>,
     ) -> Result<Oracle, Failure> {
+        let seed = match recorded.as_ref().map(|options| &options.calibration) {
+            Some(CalibrationData::Noise { seed, .. }) => *seed,
+            _ => 0,
+        };
+        let recorded = recorded.map(|options| options.target);
+        let calibration =
+            CandidateCalibration { seed: self.seed.unwrap_or(seed), ranges: self.given_ranges()? };
         let named = header.get(TARGET).map(testing::target).transpose();
         let named = named.map_err(|error| Failure::file(&self.file, format!("{TARGET}: {error}")))?;
         let target = self.target.target_or(&self.given, named.or(recorded).as_ref())?;
@@ -98,8 +122,28 @@ impl Args {
             pipeline: self.pipeline(registry, header)?,
             target,
             input_shapes: self.input_shapes.iter().cloned().collect(),
+            calibration,
             only_valid: false,
         })
+    }
+
+    fn given_ranges(&self) -> Result<Vec<TensorRange>, Failure> {
+        let Some(path) = &self.ranges else { return Ok(Vec::new()) };
+        let file = args::ranges(path)?;
+        if file.equalised {
+            let why = "they are of a network that is equalised, and candidates are not, which takes data";
+            return Err(Failure::file(path, why));
+        }
+        Ok(file.tensors)
+    }
+
+    /// Gathers ranges of the whole, if there are data.
+    fn gather(&self, module: &Module, oracle: &mut Oracle) -> Result<(), Failure> {
+        let Some(path) = &self.calibrate else { return Ok(()) };
+        let data = model::calibration(path, &model::main_ports(module)?.0, &self.images.options())?;
+        let Oracle { calibration, pipeline, target, .. } = oracle;
+        let gathered = calibration.gather(pipeline, target, module, data);
+        gathered.map_err(|error| Failure::file(&self.file, format!("--calibrate: {error}")))
     }
 }
 
@@ -107,6 +151,8 @@ impl Args {
 struct Reduced {
     bytes: Vec<u8>,
     told: String,
+    /// Ranges of its values, if any are given or gathered.
+    ranges: Vec<TensorRange>,
 }
 
 /// Runs the command.
@@ -131,7 +177,7 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
         match model::content(path)? {
             Content::Ir(source) => {
                 let module = model::module(path, &source, console)?;
-                let oracle = args.oracle(registry, &Header::read(&source, "//"), recorded_target(&module))?;
+                let oracle = args.oracle(registry, &Header::read(&source, "//"), recorded(&module))?;
                 module_file(args, &module, oracle, seen)?
             }
             Content::Tosa(bytes) => {
@@ -152,11 +198,18 @@ pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result
         console.note(&reduced.told);
         return Ok(());
     }
-    console.summary(&format!("{}\nwrote {}\n", reduced.told, io::shown(&output)))
+    let mut told = format!("{}\nwrote {}\n", reduced.told, io::shown(&output));
+    if !reduced.ranges.is_empty() {
+        let beside = output.with_extension("ranges.json");
+        let file = RangeFile { equalised: false, tensors: reduced.ranges };
+        write_atomic(&beside, file.to_json().as_bytes())?;
+        told += &format!("wrote {}, for --ranges\n", io::shown(&beside));
+    }
+    console.summary(&told)
 }
 
-fn recorded_target(module: &Module) -> Option<Target> {
-    Record::of(module).ok().flatten().map(|record| record.options.target)
+fn recorded(module: &Module) -> Option<CompileOptions> {
+    Record::of(module).ok().flatten().map(|record| record.options)
 }
 
 fn does_not_fail(path: &Path, symptom: &Symptom, instead: Option<Trouble>) -> Failure {
@@ -179,7 +232,8 @@ fn module_file(
     oracle: Oracle,
     seen: &mut dyn FnMut(Progress),
 ) -> Result<Reduced, Failure> {
-    let oracle = Oracle { only_valid: verify(module).is_ok(), ..oracle };
+    let mut oracle = Oracle { only_valid: verify(module).is_ok(), ..oracle };
+    args.gather(module, &mut oracle)?;
     if !oracle.module_fails(module) {
         return Err(does_not_fail(&args.file, &oracle.symptom, oracle.trouble_of(module)));
     }
@@ -198,7 +252,8 @@ fn module_file(
         n_ops(module),
         passes_left(&oracle.pipeline)
     );
-    Ok(Reduced { bytes: oracle.file_of(&reduced).into_bytes(), told })
+    let ranges = oracle.ranges_of(&reduced);
+    Ok(Reduced { bytes: oracle.file_of(&reduced).into_bytes(), told, ranges })
 }
 
 fn passes_left(pipeline: &Pipeline) -> String {
@@ -218,8 +273,12 @@ fn onnx(
     registry: &Registry,
     seen: &mut dyn FnMut(Progress),
 ) -> Result<Reduced, Failure> {
-    let oracle = args.oracle(registry, &Header::default(), None)?;
+    let mut oracle = args.oracle(registry, &Header::default(), None)?;
     let model = model::resolved(bytes, &args.file, &args.input_shapes)?.model;
+    if args.calibrate.is_some() {
+        let module = oracle.import(&encode(&model)).map_err(|error| Failure::file(&args.file, error))?;
+        args.gather(&module, &mut oracle)?;
+    }
     if !oracle.model_fails(&model) {
         return Err(does_not_fail(&args.file, &oracle.symptom, None));
     }
@@ -239,7 +298,9 @@ fn onnx(
         n_nodes(&model),
         passes_left(&oracle.pipeline)
     );
-    Ok(Reduced { bytes: encode(&reduced), told })
+    let bytes = encode(&reduced);
+    let ranges = oracle.import(&bytes).map_or_else(|_| Vec::new(), |module| oracle.ranges_of(&module));
+    Ok(Reduced { bytes, told, ranges })
 }
 
 fn assembly(args: &Args, registry: &Registry, seen: &mut dyn FnMut(Progress)) -> Result<Reduced, Failure> {
@@ -256,5 +317,5 @@ fn assembly(args: &Args, registry: &Registry, seen: &mut dyn FnMut(Progress)) ->
     }
     let reduced = reduce_lines(&text, &mut |text| oracle.assembly_fails(text), seen);
     let told = format!("{} of {} lines are left", reduced.lines().count(), text.lines().count());
-    Ok(Reduced { bytes: reduced.into_bytes(), told })
+    Ok(Reduced { bytes: reduced.into_bytes(), told, ranges: Vec::new() })
 }

@@ -41,9 +41,9 @@ pub(super) struct Args {
     inputs: Vec<(String, PathBuf)>,
     /// Run a bundle on every array or picture of a folder, or on those that a text file lists, one a line
     ///
-    /// A network with one input takes the one array or picture of each file; one with several takes .npz files
-    /// whose arrays have the inputs' names. The outputs of FILE.npy go into the folder FILE of --output-dir. A
-    /// file that cannot be run is told, and the others are run all the same.
+    /// A network with one input takes the one array or picture of each file; one with several takes .npz
+    /// files whose arrays have the inputs' names. The outputs of FILE.npy go into the folder FILE of
+    /// --output-dir. A file that cannot be run is told, and the others are run all the same.
     #[arg(long, value_name = "DIR|LIST", conflicts_with_all = ["inputs", "checked"])]
     input_dir: Option<PathBuf>,
     /// Where the outputs go
@@ -86,15 +86,18 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         }
         Content::Onnx(bytes) => {
             if args.raw || args.checked || args.timing || args.stats.is_some() || args.input_dir.is_some() {
-                let what = "--raw, --checked, --timing, --stats and --input-dir are for bundles; compile the model first"
-                    .to_owned();
-                return Err(Failure::Usage(what));
+                return Err(Failure::Usage(for_bundles("model")));
             }
             run_onnx(args, &bytes, console)
         }
         Content::Ir(text) => run_module(args, &model::function(&args.model, &text, console)?, console),
         Content::Tosa(bytes) => run_module(args, &model::flatbuffer(&args.model, &bytes)?, console),
     }
+}
+
+/// What to tell who asks of another input what only bundles have.
+fn for_bundles(what: &str) -> String {
+    format!("--raw, --checked, --timing, --stats and --input-dir are for bundles; compile the {what} first")
 }
 
 fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Failure> {
@@ -165,9 +168,7 @@ fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure>
 /// Evaluates a function of plain TOSA.
 fn run_module(args: &Args, module: &Module, console: &Console) -> Result<(), Failure> {
     if args.checked || args.timing || args.stats.is_some() || args.input_dir.is_some() {
-        return Err(Failure::Usage(
-            "--checked, --timing, --stats and --input-dir are for bundles; compile the function first".to_owned(),
-        ));
+        return Err(Failure::Usage(for_bundles("function")));
     }
     if !args.input_shapes.is_empty() {
         let what = "--input-shape is for ONNX models; a TOSA function's shapes are fixed".to_owned();

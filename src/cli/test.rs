@@ -36,7 +36,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, registry: &Registry, console: &Console) -> Result<(), Failure> {
     let mut tests = Tests::default();
     for path in &args.paths {
-        tests.extend(Tests::find(path).map_err(|error| Failure::file(path, error))?);
+        tests.extend(Tests::find(path).map_err(|error| Failure::file(&error.path, &error.source))?);
     }
     // A test that is named twice runs once: it may be accepted.
     let mut seen = BTreeSet::new();

@@ -117,7 +117,7 @@ impl Compiler {
         for (index, part) in prepared.parts.iter().enumerate() {
             let PreparedPart::Machine(forms) = part else { continue };
             if of > 1 {
-                observer(Event::Part { index, of, on_host: false });
+                observer(Event::Part { index, of, on_host: false, is_planned: true });
             }
             let mut levels = Reached::default();
             let emitted = self.emit(forms, aim, &mut levels, clock, observer);

@@ -11,9 +11,10 @@ use strata_passes::quantise::{Calibration, CalibrationError, SampleSource};
 
 use super::model::Model;
 use super::noise::{self, NoiseInput};
-use super::precision::Chosen;
+use super::precision::{Chosen, PrecisionMode};
 use super::{CalibrationData, Clock, CompileError, Compiler, Event, GivenRanges, main_ports, missing};
 use crate::io::array::Array;
+use crate::ports::RunError;
 use crate::ptq::{self, Samples};
 use crate::work;
 
@@ -29,6 +30,15 @@ pub(super) struct Calibrated {
     /// The first sample, or noise of the model's own size where it was calibrated at a smaller one, to
     /// measure outputs on.
     pub sample: Vec<Array>,
+}
+
+/// Which part of a model is calibrated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartOf {
+    /// Which, from 0.
+    pub index: usize,
+    /// Whether it is the whole model.
+    pub is_alone: bool,
 }
 
 impl Compiler {
@@ -51,12 +61,15 @@ impl Compiler {
                 if needed {
                     observer(Event::noise(*samples, &noise_inputs(&module, rows)?));
                 }
-                noise::sample(*seed, 0, &noise_inputs(original, rows)?)
+                let inputs = noise_inputs(original, rows)?;
+                demand_noise(1, &inputs)?;
+                noise::sample(*seed, 0, &inputs)
             }
         };
         let tensors = self.options.calibration.arguments(&module, rows)?;
+        let part = PartOf { index: 0, is_alone: true };
         let (calibration, chosen) =
-            self.choose(0, &mut [&mut module, original], &tensors, clock, observer)?;
+            self.choose(part, &mut [&mut module, original], &tensors, clock, observer)?;
         Ok(Calibrated { calibration, chosen, sample })
     }
 
@@ -64,7 +77,7 @@ impl Compiler {
     /// needs: ranges, precision, corrections of biases.
     pub(super) fn choose(
         &self,
-        part: usize,
+        part: PartOf,
         modules: &mut [&mut Module],
         samples: &Samples,
         clock: &mut Clock,
@@ -78,9 +91,18 @@ impl Compiler {
             clock.begin("calibrate", observer);
             let mut calibration =
                 if needed { Calibration::collect(module, samples)? } else { Calibration::none() };
-            let unknown_ranges = self.take_given_ranges(part, module, &mut calibration)?;
+            let unknown_ranges = self.take_given_ranges(part.index, module, &mut calibration)?;
+            let mut precision = self.options.precision.clone();
+            // What is chosen for the whole model is not meant for a part of it that leaves no choice.
+            if given.fix_precision && !part.is_alone && precision.mode != PrecisionMode::Int8 {
+                precision.mode = PrecisionMode::Int8;
+                observer(Event::Note(format!(
+                    "part {} brings its own scales: its precision stays as it is",
+                    part.index
+                )));
+            }
             clock.begin("choose precision", observer);
-            let chosen = self.precision(module, &calibration, samples, observer)?;
+            let chosen = self.precision(&precision, module, &calibration, samples, observer)?;
             return Ok((calibration, Chosen { unknown_ranges, ..chosen }));
         }
         let mut ptq = self.options.ptq.clone();
@@ -92,9 +114,9 @@ impl Compiler {
         clock.begin("calibrate", observer);
         let module = modules.first().ok_or_else(|| missing("a network"))?;
         let mut calibration = Calibration::collect(module, samples)?;
-        let unknown_ranges = self.take_given_ranges(part, module, &mut calibration)?;
+        let unknown_ranges = self.take_given_ranges(part.index, module, &mut calibration)?;
         clock.begin("choose precision", observer);
-        let chosen = self.precision(module, &calibration, samples, observer)?;
+        let chosen = self.precision(&self.options.precision, module, &calibration, samples, observer)?;
         clock.begin("correct biases", observer);
         ptq.correct(&mut calibration, module, &chosen.precision, samples)?;
         Ok((calibration, Chosen { unknown_ranges, ..chosen }))
@@ -217,12 +239,19 @@ impl CalibrationData {
             Self::Samples(samples) => samples,
             Self::Noise { seed, samples } => {
                 let inputs = noise_inputs(module, rows)?;
+                demand_noise(*samples, &inputs)?;
                 noise = (0..*samples).map(|at| noise::sample(*seed, at, &inputs)).collect();
                 &noise
             }
         };
         ptq::arguments(module, arrays).map_err(CompileError::CalibrationData)
     }
+}
+
+/// That noise can be made.
+pub(super) fn demand_noise(samples: usize, inputs: &[NoiseInput]) -> Result<(), CompileError> {
+    let refused = |problem| CompileError::CalibrationData(RunError::Inputs { problems: vec![problem] });
+    noise::demand_room(samples, inputs).map_err(refused)
 }
 
 /// The inputs of a network that noise is made for. `rows` tells of those that number the rows of tables how
@@ -235,7 +264,7 @@ fn noise_inputs(module: &Module, rows: &BTreeMap<String, usize>) -> Result<Vec<N
 
 /// Says what the model quantises itself.
 fn observe_given(given: &quantise::GivenScales, observer: &mut dyn FnMut(Event<'_>)) {
-    let quantise::GivenScales { n_fixed, n_dynamic, needs_calibration } = *given;
+    let quantise::GivenScales { n_fixed, n_dynamic, needs_calibration, .. } = *given;
     if n_dynamic > 0 {
         observer(Event::Note(format!(
             "the model quantises {n_dynamic} activations with scales that it computes from the data; their \

@@ -16,7 +16,8 @@ use strata_ir::verify::verify;
 use strata_ir::{Attribute, Module, Tensor, TensorData, text};
 use strata_isa_spec::bundle::{Code, Port};
 
-use super::{CompileError, CompileOptions, network_name};
+use super::{CalibrationData, CompileError, CompileOptions, network_name};
+use crate::ports::demand_sound;
 use crate::session;
 use crate::stats::{HostStats, ModelStats, PrecisionStats};
 
@@ -28,6 +29,8 @@ const MODEL: &str = "strata.model";
 const HOST: &str = "strata.host";
 /// The attribute of the module that is the network at the size that it is calibrated at.
 const SMALLER: &str = "strata.calibration";
+/// Samples of noise that a compile may be calibrated on.
+const MAX_NOISE_SAMPLES: usize = 1 << 10;
 /// The entry of [`HOST`] that holds an ONNX model.
 const ONNX: &str = "onnx";
 
@@ -70,9 +73,28 @@ impl Record {
     /// That of a module, if it has one.
     ///
     /// # Errors
-    /// If its attribute is something else.
+    /// If its attribute is something else, or tells of what cannot be.
     pub fn of(module: &Module) -> Result<Option<Self>, CompileError> {
-        read(module, RECORD)
+        let record: Option<Self> = read(module, RECORD)?;
+        let problem = record.as_ref().and_then(Self::problem);
+        let malformed = |problem| CompileError::Checkpoint(format!("`{RECORD}`: {problem}"));
+        problem.map_or(Ok(record), |problem| Err(malformed(problem)))
+    }
+
+    /// What is wrong with it: a dump may have been edited.
+    fn problem(&self) -> Option<String> {
+        let ports = self.inputs.iter().find_map(|port| demand_sound(port, false).err());
+        let target = || {
+            let problems = self.options.target.problems();
+            (!problems.is_empty()).then(|| format!("no machine is like its target: {}", problems.join("; ")))
+        };
+        let samples = || match self.options.calibration {
+            CalibrationData::Noise { samples, .. } if !(1..=MAX_NOISE_SAMPLES).contains(&samples) => {
+                Some(format!("`samples` is {samples}, expected 1 to {MAX_NOISE_SAMPLES}"))
+            }
+            _ => None,
+        };
+        ports.map(|problem| format!("input {problem}")).or_else(target).or_else(samples)
     }
 
     /// That of a function of TOSA in a file.
@@ -281,6 +303,11 @@ impl CheckpointPart {
         let HostPorts { inputs, outputs } = Attribute::Dict(host)
             .to_serde()
             .map_err(|error| CompileError::Checkpoint(format!("`{HOST}`: {error}")))?;
+        let sound = |outputs: bool| move |port: &Port| demand_sound(port, outputs);
+        let is_sound = inputs.iter().try_for_each(sound(false));
+        is_sound
+            .and_then(|()| outputs.iter().try_for_each(sound(true)))
+            .map_err(|problem| CompileError::Checkpoint(format!("`{HOST}`: {problem}")))?;
         Ok(Self::Host(HostCode { code, inputs, outputs }))
     }
 }

@@ -43,8 +43,8 @@ pub(super) fn demand_same_results(
         return Ok(());
     }
     Err(CompileError::Checkpoint(format!(
-        "stages whose code is not what their ops say, on random inputs (was `strata.code`, or an op in a \
-         stage, edited alone?):{problems}"
+        "stages whose code is not what their ops say, on random inputs (was what a stage `runs`, or an op in \
+         it, edited alone?):{problems}"
     )))
 }
 

@@ -9,7 +9,7 @@ use strata_frontend::partition::{GraphPart, Runner, partition};
 use strata_frontend::proto::{NodeProto, encode};
 use strata_ir::dialect::Op;
 use strata_ir::text::to_string;
-use strata_isa_spec::bundle::{Code, Port};
+use strata_isa_spec::bundle::{Code, Part, Port};
 
 use super::checkpoint::HostCode;
 use super::model::{Model, Tensors};
@@ -109,6 +109,8 @@ pub(super) fn host_part(
 pub(super) fn run_host_code(host: &HostCode, samples: &mut [Tensors]) -> Result<(), CompileError> {
     let engine = HostPart::load(&host.code).map_err(CompileError::Checkpoint)?;
     let engine = engine.ok_or_else(|| missing("what the host runs"))?;
+    let HostCode { code, inputs, outputs } = host.clone();
+    engine.demand_ports(&Part { inputs, outputs, code }).map_err(CompileError::Checkpoint)?;
     for tensors in samples {
         let take = |port: &Port| {
             let array = tensors.get(&port.name).cloned();

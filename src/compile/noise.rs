@@ -41,6 +41,28 @@ impl NoiseInput {
     }
 }
 
+/// Elements that all samples together have at most: some 32 GiB.
+const MOST_ELEMENTS: usize = 1 << 32;
+
+/// That memory holds so many samples of noise.
+///
+/// # Errors
+/// If it does not; the largest input is named.
+pub(super) fn demand_room(samples: usize, inputs: &[NoiseInput]) -> Result<(), String> {
+    let n_elements =
+        |input: &NoiseInput| input.shape.iter().try_fold(1_usize, |n, &extent| n.checked_mul(extent));
+    let total = inputs.iter().try_fold(0_usize, |n, input| n.checked_add(n_elements(input)?));
+    if total.and_then(|n| n.checked_mul(samples)).is_some_and(|n| n <= MOST_ELEMENTS) {
+        return Ok(());
+    }
+    let largest = inputs.iter().max_by_key(|input| n_elements(input).unwrap_or(usize::MAX));
+    let shape = largest.map(|input| format!("{:?}", input.shape)).unwrap_or_default();
+    Err(format!(
+        "{samples} samples of noise to calibrate on, with an input of shape {shape}, have more than \
+         {MOST_ELEMENTS} elements; give images or arrays with --calibrate"
+    ))
+}
+
 /// Sample `sample`: an array of noise for each input.
 pub(super) fn sample(seed: u64, sample: usize, inputs: &[NoiseInput]) -> Vec<Array> {
     let array = |(at, input): (usize, &NoiseInput)| {
@@ -96,6 +118,18 @@ mod tests {
         let values = sample(3, 1, &[input]).remove(0).values;
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         [least, values.into_iter().fold(f64::NEG_INFINITY, f64::max)]
+    }
+
+    #[test]
+    fn noise_beyond_memory_is_refused() {
+        let input = |shape: &[usize]| NoiseInput::new(shape, "f32", None);
+        let inputs = [input(&[1, 3]), input(&[1 << 20, 1 << 11])];
+        assert_eq!(demand_room(1, &inputs), Ok(()));
+        for (samples, inputs) in [(2, inputs.to_vec()), (1, vec![input(&[usize::MAX, usize::MAX])])] {
+            let error = demand_room(samples, &inputs).expect_err("too many");
+            let shape = format!("{:?}", inputs[inputs.len() - 1].shape);
+            assert!(error.contains(&shape) && error.contains("--calibrate"), "{error}");
+        }
     }
 
     #[test]

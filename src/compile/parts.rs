@@ -16,7 +16,7 @@ use strata_ir::pass::{Level, PassError, PassFailure, UnsupportedOp};
 use strata_isa_spec::bundle::Port;
 use strata_passes::quantise;
 
-use super::calibrate::Calibrated;
+use super::calibrate::{Calibrated, PartOf, demand_noise};
 use super::checkpoint::{Checkpoint, CheckpointPart, HostCode, Record};
 use super::forms::Forms;
 use super::host::host_part;
@@ -130,7 +130,7 @@ impl Compiler {
             model.demand_runner(&cut, &blocked)?;
             let samples = match &samples {
                 Some(samples) => samples,
-                None => samples.insert(self.samples(&self.record(&model)?, observer)),
+                None => samples.insert(self.samples(&self.record(&model)?, observer)?),
             };
             match self.cut((&model, samples.clone()), &cut, &mut blocked, clock, observer) {
                 Ok(parts) if self.options.host => {
@@ -242,7 +242,7 @@ impl Compiler {
         let (mut parts, mut as_imported) = (Vec::new(), Vec::new());
         let (mut tails, mut new) = (BTreeMap::new(), BTreeMap::new());
         for (index, part) in cut.iter().enumerate() {
-            observer(Event::Part { index, of: cut.len(), on_host: part.on_host() });
+            observer(Event::Part { index, of: cut.len(), on_host: part.on_host(), is_planned: false });
             series.part = index;
             if part.on_host() {
                 let host = host_part(part, model.file_name, &mut series.samples)?;
@@ -286,8 +286,8 @@ impl Compiler {
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(Forms, Vec<UnsupportedOp>), CompileError> {
         let tensors = part_arguments(&module, &mut series.samples)?;
-        let (calibration, chosen) =
-            self.choose(series.part, &mut [&mut module], &tensors, clock, observer)?;
+        let part = PartOf { index: series.part, is_alone: false };
+        let (calibration, chosen) = self.choose(part, &mut [&mut module], &tensors, clock, observer)?;
         series.unknown_ranges.extend(chosen.unknown_ranges);
         series.unknown.retain(|name| chosen.unknown.contains(name));
         series.precision.extend(chosen.stats);
@@ -318,22 +318,30 @@ impl Compiler {
     }
 
     /// The calibration samples, with a tensor for each of the model's inputs.
-    pub(super) fn samples(&self, record: &Record, observer: &mut dyn FnMut(Event<'_>)) -> Vec<Tensors> {
+    ///
+    /// # Errors
+    /// If noise takes more memory than there is.
+    pub(super) fn samples(
+        &self,
+        record: &Record,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Vec<Tensors>, CompileError> {
         let named = |arrays: Vec<Array>| -> Tensors {
             let names = record.inputs.iter().map(|port| port.name.clone());
             names.zip(arrays.into_iter().map(session::to_internal)).collect()
         };
-        match &self.options.calibration {
+        Ok(match &self.options.calibration {
             CalibrationData::Samples(samples) => samples.iter().cloned().map(named).collect(),
             CalibrationData::Noise { seed, samples } => {
                 let input = |port: &Port| {
                     NoiseInput::new(&port.shape, &port.dtype, record.table_rows.get(&port.name).copied())
                 };
                 let inputs: Vec<NoiseInput> = record.inputs.iter().map(input).collect();
+                demand_noise(*samples, &inputs)?;
                 observer(Event::noise(*samples, &inputs));
                 (0..*samples).map(|sample| named(noise::sample(*seed, sample, &inputs))).collect()
             }
-        }
+        })
     }
 
     /// What is known of a model before its parts are.

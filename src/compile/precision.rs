@@ -50,15 +50,16 @@ pub(super) struct Chosen {
 }
 
 impl Compiler {
-    /// The precision of `module`, which was calibrated on `samples`.
+    /// The precision of `module`, which was calibrated on `samples`, as `wished`.
     pub(super) fn precision(
         &self,
+        wished: &PrecisionOptions,
         module: &Module,
         calibration: &Calibration,
         samples: &[Vec<Arc<Tensor>>],
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Chosen, CompileError> {
-        let PrecisionOptions { mode, int16 } = &self.options.precision;
+        let PrecisionOptions { mode, int16 } = wished;
         let func = module.function("main").ok_or_else(|| missing("main"))?;
         let base = if *mode == PrecisionMode::Int16 { Precision::Int16 } else { Precision::Int8 };
         let mut names = int16.clone();

@@ -191,11 +191,11 @@ impl Compiler {
             return self.part_of_floats(module, calibrated_at, record, clock, observer);
         }
         let of = parts.len();
-        let mut series = PartSeries::new(self.samples(&record, observer), &self.options.precision);
+        let mut series = PartSeries::new(self.samples(&record, observer)?, &self.options.precision);
         let mut prepared = Vec::new();
         for (index, part) in parts.into_iter().enumerate() {
             let on_host = matches!(part, CheckpointPart::Host(_));
-            observer(Event::Part { index, of, on_host });
+            observer(Event::Part { index, of, on_host, is_planned: false });
             series.part = index;
             prepared.push(match part {
                 CheckpointPart::Host(host) => {

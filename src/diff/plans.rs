@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::view::{Key, PlacedStage, PlacedStream, PlanView, Unit, WeightTime};
+use super::figures::Unit;
+use super::view::{Key, PlacedStage, PlacedStream, PlanView, WeightTime};
 
 /// What differs between two plans.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

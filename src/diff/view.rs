@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use strata_backend::model::{DramBytes, Plan, StageGraph};
+use strata_backend::model::{Plan, StageGraph};
 use strata_isa_spec::inst::WeightAddr;
 use strata_isa_spec::timed::{self, Timing};
 use strata_isa_spec::{Head, Phase, Program, Stage, Target};
 
+use super::figures::{self, Figure, Unit};
 use crate::inspect::program::latest_load;
-use crate::stats::{EnergyStats, SimulatedStats, Stats};
+use crate::stats::{SimulatedStats, Stats};
 
 /// What is known of a plan.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,37 +25,6 @@ pub struct PlanView {
     pub streams: Vec<PlacedStream>,
     /// When the weights of its stages are loaded, where that is decided.
     pub weights: Vec<WeightTime>,
-}
-
-/// What a figure counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// Things.
-    Count,
-    /// Clock cycles.
-    Cycles,
-    /// Clock cycles of a cluster.
-    ClusterCycles,
-    /// Bytes.
-    Bytes,
-    /// Picojoules.
-    Picojoules,
-    /// A part of a whole, from 0 to 1.
-    Share,
-    /// Inferences a second.
-    Rate,
-}
-
-/// A figure of a plan.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
-    /// Its stable name; those of statistics have their keys.
-    pub key: String,
-    /// What it counts.
-    pub unit: Unit,
-    /// How much.
-    pub value: f64,
 }
 
 /// What tells one stage, stream or op of a plan from the others.
@@ -174,7 +144,7 @@ impl PlanView {
         view.phase_cycles =
             timings.iter().flat_map(|timing| &timing.phases).map(|phase| phase.cycles).collect();
         let stats = Stats { simulated, ..stats.cloned().unwrap_or_default() };
-        view.figures = figures(&stats, !programs.is_empty());
+        view.figures = figures::of_statistics(&stats, !programs.is_empty());
         let idle = timings.iter().map(|timing| (timing.cycles * target.macs()).saturating_sub(timing.macs));
         let idle = idle.sum::<u64>() as f64;
         view.figures.push(Figure { key: "idle_macs".to_owned(), unit: Unit::Count, value: idle });
@@ -184,7 +154,7 @@ impl PlanView {
 
     /// The view of statistics.
     pub fn of_stats(stats: &Stats) -> Self {
-        let mut view = Self { figures: figures(stats, false), ..Self::default() };
+        let mut view = Self { figures: figures::of_statistics(stats, false), ..Self::default() };
         let phases = stats.simulated.iter().flat_map(|simulated| &simulated.phases);
         let mut keys = Keys::default();
         for (phase, index) in phases.zip(0..) {
@@ -203,7 +173,7 @@ impl PlanView {
 
     /// The view of a plan of the IR.
     pub fn of_plan(plan: &Plan, graph: &StageGraph) -> Self {
-        let mut view = Self { figures: plan_figures(plan), ..Self::default() };
+        let mut view = Self { figures: figures::of_plan(plan), ..Self::default() };
         let mut keys = Keys::default();
         for (phase, index) in plan.phases.iter().zip(0..) {
             view.phase_cycles.push(phase.predicted_cycles);
@@ -329,96 +299,4 @@ fn is_transfer(stage: &Stage) -> bool {
 
 fn is_winograd(stage: &Stage) -> bool {
     matches!(&stage.code.head, Head::Conv2d(head) | Head::Conv2dI16(head) if head.winograd)
-}
-
-/// Collects figures under their keys.
-struct Figures(Vec<Figure>);
-
-impl Figures {
-    fn push(&mut self, key: &str, unit: Unit, value: f64) {
-        self.0.push(Figure { key: key.to_owned(), unit, value });
-    }
-
-    fn push_dram(&mut self, bytes: &DramBytes) {
-        let DramBytes { weights, inputs, outputs, spill_write, spill_read, total, compulsory: _ } = *bytes;
-        for (kind, bytes) in [
-            ("total", total),
-            ("weights", weights),
-            ("inputs", inputs),
-            ("outputs", outputs),
-            ("spill_write", spill_write),
-            ("spill_read", spill_read),
-        ] {
-            self.push(&format!("dram_bytes.{kind}"), Unit::Bytes, bytes as f64);
-        }
-    }
-
-    fn push_energy(&mut self, energy: &EnergyStats) {
-        let EnergyStats { mac, sram, dram, total } = *energy;
-        for (part, picojoules) in [("total", total), ("mac", mac), ("sram", sram), ("dram", dram)] {
-            self.push(&format!("energy_pj.{part}"), Unit::Picojoules, picojoules);
-        }
-    }
-}
-
-/// The figures of statistics: those of the simulation where there is one. Of a program that has no statistics
-/// the plan says nothing.
-fn figures(stats: &Stats, has_program: bool) -> Vec<Figure> {
-    let mut figures = Figures(Vec::new());
-    let plan = &stats.plan;
-    if !has_program || plan.phases > 0 {
-        figures.push("phases", Unit::Count, plan.phases as f64);
-        figures.push("stages", Unit::Count, plan.stages as f64);
-        figures.push("largest_phase_stages", Unit::Count, plan.largest_phase_stages as f64);
-        figures.push("lower_bound_cycles", Unit::Cycles, plan.lower_bound_cycles as f64);
-        figures.push("gap", Unit::Share, plan.gap);
-        figures.push("peak_activation_sram_bytes", Unit::Bytes, plan.peak_activation_sram_bytes as f64);
-        figures.push("peak_weight_sram_bytes", Unit::Bytes, plan.peak_weight_sram_bytes as f64);
-        figures.push("macs_direct", Unit::Count, stats.model.macs_direct as f64);
-    }
-    match &stats.simulated {
-        Some(simulated) => {
-            figures.push("cycles", Unit::Cycles, simulated.cycles as f64);
-            figures.push("frames_per_second", Unit::Rate, simulated.frames_per_second);
-            figures.push("idle_mac_share", Unit::Share, 1.0 - simulated.mac_utilisation);
-            figures.push_dram(&simulated.dram_bytes);
-            figures.push_energy(&simulated.energy_pj);
-            let array = simulated.array;
-            for (what, cycles) in [
-                ("busy", array.busy),
-                ("idle", array.idle),
-                ("stalled_input", array.stalled_input),
-                ("stalled_output", array.stalled_output),
-                ("stalled_weights", array.stalled_weights),
-                ("waiting_turn", array.waiting_turn),
-                ("switching", array.switching),
-                ("configuring", array.configuring),
-            ] {
-                figures.push(&format!("array.{what}"), Unit::ClusterCycles, cycles as f64);
-            }
-        }
-        None => {
-            figures.push("cycles", Unit::Cycles, plan.cycles as f64);
-            figures.push("frames_per_second", Unit::Rate, plan.frames_per_second);
-            figures.push("idle_mac_share", Unit::Share, 1.0 - plan.mac_utilisation);
-            figures.push_dram(&plan.dram_bytes);
-            figures.push_energy(&plan.energy_pj);
-        }
-    }
-    figures.0
-}
-
-fn plan_figures(plan: &Plan) -> Vec<Figure> {
-    let mut figures = Figures(Vec::new());
-    figures.push("phases", Unit::Count, plan.phases.len() as f64);
-    figures.push(
-        "stages",
-        Unit::Count,
-        plan.phases.iter().map(|phase| phase.stages.len()).sum::<usize>() as f64,
-    );
-    figures.push("lower_bound_cycles", Unit::Cycles, plan.certificate.lower_bound_cycles as f64);
-    figures.push("gap", Unit::Share, plan.certificate.gap);
-    figures.push("cycles", Unit::Cycles, plan.cycles as f64);
-    figures.push_dram(&plan.dram_bytes);
-    figures.0
 }

@@ -8,12 +8,14 @@
 //! | `pipeline` | fewer passes |
 //! | `lines` | fewer lines of a text, for programs |
 //! | [`oracle`] | what it means that something fails still |
+//! | [`calibration`] | what candidates are calibrated on |
 //!
 //! A reduction tries candidates and keeps each that an oracle says fails still, until none is left that is
 //! smaller. It is greedy: what it gives cannot be made smaller by one more step of those that it knows, which
 //! does not make it the smallest there is. Candidates that are not valid do not fail as the original does, so
 //! an oracle refuses them.
 
+pub mod calibration;
 mod lines;
 mod module;
 mod onnx;

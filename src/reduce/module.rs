@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use strata_ir::attr::FunctionType;
 use strata_ir::dialect::FuncReturn;
-use strata_ir::{BlockId, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId};
+use strata_ir::text::Names;
+use strata_ir::{Attribute, BlockId, Location, Module, Op, OpId, Tensor, TensorData, Type, ValueId};
 
 use super::Progress;
 use super::slice::{Network, Slice, smallest};
@@ -31,6 +32,7 @@ struct MainFunction<'a> {
     values: Vec<ValueId>,
     numbers: BTreeMap<ValueId, usize>,
     operands: Vec<Vec<usize>>,
+    names: Names,
 }
 
 impl<'a> MainFunction<'a> {
@@ -50,7 +52,7 @@ impl<'a> MainFunction<'a> {
                 operands.push(read.clone());
             }
         }
-        Some(Self { module, func, block, values, numbers, operands })
+        Some(Self { module, func, block, values, numbers, operands, names: Names::of(module) })
     }
 
     fn returned(&self) -> &[ValueId] {
@@ -59,6 +61,24 @@ impl<'a> MainFunction<'a> {
 
     fn types(&self, values: &[ValueId]) -> Vec<Type> {
         values.iter().map(|&value| self.module.ty(value).clone()).collect()
+    }
+
+    /// The attributes of a value as an input of a part: those that it has as an input of the whole, or the
+    /// name of the layer that gives it, so that it is called as before.
+    fn input_attributes(&self, value: ValueId) -> Attribute {
+        let at = self.module.args(self.block).iter().position(|&arg| arg == value);
+        let attrs = match &self.module.op(self.func).op {
+            Op::Func(row) => row.arg_attrs.as_ref(),
+            _ => None,
+        };
+        if let (Some(at), Some(Attribute::Array(attrs))) = (at, attrs) {
+            return attrs.get(at).cloned().unwrap_or(Attribute::Dict(BTreeMap::new()));
+        }
+        let op = self.module.defining_op(value);
+        let named = op.filter(|&op| self.module.op(op).loc.name().is_some());
+        let name = named.map(|_| self.names.get(value).trim_start_matches('%').to_owned());
+        let entry = name.map(|name| ("strata.name".to_owned(), Attribute::Str(name)));
+        Attribute::Dict(entry.into_iter().collect())
     }
 
     /// The value of the original that stands for a value in a slice.
@@ -103,6 +123,11 @@ impl Network for MainFunction<'_> {
         checkpoint::forget(&mut part);
         let ty = FunctionType { inputs: self.types(&taken), results: self.types(&given) };
         let (func, block) = part.add_function("main", ty);
+        let attrs: Vec<Attribute> = taken.iter().map(|&value| self.input_attributes(value)).collect();
+        let says_anything = attrs.iter().any(|attrs| *attrs != Attribute::Dict(BTreeMap::new()));
+        if let (true, Op::Func(row)) = (says_anything, &mut part.op_mut(func).op) {
+            row.arg_attrs = Some(Attribute::Array(attrs));
+        }
         part.op_mut(func).extra = self.module.op(self.func).extra.clone();
         let mut copy = Copy { from: self.module, to: part, done: BTreeMap::new() };
         copy.done.extend(taken.iter().copied().zip(copy.to.args(block).to_vec()));

@@ -5,15 +5,17 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
-use strata_frontend::import::{self, ImportOptions, NoSideFiles};
+use strata_frontend::import::{self, ImportError, ImportOptions, NoSideFiles};
 use strata_frontend::proto::{ModelProto, encode};
 use strata_ir::pass::Pipeline;
 use strata_ir::text::file::{RUN, TARGET};
 use strata_ir::{Module, text};
 use strata_isa_spec::verify::verify;
 use strata_isa_spec::{Target, asm};
+use strata_passes::quantise::TensorRange;
 use strata_passes::testing::{Trouble, try_passes};
 
+use super::calibration::CandidateCalibration;
 use crate::target_line;
 
 /// How something fails.
@@ -40,6 +42,8 @@ pub struct Oracle {
     pub target: Target,
     /// Shapes of inputs of models, by name.
     pub input_shapes: BTreeMap<String, Vec<usize>>,
+    /// What networks in floats are calibrated on.
+    pub calibration: CandidateCalibration,
     /// Whether only modules that verify count: where the first one does.
     pub only_valid: bool,
 }
@@ -50,6 +54,10 @@ impl Oracle {
         Self { pipeline, ..self.clone() }
     }
 
+    fn try_passes(&self, module: &Module) -> Result<(), Trouble> {
+        try_passes(&self.pipeline, Some(&self.target), module, self.calibration.samples())
+    }
+
     /// Whether a module fails so.
     pub fn module_fails(&self, module: &Module) -> bool {
         match &self.symptom {
@@ -57,7 +65,7 @@ impl Oracle {
                 let counts = !self.only_valid || strata_ir::verify(module).is_ok();
                 counts && script_holds(command, ".mlir", self.file_of(module).as_bytes())
             }
-            _ => self.is_shown_by(|| try_passes(&self.pipeline, Some(&self.target), module)),
+            _ => self.is_shown_by(|| self.try_passes(module)),
         }
     }
 
@@ -66,7 +74,7 @@ impl Oracle {
     pub fn trouble_of(&self, module: &Module) -> Option<Trouble> {
         match self.symptom {
             Symptom::Script(_) => None,
-            _ => ran(|| try_passes(&self.pipeline, Some(&self.target), module)).err(),
+            _ => ran(|| self.try_passes(module)).err(),
         }
     }
 
@@ -91,14 +99,25 @@ impl Oracle {
         match &self.symptom {
             Symptom::Script(command) => script_holds(command, ".onnx", &bytes),
             _ => self.is_shown_by(|| {
-                let options =
-                    ImportOptions { input_shapes: self.input_shapes.clone(), ..ImportOptions::default() };
-                let resolved = import::resolve(&bytes, &options, &NoSideFiles);
-                let imported = resolved.and_then(|model| import::import_resolved(&model, &options));
-                let module = imported.map_err(|error| Trouble::Broken(error.to_string()))?.module;
-                try_passes(&self.pipeline, Some(&self.target), &module)
+                let module = self.import(&bytes).map_err(|error| Trouble::Broken(error.to_string()))?;
+                self.try_passes(&module)
             }),
         }
+    }
+
+    /// The import of the bytes of a model.
+    ///
+    /// # Errors
+    /// If it cannot be imported.
+    pub fn import(&self, bytes: &[u8]) -> Result<Module, ImportError> {
+        let options = ImportOptions { input_shapes: self.input_shapes.clone(), ..ImportOptions::default() };
+        let resolved = import::resolve(bytes, &options, &NoSideFiles)?;
+        Ok(import::import_resolved(&resolved, &options)?.module)
+    }
+
+    /// The ranges that matter to a module.
+    pub fn ranges_of(&self, module: &Module) -> Vec<TensorRange> {
+        self.calibration.ranges_of(&self.pipeline, &self.target, module)
     }
 
     /// Whether the assembly of a program fails so: read, and verified for the target.
@@ -141,7 +160,10 @@ fn script_holds(command: &str, suffix: &str, bytes: &[u8]) -> bool {
         let mut shell = Command::new("sh");
         // Who says where the file goes need not have it at the end.
         let command = if command.contains("$1") { command.to_owned() } else { format!("{command} \"$1\"") };
-        shell.arg("-c").arg(command).arg("sh").arg(file.path());
+        // An interrupt from the keyboard ends this process before it can remove the file; the shell, which
+        // gets it too, does so then.
+        let guarded = format!("trap 'rm -f -- \"$1\"; exit 130' HUP INT TERM\n(\n{command}\n)");
+        shell.arg("-c").arg(guarded).arg("sh").arg(file.path());
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(shell.status()?.success())
     };

@@ -137,6 +137,89 @@ fn what_is_no_checkpoint_is_refused() {
     }
 }
 
+/// Where a text first stands in another, in which any space may stand for a space.
+fn find_words(text: &str, words: &str) -> Option<std::ops::Range<usize>> {
+    let mut words = words.split(' ');
+    let first = words.next()?;
+    let words: Vec<&str> = words.collect();
+    let mut starts = text.match_indices(first).map(|(at, _)| at);
+    starts.find_map(|start| {
+        let mut end = start + first.len();
+        for word in &words {
+            let rest = text[end..].trim_start();
+            let is_next = rest.len() < text.len() - end && rest.starts_with(word);
+            end = is_next.then(|| text.len() - rest.len() + word.len())?;
+        }
+        Some(start..end)
+    })
+}
+
+/// What a dump records of the whole compile may have been edited too.
+#[test]
+fn what_a_dump_records_is_checked() {
+    let scratch = Scratch::new();
+    let model = with_hardmax(&scratch);
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--dump-levels", "dump", "--inline-constants"]);
+    let import = std::fs::read_to_string(scratch.path("dump/0-import.mlir")).expect("a dump");
+    let record = import.find("strata.compile = ").expect("a record");
+    let host = import.find("strata.host = ").expect("a part of the host");
+    assert!(record < host, "the record stands first");
+    let edited = |from: usize, old: &str, new: &str| {
+        let found = find_words(&import[from..], old).expect(old);
+        format!("{}{new}{}", &import[..from + found.start], &import[from + found.end..])
+    };
+    let shape = "machine_shape = [1, ";
+    let user_shape = "quantisation, shape = [1, ";
+    let wrong = [
+        (record, "perm = [0, 1, 2, 3]", "perm = [0, 1, 2, 4]", "expected a permutation of 4 axes"),
+        (record, "perm = [0, 1, 2, 3]", "perm = [0, 1, 1, 3]", "expected a permutation of 4 axes"),
+        (record, "perm = [0, 1, 2, 3]", "perm = []", "expected a permutation of 4 axes"),
+        (record, "perm = [0, 1, 2, 3]", "perm = [0, 3, 1, 2]", "does not make `shape`"),
+        (record, user_shape, "quantisation, shape = [7, ", "does not make `shape`"),
+        (record, shape, "machine_shape = [4611686018427387904, ", "more than 1099511627776 elements"),
+        (record, "dtype = \"f32\"", "dtype = \"f33\"", "`f33`, which is no element type"),
+        (record, "samples = 2", "samples = 0", "`samples` is 0, expected 1 to 1024"),
+        (record, "samples = 2", "samples = 9000000000000000000", "expected 1 to 1024"),
+        (record, "clusters = 64", "clusters = 0", "array.clusters must be 1 to 4096, found 0"),
+        (host, "perm = [0, 1, 2, 3]", "perm = [9, 1, 2, 3]", "expected a permutation of 4 axes"),
+        (host, shape, "machine_shape = [2, ", "does not make `shape`"),
+    ];
+    for (part, from, to, says) in wrong {
+        scratch.write("wrong.mlir", edited(part, from, to));
+        let (_, err) = scratch.ends(1, &["compile", "wrong.mlir", "-o", "wrong.strata"]);
+        let told = err.contains(says) && err.contains("wrong.mlir") && err.contains("strata.");
+        assert!(told && !scratch.path("wrong.strata").exists(), "{to}: {err}");
+    }
+}
+
+/// A head that no machine runs: whoever reads the stages says so, be it a pass or a compile.
+#[test]
+fn stages_that_no_machine_runs_are_refused() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    let flags = ["--dump-levels", "dump", "--inline-constants"];
+    scratch.ends(0, &[&["compile", &model, "-o", "net.strata"], &flags[..]].concat());
+    let text = std::fs::read_to_string(scratch.path("dump/2-stages.mlir")).expect("a dump");
+    let code = text.find("\n        runs conv2d {").expect("a convolution");
+    let end = code + text[code..].find("\n        -> ").expect("its tail");
+    let wrong = [
+        ("permute {dims = [1, 1, 1, 1, 1, 1], perm = [0, 1, 2, 3, 4, 9]", "do not rearrange"),
+        ("permute {dims = [0, 4294967295, 1, 1, 1, 1], perm = [0, 1, 2, 3, 4, 5]", "do not rearrange"),
+    ];
+    for (head, says) in wrong {
+        let view = "src = {chs = 1, cols = 24, rows = 16, tensor = 0}}";
+        scratch.write("wrong.mlir", format!("{}\nruns {head}, {view}{}", &text[..code], &text[end..]));
+        for command in [
+            &["compile", "wrong.mlir", "-o", "wrong.strata"][..],
+            &["opt", "wrong.mlir", "--passes", "fuse-layers"],
+            &["opt", "wrong.mlir", "--passes", "split-channels"],
+        ] {
+            let (_, err) = scratch.ends(1, command);
+            assert!(err.contains(says) && err.contains("wrong.mlir"), "{command:?}: {err}");
+        }
+    }
+}
+
 /// A stage says twice what it computes: as ops, and as the machine's code.
 #[test]
 fn code_that_is_not_what_its_ops_say_is_refused() {

@@ -73,6 +73,11 @@ fn tests_that_are_none_say_why() {
         ("no.mlir", with_identity(""), "no line `// RUN: …` says what to run"),
         ("pass.mlir", with_identity("// RUN: canonicalize"), "did you mean `canonicalise`?"),
         ("key.mlir", with_identity("// RUN: verify\n// TARGTE: x1"), "did you mean TARGET?"),
+        (
+            "size.mlir",
+            with_identity("// RUN: verify\n// TARGET: x1 memory.activation=64Kb"),
+            "line 2: override `memory.activation=64Kb`: invalid value: string \"64Kb\", expected a size in",
+        ),
         ("check.mlir", with_identity("// RUN: verify\n// CHECKS: all"), "there is no check `all`"),
         ("kind.mlir", with_identity("// RUN: assemble"), "assembly, and nothing else, is run by `assemble`"),
         ("text.txt", String::new(), "expected a name that ends in .mlir or .asm"),
@@ -84,6 +89,12 @@ fn tests_that_are_none_say_why() {
     }
     let (_, err) = scratch.ends(1, &["test", "nowhere"]);
     assert!(err.contains("nowhere: "), "{err}");
+
+    std::fs::create_dir(scratch.path("tests")).expect("a folder");
+    scratch.write("tests/good.mlir", with_identity("// RUN: verify"));
+    std::os::unix::fs::symlink("nowhere.mlir", scratch.path("tests/link.mlir")).expect("a link");
+    let (_, err) = scratch.ends(1, &["test", "tests"]);
+    assert!(err.contains("tests/link.mlir: No such file"), "{err}");
 }
 
 /// A test and `strata opt` read the same header.

@@ -63,6 +63,15 @@ fn ranges_that_do_not_fit_are_refused() {
     refused("part.json", &text.replacen("\"part\":0", "\"part\":1", 1), "ranges are given of what");
     refused("order.json", &text.replacen("\"min\":", "\"min\":1e9, \"x\":", 1), "at line 2");
     refused("range.json", &text.replacen("\"max\":", "\"max\":-1e9}, {\"max\":", 1), "missing field");
+    // Ranges that are there, but of which no integers can be made: the range is told, not its layers.
+    let mut input: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    input["tensors"].as_array_mut().expect("a list").truncate(1);
+    let tensor = input["tensors"][0]["tensor"].as_str().expect("a name").to_owned();
+    (input["tensors"][0]["min"], input["tensors"][0]["max"]) = ((-3e38).into(), 3e38.into());
+    refused("wide.json", &input.to_string(), "ranges are given that cannot be used, by ");
+    let (_, err) = scratch.ends(1, &["compile", "net.onnx", "--ranges", "wide.json"]);
+    let range = format!("`{tensor}` from -3e38 to 3e38 (the calibration chooses ");
+    assert!(err.contains(&range) && err.contains("; nothing much wider than "), "{err}");
     refused("data2.json", &scratch.read("data.json"), "equalised, and this one is not");
 }
 

@@ -31,13 +31,28 @@ def kind(op):
     return op.op_name.data if op.name == "builtin.unregistered" else op.name
 
 
-def of_module(text):
-    """The graph of the one function of a module in the generic form."""
+def body_of(text):
+    """The body of the one function of a module in the generic form."""
     context = Context(allow_unregistered=True)
     context.load_dialect(Builtin)
     module = Parser(context, text).parse_module()
     [function] = [op for op in module.body.block.ops if kind(op) == "func.func"]
-    body = function.regions[0].block
+    return function.regions[0].block
+
+
+def ops_of(text):
+    """Of the one function of a module in the generic form how many ops of each name there are, without constants and returns:
+    those that stand in the function itself, and those that compute, wherever they stand."""
+    block = body_of(text)
+    left_out = CONSTANTS | {"func.return"}
+    outer = collections.Counter(kind(op) for op in block.ops if kind(op) not in left_out)
+    left_out |= WRAPPERS | {"strata.yield"}
+    return outer, collections.Counter(kind(op) for op in block.walk() if kind(op) not in left_out)
+
+
+def of_module(text):
+    """The graph of the one function of a module in the generic form."""
+    body = body_of(text)
     number = {argument: at for at, argument in enumerate(body.args)}
     graph = Expected([None] * len(number), collections.Counter())
     visit(body, 0, number, graph)

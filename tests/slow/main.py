@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import accuracy
 import bad_input
 import bits
+import book
 import classify
 import detect
 import dumps
@@ -32,6 +33,7 @@ from harness import Failed, Skipped
 MODULES = [
     dumps,
     exports,
+    book,
     bits,
     natural,
     targets,

@@ -3,7 +3,7 @@
 use cranelift_entity::{PrimaryMap, SecondaryMap};
 use serde::{Deserialize, Serialize};
 use strata_ir::pass::PassError;
-use strata_ir::{Attribute, Module, OpId};
+use strata_ir::{Attribute, Module, Op, OpId};
 use strata_isa_spec::{Mapping, timed};
 
 use super::{BufferId, StageId};
@@ -239,8 +239,11 @@ pub struct Plan {
     pub certificate: Certificate,
 }
 
-/// The function's plan, on `func.func`.
+/// The function's plan, on `func.func`, but for its phases: each of these is the `plan` of its
+/// `strata.phase`.
 pub const PLAN: &str = "strata.plan";
+/// The field of a plan that holds its phases.
+const PHASES: &str = "phases";
 
 impl Plan {
     /// The stages of each phase.
@@ -252,21 +255,32 @@ impl Plan {
     /// which they stand.
     ///
     /// # Errors
-    /// If the function has none, or it is malformed.
+    /// If the function has none, or it or that of a phase is malformed.
     pub fn from_module(module: &Module, func: OpId) -> Result<Self, PassError> {
         let attr = module.op(func).extra.get(PLAN);
-        let attr = attr.ok_or_else(|| {
+        let mut attr = attr.cloned().ok_or_else(|| {
             PassError::Missing(format!("a plan: the function has no `{PLAN}`; run `fuse-layers` first"))
         })?;
+        if let Attribute::Dict(fields) = &mut attr {
+            let plan_of = |&op: &OpId| match &module.op(op).op {
+                Op::Phase(phase) => Some(phase.plan.clone()),
+                _ => None,
+            };
+            let phases = module.block_ops(module.entry_block(func)).iter().filter_map(plan_of);
+            fields.insert(PHASES.to_owned(), Attribute::Array(phases.collect()));
+        }
         attr.to_serde().map_err(|error| PassError::invalid(format!("`{PLAN}` is no plan: {error}")))
     }
 
-    /// Writes the plan down at its function.
+    /// Writes the plan down at its function, but for its phases, which stand at theirs.
     ///
     /// # Errors
     /// If it cannot be written as an attribute.
     pub fn attach(&self, module: &mut Module, func: OpId) -> Result<(), PassError> {
-        let attr = Attribute::from_serde(self).map_err(PassError::other)?;
+        let mut attr = Attribute::from_serde(self).map_err(PassError::other)?;
+        if let Attribute::Dict(fields) = &mut attr {
+            fields.remove(PHASES);
+        }
         module.op_mut(func).extra.insert(PLAN.to_owned(), attr);
         Ok(())
     }

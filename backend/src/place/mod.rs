@@ -6,10 +6,11 @@
 //! | `packing` | the same, where choosing between the ends of memory is not enough |
 //! | `streams` | rings and resident tensors of every phase, their DMA stages, and their addresses |
 //! | `weights` | where each stage's tables stand in weight SRAM, when they are loaded, what is prefetched |
+//! | `phase` | a phase of the machine, from a plan and such places |
 //! | `check` | an independent count of what the result moves and holds |
 //!
-//! The pass takes a module whose stages stand in `strata.phase` ops, in the plan's order, and leaves the
-//! machine's own structures in the attributes that [`strata_isa_spec::record`] declares. It changes no op,
+//! The pass takes a module whose stages stand in `strata.phase` ops, in the plan's order, and leaves what it
+//! adds to them and to the plan in the attributes of [`strata_isa_spec::record`]. It changes no op,
 //! and decides neither what runs together nor where a tensor lives: that is the plan's.
 
 mod blocks;
@@ -17,6 +18,7 @@ mod check;
 mod live;
 pub mod occupancy;
 mod packing;
+pub mod phase;
 mod streams;
 mod weights;
 
@@ -25,15 +27,15 @@ use std::sync::Arc;
 use cranelift_entity::SecondaryMap;
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo};
 use strata_ir::{Attribute, Module, Op, OpId};
-use strata_isa_spec::record::{self, TablePlacement};
-use strata_isa_spec::{Mapping, Phase as MachinePhase, Program, Segment, SegmentKind, Stage, Target};
+use strata_isa_spec::record::{self, PhasePlacement, TablePlacement};
+use strata_isa_spec::{Mapping, Program, Segment, SegmentKind, Stage, Target};
 use streams::Piece;
 
 use crate::cost::transfers::Transfer;
-use crate::cost::with_winograd;
 use crate::model::graph::{GraphError, Topology, views_meet};
 use crate::model::plan::phase_of;
 use crate::model::{Bases, BufferId, BufferRole, Plan, StageGraph, StageId};
+use crate::place::phase::machine_phase;
 use crate::select::{self, main_function};
 pub use weights::{FARTHEST_PREFETCH, Weights};
 
@@ -89,6 +91,8 @@ pub enum ScheduleError {
 pub struct Scheduled {
     /// The program.
     pub program: Program,
+    /// What the phases of the program have beside the code of stages and the plan.
+    pub placements: Vec<PhasePlacement>,
     /// Where each table lies in the weight segment. `constant` is filled by the pass, which knows the IR.
     pub tables: Vec<TablePlacement>,
     /// Names of source layers.
@@ -228,32 +232,24 @@ fn scheduled(
 
     let mut names: Vec<String> = graph.stages.values().map(|node| node.name.clone()).collect();
     let mut machine_phases = Vec::with_capacity(problem.phases.len());
+    let mut placements = Vec::with_capacity(problem.phases.len());
     for (index, stages) in problem.phases.iter().enumerate() {
         let planned = &plan.phases[index];
-        let mut phase = MachinePhase {
-            partitions: planned.partitions.clone(),
+        let places = PhasePlacement {
             loads: weights.loads[index].clone(),
-            stages: Vec::new(),
+            tensors: streams.of_phase(index),
+            stages: stages.iter().map(|&stage| weights.of_stage(stage)).collect(),
+            before: transfers(&streams.loads[index], &mut names),
+            after: transfers(&streams.stores[index], &mut names),
         };
-        push_transfers(&streams.loads[index], &mut phase, &mut names);
-        let computed = stages.iter().zip(&planned.stages).map(|(&id, placement)| {
-            let code = with_winograd(&graph.stages[id].code, placement.winograd);
-            let code = streams.address(index, &weights.address(id, &code));
-            Stage {
-                partition: placement.partition,
-                wait_loads: weights.waits[id],
-                mapping: placement.mapping,
-                code,
-                source: id.as_u32(),
-            }
-        });
-        phase.stages.extend(computed);
-        push_transfers(&streams.stores[index], &mut phase, &mut names);
+        let phase = machine_phase(graph, stages, planned, &places).map_err(ScheduleError::Unsound)?;
         machine_phases.push(phase);
+        placements.push(places);
     }
     let program = Program { segments, streams: streams.streams, phases: machine_phases };
     check::check(&program, plan).map_err(ScheduleError::Unsound)?;
-    Ok(Scheduled { program, tables: weights.tables.clone(), names, bases: streams.bases, weights })
+    let tables = weights.tables.clone();
+    Ok(Scheduled { program, placements, tables, names, bases: streams.bases, weights })
 }
 
 /// How many bytes before the tensor whose space it takes each growing tensor of a plan has to begin, by the
@@ -270,10 +266,11 @@ pub fn growth_gaps(
     (0..problem.phases.len()).flat_map(|phase| streams::growth_gaps(&problem, phase)).collect()
 }
 
-/// Appends DMA stages to a phase. They take no clusters, so their partition does not matter.
-fn push_transfers(pieces: &[Piece], phase: &mut MachinePhase, names: &mut Vec<String>) {
+/// DMA stages. They take no clusters, so their partition does not matter.
+fn transfers(pieces: &[Piece], names: &mut Vec<String>) -> Vec<Stage> {
+    let mut stages = Vec::with_capacity(pieces.len());
     for piece in pieces {
-        phase.stages.push(Stage {
+        stages.push(Stage {
             partition: 0,
             wait_loads: 0,
             mapping: Mapping::default(),
@@ -282,6 +279,7 @@ fn push_transfers(pieces: &[Piece], phase: &mut MachinePhase, names: &mut Vec<St
         });
         names.push(piece.name.clone());
     }
+    stages
 }
 
 /// One segment an input and an output, in the order of the function's arguments and results.
@@ -336,8 +334,8 @@ impl Pass for Schedule {
         extra.insert(record::STREAMS.to_owned(), entry(Attribute::from_serde(&program.streams))?);
         extra.insert(record::NAMES.to_owned(), entry(Attribute::from_serde(&scheduled.names))?);
         extra.insert(record::TABLE_PLACES.to_owned(), entry(Attribute::from_serde(&scheduled.tables))?);
-        for (&op, phase) in phases.iter().zip(&program.phases) {
-            module.op_mut(op).extra.insert(record::CODE.to_owned(), entry(Attribute::from_serde(phase))?);
+        for (&op, places) in phases.iter().zip(&scheduled.placements) {
+            module.op_mut(op).extra.insert(record::PLACES.to_owned(), entry(Attribute::from_serde(places))?);
         }
         Level::Sched.mark(module);
         Ok(Changed::Yes)

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use strata_isa_spec::inst::{DmaIn, DmaOut};
+use strata_isa_spec::record::TensorPlacement;
 use strata_isa_spec::{Prefix, Segment, SegmentKind, StageCode, Stream, View};
 
 use crate::cost::rings::{Actor, OverlapProbe, ring_slots_and_gaps, size_rings};
@@ -40,16 +41,13 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// The code of a stage of a phase, its views of the streams that hold the buffers there.
-    pub(super) fn address<Addr: Copy>(
-        &self,
-        phase: usize,
-        code: &StageCode<BufferId, Addr>,
-    ) -> StageCode<u32, Addr> {
-        code.map_views(|view| match self.numbers.get(&(view.tensor, phase)) {
-            Some((stream, held)) => within(view, *stream, held),
-            None => view.of(u32::MAX),
-        })
+    /// The streams that hold the buffers that a phase names.
+    pub(super) fn of_phase(&self, phase: usize) -> Vec<TensorPlacement> {
+        let of_phase = self.numbers.iter().filter(|((_, at), _)| *at == phase);
+        let placement = |(&(buffer, _), &(stream, held)): (&(BufferId, usize), &(u32, BufferView))| {
+            TensorPlacement { tensor: buffer.as_u32(), stream, col0: held.col0, ch0: held.ch0 }
+        };
+        of_phase.map(placement).collect()
     }
 }
 

@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 
 use cranelift_entity::{PrimaryMap, SecondaryMap};
+use strata_isa_spec::WeightLoad;
 use strata_isa_spec::inst::WeightAddr;
-use strata_isa_spec::record::TablePlacement;
-use strata_isa_spec::{StageCode, WeightLoad};
+use strata_isa_spec::record::{StagePlacement, TablePlacement};
 
 use crate::allocate;
 use crate::model::tables::{TableKey, table_key};
-use crate::model::{BufferId, StageId, StageTemplate, TableId};
+use crate::model::{StageId, TableId};
 use crate::place::live::fit;
 use crate::place::{PlacementProblem, ScheduleError};
 
@@ -39,11 +39,11 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// The code of a stage, its tables at their addresses.
-    pub(super) fn address(&self, stage: StageId, code: &StageTemplate) -> StageCode<BufferId> {
-        let addresses = self.addresses.get(&stage);
-        let at = |table: TableId| addresses.and_then(|addresses| addresses.get(table).copied());
-        code.map_tables(|table| WeightAddr(at(table).unwrap_or(u32::MAX)))
+    /// Where the tables of a stage are, and which loads it waits for.
+    pub(super) fn of_stage(&self, stage: StageId) -> StagePlacement {
+        let addresses = self.addresses.get(&stage).into_iter().flat_map(PrimaryMap::values);
+        let tables = addresses.map(|&address| WeightAddr(address)).collect();
+        StagePlacement { tables, wait_loads: self.waits[stage] }
     }
 }
 

@@ -78,7 +78,7 @@ impl StageGraph {
     /// `strata.phase` ops.
     ///
     /// # Errors
-    /// If an attribute that carries it is missing or malformed.
+    /// If an attribute that carries it is missing or malformed, or a stage has a head that no machine runs.
     pub fn from_module(module: &Module, func: OpId) -> Result<Self, GraphError> {
         let attr = module.op(func).extra.get(BUFFERS);
         let attr = attr.ok_or_else(|| GraphError::Buffers("it is missing".to_owned()))?;
@@ -88,6 +88,9 @@ impl StageGraph {
             let Op::Stage(row) = &module.op(op).op else { continue };
             let problem = |problem: String| GraphError::Stage { stage: row.name.clone(), problem };
             let code: StageTemplate = row.code.to_serde().map_err(|error| problem(error.to_string()))?;
+            if let Some(what) = code.head_problem() {
+                return Err(problem(what));
+            }
             let bytes = |&table: &OpId| {
                 let size = module.tensor_ty(module.result(table)).size_bytes();
                 u32::try_from(size).map_err(|_| problem("a table is larger than 4 GiB".to_owned()))

@@ -35,6 +35,13 @@ fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to a string does not fail");
 }
 
+/// What an attribute holds, its type in backticks where Markdown would take it for a tag of HTML:
+/// `` `array<i64>` of 2 ``.
+fn kind(text: &str) -> String {
+    let word = |word: &str| if word.contains('<') { format!("`{word}`") } else { word.to_owned() };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// A doc comment's lines without the space that follows `///`.
 fn prose(doc: &str) -> String {
     let lines: Vec<&str> = doc.lines().map(str::trim).collect();
@@ -67,7 +74,7 @@ fn push_op(out: &mut String, info: &OpInfo) {
     for attr in &info.attrs {
         let optional = if attr.optional { "yes" } else { "" };
         let meaning = prose(attr.doc).replace('\n', " ");
-        push(out, format_args!("| `{}` | {} | {optional} | {meaning} |\n", attr.name, attr.kind));
+        push(out, format_args!("| `{}` | {} | {optional} | {meaning} |\n", attr.name, kind(&attr.kind)));
     }
 }
 
@@ -82,7 +89,13 @@ mod tests {
             assert!(text.contains(&format!("### `{}`\n", info.name)), "{}", info.name);
             assert!(!prose(info.doc).is_empty(), "{}", info.name);
             for attr in info.attrs {
-                assert!(text.contains(&format!("| `{}` | {} |", attr.name, attr.kind)), "{}", attr.name);
+                let row = format!("| `{}` | {} |", attr.name, kind(&attr.kind));
+                assert!(text.contains(&row), "{row}");
+                // Outside of backticks Markdown takes it for a tag of HTML.
+                assert!(
+                    !row.replace("`", " ` ").split(" ` ").step_by(2).any(|part| part.contains('<')),
+                    "{row}"
+                );
             }
         }
     }

@@ -99,9 +99,9 @@ struct TablesKey {
     loads: Vec<usize>,
 }
 
-/// Weight SRAM, phase by phase. The verifier shows that no load overwrites what a stage still reads before the
-/// stages of its own phase that do not wait for it are done; so those that no stage of a phase waits for are
-/// made later.
+/// Weight SRAM, phase by phase. The verifier shows that no load overwrites what a stage still reads before
+/// the stages of its own phase that do not wait for it are done; so those that no stage of a phase waits for
+/// are made later.
 struct Loader<'a> {
     weights: &'a [u8],
     simd: Simd,
@@ -150,10 +150,11 @@ impl<'a> Loader<'a> {
 
     /// What the tables of a stage's head depend on.
     fn key(&self, code: &StageCode) -> TablesKey {
-        let mut head = code.head.map(
-            &mut |view: &View| View { chs: view.chs, ..View::default() },
-            &mut |table: WeightAddr| table,
-        );
+        let mut head = code
+            .head
+            .map(&mut |view: &View| View { chs: view.chs, ..View::default() }, &mut |table: WeightAddr| {
+                table
+            });
         if let Head::Conv2d(Conv2d { window, .. }) | Head::DepthwiseConv2d(DepthwiseConv2d { window, .. }) =
             &mut head
         {

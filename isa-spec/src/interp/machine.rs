@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::heads::compute;
+use super::heads::{Ready, compute};
 use super::prepared::Prepared;
 use super::shadow::Shadow;
 use super::simd::Simd;
@@ -13,7 +13,8 @@ use crate::inst::{DmaIn, DmaOut, Head, View};
 use crate::program::{Phase, Program, SegmentKind, Stage, StageCode, row_address};
 use crate::target::Target;
 
-/// DRAM and activation SRAM. Weight SRAM is not here: what it holds for a stage does not depend on the inputs.
+/// DRAM and activation SRAM. Weight SRAM is not here: what it holds for a stage does not depend on the
+/// inputs.
 pub(super) struct Machine<'a> {
     pub(super) program: &'a Program,
     pub(super) simd: Simd,
@@ -25,8 +26,8 @@ pub(super) struct Machine<'a> {
     room: Room,
 }
 
-/// Memory that a run works in and leaves to the next one. A valid program reads nothing that it did not write,
-/// so what an earlier run left there is not seen.
+/// Memory that a run works in and leaves to the next one. A valid program reads nothing that it did not
+/// write, so what an earlier run left there is not seen.
 #[derive(Debug)]
 pub(super) struct Room {
     activation: Vec<u8>,
@@ -133,7 +134,10 @@ impl<'a> Machine<'a> {
                 self.sram().row(&dma.src, tile.rows.start, &mut scratch.acc);
                 narrow(self.simd, self.program.streams[dma.src.tensor as usize].elem, &scratch.acc, bytes);
             }
-            _ => compute(code, prepared, &self.sram(), tile, scratch, bytes),
+            _ => {
+                let sram = &self.sram();
+                compute(&Ready { code, prepared, sram }, tile, scratch, bytes);
+            }
         }
     }
 

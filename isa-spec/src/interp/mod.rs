@@ -71,7 +71,8 @@ pub enum ExecError {
     Unsound(Fault),
 }
 
-/// Runs a program once on inputs (one byte string an input segment, in order) and returns the output segments.
+/// Runs a program once on inputs (one byte string an input segment, in order) and returns the output
+/// segments.
 ///
 /// # Errors
 /// If the program does not verify for the target, or the weights or inputs are not of the declared sizes.
@@ -117,9 +118,7 @@ fn demand_valid(program: &Program, target: &Target, weights: &[u8]) -> Result<()
     let segment = program.segments.iter().find(|segment| segment.kind == SegmentKind::Weights);
     let found = weights.len() as u64;
     match segment {
-        Some(segment) if found != segment.bytes => {
-            Err(ExecError::Weights { expected: segment.bytes, found })
-        }
+        Some(segment) if found != segment.bytes => Err(ExecError::Weights { expected: segment.bytes, found }),
         _ => Ok(()),
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::inst::{Conv2d, DepthwiseConv2d, Head, Tail, TransposeConv2d, WeightAddr};
 use crate::interp::heads::{PackedConv, PackedDepthwise, PackedTransposed};
 use crate::interp::kernels::Layout;
-use crate::interp::sram::{WeightSram, widen};
 use crate::interp::simd::Simd;
+use crate::interp::sram::{WeightSram, widen};
 use crate::interp::wide::WideTables;
 use crate::program::StageCode;
 
@@ -77,8 +77,8 @@ pub(super) struct Scales<M> {
     pub(super) near: Option<NearScales>,
 }
 
-/// Scales none of whose multipliers is negative: what they give of values of no more bits than the least shift
-/// fits 32 bits. All are of 64 bits, as they are calculated with.
+/// Scales none of whose multipliers is negative: what they give of values of no more bits than the least
+/// shift fits 32 bits. All are of 64 bits, as they are calculated with.
 #[derive(Clone, Debug)]
 pub(super) struct NearScales {
     pub(super) multipliers: Channels<i64>,
@@ -88,6 +88,26 @@ pub(super) struct NearScales {
     /// What double rounding adds to a product, or takes off it.
     pub(super) doubles: Channels<i64>,
     pub(super) least_shift: u8,
+}
+
+/// Scales of neighbouring accumulators, whole pixels of them.
+pub(super) struct NearSlices<'a> {
+    pub(super) multipliers: &'a [i64],
+    pub(super) rounds: &'a [i64],
+    pub(super) shifts: &'a [u64],
+    pub(super) doubles: &'a [i64],
+}
+
+impl NearScales {
+    /// As [`Channels::of`].
+    pub(super) fn of(&self, chs: &Range<usize>) -> NearSlices<'_> {
+        NearSlices {
+            multipliers: self.multipliers.of(chs),
+            rounds: self.rounds.of(chs),
+            shifts: self.shifts.of(chs),
+            doubles: self.doubles.of(chs),
+        }
+    }
 }
 
 impl<M: Copy + Into<i64>> Scales<M> {
@@ -111,12 +131,7 @@ impl Prepared {
     }
 
     /// As [`new`](Self::new), with the tables of the head at hand.
-    pub(super) fn with_head(
-        code: &StageCode,
-        head: HeadTables,
-        weights: WeightSram<'_>,
-        simd: Simd,
-    ) -> Self {
+    pub(super) fn with_head(code: &StageCode, head: HeadTables, weights: WeightSram<'_>, simd: Simd) -> Self {
         let chs = code.out.chs as usize;
         let tails = code.tail.iter().map(|tail| TailTables::new(tail, chs, weights, simd));
         Self { head, tails: tails.collect() }
@@ -127,9 +142,8 @@ impl HeadTables {
     /// The tables of a stage's head.
     pub(super) fn new(code: &StageCode, weights: WeightSram<'_>, simd: Simd) -> Self {
         let (chs, layout) = (code.out.chs as usize, Layout::of(simd));
-        let wide = |at, n, bias| {
-            Self::Wide(Arc::new(WideTables::new(weights.i8s(at, n), weights.i64s(bias, chs))))
-        };
+        let wide =
+            |at, n, bias| Self::Wide(Arc::new(WideTables::new(weights.i8s(at, n), weights.i64s(bias, chs))));
         match &code.head {
             Head::Conv2d(h) => {
                 let n = chs * reduction(h);

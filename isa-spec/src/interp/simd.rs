@@ -72,15 +72,15 @@ pub struct Simd(Level);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SimdError {
     /// No level is called so.
-    #[error("`{0}` names no vector instructions; there are {list}", list = Level::ALL.map(Level::name).join(", "))]
+    #[error("`{0}` names no vector instructions; there are {list}", list = names(Level::ALL))]
     Unknown(String),
     /// The CPU does not have it.
-    #[error("this CPU does not have `{0}`; it has {list}", list = available_names())]
+    #[error("this CPU does not have `{0}`; it has {list}", list = names(Simd::available().map(Simd::level)))]
     Unavailable(Level),
 }
 
-fn available_names() -> String {
-    Simd::available().map(|simd| simd.level().name()).collect::<Vec<_>>().join(", ")
+fn names(levels: impl IntoIterator<Item = Level>) -> String {
+    levels.into_iter().map(Level::name).collect::<Vec<_>>().join(", ")
 }
 
 impl Simd {
@@ -122,21 +122,19 @@ impl FromStr for Simd {
 macro_rules! vectorised {
     ($(
         $(#[$attribute:meta])*
-        $visibility:vis fn $name:ident($simd:ident; $($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
+        $visibility:vis fn $name:ident($simd:ident; $($arg:ident: $type:ty),* $(,)?)
+            $(-> $result:ty)? $body:block
     )*) => {$(
         $(#[$attribute])*
         $visibility fn $name($simd: $crate::interp::simd::Simd, $($arg: $type),*) $(-> $result)? {
-            #[allow(clippy::too_many_arguments)]
             #[inline(always)]
             fn body($($arg: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 use $crate::interp::simd::Level;
-                #[allow(clippy::too_many_arguments)]
-                #[target_feature(enable = "avx2,bmi2")]
+                    #[target_feature(enable = "avx2,bmi2")]
                 fn avx2($($arg: $type),*) $(-> $result)? { body($($arg),*) }
-                #[allow(clippy::too_many_arguments)]
-                #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+                    #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
                 fn avx512($($arg: $type),*) $(-> $result)? { body($($arg),*) }
                 match $simd.level() {
                     Level::Portable => {}

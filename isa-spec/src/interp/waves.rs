@@ -1,17 +1,18 @@
 //! The order of a run, which is the same whatever it runs on: *waves* of rows that are computed side by side.
 //!
-//! A wave holds, of every stage of a phase, the rows that it may make next. All of them are computed from what
-//! the memories hold when the wave begins, and only then written. So a row of a wave is never an input of
-//! another row of it, while a row may take the slot of one that the same wave reads: that is why a step counts
-//! as taken for those who wait for its reads as soon as it is in the wave, but for those who wait for its rows
-//! only when the wave has ended. Phases are Kahn process networks: that order gives the values of any other.
+//! A wave holds, of every stage of a phase, the rows that it may make next. All of them are computed from
+//! what the memories hold when the wave begins, and only then written. So a row of a wave is never an input
+//! of another row of it, while a row may take the slot of one that the same wave reads: that is why a step
+//! counts as taken for those who wait for its reads as soon as it is in the wave, but for those who wait for
+//! its rows only when the wave has ended. Phases are Kahn process networks: that order gives the values of
+//! any other.
 
 use std::ops::Range;
 
 use crate::dataflow::Flow;
+use crate::inst::{Head, View};
 use crate::interp::kernels::LANES;
 use crate::interp::tile::Tile;
-use crate::inst::{Head, View};
 use crate::program::{Phase, Program, StageCode};
 
 /// Rows of a stage, counted from the first of its view.
@@ -38,7 +39,8 @@ pub(super) fn waves(program: &Program, phase: &Phase) -> Vec<Wave> {
             let row_bytes = output_row_bytes(program, &of.code);
             let from = flow.next_rows(stage).start;
             let mut end = from;
-            while flow.blocked(stage).is_none() && (end == from || u64::from(end - from) * row_bytes < STAGE_BYTES)
+            while flow.blocked(stage).is_none()
+                && (end == from || u64::from(end - from) * row_bytes < STAGE_BYTES)
             {
                 end = flow.next_rows(stage).end;
                 flow.begin(stage);
@@ -174,16 +176,12 @@ fn divided(code: &StageCode, rows: &Range<u32>, parts: usize) -> Vec<Tile> {
     let starts = rows.clone().step_by(per_tile);
     let groups: Vec<Range<u32>> =
         starts.map(|first| first..(first + per_tile as u32).min(rows.end)).collect();
-    let (col_parts, ch_parts) = if is_conv {
-        (pixel_parts.div_ceil(groups.len()), parts.div_ceil(pixel_parts))
-    } else {
-        (1, 1)
-    };
+    let (col_parts, ch_parts) =
+        if is_conv { (pixel_parts.div_ceil(groups.len()), parts.div_ceil(pixel_parts)) } else { (1, 1) };
     let col_step = cols.div_ceil(col_parts);
     let ch_step = chs.div_ceil(ch_parts).next_multiple_of(2 * LANES);
-    let ranges = |n: usize, step: usize| {
-        (0..n).step_by(step.max(1)).map(move |first| first..(first + step).min(n))
-    };
+    let ranges =
+        |n: usize, step: usize| (0..n).step_by(step.max(1)).map(move |first| first..(first + step).min(n));
     let boxes = groups.iter().flat_map(|rows| {
         ranges(cols, col_step).flat_map(move |cols| {
             ranges(chs, ch_step).map(move |chs| Tile { rows: rows.clone(), cols: cols.clone(), chs })
@@ -201,7 +199,16 @@ mod tests {
         let view = View { tensor: 0, row0: 0, rows: 40, col0: 0, cols, ch0: 0, chs };
         let window = Window { kernel_h: 1, kernel_w: 1, stride_h: 1, stride_w: 1, ..Window::default() };
         let (weights, bias) = (WeightAddr(0), WeightAddr(0));
-        let head = Conv2d { src: view, window, groups: 1, weights, bias, input_zp: 0, weight_zp: 0, winograd: false };
+        let head = Conv2d {
+            src: view,
+            window,
+            groups: 1,
+            weights,
+            bias,
+            input_zp: 0,
+            weight_zp: 0,
+            winograd: false,
+        };
         StageCode { head: head.into(), tail: Vec::new(), out: view }
     }
 

@@ -4,9 +4,7 @@
 //! Zero points are 0 here, which the verifier shows, so what a window takes from outside its input is 0 too.
 //! Sums are held in 64 bits and wrap there; valid programs keep them within 48.
 
-use crate::inst::{
-    Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, Window,
-};
+use crate::inst::{Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, Window};
 use crate::interp::prepared::Scales;
 use crate::interp::simd::{Simd, vectorised};
 use crate::interp::sram::{Sram, limits};

@@ -1,6 +1,7 @@
 //! Shapes and types of a stage: what each head makes of its inputs, and what each tail takes and gives.
 
 use super::{Check, Rule};
+use crate::demand::MAX_WINDOW;
 use crate::inst::{
     AvgPool2d, Axis, Conv2d, Elem, Head, MatMul, Permute, ReduceKind, Resize, ResizeMode, Tail,
     TransposeConv2d, View, Window,
@@ -54,8 +55,8 @@ fn windowed(src: &View, w: &Window, chs: i128) -> Shape {
 impl Check<'_> {
     fn window(&mut self, w: &Window, pooling: bool) -> bool {
         let fields = [w.kernel_h, w.kernel_w, w.stride_h, w.stride_w, w.dilation_h, w.dilation_w];
-        let ok = fields.iter().all(|&f| (1..=1 << 20).contains(&f))
-            && [w.pad_top, w.pad_bottom, w.pad_left, w.pad_right].iter().all(|&p| p <= 1 << 20);
+        let ok = fields.iter().all(|&f| (1..=MAX_WINDOW).contains(&f))
+            && [w.pad_top, w.pad_bottom, w.pad_left, w.pad_right].iter().all(|&p| p <= MAX_WINDOW);
         let ok =
             self.need(ok, Rule::Shape, || format!("the window has an extent of zero or beyond 2^20: {w:?}"));
         let covered = !pooling
@@ -175,7 +176,7 @@ impl Check<'_> {
     fn transpose_conv2d(&mut self, code: &StageCode, h: &TransposeConv2d) -> Option<(Shape, Acc)> {
         let acc = self.convolution(&code.head, &h.src, h.input_zp, h.weight_zp);
         let fields = [h.kernel_h, h.kernel_w, h.stride_h, h.stride_w];
-        let sane = fields.iter().all(|&f| (1..=1 << 20).contains(&f))
+        let sane = fields.iter().all(|&f| (1..=MAX_WINDOW).contains(&f))
             && i64::from(h.out_pad_top) > -i64::from(h.kernel_h)
             && i64::from(h.out_pad_left) > -i64::from(h.kernel_w);
         if !self.need(sane, Rule::Shape, || "kernel, stride or output padding out of range".to_owned()) {
@@ -248,13 +249,7 @@ impl Check<'_> {
 
     /// What a permutation makes.
     fn permute(&mut self, code: &StageCode, h: &Permute) -> Option<(Shape, Acc)> {
-        let mut seen = h.perm;
-        seen.sort_unstable();
-        let count = h.dims.iter().try_fold(1u64, |n, &d| n.checked_mul(u64::from(d)));
-        let ok = seen == [0, 1, 2, 3, 4, 5]
-            && count == Some(h.src.n_elements())
-            && count == Some(code.out.n_elements());
-        if !self.need(ok, Rule::Shape, || {
+        if !self.need(h.rearranges(&code.out), Rule::Shape, || {
             format!("dims {:?} and perm {:?} do not rearrange the input to the output", h.dims, h.perm)
         }) {
             return None;

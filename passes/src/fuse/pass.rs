@@ -1,7 +1,7 @@
 //! `fuse-layers`: plans the stages of `@main` and wraps them in `strata.phase` ops, in the order of the plan.
 //!
 //! A phase op's `plan` is its [`PhasePlan`](strata_backend::model::PhasePlan); the function's `strata.plan`
-//! is the whole [`Plan`], whose stages are numbered in the order in which they stand in the module
+//! is the rest of the [`Plan`], whose stages are numbered in the order in which they stand in the module
 //! afterwards. Ops that move nothing (concat, slice, reshape) go into the first phase that uses them;
 //! constants stand before all phases, what only the results use after them.
 //!

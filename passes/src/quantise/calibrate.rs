@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use strata_ir::eval::EvalError;
+use strata_ir::pass::UnsupportedOp;
 use strata_ir::{BlockId, Module, Op, OpId, Tensor, ValueId};
 
 use crate::quantise::forward::{forward, numbers};
@@ -42,6 +43,17 @@ pub enum CalibrationError {
     /// Ranges are given of values that are not there.
     #[error("ranges are given of what the network does not compute: {}", .0.join(", "))]
     UnknownTensors(Vec<String>),
+    /// Ranges are given with which an op has no integer form.
+    #[error(
+        "ranges are given that cannot be used, by {op}:{}",
+        ranges.iter().map(|range| format!("\n  {range}")).collect::<String>()
+    )]
+    UnusableRanges {
+        /// The first such op, and why.
+        op: UnsupportedOp,
+        /// The ranges, each with what could be used instead.
+        ranges: Vec<String>,
+    },
     /// It was gathered on another network.
     #[error(
         "the calibration is of another network: value {index} is of `{expected}` here and of `{found}` there"
@@ -151,6 +163,11 @@ impl Calibration {
             given: BTreeMap::new(),
             corrections: BTreeMap::new(),
         }
+    }
+
+    /// The same with other ranges in place of those chosen, by the index of their value.
+    pub(super) fn with_given(&self, given: BTreeMap<usize, Range>) -> Self {
+        Self { given, ..self.clone() }
     }
 
     /// The ranges of the channels of the parts of outputs, in the same network.

@@ -16,6 +16,7 @@
 //! | `function` | elementwise subgraphs of one variable |
 //! | `lower` | the rewriting |
 //! | [`ranges`] | ranges by name: saved, and given |
+//! | `unusable` | given ranges that no integers can be made with |
 //! | `precision` | which activations are `i16` |
 //! | `outputs` | outputs that 8 bits do not serve |
 //! | `thin` | values for which 16 bits cost next to nothing |
@@ -65,6 +66,7 @@ mod precision;
 pub mod ranges;
 mod table16;
 mod thin;
+mod unusable;
 mod weights;
 
 #[cfg(test)]
@@ -145,9 +147,25 @@ pub struct QuantisedValue {
 /// Quantises `@main` with the ranges of a calibration.
 ///
 /// # Errors
-/// If the calibration is of another network, or ops have no integer form. The module is then in no particular
-/// state.
+/// If the calibration is of another network, ops have no integer form, or they have none with the ranges that
+/// are given. The module is then in no particular state.
 pub fn quantise(
+    module: &mut Module,
+    calibration: &Calibration,
+    options: &QuantiseOptions,
+) -> Result<QuantReport, PassError> {
+    if calibration.given.is_empty() {
+        return to_integers(module, calibration, options);
+    }
+    let before = module.clone();
+    to_integers(module, calibration, options).map_err(|error| match error {
+        PassError::Unsupported(ops) => unusable::blame(&before, calibration, options, ops),
+        other => other,
+    })
+}
+
+/// [`quantise`], whoever is to blame for what is not supported.
+fn to_integers(
     module: &mut Module,
     calibration: &Calibration,
     options: &QuantiseOptions,
@@ -259,9 +277,7 @@ fn plan(
     if !fixed.unscaled.is_empty() {
         return Err(PassError::Unsupported(fixed.unscaled));
     }
-    // Integers that arguments have, or that are counted, are no scales of the model's.
-    let brings_scales = fixed.params.keys().any(|&value| module.defining_op(value).is_some());
-    if brings_scales && !wide.is_empty() {
+    if brings_scales(module, &fixed) && !wide.is_empty() {
         let why = "the model brings its own scales: 16-bit activations cannot be chosen for it";
         return Err(PassError::invalid(why));
     }
@@ -275,6 +291,11 @@ fn plan(
     };
     let plan = analyse::analyse(module, module.entry_block(func), &wishes)?;
     Ok(Planned { plan, fixed, ranges: chosen })
+}
+
+/// Whether a model brings scales of its own. Integers that arguments have, or that are counted, are none.
+fn brings_scales(module: &Module, fixed: &fixed::Fixed) -> bool {
+    fixed.params.keys().any(|&value| module.defining_op(value).is_some())
 }
 
 /// The layers whose results are `i16`, each once, in order.
@@ -304,13 +325,16 @@ pub struct GivenScales {
     pub n_dynamic: usize,
     /// Whether some values need the range of a calibration.
     pub needs_calibration: bool,
+    /// Whether the scales are of integers that the network computes with, so that there is no precision to
+    /// choose.
+    pub fix_precision: bool,
 }
 
 /// Looks for scales that the model itself gives.
 pub fn given_scales(module: &Module) -> GivenScales {
     let mut module = module.clone();
     let Some(func) = module.function("main") else {
-        return GivenScales { n_fixed: 0, n_dynamic: 0, needs_calibration: true };
+        return GivenScales { n_fixed: 0, n_dynamic: 0, needs_calibration: true, fix_precision: false };
     };
     let mut none = histogram::Ranges::default();
     let fixed = fixed::collapse(&mut module, func, &mut none);
@@ -322,7 +346,8 @@ pub fn given_scales(module: &Module) -> GivenScales {
     };
     let needs_calibration =
         fixed.params.is_empty() || analyse::analyse(&module, module.entry_block(func), &wishes).is_err();
-    GivenScales { n_fixed: fixed.params.len(), n_dynamic: fixed.n_dynamic, needs_calibration }
+    let fix_precision = fixed.is_rewritten || brings_scales(&module, &fixed);
+    GivenScales { n_fixed: fixed.params.len(), n_dynamic: fixed.n_dynamic, needs_calibration, fix_precision }
 }
 
 /// The dictionary of entry `index` of an array of dictionaries.

@@ -15,7 +15,7 @@ use strata_ir::{Module, Tensor, ValueId};
 
 use crate::quantise::calibrate::{Calibration, CalibrationError, observed_values};
 use crate::quantise::params::Range;
-use crate::quantise::{QuantReport, QuantiseOptions};
+use crate::quantise::{QuantReport, QuantiseOptions, RangeChoice};
 
 /// The range of real numbers that the integers of a tensor cover.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,42 @@ impl Calibration {
     }
 }
 
+/// The ranges of those values that a module has, whatever op gives them there: of a part of a network, of
+/// which inputs are results of the whole.
+pub fn of_values_in(module: &Module, ranges: &[TensorRange]) -> Vec<TensorRange> {
+    let Some(func) = module.function("main").filter(|_| !ranges.is_empty()) else { return Vec::new() };
+    let names = Names::of(module);
+    let by_name: BTreeMap<&str, &TensorRange> =
+        ranges.iter().map(|range| (range.tensor.as_str(), range)).collect();
+    let of_value = |(value, op): (ValueId, &str)| {
+        let range = by_name.get(names.get(value).as_str()).copied()?;
+        Some(TensorRange { part: 0, op: op.to_owned(), ..range.clone() })
+    };
+    observed_values(module, module.entry_block(func)).into_iter().filter_map(of_value).collect()
+}
+
+impl Calibration {
+    /// The range of every value of the network that was calibrated, as a way of choosing has it.
+    ///
+    /// # Errors
+    /// If its ops are others.
+    pub fn chosen_ranges(
+        &self,
+        module: &Module,
+        choice: RangeChoice,
+    ) -> Result<Vec<TensorRange>, CalibrationError> {
+        let func = module.function("main").ok_or(CalibrationError::NoMain)?;
+        let chosen = self.ranges(module, func, choice)?;
+        let names = Names::of(module);
+        let range = |(value, op): (ValueId, &str)| {
+            let Range { low: min, high: max } = chosen.chosen(value)?;
+            Some(TensorRange { part: 0, tensor: names.get(value), op: op.to_owned(), min, max })
+        };
+        let observed = observed_values(module, module.entry_block(func));
+        Ok(observed.into_iter().filter_map(range).collect())
+    }
+}
+
 /// Samples of a network's inputs, made when a pass asks for them.
 pub trait SampleSource: fmt::Debug + Send + Sync {
     /// Samples for a network, each a tensor for every argument of its `@main`.
@@ -106,6 +142,9 @@ pub struct CalibrationSamples {
     pub source: Box<dyn SampleSource>,
     /// Ranges in place of those that would be chosen.
     pub ranges: Vec<TensorRange>,
+    /// Whether ranges are meant by the names of values alone, and those of values that are not there for
+    /// nothing: of a part of the network that they are of.
+    pub by_name: bool,
 }
 
 impl CalibrationSamples {
@@ -120,7 +159,10 @@ impl CalibrationSamples {
     ) -> Result<Calibration, PassError> {
         let samples = self.source.samples(module)?;
         let mut calibration = Calibration::collect(module, &samples).map_err(PassError::other)?;
-        let unknown = calibration.set_ranges(module, &self.ranges);
+        let unknown = match self.by_name {
+            true => calibration.set_ranges(module, &of_values_in(module, &self.ranges)),
+            false => calibration.set_ranges(module, &self.ranges),
+        };
         if !unknown.is_empty() {
             return Err(PassError::other(CalibrationError::UnknownTensors(unknown)));
         }

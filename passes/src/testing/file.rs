@@ -29,14 +29,32 @@ pub struct Tests {
     pub stale: Vec<PathBuf>,
 }
 
+/// A test, or a folder of tests, that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct Unreadable {
+    /// It.
+    pub path: PathBuf,
+    /// What the system says.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Unreadable {
+    /// What makes one of what the system says of a path.
+    fn of(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self { path: path.to_owned(), source }
+    }
+}
+
 impl Tests {
     /// Those of a folder and the folders in it, or a file alone, which then has to be one.
     ///
     /// # Errors
     /// If something cannot be read.
-    pub fn find(path: &Path) -> io::Result<Self> {
+    pub fn find(path: &Path) -> Result<Self, Unreadable> {
         let mut tests = Self::default();
-        if fs::metadata(path)?.is_dir() {
+        if fs::metadata(path).map_err(Unreadable::of(path))?.is_dir() {
             tests.add_folder(path)?;
         } else {
             tests.files.push(path.to_owned());
@@ -44,10 +62,10 @@ impl Tests {
         Ok(tests)
     }
 
-    fn add_folder(&mut self, folder: &Path) -> io::Result<()> {
+    fn add_folder(&mut self, folder: &Path) -> Result<(), Unreadable> {
         let mut paths = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            paths.push(entry?.path());
+        for entry in fs::read_dir(folder).map_err(Unreadable::of(folder))? {
+            paths.push(entry.map_err(Unreadable::of(folder))?.path());
         }
         paths.sort();
         // Names that begin so are not for people, such as an editor's locks.
@@ -59,9 +77,10 @@ impl Tests {
                 if !path.is_symlink() {
                     self.add_folder(&path)?;
                 }
-            } else if let Some(marker) = marker_of(&path).filter(|_| path.is_file()) {
-                let is_test =
-                    Header::read(&String::from_utf8_lossy(&fs::read(&path)?), marker).get(RUN).is_some();
+            } else if let Some(marker) = marker_of(&path).filter(|_| path.is_file() || path.is_symlink()) {
+                // A link that leads nowhere is told of, since it may have been a test.
+                let bytes = fs::read(&path).map_err(Unreadable::of(&path))?;
+                let is_test = Header::read(&String::from_utf8_lossy(&bytes), marker).get(RUN).is_some();
                 if is_test { &mut self.files } else { &mut self.others }.push(path);
             } else if path.extension().is_some_and(|extension| extension == EXPECTED)
                 && !path.with_extension("").exists()

@@ -48,7 +48,7 @@ mod run;
 mod trouble;
 
 pub use failure::{Failure, Failures, OutputDiffers};
-pub use file::{FileTests, Outcome, Tests};
+pub use file::{FileTests, Outcome, Tests, Unreadable};
 pub use header::target;
 pub use run::try_passes;
 pub use trouble::Trouble;

@@ -17,15 +17,26 @@ use super::machine;
 use super::trouble::{N_INPUTS, Trouble};
 use crate::quantise::{CalibrationSamples, SampleSource};
 
-/// Runs passes on a module, with the checks of [tests](super) but that of its text.
+/// Runs passes on a module, with the checks of [tests](super) but that of its text. A network in floats is
+/// calibrated on `samples`.
 ///
 /// # Errors
 /// What is wrong with the module, or with what passes make of it.
-pub fn try_passes(pipeline: &Pipeline, target: Option<&Target>, module: &Module) -> Result<(), Trouble> {
+pub fn try_passes(
+    pipeline: &Pipeline,
+    target: Option<&Target>,
+    module: &Module,
+    samples: CalibrationSamples,
+) -> Result<(), Trouble> {
     verify(module)?;
     let checks = Checks { round_trip: false, ..Checks::ALL };
     let request = Request { action: Action::Passes(pipeline.clone()), target: target.cloned(), checks };
-    request.passes_on(module, pipeline).map(drop)
+    request.passes_on(module, pipeline, samples).map(drop)
+}
+
+/// Random inputs to calibrate a test on.
+fn random_samples() -> CalibrationSamples {
+    CalibrationSamples { source: Box::new(RandomInputs), ranges: Vec::new(), by_name: false }
 }
 
 impl Request {
@@ -55,14 +66,21 @@ impl Request {
     fn passes(&self, text: &str, pipeline: &Pipeline) -> Result<String, Trouble> {
         let module = self.module(text)?;
         // Errors tell of an op by its place: once more, with the lines of the text as places.
-        let again = |trouble| self.passes_on(&with_lines(&module, text), pipeline).and(Err(trouble));
-        self.passes_on(&module, pipeline).or_else(again)
+        let again = |trouble| {
+            self.passes_on(&with_lines(&module, text), pipeline, random_samples()).and(Err(trouble))
+        };
+        self.passes_on(&module, pipeline, random_samples()).or_else(again)
     }
 
     /// What is shown of a module after passes.
-    fn passes_on(&self, before: &Module, pipeline: &Pipeline) -> Result<String, Trouble> {
+    fn passes_on(
+        &self,
+        before: &Module,
+        pipeline: &Pipeline,
+        samples: CalibrationSamples,
+    ) -> Result<String, Trouble> {
         let mut module = before.clone();
-        let reports = self.run_passes(&mut module, pipeline)?;
+        let reports = self.run_passes(&mut module, pipeline, samples)?;
         if self.checks.results {
             keeps_results(before, &module)?;
         }
@@ -75,9 +93,14 @@ impl Request {
         Ok(summary(&reports) + &shown)
     }
 
-    fn run_passes(&self, module: &mut Module, pipeline: &Pipeline) -> Result<Vec<PassReport>, Trouble> {
+    fn run_passes(
+        &self,
+        module: &mut Module,
+        pipeline: &Pipeline,
+        samples: CalibrationSamples,
+    ) -> Result<Vec<PassReport>, Trouble> {
         let mut context = PassContext::new();
-        context.insert(CalibrationSamples { source: Box::new(RandomInputs), ranges: Vec::new() });
+        context.insert(samples);
         if let Some(target) = &self.target {
             context.insert(target.clone());
         }

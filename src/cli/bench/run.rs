@@ -75,8 +75,11 @@ fn measure(name: String, bundle: Bundle, times: u32) -> Result<Line, RunError> {
     let begin = Instant::now();
     let session = Session::with_simd(bundle, simd)?;
     let prepare = begin.elapsed().as_secs_f64();
-    let inputs: Vec<(String, Array)> =
-        session.inputs().iter().map(|port| Ok((port.name.clone(), sample(port)?))).collect::<Result<_, RunError>>()?;
+    let inputs: Vec<(String, Array)> = session
+        .inputs()
+        .iter()
+        .map(|port| Ok((port.name.clone(), sample(port)?)))
+        .collect::<Result<_, RunError>>()?;
     let mut inferences = Vec::new();
     for _ in 0..=times {
         let begin = Instant::now();
@@ -87,7 +90,8 @@ fn measure(name: String, bundle: Bundle, times: u32) -> Result<Line, RunError> {
     let mut sorted = inferences.clone();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
-    let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+    let median =
+        if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
     let threads = rayon::current_num_threads();
     let simd = simd.level().name().to_owned();
     Ok(Line { bundle: name, simd, threads, macs, prepare, inferences, median })
@@ -97,17 +101,27 @@ fn measure(name: String, bundle: Bundle, times: u32) -> Result<Line, RunError> {
 fn sample(port: &Port) -> Result<Array, RunError> {
     let dtype = dtype_of(&port.dtype)?;
     let n: usize = port.shape.iter().product();
-    let value = |index: usize| if dtype.is_float() { dtype.round(index as f64 * 0.618_034 % 1.0) } else { 0.0 };
+    let value =
+        |index: usize| if dtype.is_float() { dtype.round(index as f64 * 0.618_034 % 1.0) } else { 0.0 };
     Ok(Array { shape: port.shape.clone(), dtype, values: (0..n).map(value).collect() })
 }
 
 /// The figures as a table.
 fn show(lines: &[Line]) -> String {
-    let mut table =
-        tables::table(&["bundle", "vectors", "threads", "prepare ms", "median ms", "fastest", "slowest", "GMAC/s"]);
+    let mut table = tables::table(&[
+        "bundle",
+        "vectors",
+        "threads",
+        "prepare ms",
+        "median ms",
+        "fastest",
+        "slowest",
+        "GMAC/s",
+    ]);
     for line in lines {
         let milliseconds = |seconds: f64| format!("{:.1}", seconds * 1e3);
-        let extreme = |of: fn(f64, f64) -> f64| line.inferences.iter().copied().reduce(of).unwrap_or(f64::NAN);
+        let extreme =
+            |of: fn(f64, f64) -> f64| line.inferences.iter().copied().reduce(of).unwrap_or(f64::NAN);
         let cells = [
             line.bundle.clone(),
             line.simd.clone(),

@@ -5,9 +5,10 @@ use comfy_table::{CellAlignment, Table};
 use super::Difference;
 use crate::cli::console::Console;
 use crate::cli::tables::{count, decimal_bytes, joules, percent, row, show, table, words};
+use crate::diff::figures::Unit;
 use crate::diff::ops::OpChanges;
 use crate::diff::plans::{Change, FigureChange, PhaseMatch, PlanChanges};
-use crate::diff::view::{Key, PlacedStage, PlacedStream, Unit, WeightTime};
+use crate::diff::view::{Key, PlacedStage, PlacedStream, WeightTime};
 use crate::report::human_bytes;
 
 /// Lines of a list that are shown unasked.

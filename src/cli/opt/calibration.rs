@@ -92,7 +92,8 @@ impl<'a> Calibrator<'a> {
         };
         let given = self.given.as_ref();
         let ranges = given.map_or_else(Vec::new, |given| given.file.of_part(part));
-        context.insert(CalibrationSamples { source: Box::new(GivenSamples { data, rows }), ranges });
+        let source = Box::new(GivenSamples { data, rows });
+        context.insert(CalibrationSamples { source, ranges, by_name: false });
         Ok(())
     }
 

@@ -68,7 +68,8 @@ fn folders(files: &[PathBuf], to: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 fn run_file(args: &Args, session: &Session, file: &Path, folder: Option<&PathBuf>) -> Result<(), Failure> {
     let arrays = model::sample(file, session.inputs(), &args.images.options(), "input")?;
-    let inputs: Vec<_> = arrays.into_iter().enumerate().map(|(at, array)| (format!("#{at}"), array)).collect();
+    let inputs: Vec<_> =
+        arrays.into_iter().enumerate().map(|(at, array)| (format!("#{at}"), array)).collect();
     let about = |error: crate::RunError| Failure::file(file, error);
     let raw: Vec<_>;
     let (outputs, ports) = if args.raw {

@@ -1,6 +1,7 @@
 //! Heads: the ops that make an accumulator row of what they read.
 
 use strata_ir::{ElemType, Op, OpId, ValueId, dialect};
+use strata_isa_spec::demand::MAX_WINDOW;
 use strata_isa_spec::inst::{
     Argmax, Conv2d, DepthwiseConv2d, Elem, MatMul, Pad, Reduce, ReduceKind, Rescale, Resize, ResizeMode,
     TransposeConv2d, Window,
@@ -263,14 +264,22 @@ pub(super) fn pool_window(kernel: [i64; 2], stride: [i64; 2], pad: [i64; 4]) -> 
     window(kernel, stride, [1, 1], pad)
 }
 
+/// The machine's window. Taps of an axis with one of them have no distance: it is 1 there.
+///
+/// # Errors
+/// If the machine has no such window.
 fn window(
     kernel: [usize; 2],
     stride: [i64; 2],
     dilation: [i64; 2],
     pad: [i64; 4],
 ) -> Result<Window, Refusal> {
-    let checked = |v: i64| u32::try_from(v).map_err(|_| format!("{v} is no extent of a window"));
+    let checked = |v: i64| {
+        let fits = u32::try_from(v).ok().filter(|&v| v <= MAX_WINDOW);
+        fits.ok_or_else(|| format!("{v} is beyond what a window of the machine can have, 2^20"))
+    };
     let kernel = kernel.map(|extent| i64::try_from(extent).unwrap_or(-1));
+    let dilation = [0, 1].map(|axis| if kernel[axis] == 1 { 1 } else { dilation[axis] });
     Ok(Window {
         kernel_h: checked(kernel[0])?,
         kernel_w: checked(kernel[1])?,

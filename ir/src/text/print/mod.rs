@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `pretty` | the pretty form of ops, each as its row's [`Syntax`] says |
+//! | `summary` | what a stage runs, in a few words |
 //! | `attribute` | attributes and types |
 //! | `names` | names of values |
 //! | `handles` | which constants stand elsewhere, and their handles |
@@ -25,6 +26,7 @@ mod fill;
 mod handles;
 mod names;
 mod pretty;
+mod summary;
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};

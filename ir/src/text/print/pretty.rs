@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::attribute::{push_attribute, push_comma, push_dict, push_results};
 use super::fill::{BREAK, SPLIT};
+use super::summary::push_step;
 use super::{Printer, properties};
 use crate::attr::{Attribute, FunctionType};
 use crate::dialect::{Func, Op, OpInfo, Syntax};
@@ -261,6 +262,7 @@ impl Printer<'_> {
 
     /// ```text
     /// %conv1 = strata.stage @conv1(%conv1_in = %x: tensor<…>) -> tensor<…>
+    ///     // runs conv2d 3x3 s2 -> rescale i8
     ///     runs conv2d {…}
     ///     -> rescale {…} to "…"
     ///     attributes {…} {
@@ -296,6 +298,11 @@ impl Printer<'_> {
     }
 
     fn runs(&mut self, runs: &Runs<'_>) {
+        self.statement.push('\n');
+        for (index, (name, fields)) in runs.steps.iter().enumerate() {
+            self.statement.push_str(if index == 0 { "// runs " } else { " -> " });
+            push_step(&mut self.statement, name, fields);
+        }
         for (index, (name, fields)) in runs.steps.iter().enumerate() {
             self.statement.push('\n');
             self.statement.push_str(if index == 0 { "runs " } else { "-> " });

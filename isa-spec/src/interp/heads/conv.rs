@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use super::finish;
+use super::{Ready, finish};
 use crate::inst::{Conv2d, View};
 use crate::interp::kernels::{Layout, Lines, PackedWeights, Walk, multiply};
-use crate::interp::prepared::Prepared;
 use crate::interp::sram::Sram;
 use crate::interp::tails::Place;
 use crate::interp::tile::{Scratch, Tile};
-use crate::program::StageCode;
 
 /// The weights of a convolution, packed for the kernels.
 #[derive(Clone, Debug)]
@@ -29,7 +27,13 @@ pub(super) struct WeightZeroPoint {
 
 impl WeightZeroPoint {
     /// That of weights of so many runs of so many values, if it is not 0.
-    pub(super) fn new(value: i32, layout: Layout, runs: usize, reduction: usize, input_zp: i32) -> Option<Self> {
+    pub(super) fn new(
+        value: i32,
+        layout: Layout,
+        runs: usize,
+        reduction: usize,
+        input_zp: i32,
+    ) -> Option<Self> {
         let ones = || PackedWeights::new(layout, &vec![1; reduction], &[0], runs, input_zp);
         (value != 0).then(|| Self { value, ones: ones() })
     }
@@ -69,7 +73,8 @@ impl PackedConv {
         let of_group = (bias.len() / groups).max(1);
         let reduction = weights.len() / bias.len().max(1);
         let parts = weights.chunks_exact((of_group * reduction).max(1)).zip(bias.chunks_exact(of_group));
-        let pack = |(weights, bias): (&[i8], &[i32])| PackedWeights::new(layout, weights, bias, runs, h.input_zp);
+        let pack =
+            |(weights, bias): (&[i8], &[i32])| PackedWeights::new(layout, weights, bias, runs, h.input_zp);
         Self {
             groups: parts.map(pack).collect(),
             weight_zp: WeightZeroPoint::new(h.weight_zp, layout, runs, reduction, h.input_zp),
@@ -130,17 +135,15 @@ impl Field {
 const PASS: usize = 1 << 15;
 
 /// Computes a tile of a convolution: all of it in one field, pass by pass.
-#[allow(clippy::too_many_arguments)]
 pub(super) fn conv2d(
-    code: &StageCode,
-    prepared: &Prepared,
+    stage: &Ready<'_>,
     h: &Conv2d,
     packed: &PackedConv,
-    sram: &Sram<'_>,
     tile: &Tile,
     scratch: &mut Scratch,
     out: &mut [u8],
 ) {
+    let Ready { code, sram, .. } = *stage;
     let Scratch { acc, operand, lines, walk, .. } = scratch;
     let w = &h.window;
     let [kh, kw, sh, sw, dh, dw] =
@@ -155,9 +158,9 @@ pub(super) fn conv2d(
         cols: (cols - 1) * sw + reach_w + 1,
     };
     let line = field.cols * inputs;
-    let is_read = |index: usize| (0..kh).any(|ky| {
-        index.checked_sub(ky * dh).is_some_and(|at| at % sh == 0 && at / sh < rows)
-    });
+    let is_read = |index: usize| {
+        (0..kh).any(|ky| index.checked_sub(ky * dh).is_some_and(|at| at % sh == 0 && at / sh < rows))
+    };
     field.lay_out(sram, &h.src, h.input_zp, is_read, lines);
     let Some(lines) = lines else { return };
 
@@ -203,14 +206,14 @@ pub(super) fn conv2d(
             };
             let acc = &mut acc[(done - pixels.start) * chs..(end - pixels.start) * chs];
             let out = &mut out[done * chs * elem..end * chs * elem];
-            finish(code, &prepared.tails, sram, &place, acc, operand, out);
+            finish(stage, 0, &place, acc, operand, out);
             done = end;
         }
     }
 }
 
-/// The blocks of a group's channels that a tile has, and where they stand among its channels. Tiles of grouped
-/// convolutions have all channels, other tiles whole blocks.
+/// The blocks of a group's channels that a tile has, and where they stand among its channels. Tiles of
+/// grouped convolutions have all channels, other tiles whole blocks.
 fn blocks_of(tile: &Tile, weights: &PackedWeights, group: usize, groups: usize) -> (Range<usize>, usize) {
     if groups > 1 {
         return (0..weights.blocks(), group * weights.channels());

@@ -10,11 +10,11 @@ mod moves;
 mod pool;
 mod transposed;
 
-use self::conv::conv2d;
 pub(super) use self::conv::PackedConv;
+use self::conv::conv2d;
 pub(super) use self::depthwise::PackedDepthwise;
-use self::transposed::transpose_conv2d;
 pub(super) use self::transposed::PackedTransposed;
+use self::transposed::transpose_conv2d;
 use crate::inst::{Head, MatMul, Tail};
 use crate::interp::prepared::{HeadTables, Prepared, TailTables};
 use crate::interp::simd::vectorised;
@@ -27,19 +27,21 @@ use crate::program::StageCode;
 /// Accumulators that tails transform at once: they stay in the nearest cache.
 const CHUNK: usize = 4096;
 
+/// A stage whose rows can be computed.
+#[derive(Clone, Copy)]
+pub(super) struct Ready<'a> {
+    pub(super) code: &'a StageCode,
+    pub(super) prepared: &'a Prepared,
+    pub(super) sram: &'a Sram<'a>,
+}
+
 /// Computes a tile of a stage's output (rows counted from the first of its view) into `out`, its values'
 /// bytes, `[rows][columns][channels]`. DMA heads are the caller's. Only convolutions are computed in parts of
 /// rows: tiles of other heads are whole rows.
-pub(super) fn compute(
-    code: &StageCode,
-    prepared: &Prepared,
-    sram: &Sram<'_>,
-    tile: &Tile,
-    scratch: &mut Scratch,
-    out: &mut [u8],
-) {
+pub(super) fn compute(stage: &Ready<'_>, tile: &Tile, scratch: &mut Scratch, out: &mut [u8]) {
+    let Ready { code, prepared, sram } = *stage;
     if let (Head::Conv2d(h), HeadTables::Conv(packed)) = (&code.head, &prepared.head) {
-        return conv2d(code, prepared, h, packed, sram, tile, scratch, out);
+        return conv2d(stage, h, packed, tile, scratch, out);
     }
     let row_bytes = out.len() / tile.rows.len().max(1);
     let rows = tile.rows.clone().zip(out.chunks_exact_mut(row_bytes.max(1)));
@@ -51,33 +53,28 @@ pub(super) fn compute(
         for (row, out) in rows {
             lines.sum(sram.simd, row, acc);
             let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
-            finish(code, &prepared.tails, sram, &place, acc, operand, out);
+            finish(stage, 0, &place, acc, operand, out);
         }
         return;
     }
     for (row, out) in rows {
-        let tails = compute_head(code, prepared, sram, row, scratch);
+        let done = compute_head(stage, row, scratch);
         let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
         let Scratch { acc, operand, .. } = &mut *scratch;
-        finish(code, &prepared.tails[prepared.tails.len() - tails..], sram, &place, acc, operand, out);
+        finish(stage, done, &place, acc, operand, out);
     }
 }
 
-/// Computes row `row` of a head into the accumulators; how many of the tails are left.
-fn compute_head(
-    code: &StageCode,
-    prepared: &Prepared,
-    sram: &Sram<'_>,
-    row: u32,
-    scratch: &mut Scratch,
-) -> usize {
+/// Computes row `row` of a head into the accumulators; how many of the tails are done with it.
+fn compute_head(stage: &Ready<'_>, row: u32, scratch: &mut Scratch) -> usize {
+    let Ready { code, prepared, sram } = *stage;
     let (cols, chs) = (code.out.cols as usize, code.out.chs as usize);
     let Scratch { acc, sums, .. } = &mut *scratch;
     acc.clear();
     acc.resize(cols * chs, 0);
     if !wide::is_wide(&code.head, sram) {
         head(code, &prepared.head, sram, row, scratch);
-        return code.tail.len();
+        return 0;
     }
     let tables = if let HeadTables::Wide(tables) = &prepared.head { Some(&**tables) } else { None };
     sums.clear();
@@ -86,24 +83,25 @@ fn compute_head(
     match (code.tail.first(), prepared.tails.first()) {
         (Some(Tail::Rescale16(t)), Some(TailTables::Rescale16(scales))) => {
             wide::rescale(t, scales, chs, sums, acc);
-            code.tail.len() - 1
+            1
         }
-        _ => code.tail.len(),
+        _ => 0,
     }
 }
 
-/// Applies the last tails of a stage, those of `tables`, to the accumulators of a place and writes their bytes.
+/// Applies the tails of a stage but for the first `done` to the accumulators of a place, and writes their
+/// bytes.
 fn finish(
-    code: &StageCode,
-    tables: &[TailTables],
-    sram: &Sram<'_>,
+    stage: &Ready<'_>,
+    done: usize,
     place: &Place,
     acc: &mut [i32],
     operand: &mut Vec<i32>,
     out: &mut [u8],
 ) {
+    let Ready { code, prepared, sram } = *stage;
     let elem = sram.elem(&code.out);
-    let tails = &code.tail[code.tail.len() - tables.len()..];
+    let (tails, tables) = (&code.tail[done..], &prepared.tails[done..]);
     let pixel = place.chs.len();
     let cols = (CHUNK / pixel.max(1)).clamp(1, place.cols.len().max(1));
     let size = elem.size_bytes() as usize;

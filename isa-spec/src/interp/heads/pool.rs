@@ -68,13 +68,7 @@ pub(super) fn avg_pool2d(
 }
 
 /// Reads the rows of a window that lie inside the input; how many there are.
-fn gather_rows(
-    sram: &Sram<'_>,
-    src: &View,
-    window: &Window,
-    row: u32,
-    rows: &mut Vec<Vec<i32>>,
-) -> usize {
+fn gather_rows(sram: &Sram<'_>, src: &View, window: &Window, row: u32, rows: &mut Vec<Vec<i32>>) -> usize {
     let mut n = 0;
     for ky in 0..window.kernel_h {
         if let Some(y) = tap(row, ky, window.stride_h, 1, window.pad_top, src.rows) {

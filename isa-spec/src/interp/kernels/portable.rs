@@ -154,7 +154,8 @@ mod tests {
     #[test]
     fn both_vectors_add_the_same() {
         let extremes = [i16::from(i8::MIN), -255, -1, 0, 1, 127, 255];
-        let weights = [[-128i8; 8], [127; 8], [-128, 127, 1, -1, 0, -128, 127, 5], [3, 0, -7, 9, 100, -100, 64, -64]];
+        let weights =
+            [[-128i8; 8], [127; 8], [-128, 127, 1, -1, 0, -128, 127, 5], [3, 0, -7, 9, 100, -100, 64, -64]];
         for first in extremes {
             for second in extremes {
                 for weights in &weights {

@@ -10,10 +10,12 @@ use std::arch::x86_64::{
 
 use super::{LANES, Tile};
 
-/// Declares how a kernel goes over all pixels of some blocks: in register tiles of at most so many pixels, as few
-/// and as even as may be.
+/// Declares how a kernel goes over all pixels of some blocks: in register tiles of at most so many pixels, as
+/// few and as even as may be.
 macro_rules! across {
-    ($name:ident, $tile:ident, $value:ty, $features:literal, $b:literal by $most:literal [$($p:literal)*]) => {
+    (
+        $name:ident, $tile:ident, $value:ty, $features:literal, $b:literal by $most:literal [$($p:literal)*]
+    ) => {
         /// Computes all pixels of some blocks.
         ///
         /// # Safety

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::inst::{Binary, BinaryKind, Rescale, RescaleBySign, Tail};
 use crate::interp::arith::{apply_scale_32, shift_product};
-use crate::interp::prepared::{Scales, TailTables};
+use crate::interp::prepared::{NearSlices, Scales, TailTables};
 use crate::interp::simd::{Simd, vectorised};
 use crate::interp::sram::{Sram, limits};
 use crate::interp::wide;
@@ -92,6 +92,13 @@ struct Rounding {
     output_zp: i32,
 }
 
+/// What scaled values are held within before the zero point of the output is added.
+#[derive(Clone, Copy)]
+struct Limits {
+    least: i32,
+    most: i32,
+}
+
 /// Rescales values, by 32-bit numbers where no result can leave them, else as it is defined.
 fn rescale_all(
     simd: Simd,
@@ -108,20 +115,19 @@ fn rescale_all(
         && let (Ok(least), Ok(most)) = bounds
         && are_within(simd, acc, rule.input_zp, near.least_shift)
     {
-        let (multipliers, rounds, shifts) =
-            (near.multipliers.of(chs), near.rounds.of(chs), near.shifts.of(chs));
-        for acc in acc.chunks_mut(multipliers.len()) {
+        let near = near.of(chs);
+        let limits = Limits { least, most };
+        for acc in acc.chunks_mut(near.multipliers.len()) {
             if rule.double {
-                let doubles = near.doubles.of(chs);
-                rescale_doubly(simd, acc, multipliers, rounds, shifts, doubles, rule, least, most);
+                rescale_doubly(simd, acc, &near, rule, limits);
             } else {
-                rescale_near(simd, acc, multipliers, rounds, shifts, rule, least, most);
+                rescale_near(simd, acc, &near, rule, limits);
             }
         }
         return;
     }
     for acc in acc.chunks_mut(multipliers.len()) {
-        rescale_far(simd, acc, multipliers, shifts, rule, least, most);
+        rescale_far(simd, acc, multipliers, shifts, rule, (least, most));
     }
 }
 
@@ -144,42 +150,38 @@ vectorised! {
     }
 
     /// `apply_scale_32` where the scaled values fit 32 bits.
-    fn rescale_near(
-        simd; acc: &mut [i32], multipliers: &[i64], rounds: &[i64], shifts: &[u64], rule: &Rounding,
-        least: i32, most: i32,
-    ) {
+    fn rescale_near(simd; acc: &mut [i32], scales: &NearSlices<'_>, rule: &Rounding, limits: Limits) {
         let Rounding { input_zp, output_zp, .. } = *rule;
-        let scales = multipliers.iter().zip(rounds).zip(shifts);
+        let scales = scales.multipliers.iter().zip(scales.rounds).zip(scales.shifts);
         for (v, ((&multiplier, &round), &shift)) in acc.iter_mut().zip(scales) {
             let product = i64::from(v.wrapping_sub(input_zp)) * i64::from(multiplier as i32);
-            *v = (((product + round) >> (shift & 63)) as i32).max(least).min(most) + output_zp;
+            let scaled = ((product + round) >> (shift & 63)) as i32;
+            *v = scaled.max(limits.least).min(limits.most) + output_zp;
         }
     }
 
     /// As `rescale_near`, with double rounding.
-    fn rescale_doubly(
-        simd; acc: &mut [i32], multipliers: &[i64], rounds: &[i64], shifts: &[u64], doubles: &[i64],
-        rule: &Rounding, least: i32, most: i32,
-    ) {
+    fn rescale_doubly(simd; acc: &mut [i32], scales: &NearSlices<'_>, rule: &Rounding, limits: Limits) {
         let Rounding { input_zp, output_zp, .. } = *rule;
-        let scales = multipliers.iter().zip(rounds).zip(shifts).zip(doubles);
+        let scales = scales.multipliers.iter().zip(scales.rounds).zip(scales.shifts).zip(scales.doubles);
         for (v, (((&multiplier, &round), &shift), &double)) in acc.iter_mut().zip(scales) {
             let value = v.wrapping_sub(input_zp);
             let round = if value >= 0 { round + double } else { round - double };
             let product = i64::from(value) * i64::from(multiplier as i32);
-            *v = (((product + round) >> (shift & 63)) as i32).max(least).min(most) + output_zp;
+            let scaled = ((product + round) >> (shift & 63)) as i32;
+            *v = scaled.max(limits.least).min(limits.most) + output_zp;
         }
     }
 
     /// `apply_scale_32` as it is defined.
     fn rescale_far(
-        simd; acc: &mut [i32], multipliers: &[i32], shifts: &[u8], rule: &Rounding, least: i64, most: i64,
+        simd; acc: &mut [i32], multipliers: &[i32], shifts: &[u8], rule: &Rounding, limits: (i64, i64),
     ) {
         let Rounding { input_zp, double, output_zp } = *rule;
         for ((v, &multiplier), &shift) in acc.iter_mut().zip(multipliers).zip(shifts) {
             let value = i64::from(*v) - i64::from(input_zp);
             let scaled = apply_scale_32(value, multiplier, shift, double) + i64::from(output_zp);
-            *v = scaled.clamp(least, most) as i32;
+            *v = scaled.clamp(limits.0, limits.1) as i32;
         }
     }
 

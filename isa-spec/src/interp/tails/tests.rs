@@ -1,5 +1,5 @@
-//! Tails against definitions written anew from TOSA's text, in integers that cannot overflow, on every level of
-//! vector instructions that the CPU has.
+//! Tails against definitions written anew from TOSA's text, in integers that cannot overflow, on every level
+//! of vector instructions that the CPU has.
 
 use super::*;
 use crate::inst::{BinaryConst, Clamp, Elem, Table, View, WeightAddr};
@@ -7,9 +7,9 @@ use crate::interp::prepared::Prepared;
 use crate::interp::sram::WeightSram;
 use crate::program::{Program, StageCode, Stream};
 
-/// TOSA 1.0, RESCALE with 32-bit multipliers: "the value minus the input zero point, scaled by `apply_scale_32`,
-/// plus the output zero point, clipped to the output type". What does not fit 32 bits in between is left open
-/// there; it saturates here.
+/// TOSA 1.0, RESCALE with 32-bit multipliers: "the value minus the input zero point, scaled by
+/// `apply_scale_32`, plus the output zero point, clipped to the output type". What does not fit 32 bits in
+/// between is left open there; it saturates here.
 fn defined_rescale(value: i32, t: &Rescale, multiplier: i32, shift: u8) -> i32 {
     let value = i128::from(value) - i128::from(t.input_zp);
     let mut round = 1i128 << (shift - 1);
@@ -142,14 +142,15 @@ fn rescales_round_as_tosa_does_at_every_tie() {
     let mut next = noise(7);
     for double in [false, true] {
         for target in TARGETS {
-            // For an odd multiplier and a shift, the values whose products are a half step off a whole result,
-            // and their neighbours.
+            // For an odd multiplier and a shift, the values whose products are a half step off a whole
+            // result, and their neighbours.
             for shift in 2..=62u32 {
                 let multipliers: Vec<i32> = (0..6).map(|_| (next() & i32::MAX) | 1).collect();
                 for multiplier in multipliers {
                     let inverse = inverse_of(multiplier as u64);
                     let half = 1u64 << (shift - 1);
-                    // Lowest bits of a value for which the product ends in the half; more bits come at random.
+                    // Lowest bits of a value for which the product ends in the half; more bits come at
+                    // random.
                     let ends = half.wrapping_mul(inverse) as u32;
                     let around = [-2i32, -1, 0, 1, 2].map(|d| (ends as i32).wrapping_add(d));
                     let high = (1u64 << shift.min(31)) as i32;
@@ -160,7 +161,8 @@ fn rescales_round_as_tosa_does_at_every_tie() {
             }
             // A multiplier of a power of two: ties are as common as can be.
             let few: Vec<i32> = (-70..=70).collect();
-            check_rescale(&few, &[(1 << 30, 31), (1 << 30, 32), (1 << 30, 36), (1, 2), (1, 7)], &rule(0, target, double));
+            let scales = [(1 << 30, 31), (1 << 30, 32), (1 << 30, 36), (1, 2), (1, 7)];
+            check_rescale(&few, &scales, &rule(0, target, double));
         }
     }
 }
@@ -179,7 +181,8 @@ fn rescales_of_extreme_and_random_sums_are_tosas() {
             let random: Vec<i32> = (0..40).map(|_| next() >> (next() & 31)).collect();
             let values: Vec<i32> = extremes.into_iter().chain(random).collect();
             check_rescale(&values, &all_scales(), &rule(0, target, double));
-            // Zero points that take a sum beyond 32 bits; the machine has none with sums, the arithmetic does.
+            // Zero points that take a sum beyond 32 bits; the machine has none with sums, the arithmetic
+            // does.
             check_rescale(&values, &all_scales(), &rule(-128, target, double));
             check_rescale(&values, &[(1 << 30, 40)], &rule(127, target, double));
         }
@@ -195,7 +198,18 @@ fn tables_and_clamps_of_all_bytes_are_exact() {
     let expected: Vec<i32> = (0..256).map(|at| i32::from(entries[at] as i8)).collect();
     Bench::new(Table { table: WeightAddr(0) }, 256, 1, entries).check(&bytes, &expected);
     for (min, max) in [(-128, 127), (0, 0), (-5, 90), (127, 127), (i32::MIN, i32::MAX)] {
-        let expected: Vec<i32> = bytes.iter().map(|&v| if v < min { min } else if v > max { max } else { v }).collect();
+        let expected: Vec<i32> = bytes
+            .iter()
+            .map(|&v| {
+                if v < min {
+                    min
+                } else if v > max {
+                    max
+                } else {
+                    v
+                }
+            })
+            .collect();
         Bench::new(Clamp { min, max }, 256, 1, Vec::new()).check(&bytes, &expected);
     }
 }
