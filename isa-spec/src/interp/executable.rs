@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::heads::HeadTables;
 use super::machine::{Machine, Room};
-use super::prepared::{HeadTables, Prepared};
+use super::prepared::Prepared;
 use super::simd::Simd;
 use super::sram::WeightSram;
 use super::waves::{Wave, waves};

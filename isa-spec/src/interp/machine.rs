@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::heads::{Ready, compute};
+use super::heads::compute;
 use super::prepared::Prepared;
 use super::shadow::Shadow;
 use super::simd::Simd;
@@ -135,8 +135,7 @@ impl<'a> Machine<'a> {
                 narrow(self.simd, self.program.streams[dma.src.tensor as usize].elem, &scratch.acc, bytes);
             }
             _ => {
-                let sram = &self.sram();
-                compute(&Ready { code, prepared, sram }, tile, scratch, bytes);
+                compute(&prepared.ready(code, &self.sram()), tile, scratch, bytes);
             }
         }
     }

@@ -17,6 +17,7 @@ mod kernels;
 mod machine;
 mod order;
 mod prepared;
+mod scales;
 mod shadow;
 mod simd;
 mod sram;

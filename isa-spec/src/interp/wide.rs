@@ -5,7 +5,7 @@
 //! Sums are held in 64 bits and wrap there; valid programs keep them within 48.
 
 use crate::inst::{Elem, Head, MatMul, Rescale16, Resize, ResizeMode, TransposeConv2d, View, Window};
-use crate::interp::prepared::Scales;
+use crate::interp::scales::Scales;
 use crate::interp::simd::{Simd, vectorised};
 use crate::interp::sram::{Sram, limits};
 use crate::interp::taps::{sample, tap, tap_transposed};

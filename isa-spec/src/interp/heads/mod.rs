@@ -8,18 +8,19 @@ mod conv;
 mod depthwise;
 mod moves;
 mod pool;
+mod tables;
 mod transposed;
 
 pub(super) use self::conv::PackedConv;
 use self::conv::conv2d;
 pub(super) use self::depthwise::PackedDepthwise;
+pub(super) use self::tables::HeadTables;
 pub(super) use self::transposed::PackedTransposed;
 use self::transposed::transpose_conv2d;
 use crate::inst::{Head, MatMul, Tail};
-use crate::interp::prepared::{HeadTables, Prepared, TailTables};
 use crate::interp::simd::vectorised;
 use crate::interp::sram::{Sram, narrow};
-use crate::interp::tails::{self, Place};
+use crate::interp::tails::{self, Place, TailTables};
 use crate::interp::tile::{Scratch, Tile};
 use crate::interp::wide;
 use crate::program::StageCode;
@@ -31,7 +32,8 @@ const CHUNK: usize = 4096;
 #[derive(Clone, Copy)]
 pub(super) struct Ready<'a> {
     pub(super) code: &'a StageCode,
-    pub(super) prepared: &'a Prepared,
+    pub(super) head: &'a HeadTables,
+    pub(super) tails: &'a [TailTables],
     pub(super) sram: &'a Sram<'a>,
 }
 
@@ -39,13 +41,13 @@ pub(super) struct Ready<'a> {
 /// bytes, `[rows][columns][channels]`. DMA heads are the caller's. Only convolutions are computed in parts of
 /// rows: tiles of other heads are whole rows.
 pub(super) fn compute(stage: &Ready<'_>, tile: &Tile, scratch: &mut Scratch, out: &mut [u8]) {
-    let Ready { code, prepared, sram } = *stage;
-    if let (Head::Conv2d(h), HeadTables::Conv(packed)) = (&code.head, &prepared.head) {
+    let Ready { code, sram, .. } = *stage;
+    if let (Head::Conv2d(h), HeadTables::Conv(packed)) = (&code.head, stage.head) {
         return conv2d(stage, h, packed, tile, scratch, out);
     }
     let row_bytes = out.len() / tile.rows.len().max(1);
     let rows = tile.rows.clone().zip(out.chunks_exact_mut(row_bytes.max(1)));
-    if let (Head::DepthwiseConv2d(h), HeadTables::Depthwise(packed)) = (&code.head, &prepared.head) {
+    if let (Head::DepthwiseConv2d(h), HeadTables::Depthwise(packed)) = (&code.head, stage.head) {
         let Scratch { acc, operand, words, .. } = scratch;
         let (cols, chs) = (tile.cols.len(), tile.chs.len());
         let lines = depthwise::Lines::new(sram, h, packed, tile.rows.clone(), cols, words);
@@ -67,20 +69,20 @@ pub(super) fn compute(stage: &Ready<'_>, tile: &Tile, scratch: &mut Scratch, out
 
 /// Computes row `row` of a head into the accumulators; how many of the tails are done with it.
 fn compute_head(stage: &Ready<'_>, row: u32, scratch: &mut Scratch) -> usize {
-    let Ready { code, prepared, sram } = *stage;
+    let Ready { code, sram, .. } = *stage;
     let (cols, chs) = (code.out.cols as usize, code.out.chs as usize);
     let Scratch { acc, sums, .. } = &mut *scratch;
     acc.clear();
     acc.resize(cols * chs, 0);
     if !wide::is_wide(&code.head, sram) {
-        head(code, &prepared.head, sram, row, scratch);
+        head(code, stage.head, sram, row, scratch);
         return 0;
     }
-    let tables = if let HeadTables::Wide(tables) = &prepared.head { Some(&**tables) } else { None };
+    let tables = if let HeadTables::Wide(tables) = stage.head { Some(&**tables) } else { None };
     sums.clear();
     sums.resize(cols * chs, 0);
     wide::head(&code.head, tables, sram, row, chs, sums);
-    match (code.tail.first(), prepared.tails.first()) {
+    match (code.tail.first(), stage.tails.first()) {
         (Some(Tail::Rescale16(t)), Some(TailTables::Rescale16(scales))) => {
             wide::rescale(t, scales, chs, sums, acc);
             1
@@ -99,9 +101,9 @@ fn finish(
     operand: &mut Vec<i32>,
     out: &mut [u8],
 ) {
-    let Ready { code, prepared, sram } = *stage;
+    let Ready { code, sram, .. } = *stage;
     let elem = sram.elem(&code.out);
-    let (tails, tables) = (&code.tail[done..], &prepared.tails[done..]);
+    let (tails, tables) = (&code.tail[done..], &stage.tails[done..]);
     let pixel = place.chs.len();
     let cols = (CHUNK / pixel.max(1)).clamp(1, place.cols.len().max(1));
     let size = elem.size_bytes() as usize;

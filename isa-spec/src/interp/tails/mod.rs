@@ -1,10 +1,13 @@
 //! What every tail does to accumulators.
 
+mod tables;
+
 use std::ops::Range;
 
+pub(super) use self::tables::TailTables;
 use crate::inst::{Binary, BinaryKind, Rescale, RescaleBySign, Tail};
 use crate::interp::arith::{apply_scale_32, shift_product};
-use crate::interp::prepared::{NearSlices, Scales, TailTables};
+use crate::interp::scales::{NearSlices, Scales};
 use crate::interp::simd::{Simd, vectorised};
 use crate::interp::sram::{Sram, limits};
 use crate::interp::wide;
