@@ -1,7 +1,7 @@
 //! A checked run: the machine as an adversary would run it.
 
 use super::executable::load_weights;
-use super::machine::{Machine, Room};
+use super::machine::Machine;
 use super::order::{Priorities, Random};
 use super::prepared::Prepared;
 use super::shadow::{Fault, Shadow};
@@ -41,7 +41,7 @@ impl<'a> Checked<'a> {
         dram: Vec<Vec<u8>>,
         mut random: Random,
     ) -> Self {
-        let mut machine = Machine::new(program, target, Simd::best(), dram, Room::default());
+        let mut machine = Machine::new(program, target, Simd::best(), dram, Vec::new());
         let mut weight = vec![0; target.memory.weight as usize];
         let written = program.segments.iter().zip(&mut machine.dram);
         let written = written.filter(|(s, _)| matches!(s.kind, SegmentKind::Output | SegmentKind::Scratch));

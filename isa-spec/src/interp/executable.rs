@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::heads::HeadTables;
-use super::machine::{Machine, Room};
+use super::machine::Machine;
 use super::prepared::Prepared;
 use super::simd::Simd;
 use super::sram::WeightSram;
-use super::waves::{Wave, waves};
+use super::team::{Room, Team, Work};
+use super::tile::Scratch;
+use super::waves::{Share, shares, waves};
 use super::{ExecError, demand_valid, fill_segments};
 use crate::inst::{Conv2d, DepthwiseConv2d, Head, View, WeightAddr, Window};
 use crate::program::{Phase, Program, StageCode, WeightLoad};
@@ -28,7 +30,7 @@ pub struct Executable {
 #[derive(Debug)]
 struct PreparedPhase {
     stages: Vec<Prepared>,
-    waves: Vec<Wave>,
+    waves: Vec<Vec<Share>>,
 }
 
 impl Executable {
@@ -41,7 +43,10 @@ impl Executable {
         demand_valid(program, target, weights)?;
         let mut loader = Loader::new(program, target, weights, simd);
         let stages: Vec<_> = program.phases.iter().map(|phase| loader.prepare(phase)).collect();
-        let waves = program.phases.par_iter().map(|phase| waves(program, phase));
+        let threads = rayon::current_num_threads();
+        let waves = program.phases.par_iter().map(|phase| {
+            waves(program, phase).iter().map(|wave| shares(phase, wave, threads)).collect::<Vec<_>>()
+        });
         let phases = waves.collect::<Vec<_>>().into_iter().zip(stages);
         Ok(Self {
             program: Arc::new(program.clone()),
@@ -68,20 +73,49 @@ impl Executable {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<Vec<u8>>, ExecError> {
         let dram = fill_segments(&self.program, inputs)?;
-        // On a thread of the pool: from another one, each wave would wait for one of them to wake.
-        Ok(rayon::scope(|_| {
-            let room = self.rooms().pop().unwrap_or_default();
-            let mut machine = Machine::new(&self.program, &self.target, self.simd, dram, room);
-            for (index, (phase, prepared)) in self.program.phases.iter().zip(&*self.phases).enumerate() {
-                for wave in &prepared.waves {
-                    machine.run_wave(phase, &prepared.stages, wave);
+        let threads = rayon::current_num_threads();
+        let mut room = self.rooms().pop().unwrap_or_default();
+        let activation = std::mem::take(&mut room.activation);
+        let machine = Machine::new(&self.program, &self.target, self.simd, dram, activation);
+        let team = Team::new(machine, &mut room);
+        let mut scratches = std::mem::take(&mut room.scratches);
+        scratches.resize_with(threads, Scratch::default);
+        if let Some((own, others)) = scratches.split_first_mut() {
+            // On a thread of the pool, as the others.
+            rayon::scope(|scope| {
+                for scratch in others {
+                    scope.spawn(|_| team.help(scratch));
                 }
-                progress(index + 1);
+                self.lead(&team, own, progress);
+            });
+        }
+        let (outputs, activation) = team.into_machine(&mut room).into_outputs();
+        (room.activation, room.scratches) = (activation, scratches);
+        self.rooms().push(room);
+        Ok(outputs)
+    }
+
+    /// Runs all waves; `progress` is told after each phase.
+    fn lead<'a>(&'a self, team: &Team<'a>, scratch: &mut Scratch, progress: &mut dyn FnMut(usize)) {
+        let phases = self.program.phases.iter().zip(&*self.phases);
+        let waves = phases.flat_map(|(phase, PreparedPhase { stages, waves })| {
+            waves.iter().map(move |shares| Work { phase, prepared: stages, shares })
+        });
+        // How many waves there were when each phase was over.
+        let ends: Vec<usize> = (self.phases.iter())
+            .scan(0, |all, phase| {
+                *all += phase.waves.len();
+                Some(*all)
+            })
+            .collect();
+        let (mut done, mut over) = (0, 0);
+        team.lead(waves, scratch, || {
+            done += 1;
+            while ends.get(over).is_some_and(|&end| end <= done) {
+                over += 1;
+                progress(over);
             }
-            let (outputs, room) = machine.into_outputs();
-            self.rooms().push(room);
-            outputs
-        }))
+        });
     }
 
     fn rooms(&self) -> MutexGuard<'_, Vec<Room>> {

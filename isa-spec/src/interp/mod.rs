@@ -23,6 +23,7 @@ mod simd;
 mod sram;
 mod tails;
 mod taps;
+mod team;
 mod tile;
 mod waves;
 mod wide;

@@ -122,28 +122,28 @@ pub(super) struct StageTile {
     cost: u64,
 }
 
-/// Tiles that a thread computes one after another, with room for their bytes.
-pub(super) type Share<'a> = Vec<(&'a StageTile, &'a mut [u8])>;
+/// Tiles that a thread computes one after another.
+pub(super) type Share = Vec<StageTile>;
 
-/// Shares of tiles, each worth being given to another thread.
-pub(super) fn shares<'a>(tiles: Share<'a>) -> Vec<Share<'a>> {
+/// The rows of a wave in shares for so many threads, each worth being computed on another one.
+pub(super) fn shares(phase: &Phase, wave: &Wave, threads: usize) -> Vec<Share> {
     let mut shares = vec![Share::new()];
     let mut cost = 0;
-    for (tile, bytes) in tiles {
+    for tile in tiles(phase, wave, threads) {
         if cost >= LEAST_TILE {
             shares.push(Share::new());
             cost = 0;
         }
         cost += tile.cost;
         if let Some(share) = shares.last_mut() {
-            share.push((tile, bytes));
+            share.push(tile);
         }
     }
     shares
 }
 
 /// Divides the rows of a wave into tiles for so many threads. Rows that DMA moves are a tile a row.
-pub(super) fn tiles(phase: &Phase, wave: &Wave, threads: usize) -> Vec<StageTile> {
+fn tiles(phase: &Phase, wave: &Wave, threads: usize) -> Vec<StageTile> {
     let cost = |rows: &Rows| {
         let code = &phase.stages[rows.stage].code;
         let view = made(code);

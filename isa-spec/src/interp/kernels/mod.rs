@@ -223,20 +223,13 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// The corrections of the channels of a block, and where their sums of a pixel go.
-    #[inline(always)]
-    fn place(&mut self, pixel: usize, block: usize) -> (&[i32], &mut [i32]) {
-        let correction = &self.weights.correction[block * LANES..];
-        let n = correction.len().min(LANES);
-        let at = pixel * self.stride + (block - self.blocks.start) * LANES;
-        (&correction[..n], &mut self.out[at..at + n])
-    }
-
     /// Adds the corrections of a block to the sums of a pixel and writes the channels that exist.
     #[inline(always)]
     fn store(&mut self, pixel: usize, block: usize, sums: &[i32; LANES]) {
-        let (correction, out) = self.place(pixel, block);
-        for ((out, sum), correction) in out.iter_mut().zip(sums).zip(correction) {
+        let correction = &self.weights.correction[block * LANES..];
+        let at = pixel * self.stride + (block - self.blocks.start) * LANES;
+        let out = self.out[at..].iter_mut();
+        for ((out, sum), correction) in out.zip(sums).zip(correction) {
             *out = sum.wrapping_add(*correction);
         }
     }

@@ -147,13 +147,8 @@ unsafe fn tile_avx2<const P: usize, const B: usize>(
             }
         }
     }
-    // A copy, so that the sums of the loop above stay in registers.
-    let done = acc;
-    for (p, sums) in done.iter().enumerate() {
-        for (b, halves) in sums.iter().enumerate() {
-            store_halves(tile, pixel + p, block + b, halves);
-        }
-    }
+    // SAFETY: the pixels and blocks are the tile's.
+    unsafe { store_halves(tile, pixel, block, &acc) };
 }
 
 /// # Safety
@@ -202,34 +197,48 @@ unsafe fn tile_avx_vnni<const P: usize, const B: usize>(
             }
         }
     }
-    // A copy, so that the sums of the loop above stay in registers.
-    let done = acc;
-    for (p, sums) in done.iter().enumerate() {
-        for (b, halves) in sums.iter().enumerate() {
-            store_halves(tile, pixel + p, block + b, halves);
-        }
-    }
+    // SAFETY: the pixels and blocks are the tile's.
+    unsafe { store_halves(tile, pixel, block, &acc) };
 }
 
-/// Writes the sums of a pixel and a block that two vectors hold.
+/// Writes the sums of some pixels and blocks, of which two vectors hold a block.
+///
+/// # Safety
+/// The CPU has AVX2; pixels `pixel..pixel + P` and blocks `block..block + B` are the tile's.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn store_halves(tile: &mut Tile<'_>, pixel: usize, block: usize, halves: &[__m256i; 2]) {
-    let (from, to) = tile.place(pixel, block);
-    if to.len() < LANES {
-        let mut sums = [0i32; LANES];
-        for (to, half) in sums.chunks_exact_mut(LANES / 2).zip(halves) {
-            // SAFETY: `to` is 32 bytes.
-            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), *half) };
+unsafe fn store_halves<const P: usize, const B: usize>(
+    tile: &mut Tile<'_>,
+    pixel: usize,
+    block: usize,
+    acc: &[[[__m256i; 2]; B]; P],
+) {
+    for b in 0..B {
+        let first = (block + b) * LANES;
+        let column = (block + b - tile.blocks.start) * LANES;
+        if tile.weights.channels - first < LANES {
+            for (p, sums) in acc.iter().enumerate() {
+                let mut lanes = [0i32; LANES];
+                for (to, half) in lanes.chunks_exact_mut(LANES / 2).zip(&sums[b]) {
+                    // SAFETY: `to` is 32 bytes.
+                    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), *half) };
+                }
+                tile.store(pixel + p, block + b, &lanes);
+            }
+            continue;
         }
-        return tile.store(pixel, block, &sums);
-    }
-    let parts = from.chunks_exact(LANES / 2).zip(to.chunks_exact_mut(LANES / 2));
-    for ((from, to), half) in parts.zip(halves) {
-        // SAFETY: both are 32 bytes.
-        unsafe {
-            let correction = _mm256_loadu_si256(from.as_ptr().cast());
-            _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm256_add_epi32(*half, correction));
+        for half in 0..2 {
+            let lane = half * (LANES / 2);
+            // SAFETY: there is a correction for every channel, and room for the sums of every pixel.
+            unsafe {
+                let correction = tile.weights.correction.as_ptr().add(first + lane);
+                let correction = _mm256_loadu_si256(correction.cast());
+                let column = tile.out.as_mut_ptr().add(column + lane);
+                for (p, sums) in acc.iter().enumerate() {
+                    let to = column.add((pixel + p) * tile.stride);
+                    _mm256_storeu_si256(to.cast(), _mm256_add_epi32(sums[b][half], correction));
+                }
+            }
         }
     }
 }
@@ -276,17 +285,17 @@ unsafe fn tile_avx512_vnni<const P: usize, const B: usize>(
             }
         }
     }
-    // A copy, so that the sums of the loop above stay in registers.
-    let done = acc;
-    for (p, sums) in done.iter().enumerate() {
-        for (b, sum) in sums.iter().enumerate() {
-            let (from, to) = tile.place(pixel + p, block + b);
-            let all = to.len() == LANES;
-            let mask = if all { u16::MAX } else { (1 << to.len()) - 1 };
-            // SAFETY: the lanes of the mask are those that there are corrections of and room for.
-            unsafe {
-                let correction = _mm512_maskz_loadu_epi32(mask, from.as_ptr());
-                _mm512_mask_storeu_epi32(to.as_mut_ptr(), mask, _mm512_add_epi32(*sum, correction));
+    for b in 0..B {
+        let channels = (weights.channels - (block + b) * LANES).min(LANES);
+        let mask = u16::MAX >> (LANES - channels);
+        // SAFETY: there is a correction for every channel, and room for the sums of every pixel.
+        unsafe {
+            let correction = weights.correction.as_ptr().add((block + b) * LANES);
+            let correction = _mm512_maskz_loadu_epi32(mask, correction);
+            let column = tile.out.as_mut_ptr().add((block + b - tile.blocks.start) * LANES);
+            for (p, sums) in acc.iter().enumerate() {
+                let to = column.add((pixel + p) * tile.stride);
+                _mm512_mask_storeu_epi32(to, mask, _mm512_add_epi32(sums[b], correction));
             }
         }
     }
