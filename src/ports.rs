@@ -83,29 +83,34 @@ pub(crate) fn demand_sound(port: &Port, outputs: bool) -> Result<(), String> {
     }
 }
 
-/// Where each element of the permuted tensor comes from: axis `i` of the result is axis `perm[i]` of `shape`.
-fn permuted_indices(shape: &[usize], perm: &[usize]) -> Vec<usize> {
+/// The elements of a tensor in another order of its axes: axis `i` of the result is axis `perm[i]` of
+/// `shape`.
+pub(crate) fn permute<T: Copy>(values: &[T], shape: &[usize], perm: &[usize]) -> Vec<T> {
+    let identity = perm.iter().enumerate().all(|(i, &p)| i == p);
+    let Some((&last, outer)) = perm.split_last().filter(|_| !identity && !values.is_empty()) else {
+        return values.to_vec();
+    };
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis];
     }
-    let mut indices = vec![0];
-    for &axis in perm {
-        indices = indices
-            .into_iter()
-            .flat_map(|base| (0..shape[axis]).map(move |i| (base, i)))
-            .map(|(base, i)| base + i * strides[axis])
-            .collect();
-    }
-    indices
-}
-
-pub(crate) fn permute<T: Copy>(values: &[T], shape: &[usize], perm: &[usize]) -> Vec<T> {
-    let identity = perm.iter().enumerate().all(|(i, &p)| i == p);
-    if identity {
-        values.to_vec()
-    } else {
-        permuted_indices(shape, perm).into_iter().map(|i| values[i]).collect()
+    let mut permuted = Vec::with_capacity(values.len());
+    // Coordinates on all axes but the last of the result, and where they lead.
+    let (mut at, mut from) = (vec![0; outer.len()], 0);
+    loop {
+        permuted.extend((0..shape[last]).map(|i| values[from + i * strides[last]]));
+        let mut axis = outer.len();
+        loop {
+            let Some(before) = axis.checked_sub(1) else { return permuted };
+            axis = before;
+            at[axis] += 1;
+            from += strides[outer[axis]];
+            if at[axis] < shape[outer[axis]] {
+                break;
+            }
+            from -= at[axis] * strides[outer[axis]];
+            at[axis] = 0;
+        }
     }
 }
 

@@ -30,11 +30,24 @@ pub(crate) fn demand_finite<'a>(tensors: impl Iterator<Item = (String, &'a Array
     if problems.is_empty() { Ok(()) } else { Err(RunError::Inputs { problems }) }
 }
 
+/// Rounds to the nearest whole number, of two the even one. The library's function is a call on CPUs of the
+/// least kind that there is, this is two additions.
+#[inline]
+fn round_ties_even(value: f32) -> f32 {
+    /// Numbers from here on have no bits for halves, up to twice as much.
+    const WHOLE: f32 = 8_388_608.0;
+    if value.abs() < WHOLE / 2.0 {
+        let shift = WHOLE.copysign(value);
+        (value + shift) - shift
+    } else {
+        value.round_ties_even()
+    }
+}
+
 /// The integer that stands for a real number, divided in single precision as ONNX does, rounded half to even
 /// and saturated.
 pub fn quantise(real: f64, q: &Quantisation, least: i64, most: i64) -> i64 {
-    let steps = real as f32 / q.scale as f32;
-    let scaled = f64::from(steps.round_ties_even()) + f64::from(q.zero_point);
+    let scaled = f64::from(round_ties_even(real as f32 / q.scale as f32)) + f64::from(q.zero_point);
     scaled.clamp(least as f64, most as f64) as i64
 }
 
@@ -406,4 +419,20 @@ pub fn evaluate(module: &Module, inputs: &[(String, Array)]) -> Result<Vec<(Stri
     let tensors = to_arguments(module, &match_inputs(&takes, inputs)?)?;
     let results = eval::eval_function(module, func, tensors)?;
     gives.iter().zip(results).map(|(port, t)| Ok((port.name.clone(), from_tensor(port, &t)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::round_ties_even;
+
+    #[test]
+    fn rounds_as_the_library_does() {
+        let halves = (-2000..=2000).map(|n| n as f32 / 4.0);
+        let ends =
+            [0.0f32, 0.5, 1.5, 2.5, 4_194_303.5, 4_194_304.5, 8_388_607.5, 8_388_609.0, 3e38, f32::EPSILON];
+        let around = ends.into_iter().flat_map(|v| [v, v.next_up(), v.next_down()]);
+        for value in halves.chain(around).flat_map(|v| [v, -v]) {
+            assert_eq!(round_ties_even(value), value.round_ties_even(), "{value}");
+        }
+    }
 }

@@ -74,7 +74,14 @@ impl TensorData {
 
     /// All elements as integers, or `None` for floats.
     pub fn to_ints(&self) -> Option<Vec<i64>> {
-        (0..self.len()).map(|i| self.int_at(i)).collect()
+        Some(match self {
+            Self::I1(v) => v.iter().map(|&b| b.into()).collect(),
+            Self::I8(v) => v.iter().map(|&x| x.into()).collect(),
+            Self::I16(v) => v.iter().map(|&x| x.into()).collect(),
+            Self::I32(v) => v.iter().map(|&x| x.into()).collect(),
+            Self::I48(v) | Self::I64(v) | Self::Index(v) => v.to_vec(),
+            Self::F32(_) => return None,
+        })
     }
 
     /// Integers stored as `elem`, wrapping those that do not fit; `None` if `elem` is a float.

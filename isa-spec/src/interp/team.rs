@@ -1,8 +1,8 @@
 //! The threads of a run.
 //!
-//! Waves are short, some tens of microseconds each, so threads do not go to sleep between them: they watch for
-//! the next one for a while. One of them leads: it says what the next wave is, computes shares of it like the
-//! others, and writes what all have made. Who is late is not waited for, unless it computes a share.
+//! Waves are short, some tens of microseconds each, so threads do not go to sleep between them: they watch
+//! for the next one for a while. One of them leads: it says what the next wave is, computes shares of it like
+//! the others, and writes what all have made. Who is late is not waited for, unless it computes a share.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard};
