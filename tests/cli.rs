@@ -12,6 +12,8 @@ mod errors;
 mod filetests;
 #[path = "cli/inspect.rs"]
 mod inspect;
+#[path = "cli/interpreter.rs"]
+mod interpreter;
 #[path = "cli/opt.rs"]
 mod opt;
 #[path = "cli/ranges.rs"]

@@ -3,7 +3,7 @@
 //! Rows really pass through the rings of activation SRAM and tables through weight SRAM, so a wrong address
 //! shows as a wrong result. An [`Executable`] is a program that was verified, and whose weights were packed,
 //! once. Rows that are ready at the same time, of one stage or of several, are computed side by side on all
-//! threads ([`waves`]), with the vector instructions of a [`Simd`]; neither can change a value.
+//! threads (`waves`), with the vector instructions of a [`Simd`]; neither can change a value.
 //!
 //! [`run_checked`] runs the same program as an adversary would: memories begin with random bytes, ready
 //! stages step in random order, weight loads complete as late or as early as they may, and every byte

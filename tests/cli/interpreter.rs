@@ -1,0 +1,88 @@
+//! The interpreter from outside: vector instructions, many inputs on one session, what it takes.
+
+use std::process::Command;
+
+use strata::io::Array;
+use strata_isa_spec::interp::Simd;
+
+use super::{Scratch, load};
+
+#[test]
+fn results_do_not_depend_on_the_vector_instructions() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--quiet"]);
+    let run = |level: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_strata"))
+            .args(["run", "net.strata", "--input", &format!("0={input}"), "--output-dir", level])
+            .current_dir(scratch.0.path())
+            .env("STRATA_SIMD", level)
+            .output();
+        let output = output.expect("the command starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let levels: Vec<&str> = Simd::available().map(|simd| simd.level().name()).collect();
+    for level in &levels {
+        assert_eq!(run(level).0, Some(0), "{level}");
+        let [got, expected] = [level, &levels[0]].map(|level| load(&scratch.path(&format!("{level}/0.npy"))));
+        assert_eq!(got, expected, "{level}");
+    }
+    let (code, err) = run("mmx");
+    assert!(code == Some(1) && err.contains("STRATA_SIMD") && err.contains(&levels.join(", ")), "{err}");
+}
+
+#[test]
+fn many_inputs_run_on_one_session() {
+    let scratch = Scratch::new();
+    let (model, input) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--quiet"]);
+    scratch.ends(0, &["run", "net.strata", "--input", &format!("0={input}"), "--output-dir", "one"]);
+    std::fs::create_dir(scratch.path("all")).expect("a folder");
+    let other = Array::f32(vec![1, 1, 16, 24], vec![0.25; 24 * 16]);
+    scratch.write("all/b.npy", other.to_npy());
+    std::fs::copy(scratch.path(&input), scratch.path("all/a.npy")).expect("copied");
+
+    let (out, _) = scratch.ends(0, &["run", "net.strata", "--input-dir", "all", "--output-dir", "many"]);
+    assert!(out.contains("2 of 2 inputs in "), "{out}");
+    let of = |file: &str| {
+        let folder = scratch.path(&format!("many/{file}"));
+        let mut outputs = std::fs::read_dir(folder).expect("a folder an input");
+        load(&outputs.next().expect("an output").expect("it can be listed").path())
+    };
+    assert_eq!(of("a"), load(&scratch.path("one/0.npy")));
+    assert_ne!(of("a"), of("b"));
+
+    // One that does not fit is told, and the others are run; a list names files beside it.
+    scratch.write("all/c.npy", Array::f32(vec![2, 2], vec![0.0; 4]).to_npy());
+    scratch.write("list.txt", "all/c.npy\nall/b.npy\n\nall/missing.npy\n");
+    let (out, err) =
+        scratch.ends(1, &["run", "net.strata", "--input-dir", "list.txt", "--output-dir", "some"]);
+    assert!(out.contains("1 of 3 inputs"), "{out}");
+    assert!(err.contains("c.npy: input: ") && err.contains("expected shape 1x1x16x24, found 2x2"), "{err}");
+    assert!(err.contains("missing.npy: "), "{err}");
+    assert!(scratch.path("some/b").is_dir() && !scratch.path("some/c").exists());
+
+    // Two files whose outputs would go into one folder.
+    scratch.write("list.txt", "all/b.npy\nall/../all/b.npy\n");
+    let (_, err) =
+        scratch.ends(1, &["run", "net.strata", "--input-dir", "list.txt", "--output-dir", "twice"]);
+    assert!(err.contains("would go into one folder"), "{err}");
+    scratch.ends(2, &["run", &model, "--input-dir", "all"]);
+    scratch.ends(2, &["run", "net.strata", "--input-dir", "all", "--input", &format!("0={input}")]);
+}
+
+#[test]
+fn the_interpreter_is_measured() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--quiet"]);
+    let arguments = ["bench", "run", "net.strata", "--times", "3", "--json", "times.json"];
+    let (table, _) = scratch.ends(0, &arguments);
+    assert!(table.contains("net.strata") && table.contains("median ms"), "{table}");
+    let json = std::fs::read_to_string(scratch.path("times.json")).expect("written");
+    let figures: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let times = figures[0]["inferences"].as_array().expect("a time each");
+    assert!(times.len() == 3 && times.iter().all(|time| time.as_f64().is_some_and(|s| s > 0.0)), "{json}");
+    let (_, err) = scratch.ends(1, &["bench", "run", &model]);
+    assert!(err.contains("not a bundle"), "{err}");
+}
