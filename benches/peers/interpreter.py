@@ -30,8 +30,8 @@ measured by `benches/peers/interpreter`.
 The ratio is Strata's time over onnxruntime's: below 1 Strata is faster.
 Strata runs a program of the machine, row by row through the rings of its SRAM; results are the same bits with all vector
 instructions, and those of the TOSA reference model.
-On CPUs with AVX2 and no VNNI, onnxruntime sums pairs of products in 16 bits, which saturates where weights and
-activations are large; none of Strata's kernels does.
+On CPUs with AVX2 and no VNNI onnxruntime, as its documentation says, sums pairs of products in 16 bits, which saturates
+where weights and activations are large; none of Strata's kernels does.
 
 """
 

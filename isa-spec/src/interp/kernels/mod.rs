@@ -255,7 +255,12 @@ pub(crate) fn multiply(
     assert!(blocks.end <= weights.blocks(), "the blocks exist");
     let greatest = |offsets: &[u32]| offsets.iter().max().map_or(0, |&at| at as usize);
     let reach = greatest(&walk.pixels) + greatest(&walk.runs) + weights.groups * weights.layout.products();
-    assert!(reach <= lines.len() || walk.pixels.is_empty(), "the walk stays within the lines");
+    let reads_nothing = walk.pixels.is_empty() || weights.runs * weights.groups == 0;
+    assert!(
+        reads_nothing || reach <= lines.len(),
+        "the walk stays within the lines: {reach} of {}",
+        lines.len()
+    );
     let channels = weights.channels_of(&blocks).len();
     let room = out.len() + stride.saturating_sub(channels) >= walk.pixels.len() * stride;
     assert!(stride >= channels && room, "there is room for all sums");

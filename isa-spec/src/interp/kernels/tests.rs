@@ -92,3 +92,17 @@ fn every_product_of_bytes_is_exact() {
         case.check(&extremes, &extremes, &[i32::MAX, i32::MIN, 0]);
     }
 }
+
+/// Where a transposed convolution has no tap at all: kernels smaller than their stride.
+#[test]
+fn sums_of_nothing_are_the_biases() {
+    let bias: Vec<i32> = (0..37).map(|channel| channel * 1000 - 7).collect();
+    let walk = Walk { pixels: vec![0, 90, 4000], runs: Vec::new() };
+    for simd in Simd::available() {
+        let layout = Layout::of(simd);
+        let packed = PackedWeights::new(layout, &[], &bias, 0, -3);
+        let mut got = vec![0; 3 * bias.len()];
+        multiply(simd, &packed, 0..packed.blocks(), &Lines::new(layout, 0), &walk, &mut got, bias.len());
+        assert_eq!(got, bias.repeat(3), "{}", simd.level());
+    }
+}
