@@ -86,36 +86,19 @@ impl Executable {
                 for scratch in others {
                     scope.spawn(|_| team.help(scratch));
                 }
-                self.lead(&team, own, progress);
+                let mut leader = team.leader(own);
+                for (index, (phase, prepared)) in self.program.phases.iter().zip(&*self.phases).enumerate() {
+                    for shares in &prepared.waves {
+                        leader.run(Work { phase, prepared: &prepared.stages, shares });
+                    }
+                    progress(index + 1);
+                }
             });
         }
         let (outputs, activation) = team.into_machine(&mut room).into_outputs();
         (room.activation, room.scratches) = (activation, scratches);
         self.rooms().push(room);
         Ok(outputs)
-    }
-
-    /// Runs all waves; `progress` is told after each phase.
-    fn lead<'a>(&'a self, team: &Team<'a>, scratch: &mut Scratch, progress: &mut dyn FnMut(usize)) {
-        let phases = self.program.phases.iter().zip(&*self.phases);
-        let waves = phases.flat_map(|(phase, PreparedPhase { stages, waves })| {
-            waves.iter().map(move |shares| Work { phase, prepared: stages, shares })
-        });
-        // How many waves there were when each phase was over.
-        let ends: Vec<usize> = (self.phases.iter())
-            .scan(0, |all, phase| {
-                *all += phase.waves.len();
-                Some(*all)
-            })
-            .collect();
-        let (mut done, mut over) = (0, 0);
-        team.lead(waves, scratch, || {
-            done += 1;
-            while ends.get(over).is_some_and(|&end| end <= done) {
-                over += 1;
-                progress(over);
-            }
-        });
     }
 
     fn rooms(&self) -> MutexGuard<'_, Vec<Room>> {

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::inst::{Elem, View, WeightAddr};
+use crate::inst::{Elem, MatMul, View, WeightAddr};
 use crate::interp::shadow::Shadow;
 use crate::interp::simd::{Simd, vectorised};
 use crate::program::{Program, Stream, row_address};
@@ -92,6 +92,21 @@ impl Sram<'_> {
             } else {
                 out.resize(out.len() + chs.len(), pixel[0]);
             }
+        }
+    }
+
+    /// What row `row` of a matrix product sums: `each` is given every value of its row of `a`, with the row
+    /// of
+    /// `b` that it multiplies.
+    pub(super) fn factors(&self, h: &MatMul, row: u32, mut each: impl FnMut(i32, &[i32])) {
+        let batches = h.batches.max(1);
+        let batch = row / (h.a.rows / batches).max(1);
+        let k = h.b.rows / batches;
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        self.row(&h.a, row, &mut a);
+        for (index, &a) in a.iter().enumerate().take(k as usize) {
+            self.row(&h.b, batch * k + index as u32, &mut b);
+            each(a, &b);
         }
     }
 

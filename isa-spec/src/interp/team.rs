@@ -51,12 +51,27 @@ pub(super) struct Work<'a> {
     pub(super) shares: &'a [Share],
 }
 
-/// Says that there are no more waves when it goes, whatever the reason.
-struct Leader<'t, 'a>(&'t Team<'a>);
+/// The thread that leads. There are no more waves when it goes, whatever the reason.
+pub(super) struct Leader<'t, 'a> {
+    team: &'t Team<'a>,
+    scratch: &'t mut Scratch,
+}
+
+impl<'a> Leader<'_, 'a> {
+    /// Runs a wave with those who help.
+    pub(super) fn run(&mut self, wave: Work<'a>) {
+        self.team.state_alone().begin(wave);
+        if wave.shares.len() > 1 {
+            self.team.turn.fetch_add(1, Ordering::Release);
+        }
+        self.team.compute(self.scratch);
+        self.team.state_alone().end();
+    }
+}
 
 impl Drop for Leader<'_, '_> {
     fn drop(&mut self) {
-        self.0.turn.store(OVER, Ordering::Release);
+        self.team.turn.store(OVER, Ordering::Release);
     }
 }
 
@@ -85,25 +100,9 @@ impl<'a> Team<'a> {
         }
     }
 
-    /// Runs waves one after another, with those who help; `each` is told after each wave.
-    pub(super) fn lead(
-        &self,
-        waves: impl Iterator<Item = Work<'a>>,
-        scratch: &mut Scratch,
-        mut each: impl FnMut(),
-    ) {
-        let _over = Leader(self);
-        for (index, wave) in waves.enumerate() {
-            let mut state = self.state_alone();
-            state.begin(wave);
-            drop(state);
-            if wave.shares.len() > 1 {
-                self.turn.store(index + 1, Ordering::Release);
-            }
-            self.compute(scratch);
-            self.state_alone().end();
-            each();
-        }
+    /// The thread that leads: there is one.
+    pub(super) fn leader<'t>(&'t self, scratch: &'t mut Scratch) -> Leader<'t, 'a> {
+        Leader { team: self, scratch }
     }
 
     /// The machine, and the room for another run.

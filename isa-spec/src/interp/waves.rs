@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::dataflow::Flow;
-use crate::inst::{Head, View};
+use crate::inst::{AvgPool2d, Head, MaxPool2d, View};
 use crate::interp::kernels::LANES;
 use crate::interp::tile::Tile;
 use crate::program::{Phase, Program, StageCode};
@@ -80,26 +80,17 @@ fn output_row_bytes(program: &Program, code: &StageCode) -> u64 {
 fn value_cost(code: &StageCode) -> u64 {
     /// What a value costs that is only moved, rescaled and the like.
     const MOVE: u64 = 32;
-    let window = |h: u32, w: u32| u64::from(h) * u64::from(w);
+    let values = u64::from(code.out.rows) * u64::from(code.out.cols) * u64::from(code.out.chs);
+    let products = code.macs_direct() / values.max(1);
     let products = match &code.head {
-        Head::Conv2d(h) => {
-            window(h.window.kernel_h, h.window.kernel_w) * u64::from(h.src.chs / h.groups.max(1))
+        Head::Conv2dI16(_) | Head::TransposeConv2dI16(_) => 4 * products,
+        Head::DepthwiseConv2d(_) | Head::DepthwiseConv2dI16(_) => 8 * products,
+        Head::MatMul(_) | Head::MatMulI16(_) => 16 * products,
+        Head::MaxPool2d(MaxPool2d { window, .. }) | Head::AvgPool2d(AvgPool2d { window, .. }) => {
+            8 * u64::from(window.kernel_h) * u64::from(window.kernel_w)
         }
-        Head::Conv2dI16(h) => {
-            4 * window(h.window.kernel_h, h.window.kernel_w) * u64::from(h.src.chs / h.groups.max(1))
-        }
-        Head::TransposeConv2d(h) | Head::TransposeConv2dI16(h) => {
-            window(h.kernel_h, h.kernel_w) * u64::from(h.src.chs)
-                / (u64::from(h.stride_h) * u64::from(h.stride_w)).max(1)
-        }
-        Head::DepthwiseConv2d(h) | Head::DepthwiseConv2dI16(h) => {
-            8 * window(h.window.kernel_h, h.window.kernel_w)
-        }
-        Head::MatMul(h) | Head::MatMulI16(h) => 16 * u64::from(h.a.chs) * u64::from(h.a.cols),
-        Head::MaxPool2d(h) => 8 * window(h.window.kernel_h, h.window.kernel_w),
-        Head::AvgPool2d(h) => 8 * window(h.window.kernel_h, h.window.kernel_w),
         Head::Reduce(_) => 64,
-        _ => 0,
+        _ => products,
     };
     products + MOVE * (1 + code.tail.len() as u64)
 }

@@ -183,17 +183,11 @@ fn gather_transposed(sram: &Sram<'_>, h: &TransposeConv2d, row: u32, x: usize, p
 }
 
 fn matmul(sram: &Sram<'_>, h: &MatMul, row: u32, sums: &mut [i64]) {
-    let batches = h.batches.max(1);
-    let batch = row / (h.a.rows / batches).max(1);
-    let k = h.b.rows / batches;
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    sram.row(&h.a, row, &mut a);
-    for (index, &a) in a.iter().enumerate().take(k as usize) {
-        sram.row(&h.b, batch * k + index as u32, &mut b);
-        for (sum, &b) in sums.iter_mut().zip(&b) {
+    sram.factors(h, row, |a, b| {
+        for (sum, &b) in sums.iter_mut().zip(b) {
             *sum = sum.wrapping_add(i64::from(a) * i64::from(b));
         }
-    }
+    });
 }
 
 /// Bilinear interpolation.

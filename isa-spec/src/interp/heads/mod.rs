@@ -154,15 +154,7 @@ fn head(code: &StageCode, tables: &HeadTables, sram: &Sram<'_>, row: u32, scratc
 
 /// A row of a matrix product, summed row by row of `b`.
 fn matmul(sram: &Sram<'_>, h: &MatMul, row: u32, acc: &mut [i32]) {
-    let batches = h.batches.max(1);
-    let batch = row / (h.a.rows / batches).max(1);
-    let k = h.b.rows / batches;
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    sram.row(&h.a, row, &mut a);
-    for (index, &a) in a.iter().enumerate().take(k as usize) {
-        sram.row(&h.b, batch * k + index as u32, &mut b);
-        add_multiple(sram.simd, acc, &b, a - h.a_zp, h.b_zp);
-    }
+    sram.factors(h, row, |a, b| add_multiple(sram.simd, acc, b, a - h.a_zp, h.b_zp));
 }
 
 vectorised! {

@@ -10,11 +10,21 @@ use std::arch::x86_64::{
 
 use super::{LANES, Tile};
 
+/// A register tile of so many pixels, and of so many blocks where it may have several.
+macro_rules! register_tile {
+    ($tile:ident $p:literal ()) => {
+        $tile::<$p>
+    };
+    ($tile:ident $p:literal ($b:literal)) => {
+        $tile::<$p, $b>
+    };
+}
+
 /// Declares how a kernel goes over all pixels of some blocks: in register tiles of at most so many pixels, as
 /// few and as even as may be.
 macro_rules! across {
     (
-        $name:ident, $tile:ident, $value:ty, $features:literal, $b:literal by $most:literal [$($p:literal)*]
+        $name:ident, $tile:ident, $value:ty, $features:literal, $blocks:tt by $most:literal [$($p:literal)*]
     ) => {
         /// Computes all pixels of some blocks.
         ///
@@ -30,7 +40,7 @@ macro_rules! across {
                 // SAFETY: the pixels are the tile's.
                 unsafe {
                     match n {
-                        $($p => $tile::<$p, $b>(tile, lines, pixel, block),)*
+                        $($p => register_tile!($tile $p $blocks)(tile, lines, pixel, block),)*
                         _ => unreachable!("a register tile has {} pixels at most, not {n}", $most),
                     }
                 }
@@ -40,11 +50,11 @@ macro_rules! across {
     };
 }
 
-across!(avx2_by_1, tile_avx2, i16, "avx2", 1 by 6 [1 2 3 4 5 6]);
-across!(avx_vnni_by_1, tile_avx_vnni, u8, "avx2,avxvnni", 1 by 6 [1 2 3 4 5 6]);
-across!(avx512_vnni_by_4, tile_avx512_vnni, u8, "avx512f,avx512vnni", 4 by 6 [1 2 3 4 5 6]);
-across!(avx512_vnni_by_2, tile_avx512_vnni, u8, "avx512f,avx512vnni", 2 by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
-across!(avx512_vnni_by_1, tile_avx512_vnni, u8, "avx512f,avx512vnni", 1 by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
+across!(avx2_by_1, tile_avx2, i16, "avx2", () by 6 [1 2 3 4 5 6]);
+across!(avx_vnni_by_1, tile_avx_vnni, u8, "avx2,avxvnni", () by 6 [1 2 3 4 5 6]);
+across!(avx512_vnni_by_4, tile_avx512_vnni, u8, "avx512f,avx512vnni", (4) by 6 [1 2 3 4 5 6]);
+across!(avx512_vnni_by_2, tile_avx512_vnni, u8, "avx512f,avx512vnni", (2) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
+across!(avx512_vnni_by_1, tile_avx512_vnni, u8, "avx512f,avx512vnni", (1) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
 
 /// Computes a tile.
 ///
@@ -99,152 +109,135 @@ pub(super) unsafe fn multiply_avx512_vnni(tile: &mut Tile<'_>, lines: &[u8]) {
     }
 }
 
+/// Where the taps of some pixels begin in lines.
+#[inline(always)]
+fn pixel_starts<T, const P: usize>(tile: &Tile<'_>, lines: &[T], pixel: usize) -> [*const T; P] {
+    let mut starts = [lines.as_ptr(); P];
+    for (start, &offset) in starts.iter_mut().zip(&tile.walk.pixels[pixel..pixel + P]) {
+        *start = start.wrapping_add(offset as usize);
+    }
+    starts
+}
+
+/// The taps of pixels in a run.
+#[inline(always)]
+fn moved<T, const P: usize>(mut taps: [*const T; P], run: u32) -> [*const T; P] {
+    for taps in &mut taps {
+        *taps = taps.wrapping_add(run as usize);
+    }
+    taps
+}
+
+/// Declares the register tile of a kernel of 256 bits, in which two vectors hold a block: `$load` gives half
+/// of a block's weights for a group, `$add` adds the products of them with a pixel's values.
+macro_rules! tile_of_halves {
+    ($name:ident, $value:ty, $features:literal, $products:literal, $load:expr, $add:expr) => {
+        /// # Safety
+        /// The CPU has the features; pixels `pixel..pixel + P` and block `block` are the tile's, and `lines`
+        /// hold every run of theirs.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn $name<const P: usize>(tile: &mut Tile<'_>, lines: &[$value], pixel: usize, block: usize) {
+            let weights = tile.weights;
+            let mut acc = [[_mm256_setzero_si256(); 2]; P];
+            let pixels = pixel_starts::<_, P>(tile, lines, pixel);
+            let mut packed = weights.data.as_ptr().wrapping_add(block * weights.block_bytes());
+            for &run in &tile.walk.runs {
+                let taps = moved(pixels, run);
+                for group in 0..weights.groups {
+                    // SAFETY: a block holds the weights of every group of every run.
+                    let w = unsafe {
+                        let half = packed.wrapping_add(LANES / 2 * $products);
+                        [$load(packed), $load(half)]
+                    };
+                    packed = packed.wrapping_add(LANES * $products);
+                    for (sums, taps) in acc.iter_mut().zip(&taps) {
+                        // SAFETY: the lines hold the values of every group of the run.
+                        let values =
+                            unsafe { taps.wrapping_add(group * $products).cast::<i32>().read_unaligned() };
+                        let values = _mm256_set1_epi32(values);
+                        for (sum, w) in sums.iter_mut().zip(&w) {
+                            *sum = $add(*sum, values, *w);
+                        }
+                    }
+                }
+            }
+            // SAFETY: the pixels and the block are the tile's.
+            unsafe { store_halves(tile, pixel, block, &acc) };
+        }
+    };
+}
+
+tile_of_halves!(tile_avx2, i16, "avx2", 2, load_pairs, add_pairs);
+tile_of_halves!(tile_avx_vnni, u8, "avx2,avxvnni", 4, load_quads, _mm256_dpbusd_avx_epi32);
+
 /// # Safety
-/// The CPU has AVX2; pixels `pixel..pixel + P` and blocks `block..block + B` are the tile's, and `lines` hold
-/// every run of theirs.
+/// 16 bytes stand there.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn tile_avx2<const P: usize, const B: usize>(
-    tile: &mut Tile<'_>,
-    lines: &[i16],
-    pixel: usize,
-    block: usize,
-) {
-    let weights = tile.weights;
-    let mut acc: [[[__m256i; 2]; B]; P] = [[[_mm256_setzero_si256(); 2]; B]; P];
-    let mut pixels = [lines.as_ptr(); P];
-    for (start, &offset) in pixels.iter_mut().zip(&tile.walk.pixels[pixel..pixel + P]) {
-        *start = start.wrapping_add(offset as usize);
-    }
-    let mut packed = [weights.data.as_ptr(); B];
-    for (b, start) in packed.iter_mut().enumerate() {
-        *start = start.wrapping_add((block + b) * weights.block_bytes());
-    }
-    for &run in &tile.walk.runs {
-        let mut taps = pixels;
-        for taps in &mut taps {
-            *taps = taps.wrapping_add(run as usize);
-        }
-        for group in 0..weights.groups {
-            let mut w = [[_mm256_setzero_si256(); 2]; B];
-            for (vectors, from) in w.iter_mut().zip(&mut packed) {
-                for (half, vector) in vectors.iter_mut().enumerate() {
-                    // SAFETY: a block holds 32 bytes for every group of every run.
-                    let bytes: __m128i = unsafe { _mm_loadu_si128(from.wrapping_add(half * 16).cast()) };
-                    *vector = _mm256_cvtepi8_epi16(bytes);
-                }
-                *from = from.wrapping_add(LANES * 2);
-            }
-            for (sums, taps) in acc.iter_mut().zip(&taps) {
-                // SAFETY: the lines hold both values of every group of the run.
-                let pair = unsafe { taps.wrapping_add(group * 2).cast::<i32>().read_unaligned() };
-                let pair = _mm256_set1_epi32(pair);
-                for (sums, w) in sums.iter_mut().zip(&w) {
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pair, *w));
-                    }
-                }
-            }
-        }
-    }
-    // SAFETY: the pixels and blocks are the tile's.
-    unsafe { store_halves(tile, pixel, block, &acc) };
+unsafe fn load_pairs(weights: *const i8) -> __m256i {
+    // SAFETY: the caller's.
+    let bytes: __m128i = unsafe { _mm_loadu_si128(weights.cast()) };
+    _mm256_cvtepi8_epi16(bytes)
 }
 
 /// # Safety
-/// The CPU has AVX-VNNI; for the rest as [`tile_avx2`].
-#[target_feature(enable = "avx2,avxvnni")]
+/// 32 bytes stand there.
+#[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn tile_avx_vnni<const P: usize, const B: usize>(
-    tile: &mut Tile<'_>,
-    lines: &[u8],
-    pixel: usize,
-    block: usize,
-) {
-    let weights = tile.weights;
-    let mut acc: [[[__m256i; 2]; B]; P] = [[[_mm256_setzero_si256(); 2]; B]; P];
-    let mut pixels = [lines.as_ptr(); P];
-    for (start, &offset) in pixels.iter_mut().zip(&tile.walk.pixels[pixel..pixel + P]) {
-        *start = start.wrapping_add(offset as usize);
-    }
-    let mut packed = [weights.data.as_ptr(); B];
-    for (b, start) in packed.iter_mut().enumerate() {
-        *start = start.wrapping_add((block + b) * weights.block_bytes());
-    }
-    for &run in &tile.walk.runs {
-        let mut taps = pixels;
-        for taps in &mut taps {
-            *taps = taps.wrapping_add(run as usize);
-        }
-        for group in 0..weights.groups {
-            let mut w = [[_mm256_setzero_si256(); 2]; B];
-            for (vectors, from) in w.iter_mut().zip(&mut packed) {
-                for (half, vector) in vectors.iter_mut().enumerate() {
-                    // SAFETY: a block holds 64 bytes for every group of every run.
-                    *vector = unsafe { _mm256_loadu_si256(from.wrapping_add(half * 32).cast()) };
-                }
-                *from = from.wrapping_add(LANES * 4);
-            }
-            for (sums, taps) in acc.iter_mut().zip(&taps) {
-                // SAFETY: the lines hold the four values of every group of the run.
-                let quad = unsafe { taps.wrapping_add(group * 4).cast::<i32>().read_unaligned() };
-                let quad = _mm256_set1_epi32(quad);
-                for (sums, w) in sums.iter_mut().zip(&w) {
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum = _mm256_dpbusd_avx_epi32(*sum, quad, *w);
-                    }
-                }
-            }
-        }
-    }
-    // SAFETY: the pixels and blocks are the tile's.
-    unsafe { store_halves(tile, pixel, block, &acc) };
+unsafe fn load_quads(weights: *const i8) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe { _mm256_loadu_si256(weights.cast()) }
 }
 
-/// Writes the sums of some pixels and blocks, of which two vectors hold a block.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn add_pairs(sum: __m256i, values: __m256i, weights: __m256i) -> __m256i {
+    _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights))
+}
+
+/// Writes the sums of some pixels and a block, which two vectors hold.
 ///
 /// # Safety
-/// The CPU has AVX2; pixels `pixel..pixel + P` and blocks `block..block + B` are the tile's.
+/// The CPU has AVX2; pixels `pixel..pixel + P` and block `block` are the tile's.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn store_halves<const P: usize, const B: usize>(
+unsafe fn store_halves<const P: usize>(
     tile: &mut Tile<'_>,
     pixel: usize,
     block: usize,
-    acc: &[[[__m256i; 2]; B]; P],
+    acc: &[[__m256i; 2]; P],
 ) {
-    for b in 0..B {
-        let first = (block + b) * LANES;
-        let column = (block + b - tile.blocks.start) * LANES;
-        if tile.weights.channels - first < LANES {
-            for (p, sums) in acc.iter().enumerate() {
-                let mut lanes = [0i32; LANES];
-                for (to, half) in lanes.chunks_exact_mut(LANES / 2).zip(&sums[b]) {
-                    // SAFETY: `to` is 32 bytes.
-                    unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), *half) };
-                }
-                tile.store(pixel + p, block + b, &lanes);
+    let (first, column) = (block * LANES, (block - tile.blocks.start) * LANES);
+    if tile.weights.channels - first < LANES {
+        for (p, sums) in acc.iter().enumerate() {
+            let mut lanes = [0i32; LANES];
+            for (to, half) in lanes.chunks_exact_mut(LANES / 2).zip(sums) {
+                // SAFETY: `to` is 32 bytes.
+                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), *half) };
             }
-            continue;
+            tile.store(pixel + p, block, &lanes);
         }
-        for half in 0..2 {
-            let lane = half * (LANES / 2);
-            // SAFETY: there is a correction for every channel, and room for the sums of every pixel.
-            unsafe {
-                let correction = tile.weights.correction.as_ptr().add(first + lane);
-                let correction = _mm256_loadu_si256(correction.cast());
-                let column = tile.out.as_mut_ptr().add(column + lane);
-                for (p, sums) in acc.iter().enumerate() {
-                    let to = column.add((pixel + p) * tile.stride);
-                    _mm256_storeu_si256(to.cast(), _mm256_add_epi32(sums[b][half], correction));
-                }
+        return;
+    }
+    for half in 0..2 {
+        let lane = half * (LANES / 2);
+        // SAFETY: there is a correction for every channel, and room for the sums of every pixel.
+        unsafe {
+            let correction = tile.weights.correction.as_ptr().add(first + lane);
+            let correction = _mm256_loadu_si256(correction.cast());
+            let column = tile.out.as_mut_ptr().add(column + lane);
+            for (p, sums) in acc.iter().enumerate() {
+                let to = column.add((pixel + p) * tile.stride);
+                _mm256_storeu_si256(to.cast(), _mm256_add_epi32(sums[half], correction));
             }
         }
     }
 }
 
 /// # Safety
-/// The CPU has AVX-512F and AVX-512 VNNI; for the rest as [`tile_avx2`].
+/// The CPU has AVX-512F and AVX-512 VNNI; pixels `pixel..pixel + P` and blocks `block..block + B` are the
+/// tile's, and `lines` hold every run of theirs.
 #[target_feature(enable = "avx512f,avx512vnni")]
 #[inline]
 unsafe fn tile_avx512_vnni<const P: usize, const B: usize>(
@@ -255,19 +248,13 @@ unsafe fn tile_avx512_vnni<const P: usize, const B: usize>(
 ) {
     let weights = tile.weights;
     let mut acc: [[__m512i; B]; P] = [[_mm512_setzero_si512(); B]; P];
-    let mut pixels = [lines.as_ptr(); P];
-    for (start, &offset) in pixels.iter_mut().zip(&tile.walk.pixels[pixel..pixel + P]) {
-        *start = start.wrapping_add(offset as usize);
-    }
+    let pixels = pixel_starts::<_, P>(tile, lines, pixel);
     let mut packed = [weights.data.as_ptr(); B];
     for (b, start) in packed.iter_mut().enumerate() {
         *start = start.wrapping_add((block + b) * weights.block_bytes());
     }
     for &run in &tile.walk.runs {
-        let mut taps = pixels;
-        for taps in &mut taps {
-            *taps = taps.wrapping_add(run as usize);
-        }
+        let taps = moved(pixels, run);
         for group in 0..weights.groups {
             let mut w = [_mm512_setzero_si512(); B];
             for (vector, from) in w.iter_mut().zip(&mut packed) {

@@ -5,7 +5,7 @@ mod tables;
 use std::ops::Range;
 
 pub(super) use self::tables::TailTables;
-use crate::inst::{Binary, BinaryKind, Rescale, RescaleBySign, Tail};
+use crate::inst::{BinaryKind, Elem, Rescale, RescaleBySign, Tail};
 use crate::interp::arith::{apply_scale_32, shift_product};
 use crate::interp::scales::{NearSlices, Scales};
 use crate::interp::simd::{Simd, vectorised};
@@ -50,13 +50,11 @@ pub(super) fn apply(
         }
         (Tail::Binary(t), _) => {
             sram.broadcast(&t.src, place.row, place.cols.clone(), chs.clone(), operand);
-            if let Some(r) = t.rescale {
+            if let (Some(r), TailTables::OperandRescale(scales)) = (t.rescale, tables) {
                 let rule = Rounding { input_zp: r.input_zp, double: r.double_round, output_zp: 0 };
-                let shift = r.shift.clamp(2, 62);
-                let scales = Scales::new(vec![r.multiplier], vec![shift]);
-                rescale_all(simd, &rule, &scales, chs, limits(crate::inst::Elem::I32), operand);
+                rescale_all(simd, &rule, scales, chs, limits(Elem::I32), operand);
             }
-            combine(simd, t, operand, acc);
+            combine_with(simd, t.kind, t.shift, acc, operand);
         }
         (Tail::BinaryConst(t), TailTables::Operand(values)) => {
             let values = values.of(chs);
@@ -74,11 +72,6 @@ pub(super) fn apply(
             _,
         ) => {}
     }
-}
-
-/// Combines accumulators with as many values of another stream.
-fn combine(simd: Simd, t: &Binary, operand: &[i32], acc: &mut [i32]) {
-    combine_with(simd, t.kind, t.shift, acc, operand);
 }
 
 /// Rescales values to the type that the tail names, by one scale or by one a channel.

@@ -1,6 +1,6 @@
 //! What tails read from weight SRAM.
 
-use crate::inst::{Tail, WeightAddr};
+use crate::inst::{Binary, Tail, WeightAddr};
 use crate::interp::scales::{Channels, Scales};
 use crate::interp::simd::Simd;
 use crate::interp::sram::{WeightSram, widen};
@@ -16,6 +16,8 @@ pub(in crate::interp) enum TailTables {
     Table(Box<[i8; 256]>),
     TableI16(Vec<i16>),
     Operand(Channels<i32>),
+    /// The scale of an operand from another stream, which stands in the instruction.
+    OperandRescale(Scales<i32>),
 }
 
 impl TailTables {
@@ -51,6 +53,9 @@ impl TailTables {
                 let bytes = weights.bytes(t.table, values.len() * t.elem.size_bytes() as usize);
                 widen(simd, t.elem, bytes, &mut values);
                 Self::Operand(Channels::new(values))
+            }
+            Tail::Binary(Binary { rescale: Some(r), .. }) => {
+                Self::OperandRescale(Scales::new(vec![r.multiplier], vec![r.shift.clamp(2, 62)]))
             }
             Tail::Clamp(_) | Tail::Binary(_) => Self::None,
         }
