@@ -100,7 +100,14 @@ impl<'a> Checked<'a> {
             }
             self.fault(index, number, rows.start)?;
         }
-        let read = || Prepared::new(&stage.code, WeightSram(&self.weight), self.machine.simd);
+        let read = || {
+            Prepared::new(
+                &stage.code,
+                &self.machine.program.streams,
+                WeightSram(&self.weight),
+                self.machine.simd,
+            )
+        };
         let prepared = running.prepared[number].take().unwrap_or_else(read);
         for row in rows {
             self.machine.make_row(stage, &prepared, row);

@@ -13,7 +13,7 @@ use super::tile::Scratch;
 use super::waves::{Share, shares, waves};
 use super::{ExecError, demand_valid, fill_segments};
 use crate::inst::{Conv2d, DepthwiseConv2d, Head, View, WeightAddr, Window};
-use crate::program::{Phase, Program, StageCode, WeightLoad};
+use crate::program::{Phase, Program, StageCode, Stream, WeightLoad};
 use crate::target::Target;
 
 /// A program that is ready to run, as often as one likes and on several threads at once.
@@ -121,6 +121,7 @@ struct TablesKey {
 /// the stages of its own phase that do not wait for it are done; so those that no stage of a phase waits for
 /// are made later.
 struct Loader<'a> {
+    streams: &'a [Stream],
     weights: &'a [u8],
     simd: Simd,
     sram: Vec<u8>,
@@ -132,8 +133,9 @@ struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    fn new(program: &Program, target: &Target, weights: &'a [u8], simd: Simd) -> Self {
+    fn new(program: &'a Program, target: &Target, weights: &'a [u8], simd: Simd) -> Self {
         Self {
+            streams: &program.streams,
             weights,
             simd,
             sram: vec![0; target.memory.weight as usize],
@@ -151,7 +153,7 @@ impl<'a> Loader<'a> {
             load_weights(&self.loads[self.loaded], self.weights, &mut self.sram);
             self.loaded += 1;
         }
-        let (sram, simd) = (WeightSram(&self.sram), self.simd);
+        let (sram, simd, streams) = (WeightSram(&self.sram), self.simd, self.streams);
         let heads = phase.stages.par_iter().map(|stage| {
             let key = self.key(&stage.code);
             let head = self.packed.get(&key).cloned();
@@ -159,8 +161,8 @@ impl<'a> Loader<'a> {
         });
         let heads: Vec<_> = heads.collect();
         let prepared = phase.stages.iter().zip(&heads);
-        let prepared =
-            prepared.map(|(stage, (_, head))| Prepared::with_head(&stage.code, head.clone(), sram, simd));
+        let prepared = prepared
+            .map(|(stage, (_, head))| Prepared::with_head(&stage.code, head.clone(), streams, sram, simd));
         let prepared = prepared.collect();
         self.packed.extend(heads);
         prepared

@@ -11,9 +11,13 @@
 
 mod arith;
 mod checked;
+#[cfg(test)]
+mod definitions;
 mod executable;
+mod fused;
 mod heads;
 mod kernels;
+mod lanes;
 mod machine;
 mod order;
 mod prepared;

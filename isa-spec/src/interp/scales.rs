@@ -18,6 +18,11 @@ impl<T: Copy> Channels<T> {
         Self { channels: values.len(), repeated: values.repeat(times) }
     }
 
+    /// The values, one a channel or one for all.
+    pub(super) fn all(&self) -> &[T] {
+        &self.repeated[..self.channels]
+    }
+
     /// The values of neighbouring accumulators, from the first of a pixel on, whose pixels have channels
     /// `chs`: whole pixels of them, to be begun again at the end.
     pub(super) fn of(&self, chs: &Range<usize>) -> &[T] {

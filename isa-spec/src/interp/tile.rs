@@ -39,6 +39,7 @@ pub(super) struct Scratch {
     /// Rows of the input as kernels read them.
     pub(super) lines: Option<Lines>,
     pub(super) walk: Walk,
-    /// Rows of the input of a depthwise convolution.
+    /// Rows of the input of a depthwise convolution, as its kernel reads them.
     pub(super) words: Vec<i16>,
+    pub(super) bytes: Vec<u8>,
 }

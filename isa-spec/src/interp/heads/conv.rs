@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::{Ready, finish};
 use crate::inst::{Conv2d, View};
-use crate::interp::kernels::{Layout, Lines, PackedWeights, Walk, multiply};
+use crate::interp::fused::{Fused, Rescaled};
+use crate::interp::kernels::{Layout, Lines, Out, PackedWeights, Walk, multiply};
+use crate::interp::lanes::Sums;
 use crate::interp::sram::Sram;
 use crate::interp::tails::Place;
 use crate::interp::tile::{Scratch, Tile};
@@ -49,7 +51,7 @@ impl WeightZeroPoint {
         stride: usize,
     ) {
         let mut activations = vec![0; walk.pixels.len()];
-        multiply(sram.simd, &self.ones, 0..1, lines, walk, &mut activations, 1);
+        multiply(sram.simd, &self.ones, 0..1, lines, walk, Out::Sums(&mut activations), 1);
         for (sums, activations) in sums.chunks_mut(stride).zip(activations) {
             let off = activations.wrapping_mul(self.value);
             for sum in &mut sums[..channels] {
@@ -79,6 +81,13 @@ impl PackedConv {
             groups: parts.map(pack).collect(),
             weight_zp: WeightZeroPoint::new(h.weight_zp, layout, runs, reduction, h.input_zp),
         }
+    }
+
+    /// The sums of each group of channels; none where they are not what a kernel makes.
+    pub(super) fn sums(&self) -> Option<Vec<Sums>> {
+        let groups = self.groups.iter().enumerate();
+        let sums = groups.map(|(group, weights)| weights.sums(group * weights.channels()));
+        self.weight_zp.is_none().then(|| sums.collect())
     }
 }
 
@@ -173,10 +182,12 @@ pub(super) fn conv2d(
         let pixels = first..(first + pass).min(pixels);
         walk.pixels.clear();
         walk.pixels.extend(pixels.clone().map(|p| (p / cols * sh * line + p % cols * sw * inputs) as u32));
-        if acc.len() < pixels.len() * chs {
-            acc.resize(pixels.len() * chs, 0);
+        let values = pixels.start * chs..pixels.end * chs;
+        if !matches!(stage.fused, Some(Fused { rescaled: Rescaled::Bytes(_), .. }))
+            && acc.len() < values.len()
+        {
+            acc.resize(values.len(), 0);
         }
-        let acc = &mut acc[..pixels.len() * chs];
         for (group, weights) in packed.groups.iter().enumerate() {
             walk.runs.clear();
             if has_long_runs(h) {
@@ -188,9 +199,18 @@ pub(super) fn conv2d(
             }
             let (blocks, at) = blocks_of(tile, weights, group, groups);
             let channels = weights.channels_of(&blocks).len();
-            multiply(sram.simd, weights, blocks, lines, walk, &mut acc[at..], chs);
+            let to = match stage.fused {
+                None => Out::Sums(&mut acc[at..values.len()]),
+                Some(Fused { scales, rescaled: Rescaled::Numbers { limits } }) => {
+                    Out::Scaled(&scales[group], *limits, &mut acc[at..values.len()])
+                }
+                Some(Fused { scales, rescaled: Rescaled::Bytes(_) }) => {
+                    Out::Bytes(&scales[group], &mut out[values.clone()][at..])
+                }
+            };
+            multiply(sram.simd, weights, blocks, lines, walk, to, chs);
             if let Some(zero_point) = &packed.weight_zp {
-                zero_point.take_off(sram, lines, walk, &mut acc[at..], channels, chs);
+                zero_point.take_off(sram, lines, walk, &mut acc[at..values.len()], channels, chs);
             }
         }
         // Tails are told row by row.
@@ -204,9 +224,16 @@ pub(super) fn conv2d(
                 cols: of_row(done)..of_row(end),
                 chs: tile.chs.clone(),
             };
-            let acc = &mut acc[(done - pixels.start) * chs..(end - pixels.start) * chs];
-            let out = &mut out[done * chs * elem..end * chs * elem];
-            finish(stage, 0, &place, acc, operand, out);
+            let values = done * chs..end * chs;
+            if let Some(Fused { rescaled: Rescaled::Bytes(tails), .. }) = stage.fused {
+                for tail in tails {
+                    tail.apply(sram, &place, &mut out[values.clone()]);
+                }
+            } else {
+                let acc = &mut acc[(done - pixels.start) * chs..(end - pixels.start) * chs];
+                let out = &mut out[values.start * elem..values.end * elem];
+                finish(stage, usize::from(stage.fused.is_some()), &place, acc, operand, out);
+            }
             done = end;
         }
     }

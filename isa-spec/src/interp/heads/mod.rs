@@ -14,10 +14,12 @@ mod transposed;
 pub(super) use self::conv::PackedConv;
 use self::conv::conv2d;
 pub(super) use self::depthwise::PackedDepthwise;
+use self::depthwise::depthwise_conv2d;
 pub(super) use self::tables::HeadTables;
 pub(super) use self::transposed::PackedTransposed;
 use self::transposed::transpose_conv2d;
 use crate::inst::{Head, MatMul, Tail};
+use crate::interp::fused::Fused;
 use crate::interp::simd::vectorised;
 use crate::interp::sram::{Sram, narrow};
 use crate::interp::tails::{self, Place, TailTables};
@@ -34,6 +36,7 @@ pub(super) struct Ready<'a> {
     pub(super) code: &'a StageCode,
     pub(super) head: &'a HeadTables,
     pub(super) tails: &'a [TailTables],
+    pub(super) fused: Option<&'a Fused>,
     pub(super) sram: &'a Sram<'a>,
 }
 
@@ -41,24 +44,15 @@ pub(super) struct Ready<'a> {
 /// bytes, `[rows][columns][channels]`. DMA heads are the caller's. Only convolutions are computed in parts of
 /// rows: tiles of other heads are whole rows.
 pub(super) fn compute(stage: &Ready<'_>, tile: &Tile, scratch: &mut Scratch, out: &mut [u8]) {
-    let Ready { code, sram, .. } = *stage;
+    let code = stage.code;
     if let (Head::Conv2d(h), HeadTables::Conv(packed)) = (&code.head, stage.head) {
         return conv2d(stage, h, packed, tile, scratch, out);
     }
+    if let (Head::DepthwiseConv2d(h), HeadTables::Depthwise(packed)) = (&code.head, stage.head) {
+        return depthwise_conv2d(stage, h, packed, tile, scratch, out);
+    }
     let row_bytes = out.len() / tile.rows.len().max(1);
     let rows = tile.rows.clone().zip(out.chunks_exact_mut(row_bytes.max(1)));
-    if let (Head::DepthwiseConv2d(h), HeadTables::Depthwise(packed)) = (&code.head, stage.head) {
-        let Scratch { acc, operand, words, .. } = scratch;
-        let (cols, chs) = (tile.cols.len(), tile.chs.len());
-        let lines = depthwise::Lines::new(sram, h, packed, tile.rows.clone(), cols, words);
-        acc.resize(cols * chs, 0);
-        for (row, out) in rows {
-            lines.sum(sram.simd, row, acc);
-            let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
-            finish(stage, 0, &place, acc, operand, out);
-        }
-        return;
-    }
     for (row, out) in rows {
         let done = compute_head(stage, row, scratch);
         let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
@@ -165,3 +159,6 @@ vectorised! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{PackedConv, PackedDepthwise, PackedTransposed};
 use crate::inst::{Conv2d, DepthwiseConv2d, Head, TransposeConv2d};
 use crate::interp::kernels::Layout;
+use crate::interp::lanes::Sums;
 use crate::interp::simd::Simd;
 use crate::interp::sram::WeightSram;
 use crate::interp::wide::WideTables;
@@ -22,6 +23,15 @@ pub(in crate::interp) enum HeadTables {
 }
 
 impl HeadTables {
+    /// The sums of each group of channels, where tails may be done with them as a kernel makes them.
+    pub(in crate::interp) fn sums(&self) -> Option<Vec<Sums>> {
+        match self {
+            Self::Conv(packed) => packed.sums(),
+            Self::Depthwise(packed) => packed.sums().map(|sums| vec![sums]),
+            _ => None,
+        }
+    }
+
     /// The tables of a stage's head.
     pub(in crate::interp) fn new(code: &StageCode, weights: WeightSram<'_>, simd: Simd) -> Self {
         let (chs, layout) = (code.out.chs as usize, Layout::of(simd));
@@ -36,7 +46,8 @@ impl HeadTables {
             }
             Head::DepthwiseConv2d(h) => {
                 let n = taps(h) * chs;
-                let packed = PackedDepthwise::new(h, &weights.i8s(h.weights, n), weights.i32s(h.bias, chs));
+                let packed =
+                    PackedDepthwise::new(h, simd, &weights.i8s(h.weights, n), &weights.i32s(h.bias, chs));
                 Self::Depthwise(Arc::new(packed))
             }
             Head::TransposeConv2d(h) => {

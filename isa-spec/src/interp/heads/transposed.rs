@@ -2,7 +2,7 @@
 
 use super::conv::{Field, WeightZeroPoint};
 use crate::inst::TransposeConv2d;
-use crate::interp::kernels::{Layout, PackedWeights, multiply};
+use crate::interp::kernels::{Layout, Out, PackedWeights, multiply};
 use crate::interp::sram::Sram;
 use crate::interp::tile::Scratch;
 
@@ -92,7 +92,7 @@ pub(super) fn transpose_conv2d(
         let offset = |x: usize| (across(x as i64) - first_col + 1) as usize - nx.max(1);
         walk.pixels.extend((x0..cols).step_by(sw).map(|x| (offset(x) * ic) as u32));
         let acc = &mut acc[x0 * chs..];
-        multiply(sram.simd, weights, 0..weights.blocks(), lines, walk, acc, sw * chs);
+        multiply(sram.simd, weights, 0..weights.blocks(), lines, walk, Out::Sums(acc), sw * chs);
         if let Some(zero_point) = weight_zp {
             zero_point.take_off(sram, lines, walk, acc, chs, sw * chs);
         }

@@ -16,10 +16,11 @@ mod x86;
 
 use std::ops::Range;
 
+use crate::interp::lanes::{LaneScales, Lanes, Limits, SumLane, Sums};
 use crate::interp::simd::{Level, Simd, vectorised};
 
 /// Output channels of a block.
-pub(crate) const LANES: usize = 16;
+pub(crate) use crate::interp::lanes::LANES;
 
 /// How activations and weights stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,8 +139,10 @@ pub(crate) struct PackedWeights {
     layout: Layout,
     /// `[blocks][runs][groups of a run][LANES][products]`.
     data: Vec<i8>,
-    /// What is added to a channel's sum.
-    correction: Vec<i32>,
+    /// What is added to the sums of each block.
+    corrections: Vec<[i32; LANES]>,
+    /// No sum is further from 0, corrected or not.
+    greatest: i64,
     channels: usize,
     runs: usize,
     /// Lanes' products that a run takes.
@@ -171,19 +174,27 @@ impl PackedWeights {
                 }
             }
         }
-        let correct = |(row, &bias): (&[i8], &i32)| match layout {
-            Layout::Pairs => bias,
-            Layout::Quads => {
-                let sum = row.iter().fold(0i32, |sum, &w| sum.wrapping_add(i32::from(w)));
-                bias.wrapping_sub(sum.wrapping_mul(128 + input_zp))
-            }
-        };
-        let correction = if reduction == 0 {
-            bias.to_vec()
-        } else {
-            weights.chunks_exact(reduction).zip(bias).map(correct).collect()
-        };
-        Self { layout, data, correction, channels, runs, groups }
+        let mut corrections = vec![[0; LANES]; channels.div_ceil(LANES)];
+        let furthest = (i64::from(input_zp) + 128).max(127 - i64::from(input_zp));
+        let mut greatest = 0;
+        for (channel, &bias) in bias.iter().enumerate() {
+            let row = &weights[channel * reduction..][..reduction];
+            let sum = row.iter().fold(0i32, |sum, &w| sum.wrapping_add(i32::from(w)));
+            corrections[channel / LANES][channel % LANES] = match layout {
+                Layout::Pairs => bias,
+                Layout::Quads => bias.wrapping_sub(sum.wrapping_mul(128 + input_zp)),
+            };
+            let size: i64 = row.iter().map(|w| i64::from(w.unsigned_abs())).sum();
+            greatest = greatest.max(size * furthest + i64::from(bias).abs()).max(size * 255);
+        }
+        Self { layout, data, corrections, greatest, channels, runs, groups }
+    }
+
+    /// The sums of its channels, which follow on each other from `first` on.
+    pub(crate) fn sums(&self, first: usize) -> Sums {
+        let lanes = self.corrections.as_flattened()[..self.channels].iter().enumerate();
+        let lane = |(ch, &correction): (usize, &i32)| SumLane { channel: first + ch, correction };
+        Sums { greatest: self.greatest, lanes: lanes.map(lane).collect() }
     }
 
     /// Output channels.
@@ -212,31 +223,98 @@ impl PackedWeights {
     }
 }
 
-/// The pixels and channels that a kernel computes, and where they go: a row of `stride` sums a pixel, of
+/// What is done with sums, and where they go.
+///
+/// Scales are of the sums as they stand in registers, of which [`Sums`] tell.
+pub(crate) enum Out<'a> {
+    /// The corrections are added.
+    Sums(&'a mut [i32]),
+    /// They are rescaled, and held within limits.
+    Scaled(&'a LaneScales, Limits, &'a mut [i32]),
+    /// They are rescaled to bytes of `i8`, saturating.
+    Bytes(&'a LaneScales, &'a mut [u8]),
+}
+
+impl Out<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Sums(out) | Self::Scaled(_, _, out) => out.len(),
+            Self::Bytes(_, out) => out.len(),
+        }
+    }
+}
+
+/// The pixels and channels that a kernel computes, and where they go: a row of `stride` values a pixel, of
 /// which the first is that of the first channel of the first block.
 struct Tile<'a> {
     weights: &'a PackedWeights,
     blocks: Range<usize>,
     walk: &'a Walk,
-    out: &'a mut [i32],
+    out: Out<'a>,
     stride: usize,
 }
 
 impl Tile<'_> {
-    /// Adds the corrections of a block to the sums of a pixel and writes the channels that exist.
+    /// Writes the channels that exist of the sums of some pixels and a block.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of the vectors.
     #[inline(always)]
-    fn store(&mut self, pixel: usize, block: usize, sums: &[i32; LANES]) {
-        let correction = &self.weights.correction[block * LANES..];
-        let at = pixel * self.stride + (block - self.blocks.start) * LANES;
-        let out = self.out[at..].iter_mut();
-        for ((out, sum), correction) in out.zip(sums).zip(correction) {
-            *out = sum.wrapping_add(*correction);
+    unsafe fn put<V: Lanes, const P: usize>(&mut self, pixel: usize, block: usize, sums: &[V; P]) {
+        let stride = self.stride;
+        let first = pixel * stride + (block - self.blocks.start) * LANES;
+        let channels = (self.weights.channels - block * LANES).min(LANES);
+        // SAFETY: the caller's.
+        unsafe {
+            match &mut self.out {
+                Out::Sums(out) => {
+                    let correction = V::load(&self.weights.corrections[block]);
+                    for (p, sums) in sums.iter().enumerate() {
+                        store(sums.plus(correction), &mut out[first + p * stride..], channels);
+                    }
+                }
+                Out::Scaled(scales, limits, out) => {
+                    let (scale, limits) = (V::scale(scales.of(block)), *limits);
+                    for (p, sums) in sums.iter().enumerate() {
+                        let scaled = sums.scaled(scale).held(limits);
+                        store(scaled, &mut out[first + p * stride..], channels);
+                    }
+                }
+                Out::Bytes(scales, out) => {
+                    let scale = V::scale(scales.of(block));
+                    for (p, sums) in sums.iter().enumerate() {
+                        let bytes = sums.scaled(scale).to_bytes();
+                        put(&bytes, &mut out[first + p * stride..], channels);
+                    }
+                }
+            }
         }
     }
 }
 
-/// `out[pixel][channel] = bias + sum(k) (activation - input_zp) * weight` for the pixels of a walk and the
-/// channels of some blocks; `stride` sums a pixel.
+/// Writes the first so many numbers of a vector.
+///
+/// # Safety
+/// The CPU has the instructions of the vector.
+#[inline(always)]
+unsafe fn store<V: Lanes>(values: V, out: &mut [i32], n: usize) {
+    let mut array = [0; LANES];
+    // SAFETY: the caller's.
+    unsafe { values.store(&mut array) };
+    put(&array, out, n);
+}
+
+/// Writes the first so many values of a vector.
+#[inline(always)]
+fn put<T: Copy>(values: &[T; LANES], out: &mut [T], n: usize) {
+    match out.first_chunk_mut() {
+        Some(out) if n == LANES => *out = *values,
+        _ => out[..n].copy_from_slice(&values[..n]),
+    }
+}
+
+/// `bias + sum(k) (activation - input_zp) * weight` for the pixels of a walk and the channels of some blocks;
+/// `stride` values of `out` a pixel.
 ///
 /// # Panics
 /// If the walk leaves the lines, its runs are not those of the weights, `out` is too short, or lines and
@@ -247,7 +325,7 @@ pub(crate) fn multiply(
     blocks: Range<usize>,
     lines: &Lines,
     walk: &Walk,
-    out: &mut [i32],
+    out: Out<'_>,
     stride: usize,
 ) {
     assert_eq!(weights.layout, Layout::of(simd), "weights are packed for the kernels of this level");

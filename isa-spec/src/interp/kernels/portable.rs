@@ -143,9 +143,8 @@ fn several<const P: usize>(tile: &mut Tile<'_>, lines: &[i16], pixel: usize, blo
             }
         }
     }
-    for (p, sums) in sums.iter().enumerate() {
-        tile.store(pixel + p, block, sums);
-    }
+    // SAFETY: arrays take no instructions that a CPU may lack.
+    unsafe { tile.put(pixel, block, &sums) };
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

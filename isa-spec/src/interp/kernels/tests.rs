@@ -43,12 +43,12 @@ impl Case {
                 runs: (0..self.runs).map(|r| (r * self.run) as u32).collect(),
             };
             let mut got = vec![0; want.len()];
-            multiply(simd, &packed, 0..packed.blocks(), &lines, &walk, &mut got, self.channels);
+            multiply(simd, &packed, 0..packed.blocks(), &lines, &walk, Out::Sums(&mut got), self.channels);
             assert_eq!(got, want, "{}", simd.level());
             for block in 0..packed.blocks() {
                 let channels = packed.channels_of(&(block..block + 1));
                 let mut got = vec![0; self.pixels * channels.len()];
-                multiply(simd, &packed, block..block + 1, &lines, &walk, &mut got, channels.len());
+                multiply(simd, &packed, block..block + 1, &lines, &walk, Out::Sums(&mut got), channels.len());
                 let part = want.chunks_exact(self.channels).flat_map(|sums| &sums[channels.clone()]);
                 assert!(got.iter().eq(part), "{}, block {block}", simd.level());
             }
@@ -102,7 +102,15 @@ fn sums_of_nothing_are_the_biases() {
         let layout = Layout::of(simd);
         let packed = PackedWeights::new(layout, &[], &bias, 0, -3);
         let mut got = vec![0; 3 * bias.len()];
-        multiply(simd, &packed, 0..packed.blocks(), &Lines::new(layout, 0), &walk, &mut got, bias.len());
+        multiply(
+            simd,
+            &packed,
+            0..packed.blocks(),
+            &Lines::new(layout, 0),
+            &walk,
+            Out::Sums(&mut got),
+            bias.len(),
+        );
         assert_eq!(got, bias.repeat(3), "{}", simd.level());
     }
 }

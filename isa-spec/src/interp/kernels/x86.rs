@@ -4,8 +4,7 @@
 use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_loadu_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16,
     _mm256_dpbusd_avx_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
-    _mm512_maskz_loadu_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
 };
 
 use super::{LANES, Tile};
@@ -52,9 +51,9 @@ macro_rules! across {
 
 across!(avx2_by_1, tile_avx2, i16, "avx2", () by 6 [1 2 3 4 5 6]);
 across!(avx_vnni_by_1, tile_avx_vnni, u8, "avx2,avxvnni", () by 6 [1 2 3 4 5 6]);
-across!(avx512_vnni_by_4, tile_avx512_vnni, u8, "avx512f,avx512vnni", (4) by 6 [1 2 3 4 5 6]);
-across!(avx512_vnni_by_2, tile_avx512_vnni, u8, "avx512f,avx512vnni", (2) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
-across!(avx512_vnni_by_1, tile_avx512_vnni, u8, "avx512f,avx512vnni", (1) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
+across!(avx512_vnni_by_4, tile_avx512_vnni, u8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", (4) by 6 [1 2 3 4 5 6]);
+across!(avx512_vnni_by_2, tile_avx512_vnni, u8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", (2) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
+across!(avx512_vnni_by_1, tile_avx512_vnni, u8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", (1) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
 
 /// Computes a tile.
 ///
@@ -83,8 +82,8 @@ pub(super) unsafe fn multiply_avx_vnni(tile: &mut Tile<'_>, lines: &[u8]) {
 /// Computes a tile.
 ///
 /// # Safety
-/// The CPU has AVX-512F and AVX-512 VNNI; `lines` hold every run of every pixel of the tile's walk.
-#[target_feature(enable = "avx512f,avx512vnni")]
+/// The CPU has AVX-512 and AVX-512 VNNI; `lines` hold every run of every pixel of the tile's walk.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply_avx512_vnni(tile: &mut Tile<'_>, lines: &[u8]) {
     let mut block = tile.blocks.start;
     while block < tile.blocks.end {
@@ -163,7 +162,7 @@ macro_rules! tile_of_halves {
                 }
             }
             // SAFETY: the pixels and the block are the tile's.
-            unsafe { store_halves(tile, pixel, block, &acc) };
+            unsafe { put_halves(tile, pixel, block, &acc) };
         }
     };
 }
@@ -196,49 +195,26 @@ fn add_pairs(sum: __m256i, values: __m256i, weights: __m256i) -> __m256i {
     _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights))
 }
 
-/// Writes the sums of some pixels and a block, which two vectors hold.
+/// Writes the sums of some pixels and a block. It is not inlined, so that sums are in registers before.
 ///
 /// # Safety
 /// The CPU has AVX2; pixels `pixel..pixel + P` and block `block` are the tile's.
 #[target_feature(enable = "avx2")]
-#[inline]
-unsafe fn store_halves<const P: usize>(
+#[inline(never)]
+unsafe fn put_halves<const P: usize>(
     tile: &mut Tile<'_>,
     pixel: usize,
     block: usize,
-    acc: &[[__m256i; 2]; P],
+    sums: &[[__m256i; 2]; P],
 ) {
-    let (first, column) = (block * LANES, (block - tile.blocks.start) * LANES);
-    if tile.weights.channels - first < LANES {
-        for (p, sums) in acc.iter().enumerate() {
-            let mut lanes = [0i32; LANES];
-            for (to, half) in lanes.chunks_exact_mut(LANES / 2).zip(sums) {
-                // SAFETY: `to` is 32 bytes.
-                unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), *half) };
-            }
-            tile.store(pixel + p, block, &lanes);
-        }
-        return;
-    }
-    for half in 0..2 {
-        let lane = half * (LANES / 2);
-        // SAFETY: there is a correction for every channel, and room for the sums of every pixel.
-        unsafe {
-            let correction = tile.weights.correction.as_ptr().add(first + lane);
-            let correction = _mm256_loadu_si256(correction.cast());
-            let column = tile.out.as_mut_ptr().add(column + lane);
-            for (p, sums) in acc.iter().enumerate() {
-                let to = column.add((pixel + p) * tile.stride);
-                _mm256_storeu_si256(to.cast(), _mm256_add_epi32(sums[half], correction));
-            }
-        }
-    }
+    // SAFETY: the CPU has AVX2.
+    unsafe { tile.put(pixel, block, sums) };
 }
 
 /// # Safety
-/// The CPU has AVX-512F and AVX-512 VNNI; pixels `pixel..pixel + P` and blocks `block..block + B` are the
+/// The CPU has AVX-512 and AVX-512 VNNI; pixels `pixel..pixel + P` and blocks `block..block + B` are the
 /// tile's, and `lines` hold every run of theirs.
-#[target_feature(enable = "avx512f,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 unsafe fn tile_avx512_vnni<const P: usize, const B: usize>(
     tile: &mut Tile<'_>,
@@ -272,18 +248,30 @@ unsafe fn tile_avx512_vnni<const P: usize, const B: usize>(
             }
         }
     }
-    for b in 0..B {
-        let channels = (weights.channels - (block + b) * LANES).min(LANES);
-        let mask = u16::MAX >> (LANES - channels);
-        // SAFETY: there is a correction for every channel, and room for the sums of every pixel.
-        unsafe {
-            let correction = weights.correction.as_ptr().add((block + b) * LANES);
-            let correction = _mm512_maskz_loadu_epi32(mask, correction);
-            let column = tile.out.as_mut_ptr().add((block + b - tile.blocks.start) * LANES);
-            for (p, sums) in acc.iter().enumerate() {
-                let to = column.add((pixel + p) * tile.stride);
-                _mm512_mask_storeu_epi32(to, mask, _mm512_add_epi32(sums[b], correction));
-            }
+    let mut of_blocks = [[_mm512_setzero_si512(); P]; B];
+    for (p, sums) in acc.iter().enumerate() {
+        for (b, sums) in sums.iter().enumerate() {
+            of_blocks[b][p] = *sums;
         }
+    }
+    // SAFETY: the pixels and the blocks are the tile's.
+    unsafe { put_avx512(tile, pixel, block, &of_blocks) };
+}
+
+/// Writes the sums of some pixels and blocks. It is not inlined, so that sums are in registers before.
+///
+/// # Safety
+/// The CPU has AVX-512; pixels `pixel..pixel + P` and blocks `block..block + B` are the tile's.
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline(never)]
+unsafe fn put_avx512<const P: usize, const B: usize>(
+    tile: &mut Tile<'_>,
+    pixel: usize,
+    block: usize,
+    sums: &[[__m512i; P]; B],
+) {
+    for (b, sums) in sums.iter().enumerate() {
+        // SAFETY: the CPU has AVX-512.
+        unsafe { tile.put(pixel, block + b, sums) };
     }
 }

@@ -3,28 +3,10 @@
 
 use super::*;
 use crate::inst::{BinaryConst, Clamp, Elem, Table, View, WeightAddr};
+use crate::interp::definitions::defined_rescale;
 use crate::interp::prepared::Prepared;
 use crate::interp::sram::WeightSram;
 use crate::program::{Program, StageCode, Stream};
-
-/// TOSA 1.0, RESCALE with 32-bit multipliers: "the value minus the input zero point, scaled by
-/// `apply_scale_32`, plus the output zero point, clipped to the output type". What does not fit 32 bits in
-/// between is left open there; it saturates here.
-fn defined_rescale(value: i32, t: &Rescale, multiplier: i32, shift: u8) -> i32 {
-    let value = i128::from(value) - i128::from(t.input_zp);
-    let mut round = 1i128 << (shift - 1);
-    if t.double_round && shift > 31 {
-        round += if value >= 0 { 1 << 30 } else { -(1 << 30) };
-    }
-    // The division rounds down, as a shift of a number without end does.
-    let scaled = (value * i128::from(multiplier) + round).div_euclid(1i128 << shift);
-    let (least, most) = match t.to {
-        Elem::I8 => (-128, 127),
-        Elem::I16 => (-32768, 32767),
-        Elem::I32 => (-(1i128 << 31), (1i128 << 31) - 1),
-    };
-    (scaled + i128::from(t.output_zp)).clamp(least, most) as i32
-}
 
 /// A stage with one tail, whose tables stand in weight SRAM; it has one row.
 struct Bench {
@@ -49,7 +31,7 @@ impl Bench {
         let chs = self.code.out.chs as usize;
         for simd in Simd::available() {
             let sram = Sram { program: &self.program, activation: &[], shadow: None, simd };
-            let prepared = Prepared::new(&self.code, WeightSram(&self.weights), simd);
+            let prepared = Prepared::new(&self.code, &self.program.streams, WeightSram(&self.weights), simd);
             let (tail, tables) = (&self.code.tail[0], &prepared.tails[0]);
             for part in [0..chs, chs / 3..chs, 0..chs.div_ceil(2)] {
                 let of_part = |all: &[i32]| -> Vec<i32> {

@@ -1,0 +1,252 @@
+//! Tails that are done while numbers are still in the registers of a kernel, or are bytes already.
+//!
+//! They give what [`tails`](super::tails) give: a rescale of sums, of which the weights show how great they
+//! may be, and on its bytes tables and sums with the bytes of another stream, as residual connections have
+//! them.
+
+use crate::inst::{Binary, BinaryKind, Clamp, Elem, OperandRescale, Rescale, Tail, View};
+use crate::interp::lanes::{self, LANES, LaneScales, Lanes, Limits, SumLane, Sums, laned};
+use crate::interp::scales::Scales;
+use crate::interp::sram::{Sram, limits};
+use crate::interp::tails::{Place, TailTables};
+use crate::program::{StageCode, Stream};
+
+/// The tails of a stage that are done so: the first, which is a rescale, and those that go with it.
+#[derive(Clone, Debug)]
+pub(super) struct Fused {
+    /// The scales of each group of channels of the head.
+    pub(super) scales: Vec<LaneScales>,
+    pub(super) rescaled: Rescaled,
+}
+
+/// What sums are rescaled to.
+#[derive(Clone, Debug)]
+pub(super) enum Rescaled {
+    /// Bytes, which go through these tails and are the output.
+    Bytes(Vec<ByteTail>),
+    /// Numbers within limits, for the tails after the first.
+    Numbers { limits: Limits },
+}
+
+/// One tail, or several, from bytes to bytes.
+#[derive(Clone, Debug)]
+pub(super) enum ByteTail {
+    /// A value for each byte of `i8`, by its bits.
+    Table(Box<[u8; 256]>),
+    Sum(Box<ScaledSum>),
+}
+
+/// Both bytes are rescaled, added and rescaled to a byte again.
+#[derive(Clone, Debug)]
+pub(super) struct ScaledSum {
+    /// Where the other bytes stand.
+    src: View,
+    own: LaneScales,
+    other: LaneScales,
+    result: LaneScales,
+}
+
+impl Fused {
+    /// What is done so of a stage whose head makes such sums, group by group; none if its first tail is not a
+    /// rescale of them to numbers of 32 bits.
+    pub(super) fn new(
+        code: &StageCode,
+        tables: &[TailTables],
+        streams: &[Stream],
+        groups: &[Sums],
+    ) -> Option<Self> {
+        let (Some(Tail::Rescale(t)), Some(TailTables::Rescale(scales))) = (code.tail.first(), tables.first())
+        else {
+            return None;
+        };
+        if t.double_round {
+            return None;
+        }
+        let (multipliers, shifts) = (scales.multipliers.all(), scales.shifts.all());
+        let scales = groups.iter().map(|sums| {
+            let rescale = |lane: &SumLane| {
+                let index = if t.per_channel { lane.channel } else { 0 };
+                // What is to be added to a sum is taken off with the zero point.
+                let zero_point = t.input_zp.checked_sub(lane.correction)?;
+                let (multiplier, shift) = (*multipliers.get(index)?, *shifts.get(index)?);
+                Some(lanes::Rescale { multiplier, shift, zero_point })
+            };
+            let lanes = sums.lanes.iter().map(rescale).collect::<Option<Vec<_>>>()?;
+            LaneScales::new(&lanes, sums.greatest + i64::from(t.input_zp).abs(), t.output_zp)
+        });
+        let scales = scales.collect::<Option<Vec<_>>>()?;
+        let is_bytes = t.to == Elem::I8 && streams[code.out.tensor as usize].elem == Elem::I8;
+        let tails = if is_bytes { byte_tails(code, &code.tail[1..], &tables[1..], streams) } else { None };
+        let (least, most) = limits(t.to);
+        let limits = Limits { least: least as i32, most: most as i32 };
+        Some(Self { scales, rescaled: tails.map_or(Rescaled::Numbers { limits }, Rescaled::Bytes) })
+    }
+}
+
+/// All of some tails as tails of bytes, if they are.
+fn byte_tails(
+    code: &StageCode,
+    mut tails: &[Tail],
+    mut tables: &[TailTables],
+    streams: &[Stream],
+) -> Option<Vec<ByteTail>> {
+    let mut found = Vec::new();
+    while !tails.is_empty() {
+        let (tail, n) = match (tails, tables) {
+            ([Tail::Table(_), ..], [TailTables::Table(table), ..]) => {
+                (ByteTail::table(|byte| table[(i32::from(byte) + 128) as usize]), 1)
+            }
+            ([Tail::Clamp(Clamp { min, max }), ..], _) => {
+                let clamp = |byte: i8| i8::try_from(i32::from(byte).max(*min).min(*max));
+                // One that leaves the bytes is one of numbers.
+                (i8::MIN..=i8::MAX).all(|byte| clamp(byte).is_ok()).then_some(())?;
+                (ByteTail::table(|byte| clamp(byte).unwrap_or(byte)), 1)
+            }
+            (
+                [Tail::Rescale(own), Tail::Binary(other), Tail::Rescale(result), ..],
+                [TailTables::Rescale(of_own), _, TailTables::Rescale(of_result), ..],
+            ) => {
+                let own = OneScale::new(own, of_own)?;
+                let result = OneScale::new(result, of_result)?;
+                (ByteTail::Sum(Box::new(ScaledSum::new(code, &own, other, &result, streams)?)), 3)
+            }
+            _ => return None,
+        };
+        found.push(tail);
+        (tails, tables) = (&tails[n..], &tables[n..]);
+    }
+    Some(found)
+}
+
+/// A rescale by one scale, with single rounding.
+struct OneScale<'a> {
+    rescale: &'a Rescale,
+    multiplier: i32,
+    shift: u8,
+}
+
+impl<'a> OneScale<'a> {
+    fn new(rescale: &'a Rescale, scales: &Scales<i32>) -> Option<Self> {
+        let (&[multiplier], &[shift]) = (scales.multipliers.all(), scales.shifts.all()) else { return None };
+        (!rescale.double_round).then_some(Self { rescale, multiplier, shift })
+    }
+
+    /// It, for numbers that are at most so far from their zero point.
+    fn scales(&self, greatest: i64) -> Option<LaneScales> {
+        let Self { rescale, multiplier, shift } = *self;
+        let scale = lanes::Rescale { multiplier, shift, zero_point: rescale.input_zp };
+        LaneScales::new(&[scale], greatest, rescale.output_zp)
+    }
+}
+
+/// How far a byte is from a zero point, that is one, at most.
+const FURTHEST: i64 = 255;
+
+impl ScaledSum {
+    fn new(
+        code: &StageCode,
+        own: &OneScale<'_>,
+        other: &Binary,
+        result: &OneScale<'_>,
+        streams: &[Stream],
+    ) -> Option<Self> {
+        let (src, out) = (&other.src, &code.out);
+        let is_alike = src.cols == out.cols && src.chs == out.chs && (src.rows == out.rows || src.rows == 1);
+        let are_bytes = streams[src.tensor as usize].elem == Elem::I8 && result.rescale.to == Elem::I8;
+        let is_wide = own.rescale.to == Elem::I32 && own.rescale.output_zp == 0;
+        let of_other = other.rescale.filter(|r| !r.double_round)?;
+        if other.kind != BinaryKind::Add || !is_alike || !are_bytes || !is_wide {
+            return None;
+        }
+        let is_zero_of_bytes = |zero_point: i32| i8::try_from(zero_point).is_ok();
+        if !is_zero_of_bytes(own.rescale.input_zp) || !is_zero_of_bytes(of_other.input_zp) {
+            return None;
+        }
+        let own = own.scales(FURTHEST)?;
+        let OperandRescale { multiplier, shift, input_zp: zero_point, .. } = of_other;
+        let other = LaneScales::new(&[lanes::Rescale { multiplier, shift, zero_point }], FURTHEST, 0)?;
+        let greatest = own.greatest() + other.greatest() + i64::from(result.rescale.input_zp).abs();
+        Some(Self { src: *src, result: result.scales(greatest)?, own, other })
+    }
+
+    /// Adds what stands at a place of the other stream to bytes.
+    fn apply(&self, sram: &Sram<'_>, place: &Place, bytes: &mut [u8]) {
+        let row = if self.src.rows == 1 { 0 } else { place.row };
+        let all = sram.stream_chs(&self.src);
+        let others = &sram.row_bytes(&self.src, row)[place.cols.start * all..place.cols.end * all];
+        let pixel = place.chs.len();
+        if pixel == all {
+            return add(sram.simd, self, bytes, others);
+        }
+        let from = self.src.ch0 as usize + place.chs.start;
+        for (bytes, others) in bytes.chunks_exact_mut(pixel.max(1)).zip(others.chunks_exact(all)) {
+            add(sram.simd, self, bytes, &others[from..][..pixel]);
+        }
+    }
+}
+
+impl ByteTail {
+    fn table(value: impl Fn(i8) -> i8) -> Self {
+        Self::Table(Box::new(std::array::from_fn(|bits| value(bits as u8 as i8) as u8)))
+    }
+
+    /// Transforms the bytes of a place.
+    pub(super) fn apply(&self, sram: &Sram<'_>, place: &Place, bytes: &mut [u8]) {
+        match self {
+            Self::Table(table) => {
+                for byte in bytes {
+                    *byte = table[usize::from(*byte)];
+                }
+            }
+            Self::Sum(sum) => sum.apply(sram, place, bytes),
+        }
+    }
+}
+
+laned! {
+    fn add<V>(simd; sum: &ScaledSum, bytes: &mut [u8], others: &[u8]) {
+        // SAFETY: the CPU has the instructions of the type, here and below.
+        let scales = unsafe {
+            SumScales::<V> {
+                own: V::scale(sum.own.of(0)),
+                other: V::scale(sum.other.of(0)),
+                result: V::scale(sum.result.of(0)),
+            }
+        };
+        let (vectors, rest) = bytes.as_chunks_mut::<LANES>();
+        let (of_others, rest_of_others) = others.as_chunks::<LANES>();
+        for (bytes, others) in vectors.iter_mut().zip(of_others) {
+            // SAFETY: as above.
+            unsafe { scales.add(bytes, others) };
+        }
+        if !rest.is_empty() {
+            let (mut bytes, mut others) = ([0; LANES], [0; LANES]);
+            bytes[..rest.len()].copy_from_slice(rest);
+            others[..rest.len()].copy_from_slice(&rest_of_others[..rest.len()]);
+            // SAFETY: as above.
+            unsafe { scales.add(&mut bytes, &others) };
+            rest.copy_from_slice(&bytes[..rest.len()]);
+        }
+    }
+}
+
+/// The scales of a sum, as vectors read them.
+struct SumScales<'a, V: Lanes> {
+    own: V::Scale<'a>,
+    other: V::Scale<'a>,
+    result: V::Scale<'a>,
+}
+
+impl<V: Lanes> SumScales<'_, V> {
+    /// # Safety
+    /// The CPU has the instructions of the type.
+    #[inline(always)]
+    unsafe fn add(&self, bytes: &mut [u8; LANES], others: &[u8; LANES]) {
+        // SAFETY: the caller's.
+        unsafe {
+            let own = V::from_bytes(bytes).scaled(self.own);
+            let other = V::from_bytes(others).scaled(self.other);
+            *bytes = own.plus(other).scaled(self.result).to_bytes();
+        }
+    }
+}
