@@ -45,7 +45,8 @@ impl<'a> Checked<'a> {
         let mut weight = vec![0; target.memory.weight as usize];
         let written = program.segments.iter().zip(&mut machine.dram);
         let written = written.filter(|(s, _)| matches!(s.kind, SegmentKind::Output | SegmentKind::Scratch));
-        let memories = written.map(|(_, bytes)| bytes).chain([&mut machine.activation, &mut weight]);
+        let written = written.map(|(_, memory)| memory.bytes_mut());
+        let memories = written.chain([machine.activation.bytes_mut(), &mut weight[..]]);
         for byte in memories.flat_map(|bytes| bytes.chunks_mut(8)) {
             let noise = random.next().to_le_bytes();
             byte.copy_from_slice(&noise[..byte.len()]);

@@ -8,9 +8,8 @@ use super::machine::Machine;
 use super::prepared::Prepared;
 use super::simd::Simd;
 use super::sram::WeightSram;
-use super::team::{Room, Team, Work};
-use super::tile::Scratch;
-use super::waves::{Share, shares, waves};
+use super::team::{Room, Seat, Team, Work};
+use super::waves::{Grain, Shares, shares, waves};
 use super::{ExecError, demand_valid, fill_segments};
 use crate::inst::{Conv2d, DepthwiseConv2d, Head, View, WeightAddr, Window};
 use crate::program::{Phase, Program, StageCode, Stream, WeightLoad};
@@ -30,7 +29,7 @@ pub struct Executable {
 #[derive(Debug)]
 struct PreparedPhase {
     stages: Vec<Prepared>,
-    waves: Vec<Vec<Share>>,
+    waves: Vec<Shares>,
 }
 
 impl Executable {
@@ -39,13 +38,41 @@ impl Executable {
     /// # Errors
     /// If the program does not verify for the target, or the weights are not of the size that it declares.
     pub fn new(program: &Program, target: &Target, weights: &[u8], simd: Simd) -> Result<Self, ExecError> {
+        Self::divided(program, target, weights, simd, Grain::WORTHWHILE)
+    }
+
+    /// As [`new`](Self::new), but that threads share what is not worth it: so that tests see small programs
+    /// run on several.
+    ///
+    /// # Errors
+    /// As `new`.
+    #[doc(hidden)]
+    pub fn finely_divided(
+        program: &Program,
+        target: &Target,
+        weights: &[u8],
+        simd: Simd,
+    ) -> Result<Self, ExecError> {
+        Self::divided(program, target, weights, simd, Grain::FINEST)
+    }
+
+    fn divided(
+        program: &Program,
+        target: &Target,
+        weights: &[u8],
+        simd: Simd,
+        grain: Grain,
+    ) -> Result<Self, ExecError> {
         use rayon::prelude::*;
         demand_valid(program, target, weights)?;
         let mut loader = Loader::new(program, target, weights, simd);
         let stages: Vec<_> = program.phases.iter().map(|phase| loader.prepare(phase)).collect();
         let threads = rayon::current_num_threads();
         let waves = program.phases.par_iter().map(|phase| {
-            waves(program, phase).iter().map(|wave| shares(phase, wave, threads)).collect::<Vec<_>>()
+            waves(program, phase)
+                .iter()
+                .map(|wave| shares(program, phase, wave, threads, grain))
+                .collect::<Vec<_>>()
         });
         let phases = waves.collect::<Vec<_>>().into_iter().zip(stages);
         Ok(Self {
@@ -74,17 +101,15 @@ impl Executable {
     ) -> Result<Vec<Vec<u8>>, ExecError> {
         let dram = fill_segments(&self.program, inputs)?;
         let threads = rayon::current_num_threads();
-        let mut room = self.rooms().pop().unwrap_or_default();
-        let activation = std::mem::take(&mut room.activation);
-        let machine = Machine::new(&self.program, &self.target, self.simd, dram, activation);
-        let team = Team::new(machine, &mut room);
-        let mut scratches = std::mem::take(&mut room.scratches);
-        scratches.resize_with(threads, Scratch::default);
-        if let Some((own, others)) = scratches.split_first_mut() {
+        let Room { activation, mut seats } = self.rooms().pop().unwrap_or_default();
+        let team = Team::new(Machine::new(&self.program, &self.target, self.simd, dram, activation));
+        seats.resize_with(threads, Seat::default);
+        if let Some((own, others)) = seats.split_first_mut() {
             // On a thread of the pool, as the others.
             rayon::scope(|scope| {
-                for scratch in others {
-                    scope.spawn(|_| team.help(scratch));
+                for (index, seat) in others.iter_mut().enumerate() {
+                    let team = &team;
+                    scope.spawn(move |_| team.help(index + 1, seat));
                 }
                 let mut leader = team.leader(own);
                 for (index, (phase, prepared)) in self.program.phases.iter().zip(&*self.phases).enumerate() {
@@ -95,9 +120,8 @@ impl Executable {
                 }
             });
         }
-        let (outputs, activation) = team.into_machine(&mut room).into_outputs();
-        (room.activation, room.scratches) = (activation, scratches);
-        self.rooms().push(room);
+        let (outputs, activation) = team.into_machine().into_outputs();
+        self.rooms().push(Room { activation, seats });
         Ok(outputs)
     }
 

@@ -1,12 +1,13 @@
 //! The memories of a running machine, and what rows do to them.
 
 use super::heads::compute;
+use super::memory::Memory;
 use super::prepared::Prepared;
 use super::shadow::Shadow;
 use super::simd::Simd;
 use super::sram::{Sram, narrow};
 use super::tile::{Scratch, Tile};
-use crate::inst::{DmaIn, DmaOut, Head, View};
+use crate::inst::{DmaIn, Head, View};
 use crate::program::{Program, SegmentKind, Stage, StageCode, row_address};
 use crate::target::Target;
 
@@ -16,8 +17,8 @@ pub(super) struct Machine<'a> {
     pub(super) program: &'a Program,
     pub(super) simd: Simd,
     /// A segment each, without the weights.
-    pub(super) dram: Vec<Vec<u8>>,
-    pub(super) activation: Vec<u8>,
+    pub(super) dram: Vec<Memory>,
+    pub(super) activation: Memory,
     /// What they hold, in a checked run.
     pub(super) shadow: Option<Shadow>,
 }
@@ -33,20 +34,22 @@ impl<'a> Machine<'a> {
         mut activation: Vec<u8>,
     ) -> Self {
         activation.resize(target.memory.activation as usize, 0);
-        Self { program, simd, dram, activation, shadow: None }
+        let dram = dram.into_iter().map(Memory::new).collect();
+        Self { program, simd, dram, activation: Memory::new(activation), shadow: None }
     }
 
     /// The output segments, and the memory of its SRAM.
     pub(super) fn into_outputs(self) -> (Vec<Vec<u8>>, Vec<u8>) {
         let outputs = self.program.segments.iter().zip(self.dram);
-        let outputs = outputs.filter(|(s, _)| s.kind == SegmentKind::Output).map(|(_, bytes)| bytes);
-        (outputs.collect(), self.activation)
+        let outputs =
+            outputs.filter(|(s, _)| s.kind == SegmentKind::Output).map(|(_, bytes)| bytes.into_bytes());
+        (outputs.collect(), self.activation.into_bytes())
     }
 
     /// Makes and writes a row of a stage, counted from the first of its view.
     pub(super) fn make_row(&mut self, stage: &Stage, prepared: &Prepared, row: u32) {
         let tile = Tile::of_rows(&stage.code, row..row + 1);
-        let mut bytes = Vec::new();
+        let mut bytes = vec![0; self.tile_bytes(&stage.code, &tile)];
         self.make_tile(&stage.code, prepared, &tile, &mut Scratch::default(), &mut bytes);
         self.write(stage, &tile, &bytes);
     }
@@ -60,18 +63,15 @@ impl<'a> Machine<'a> {
         values * self.program.streams[view.tensor as usize].elem.size_bytes() as usize
     }
 
-    /// Adds the bytes of a tile to those of others.
+    /// Makes the bytes of a tile.
     pub(super) fn make_tile(
         &self,
         code: &StageCode,
         prepared: &Prepared,
         tile: &Tile,
         scratch: &mut Scratch,
-        made: &mut Vec<u8>,
+        bytes: &mut [u8],
     ) {
-        let before = made.len();
-        made.resize(before + self.tile_bytes(code, tile), 0);
-        let bytes = &mut made[before..];
         match &code.head {
             Head::DmaIn(dma) => self.load_row(dma, &code.out, tile.rows.start, bytes),
             Head::DmaOut(dma) => {
@@ -96,60 +96,96 @@ impl<'a> Machine<'a> {
         let pixel = (out.chs * self.program.streams[out.tensor as usize].elem.size_bytes()) as usize;
         let segment = dma.segment as usize;
         let first = dma.offset + u64::from(row) * dma.row_pitch_bytes;
-        for (x, to) in bytes.chunks_exact_mut(pixel.max(1)).enumerate() {
-            let at = (first + x as u64 * u64::from(dma.pixel_pitch_bytes)) as usize;
+        let pitch = u64::from(dma.pixel_pitch_bytes);
+        for (x, to) in bytes.chunks_exact_mut(run_bytes(pixel, pitch, bytes.len())).enumerate() {
+            let at = (first + x as u64 * pitch) as usize;
             if let Some(shadow) = &self.shadow {
-                shadow.load(segment, at, pixel);
+                shadow.load(segment, at, to.len());
             }
-            to.copy_from_slice(&self.dram[segment][at..][..pixel]);
+            to.copy_from_slice(&self.dram[segment][at..][..to.len()]);
         }
     }
 
     /// Writes the values of a tile to where they go.
     pub(super) fn write(&mut self, stage: &Stage, tile: &Tile, bytes: &[u8]) {
-        if let Head::DmaOut(dma) = &stage.code.head {
-            return self.store_row(dma, tile.rows.start, bytes);
-        }
-        let row_bytes = bytes.len() / tile.rows.len().max(1);
-        for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(row_bytes.max(1))) {
-            self.write_row(&stage.code.out, tile, row, bytes);
-        }
-    }
-
-    /// Puts a row into DRAM.
-    fn store_row(&mut self, dma: &DmaOut, row: u32, bytes: &[u8]) {
-        let elem = self.program.streams[dma.src.tensor as usize].elem;
-        let pixel = (dma.src.chs * elem.size_bytes()) as usize;
-        let segment = dma.segment as usize;
-        for (x, bytes) in bytes.chunks_exact(pixel.max(1)).enumerate() {
-            let x = x as u64 * u64::from(dma.pixel_pitch_bytes);
-            let at = (dma.offset + u64::from(row) * dma.row_pitch_bytes + x) as usize;
-            self.dram[segment][at..][..pixel].copy_from_slice(bytes);
-            if let Some(shadow) = &mut self.shadow {
-                shadow.store(segment, at, pixel);
+        if let Some(shadow) = &mut self.shadow
+            && !matches!(stage.code.head, Head::DmaOut(_))
+        {
+            for row in tile.rows.clone() {
+                shadow.write_row(self.program, &stage.code.out, row);
             }
         }
+        for_each_run(self.program, &stage.code, tile, bytes, |run| match run.segment {
+            None => self.activation.bytes_mut()[run.at..][..run.bytes.len()].copy_from_slice(run.bytes),
+            Some(segment) => {
+                self.dram[segment].bytes_mut()[run.at..][..run.bytes.len()].copy_from_slice(run.bytes);
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.store(segment, run.at, run.bytes.len());
+                }
+            }
+        });
     }
 
-    /// Writes a row of a tile to where the row of the output view stands, pixel by pixel where it has only
-    /// some of the stream's channels.
-    fn write_row(&mut self, out: &View, tile: &Tile, row: u32, bytes: &[u8]) {
-        let stream = &self.program.streams[out.tensor as usize];
-        let size = stream.elem.size_bytes() as usize;
-        let pixel = stream.chs as usize * size;
-        let part = tile.chs.len() * size;
-        if let Some(shadow) = &mut self.shadow {
-            shadow.write_row(self.program, out, row);
+    /// As [`write`](Self::write), while others write other tiles.
+    ///
+    /// # Safety
+    /// Nobody makes a tile meanwhile, and nobody writes a tile that shares bytes with this one.
+    pub(super) unsafe fn write_beside(&self, code: &StageCode, tile: &Tile, bytes: &[u8]) {
+        for_each_run(self.program, code, tile, bytes, |run| {
+            let memory = run.segment.map_or(&self.activation, |segment| &self.dram[segment]);
+            // SAFETY: the caller's; only who makes tiles has slices of memories.
+            unsafe { memory.write_beside(run.at, run.bytes) };
+        });
+    }
+}
+
+/// Bytes of a run of a row in DRAM: a pixel, or the whole row where pixels stand side by side.
+fn run_bytes(pixel: usize, pitch: u64, row: usize) -> usize {
+    if pitch == pixel as u64 { row.max(1) } else { pixel.max(1) }
+}
+
+/// Neighbouring bytes that a tile writes.
+struct Run<'a> {
+    /// In DRAM, or in activation SRAM.
+    segment: Option<usize>,
+    at: usize,
+    bytes: &'a [u8],
+}
+
+/// Tells all that a tile writes.
+fn for_each_run(
+    program: &Program,
+    code: &StageCode,
+    tile: &Tile,
+    bytes: &[u8],
+    mut each: impl FnMut(Run<'_>),
+) {
+    if let Head::DmaOut(dma) = &code.head {
+        let elem = program.streams[dma.src.tensor as usize].elem;
+        let pixel = (dma.src.chs * elem.size_bytes()) as usize;
+        let pitch = u64::from(dma.pixel_pitch_bytes);
+        let first = dma.offset + u64::from(tile.rows.start) * dma.row_pitch_bytes;
+        for (x, bytes) in bytes.chunks_exact(run_bytes(pixel, pitch, bytes.len())).enumerate() {
+            let at = (first + x as u64 * pitch) as usize;
+            each(Run { segment: Some(dma.segment as usize), at, bytes });
         }
-        let row = row_address(&self.program.streams, out.tensor, out.row0 + row);
+        return;
+    }
+    let out = &code.out;
+    let stream = &program.streams[out.tensor as usize];
+    let size = stream.elem.size_bytes() as usize;
+    let (pixel, part) = (stream.chs as usize * size, tile.chs.len() * size);
+    let row_bytes = bytes.len() / tile.rows.len().max(1);
+    for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(row_bytes.max(1))) {
+        let row = row_address(&program.streams, out.tensor, out.row0 + row);
         let at = row + (out.col0 as usize + tile.cols.start) * pixel;
         if part == pixel {
-            self.activation[at..][..bytes.len()].copy_from_slice(bytes);
-            return;
+            each(Run { segment: None, at, bytes });
+            continue;
         }
         let at = at + (out.ch0 as usize + tile.chs.start) * size;
         for (x, bytes) in bytes.chunks_exact(part.max(1)).enumerate() {
-            self.activation[at + x * pixel..][..part].copy_from_slice(bytes);
+            each(Run { segment: None, at: at + x * pixel, bytes });
         }
     }
 }

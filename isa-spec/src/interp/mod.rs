@@ -19,6 +19,7 @@ mod heads;
 mod kernels;
 mod lanes;
 mod machine;
+mod memory;
 mod order;
 mod prepared;
 mod scales;

@@ -1,31 +1,48 @@
 //! The threads of a run.
 //!
 //! Waves are short, some tens of microseconds each, so threads do not go to sleep between them: they watch
-//! for the next one for a while. One of them leads: it says what the next wave is, computes shares of it like
-//! the others, and writes what all have made. Who is late is not waited for, unless it computes a share.
+//! for the next one for a while. One of them leads: it says what the next wave is and computes shares of it
+//! like the others. When all shares are computed, each thread writes what it has made, so that it finds it in
+//! its own cache when it reads it. Who is late is not waited for, unless it computes a share; others take its
+//! shares.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use super::machine::Machine;
 use super::prepared::Prepared;
 use super::tile::Scratch;
-use super::waves::{Share, StageTile};
+use super::waves::{Shares, StageTile};
 use crate::program::Phase;
 
 /// Memory that a run works in and leaves to the next one.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     pub(super) activation: Vec<u8>,
-    pub(super) scratches: Vec<Scratch>,
-    made: Vec<Mutex<Vec<u8>>>,
+    pub(super) seats: Vec<Seat>,
+}
+
+/// What a thread works with, and the shares that it has computed.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    scratch: Scratch,
+    taken: Vec<usize>,
+    /// The bytes of the shares, one after another.
+    made: Vec<u8>,
 }
 
 /// Threads that run a program together.
 pub(super) struct Team<'a> {
-    state: RwLock<State<'a>>,
-    /// How many waves there were, or [`OVER`].
-    turn: AtomicUsize,
+    machine: Machine<'a>,
+    /// The wave. Who computes shares of it reads it; while it is written to, the memories may be.
+    wave: RwLock<Option<Wave<'a>>>,
+    /// The last wave that several threads compute, or [`OVER`].
+    call: AtomicUsize,
+    /// The wave whose shares may be written.
+    writing: AtomicUsize,
+    /// How many of them are not written yet.
+    unwritten: AtomicUsize,
+    has_failed: AtomicBool,
 }
 
 /// There are no more waves.
@@ -34,145 +51,215 @@ const OVER: usize = usize::MAX;
 /// How often a thread looks whether something has changed before it lets others run.
 const LOOKS: usize = 4096;
 
-struct State<'a> {
-    machine: Machine<'a>,
-    wave: Option<Work<'a>>,
-    /// The next share of the wave that nobody computes yet.
-    next: AtomicUsize,
-    /// The bytes of each share.
-    made: Vec<Mutex<Vec<u8>>>,
+/// A wave that is computed.
+struct Wave<'a> {
+    work: Work<'a>,
+    /// Waves count from 1.
+    number: usize,
+    /// For each thread, the next of its shares that nobody computes yet.
+    next: Vec<AtomicUsize>,
 }
 
-/// A wave.
+/// What is to be computed in a wave.
 #[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
     pub(super) phase: &'a Phase,
     pub(super) prepared: &'a [Prepared],
-    pub(super) shares: &'a [Share],
+    pub(super) shares: &'a Shares,
 }
 
 /// The thread that leads. There are no more waves when it goes, whatever the reason.
 pub(super) struct Leader<'t, 'a> {
     team: &'t Team<'a>,
-    scratch: &'t mut Scratch,
+    seat: &'t mut Seat,
+    /// How many waves there were.
+    waves: usize,
 }
 
 impl<'a> Leader<'_, 'a> {
     /// Runs a wave with those who help.
-    pub(super) fn run(&mut self, wave: Work<'a>) {
-        self.team.state_alone().begin(wave);
-        if wave.shares.len() > 1 {
-            self.team.turn.fetch_add(1, Ordering::Release);
+    pub(super) fn run(&mut self, work: Work<'a>) {
+        let Self { team, seat, waves } = self;
+        *waves += 1;
+        let next = work.shares.of_threads.iter().map(|of| AtomicUsize::new(of.start)).collect();
+        {
+            let mut wave = team.wave_alone();
+            team.unwritten.store(work.shares.all.len(), Ordering::Relaxed);
+            *wave = Some(Wave { work, number: *waves, next });
         }
-        self.team.compute(self.scratch);
-        self.team.state_alone().end();
+        if work.shares.all.len() > 1 {
+            team.call.store(*waves, Ordering::Release);
+        }
+        team.compute(0, seat);
+        // Nobody computes any more, and nobody can begin to, until the wave is written.
+        let mut wave = team.wave_alone();
+        team.writing.store(*waves, Ordering::Release);
+        // SAFETY: nobody computes.
+        unsafe { team.write(work, seat) };
+        team.wait(|| team.unwritten.load(Ordering::Acquire) == 0);
+        *wave = None;
     }
 }
 
 impl Drop for Leader<'_, '_> {
     fn drop(&mut self) {
-        self.team.turn.store(OVER, Ordering::Release);
+        self.team.call.store(OVER, Ordering::Release);
+    }
+}
+
+/// Tells the others if a thread ends before its share is computed.
+struct Alarm<'t>(&'t AtomicBool);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Release);
+        }
     }
 }
 
 impl<'a> Team<'a> {
-    pub(super) fn new(machine: Machine<'a>, room: &mut Room) -> Self {
-        let state =
-            State { machine, wave: None, next: AtomicUsize::new(0), made: std::mem::take(&mut room.made) };
-        Self { state: RwLock::new(state), turn: AtomicUsize::new(0) }
+    pub(super) fn new(machine: Machine<'a>) -> Self {
+        Self {
+            machine,
+            wave: RwLock::new(None),
+            call: AtomicUsize::new(0),
+            writing: AtomicUsize::new(0),
+            unwritten: AtomicUsize::new(0),
+            has_failed: AtomicBool::new(false),
+        }
     }
 
-    /// Computes shares of all waves until there are no more.
-    pub(super) fn help(&self, scratch: &mut Scratch) {
+    /// Computes shares of all waves until there are no more, as the thread of a number.
+    pub(super) fn help(&self, thread: usize, seat: &mut Seat) {
         let mut seen = 0;
         loop {
-            let mut looks = 0;
-            let mut turn = self.turn.load(Ordering::Acquire);
-            while turn == seen {
-                rest(&mut looks);
-                turn = self.turn.load(Ordering::Acquire);
-            }
-            if turn == OVER {
+            self.wait(|| self.call.load(Ordering::Acquire) != seen);
+            seen = self.call.load(Ordering::Acquire);
+            if seen == OVER {
                 return;
             }
-            seen = turn;
-            self.compute(scratch);
+            let Some((work, wave)) = self.compute(thread, seat) else { continue };
+            if seat.taken.is_empty() {
+                continue;
+            }
+            // The leader ends the wave only when these shares are written, or when it fails.
+            self.wait(|| {
+                let is_over = self.call.load(Ordering::Acquire) == OVER;
+                is_over || self.writing.load(Ordering::Acquire) == wave
+            });
+            if self.writing.load(Ordering::Acquire) != wave {
+                return;
+            }
+            // SAFETY: the leader has seen that nobody computes, and holds the wave until all is written.
+            unsafe { self.write(work, seat) };
         }
     }
 
-    /// The thread that leads: there is one.
-    pub(super) fn leader<'t>(&'t self, scratch: &'t mut Scratch) -> Leader<'t, 'a> {
-        Leader { team: self, scratch }
+    /// The thread that leads: there is one, number 0.
+    pub(super) fn leader<'t>(&'t self, seat: &'t mut Seat) -> Leader<'t, 'a> {
+        Leader { team: self, seat, waves: 0 }
     }
 
-    /// The machine, and the room for another run.
-    pub(super) fn into_machine(self, room: &mut Room) -> Machine<'a> {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        room.made = state.made;
-        state.machine
+    pub(super) fn into_machine(self) -> Machine<'a> {
+        self.machine
     }
 
-    /// Computes shares of the wave until all are taken.
-    fn compute(&self, scratch: &mut Scratch) {
-        // What a panic leaves behind is not used: it is passed on when all threads have ended.
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(wave) = state.wave else { return };
-        loop {
-            let index = state.next.fetch_add(1, Ordering::Relaxed);
-            let (Some(share), Some(made)) = (wave.shares.get(index), state.made.get(index)) else { return };
-            let made = &mut *made.lock().unwrap_or_else(PoisonError::into_inner);
-            made.clear();
-            for StageTile { stage, tile, .. } in share {
-                let code = &wave.phase.stages[*stage].code;
-                state.machine.make_tile(code, &wave.prepared[*stage], tile, scratch, made);
+    /// Computes shares of the wave, if there is one, until all are taken: first those of the thread, which
+    /// has what they read in its cache. The wave and its number.
+    fn compute(&self, thread: usize, seat: &mut Seat) -> Option<(Work<'a>, usize)> {
+        let alarm = Alarm(&self.has_failed);
+        let Seat { scratch, taken, made } = seat;
+        taken.clear();
+        let wave = self.wave_with_others();
+        let Wave { work, number, next } = wave.as_ref()?;
+        let Shares { all, of_threads } = work.shares;
+        let mut used = 0;
+        let threads = of_threads.len();
+        for thread in (thread.min(threads)..threads).chain(0..thread.min(threads)) {
+            while let index = next[thread].fetch_add(1, Ordering::Relaxed)
+                && index < of_threads[thread].end
+            {
+                taken.push(index);
+                for StageTile { stage, tile, .. } in &all[index] {
+                    let code = &work.phase.stages[*stage].code;
+                    let len = self.machine.tile_bytes(code, tile);
+                    if made.len() < used + len {
+                        made.resize(used + len, 0);
+                    }
+                    let bytes = &mut made[used..used + len];
+                    self.machine.make_tile(code, &work.prepared[*stage], tile, scratch, bytes);
+                    used += len;
+                }
             }
         }
+        drop(alarm);
+        Some((*work, *number))
     }
 
-    /// The state when nobody computes.
-    fn state_alone(&self) -> RwLockWriteGuard<'_, State<'a>> {
-        let mut looks = 0;
-        loop {
-            match self.state.try_write() {
-                Ok(state) => return state,
-                Err(std::sync::TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
-                Err(std::sync::TryLockError::WouldBlock) => rest(&mut looks),
-            }
-        }
-    }
-}
-
-/// Waits a moment; after some, others may run.
-fn rest(looks: &mut usize) {
-    *looks += 1;
-    if *looks < LOOKS {
-        std::hint::spin_loop();
-    } else {
-        std::thread::yield_now();
-    }
-}
-
-impl<'a> State<'a> {
-    fn begin(&mut self, wave: Work<'a>) {
-        if self.made.len() < wave.shares.len() {
-            self.made.resize_with(wave.shares.len(), Mutex::default);
-        }
-        *self.next.get_mut() = 0;
-        self.wave = Some(wave);
-    }
-
-    /// Writes what was made.
-    fn end(&mut self) {
-        let Some(wave) = self.wave.take() else { return };
-        for (share, made) in wave.shares.iter().zip(&mut self.made) {
-            let made = made.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let mut rest = &made[..];
-            for StageTile { stage, tile, .. } in share {
-                let stage = &wave.phase.stages[*stage];
-                let (bytes, others) = rest.split_at(self.machine.tile_bytes(&stage.code, tile));
-                self.machine.write(stage, tile, bytes);
+    /// Writes the shares that a thread has computed.
+    ///
+    /// # Safety
+    /// Nobody computes shares meanwhile.
+    unsafe fn write(&self, work: Work<'a>, seat: &Seat) {
+        let alarm = Alarm(&self.has_failed);
+        let mut rest = &seat.made[..];
+        for &index in &seat.taken {
+            for StageTile { stage, tile, .. } in &work.shares.all[index] {
+                let code = &work.phase.stages[*stage].code;
+                let (bytes, others) = rest.split_at(self.machine.tile_bytes(code, tile));
+                // SAFETY: nobody computes, says the caller, and no two shares of a wave write the same bytes.
+                unsafe { self.machine.write_beside(code, tile, bytes) };
                 rest = others;
             }
         }
+        self.unwritten.fetch_sub(seat.taken.len(), Ordering::Release);
+        drop(alarm);
+    }
+
+    /// The wave when nobody computes.
+    fn wave_alone(&self) -> RwLockWriteGuard<'_, Option<Wave<'a>>> {
+        let mut found = None;
+        self.wait(|| {
+            found = unless_locked(self.wave.try_write());
+            found.is_some()
+        });
+        found.unwrap_or_else(|| self.wave.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The wave, while others may compute, too.
+    fn wave_with_others(&self) -> RwLockReadGuard<'_, Option<Wave<'a>>> {
+        let mut found = None;
+        self.wait(|| {
+            found = unless_locked(self.wave.try_read());
+            found.is_some()
+        });
+        found.unwrap_or_else(|| self.wave.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until something is so; after some looks, others may run.
+    ///
+    /// # Panics
+    /// If another thread has.
+    fn wait(&self, mut is_so: impl FnMut() -> bool) {
+        let mut looks = 0;
+        while !is_so() {
+            assert!(!self.has_failed.load(Ordering::Acquire), "a thread of the run has failed");
+            looks += 1;
+            if looks < LOOKS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// What a lock holds, if it could be taken. What a panic leaves behind is not used: it is passed on.
+fn unless_locked<T>(tried: Result<T, TryLockError<T>>) -> Option<T> {
+    match tried {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }

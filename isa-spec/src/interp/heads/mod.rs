@@ -42,7 +42,7 @@ pub(super) struct Ready<'a> {
 
 /// Computes a tile of a stage's output (rows counted from the first of its view) into `out`, its values'
 /// bytes, `[rows][columns][channels]`. DMA heads are the caller's. Only convolutions are computed in parts of
-/// rows: tiles of other heads are whole rows.
+/// rows, of channels where they are dense: tiles of other heads are whole rows.
 pub(super) fn compute(stage: &Ready<'_>, tile: &Tile, scratch: &mut Scratch, out: &mut [u8]) {
     let code = stage.code;
     if let (Head::Conv2d(h), HeadTables::Conv(packed)) = (&code.head, stage.head) {

@@ -54,17 +54,17 @@ pub(super) struct Lines<'a, T> {
 }
 
 impl<'a, T: Value> Lines<'a, T> {
-    /// Lays out what output rows `rows` of `cols` columns and `chs` channels read.
+    /// Lays out what columns `cols` and all `chs` channels of output rows `rows` read.
     pub(super) fn new(
         sram: &Sram<'_>,
         h: &'a DepthwiseConv2d,
         rows: Range<u32>,
-        cols: usize,
+        cols: Range<usize>,
         chs: usize,
         values: &'a mut Vec<T>,
     ) -> Self {
         let (w, src) = (&h.window, &h.src);
-        let columns = Columns::new(w, cols);
+        let columns = Columns::new(w, cols.len());
         let line = columns.line(chs);
         let first = i64::from(rows.start) * i64::from(w.stride_h) - i64::from(w.pad_top);
         let n = (rows.len() - 1) * w.stride_h as usize + reach(w.kernel_h, w.dilation_h) + 1;
@@ -76,26 +76,29 @@ impl<'a, T: Value> Lines<'a, T> {
         let zero = T::zero(h.input_zp);
         // A run of columns that stand side by side in the input as in the line.
         let whole = columns.stride == 1 && multiplier == 1 && src.chs as usize == all;
+        // Input columns that stand in the lines, and the padding before them.
+        let left = (cols.start * columns.stride) as i64 - i64::from(w.pad_left);
+        let within = |col: i64| col.clamp(0, src.cols.into()) as usize;
+        let (skipped, end) = (within(left), within(left + columns.padded as i64));
+        let (pad, inputs) = (((-left).max(0) as usize).min(columns.padded), end - skipped);
         for (index, line) in values.chunks_exact_mut(line).take(n).enumerate() {
             let y = first + index as i64;
             if !(0..i64::from(src.rows)).contains(&y) {
                 line.fill(zero);
                 continue;
             }
-            let bytes = sram.row_bytes(src, y as u32);
-            let pad = (w.pad_left as usize).min(columns.padded);
-            let cols = (src.cols as usize).min(columns.padded - pad);
+            let bytes = &sram.row_bytes(src, y as u32)[skipped * all..(skipped + inputs) * all];
             if whole {
                 line[..pad * chs].fill(zero);
-                line[(pad + cols) * chs..].fill(zero);
-                let to = &mut line[pad * chs..(pad + cols) * chs];
-                T::spread(sram.simd, &bytes[..cols * chs], 1, h.input_zp, to);
+                line[(pad + inputs) * chs..].fill(zero);
+                let to = &mut line[pad * chs..(pad + inputs) * chs];
+                T::spread(sram.simd, bytes, 1, h.input_zp, to);
                 continue;
             }
-            for col in (0..pad).chain(pad + cols..columns.of_phase * columns.stride) {
+            for col in (0..pad).chain(pad + inputs..columns.of_phase * columns.stride) {
                 line[columns.place(col) * chs..][..chs].fill(zero);
             }
-            for (col, pixel) in bytes.chunks_exact(all).take(cols).enumerate() {
+            for (col, pixel) in bytes.chunks_exact(all).enumerate() {
                 let to = &mut line[columns.place(pad + col) * chs..][..chs];
                 T::spread(sram.simd, &pixel[from..][..src.chs as usize], multiplier, h.input_zp, to);
             }

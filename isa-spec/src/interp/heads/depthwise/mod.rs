@@ -49,7 +49,7 @@ impl PackedDepthwise {
     }
 }
 
-/// Computes a tile of a depthwise convolution, which has whole rows.
+/// Computes a tile of a depthwise convolution, which has all channels.
 pub(super) fn depthwise_conv2d(
     stage: &Ready<'_>,
     h: &DepthwiseConv2d,
@@ -67,7 +67,7 @@ pub(super) fn depthwise_conv2d(
     acc.resize(cols * chs, 0);
     match packed {
         PackedDepthwise::Words(packed) => {
-            let lines = Lines::new(sram, h, tile.rows.clone(), cols, chs, words);
+            let lines = Lines::new(sram, h, tile.rows.clone(), tile.cols.clone(), chs, words);
             for (row, out) in rows {
                 packed.sum(sram.simd, &lines, row, acc);
                 finish(stage, 0, &place(row), acc, operand, out);
@@ -75,7 +75,7 @@ pub(super) fn depthwise_conv2d(
         }
         #[cfg(target_arch = "x86_64")]
         PackedDepthwise::Quads(packed) => {
-            let lines = Lines::new(sram, h, tile.rows.clone(), cols, chs, bytes);
+            let lines = Lines::new(sram, h, tile.rows.clone(), tile.cols.clone(), chs, bytes);
             for (row, out) in rows {
                 let place = place(row);
                 match fused {
