@@ -62,8 +62,10 @@ pub fn evaluate(
             .collect();
     }
     let outputs = gives.iter().zip(&results).map(|(port, tensor)| {
-        let array = match (tensor.data().to_ints(), &port.quantisation) {
-            (Some(integers), Some(_)) => session::to_user(port, &integers, !raw)?,
+        let array = match &port.quantisation {
+            Some(_) if tensor.data().elem().int_range().is_some() => {
+                session::to_user(port, tensor.data(), !raw)?
+            }
             _ => session::from_tensor(port, tensor)?,
         };
         Ok((port.name.clone(), array))

@@ -72,16 +72,17 @@ impl FloatModel {
     pub fn run(&self, inputs: &[(String, Array)]) -> Result<Vec<(String, Array)>, CompileError> {
         let arrays = match_inputs(&self.inputs, inputs).map_err(CompileError::Run)?;
         let names = || self.inputs.iter().map(|port| port.name.clone());
-        let questionable =
-            names().zip(&arrays).filter(|(name, _)| !takes_any_number(&self.resolved.model, name));
+        let named = names().zip(arrays.iter().map(AsRef::as_ref));
+        let questionable = named.filter(|(name, _)| !takes_any_number(&self.resolved.model, name));
         session::demand_finite(questionable).map_err(CompileError::Run)?;
         let named = names().zip(arrays);
         match &self.form {
             Form::Whole(module) => {
-                session::evaluate(module, &named.collect::<Vec<_>>()).map_err(CompileError::Run)
+                let named: Vec<_> = named.map(|(name, array)| (name, array.into_owned())).collect();
+                session::evaluate(module, &named).map_err(CompileError::Run)
             }
             Form::Parts(parts) => {
-                let named = named.map(|(name, array)| (name, session::to_internal(array)));
+                let named = named.map(|(name, array)| (name, session::to_internal(array).into_owned()));
                 self.run_parts(parts, named.collect())
             }
         }

@@ -5,6 +5,8 @@
 //! Whichever gives every input exactly one array is meant. If both do and differ, nobody can tell, and it is
 //! an error; `#N` is always the position.
 
+use std::borrow::Cow;
+
 use strata_isa_spec::bundle::Port;
 
 use crate::io::Array;
@@ -72,7 +74,10 @@ fn meant(ports: &[Port], name: &str, positions_first: bool) -> Option<usize> {
 /// # Errors
 /// If one is missing, unknown, given twice, of another shape, or holds what its type cannot; all problems at
 /// once.
-pub(crate) fn match_inputs(ports: &[Port], given: &[(String, Array)]) -> Result<Vec<Array>, RunError> {
+pub(crate) fn match_inputs<'a>(
+    ports: &[Port],
+    given: &'a [(String, Array)],
+) -> Result<Vec<Cow<'a, Array>>, RunError> {
     let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
     let assigned = assign(ports, &names).map_err(|problem| RunError::Inputs { problems: vec![problem] })?;
     let mut problems = Vec::new();
@@ -94,11 +99,11 @@ pub(crate) fn match_inputs(ports: &[Port], given: &[(String, Array)]) -> Result<
 ///
 /// # Errors
 /// As [`match_inputs`]; `problems` are those that are known already.
-pub(crate) fn fit(
+pub(crate) fn fit<'a>(
     ports: &[Port],
-    found: &[Option<&Array>],
+    found: &[Option<&'a Array>],
     mut problems: Vec<String>,
-) -> Result<Vec<Array>, RunError> {
+) -> Result<Vec<Cow<'a, Array>>, RunError> {
     let mut arrays = Vec::with_capacity(ports.len());
     for (at, port) in ports.iter().enumerate() {
         let Port { name, shape, .. } = port;
@@ -114,8 +119,13 @@ pub(crate) fn fit(
             problems.push(format!("input `{name}`: {value} is beyond f32, in which networks are computed"));
             continue;
         }
-        match array.clone().cast(dtype_of(&port.dtype)?) {
-            Ok(array) => arrays.push(array),
+        let dtype = dtype_of(&port.dtype)?;
+        if array.dtype == dtype && array.is_of_its_type() {
+            arrays.push(Cow::Borrowed(array));
+            continue;
+        }
+        match array.clone().cast(dtype) {
+            Ok(array) => arrays.push(Cow::Owned(array)),
             Err(what) => problems.push(format!("input `{name}`: {what}")),
         }
     }
@@ -179,7 +189,8 @@ mod tests {
     fn arrays_take_the_types_of_their_inputs_or_are_refused() {
         let port = [plain_port("x", &[2], "u8")];
         let given = |values: &[f32]| [("x".to_owned(), Array::f32(vec![2], values.to_vec()))];
-        let taken = match_inputs(&port, &given(&[3.0, 255.0])).expect("bytes");
+        let bytes = given(&[3.0, 255.0]);
+        let taken = match_inputs(&port, &bytes).expect("bytes");
         assert_eq!((taken[0].dtype.name(), &taken[0].values[..]), ("u8", &[3.0, 255.0][..]));
         let refused = match_inputs(&port, &given(&[0.5, 256.0])).expect_err("no bytes").to_string();
         assert!(refused.contains("input `x`: element 0 is 0.5, which is no u8"), "{refused}");

@@ -83,33 +83,74 @@ pub(crate) fn demand_sound(port: &Port, outputs: bool) -> Result<(), String> {
     }
 }
 
+/// An axis of a tensor whose axes are put in another order.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    extent: usize,
+    /// Distance of neighbours before.
+    from: usize,
+    /// Distance of neighbours after.
+    to: usize,
+}
+
 /// The elements of a tensor in another order of its axes: axis `i` of the result is axis `perm[i]` of
 /// `shape`.
-pub(crate) fn permute<T: Copy>(values: &[T], shape: &[usize], perm: &[usize]) -> Vec<T> {
-    let identity = perm.iter().enumerate().all(|(i, &p)| i == p);
-    let Some((&last, outer)) = perm.split_last().filter(|_| !identity && !values.is_empty()) else {
+pub(crate) fn permute<T: Copy + Default>(values: &[T], shape: &[usize], perm: &[usize]) -> Vec<T> {
+    /// Elements of a run along the axis that was the last: they stay in the nearest cache.
+    const RUN: usize = 64;
+    let mut axes = moved_axes(shape, perm);
+    let last = axes.iter().position(|axis| axis.from == 1);
+    let (Some(last), false) = (last.filter(|_| axes.len() > 1), values.is_empty()) else {
         return values.to_vec();
     };
-    let mut strides = vec![1; shape.len()];
-    for axis in (1..shape.len()).rev() {
-        strides[axis - 1] = strides[axis] * shape[axis];
-    }
-    let mut permuted = Vec::with_capacity(values.len());
-    // Coordinates on all axes but the last of the result, and where they lead.
-    let (mut at, mut from) = (vec![0; outer.len()], 0);
-    loop {
-        permuted.extend((0..shape[last]).map(|i| values[from + i * strides[last]]));
-        let mut axis = outer.len();
-        loop {
-            let Some(before) = axis.checked_sub(1) else { return permuted };
-            axis = before;
-            at[axis] += 1;
-            from += strides[outer[axis]];
-            if at[axis] < shape[outer[axis]] {
-                break;
+    // Along the axis that was the last elements are read side by side, along that which is the last written.
+    let read = axes.remove(last);
+    let written = if read.to == 1 { None } else { axes.pop() };
+    let written = written.unwrap_or(Moved { extent: 1, from: 0, to: 0 });
+    let mut permuted = vec![T::default(); values.len()];
+    for_each_place(&axes, 0, 0, &mut |from, to| {
+        if read.to == 1 {
+            permuted[to..to + read.extent].copy_from_slice(&values[from..from + read.extent]);
+            return;
+        }
+        for first in (0..read.extent).step_by(RUN) {
+            let end = (first + RUN).min(read.extent);
+            for index in 0..written.extent {
+                let run = &values[from + index * written.from..][first..end];
+                let places = permuted[to + index + first * read.to..].iter_mut().step_by(read.to);
+                places.zip(run).for_each(|(place, &value)| *place = value);
             }
-            from -= at[axis] * strides[outer[axis]];
-            at[axis] = 0;
+        }
+    });
+    permuted
+}
+
+/// The axes of a result, outermost first, where those that stay side by side are one.
+fn moved_axes(shape: &[usize], perm: &[usize]) -> Vec<Moved> {
+    let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
+    let mut axes: Vec<Moved> = Vec::new();
+    let mut to: usize = perm.iter().map(|&axis| shape[axis]).product();
+    for &axis in perm.iter().filter(|&&axis| shape[axis] != 1) {
+        to /= shape[axis].max(1);
+        let moved = Moved { extent: shape[axis], from: stride(axis), to };
+        match axes.last_mut() {
+            Some(before) if before.from == moved.extent * moved.from => {
+                *before = Moved { extent: before.extent * moved.extent, ..moved };
+            }
+            _ => axes.push(moved),
+        }
+    }
+    axes
+}
+
+/// Tells every place of some axes, before and after.
+fn for_each_place(axes: &[Moved], from: usize, to: usize, each: &mut impl FnMut(usize, usize)) {
+    match axes.split_first() {
+        None => each(from, to),
+        Some((axis, inner)) => {
+            for index in 0..axis.extent {
+                for_each_place(inner, from + index * axis.from, to + index * axis.to, each);
+            }
         }
     }
 }
@@ -219,4 +260,62 @@ pub fn ports(module: &Module, func: OpId, outputs: bool) -> Result<Vec<Port>, Ru
         })
     });
     ports.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permute;
+
+    /// As it is defined, element by element.
+    fn defined(values: &[u32], shape: &[usize], perm: &[usize]) -> Vec<u32> {
+        let extents: Vec<usize> = perm.iter().map(|&axis| shape[axis]).collect();
+        let element = |mut index: usize| {
+            let mut at = vec![0; shape.len()];
+            for (&axis, &extent) in perm.iter().zip(&extents).rev() {
+                at[axis] = index % extent;
+                index /= extent;
+            }
+            values[at.iter().zip(shape).fold(0, |place, (&at, &extent)| place * extent + at)]
+        };
+        (0..values.len()).map(element).collect()
+    }
+
+    #[test]
+    fn axes_are_permuted_as_defined() {
+        let shapes: [&[usize]; 10] = [
+            &[],
+            &[5],
+            &[3, 4],
+            &[1, 3, 70, 5],
+            &[2, 1, 1, 130],
+            &[2, 3, 4, 5],
+            &[0, 3],
+            &[65, 2, 3],
+            &[1, 1],
+            &[2, 2, 3, 2, 5],
+        ];
+        for shape in shapes {
+            let values: Vec<u32> = (0..shape.iter().product::<usize>() as u32).collect();
+            for perm in orders(shape.len()) {
+                assert_eq!(
+                    permute(&values, shape, &perm),
+                    defined(&values, shape, &perm),
+                    "{shape:?} {perm:?}"
+                );
+            }
+        }
+    }
+
+    /// All orders of so many axes.
+    fn orders(n: usize) -> Vec<Vec<usize>> {
+        let Some(last) = n.checked_sub(1) else { return vec![Vec::new()] };
+        let with = |order: Vec<usize>| {
+            (0..n).map(move |at| {
+                let mut order = order.clone();
+                order.insert(at, last);
+                order
+            })
+        };
+        orders(last).into_iter().flat_map(with).collect()
+    }
 }

@@ -4,7 +4,9 @@
 //! bundle one after another. For a program it permutes and quantises what goes in, and dequantises and
 //! permutes what comes out.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use strata_ir::{ElemType, Module, Tensor, TensorData, eval};
@@ -22,10 +24,11 @@ pub(crate) use crate::ports::{demand_sound, dtype_of, permute};
 ///
 /// # Errors
 /// If one does not; all such are named.
-pub(crate) fn demand_finite<'a>(tensors: impl Iterator<Item = (String, &'a Array)>) -> Result<(), RunError> {
-    let problem = |(name, array): (String, &Array)| {
-        array.not_finite().map(|what| format!("input `{name}` holds {what}"))
-    };
+pub(crate) fn demand_finite<'a>(
+    tensors: impl Iterator<Item = (impl Display, &'a Array)>,
+) -> Result<(), RunError> {
+    let problem =
+        |(name, array): (_, &Array)| array.not_finite().map(|what| format!("input `{name}` holds {what}"));
     let problems: Vec<String> = tensors.filter_map(problem).collect();
     if problems.is_empty() { Ok(()) } else { Err(RunError::Inputs { problems }) }
 }
@@ -85,7 +88,7 @@ enum ReadyPart {
 }
 
 /// What a machine part gave, in its order of outputs: the integers in the machine's layout.
-type Integers = Vec<Vec<i64>>;
+type Integers = Vec<TensorData>;
 
 impl Session {
     /// Prepares a bundle: reads what the host runs of it, checks that its parts fit together, verifies its
@@ -160,10 +163,10 @@ impl Session {
         inputs: &[(String, Array)],
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<(String, Array)>, RunError> {
-        let tensors = self.run_parts(inputs, progress, &mut |_, _| Ok(()))?;
+        let mut tensors = self.run_parts(inputs, progress, &mut |_, _| Ok(()))?;
         let outputs = self.outputs().iter().map(|port| {
-            let array = tensors.get(port.name.as_str()).ok_or_else(|| not_given(&port.name))?;
-            Ok((port.name.clone(), to_declared(port, array.clone())?))
+            let array = tensors.remove(port.name.as_str()).ok_or_else(|| not_given(&port.name))?;
+            Ok((port.name.clone(), to_declared(port, array.into_owned())?))
         });
         outputs.collect()
     }
@@ -189,22 +192,23 @@ impl Session {
     }
 
     /// All tensors that pass between parts, by name; `observe` sees the integers of each program.
-    fn run_parts(
-        &self,
-        inputs: &[(String, Array)],
+    fn run_parts<'s>(
+        &'s self,
+        inputs: &'s [(String, Array)],
         progress: &mut (dyn FnMut(usize) + Send),
         observe: &mut dyn FnMut(&Part, &Integers) -> Result<(), RunError>,
-    ) -> Result<BTreeMap<&str, Array>, RunError> {
+    ) -> Result<BTreeMap<&'s str, Cow<'s, Array>>, RunError> {
         let given = match_inputs(self.inputs(), inputs)?;
-        demand_finite(self.inputs().iter().map(|port| port.name.clone()).zip(&given))?;
+        let names = || self.inputs().iter().map(|port| port.name.as_str());
+        demand_finite(names().zip(given.iter().map(AsRef::as_ref)))?;
         let given = given.into_iter().map(to_internal);
-        let names = self.inputs().iter().map(|port| port.name.as_str());
-        let mut tensors: BTreeMap<&str, Array> = names.zip(given).collect();
+        let mut tensors: BTreeMap<&str, Cow<'_, Array>> = names().zip(given).collect();
         let mut phases_before = 0;
         for (part, ready) in self.bundle.parts.iter().zip(&*self.parts) {
-            let take =
-                |port: &Port| tensors.get(port.name.as_str()).cloned().ok_or_else(|| not_given(&port.name));
-            let arrays = part.inputs.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+            let take = |port: &Port| {
+                tensors.get(port.name.as_str()).map(AsRef::as_ref).ok_or_else(|| not_given(&port.name))
+            };
+            let arrays = part.inputs.iter().map(take).collect::<Result<Vec<&Array>, _>>()?;
             let results = match ready {
                 ReadyPart::Machine(executable) => {
                     let done = &mut |phases: usize| progress(phases_before + phases);
@@ -214,8 +218,12 @@ impl Session {
                     let users = part.outputs.iter().zip(&integers);
                     users.map(|(port, values)| to_user(port, values, true)).collect::<Result<Vec<_>, _>>()?
                 }
-                ReadyPart::Host(host) => host.run(&part.inputs, &part.outputs, arrays)?,
+                ReadyPart::Host(host) => {
+                    let arrays = arrays.into_iter().cloned().collect();
+                    host.run(&part.inputs, &part.outputs, arrays)?
+                }
             };
+            let results = results.into_iter().map(Cow::Owned);
             tensors.extend(part.outputs.iter().map(|port| port.name.as_str()).zip(results));
         }
         Ok(tensors)
@@ -226,20 +234,12 @@ impl Session {
         &self,
         part: &Part,
         executable: &Executable,
-        arrays: &[Array],
+        arrays: &[&Array],
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Integers, RunError> {
         let mut bytes = Vec::with_capacity(arrays.len());
         for (port, array) in part.inputs.iter().zip(arrays) {
-            let no_integers = || RunError::Bundle(format!("input `{}` is not of integers", port.name));
-            let elem = elem_of(&port.machine_dtype)?;
-            let (least, most) = elem.int_range().ok_or_else(no_integers)?;
-            let values = permute(&array.values, &port.shape, &port.perm);
-            let integers = values.into_iter().map(|v| match &port.quantisation {
-                Some(q) => quantise(v, q, least, most),
-                None => (v as i64).clamp(least, most),
-            });
-            bytes.push(TensorData::from_ints(elem, integers).ok_or_else(no_integers)?.to_bytes());
+            bytes.push(to_machine(port, array)?.to_bytes());
         }
         let outputs = match (self.checked, &part.code) {
             (Some(seed), Code::Machine(Machine { program, weights, .. })) => {
@@ -250,20 +250,48 @@ impl Session {
         };
         let outputs = part.outputs.iter().zip(outputs).map(|(port, bytes)| {
             TensorData::from_bytes(elem_of(&port.machine_dtype)?, &bytes)
-                .and_then(|data| data.to_ints())
-                .ok_or_else(|| RunError::Bundle(format!("output `{}` is not of integers", port.name)))
+                .ok_or_else(|| RunError::Bundle(format!("output `{}` is not of its type", port.name)))
         });
         outputs.collect()
     }
 }
 
 /// What a user gave, as the parts of a network hand it on: all floats are `f32` there.
-pub(crate) fn to_internal(array: Array) -> Array {
-    if !array.dtype.is_float() {
+pub(crate) fn to_internal(array: Cow<'_, Array>) -> Cow<'_, Array> {
+    if !array.dtype.is_float() || (array.dtype == DType::F32 && array.is_of_its_type()) {
         return array;
     }
     let values = array.values.iter().map(|&value| DType::F32.round(value)).collect();
-    Array { dtype: DType::F32, values, ..array }
+    Cow::Owned(Array { shape: array.shape.clone(), dtype: DType::F32, values })
+}
+
+/// What a program takes for an array: its integers, in the machine's layout.
+fn to_machine(port: &Port, array: &Array) -> Result<TensorData, RunError> {
+    let no_integers = || RunError::Bundle(format!("input `{}` is not of integers", port.name));
+    let elem = elem_of(&port.machine_dtype)?;
+    let (least, most) = elem.int_range().ok_or_else(no_integers)?;
+    if let (ElemType::I8, Some(q)) = (elem, &port.quantisation) {
+        let integers: Vec<i8> = array.values.iter().map(|&v| quantise_to_byte(v, q)).collect();
+        return Ok(TensorData::I8(permute(&integers, &port.shape, &port.perm)));
+    }
+    let values = permute(&array.values, &port.shape, &port.perm);
+    let integers = values.into_iter().map(|v| match &port.quantisation {
+        Some(q) => quantise(v, q, least, most),
+        None => (v as i64).clamp(least, most),
+    });
+    TensorData::from_ints(elem, integers).ok_or_else(no_integers)
+}
+
+/// As [`quantise`], to a byte: in a form without branches, which vector instructions can have.
+#[inline]
+fn quantise_to_byte(real: f64, q: &Quantisation) -> i8 {
+    /// Added to a number below 2^22, it leaves a whole number in the low bits, of two nearest the even one.
+    const ROUND: f32 = 12_582_912.0;
+    /// Beyond this every number saturates.
+    const MOST: f32 = 4_000_000.0;
+    let scaled = (real as f32 / q.scale as f32).clamp(-MOST, MOST);
+    let whole = ((scaled + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    whole.saturating_add(q.zero_point).clamp(-128, 127) as i8
 }
 
 /// What a network gave, as the model declares it: a float of another type than the parts hand on.
@@ -363,21 +391,25 @@ fn check_ports(program: &Program, part: &Part) -> Result<(), RunError> {
     Ok(())
 }
 
-pub(crate) fn to_user(port: &Port, values: &[i64], dequantise: bool) -> Result<Array, RunError> {
-    let values = permute(values, &port.machine_shape, &port.perm);
-    let (dtype, values) = match &port.quantisation {
+/// What a program gave, as its user sees it.
+pub(crate) fn to_user(port: &Port, integers: &TensorData, dequantise: bool) -> Result<Array, RunError> {
+    let dtype = dtype_of(if dequantise { &port.dtype } else { &port.machine_dtype })?;
+    let meant = |v: i64| match &port.quantisation {
         Some(q) if dequantise => {
-            let dtype = dtype_of(&port.dtype)?;
-            let real = |v: i64| f64::from((q.scale * (v as f64 - f64::from(q.zero_point))) as f32);
+            let real = f64::from((q.scale * (v as f64 - f64::from(q.zero_point))) as f32);
             // Of whole numbers what lies between two stands for the nearer.
-            let meant = |v: i64| if dtype.is_float() { dtype.round(real(v)) } else { real(v).round() };
-            (dtype, values.into_iter().map(meant).collect())
+            if dtype.is_float() { dtype.round(real) } else { real.round() }
         }
-        _ => {
-            let name = if dequantise { &port.dtype } else { &port.machine_dtype };
-            let dtype = dtype_of(name)?;
-            (dtype, values.into_iter().map(|v| v as f64).collect())
-        }
+        _ => v as f64,
+    };
+    let values = if let TensorData::I8(bytes) = integers {
+        let of_bits: Vec<f64> = (0..=u8::MAX).map(|bits| meant(i64::from(bits as i8))).collect();
+        let bytes = permute(bytes, &port.machine_shape, &port.perm);
+        bytes.into_iter().map(|byte| of_bits[usize::from(byte as u8)]).collect()
+    } else {
+        let not_integers = || RunError::Bundle(format!("output `{}` is not of integers", port.name));
+        let integers = integers.to_ints().ok_or_else(not_integers)?;
+        permute(&integers, &port.machine_shape, &port.perm).into_iter().map(meant).collect()
     };
     Ok(Array { shape: port.shape.clone(), dtype, values })
 }
@@ -390,8 +422,12 @@ pub fn to_arguments(module: &Module, arrays: &[Array]) -> Result<Vec<Tensor>, Ru
     let func = module.function("main").ok_or_else(|| RunError::Bundle("no function `main`".to_owned()))?;
     let takes = ports(module, func, false)?;
     let found: Vec<Option<&Array>> = arrays.iter().map(Some).collect();
-    let arrays = fit(&takes, &found, Vec::new())?;
-    let tensors = takes.iter().zip(&arrays).map(|(port, array)| {
+    as_arguments(&takes, &fit(&takes, &found, Vec::new())?)
+}
+
+/// Arrays that fit ports as the arguments of their function.
+fn as_arguments(takes: &[Port], arrays: &[Cow<'_, Array>]) -> Result<Vec<Tensor>, RunError> {
+    let tensors = takes.iter().zip(arrays).map(|(port, array)| {
         let values = permute(&array.values, &port.shape, &port.perm);
         let elem = elem_of(&port.machine_dtype)?;
         if let Some((least, greatest)) = elem.int_range()
@@ -416,14 +452,17 @@ pub fn to_arguments(module: &Module, arrays: &[Array]) -> Result<Vec<Tensor>, Ru
 pub fn evaluate(module: &Module, inputs: &[(String, Array)]) -> Result<Vec<(String, Array)>, RunError> {
     let func = module.function("main").ok_or_else(|| RunError::Bundle("no function `main`".to_owned()))?;
     let (takes, gives) = (ports(module, func, false)?, ports(module, func, true)?);
-    let tensors = to_arguments(module, &match_inputs(&takes, inputs)?)?;
+    let arrays = match_inputs(&takes, inputs)?;
+    let tensors = as_arguments(&takes, &arrays)?;
     let results = eval::eval_function(module, func, tensors)?;
     gives.iter().zip(results).map(|(port, t)| Ok((port.name.clone(), from_tensor(port, &t)?))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::round_ties_even;
+    use strata_isa_spec::bundle::Quantisation;
+
+    use super::{quantise, quantise_to_byte, round_ties_even};
 
     #[test]
     fn rounds_as_the_library_does() {
@@ -433,6 +472,23 @@ mod tests {
         let around = ends.into_iter().flat_map(|v| [v, v.next_up(), v.next_down()]);
         for value in halves.chain(around).flat_map(|v| [v, -v]) {
             assert_eq!(round_ties_even(value), value.round_ties_even(), "{value}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_quantised_as_other_integers_are() {
+        let scales = [1.0, 0.5, 0.007_843_138, 3.0e-5, 1.7e9, f64::from(f32::MIN_POSITIVE), 1.0e-30];
+        let steps = (-1030..=1030).map(|n| f64::from(n) / 4.0);
+        let ends = [0.0, -0.0, 1.0e-40, 3.9e6, 4.1e6, 8_388_607.5, 3.0e38, f64::from(f32::MAX)];
+        let values: Vec<f64> = steps.chain(ends).flat_map(|v| [v, -v]).collect();
+        for scale in scales {
+            for zero_point in [0, -128, 127, 13] {
+                let q = Quantisation { scale, zero_point };
+                for real in values.iter().flat_map(|&v| [v, v * scale]) {
+                    let expected = quantise(real, &q, -128, 127);
+                    assert_eq!(i64::from(quantise_to_byte(real, &q)), expected, "{real} by {q:?}");
+                }
+            }
         }
     }
 }

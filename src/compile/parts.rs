@@ -5,6 +5,7 @@
 //! host, the rest is tried again part by part, and so on: the set of host nodes only grows. What a part is
 //! calibrated on is what the parts before it give for the samples, in f32.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -328,7 +329,8 @@ impl Compiler {
     ) -> Result<Vec<Tensors>, CompileError> {
         let named = |arrays: Vec<Array>| -> Tensors {
             let names = record.inputs.iter().map(|port| port.name.clone());
-            names.zip(arrays.into_iter().map(session::to_internal)).collect()
+            let internal = |array| session::to_internal(Cow::Owned(array)).into_owned();
+            names.zip(arrays.into_iter().map(internal)).collect()
         };
         Ok(match &self.options.calibration {
             CalibrationData::Samples(samples) => samples.iter().cloned().map(named).collect(),

@@ -232,8 +232,25 @@ impl Array {
         Self::new(self.shape, dtype, self.values)
     }
 
+    /// Whether the values fill the shape and are all of the type.
+    pub(crate) fn is_of_its_type(&self) -> bool {
+        let are_held = match self.dtype {
+            DType::F32 => self.all(|v| f64::from(v as f32).to_bits() == v.to_bits()),
+            dtype => self.all(|v| dtype.round(v).to_bits() == v.to_bits() && dtype.holds(v)),
+        };
+        are_held && n_elements(&self.shape) == Some(self.values.len())
+    }
+
+    /// Whether something is so of all values; it is asked of many at a time, so that vectors can.
+    fn all(&self, is_so: impl Fn(f64) -> bool) -> bool {
+        self.values.chunks(256).all(|values| values.iter().fold(true, |all, &v| all & is_so(v)))
+    }
+
     /// What it holds that is no finite number, in words; `None` if all its elements are.
     pub fn not_finite(&self) -> Option<String> {
+        if self.all(f64::is_finite) {
+            return None;
+        }
         let count = |is: fn(f64) -> bool| self.values.iter().filter(|&&value| is(value)).count();
         let (n_nan, n_infinite) = (count(f64::is_nan), count(f64::is_infinite));
         let of = self.values.len();
@@ -247,7 +264,11 @@ impl Array {
 
     /// A number that it holds which is beyond single precision, in which networks are computed.
     pub fn beyond_f32(&self) -> Option<f64> {
-        self.values.iter().copied().find(|value| value.is_finite() && value.abs() > f64::from(f32::MAX))
+        let is_beyond = |value: f64| value.is_finite() && value.abs() > f64::from(f32::MAX);
+        if self.all(|value| !is_beyond(value)) {
+            return None;
+        }
+        self.values.iter().copied().find(|&value| is_beyond(value))
     }
 
     /// The values as `f32`, rounded.

@@ -6,6 +6,7 @@
 
 use crate::inst::{Binary, BinaryKind, Clamp, Elem, OperandRescale, Rescale, Tail, View};
 use crate::interp::lanes::{self, LANES, LaneScales, Lanes, Limits, SumLane, Sums, laned};
+use crate::interp::lookup::look_up;
 use crate::interp::scales::Scales;
 use crate::interp::sram::{Sram, limits};
 use crate::interp::tails::{Place, TailTables};
@@ -193,11 +194,7 @@ impl ByteTail {
     /// Transforms the bytes of a place.
     pub(super) fn apply(&self, sram: &Sram<'_>, place: &Place, bytes: &mut [u8]) {
         match self {
-            Self::Table(table) => {
-                for byte in bytes {
-                    *byte = table[usize::from(*byte)];
-                }
-            }
+            Self::Table(table) => look_up(sram.simd, table, bytes),
             Self::Sum(sum) => sum.apply(sram, place, bytes),
         }
     }

@@ -18,6 +18,7 @@ mod fused;
 mod heads;
 mod kernels;
 mod lanes;
+mod lookup;
 mod machine;
 mod memory;
 mod order;

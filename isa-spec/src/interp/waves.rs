@@ -187,8 +187,8 @@ fn in_shares(tiles: Vec<StageTile>, grain: Grain) -> Vec<Share> {
     shares
 }
 
-/// Divides the rows of a wave into tiles for so many threads, stage by stage. Rows that DMA moves are a tile a
-/// row.
+/// Divides the rows of a wave into tiles for so many threads, stage by stage. Rows that DMA moves are a tile
+/// each.
 fn tiles(phase: &Phase, wave: &Wave, threads: usize, grain: Grain) -> Vec<Vec<StageTile>> {
     let cost = |rows: &Rows| {
         let code = &phase.stages[rows.stage].code;

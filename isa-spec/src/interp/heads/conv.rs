@@ -181,7 +181,14 @@ pub(super) fn conv2d(
     for first in (0..pixels).step_by(pass) {
         let pixels = first..(first + pass).min(pixels);
         walk.pixels.clear();
-        walk.pixels.extend(pixels.clone().map(|p| (p / cols * sh * line + p % cols * sw * inputs) as u32));
+        let (mut row, mut col) = (first / cols, first % cols);
+        for _ in pixels.clone() {
+            walk.pixels.push((row * sh * line + col * sw * inputs) as u32);
+            col += 1;
+            if col == cols {
+                (row, col) = (row + 1, 0);
+            }
+        }
         let values = pixels.start * chs..pixels.end * chs;
         if !matches!(stage.fused, Some(Fused { rescaled: Rescaled::Bytes(_), .. }))
             && acc.len() < values.len()

@@ -106,12 +106,6 @@ pub(super) fn permute(sram: &Sram<'_>, h: &Permute, row: u32, per_row: usize, ac
 
 /// A row folded along an axis.
 pub(super) fn reduce(sram: &Sram<'_>, h: &Reduce, row: u32, acc: &mut [i32]) {
-    let fold = |acc: i32, v: i32| match h.kind {
-        ReduceKind::Sum => acc.wrapping_add(v),
-        ReduceKind::Product => acc.wrapping_mul(v),
-        ReduceKind::Max => acc.max(v),
-        ReduceKind::Min => acc.min(v),
-    };
     acc.fill(match h.kind {
         ReduceKind::Sum => 0,
         ReduceKind::Product => 1,
@@ -119,18 +113,38 @@ pub(super) fn reduce(sram: &Sram<'_>, h: &Reduce, row: u32, acc: &mut [i32]) {
         ReduceKind::Min => i32::MAX,
     });
     let rows = if h.axis == Axis::H { 0..h.src.rows } else { row..row + 1 };
-    let chs = h.src.chs as usize;
+    let chs = (h.src.chs as usize).max(1);
     let mut input = Vec::new();
     for y in rows {
         sram.row(&h.src, y, &mut input);
-        for (index, &v) in input.iter().enumerate() {
-            let at = match h.axis {
-                Axis::H => index,
-                Axis::W => index % chs,
-                Axis::C => index / chs,
-            };
-            acc[at] = fold(acc[at], v);
+        match h.axis {
+            Axis::H => fold(sram.simd, h.kind, acc, &input),
+            Axis::W => input.chunks_exact(chs).for_each(|pixel| fold(sram.simd, h.kind, acc, pixel)),
+            Axis::C => {
+                for (acc, pixel) in acc.iter_mut().zip(input.chunks_exact(chs)) {
+                    *acc = pixel.iter().fold(*acc, |acc, &v| folded(h.kind, acc, v));
+                }
+            }
         }
+    }
+}
+
+vectorised! {
+    /// Folds each value into the one at its place.
+    fn fold(simd; kind: ReduceKind, acc: &mut [i32], values: &[i32]) {
+        for (acc, &v) in acc.iter_mut().zip(values) {
+            *acc = folded(kind, *acc, v);
+        }
+    }
+}
+
+#[inline(always)]
+fn folded(kind: ReduceKind, acc: i32, v: i32) -> i32 {
+    match kind {
+        ReduceKind::Sum => acc.wrapping_add(v),
+        ReduceKind::Product => acc.wrapping_mul(v),
+        ReduceKind::Max => acc.max(v),
+        ReduceKind::Min => acc.min(v),
     }
 }
 

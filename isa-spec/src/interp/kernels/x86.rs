@@ -51,9 +51,18 @@ macro_rules! across {
 
 across!(avx2_by_1, tile_avx2, i16, "avx2", () by 6 [1 2 3 4 5 6]);
 across!(avx_vnni_by_1, tile_avx_vnni, u8, "avx2,avxvnni", () by 6 [1 2 3 4 5 6]);
-across!(avx512_vnni_by_4, tile_avx512_vnni, u8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", (4) by 6 [1 2 3 4 5 6]);
-across!(avx512_vnni_by_2, tile_avx512_vnni, u8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", (2) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
-across!(avx512_vnni_by_1, tile_avx512_vnni, u8, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni", (1) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]);
+across!(
+    avx512_vnni_by_4, tile_avx512_vnni, u8, "avx512bw,avx512dq,avx512vl,avx512vnni",
+    (4) by 6 [1 2 3 4 5 6]
+);
+across!(
+    avx512_vnni_by_2, tile_avx512_vnni, u8, "avx512bw,avx512dq,avx512vl,avx512vnni",
+    (2) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]
+);
+across!(
+    avx512_vnni_by_1, tile_avx512_vnni, u8, "avx512bw,avx512dq,avx512vl,avx512vnni",
+    (1) by 12 [1 2 3 4 5 6 7 8 9 10 11 12]
+);
 
 /// Computes a tile.
 ///
@@ -83,7 +92,7 @@ pub(super) unsafe fn multiply_avx_vnni(tile: &mut Tile<'_>, lines: &[u8]) {
 ///
 /// # Safety
 /// The CPU has AVX-512 and AVX-512 VNNI; `lines` hold every run of every pixel of the tile's walk.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply_avx512_vnni(tile: &mut Tile<'_>, lines: &[u8]) {
     let mut block = tile.blocks.start;
     while block < tile.blocks.end {
@@ -214,7 +223,7 @@ unsafe fn put_halves<const P: usize>(
 /// # Safety
 /// The CPU has AVX-512 and AVX-512 VNNI; pixels `pixel..pixel + P` and blocks `block..block + B` are the
 /// tile's, and `lines` hold every run of theirs.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 unsafe fn tile_avx512_vnni<const P: usize, const B: usize>(
     tile: &mut Tile<'_>,

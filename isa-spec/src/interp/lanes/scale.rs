@@ -48,11 +48,11 @@ const RAISE: i64 = 1 << 62;
 
 impl LaneScales {
     /// Scales of lanes, or one for all, for numbers whose difference from their zero point is at most
-    /// `greatest`, and the zero point of the results; none if a multiplier is negative, or 32 bits do not hold
-    /// every result.
+    /// `greatest`, and the zero point of the results; none if a multiplier is negative, or 32 bits do not
+    /// hold every result.
     pub(in crate::interp) fn new(lanes: &[Rescale], greatest: i64, zero_point: i32) -> Option<Self> {
         let fits = |lane: &Rescale| {
-            // A number below 2^shift times a multiplier below 2^31, and the rounding, are below 2^(shift + 31).
+            // A number below 2^shift by a multiplier below 2^31, and the rounding, are below 2^(shift + 31).
             lane.multiplier >= 0 && (2..=62).contains(&lane.shift) && greatest < 1 << lane.shift.min(31)
         };
         let result = |lane: &Rescale| ((greatest * i64::from(lane.multiplier)) >> lane.shift) + 1;

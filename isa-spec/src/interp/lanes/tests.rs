@@ -5,7 +5,9 @@ use crate::interp::order::Random;
 use crate::interp::simd::Simd;
 
 laned! {
-    fn rescale<V>(simd; scales: &LaneScales, limits: Limits, values: &[[i32; LANES]], to: &mut Vec<Rescaled>) {
+    fn rescale<V>(
+        simd; scales: &LaneScales, limits: Limits, values: &[[i32; LANES]], to: &mut Vec<Rescaled>,
+    ) {
         for (index, values) in values.iter().enumerate() {
             let mut rescaled = Rescaled { numbers: [0; LANES], held: [0; LANES], bytes: [0; LANES] };
             // SAFETY: the CPU has the instructions of the type.
