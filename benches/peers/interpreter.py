@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+import saturation
+
 STRATA = os.environ["STRATA"]
 THREADS = 2
 # Inferences of a round that count.
@@ -30,8 +32,8 @@ measured by `benches/peers/interpreter`.
 The ratio is Strata's time over onnxruntime's: below 1 Strata is faster.
 Strata runs a program of the machine, row by row through the rings of its SRAM; results are the same bits with all vector
 instructions, and those of the TOSA reference model.
-On CPUs with AVX2 and no VNNI onnxruntime, as its documentation says, sums pairs of products in 16 bits, which saturates
-where weights and activations are large; none of Strata's kernels does.
+On CPUs with AVX2 and no VNNI onnxruntime sums pairs of products in 16 bits, which saturates where weights and activations
+are large; none of Strata's kernels does.
 
 """
 
@@ -144,6 +146,7 @@ def main():
     parser.add_argument("--simd", action="append", help="levels of vector instructions; the fastest unless given")
     parser.add_argument("--markdown", type=pathlib.Path)
     parser.add_argument("--shape", help="shape of a model's inputs, where it leaves it open, such as 1x3x320x320")
+    parser.add_argument("--saturation", action="store_true", help="also run both on an emulated CPU without VNNI")
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     arguments = parser.parse_args()
     shape = [int(extent) for extent in arguments.shape.split("x")] if arguments.shape else None
@@ -190,8 +193,13 @@ def main():
                 )
                 print(line, flush=True)
                 lines.append(line)
+    lines.append("")
+    if arguments.saturation:
+        section = saturation.section(STRATA)
+        print(section)
+        lines.append(section)
     if arguments.markdown:
-        arguments.markdown.write_text(PAGE + "\n".join(lines) + "\n", encoding="utf8")
+        arguments.markdown.write_text(PAGE + "\n".join(lines), encoding="utf8")
 
 
 if __name__ == "__main__":
