@@ -189,6 +189,9 @@ pub struct PlanStats {
     pub gap: f64,
     /// Whether the chooser proved the plan optimal over the groups that it was offered.
     pub proven_optimal: bool,
+    /// Whether a limit of the e-graph was reached, so that there are groups that the chooser was not offered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offer_limited: bool,
     /// DRAM bytes of one inference.
     pub dram_bytes: DramBytes,
     /// Most activation SRAM in use at once.
@@ -296,6 +299,7 @@ impl PlanStats {
         self.gap = if joint > 0.0 { self.cycles as f64 / joint - 1.0 } else { 0.0 };
         self.lower_bound_cycles += next.lower_bound_cycles;
         self.proven_optimal &= next.proven_optimal;
+        self.offer_limited |= next.offer_limited;
         add_bytes(&mut self.dram_bytes, &next.dram_bytes);
         self.peak_activation_sram_bytes =
             self.peak_activation_sram_bytes.max(next.peak_activation_sram_bytes);

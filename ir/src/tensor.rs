@@ -236,3 +236,49 @@ impl Tensor {
         Self::new(shape, self.data)
     }
 }
+
+/// An axis along which elements are read: how many, and how far apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Axis {
+    /// Elements.
+    pub extent: usize,
+    /// From one to the next.
+    pub step: usize,
+}
+
+/// The elements along some axes, the last of which runs fastest, row-major.
+///
+/// # Panics
+/// If the axes lead beyond the elements.
+pub fn elements_along<T: Copy>(data: &[T], axes: &[Axis]) -> Vec<T> {
+    let n_elements = axes.iter().map(|axis| axis.extent).product();
+    let mut out = Vec::with_capacity(n_elements);
+    let Some((inner, outer)) = axes.split_last() else { return data.to_vec() };
+    let mut place = vec![0; outer.len()];
+    let mut base = 0;
+    while out.len() < n_elements {
+        if inner.step == 1 {
+            out.extend_from_slice(&data[base..base + inner.extent]);
+        } else {
+            out.extend(data[base..].iter().step_by(inner.step).take(inner.extent));
+        }
+        for (at, axis) in place.iter_mut().zip(outer).rev() {
+            *at += 1;
+            base += axis.step;
+            if *at < axis.extent {
+                break;
+            }
+            base -= axis.step * axis.extent;
+            *at = 0;
+        }
+    }
+    out
+}
+
+/// [`elements_along`] of floats, for crates that are not compiled for speed.
+///
+/// # Panics
+/// If the axes lead beyond the elements.
+pub fn floats_along(data: &[f32], axes: &[Axis]) -> Vec<f32> {
+    elements_along(data, axes)
+}

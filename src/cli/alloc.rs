@@ -38,7 +38,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let list: String = errors.iter().map(|error| format!("\n  {error}")).collect();
         Failure::file(&args.input, format!("not a list of buffers:{list}"))
     })?;
-    let limits = Limits { nodes: args.nodes };
+    let limits = Limits { nodes: args.nodes, ..Limits::default() };
     let problem = |capacity| AllocationProblem { buffers: sheet.buffers.clone(), capacity };
     let outcome = match args.capacity {
         Some(capacity) => allocate::allocate(&problem(capacity), &limits),

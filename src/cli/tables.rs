@@ -101,7 +101,7 @@ pub(super) fn plan_lines(
             "gap to the bound of the objective",
             of(&|p| if p.objective == "sram" { "no bound known".to_owned() } else { percent(p.gap) }),
         ),
-        ("proven optimal among its groups", of(&|p| if p.proven_optimal { "yes" } else { "no" }.to_owned())),
+        ("proven optimal among its groups", of(&|p| proven(p).to_owned())),
         ("peak activation SRAM", of(&|p| human_bytes(p.peak_activation_sram_bytes))),
         ("peak weight SRAM", of(&|p| human_bytes(p.peak_weight_sram_bytes))),
         ("MAC use, predicted", of(&|p| percent(p.mac_utilisation))),
@@ -125,6 +125,16 @@ fn energy_parts(energy: &EnergyStats) -> String {
         if energy.total > 0.0 { format!("{:.0} %", 100.0 * part / energy.total) } else { "-".to_owned() }
     };
     [energy.mac, energy.sram, energy.dram].map(share).join(", ")
+}
+
+/// What is known of the best plan among the groups that were offered.
+fn proven(plan: &PlanStats) -> &'static str {
+    match (plan.proven_optimal, plan.offer_limited) {
+        (true, false) => "yes",
+        (false, false) => "no",
+        (true, true) => "yes, of as many as the limit allows",
+        (false, true) => "no; there are more than the limit allows",
+    }
 }
 
 /// Nodes of the host that are listed by name.

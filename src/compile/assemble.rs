@@ -305,6 +305,7 @@ fn plan_stats(plan: &Plan, macs: u64, target: &Target) -> PlanStats {
         lower_bound_cycles: plan.certificate.lower_bound_cycles,
         gap: plan.certificate.gap,
         proven_optimal: plan.certificate.proven_optimal,
+        offer_limited: plan.certificate.offer_limited,
         dram_bytes: plan.dram_bytes,
         mac_utilisation: if plan.cycles == 0 {
             0.0

@@ -73,13 +73,16 @@ pub struct Limits {
     /// Nodes that the exact search may visit in all; each costs time in proportion to the buffers left in its
     /// piece.
     pub nodes: u64,
+    /// Whether, where the buffers do not fit, it is looked for what would be
+    /// [enough](Shortfall::sufficient_bytes): a search of its own.
+    pub looks_for_enough: bool,
 }
 
 impl Default for Limits {
     /// Enough for all problems of networks seen so far; some seconds for hundreds of buffers that cannot be
     /// settled.
     fn default() -> Self {
-        Self { nodes: 1_000_000 }
+        Self { nodes: 1_000_000, looks_for_enough: true }
     }
 }
 
@@ -124,7 +127,8 @@ pub struct Shortfall {
     pub buffers: Vec<u32>,
     /// Bytes of capacity that are missing at the least.
     pub missing_bytes: u64,
-    /// Bytes of further capacity that are known to be enough for the whole problem, if any are.
+    /// Bytes of further capacity that are known to be enough for the whole problem, if any are, and it was
+    /// looked for them.
     pub sufficient_bytes: Option<u64>,
 }
 

@@ -156,7 +156,7 @@ fn fixed_top(buffers: &[Buffer]) -> u64 {
 pub(super) fn allocate(problem: &AllocationProblem, limits: &Limits) -> Outcome {
     let AllocationProblem { buffers, capacity } = problem;
     let instances = split(buffers);
-    if let Some(clash) = fixed_overlap(buffers).or_else(|| overload(buffers, &instances, *capacity)) {
+    if let Some(clash) = fixed_overlap(buffers).or_else(|| overload(problem, &instances, limits)) {
         return Outcome::Infeasible(clash);
     }
     let mut assembly = Assembly::new(buffers);
@@ -221,7 +221,8 @@ fn fixed_overlap(buffers: &[Buffer]) -> Option<Shortfall> {
 }
 
 /// What is plain to see: a load or a fixed buffer beyond the capacity.
-fn overload(buffers: &[Buffer], instances: &[Instance], capacity: u64) -> Option<Shortfall> {
+fn overload(problem: &AllocationProblem, instances: &[Instance], limits: &Limits) -> Option<Shortfall> {
+    let &AllocationProblem { ref buffers, capacity } = problem;
     let beyond = |buffer: &&Buffer| buffer.fixed.is_some_and(|offset| offset + buffer.size > capacity);
     if let Some(buffer) = buffers.iter().find(beyond) {
         return Some(Shortfall {
@@ -234,14 +235,13 @@ fn overload(buffers: &[Buffer], instances: &[Instance], capacity: u64) -> Option
     }
     let instance = instances.iter().find(|instance| instance.load > capacity)?;
     let time = busiest(instance);
-    let plan = smallest(buffers, NARROWING_NODES);
     let live = |buffer: &&Buffer| buffer.size > 0 && buffer.lower <= time && time < buffer.upper;
     Some(Shortfall {
         proof: Proof::Load,
         time,
         buffers: buffers.iter().filter(live).map(|buffer| buffer.id).collect(),
         missing_bytes: instance.load - capacity,
-        sufficient_bytes: Some(plan.peak - capacity),
+        sufficient_bytes: enough(problem, NARROWING_NODES, limits),
     })
 }
 
@@ -284,8 +284,14 @@ fn shortfall(problem: &AllocationProblem, instance: &Instance, limits: &Limits) 
         time: split(&subset).first().map_or(0, busiest),
         buffers: subset.iter().map(|buffer| buffer.id).collect(),
         missing_bytes: needed - capacity,
-        sufficient_bytes: Some(smallest(buffers, limits.nodes).peak - capacity),
+        sufficient_bytes: enough(problem, limits.nodes, limits),
     }
+}
+
+/// Bytes of further capacity that are enough for a problem that does not fit, found in so many nodes, if they
+/// are looked for.
+fn enough(problem: &AllocationProblem, nodes: u64, limits: &Limits) -> Option<u64> {
+    limits.looks_for_enough.then(|| smallest(&problem.buffers, nodes).peak - problem.capacity)
 }
 
 /// Whether some of an instance's blocks are shown not to fit.

@@ -260,7 +260,7 @@ proptest! {
     fn what_is_solved_depends_on_no_numbering_scale_or_direction(
         problem in tight_buffers(), order: u64, bytes in 1u64..9, time in 1i64..9, reversed: bool,
     ) {
-        let few = Limits { nodes: 60 };
+        let few = Limits { nodes: 60, ..Limits::default() };
         let other = disguised(&problem, order, bytes, time, reversed);
         let one = allocate(&problem, &few).expect("well formed");
         match (one, allocate(&other, &few).expect("well formed")) {
@@ -284,6 +284,9 @@ fn an_optimum_above_the_largest_load_is_found_and_proved() {
     assert_eq!(shortfall.proof, Proof::Search);
     assert_eq!(shortfall.missing_bytes, 64);
     assert_eq!(shortfall.sufficient_bytes, Some(64));
+    let limits = Limits { looks_for_enough: false, ..Limits::default() };
+    let without = refused(allocate(&problem(rows, 640), &limits));
+    assert_eq!(without, Shortfall { sufficient_bytes: None, ..shortfall });
 }
 
 #[test]
@@ -335,11 +338,13 @@ fn nothing_to_place_needs_nothing() {
 
 #[test]
 fn without_nodes_the_best_plan_so_far_is_given() {
-    let Ok(Outcome::Exhausted(plan)) = allocate(&problem(GAP, 640), &Limits { nodes: 0 }) else {
+    let Ok(Outcome::Exhausted(plan)) =
+        allocate(&problem(GAP, 640), &Limits { nodes: 0, ..Limits::default() })
+    else {
         panic!("no nodes prove nothing");
     };
     assert!(plan.peak >= 704 && plan.lower_bound == 640);
-    let plan = placed(minimise(&problem(GAP, 0), &Limits { nodes: 0 }));
+    let plan = placed(minimise(&problem(GAP, 0), &Limits { nodes: 0, ..Limits::default() }));
     assert!(plan.peak >= 704 && plan.lower_bound == 640);
 }
 

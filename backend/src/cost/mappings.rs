@@ -19,7 +19,7 @@ struct Steps {
     /// Work of one.
     work: Work,
     /// How many there are.
-    n: u64,
+    n: u32,
 }
 
 /// A stage run directly, and as Winograd if it may.
@@ -35,7 +35,7 @@ impl Mappings {
     pub fn best(&self, code: &StageTemplate, may_winograd: bool, target: &Target) -> Arc<[Implementation]> {
         let steps = |winograd: bool| {
             let code = with_winograd(code, winograd);
-            Steps { work: code.work(), n: u64::from(code.n_steps()) }
+            Steps { work: code.work(), n: code.n_steps() }
         };
         let (direct, winograd) = (steps(false), may_winograd.then(|| steps(true)));
         let mut known = self.0.borrow_mut();
@@ -58,8 +58,9 @@ fn by_clusters(steps: Steps, target: &Target, winograd: bool) -> Vec<Implementat
     let Steps { work, n } = steps;
     let whole = target.array.clusters.max(1);
     let make = |mapping: Mapping, step: u64| Implementation {
-        cycles: n * step,
+        cycles: u64::from(n) * step,
         step_cycles: step,
+        n_steps: n,
         mapping,
         winograd,
     };

@@ -33,6 +33,8 @@ pub struct Implementation {
     pub cycles: u64,
     /// Cycles of one step.
     pub step_cycles: u64,
+    /// How many steps there are.
+    pub n_steps: u32,
     /// How the array is divided.
     pub mapping: Mapping,
     /// Whether it runs as Winograd.
@@ -61,12 +63,27 @@ pub struct StageProfile {
     by_clusters: Arc<[Implementation]>,
     direct: Actor,
     winograd: Option<Actor>,
+    /// The least that clusters work on the stage together, in cycles, over all numbers of clusters.
+    least_work: u64,
     /// Bytes of its tables in weight SRAM, each aligned.
     pub weight_bytes: u64,
     /// Bytes of its tables in DRAM.
     pub table_bytes: u64,
     /// Int8 multiply-accumulates of the cheapest allowed method.
     pub least_macs: u64,
+}
+
+impl Implementation {
+    /// Cycles of switches if the stage takes turns with others: one a step, since its next step mostly waits
+    /// for a step of another.
+    pub fn switch_cycles(&self, target: &Target) -> u64 {
+        u64::from(self.n_steps) * u64::from(target.switch.stage_cycles)
+    }
+}
+
+/// The least that clusters work together under the best implementations by their number.
+fn least_work(by_clusters: &[Implementation]) -> u64 {
+    (1..).zip(by_clusters).map(|(clusters, option)| clusters * option.cycles).min().unwrap_or(0)
 }
 
 /// Rounds up to the target's alignment.
@@ -79,8 +96,10 @@ impl StageProfile {
     pub fn new(node: &StageNode, target: &Target, mappings: &Mappings) -> Self {
         let direct = with_winograd(&node.code, false);
         let winograd = may_winograd(&node.code, target).then(|| with_winograd(&node.code, true));
+        let by_clusters = mappings.best(&node.code, winograd.is_some(), target);
         Self {
-            by_clusters: mappings.best(&node.code, winograd.is_some(), target),
+            least_work: least_work(&by_clusters),
+            by_clusters,
             direct: Actor::new(&direct),
             winograd: winograd.as_ref().map(Actor::new),
             weight_bytes: node.table_bytes.values().map(|&b| align(target, u64::from(b))).sum(),
@@ -92,8 +111,10 @@ impl StageProfile {
     /// The profile of a part of the columns of this one's stage.
     pub fn of_columns(&self, code: &StageTemplate, target: &Target, mappings: &Mappings) -> Self {
         let winograd = self.winograd.is_some();
+        let by_clusters = mappings.best(code, winograd, target);
         Self {
-            by_clusters: mappings.best(code, winograd, target),
+            least_work: least_work(&by_clusters),
+            by_clusters,
             direct: self.direct.of_columns(code),
             winograd: self.winograd.as_ref().map(|actor| actor.of_columns(code)),
             weight_bytes: self.weight_bytes,
@@ -104,7 +125,8 @@ impl StageProfile {
 
     /// The profile of the same stage, run as code `code`, where it is not to run as Winograd.
     pub fn without_winograd(&self, code: &StageTemplate, target: &Target, mappings: &Mappings) -> Self {
-        Self { by_clusters: mappings.best(code, false, target), winograd: None, ..self.clone() }
+        let by_clusters = mappings.best(code, false, target);
+        Self { least_work: least_work(&by_clusters), by_clusters, winograd: None, ..self.clone() }
     }
 
     /// Whether it may run as Winograd.
@@ -128,13 +150,6 @@ impl StageProfile {
         &self.by_clusters[(clusters.max(1) as usize - 1).min(last)]
     }
 
-    /// Cycles of switches if the stage takes turns with others on so many clusters: one a step, since its
-    /// next step mostly waits for a step of another.
-    pub fn switch_cycles(&self, clusters: u32, target: &Target) -> u64 {
-        let n_steps = self.actor(self.on(clusters).winograd).n_steps();
-        u64::from(n_steps) * u64::from(target.switch.stage_cycles)
-    }
-
     /// The fewest clusters on which the stage takes at most `cycles`.
     pub fn clusters_for(&self, cycles: u64) -> Option<u32> {
         let at = self.by_clusters.partition_point(|option| option.cycles > cycles);
@@ -143,11 +158,7 @@ impl StageProfile {
 
     /// The least that clusters work on the stage together, in cycles, over all numbers of clusters.
     pub fn least_work(&self) -> u64 {
-        (1..)
-            .zip(self.by_clusters.iter())
-            .map(|(clusters, option)| clusters * option.cycles)
-            .min()
-            .unwrap_or(0)
+        self.least_work
     }
 
     /// The stage as the token simulation sees it.

@@ -155,6 +155,20 @@ impl Actor {
         })
     }
 
+    /// The most rows of a stream that stand in its ring in any simulation, if nobody else reads it and one
+    /// stage writes it, so many rows a step: it is asked for the rows of a step and of the next, or of one
+    /// more of its own steps, when those of the step before have been passed.
+    pub fn most_between(&self, stream: BufferId, writer_rows: u32) -> u32 {
+        let mut ports = self.ports.iter().filter(|port| port.view.tensor == stream);
+        let (Some(port), None) = (ports.next(), ports.next()) else { return u32::MAX };
+        let steps = port.first.iter().zip(port.end.iter()).zip(port.end.iter().skip(1).chain([&0]));
+        // The step that reaches the last row asked for may make others beside it.
+        let rows = steps.map(|((first, end), next)| {
+            (*next).max(end + writer_rows).saturating_add(writer_rows - 1).saturating_sub(*first)
+        });
+        rows.max().unwrap_or(u32::MAX)
+    }
+
     /// Rows that one step makes.
     pub fn rows_per_step(&self) -> u32 {
         self.rows_per_step
@@ -348,6 +362,8 @@ struct Simulation<'a> {
     first_input: Vec<usize>,
     /// All ports, tensor by tensor.
     ports: Vec<Reader>,
+    /// For each of them, the first row that each step of its actor or any later one needs.
+    firsts: Vec<&'a [u32]>,
     /// For each actor, where the ports on the stream that it writes begin and end.
     readers: Vec<(usize, usize)>,
     /// For each actor, the others that write its stream.
@@ -395,9 +411,11 @@ impl<'a> Simulation<'a> {
         });
         let writers = writers.collect();
         let readers = actors.iter().map(|actor| actor.out.map_or((0, 0), |out| ends.readers(out.tensor)));
+        let firsts = ends.ports.iter().map(|reader| &*actors[reader.actor].ports[reader.port].first);
         Self {
             actors,
             slack,
+            firsts: firsts.collect(),
             steps: vec![0; actors.len()],
             rows_done: vec![0; actors.len()],
             readers: readers.collect(),
@@ -511,10 +529,9 @@ impl<'a> Simulation<'a> {
 
     /// The first row of an actor's stream that a step to come reads; `u32::MAX` if none does.
     fn oldest_read(&self, actor: usize) -> u32 {
-        let first = |reader: &Reader| {
-            self.actors[reader.actor].ports[reader.port].first[self.steps[reader.actor] as usize]
-        };
-        self.readers(actor).iter().map(first).min().unwrap_or(u32::MAX)
+        let (from, to) = self.readers[actor];
+        let readers = self.ports[from..to].iter().zip(&self.firsts[from..to]);
+        readers.map(|(reader, first)| first[self.steps[reader.actor] as usize]).min().unwrap_or(u32::MAX)
     }
 
     /// Has the other writers of an actor's stream write what they can of the rows before `row` that no step
@@ -565,7 +582,9 @@ impl<'a> Simulation<'a> {
     fn make_rows(&mut self, actor: usize) {
         let actors = self.actors;
         let this = &actors[actor];
-        if let Some(next) = self.next_row(actor) {
+        if !self.writers[actor].is_empty()
+            && let Some(next) = self.next_row(actor)
+        {
             self.write_unread_before(actor, next);
         }
         let made = ((self.steps[actor] + 1) * this.rows_per_step).min(this.n_rows);

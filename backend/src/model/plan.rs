@@ -204,6 +204,9 @@ pub struct Certificate {
     pub gap: f64,
     /// Whether the chooser proved the plan optimal over the groups it was offered.
     pub proven_optimal: bool,
+    /// Whether a limit of the e-graph was reached, so that there are groups that the chooser was not offered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offer_limited: bool,
 }
 
 /// A whole plan.

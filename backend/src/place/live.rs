@@ -70,8 +70,8 @@ pub(super) fn fit(
     memory: &'static str,
     name: impl Fn(u32) -> String,
 ) -> Result<Vec<u64>, ScheduleError> {
-    let outcome =
-        allocate::allocate(problem, &Limits { nodes }).map_err(|e| ScheduleError::Unsound(e.to_string()))?;
+    let limits = Limits { nodes, looks_for_enough: false };
+    let outcome = allocate::allocate(problem, &limits).map_err(|e| ScheduleError::Unsound(e.to_string()))?;
     let names_at = |time: i64| {
         let live = problem.buffers.iter().filter(|b| (b.lower..b.upper).contains(&time));
         live.map(|b| format!("`{}` ({} bytes)", name(b.id), b.size)).collect()

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use strata_ir::tensor::{Axis, elements_along, floats_along};
 use strata_ir::{ElemType, Tensor, TensorData};
 use tract_onnx::pb::{TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 
@@ -92,13 +93,6 @@ pub(super) fn offsets(shape: &[usize], step: &[usize]) -> Vec<usize> {
 /// Of fewer elements a tensor is decoded at once.
 const DEFERRED_ELEMENTS: usize = 1 << 12;
 
-/// An axis along which elements are read: how many, and how far apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Axis {
-    extent: usize,
-    step: usize,
-}
-
 /// The axes of `shape` with these steps, those of one element left out, and those that follow one another in
 /// memory as one.
 fn merged_axes(shape: &[usize], step: &[usize]) -> Vec<Axis> {
@@ -110,32 +104,6 @@ fn merged_axes(shape: &[usize], step: &[usize]) -> Vec<Axis> {
         }
     }
     axes
-}
-
-/// The elements along some axes, the last of which runs fastest.
-fn read_along<T: Copy>(data: &[T], axes: &[Axis]) -> Vec<T> {
-    let n_elements = axes.iter().map(|axis| axis.extent).product();
-    let mut out = Vec::with_capacity(n_elements);
-    let Some((inner, outer)) = axes.split_last() else { return data.to_vec() };
-    let mut place = vec![0; outer.len()];
-    let mut base = 0;
-    while out.len() < n_elements {
-        if inner.step == 1 {
-            out.extend_from_slice(&data[base..base + inner.extent]);
-        } else {
-            out.extend(data[base..].iter().step_by(inner.step).take(inner.extent));
-        }
-        for (at, axis) in place.iter_mut().zip(outer).rev() {
-            *at += 1;
-            base += axis.step;
-            if *at < axis.extent {
-                break;
-            }
-            base -= axis.step * axis.extent;
-            *at = 0;
-        }
-    }
-    out
 }
 
 /// The shape that `shapes` broadcast to, aligned at their last axes.
@@ -252,9 +220,9 @@ impl Array {
             return self.reshaped(shape);
         }
         let data = match &self.data {
-            Data::Float(v) => Data::Float(Arc::new(read_along(v, &axes))),
-            Data::Int(v) => Data::Int(Arc::new(read_along(v, &axes))),
-            Data::Bool(v) => Data::Bool(Arc::new(read_along(v, &axes))),
+            Data::Float(v) => Data::Float(Arc::new(floats_along(v, &axes))),
+            Data::Int(v) => Data::Int(Arc::new(elements_along(v, &axes))),
+            Data::Bool(v) => Data::Bool(Arc::new(elements_along(v, &axes))),
         };
         Self { shape, data, dtype: self.dtype, quant: None }
     }
@@ -414,7 +382,11 @@ fn decode_data(proto: &TensorProto, dtype: DataType) -> Lowered<Data> {
     let from_raw = !raw.is_empty();
     let from_i32 = |wrap: fn(i32) -> i64| Arc::new(proto.int32_data.iter().map(|&v| wrap(v)).collect());
     Ok(match dtype {
-        DataType::Float if from_raw => Data::Float(read(raw, f32::from_le_bytes)?),
+        // Most of a model's bytes are these.
+        DataType::Float if from_raw => match TensorData::from_bytes(ElemType::F32, raw) {
+            Some(TensorData::F32(values)) => Data::Float(Arc::new(values)),
+            _ => Data::Float(read(raw, f32::from_le_bytes)?),
+        },
         DataType::Float => Data::Float(Arc::new(proto.float_data.clone())),
         DataType::Double if from_raw => Data::Float(read(raw, |b| f64::from_le_bytes(b) as f32)?),
         DataType::Double => Data::Float(Arc::new(proto.double_data.iter().map(|&v| v as f32).collect())),

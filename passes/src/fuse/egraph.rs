@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use cranelift_entity::PrimaryMap;
 use egg::{
-    Applier, EGraph, Id, PatternAst, Rewrite, Runner, SearchMatches, Searcher, SimpleScheduler, Subst,
-    Symbol, Var, define_language,
+    Applier, EGraph, Id, PatternAst, Rewrite, RewriteScheduler, Runner, SearchMatches, Searcher, StopReason,
+    Subst, Symbol, Var, define_language,
 };
 use serde::{Deserialize, Serialize};
 use strata_backend::cost::align;
@@ -68,10 +68,19 @@ impl Default for Offer {
     }
 }
 
-/// The groups that the e-graph offers, each once, in order.
+/// What the e-graph offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offered {
+    /// Groups, each once, in order.
+    pub sets: Vec<StageSet>,
+    /// Whether a limit of the e-graph was reached, so that there may be more.
+    pub is_limited: bool,
+}
+
+/// The groups that the e-graph offers.
 ///
 /// `with_strips` lets sets in that fit only in strips.
-pub fn offer(context: &Context<'_>, options: &Offer, with_strips: bool) -> Vec<StageSet> {
+pub fn offer(context: &Context<'_>, options: &Offer, with_strips: bool) -> Offered {
     let limits = Arc::new(Limits::new(context, options, with_strips));
     let mut egraph: EGraph<Order, ()> = EGraph::default();
     let mut rest = egraph.add(Order::End);
@@ -96,17 +105,44 @@ pub fn offer(context: &Context<'_>, options: &Offer, with_strips: bool) -> Vec<S
     if options.diamond {
         rules.extend(Rewrite::new("diamond", fresh(Family::Diamond), applier(Family::Diamond)));
     }
-    Runner::<Order, ()>::default()
+    let runner = Runner::<Order, ()>::default()
         .with_egraph(egraph)
-        .with_scheduler(SimpleScheduler)
+        .with_scheduler(FewMatches { limits: Arc::clone(&limits) })
         .with_node_limit(options.nodes)
         .with_iter_limit(options.iterations)
         .with_time_limit(Duration::from_secs(1 << 32))
         .run(&rules);
-    let mut sets = limits.lock().sets.clone();
+    let Interner { ref sets, is_limited, .. } = *limits.lock();
+    let mut sets = sets.clone();
     sets.sort_unstable();
-    sets
+    let is_saturated = matches!(runner.stop_reason, Some(StopReason::Saturated));
+    Offered { sets, is_limited: is_limited || !is_saturated }
 }
+
+/// Finds no more matches of a family in one iteration than the e-graph may have nodes: each takes memory, and
+/// of most comes a node. The others are found in the next, if there is room then.
+struct FewMatches {
+    limits: Arc<Limits>,
+}
+
+impl RewriteScheduler<Order, ()> for FewMatches {
+    fn search_rewrite<'a>(
+        &mut self,
+        _: usize,
+        egraph: &EGraph<Order, ()>,
+        rewrite: &'a Rewrite<Order, ()>,
+    ) -> Vec<SearchMatches<'a, Order>> {
+        let found = rewrite.search_with_limit(egraph, self.limits.nodes);
+        if found.iter().map(|matches| matches.substs.len()).sum::<usize>() >= self.limits.nodes {
+            self.limits.lock().is_limited = true;
+        }
+        found
+    }
+}
+
+/// The runner looks at its limit of nodes when all matches of a family were applied. Those of one iteration
+/// may take the e-graph to so many times the limit.
+const OVERSHOOT: usize = 2;
 
 #[derive(Default)]
 struct Interner {
@@ -114,12 +150,15 @@ struct Interner {
     numbers: BTreeMap<StageSet, u32>,
     /// Matches that need not be looked at again. Never iterated.
     settled: HashSet<Match>,
+    /// Whether matches were left out.
+    is_limited: bool,
     /// Bytes of rows by buffer; zero but while a set is looked at.
     held: PrimaryMap<BufferId, u64>,
 }
 
 /// What decides whether a group may be made, without borrowing the problem: rules must own their data.
 struct Limits {
+    nodes: usize,
     longest: usize,
     weight: u64,
     activation: u64,
@@ -171,6 +210,7 @@ impl Limits {
         });
         let diamonds = diamonds.collect();
         Self {
+            nodes: options.nodes,
             longest: options.longest.min(target.limits.stages as usize).min(n.max(1)),
             weight: target.memory.weight,
             activation: target.memory.activation,
@@ -452,6 +492,10 @@ impl Applier<Order, ()> for Grow {
         _: Option<&PatternAst<Order>>,
         name: Symbol,
     ) -> Vec<Id> {
+        if egraph.total_size() >= OVERSHOOT * self.limits.nodes {
+            self.limits.lock().is_limited = true;
+            return Vec::new();
+        }
         let Some(grown) = self.grown(egraph, subst) else { return Vec::new() };
         if egraph.union_trusted(class, grown, name) { vec![class] } else { Vec::new() }
     }

@@ -16,7 +16,7 @@ use strata_isa_spec::Target;
 use crate::fuse::bound::{Bounds, bounds};
 use crate::fuse::candidates::candidate::{Candidate, Context, How};
 use crate::fuse::candidates::pool::{CandidatePool, WithStrips};
-use crate::fuse::egraph::{self, Offer};
+use crate::fuse::egraph::{self, Offer, Offered};
 use crate::fuse::plan_of::plan_of;
 use crate::fuse::search::{
     Choice, ChosenPhase, Forbidden, Place, SearchBounds, SearchLimits, Stuck, choose, may_be_in_place, replay,
@@ -86,7 +86,7 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
-    fn limits(&self) -> SearchLimits {
+    pub(super) fn limits(&self) -> SearchLimits {
         SearchLimits {
             labels_per_state: self.labels_per_state,
             labels_per_cut: self.labels_per_cut,
@@ -302,7 +302,8 @@ impl<'a> Planner<'a> {
                 }
             };
             let mut plan = plan_of(&made, &phases, &choice, options);
-            certify(&mut plan, self.bounds, choice.proven && options.capacity_percent >= 100);
+            let is_proven = choice.proven && options.capacity_percent >= 100;
+            certify(&mut plan, self.bounds, is_proven, self.offered.is_limited());
             let gaps = growth_gaps(&realised.graph, &made.topology, &plan, target);
             if !close_gaps(&mut plan, &gaps) {
                 // More room is needed than the candidates saw: the plan is made again without such pairs.
@@ -638,7 +639,7 @@ fn close_gaps(plan: &mut Plan, gaps: &[(BufferId, u64)]) -> bool {
 }
 
 /// Enters the bounds of a plan.
-fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
+fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool, offer_limited: bool) {
     plan.dram_bytes.compulsory = bounds.bytes;
     let cost = plan.certificate.cost;
     let lower_bound = bounds.of(plan.objective);
@@ -648,6 +649,7 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
         lower_bound_cycles: bounds.cycles,
         gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
         proven_optimal: proven_optimal || cost <= lower_bound,
+        offer_limited,
     };
 }
 
@@ -668,8 +670,10 @@ fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
 
 /// What a mode offers.
 fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<CandidatePool<'a>, PlanError> {
-    let sets = match options.mode {
-        Mode::Single => context.graph.stages.keys().map(StageSet::of).collect(),
+    let Offered { sets, is_limited } = match options.mode {
+        Mode::Single => {
+            Offered { sets: context.graph.stages.keys().map(StageSet::of).collect(), is_limited: false }
+        }
         Mode::Multi => egraph::offer(&context, &options.offer, options.strips),
     };
     let strips = match options.mode {
@@ -677,7 +681,7 @@ fn offer<'a>(context: Context<'a>, options: &PlanOptions) -> Result<CandidatePoo
         Mode::Single => WithStrips::Needed,
         Mode::Multi => WithStrips::Always,
     };
-    let offered = CandidatePool::new(context, sets, strips);
+    let offered = CandidatePool::new(context, sets, strips).limited(is_limited);
     let alone = offered.sets().filter(|(_, set)| set.len() == 1);
     let too_large = alone.filter(|&(at, _)| offered.candidate(at, options.strips).is_none());
     let too_large: Vec<TooLarge> = too_large

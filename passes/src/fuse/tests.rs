@@ -325,12 +325,31 @@ fn a_residual_block_is_a_group() {
     // Stages 2 to 5: the projection, and the three convolutions beside it.
     let block: StageSet = (1..6).map(StageId::from_u32).collect();
     let diamond = Offer { merge: false, ..Offer::default() };
-    assert!(offer(&context, &diamond, true).contains(&block));
+    assert!(offer(&context, &diamond, true).sets.contains(&block));
     let nothing = Offer { diamond: false, ..diamond };
-    assert_eq!(offer(&context, &nothing, true).len(), graph.stages.len());
-    let merged = offer(&context, &Offer { diamond: false, ..Offer::default() }, true);
+    assert_eq!(offer(&context, &nothing, true).sets.len(), graph.stages.len());
+    let merged = offer(&context, &Offer { diamond: false, ..Offer::default() }, true).sets;
     assert!(merged.contains(&block));
     assert!(merged.iter().all(|set| context.topology.is_convex(set)));
+}
+
+/// What the e-graph may find is limited by nodes, and the plan tells of it.
+#[test]
+fn an_offer_that_grows_without_end_is_cut_off() {
+    let (graph, target) = (resnet50(224, 224), x1("1MiB"));
+    let context = Context::new(&graph, &target).expect("it is a graph");
+    assert!(!offer(&context, &Offer::default(), true).is_limited);
+    let few = Offer { sibling: true, nodes: 2_000, ..Offer::default() };
+    let found = offer(&context, &few, true);
+    assert!(found.is_limited);
+    assert!(found.sets.len() <= 2 * few.nodes, "{} sets", found.sets.len());
+    let all_alone = graph.stages.keys().map(StageSet::of);
+    assert!(all_alone.into_iter().all(|set| found.sets.contains(&set)));
+    let limited = |offer: Offer| {
+        let options = PlanOptions { offer, ..PlanOptions::default() };
+        plan(&graph, &target, &options).expect("there is a plan").plan.certificate.offer_limited
+    };
+    assert!(limited(few) && !limited(Offer::default()));
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn stages(graph: &StageGraph, target: &Target) -> String {
 
 fn candidates(graph: &StageGraph, context: &Context<'_>) -> String {
     let mut text = String::from("set                              clusters     cycles       SRAM\n");
-    for set in offer(context, &Offer::default(), false) {
+    for set in offer(context, &Offer::default(), false).sets {
         let name = names(graph, &set);
         let candidate = Candidate::new(context, &set).filter(|candidate| !candidate.variants.is_empty());
         let Some(candidate) = candidate else {

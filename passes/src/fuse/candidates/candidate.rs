@@ -163,6 +163,16 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Costs of the stages of a set that run by a method, in order.
+    pub fn profiles_by(&self, set: &StageSet, method: Method) -> Vec<&StageProfile> {
+        set.iter().map(|stage| self.profile_by(stage, method)).collect()
+    }
+
+    /// Divisions of the array among the stages of a set, in order, that run by a method.
+    pub fn divisions(&self, set: &StageSet, method: Method) -> Vec<Division> {
+        divisions(&self.profiles_by(set, method), self.target, !self.puts_room_first())
+    }
+
     /// Costs of a stage.
     pub fn profile(&self, stage: StageId) -> &StageProfile {
         &self.profiles[stage]
@@ -394,6 +404,15 @@ pub struct Candidate {
     pub variants: Rc<[Rc<Variant>]>,
 }
 
+/// What a set costs at the least, however it runs at full width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeastCost {
+    /// Cycles of the pipeline, without DRAM.
+    pub cycles: u64,
+    /// Bytes of tables loaded.
+    pub table_bytes: u64,
+}
+
 /// How a phase of a choice runs.
 #[derive(Clone, Copy, Debug)]
 pub struct How<'a> {
@@ -419,11 +438,20 @@ struct Parts {
 impl Candidate {
     /// Evaluates a set at full width; `None` if its stages do not fit the target whatever they run as.
     pub fn new(context: &Context<'_>, set: &StageSet) -> Option<Self> {
+        Self::divided(context, set, &context.divisions(set, Method::Fastest))
+    }
+
+    /// As [`Self::new`], with the divisions of the array among the stages run by the fastest method.
+    pub fn divided(context: &Context<'_>, set: &StageSet, divisions: &[Division]) -> Option<Self> {
         let (mut candidate, parts) = Self::bare(context, set, &[], &|_, _| true)?;
         let probes = candidate.probes(context);
         let mut variants = Vec::new();
         for &method in context.methods(set) {
-            let mut full = candidate.all_variants(context, &parts, &probes, method);
+            let of_direct = (method != Method::Fastest).then(|| context.divisions(set, method));
+            let divisions = of_direct.as_deref().unwrap_or(divisions);
+            let mut memo = SlotMemo::new();
+            let make = |how: How<'_>| candidate.variant(context, &parts, &probes, how, &mut memo);
+            let mut full = ways(context, divisions, method, make);
             let least = full.iter().map(|variant| candidate.least_bytes(variant)).min().unwrap_or(0);
             candidate.full_bytes[method as usize] = Some(least);
             full.retain(|variant| candidate.least_bytes(variant) <= context.target.memory.activation);
@@ -440,6 +468,25 @@ impl Candidate {
             Some(strips::evaluate::variants(context, self, method, full_bytes?))
         });
         Self { variants: Self::undominated(&self.variants, strips.flatten().collect()), ..self.clone() }
+    }
+
+    /// What the variants of a set at full width cost at the least, by their pipelines: what [`Self::new`]
+    /// finds without the sizes of rings, which take most of its time; `None` where it finds no candidate.
+    pub fn least_cost(context: &Context<'_>, set: &StageSet, divisions: &[Division]) -> Option<LeastCost> {
+        let (candidate, _) = Self::bare(context, set, &[], &|_, _| true)?;
+        let mut least = u64::MAX;
+        for &method in context.methods(set) {
+            let of_direct = (method != Method::Fastest).then(|| context.divisions(set, method));
+            let profiles = context.profiles_by(set, method);
+            // In lockstep a phase takes no less, and directly none overlaps.
+            let is_lockstep = method == Method::Direct;
+            for division in of_direct.as_deref().unwrap_or(divisions) {
+                let implementations = implementations(&profiles, division);
+                let running = running(context.target, &profiles, &implementations, division);
+                least = least.min(pipeline(&running, is_lockstep).end);
+            }
+        }
+        Some(LeastCost { cycles: least, table_bytes: candidate.table_bytes })
     }
 
     /// Whether it fits the target, if nothing stands in SRAM beside it.
@@ -563,19 +610,6 @@ impl Candidate {
         Some((candidate, parts))
     }
 
-    fn all_variants(
-        &self,
-        context: &Context<'_>,
-        parts: &Parts,
-        probes: &[OverlapProbe],
-        method: Method,
-    ) -> Vec<Variant> {
-        let profiles: Vec<&StageProfile> =
-            self.stages.iter().map(|&stage| context.profile_by(stage, method)).collect();
-        let mut memo = SlotMemo::new();
-        ways(context, &profiles, method, |how| self.variant(context, parts, probes, how, &mut memo))
-    }
-
     /// The least activation SRAM that a variant takes, wherever its boundary tensors live.
     pub fn least_bytes(&self, variant: &Variant) -> u64 {
         let rings = variant.rings.iter().zip(&self.boundary).map(|(ring, b)| ring.bytes.min(b.whole_bytes));
@@ -676,21 +710,22 @@ const LEAST_SHARE: u64 = 64;
 /// convolution is slower than Winograd, so of it only the variants that take the least memory are offered.
 pub fn ways(
     context: &Context<'_>,
-    profiles: &[&StageProfile],
+    divisions: &[Division],
     method: Method,
     mut make: impl FnMut(How<'_>) -> Variant,
 ) -> Vec<Variant> {
     let mut ways = Vec::new();
     let target = context.target;
-    for division in divisions(profiles, target, !context.puts_room_first()) {
-        let mut with = |slack: Buffering| make(How { method, division: &division, slack });
+    for division in divisions {
+        let n_stages = division.of_stage.len();
+        let mut with = |slack: Buffering| make(How { method, division, slack });
         let overlapping = (method == Method::Fastest).then(|| with(Buffering::Overlap));
         // Alone, a stage has only transfers to work in lockstep with: worth it only where nothing else fits.
         let is_too_large = |variant: &Variant| variant.sram_bytes() > target.memory.activation;
-        let wants_lockstep = profiles.len() > 1 || overlapping.as_ref().is_none_or(is_too_large);
+        let wants_lockstep = n_stages > 1 || overlapping.as_ref().is_none_or(is_too_large);
         let lockstep = wants_lockstep.then(|| with(Buffering::Lockstep));
         // Of ways that cost the same the first is taken.
-        let is_leaner_first = division.partitions.len() < profiles.len() && context.puts_room_first();
+        let is_leaner_first = division.partitions.len() < n_stages && context.puts_room_first();
         let in_order = if is_leaner_first { [lockstep, overlapping] } else { [overlapping, lockstep] };
         ways.extend(in_order.into_iter().flatten());
     }

@@ -59,7 +59,8 @@ struct Load {
 impl Load {
     /// One stage on so many clusters.
     fn of(stage: &StageProfile, clusters: u32, target: &Target) -> Self {
-        Self { n_stages: 1, work: stage.on(clusters).cycles, switches: stage.switch_cycles(clusters, target) }
+        let how = stage.on(clusters);
+        Self { n_stages: 1, work: how.cycles, switches: how.switch_cycles(target) }
     }
 
     /// This and another.
@@ -178,7 +179,8 @@ fn may_keep(stages: &[&StageProfile], target: &Target, pace: u64) -> bool {
     let each = stages.iter().map(|stage| {
         let clusters = stage.clusters_for(pace)?;
         let alone = u64::from(clusters) * pace;
-        Some(alone.min(stage.least_work() + u64::from(clusters) * stage.switch_cycles(clusters, target)))
+        let switches = stage.on(clusters).switch_cycles(target);
+        Some(alone.min(stage.least_work() + u64::from(clusters) * switches))
     });
     each.sum::<Option<u64>>().is_some_and(|taken| taken <= u64::from(target.array.clusters) * pace)
 }
@@ -192,12 +194,18 @@ struct Packing<'a> {
     target: &'a Target,
     /// Stages in the order in which they are put.
     order: Vec<usize>,
-    /// The partition of each stage that was put, in that order.
-    of_put: Vec<usize>,
-    /// By partition.
-    clusters: Vec<u32>,
-    /// By partition, on its clusters.
-    loads: Vec<Load>,
+    /// Those that are in use, and then others of which only the room for their stages is kept.
+    partitions: Vec<Partition>,
+    n_partitions: usize,
+}
+
+/// Stages that share clusters.
+#[derive(Debug, Default)]
+struct Partition {
+    stages: Vec<usize>,
+    clusters: u32,
+    /// On these clusters.
+    load: Load,
 }
 
 impl<'a> Packing<'a> {
@@ -205,50 +213,71 @@ impl<'a> Packing<'a> {
     fn new(stages: &'a [&'a StageProfile], target: &'a Target) -> Self {
         let mut order: Vec<usize> = (0..stages.len()).collect();
         order.sort_by_key(|&stage| (Reverse(stages[stage].on(1).cycles), stage));
-        Self { stages, target, order, of_put: Vec::new(), clusters: Vec::new(), loads: Vec::new() }
+        Self { stages, target, order, partitions: Vec::new(), n_partitions: 0 }
+    }
+
+    /// The partitions that stages were put into.
+    fn partitions(&self) -> &[Partition] {
+        &self.partitions[..self.n_partitions]
     }
 
     /// Puts all stages so that no partition takes longer than a pace, if they find room.
     fn keeps(&mut self, pace: u64) -> bool {
-        self.of_put.clear();
-        self.clusters.clear();
-        self.loads.clear();
+        self.n_partitions = 0;
         let mut left = self.target.array.clusters;
         for at in 0..self.order.len() {
-            let stage = self.stages[self.order[at]];
+            let number = self.order[at];
+            let stage = self.stages[number];
             let alone = stage.clusters_for(pace).filter(|&needs| needs <= left);
-            let mut best = alone.map(|more| (more, self.clusters.len()));
-            for partition in 0..self.clusters.len() {
+            let mut best = alone.map(|more| (more, self.n_partitions));
+            for (at, partition) in self.partitions().iter().enumerate() {
                 let most = best.map_or(left, |(more, _)| more - 1);
                 if let Some(more) = self.more_for(stage, partition, most, pace) {
-                    best = Some((more, partition));
+                    best = Some((more, at));
                     if more == 0 {
                         break;
                     }
                 }
             }
-            let Some((more, partition)) = best else { return false };
+            let Some((more, at)) = best else { return false };
             left -= more;
-            if partition == self.clusters.len() {
-                self.clusters.push(0);
-                self.loads.push(Load::default());
+            if at == self.n_partitions {
+                self.open();
             }
-            self.of_put.push(partition);
-            self.clusters[partition] += more;
-            let clusters = self.clusters[partition];
-            self.loads[partition] = if more == 0 {
-                self.loads[partition].and(Load::of(stage, clusters, self.target))
-            } else {
-                self.load(partition, clusters)
-            };
+            self.put(number, at, more);
         }
         true
     }
 
+    /// Begins a partition.
+    fn open(&mut self) {
+        match self.partitions.get_mut(self.n_partitions) {
+            Some(old) => {
+                old.stages.clear();
+                (old.clusters, old.load) = (0, Load::default());
+            }
+            None => self.partitions.push(Partition::default()),
+        }
+        self.n_partitions += 1;
+    }
+
+    /// Puts a stage into a partition, with so many clusters more.
+    fn put(&mut self, stage: usize, at: usize, more: u32) {
+        self.partitions[at].stages.push(stage);
+        self.partitions[at].clusters += more;
+        let partition = &self.partitions[at];
+        let load = if more == 0 {
+            partition.load.and(Load::of(self.stages[stage], partition.clusters, self.target))
+        } else {
+            self.load(partition, partition.clusters)
+        };
+        self.partitions[at].load = load;
+    }
+
     /// How many clusters more, up to some number, a partition needs to keep a pace with another stage.
-    fn more_for(&self, stage: &StageProfile, partition: usize, most: u32, pace: u64) -> Option<u32> {
-        let least = self.clusters[partition];
-        if self.loads[partition].and(Load::of(stage, least, self.target)).cycles() <= pace {
+    fn more_for(&self, stage: &StageProfile, partition: &Partition, most: u32, pace: u64) -> Option<u32> {
+        let least = partition.clusters;
+        if partition.load.and(Load::of(stage, least, self.target)).cycles() <= pace {
             return Some(0);
         }
         let keeps = |more: u32| {
@@ -267,20 +296,22 @@ impl<'a> Packing<'a> {
     }
 
     /// What the stages that were put into a partition have to do on so many clusters.
-    fn load(&self, partition: usize, clusters: u32) -> Load {
-        let put = self.order.iter().zip(&self.of_put).filter(|&(_, &of)| of == partition);
-        put.map(|(&stage, _)| Load::of(self.stages[stage], clusters, self.target))
-            .fold(Load::default(), Load::and)
+    fn load(&self, partition: &Partition, clusters: u32) -> Load {
+        let stages =
+            partition.stages.iter().map(|&stage| Load::of(self.stages[stage], clusters, self.target));
+        stages.fold(Load::default(), Load::and)
     }
 
     /// The division that was found, with the clusters that are left.
     fn division(&self) -> Division {
-        let mut partitions = self.clusters.clone();
+        let mut partitions: Vec<u32> = self.partitions().iter().map(|partition| partition.clusters).collect();
         let left = self.target.array.clusters - partitions.iter().sum::<u32>();
-        give(left, &mut partitions, |at, clusters| self.load(at, clusters).cycles());
+        give(left, &mut partitions, |at, clusters| self.load(&self.partitions[at], clusters).cycles());
         let mut of_stage = vec![0; self.stages.len()];
-        for (&stage, &partition) in self.order.iter().zip(&self.of_put) {
-            of_stage[stage] = partition as u32;
+        for (at, partition) in (0..).zip(self.partitions()) {
+            for &stage in &partition.stages {
+                of_stage[stage] = at;
+            }
         }
         Division { partitions, of_stage }
     }

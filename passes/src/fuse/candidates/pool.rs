@@ -5,16 +5,19 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use cranelift_entity::{PrimaryMap, SecondaryMap};
-use strata_backend::cost::StageProfile;
+use strata_backend::cost::align;
+use strata_backend::cost::rings::Actor;
 use strata_backend::model::graph::StageSet;
-use strata_backend::model::{BufferRole, StageId};
+use strata_backend::model::{BufferId, BufferRole, StageId};
 
-use crate::fuse::candidates::candidate::{Candidate, Context};
+use crate::fuse::candidates::candidate::{Candidate, Context, LeastCost, Method};
 use crate::fuse::candidates::interchangeable::interchangeable;
-use crate::fuse::candidates::partition::divisions;
+use crate::fuse::candidates::partition::Division;
 use crate::fuse::candidates::shapes::{Shape, Shapes};
+use crate::fuse::strips::evaluate::may_have_strips;
 
 /// Sets of stages, numbered, and the candidates that they are.
 #[derive(Debug)]
@@ -27,9 +30,14 @@ pub struct CandidatePool<'a> {
     /// What each stage costs at the least, wherever it runs.
     least: PrimaryMap<StageId, Least>,
     shapes: Shapes,
-    /// One set of each shape that was asked for.
-    evaluated: RefCell<BTreeMap<Shape, Evaluated>>,
+    /// What is known of each shape that was asked for.
+    known: RefCell<BTreeMap<Shape, Rc<OfShape>>>,
+    most_bytes: PrimaryMap<BufferId, MostBytes>,
     has_strips: Cell<bool>,
+    is_limited: bool,
+    /// Whether sets are evaluated without a look at what is sure of them, to judge a search by.
+    #[cfg(test)]
+    pub(crate) is_hasty: bool,
 }
 
 /// Which sets are evaluated in strips too.
@@ -87,16 +95,51 @@ struct Entry {
     least: Least,
     /// No phase of it takes fewer cycles on the array, but for what strips save.
     least_cycles: u64,
-    paced_cycles: OnceCell<u64>,
+    of_shape: OnceCell<Rc<OfShape>>,
     at_full_width: OnceCell<Option<Candidate>>,
     with_strips: OnceCell<Option<Candidate>>,
 }
 
-/// A candidate, if a set can be one: at full width, and with its strips once these were asked for.
+/// What was found of one set of a shape, and so of all: each when it was first asked for.
+#[derive(Debug, Default)]
+struct OfShape {
+    divided: OnceCell<Divided>,
+    least_cost: OnceCell<Option<LeastCost>>,
+    at_full_width: OnceCell<Option<Candidate>>,
+    with_strips: OnceCell<Option<Candidate>>,
+}
+
+/// How the array may be divided among the stages of a set that run by the fastest method.
 #[derive(Debug)]
-struct Evaluated {
-    at_full_width: Option<Candidate>,
-    with_strips: Option<Option<Candidate>>,
+struct Divided {
+    divisions: Vec<Division>,
+    /// The cycles of the partition that has the most to do, in the best of them.
+    pace: u64,
+}
+
+impl Divided {
+    fn new(context: &Context<'_>, set: &StageSet) -> Self {
+        let profiles = context.profiles_by(set, Method::Fastest);
+        let divisions = context.divisions(set, Method::Fastest);
+        let paces = divisions.iter().map(|division| division.pace(&profiles, context.target));
+        Self { pace: paces.min().unwrap_or(0), divisions }
+    }
+}
+
+/// What is sure of a set before it is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It is no candidate.
+    None,
+    /// It costs no less at full width. In strips, if it may run so, it hardly does.
+    AtLeast {
+        /// What it costs at full width.
+        cost: LeastCost,
+        /// Whether it may run in strips.
+        may_have_strips: bool,
+    },
+    /// It was evaluated already.
+    Known,
 }
 
 impl<'a> CandidatePool<'a> {
@@ -123,12 +166,13 @@ impl<'a> CandidatePool<'a> {
                 least_cycles: least_cycles(&context, all.work, &set),
                 least: all,
                 set,
-                paced_cycles: OnceCell::new(),
+                of_shape: OnceCell::new(),
                 at_full_width: OnceCell::new(),
                 with_strips: OnceCell::new(),
             });
         }
         let shapes = Shapes::new(context.graph, &context.topology);
+        let most_bytes = context.graph.buffers.keys().map(|buffer| MostBytes::of(&context, buffer)).collect();
         Self {
             context,
             strips,
@@ -136,9 +180,23 @@ impl<'a> CandidatePool<'a> {
             by_first,
             least,
             shapes,
-            evaluated: RefCell::default(),
+            known: RefCell::default(),
+            most_bytes,
             has_strips: Cell::new(false),
+            is_limited: false,
+            #[cfg(test)]
+            is_hasty: false,
         }
+    }
+
+    /// The same, of sets of which some may be missing if `is_limited`.
+    pub fn limited(self, is_limited: bool) -> Self {
+        Self { is_limited, ..self }
+    }
+
+    /// Whether sets may be missing since a limit was reached when they were looked for.
+    pub fn is_limited(&self) -> bool {
+        self.is_limited
     }
 
     /// The problem.
@@ -163,8 +221,54 @@ impl<'a> CandidatePool<'a> {
 
     /// As [`Self::least_cycles`], with the array divided among the stages as phases do.
     pub fn paced_cycles(&self, at: usize) -> u64 {
-        let candidate = &self.sets[at];
-        *candidate.paced_cycles.get_or_init(|| paced_cycles(&self.context, &candidate.set))
+        self.divided(at).pace
+    }
+
+    /// How the array may be divided among the stages of a set.
+    fn divided(&self, at: usize) -> &Divided {
+        let Entry { set, .. } = &self.sets[at];
+        self.of_shape(at).divided.get_or_init(|| Divided::new(&self.context, set))
+    }
+
+    /// What is sure of a set before it is evaluated, with strips or without.
+    pub fn outlook(&self, at: usize, strips: bool) -> Outlook {
+        #[cfg(test)]
+        if self.is_hasty {
+            return Outlook::Known;
+        }
+        let set = &self.sets[at].set;
+        let of_shape = self.of_shape(at);
+        // What was learned of candidates is not part of what they cost at the least.
+        if of_shape.at_full_width.get().is_some() {
+            return Outlook::Known;
+        }
+        let least = || Candidate::least_cost(&self.context, set, &self.divided(at).divisions);
+        let Some(cost) = *of_shape.least_cost.get_or_init(least) else { return Outlook::None };
+        Outlook::AtLeast { cost, may_have_strips: strips && self.may_have_strips(set) }
+    }
+
+    /// Whether a set may be offered in strips, as far as that can be told without sizing its rings.
+    fn may_have_strips(&self, set: &StageSet) -> bool {
+        self.strips != WithStrips::Never && may_have_strips(self.most_bytes(set), self.context.target)
+    }
+
+    /// Bytes of activation SRAM that a set takes at full width at the most.
+    fn most_bytes(&self, set: &StageSet) -> u64 {
+        let Context { graph, topology, .. } = &self.context;
+        let bytes = topology.touched(set).into_iter().map(|buffer| {
+            let most = &self.most_bytes[buffer];
+            if topology.is_private(graph, set, buffer) { most.private } else { most.whole }
+        });
+        bytes.sum()
+    }
+
+    /// What is known of the sets of a set's shape.
+    fn of_shape(&self, at: usize) -> &OfShape {
+        let Entry { set, of_shape, .. } = &self.sets[at];
+        of_shape.get_or_init(|| {
+            let shape = self.shapes.of(&self.context.topology, set);
+            Rc::clone(self.known.borrow_mut().entry(shape).or_default())
+        })
     }
 
     /// What the stages of a set cost at the least.
@@ -186,8 +290,7 @@ impl<'a> CandidatePool<'a> {
     /// The candidate of a set, with strips or without; `None` if it fits the target in no way.
     pub fn candidate(&self, at: usize, strips: bool) -> Option<&Candidate> {
         let Entry { set, at_full_width, with_strips, .. } = &self.sets[at];
-        let full =
-            at_full_width.get_or_init(|| self.evaluate(set, |evaluated| evaluated.at_full_width.clone()));
+        let full = at_full_width.get_or_init(|| self.as_set(set, self.full_width_of_shape(at)));
         let full = full.as_ref()?;
         let is_at_full_width = match self.strips {
             WithStrips::Never => true,
@@ -197,8 +300,7 @@ impl<'a> CandidatePool<'a> {
         let candidate = if is_at_full_width || !strips {
             full
         } else {
-            let strips =
-                with_strips.get_or_init(|| self.evaluate(set, |evaluated| self.in_strips(evaluated)));
+            let strips = with_strips.get_or_init(|| self.as_set(set, self.in_strips_of_shape(at)));
             strips.as_ref()?
         };
         candidate.fits().then_some(candidate)
@@ -216,32 +318,25 @@ impl<'a> CandidatePool<'a> {
         self.has_strips.get()
     }
 
-    /// What is known of a set's shape, as its own candidate.
-    fn evaluate(
-        &self,
-        set: &StageSet,
-        of: impl FnOnce(&mut Evaluated) -> Option<Candidate>,
-    ) -> Option<Candidate> {
-        let context = &self.context;
-        let shape = self.shapes.of(&context.topology, set);
-        let mut known = self.evaluated.borrow_mut();
-        let evaluated = known
-            .entry(shape)
-            .or_insert_with(|| Evaluated { at_full_width: Candidate::new(context, set), with_strips: None });
-        of(evaluated)
-            .map(|candidate| if candidate.set == *set { candidate } else { candidate.of_shape(context, set) })
+    /// The candidate of a set of some shape as that of another set of the shape.
+    fn as_set(&self, set: &StageSet, of_shape: Option<&Candidate>) -> Option<Candidate> {
+        let candidate = of_shape?;
+        Some(if candidate.set == *set { candidate.clone() } else { candidate.of_shape(&self.context, set) })
     }
 
-    /// A candidate with its strips.
-    fn in_strips(&self, evaluated: &mut Evaluated) -> Option<Candidate> {
-        let Evaluated { at_full_width, with_strips } = evaluated;
-        let candidate = with_strips.get_or_insert_with(|| {
-            at_full_width.as_ref().map(|candidate| candidate.with_strips(&self.context))
-        });
-        let has_strips =
-            candidate.iter().any(|candidate| candidate.variants.iter().any(|v| v.strips.is_some()));
+    /// The candidate of a set of one set's shape, at full width.
+    fn full_width_of_shape(&self, at: usize) -> Option<&Candidate> {
+        let evaluate = || Candidate::divided(&self.context, self.set(at), &self.divided(at).divisions);
+        self.of_shape(at).at_full_width.get_or_init(evaluate).as_ref()
+    }
+
+    /// The same with its strips.
+    fn in_strips_of_shape(&self, at: usize) -> Option<&Candidate> {
+        let evaluate = || Some(self.full_width_of_shape(at)?.with_strips(&self.context));
+        let candidate = self.of_shape(at).with_strips.get_or_init(evaluate).as_ref()?;
+        let has_strips = candidate.variants.iter().any(|variant| variant.strips.is_some());
         self.has_strips.set(self.has_strips.get() || has_strips);
-        candidate.clone()
+        Some(candidate)
     }
 
     /// Adds to the estimate of a variant of a candidate, and of every candidate of its shape.
@@ -275,17 +370,39 @@ fn least_cycles(context: &Context<'_>, work: u64, set: &StageSet) -> u64 {
     work.div_ceil(u64::from(clusters.max(1))).max(slowest.unwrap_or(0))
 }
 
-/// The cycles of the partition that has the most to do, in the best division of the array.
-fn paced_cycles(context: &Context<'_>, set: &StageSet) -> u64 {
-    let profiles: Vec<&StageProfile> = set.iter().map(|stage| context.profile(stage)).collect();
-    let divisions = divisions(&profiles, context.target, !context.puts_room_first());
-    divisions.iter().map(|division| division.pace(&profiles, context.target)).min().unwrap_or(0)
+/// Bytes of activation SRAM that a buffer takes at the most in any phase.
+#[derive(Clone, Copy, Debug)]
+struct MostBytes {
+    whole: u64,
+    /// If all that has to do with it is in the phase.
+    private: u64,
+}
+
+impl MostBytes {
+    fn of(context: &Context<'_>, buffer: BufferId) -> Self {
+        let uses = &context.topology.uses[buffer];
+        let whole = context.whole_bytes(buffer);
+        // Of one that writes and one that reads, the first steps for the sake of the second alone.
+        let ([(writer, _)], [(reader, _)]) = (&uses.writers[..], &uses.readers[..]) else {
+            return Self { whole, private: whole };
+        };
+        let methods = [Method::Fastest, Method::Direct];
+        let actors = |stage: StageId| {
+            methods.into_iter().flat_map(move |method| {
+                let profile = context.profile_by(stage, method);
+                [false, true].map(|winograd| profile.actor(winograd))
+            })
+        };
+        let step = actors(*writer).map(Actor::rows_per_step).max().unwrap_or(1);
+        let between = actors(*reader).map(|actor| actor.most_between(buffer, step)).max().unwrap_or(0);
+        let rows = between.min(context.graph.buffers[buffer].rows);
+        let row_bytes = align(context.target, context.graph.buffers[buffer].row_bytes());
+        Self { whole, private: u64::from(rows) * row_bytes }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
     use strata_isa_spec::Target;
 
@@ -319,8 +436,50 @@ mod tests {
                 assert_eq!(format!("{shared:?}"), format!("{alone:?}"));
                 assert!(shared.variants.iter().map(costs).eq(alone.variants.iter().map(costs)));
             }
-            n_shared += sets.len() - offered.evaluated.borrow().len();
+            n_shared += sets.len() - offered.known.borrow().len();
         }
         assert!(n_shared > 100, "{n_shared} sets had the shape of another");
+    }
+
+    #[test]
+    fn what_is_sure_of_a_set_holds_when_it_is_evaluated() {
+        let target =
+            Target::preset("x1", &[("memory.activation".to_owned(), "1MiB".to_owned())]).expect("a preset");
+        let (mut n_at_full_width, mut n_in_strips, mut n_exact) = (0, 0, 0);
+        for graph in [yolov3(416, 416), resnet50(224, 224), mobilenetv2(224, 224), unet(256, 256)] {
+            for puts_room_first in [false, true] {
+                let context = Context::new(&graph, &target).expect("it is a graph");
+                let context = if puts_room_first { context.with_direct() } else { context };
+                let n = graph.stages.len() as u32;
+                let intervals =
+                    (0..n).flat_map(|first| (first..n.min(first + 9)).map(move |last| first..=last));
+                let sets: Vec<StageSet> =
+                    intervals.map(|stages| stages.map(StageId::from_u32).collect()).collect();
+                let offered = CandidatePool::new(context, sets.clone(), WithStrips::Always);
+                for (at, set) in sets.iter().enumerate() {
+                    let outlook = offered.outlook(at, true);
+                    let full = offered.full_width_of_shape(at);
+                    let Outlook::AtLeast { cost, may_have_strips } = outlook else {
+                        assert!(outlook == Outlook::Known || full.is_none());
+                        continue;
+                    };
+                    let full = full.expect("it costs something");
+                    assert_eq!(cost.table_bytes, full.table_bytes);
+                    let cycles = full.variants.iter().map(|variant| variant.cycles).min();
+                    assert!(cycles.is_none_or(|cycles| cost.cycles <= cycles), "{set:?}");
+                    n_exact += usize::from(cycles == Some(cost.cycles));
+                    let bytes = full.full_bytes.iter().flatten().max().expect("it was evaluated");
+                    assert!(*bytes <= offered.most_bytes(set), "{set:?}");
+                    let in_strips = offered.in_strips_of_shape(at).expect("it is a candidate");
+                    let has_strips = in_strips.variants.iter().any(|variant| variant.strips.is_some());
+                    assert!(may_have_strips || !has_strips, "{set:?}");
+                    (n_in_strips, n_at_full_width) = (
+                        n_in_strips + usize::from(has_strips),
+                        n_at_full_width + usize::from(!may_have_strips),
+                    );
+                }
+            }
+        }
+        assert!(n_in_strips > 50 && n_at_full_width > 50 && n_exact > 500);
     }
 }

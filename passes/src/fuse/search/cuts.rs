@@ -7,7 +7,8 @@
 //! cannot be among the best are not looked at.
 //!
 //! The bounds are of the candidate alone, and are made tighter as its turn comes: its work on the whole
-//! array, then its slowest stage as the array is divided, at last its pipeline.
+//! array, then its slowest stage as the array is divided, then its pipeline, and at last, with the sizes of
+//! its rings, its variants. Simulating rings is what takes time, and most candidates do not come to it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -16,8 +17,8 @@ use std::ops::Range;
 use strata_backend::cost::ScoreWeights;
 use strata_backend::model::graph::StageSet;
 
-use crate::fuse::candidates::candidate::{Candidate, Variant};
-use crate::fuse::candidates::pool::{CandidatePool, Least};
+use crate::fuse::candidates::candidate::{Candidate, LeastCost, Variant};
+use crate::fuse::candidates::pool::{CandidatePool, Least, Outlook};
 use crate::fuse::search::{
     Choice, Forbidden, Full, Label, NextCut, NextPhase, Places, Search, SearchBounds, SearchLimits, Sharing,
     States, Stuck,
@@ -88,6 +89,10 @@ enum Seen {
     Work,
     /// The array was divided among its stages.
     Pace,
+    /// Its pipeline was timed at full width, and it may run in strips too.
+    Time,
+    /// Its pipeline was timed, and it runs at full width only.
+    TimeOfAll,
     /// One of its variants was evaluated.
     Variant(u32),
 }
@@ -278,6 +283,14 @@ impl Walk<'_> {
         Expansion { bound: bound.max(lead.bound), seen: Seen::Pace, ..lead }
     }
 
+    /// A lead with the bound of what its candidate costs at the least at full width: no variant at full width
+    /// has a lower one.
+    fn timed(&self, lead: Expansion, least: LeastCost, seen: Seen) -> Expansion {
+        let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
+        let least = self.search.weights.score(phase_cycles + least.cycles, least.table_bytes);
+        Expansion { bound: self.visited[lead.from as usize].score + least, seen, ..lead }
+    }
+
     /// The labels of a cut that is come to in these ways, and that leaves so much.
     fn labelled(&mut self, done: &StageSet, left: Least, mut leads: Leads) -> States {
         let offered = self.offered;
@@ -285,9 +298,9 @@ impl Walk<'_> {
         let (mut full, mut n_labels): (Option<Full>, usize) = (None, 0);
         let room = self.room(left);
         while let Some(Reverse(lead)) = leads.pop() {
-            let is_of_variant = matches!(lead.seen, Seen::Variant(_));
-            if lead.bound > room && (is_of_variant || self.may_guess()) {
-                self.search.gave_up |= !is_of_variant;
+            let is_sure = matches!(lead.seen, Seen::TimeOfAll | Seen::Variant(_));
+            if lead.bound > room && (is_sure || self.may_guess()) {
+                self.search.gave_up |= !is_sure;
                 continue;
             }
             if full.is_some_and(|full| full.keeps_none(lead.bound)) {
@@ -302,6 +315,17 @@ impl Walk<'_> {
             if lead.seen == Seen::Pace && lead.bound + least_bytes > room && self.may_guess() {
                 self.search.gave_up = true;
                 continue;
+            }
+            if lead.seen == Seen::Pace {
+                match offered.outlook(lead.candidate as usize, self.search.limits.strips) {
+                    Outlook::None => continue,
+                    Outlook::AtLeast { cost, may_have_strips } if !may_have_strips || self.may_guess() => {
+                        let seen = if may_have_strips { Seen::Time } else { Seen::TimeOfAll };
+                        leads.push(Reverse(self.timed(lead, cost, seen)));
+                        continue;
+                    }
+                    Outlook::AtLeast { .. } | Outlook::Known => {}
+                }
             }
             let Some(candidate) = offered.candidate(lead.candidate as usize, self.search.limits.strips)
             else {
@@ -347,5 +371,47 @@ impl Walk<'_> {
         let cycles = cycles.saturating_add_signed(variant.correction.get().min(0));
         let moved = variant.private.load.bytes + variant.private.store.bytes;
         self.search.weights.score(cycles, candidate.table_bytes + moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_backend::model::Objective;
+    use strata_backend::model::samples::{mobilenetv2, resnet50, unet, yolov3};
+    use strata_isa_spec::Target;
+
+    use super::*;
+    use crate::fuse::PlanOptions;
+    use crate::fuse::candidates::candidate::Context;
+    use crate::fuse::candidates::pool::WithStrips;
+    use crate::fuse::egraph::{Offer, offer};
+
+    #[test]
+    fn looking_ahead_changes_no_choice() {
+        let sizes = ["256KiB", "1MiB", "4MiB"];
+        for graph in [yolov3(416, 416), resnet50(224, 224), mobilenetv2(224, 224), unet(256, 256)] {
+            for (preset, activation) in sizes.map(|size| ("x1", size)).into_iter().chain([("tile", "512KiB")])
+            {
+                let sets = [("memory.activation".to_owned(), activation.to_owned())];
+                let target = Target::preset(preset, &sets).expect("a preset");
+                for (strips, objective) in
+                    [(false, Objective::Latency), (true, Objective::Latency), (true, Objective::Traffic)]
+                {
+                    let chosen = [false, true].map(|is_hasty| {
+                        let context = Context::new(&graph, &target).expect("it is a graph");
+                        let sets = offer(&context, &Offer::default(), strips).sets;
+                        let with_strips = if strips { WithStrips::Always } else { WithStrips::Never };
+                        let mut offered = CandidatePool::new(context, sets, with_strips);
+                        offered.is_hasty = is_hasty;
+                        let limits = PlanOptions { strips, ..PlanOptions::default() }.limits().narrow();
+                        let weights = ScoreWeights::of(objective, &target, (0.0, 0.0));
+                        let bounds = SearchBounds { capacity: target.memory.activation, most: u128::MAX };
+                        choose(&offered, &[], weights, bounds, limits).map(|choice| format!("{choice:?}"))
+                    });
+                    let [ahead, hasty] = chosen;
+                    assert_eq!(ahead, hasty, "{activation}, {objective:?}, strips {strips}");
+                }
+            }
+        }
     }
 }

@@ -87,6 +87,16 @@ impl<'c> NextPhase<'c> {
     }
 }
 
+/// What a phase finds after a label.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    label: usize,
+    /// Bytes of its weights that are loaded as it begins.
+    prefetched: u64,
+    /// Cycles by which its stages wait for the others.
+    delay: u64,
+}
+
 /// Labels of a cut that share the places of their tensors.
 struct Sharing<'l> {
     places: &'l Places,
@@ -244,6 +254,7 @@ struct Search<'a> {
     ways: Vec<PartialPlacement>,
     way_keys: Vec<WayKey>,
     made: Vec<Label>,
+    befores: Vec<Before>,
     after: Places,
     /// Placings, labels and cuts made.
     work: usize,
@@ -286,6 +297,7 @@ impl<'a> Search<'a> {
             ways: Vec::new(),
             way_keys: Vec::new(),
             made: Vec::new(),
+            befores: Vec::new(),
             after: Places::new(),
             work: 0,
             proven: true,
@@ -321,6 +333,9 @@ impl<'a> Search<'a> {
         let mut ways = std::mem::take(&mut self.ways);
         let last = self.ways(variant, &slots, &growths, &mut ways);
         let (mut made, mut after) = (std::mem::take(&mut self.made), std::mem::take(&mut self.after));
+        let mut befores = std::mem::take(&mut self.befores);
+        befores.clear();
+        befores.extend(from.labels.iter().map(|&label| self.before(label, phase)));
         let (mut n_made, mut n_kept) = (0, 0);
         for way in last {
             let way = &ways[way];
@@ -329,7 +344,7 @@ impl<'a> Search<'a> {
                 continue;
             }
             made.clear();
-            let run = from.labels.iter().map(|&previous| self.run(previous, phase, way));
+            let run = befores.iter().map(|before| self.run(before, phase, way));
             made.extend(run.filter(|label| label.score <= to.most));
             if made.is_empty() {
                 continue;
@@ -352,18 +367,17 @@ impl<'a> Search<'a> {
             }
         }
         (self.slots, self.ways, self.made, self.after) = (slots, ways, made, after);
+        self.befores = befores;
         self.work += n_made;
         n_kept
     }
 
-    /// The label after a phase whose tensors are placed in a way.
-    fn run(&self, previous: usize, phase: NextPhase<'_>, way: &PartialPlacement) -> Label {
-        let before = &self.labels[previous];
+    /// What a phase finds after a label, wherever its tensors are placed.
+    fn before(&self, label: usize, phase: NextPhase<'_>) -> Before {
         let target = self.context.target;
         let (candidate, variant) = (phase.candidate, phase.variant());
         let loads_up_to = &candidate.loads_up_to;
-        let to_load = loads_up_to.last().copied().unwrap_or(0);
-        let prefetched = before.ahead.loaded_of(loads_up_to);
+        let prefetched = self.labels[label].ahead.loaded_of(loads_up_to);
         let rate = u64::from(target.dram.bytes_per_cycle.max(1));
         let latency = u64::from(target.dram.latency_cycles);
         let phase_cycles = u64::from(target.switch.phase_cycles);
@@ -372,7 +386,19 @@ impl<'a> Search<'a> {
                 ((up_to - prefetched).div_ceil(rate) + latency).saturating_sub(start + phase_cycles)
             },
         );
-        let delay = late.max().unwrap_or(0);
+        Before { label, prefetched, delay: late.max().unwrap_or(0) }
+    }
+
+    /// The label after a phase whose tensors are placed in a way.
+    fn run(&self, before: &Before, phase: NextPhase<'_>, way: &PartialPlacement) -> Label {
+        let &Before { label: previous, prefetched, delay } = before;
+        let before = &self.labels[previous];
+        let target = self.context.target;
+        let (candidate, variant) = (phase.candidate, phase.variant());
+        let loads_up_to = &candidate.loads_up_to;
+        let to_load = loads_up_to.last().copied().unwrap_or(0);
+        let rate = u64::from(target.dram.bytes_per_cycle.max(1));
+        let phase_cycles = u64::from(target.switch.phase_cycles);
         let moved = way.moved;
         let Moved { load, store, turn_cycles } = moved;
         let moved = moved.bytes();

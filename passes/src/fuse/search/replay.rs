@@ -52,7 +52,7 @@ pub fn replay(
         if way.grown_bytes() > capacity || stages > context.target.limits.stages {
             return Err(at);
         }
-        let label = search.run(at, phase, &way);
+        let label = search.run(&search.before(at, phase), phase, &way);
         search.labels.push(label);
         search.places_after(way.places(&ways, &slots), &slots, &mut before);
         search.placings.push(&way, &ways, &slots, &growths);

@@ -14,11 +14,13 @@ use strata_backend::cost::transfers::{Transfer, loaded, part_read};
 use strata_backend::cost::{PipelineTime, StageProfile, pipeline};
 use strata_backend::model::graph::bounding;
 use strata_backend::model::{BufferId, BufferRole, BufferView, StageId};
+use strata_isa_spec::Target;
 
 use crate::fuse::candidates::candidate::{
     Candidate, Context, How, Method, Movement, Ring, Variant, implementations, running, slots, turn_cycles,
     ways,
 };
+use crate::fuse::candidates::partition::divisions;
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::window::Windowed;
 
@@ -40,6 +42,11 @@ const OFFERED: usize = 3;
 /// Strips that take no more than this part of activation SRAM need not be narrower.
 const ENOUGH: u64 = 8;
 
+/// Whether what takes so many bytes of SRAM at full width is offered in strips.
+pub fn may_have_strips(full_bytes: u64, target: &Target) -> bool {
+    full_bytes > target.memory.activation / CRAMPED
+}
+
 /// Ways to run a candidate in strips by a method; none if it fits well without. `full_bytes` is the least
 /// SRAM that it takes at full width.
 pub fn variants(
@@ -49,7 +56,7 @@ pub fn variants(
     full_bytes: u64,
 ) -> Vec<Variant> {
     let capacity = context.target.memory.activation;
-    if full_bytes <= capacity / CRAMPED {
+    if !may_have_strips(full_bytes, context.target) {
         return Vec::new();
     }
     let mut found: Vec<Variant> = Vec::new();
@@ -105,7 +112,8 @@ fn in_strips(
     let actors: Vec<&StageProfile> = actors.iter().collect();
     let traffic = Traffic::new(context, candidate, strips);
     let dma = traffic.actors(1);
-    ways(context, &profiles, method, |How { method, division, slack }| {
+    let divisions = divisions(&profiles, context.target, !context.puts_room_first());
+    ways(context, &divisions, method, |How { method, division, slack }| {
         let how = implementations(&profiles, division);
         let key = (how.iter().map(|i| i.winograd).collect(), slack);
         let running = running(context.target, &actors, &how, division);
