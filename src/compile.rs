@@ -33,16 +33,19 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::model::{Mode, Objective, Plan, StageGraph};
+use strata_backend::select::made::ModelValue;
 use strata_frontend::import::{self, ImportOptions, NoSideFiles, Resolved, SideFiles};
-use strata_ir::Module;
 use strata_ir::pass::{
     self, Changed, DriverOptions, PassContext, PassError, Pipeline, Progress, UnsupportedOp,
 };
+use strata_ir::{Module, OpId};
 use strata_isa_spec::Target;
-use strata_isa_spec::bundle::Bundle;
+use strata_isa_spec::bundle::{Bundle, Quantisation};
 use strata_passes::canonicalise::Canonicalise;
 use strata_passes::fuse::PlanOptions;
-use strata_passes::quantise::{Calibration, ChosenRanges, Precision, QuantReport, Quantise, TensorRange};
+use strata_passes::quantise::{
+    Calibration, ChosenRanges, Precision, QuantParams, QuantReport, Quantise, TensorRange,
+};
 use strata_passes::rewrite::Families;
 
 use self::checkpoint::Checkpoint;
@@ -447,6 +450,7 @@ impl Compiler {
         let quantise = Pipeline::of(quantise).then(Canonicalise);
         self.run_passes(&quantise, module, &mut context, clock, observer)?;
         let report = context.take::<QuantReport>().unwrap_or_default();
+        mark_values(module, &report);
         let ranges = context.take::<ChosenRanges>().unwrap_or_default();
         observer(Event::Quantised(&ranges.0));
         if !report.uneven_outputs.is_empty() {
@@ -456,6 +460,27 @@ impl Compiler {
             )));
         }
         Ok(report.host_ops)
+    }
+}
+
+/// Writes down which values of the model the integers of a quantised function stand for.
+fn mark_values(module: &mut Module, report: &QuantReport) {
+    let mut found: BTreeMap<OpId, ModelValue> = BTreeMap::new();
+    for value in &report.values {
+        let Some(op) = module.defining_op(value.integer) else { continue };
+        let QuantParams { scale, zero_point, .. } = value.params;
+        let zero_point = i32::try_from(zero_point).ok();
+        let quantisation = zero_point.map(|zero_point| Quantisation { scale, zero_point });
+        let known = found.entry(op).or_insert_with(|| ModelValue { nodes: Vec::new(), quantisation });
+        let node = module.defining_op(value.real).and_then(|op| module.op(op).loc.name());
+        known.nodes.extend(
+            node.filter(|node| known.nodes.last().is_none_or(|last| last != node)).map(str::to_owned),
+        );
+        // Of values that have the same integers, the last is what others read.
+        known.quantisation = quantisation;
+    }
+    for (op, value) in found {
+        value.mark(module, op);
     }
 }
 

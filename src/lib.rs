@@ -25,6 +25,8 @@
 //! | [`ranges`] | files of calibrated ranges |
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
+//! | [`made`] | what the stages of a bundle make on an inference |
+//! | [`dump`] | that, as a folder of arrays with an index: golden vectors |
 //! | [`inspect`] | what a file holds, layer by layer |
 //! | [`stats`] | the statistics, with stable keys |
 //! | [`timings`] | what the steps of a compile take |
@@ -35,6 +37,7 @@
 pub mod cli;
 pub mod compile;
 pub mod diff;
+pub mod dump;
 pub mod evaluate;
 pub mod export;
 pub mod float;
@@ -42,6 +45,7 @@ mod host;
 mod inputs;
 pub mod inspect;
 pub mod io;
+pub mod made;
 mod ports;
 pub mod ptq;
 pub mod ranges;

@@ -3,7 +3,7 @@
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part, SourceOp};
+use strata_isa_spec::bundle::{Bundle, Code, Machine, MadeTensors, Manifest, Part, SourceOp};
 use strata_isa_spec::timed::{DmaTime, TimeUse};
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, codec, interp, timed};
@@ -159,7 +159,8 @@ fn bundle() -> Bundle {
 fn machine_part() -> Part {
     let names = vec!["in".to_owned(), "conv".to_owned(), "pool".to_owned()];
     let ops = vec![vec![SourceOp { op: "tosa.conv2d".to_owned(), node: "conv".to_owned() }]];
-    let machine = Machine { program: program(), weights: weights(), names, ops };
+    let machine =
+        Machine { program: program(), weights: weights(), names, ops, tensors: MadeTensors::default() };
     Part { inputs: Vec::new(), outputs: Vec::new(), code: Code::Machine(machine) }
 }
 

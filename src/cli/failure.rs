@@ -7,6 +7,8 @@ use strata_isa_spec::bundle::BundleError;
 use strata_isa_spec::target::TargetError;
 
 use crate::compile::CompileError;
+use crate::dump::DumpError;
+use crate::io::batch::BatchError;
 use crate::io::{self, IoError};
 use crate::session::RunError;
 
@@ -99,4 +101,4 @@ macro_rules! failed {
         })+
     };
 }
-failed!(IoError, RunError, BundleError);
+failed!(IoError, RunError, BundleError, DumpError, BatchError);

@@ -1,5 +1,7 @@
 //! The memories of a running machine, and what rows do to them.
 
+use std::ops::Range;
+
 use super::heads::compute;
 use super::prepared::Prepared;
 use super::shadow::Shadow;
@@ -9,6 +11,27 @@ use super::tile::{Scratch, Tile};
 use crate::inst::{DmaIn, DmaOut, Head, View};
 use crate::program::{Program, SegmentKind, Stage, StageCode, row_address};
 use crate::target::Target;
+
+/// What is told of the rows that stages put into activation SRAM, while a program runs.
+pub trait RowObserver: Send + Sync {
+    /// Some columns and channels of a row were written.
+    fn wrote(&mut self, row: &MadeRow<'_>);
+}
+
+/// Some columns and channels of a row that a stage has put into activation SRAM.
+#[derive(Clone, Debug)]
+pub struct MadeRow<'a> {
+    /// The stage.
+    pub stage: &'a Stage,
+    /// The row, counted from the first of the stage's output view.
+    pub row: u32,
+    /// Columns, counted likewise.
+    pub cols: Range<usize>,
+    /// Channels, counted likewise.
+    pub chs: Range<usize>,
+    /// Their values, `[cols][chs]`, little-endian.
+    pub bytes: &'a [u8],
+}
 
 /// DRAM and activation SRAM. Weight SRAM is not here: what it holds for a stage does not depend on the
 /// inputs.
@@ -20,6 +43,8 @@ pub(super) struct Machine<'a> {
     pub(super) activation: Vec<u8>,
     /// What they hold, in a checked run.
     pub(super) shadow: Option<Shadow>,
+    /// What is told of the rows that are written to SRAM.
+    pub(super) observer: Option<&'a mut dyn RowObserver>,
 }
 
 impl<'a> Machine<'a> {
@@ -33,7 +58,7 @@ impl<'a> Machine<'a> {
         mut activation: Vec<u8>,
     ) -> Self {
         activation.resize(target.memory.activation as usize, 0);
-        Self { program, simd, dram, activation, shadow: None }
+        Self { program, simd, dram, activation, shadow: None, observer: None }
     }
 
     /// The output segments, and the memory of its SRAM.
@@ -113,6 +138,10 @@ impl<'a> Machine<'a> {
         let row_bytes = bytes.len() / tile.rows.len().max(1);
         for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(row_bytes.max(1))) {
             self.write_row(&stage.code.out, tile, row, bytes);
+            if let Some(observer) = &mut self.observer {
+                let (cols, chs) = (tile.cols.clone(), tile.chs.clone());
+                observer.wrote(&MadeRow { stage, row, cols, chs, bytes });
+            }
         }
     }
 
