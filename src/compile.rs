@@ -24,7 +24,7 @@ mod hints;
 pub(crate) mod host;
 mod measure;
 pub(crate) mod model;
-mod noise;
+pub(crate) mod noise;
 mod parts;
 mod precision;
 mod resume;
@@ -38,7 +38,7 @@ use strata_frontend::import::{self, ImportOptions, NoSideFiles, Resolved, SideFi
 use strata_ir::pass::{
     self, Changed, DriverOptions, PassContext, PassError, Pipeline, Progress, UnsupportedOp,
 };
-use strata_ir::{Module, OpId};
+use strata_ir::{Module, OpId, ValueId};
 use strata_isa_spec::Target;
 use strata_isa_spec::bundle::{Bundle, Quantisation};
 use strata_passes::canonicalise::Canonicalise;
@@ -57,6 +57,7 @@ pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
 use crate::ptq::PtqOptions;
 use crate::ranges::RangeFile;
+use crate::results::node_results;
 use crate::session;
 use crate::stats::{self, CompileStats, Stats};
 use crate::timings::{Stopwatch, Timings};
@@ -443,6 +444,7 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<UnsupportedOp>, CompileError> {
+        let results = module.function("main").map(|func| node_results(module, func)).unwrap_or_default();
         let mut context = PassContext::new();
         context.insert(ranges.calibration);
         context.insert(ranges.precision);
@@ -450,7 +452,7 @@ impl Compiler {
         let quantise = Pipeline::of(quantise).then(Canonicalise);
         self.run_passes(&quantise, module, &mut context, clock, observer)?;
         let report = context.take::<QuantReport>().unwrap_or_default();
-        mark_values(module, &report);
+        mark_values(module, &report, &results);
         let ranges = context.take::<ChosenRanges>().unwrap_or_default();
         observer(Event::Quantised(&ranges.0));
         if !report.uneven_outputs.is_empty() {
@@ -463,8 +465,9 @@ impl Compiler {
     }
 }
 
-/// Writes down which values of the model the integers of a quantised function stand for.
-fn mark_values(module: &mut Module, report: &QuantReport) {
+/// Writes down which values of the model the integers of a quantised function stand for, whose own values
+/// were results of nodes.
+fn mark_values(module: &mut Module, report: &QuantReport, results: &BTreeMap<ValueId, String>) {
     let mut found: BTreeMap<OpId, ModelValue> = BTreeMap::new();
     for value in &report.values {
         let Some(op) = module.defining_op(value.integer) else { continue };
@@ -472,10 +475,7 @@ fn mark_values(module: &mut Module, report: &QuantReport) {
         let zero_point = i32::try_from(zero_point).ok();
         let quantisation = zero_point.map(|zero_point| Quantisation { scale, zero_point });
         let known = found.entry(op).or_insert_with(|| ModelValue { nodes: Vec::new(), quantisation });
-        let node = module.defining_op(value.real).and_then(|op| module.op(op).loc.name());
-        known.nodes.extend(
-            node.filter(|node| known.nodes.last().is_none_or(|last| last != node)).map(str::to_owned),
-        );
+        known.nodes.extend(results.get(&value.real).cloned());
         // Of values that have the same integers, the last is what others read.
         known.quantisation = quantisation;
     }

@@ -16,10 +16,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use strata_ir::Tensor;
 use strata_isa_spec::bundle::Quantisation;
 
 use crate::io::{Array, IoError, create_folder, file_stem, read, write_atomic};
 use crate::made::{MadeBy, MadeIn, StageTensor};
+use crate::ports::{from_tensor, plain_port};
 use crate::session::{Session, StageName};
 
 /// The version of the index.
@@ -210,6 +212,18 @@ impl DumpFolder {
             outputs: Vec::new(),
         };
         Ok(Self { place: place.to_owned(), beside, stems, index })
+    }
+
+    /// Adds the result of a node of a model in floats, in the axes of the compiler's IR.
+    pub(crate) fn add_value(&mut self, name: &str, tensor: &Tensor) -> Result<(), DumpError> {
+        let (shape, elem) = (tensor.shape().to_vec(), tensor.ty().elem);
+        let port = plain_port(name, &shape, elem.keyword());
+        // Of other types than those of arrays there is nothing to compare.
+        let Ok(array) = from_tensor(&port, tensor) else { return Ok(()) };
+        let number = self.index.tensors.len();
+        let nodes = vec![name.to_owned()];
+        let made_in = MadeIn::Stage;
+        self.add(StageTensor { number, nodes, made_in, ..StageTensor::of_host(0, &port, &array) })
     }
 
     /// Adds what a stage or the host made.

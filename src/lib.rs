@@ -27,6 +27,7 @@
 //! | [`session`] | bundles and f32 imports, run on named tensors |
 //! | [`made`] | what the stages of a bundle make on an inference |
 //! | [`dump`] | that, as a folder of arrays with an index: golden vectors |
+//! | [`compare`](mod@compare) | how far two sets of arrays are from each other |
 //! | [`inspect`] | what a file holds, layer by layer |
 //! | [`stats`] | the statistics, with stable keys |
 //! | [`timings`] | what the steps of a compile take |
@@ -35,6 +36,7 @@
 //! | [`io`] | arrays, images, files written atomically |
 
 pub mod cli;
+pub mod compare;
 pub mod compile;
 pub mod diff;
 pub mod dump;
@@ -51,6 +53,7 @@ pub mod ptq;
 pub mod ranges;
 pub mod reduce;
 pub mod report;
+mod results;
 pub mod session;
 pub mod stats;
 mod target_line;

@@ -167,7 +167,8 @@ pub struct MadeTensors {
 /// A tensor that one stage makes, or several a part each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MadeTensor {
-    /// Its name: the last of its nodes, or the stage if it is no node's.
+    /// Its name: the last of its nodes; if it is the result of none, its stage, with `.inner` where the nodes of
+    /// others are known.
     pub name: String,
     /// Nodes of the model whose result it is; several where the last of them change no value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -118,6 +118,7 @@ pub(super) fn first_free(module: &Module, func: OpId) -> i64 {
 /// taken for not written.
 pub fn made_tensors(module: &Module, func: OpId, graph: &StageGraph) -> MadeTensors {
     let images = images(module, func);
+    let knows_nodes = graph.stages.values().any(|node| ModelValue::of(module, node.op).is_some());
     let mut made = MadeTensors::default();
     let mut wholes: BTreeMap<i64, u32> = BTreeMap::new();
     for node in graph.stages.values() {
@@ -136,7 +137,7 @@ pub fn made_tensors(module: &Module, func: OpId, graph: &StageGraph) -> MadeTens
         let part = part.filter(|part| fits(part, own));
         let tensor = known.unwrap_or_else(|| {
             let tensor = made.tensors.len() as u32;
-            made.tensors.push(tensor_of(module, node, part.as_ref(), &images));
+            made.tensors.push(tensor_of(module, node, part.as_ref(), &images, knows_nodes));
             if let Some(part) = part {
                 wholes.insert(part.whole, tensor);
             }
@@ -154,6 +155,7 @@ fn tensor_of(
     node: &StageNode,
     part: Option<&StagePart>,
     images: &BTreeSet<ValueId>,
+    knows_nodes: bool,
 ) -> MadeTensor {
     let out = &node.code.out;
     let data = module.op(node.op);
@@ -174,7 +176,9 @@ fn tensor_of(
     }
     let value = ModelValue::of(module, node.op).unwrap_or_default();
     let layer = data.loc.name().filter(|_| part.is_some()).unwrap_or(&node.name);
-    let name = value.nodes.last().cloned().unwrap_or_else(|| layer.to_owned());
+    // What is no node's result is not to be taken for it.
+    let own = || if knows_nodes { format!("{layer}.inner") } else { layer.to_owned() };
+    let name = value.nodes.last().cloned().unwrap_or_else(own);
     MadeTensor {
         name,
         nodes: value.nodes,
