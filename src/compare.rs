@@ -328,7 +328,9 @@ pub fn compare(
     for (at, numbered) in numbered(&of_b).enumerate() {
         places.insert(numbered, at);
     }
-    let (a_is_part, b_is_part) = (b.is_of_floats(), a.is_of_floats());
+    // Arrays of which only names are known are held against those of their names.
+    let (a_is_part, b_is_part) =
+        (b.is_of_floats() || by_file && a.is_dump(), a.is_of_floats() || by_file && b.is_dump());
     let mut comparison = Comparison { equal: true, tensors: Vec::new(), n_without_reference: 0 };
     for (at, numbered) in numbered(&keys).enumerate() {
         progress(at, keys.len());
@@ -340,7 +342,7 @@ pub fn compare(
                 let theirs = b.load(of_b)?.arranged_as(&mine);
                 tensor(key, &mine, &theirs)
             }
-            None if a_is_part || b_is_part => {
+            None if a_is_part || a.is_of_floats() => {
                 comparison.n_without_reference += usize::from(a_is_part && a.is_result(at));
                 continue;
             }
@@ -348,7 +350,7 @@ pub fn compare(
         };
         comparison.tensors.push(tensor);
     }
-    if !a_is_part && !b_is_part {
+    if !b_is_part && !b.is_of_floats() {
         let mut left: Vec<usize> = places.into_values().collect();
         left.sort_unstable();
         for at in left {
@@ -393,14 +395,17 @@ fn tensor(key: &Key, a: &Loaded, b: &Loaded) -> TensorComparison {
         return TensorComparison { reference_shape, ..alone(key, a.shape(), Status::Shapes) };
     }
     let integers = match (&a.raw, &b.raw) {
-        (Some(raw), Some(of_b)) if a.quantisation == b.quantisation && raw.dtype == of_b.dtype => {
-            Some((raw, of_b))
-        }
+        (Some(raw), Some(of_b)) if raw.dtype == of_b.dtype && means_the_same(a, b) => Some((raw, of_b)),
         _ => None,
     };
     let either = |loaded: &'_ Loaded| loaded.real.clone().or_else(|| loaded.raw.clone());
     let (Some(real_a), Some(real_b)) = (either(a), either(b)) else {
         return alone(key, a.shape(), Status::OnlyA);
+    };
+    // Where the meaning is known of one side alone, integers are measured as such.
+    let (real_a, real_b) = match integers {
+        Some((raw_a, raw_b)) if a.real.is_none() || b.real.is_none() => (raw_a.clone(), raw_b.clone()),
+        _ => (real_a, real_b),
     };
     let (of_a, of_b) = integers.unwrap_or((&real_a, &real_b));
     let is_made = |at: usize| {
@@ -437,6 +442,11 @@ fn tensor(key: &Key, a: &Loaded, b: &Loaded) -> TensorComparison {
     }
     found.sqnr_db = (noise > 0.0).then(|| 10.0 * (signal / noise).log10());
     found
+}
+
+/// Whether integers of two tensors stand for the same, as far as it is known.
+fn means_the_same(a: &Loaded, b: &Loaded) -> bool {
+    a.quantisation == b.quantisation || a.quantisation.is_none() || b.quantisation.is_none()
 }
 
 /// Where an element of a shape stands.

@@ -91,8 +91,9 @@ impl FloatModel {
         }
     }
 
-    /// As [`run`](Self::run), handing the result of every node to `each` by the node's name, as the compiler's
-    /// IR has it: images in NHWC. Of a model of which the host runs some nodes there are only outputs.
+    /// As [`run`](Self::run), handing the result of every node to `each` by the node's name, as the
+    /// compiler's IR has it: images in NHWC. Of a model of which the host runs some nodes there are only
+    /// outputs.
     ///
     /// # Errors
     /// As [`run`](Self::run); what `each` fails with.

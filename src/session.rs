@@ -188,8 +188,8 @@ impl Session {
 
     /// Runs the network on many inputs, one after another, each as [`run`](Self::run) does. The next input is
     /// asked for when the result of the one before has been taken, so that there is never more than one in
-    /// memory, however many there are. Reading an input may fail; its error is passed on, and so is that of an
-    /// input that does not fit: the inputs after it are run all the same.
+    /// memory, however many there are. Reading an input may fail; its error is passed on, and so is that of
+    /// an input that does not fit: the inputs after it are run all the same.
     ///
     /// ```
     /// use strata::io::Array;
@@ -232,9 +232,9 @@ impl Session {
         inputs.into_iter().map(|given| Ok(self.run_raw(&given?, &mut |_| {})?))
     }
 
-    /// As [`run`](Self::run), handing what every stage made to `each`, part by part: the machine's own values,
-    /// recorded as they are written to activation SRAM. The bytes of all stages of a part are held until it
-    /// has run. What the host gives comes too.
+    /// As [`run`](Self::run), handing what every stage made to `each`, part by part: the machine's own
+    /// values, recorded as they are written to activation SRAM. The bytes of all stages of a part are held
+    /// until it has run. What the host gives comes too, and what programs take.
     ///
     /// # Errors
     /// As [`run`](Self::run); if the bundle does not say which tensors its stages make; what `each` fails

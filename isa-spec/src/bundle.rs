@@ -151,7 +151,7 @@ pub struct Machine {
     /// What the stages of a source layer compute, by `source` index; empty where that is not recorded.
     pub ops: Vec<Vec<SourceOp>>,
     /// The tensors of the network that stages make.
-    pub tensors: MadeTensors,
+    pub tensors: Box<MadeTensors>,
 }
 
 /// Which tensors of the network the stages of a program make.
@@ -167,8 +167,8 @@ pub struct MadeTensors {
 /// A tensor that one stage makes, or several a part each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MadeTensor {
-    /// Its name: the last of its nodes; if it is the result of none, its stage, with `.inner` where the nodes of
-    /// others are known.
+    /// Its name: the last of its nodes; if it is the result of none, its stage, with `.inner` where the nodes
+    /// of others are known.
     pub name: String,
     /// Nodes of the model whose result it is; several where the last of them change no value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -266,7 +266,7 @@ struct Debug {
 struct Sources {
     names: Vec<String>,
     ops: Vec<Vec<SourceOp>>,
-    tensors: MadeTensors,
+    tensors: Box<MadeTensors>,
 }
 
 /// An entry to be written, whose bytes stand in two places.
@@ -420,7 +420,7 @@ impl Bundle {
         }
         let names = self.machines().map(|machine| machine.names.clone()).collect();
         let ops = self.machines().map(|machine| machine.ops.clone()).collect();
-        let tensors = self.machines().map(|machine| machine.tensors.clone()).collect();
+        let tensors = self.machines().map(|machine| MadeTensors::clone(&machine.tensors)).collect();
         let debug = Debug { names, ops, tensors, stats: self.stats.clone() };
         let debug = serde_json::to_vec_pretty(&debug).map_err(|e| malformed("debug.json", e))?;
         entries.push(Entry::new("debug.json".to_owned(), debug));
@@ -497,7 +497,8 @@ impl Bundle {
         let ops = debug.ops.into_iter().chain(std::iter::repeat_with(Vec::new));
         let tensors = debug.tensors.into_iter().chain(std::iter::repeat_with(MadeTensors::default));
         let sources = debug.names.into_iter().zip(ops).zip(tensors);
-        let mut sources = sources.map(|((names, ops), tensors)| Sources { names, ops, tensors });
+        let mut sources =
+            sources.map(|((names, ops), tensors)| Sources { names, ops, tensors: Box::new(tensors) });
         let runners: Vec<Runner> = parts.iter().map(|part| part.runner).collect();
         let take = |(index, PartEntry { runner, inputs, outputs }): (usize, PartEntry)| {
             let code = Code::take(runner, &folder(&runners, index), &mut entries, &unread, &mut sources)?;

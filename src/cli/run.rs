@@ -122,8 +122,8 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 /// What to tell who asks of another input what only bundles have.
 fn for_bundles(what: &str) -> String {
     format!(
-        "--raw, --checked, --timing, --stats, --input-dir and --dump-stages are for bundles; compile the {what} \
-         first"
+        "--raw, --checked, --timing, --stats, --input-dir and --dump-stages are for bundles; compile the \
+         {what} first"
     )
 }
 

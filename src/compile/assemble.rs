@@ -202,7 +202,7 @@ impl Compiler {
         };
         let (inputs, outputs) = (ports("main", false)?, ports("main", true)?);
         let Lowered { program, weights, names, ops, tensors } = lowered;
-        let machine = Machine { program, weights, names, ops, tensors };
+        let machine = Machine { program, weights, names, ops, tensors: Box::new(tensors) };
         Ok(Emitted { machine, inputs, outputs, tail, stats, plan, graph })
     }
 

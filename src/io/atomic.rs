@@ -97,7 +97,7 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// A file that takes its place when it is [finished](Self::finish); if it never is, nothing is left of it.
+    /// A file that takes its place when it is [finished](Self::finish); if it never is, nothing of it stays.
     ///
     /// # Errors
     /// If the system refuses, or there is a folder in its place.

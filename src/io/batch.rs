@@ -5,16 +5,16 @@
 //! axis has an extent of 1, N on that axis. The ranks tell which, so nothing is ambiguous. All inputs have to
 //! have the same N.
 
-use std::io::{Cursor, Read, Write};
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use zip::ZipArchive;
 
+use super::IoError;
 use super::array::{Array, DType, n_elements, show_shape};
 use super::atomic::AtomicFile;
 use super::npy::{Header, NpyError, read_header};
-use super::{IoError, map};
 
 /// An input that a batch is of.
 #[derive(Clone, Debug)]
@@ -64,13 +64,12 @@ struct BatchArray {
 #[derive(Debug)]
 pub struct BatchFile {
     path: PathBuf,
-    bytes: Mmap,
     arrays: Vec<BatchArray>,
     n: usize,
     axis: BatchAxis,
 }
 
-type Archive<'b> = ZipArchive<Cursor<&'b [u8]>>;
+type Archive = ZipArchive<BufReader<File>>;
 
 impl BatchFile {
     /// Opens a `.npz` of a network's inputs; `None` if each of its arrays is just one input. A network with
@@ -79,9 +78,8 @@ impl BatchFile {
     /// # Errors
     /// If it is no `.npz`, an input has no array, or an array is not that of so many inputs as the others.
     pub fn open(path: &Path, inputs: &[BatchInput<'_>]) -> Result<Option<Self>, BatchError> {
-        let bytes = map(path)?;
         let npy = |source| IoError::Npy { path: path.to_owned(), source };
-        let headers = headers(&bytes).map_err(npy)?;
+        let headers = headers(&mut open(path)?).map_err(npy)?;
         let mut problems = Vec::new();
         let (mut arrays, mut counts) = (Vec::new(), Vec::new());
         let mut is_on_first = false;
@@ -111,8 +109,8 @@ impl BatchFile {
             };
             if count.is_some() && header.is_fortran {
                 problems.push(format!(
-                    "array `{name}` is in Fortran order, in which inputs do not stand one after another; save \
-                     it in C order (numpy.ascontiguousarray)"
+                    "array `{name}` is in Fortran order, in which inputs do not stand one after another; \
+                     save it in C order (numpy.ascontiguousarray)"
                 ));
             }
             counts.push((input.name, count));
@@ -137,7 +135,7 @@ impl BatchFile {
         match (n, problems.is_empty()) {
             (Some(n), true) => {
                 let axis = if is_on_first { BatchAxis::First } else { BatchAxis::Extra };
-                Ok(Some(Self { path: path.to_owned(), bytes, arrays, n, axis }))
+                Ok(Some(Self { path: path.to_owned(), arrays, n, axis }))
             }
             _ => Err(BatchError::Arrays { path: path.to_owned(), problems }),
         }
@@ -161,17 +159,15 @@ impl BatchFile {
     ///
     /// # Errors
     /// If it has changed since it was opened.
-    pub fn archives(&self) -> Result<Vec<Archive<'_>>, IoError> {
-        let open = |_: &BatchArray| ZipArchive::new(Cursor::new(&self.bytes[..]));
-        let archives = self.arrays.iter().map(open).collect::<Result<_, _>>();
-        archives.map_err(|error| self.damaged(NpyError::Archive(error.to_string())))
+    pub fn archives(&self) -> Result<Vec<Archive>, IoError> {
+        self.arrays.iter().map(|_| open(&self.path)).collect()
     }
 
     /// The inputs, one after another: of each an array an input of the network, in its order.
     ///
     /// # Errors
     /// If the archive is damaged.
-    pub fn samples<'a>(&'a self, archives: &'a mut [Archive<'_>]) -> Result<Samples<'a>, IoError> {
+    pub fn samples<'a>(&'a self, archives: &'a mut [Archive]) -> Result<Samples<'a>, IoError> {
         let mut readers: Vec<Box<dyn Read + 'a>> = Vec::with_capacity(self.arrays.len());
         for (array, archive) in self.arrays.iter().zip(archives) {
             let archived = |e: &dyn std::fmt::Display| self.damaged(NpyError::Archive(e.to_string()));
@@ -253,16 +249,31 @@ fn not_of_batch(input: &BatchInput<'_>, header: &Header) -> String {
     format!("input `{name}`: expected shape {}, found {found}", expected.join(" or "))
 }
 
-/// The names and headers of an archive's arrays.
-fn headers(bytes: &[u8]) -> Result<Vec<(String, Header)>, NpyError> {
+/// The archive of a file.
+fn open(path: &Path) -> Result<Archive, IoError> {
+    let system = |source| IoError::System { path: path.to_owned(), source };
+    let file = File::open(path).map_err(system)?;
+    ZipArchive::new(BufReader::new(file)).map_err(|error| {
+        let source = NpyError::Archive(error.to_string());
+        IoError::Npy { path: path.to_owned(), source }
+    })
+}
+
+/// The names and headers of an archive's arrays, each of which is as long as its header promises.
+fn headers(zip: &mut Archive) -> Result<Vec<(String, Header)>, NpyError> {
     let archive = |e: &dyn std::fmt::Display| NpyError::Archive(e.to_string());
-    let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| archive(&e))?;
     let mut headers = Vec::with_capacity(zip.len());
     for index in 0..zip.len() {
         let mut file = zip.by_index(index).map_err(|e| archive(&e))?;
         let path = file.name().map_err(|e| archive(&e))?.into_owned();
         let name = npyz::npz::array_name_from_file_name(&path).unwrap_or(&path).to_owned();
         let header = read_header(&mut file);
+        let header = header.and_then(|header| {
+            let expected = n_elements(&header.shape).unwrap_or(usize::MAX);
+            let expected = expected.saturating_mul(header.dtype.size_bytes());
+            let found = usize::try_from(file.size()).unwrap_or(usize::MAX).saturating_sub(header.length);
+            if found == expected { Ok(header) } else { Err(NpyError::Length { expected, found }) }
+        });
         let header =
             header.map_err(|source| NpyError::Entry { name: name.clone(), source: Box::new(source) })?;
         headers.push((name, header));
@@ -341,9 +352,13 @@ mod tests {
         Array::f32(shape.to_vec(), (0..n).map(|i| first + i as f32).collect())
     }
 
-    fn open(arrays: &[(&str, Array)], inputs: &[BatchInput<'_>]) -> Result<Option<BatchFile>, BatchError> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("b.npz");
+    /// Opens a batch of arrays, which stands in a folder.
+    fn open_in(
+        folder: &Path,
+        arrays: &[(&str, Array)],
+        inputs: &[BatchInput<'_>],
+    ) -> Result<Option<BatchFile>, BatchError> {
+        let path = folder.join("b.npz");
         let arrays: Vec<_> = arrays.iter().map(|(name, array)| ((*name).to_owned(), array.clone())).collect();
         std::fs::write(&path, to_npz(&arrays).expect("written")).expect("written");
         BatchFile::open(&path, inputs)
@@ -354,6 +369,8 @@ mod tests {
 
     #[test]
     fn inputs_are_read_one_by_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = |arrays: &[(&str, Array)], inputs: &[_]| open_in(folder.path(), arrays, inputs);
         let batch = open(&[("y", array(&[4, 2], 100.0)), ("x", array(&[4, 2, 3], 0.0))], &[X, Y]);
         let batch = batch.expect("a batch").expect("of many");
         assert_eq!((batch.n(), batch.stacked(&[1, 7]), batch.stacked(&[7])), (4, vec![4, 7], vec![4, 7]));
@@ -369,7 +386,10 @@ mod tests {
 
     #[test]
     fn what_is_no_batch_is_told() {
-        let refused = |arrays: &[(&str, Array)]| open(arrays, &[X, Y]).expect_err("refused").to_string();
+        let folder = tempfile::tempdir().expect("a folder");
+        let refused = |arrays: &[(&str, Array)]| {
+            open_in(folder.path(), arrays, &[X, Y]).expect_err("refused").to_string()
+        };
         let (x, y) = (array(&[4, 2, 3], 0.0), array(&[2], 0.0));
         let error = refused(&[("x", x.clone()), ("y", y)]);
         assert!(error.contains("found 4 of `x`, one of `y`, without an axis of N"), "{error}");

@@ -110,6 +110,8 @@ pub struct Header {
     pub dtype: DType,
     /// Whether the first axis is the innermost.
     pub is_fortran: bool,
+    /// Bytes of the header; elements follow.
+    pub length: usize,
     /// The element type in NumPy's notation, with the order of bytes.
     descr: String,
 }
@@ -125,7 +127,9 @@ impl Header {
             DType::F16 | DType::F32 | DType::F64 => 'f',
         };
         let descr = format!("{order}{kind}{}", dtype.size_bytes());
-        Self { shape: shape.to_vec(), dtype, is_fortran: false, descr }
+        let mut header = Self { shape: shape.to_vec(), dtype, is_fortran: false, length: 0, descr };
+        header.length = header.with_shape(shape).len();
+        header
     }
 
     /// The bytes of a header of such elements in C order, of another shape.
@@ -175,7 +179,8 @@ pub(super) fn read_header(reader: &mut dyn Read) -> Result<Header, NpyError> {
     };
     let extent = |&extent: &u64| usize::try_from(extent).unwrap_or(usize::MAX);
     let shape = header.shape().iter().map(extent).collect();
-    Ok(Header { shape, dtype, is_fortran: header.order() == Order::Fortran, descr })
+    let (is_fortran, length) = (header.order() == Order::Fortran, bytes.len());
+    Ok(Header { shape, dtype, is_fortran, length, descr })
 }
 
 fn read_values(file: NpyFile<&[u8]>, dtype: DType) -> std::io::Result<Vec<f64>> {

@@ -41,6 +41,12 @@ fn what_is_equal_is_equal_and_what_was_changed_is_found() {
     assert!(report["equal"] == true && report["first"].is_null() && report["schema"] == 1, "{report}");
     assert!(tensors(&report).iter().all(|t| t["status"] == "equal" && t["sqnr_db"].is_null()), "{report}");
 
+    // Plain arrays of the names of its files, such as a simulator writes.
+    for golden in ["tile/raw", "tile/float"] {
+        scratch.ends(0, &["compare", golden, "micro", "--exit-code"]);
+        scratch.ends(0, &["compare", "micro", golden, "--exit-code"]);
+    }
+
     // One integer of a layer in the middle, and the real number that it stands for.
     let index = json(&std::fs::read_to_string(scratch.path("micro/index.json")).expect("an index"));
     let layers: Vec<&Value> = index["tensors"].as_array().expect("a list").iter().collect();

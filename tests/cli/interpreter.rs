@@ -151,6 +151,12 @@ fn a_batch_runs_input_by_input() {
     assert!(error.contains("nan.npz, input 2: ") && error.contains("NaN in 1 of 384 elements"), "{error}");
     // One that is cut short, and a huge one that it only promises to be.
     let whole = std::fs::read(scratch.path("first.npz")).expect("it is there");
+    let at = whole.windows(10).position(|bytes| bytes == b"'shape': (").expect("a header") + 10;
+    let mut huge = whole.clone();
+    huge[at..at + 1].copy_from_slice(b"9");
+    scratch.write("huge.npz", &huge);
+    let error = refused("huge.npz");
+    assert!(error.contains("promises 13824 bytes of data, found 4608"), "{error}");
     scratch.write("cut.npz", &whole[..whole.len() / 2]);
     let error = refused("cut.npz");
     assert!(error.contains("cut.npz: not a .npz file"), "{error}");

@@ -188,7 +188,7 @@ fn mobilenet_on_three_machines_and_in_strips() {
         // A mean is two stages.
         assert_eq!((judged.n_compared, judged.n_inner), (54, 1), "{target} {overrides:?}");
         assert_eq!(judged.n_strips > 0, !overrides.is_empty(), "{target} {overrides:?}");
-        assert_eq!(judged.n_channels > 0, target == "micro", "{target} {overrides:?}");
+        assert!(judged.n_channels > 0 || target != "micro", "{target} {overrides:?}");
     }
 }
 

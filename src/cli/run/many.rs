@@ -69,7 +69,7 @@ fn run_files(args: &Args, session: &Session, path: &Path, console: &Console) -> 
     let begin = Instant::now();
     let mut failures = Vec::new();
     let ports = ports(args, session);
-    for (at, result) in results(args, session, inputs, &stems).enumerate() {
+    for (at, result) in results(args, session, inputs, stems.iter().cloned()).enumerate() {
         let written = result.map_err(|error| error.about(&io::shown(&files[at]))).and_then(|outputs| {
             let folder = args.output_dir.as_ref().map(|to| to.join(&stems[at]));
             folder.map_or(Ok(()), |folder| write_arrays(&folder, &ports, &outputs, false))
@@ -103,7 +103,7 @@ fn run_batch(
         .map(|stem| args.output_dir.as_ref().map(|folder| folder.join(format!("{stem}.npy"))))
         .collect();
     let width = (batch.n() - 1).to_string().len();
-    let numbers: Vec<String> = (0..batch.n()).map(|at| format!("{at:0width$}")).collect();
+    let numbers = (0..batch.n()).map(move |at| format!("{at:0width$}"));
     let mut archives = batch.archives()?;
     let inputs = batch.samples(&mut archives)?.enumerate().map(|(at, arrays)| {
         let arrays = arrays.map_err(|error| NoResult::Input(error.into()))?;
@@ -117,7 +117,7 @@ fn run_batch(
     progress.step("inputs");
     let begin = Instant::now();
     let mut files: Vec<StackedFile> = Vec::new();
-    for (at, result) in results(args, session, inputs, &numbers).enumerate() {
+    for (at, result) in results(args, session, inputs, numbers).enumerate() {
         let outputs = result.map_err(|error| error.about(&of_batch(path, at)))?;
         for (index, ((name, array), file)) in outputs.iter().zip(&of_output).enumerate() {
             let Some(file) = file else { continue };
@@ -142,7 +142,7 @@ fn results<'s>(
     args: &'s Args,
     session: &'s Session,
     inputs: impl Iterator<Item = Result<Input, NoResult>> + 's,
-    stems: &'s [String],
+    stems: impl Iterator<Item = String> + 's,
 ) -> Box<dyn Iterator<Item = Result<Input, NoResult>> + 's> {
     match &args.dump_stages {
         Some(place) => Box::new(inputs.zip(stems).map(move |(input, stem)| {
