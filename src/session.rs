@@ -194,7 +194,8 @@ impl Session {
     /// ```
     /// use strata::io::Array;
     /// use strata::{CompileOptions, Compiler, RunError, Session, Target};
-    /// use strata_frontend::zoo::{ZooOptions, build, encode};
+    /// use strata_frontend::proto::encode;
+    /// use strata_frontend::zoo::{ZooOptions, build};
     ///
     /// let options = ZooOptions { size: Some((24, 16)), ..ZooOptions::default() };
     /// let onnx = encode(&build("fsrcnn", &options)?);
