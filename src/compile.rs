@@ -24,7 +24,7 @@ mod hints;
 pub(crate) mod host;
 mod measure;
 pub(crate) mod model;
-mod noise;
+pub(crate) mod noise;
 mod parts;
 mod precision;
 mod resume;
@@ -33,16 +33,19 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::model::{Mode, Objective, Plan, StageGraph};
+use strata_backend::select::made::ModelValue;
 use strata_frontend::import::{self, ImportOptions, NoSideFiles, Resolved, SideFiles};
-use strata_ir::Module;
 use strata_ir::pass::{
     self, Changed, DriverOptions, PassContext, PassError, Pipeline, Progress, UnsupportedOp,
 };
+use strata_ir::{Module, OpId, ValueId};
 use strata_isa_spec::Target;
-use strata_isa_spec::bundle::Bundle;
+use strata_isa_spec::bundle::{Bundle, Quantisation};
 use strata_passes::canonicalise::Canonicalise;
 use strata_passes::fuse::PlanOptions;
-use strata_passes::quantise::{Calibration, ChosenRanges, Precision, QuantReport, Quantise, TensorRange};
+use strata_passes::quantise::{
+    Calibration, ChosenRanges, Precision, QuantParams, QuantReport, Quantise, TensorRange,
+};
 use strata_passes::rewrite::Families;
 
 use self::checkpoint::Checkpoint;
@@ -54,6 +57,7 @@ pub use self::precision::{PrecisionMode, PrecisionOptions};
 use crate::io::array::Array;
 use crate::ptq::PtqOptions;
 use crate::ranges::RangeFile;
+use crate::results::node_results;
 use crate::session;
 use crate::stats::{self, CompileStats, Stats};
 use crate::timings::{Stopwatch, Timings};
@@ -440,6 +444,7 @@ impl Compiler {
         clock: &mut Clock,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Vec<UnsupportedOp>, CompileError> {
+        let results = module.function("main").map(|func| node_results(module, func)).unwrap_or_default();
         let mut context = PassContext::new();
         context.insert(ranges.calibration);
         context.insert(ranges.precision);
@@ -447,6 +452,7 @@ impl Compiler {
         let quantise = Pipeline::of(quantise).then(Canonicalise);
         self.run_passes(&quantise, module, &mut context, clock, observer)?;
         let report = context.take::<QuantReport>().unwrap_or_default();
+        mark_values(module, &report, &results);
         let ranges = context.take::<ChosenRanges>().unwrap_or_default();
         observer(Event::Quantised(&ranges.0));
         if !report.uneven_outputs.is_empty() {
@@ -456,6 +462,25 @@ impl Compiler {
             )));
         }
         Ok(report.host_ops)
+    }
+}
+
+/// Writes down which values of the model the integers of a quantised function stand for, whose own values
+/// were results of nodes.
+fn mark_values(module: &mut Module, report: &QuantReport, results: &BTreeMap<ValueId, String>) {
+    let mut found: BTreeMap<OpId, ModelValue> = BTreeMap::new();
+    for value in &report.values {
+        let Some(op) = module.defining_op(value.integer) else { continue };
+        let QuantParams { scale, zero_point, .. } = value.params;
+        let zero_point = i32::try_from(zero_point).ok();
+        let quantisation = zero_point.map(|zero_point| Quantisation { scale, zero_point });
+        let known = found.entry(op).or_insert_with(|| ModelValue { nodes: Vec::new(), quantisation });
+        known.nodes.extend(results.get(&value.real).cloned());
+        // Of values that have the same integers, the last is what others read.
+        known.quantisation = quantisation;
+    }
+    for (op, value) in found {
+        value.mark(module, op);
     }
 }
 

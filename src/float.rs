@@ -1,19 +1,24 @@
 //! A whole ONNX model in f32: the import on the reference evaluator, and on the host's library what the
 //! import does not take, as a compiled bundle's host would run it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use strata_frontend::import::{self, ImportError, Resolved};
 use strata_frontend::partition::{GraphPart, partition};
 use strata_frontend::proto::{ModelProto, NodeProto};
-use strata_ir::Module;
+use strata_ir::{Module, Tensor, ValueId};
 use strata_isa_spec::bundle::Port;
+use strata_passes::quantise;
 
 use crate::compile::CompileError;
 use crate::compile::host::ReadyPart;
 use crate::compile::model::{Model, Tensors};
 use crate::inputs::match_inputs;
 use crate::io::{Array, ArrayError};
+use crate::ptq;
+use crate::results::node_results;
 use crate::session::{self, RunError};
 
 /// A model that is ready to be evaluated.
@@ -86,6 +91,58 @@ impl FloatModel {
                 self.run_parts(parts, named.collect())
             }
         }
+    }
+
+    /// As [`run`](Self::run), handing the result of every node to `each` by the node's name, as the
+    /// compiler's IR has it: images in NHWC. Of a model of which the host runs some nodes there are only
+    /// outputs.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); what `each` fails with.
+    pub(crate) fn run_layers<E: From<CompileError>>(
+        &self,
+        inputs: &[(String, Array)],
+        each: &mut dyn FnMut(&str, &Tensor) -> Result<(), E>,
+    ) -> Result<Vec<(String, Array)>, E> {
+        if let Form::Whole(module) = &self.form {
+            let mut module = module.clone();
+            ptq::canonicalise(&mut module)?;
+            let main = module.function("main").filter(|_| self.has_layers());
+            if let Some(func) = main {
+                let arrays = match_inputs(&self.inputs, inputs).map_err(CompileError::Run)?;
+                let arrays: Vec<_> = arrays.into_iter().map(Cow::into_owned).collect();
+                let arguments = session::to_arguments(&module, &arrays).map_err(CompileError::Run)?;
+                let arguments: Vec<Arc<Tensor>> = arguments.into_iter().map(Arc::new).collect();
+                let names = node_results(&module, func);
+                let mut failed = None;
+                let mut observe = |value: ValueId, tensor: &Tensor| {
+                    if let (Some(name), None) = (names.get(&value), &failed) {
+                        failed = each(name, tensor).err();
+                    }
+                };
+                quantise::forward(&module, func, &arguments, &mut observe)
+                    .map_err(|error| CompileError::Run(error.into()))?;
+                failed.map_or(Ok(()), Err)?;
+            }
+        }
+        Ok(self.run(inputs)?)
+    }
+
+    /// The names of what [`run_layers`](Self::run_layers) hands on, in its order.
+    pub(crate) fn layer_names(&self) -> Result<Vec<String>, CompileError> {
+        let Form::Whole(module) = &self.form else { return Ok(Vec::new()) };
+        let mut module = module.clone();
+        ptq::canonicalise(&mut module)?;
+        let Some(func) = module.function("main") else { return Ok(Vec::new()) };
+        let mut names = node_results(&module, func);
+        let ops = module.block_ops(module.entry_block(func)).iter();
+        let results = ops.flat_map(|&op| module.op(op).results());
+        Ok(results.filter_map(|value| names.remove(value)).collect())
+    }
+
+    /// Whether all of it is imported, so that the values of its nodes are known.
+    pub fn has_layers(&self) -> bool {
+        matches!(self.form, Form::Whole(_))
     }
 
     fn run_parts(

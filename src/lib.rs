@@ -25,6 +25,9 @@
 //! | [`ranges`] | files of calibrated ranges |
 //! | [`ptq`] | post-training quantisation, and what it costs |
 //! | [`session`] | bundles and f32 imports, run on named tensors |
+//! | [`made`] | what the stages of a bundle make on an inference |
+//! | [`dump`] | that, as a folder of arrays with an index: golden vectors |
+//! | [`compare`](mod@compare) | how far two sets of arrays are from each other |
 //! | [`inspect`] | what a file holds, layer by layer |
 //! | [`stats`] | the statistics, with stable keys |
 //! | [`timings`] | what the steps of a compile take |
@@ -33,8 +36,10 @@
 //! | [`io`] | arrays, images, files written atomically |
 
 pub mod cli;
+pub mod compare;
 pub mod compile;
 pub mod diff;
+pub mod dump;
 pub mod evaluate;
 pub mod export;
 pub mod float;
@@ -42,11 +47,13 @@ mod host;
 mod inputs;
 pub mod inspect;
 pub mod io;
+pub mod made;
 mod ports;
 pub mod ptq;
 pub mod ranges;
 pub mod reduce;
 pub mod report;
+mod results;
 pub mod session;
 pub mod stats;
 mod target_line;

@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use strata_ir::{ElemType, Module, Tensor, TensorData, eval};
 use strata_isa_spec::bundle::{Bundle, Code, Machine, Part, Port, Quantisation};
-use strata_isa_spec::interp::{self, Executable, Simd};
+use strata_isa_spec::interp::{self, Executable, RowObserver, Simd};
 use strata_isa_spec::{Program, SegmentKind};
 
 use crate::host::HostPart;
 use crate::inputs::{fit, match_inputs};
 use crate::io::array::{Array, DType};
+use crate::made::{Recorder, StageTensor};
 pub use crate::ports::{RunError, from_tensor, plain_port, ports};
 pub(crate) use crate::ports::{demand_sound, dtype_of, permute};
 
@@ -80,6 +81,15 @@ pub struct Session {
     checked: Option<u64>,
 }
 
+/// What is known of a tensor that a stage or the host makes before it is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StageName<'s> {
+    /// The tensor's name.
+    pub name: &'s str,
+    /// Whether it is the result of a node, or of the host.
+    pub is_result: bool,
+}
+
 /// What runs a part of a bundle.
 #[derive(Debug)]
 enum ReadyPart {
@@ -89,6 +99,18 @@ enum ReadyPart {
 
 /// What a machine part gave, in its order of outputs: the integers in the machine's layout.
 type Integers = Vec<TensorData>;
+
+/// What there is to see when a part has run.
+enum Ran<'r> {
+    /// The integers of a program.
+    Integers(&'r Part, &'r Integers),
+    /// What the stages of a program made, if that is recorded; the number of its part.
+    Stages(usize, Recorder<'r>),
+    /// What a program is about to take; the number of its part.
+    Inputs(usize, &'r Part, &'r [&'r Array]),
+    /// What the host gave; the number of its part.
+    Host(usize, &'r Part, &'r [Array]),
+}
 
 impl Session {
     /// Prepares a bundle: reads what the host runs of it, checks that its parts fit together, verifies its
@@ -163,7 +185,137 @@ impl Session {
         inputs: &[(String, Array)],
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<(String, Array)>, RunError> {
-        let mut tensors = self.run_parts(inputs, progress, &mut |_, _| Ok(()))?;
+        let tensors = self.run_parts(inputs, progress, false, &mut |_| Ok::<_, RunError>(()))?;
+        self.outputs_of(tensors)
+    }
+
+    /// Runs the network on many inputs, one after another, each as [`run`](Self::run) does. The next input is
+    /// asked for when the result of the one before has been taken, so that there is never more than one in
+    /// memory, however many there are. Reading an input may fail; its error is passed on, and so is that of
+    /// an input that does not fit: the inputs after it are run all the same.
+    ///
+    /// ```
+    /// use strata::io::Array;
+    /// use strata::{CompileOptions, Compiler, RunError, Session, Target};
+    /// use strata_frontend::proto::encode;
+    /// use strata_frontend::zoo::{ZooOptions, build};
+    ///
+    /// let options = ZooOptions { size: Some((24, 16)), ..ZooOptions::default() };
+    /// let onnx = encode(&build("fsrcnn", &options)?);
+    /// let compiler = Compiler::new(CompileOptions::new(Target::preset("tile", &[])?));
+    /// let session = Session::new(compiler.compile_onnx(&onnx, "fsrcnn.onnx", &mut |_| {})?.bundle)?;
+    ///
+    /// let greys = [0.0, 0.5, 1.0].map(|grey| Array::f32(vec![1, 1, 16, 24], vec![grey; 16 * 24]));
+    /// let inputs = greys.into_iter().map(|image| Ok::<_, RunError>(vec![("#0".to_owned(), image)]));
+    /// for outputs in session.run_many(inputs) {
+    ///     let outputs = outputs?;
+    ///     assert_eq!(outputs[0].1.shape, [1, 1, 32, 48]);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn run_many<'s, I, E>(
+        &'s self,
+        inputs: I,
+    ) -> impl Iterator<Item = Result<Vec<(String, Array)>, E>> + use<'s, I, E>
+    where
+        I: IntoIterator<Item = Result<Vec<(String, Array)>, E>>,
+        E: From<RunError>,
+    {
+        inputs.into_iter().map(|given| Ok(self.run(&given?, &mut |_| {})?))
+    }
+
+    /// As [`run_many`](Self::run_many), giving what [`run_raw`](Self::run_raw) gives.
+    pub fn run_many_raw<'s, I, E>(
+        &'s self,
+        inputs: I,
+    ) -> impl Iterator<Item = Result<Vec<(String, Array)>, E>> + use<'s, I, E>
+    where
+        I: IntoIterator<Item = Result<Vec<(String, Array)>, E>>,
+        E: From<RunError>,
+    {
+        inputs.into_iter().map(|given| Ok(self.run_raw(&given?, &mut |_| {})?))
+    }
+
+    /// As [`run`](Self::run), handing what every stage made to `each`, part by part: the machine's own
+    /// values, recorded as they are written to activation SRAM. The bytes of all stages of a part are held
+    /// until it has run. What the host gives comes too, and what programs take.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); if the bundle does not say which tensors its stages make; what `each` fails
+    /// with.
+    pub fn run_stages<E: From<RunError>>(
+        &self,
+        inputs: &[(String, Array)],
+        progress: &mut (dyn FnMut(usize) + Send),
+        each: &mut dyn FnMut(StageTensor) -> Result<(), E>,
+    ) -> Result<Vec<(String, Array)>, E> {
+        let channels_first = self.is_channels_first();
+        // Numbers are those of `stage_names`.
+        let mut first = 0;
+        let mut observe = |ran: Ran<'_>| -> Result<(), E> {
+            match ran {
+                Ran::Integers(..) => Ok(()),
+                Ran::Inputs(part, of, arrays) => {
+                    for (at, (port, array)) in of.inputs.iter().zip(arrays).enumerate() {
+                        let input = StageTensor::of_input(part, port, array, integers_of(port, array)?);
+                        each(StageTensor { number: first + at, ..input })?;
+                    }
+                    first += of.inputs.len();
+                    Ok(())
+                }
+                Ran::Stages(part, recorder) => {
+                    let n = recorder.n_tensors();
+                    for tensor in recorder.finish(part, channels_first)? {
+                        each(StageTensor { number: first + tensor.number, ..tensor })?;
+                    }
+                    first += n;
+                    Ok(())
+                }
+                Ran::Host(part, of, arrays) => {
+                    for (at, (port, array)) in of.outputs.iter().zip(arrays).enumerate() {
+                        each(StageTensor { number: first + at, ..StageTensor::of_host(part, port, array) })?;
+                    }
+                    first += of.outputs.len();
+                    Ok(())
+                }
+            }
+        };
+        let tensors = self.run_parts(inputs, progress, true, &mut observe)?;
+        Ok(self.outputs_of(tensors)?)
+    }
+
+    /// The names of all that [`run_stages`](Self::run_stages) may hand on, by its number.
+    pub(crate) fn stage_names(&self) -> Vec<StageName<'_>> {
+        let names = self.bundle.parts.iter().flat_map(|part| -> Vec<StageName<'_>> {
+            fn of_port(port: &Port) -> StageName<'_> {
+                StageName { name: &port.name, is_result: true }
+            }
+            match &part.code {
+                Code::Machine(machine) => {
+                    let inputs =
+                        part.inputs.iter().map(|port| StageName { is_result: false, ..of_port(port) });
+                    let tensors = machine.tensors.tensors.iter();
+                    let made = tensors.map(|t| StageName { name: &t.name, is_result: !t.nodes.is_empty() });
+                    inputs.chain(made).collect()
+                }
+                Code::Ir(_) | Code::Onnx(_) => part.outputs.iter().map(of_port).collect(),
+            }
+        });
+        names.collect()
+    }
+
+    /// Whether the model has the channels of images before their rows, as what it takes and gives shows.
+    fn is_channels_first(&self) -> bool {
+        let machines = self.bundle.parts.iter().filter(|part| matches!(part.code, Code::Machine(_)));
+        let mut ports = machines.flat_map(|part| part.inputs.iter().chain(&part.outputs));
+        ports.any(|port| port.perm.len() == 4 && !port.perm.is_sorted())
+    }
+
+    /// The network's outputs, of all tensors that pass between parts.
+    fn outputs_of(
+        &self,
+        mut tensors: BTreeMap<&str, Cow<'_, Array>>,
+    ) -> Result<Vec<(String, Array)>, RunError> {
         let outputs = self.outputs().iter().map(|port| {
             let array = tensors.remove(port.name.as_str()).ok_or_else(|| not_given(&port.name))?;
             Ok((port.name.clone(), to_declared(port, array.into_owned())?))
@@ -182,45 +334,58 @@ impl Session {
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<(String, Array)>, RunError> {
         let mut raw = Vec::new();
-        self.run_parts(inputs, progress, &mut |part, integers| {
+        self.run_parts(inputs, progress, false, &mut |ran| {
+            let Ran::Integers(part, integers) = ran else { return Ok(()) };
             for (port, values) in part.outputs.iter().zip(integers) {
                 raw.push((port.name.clone(), to_user(port, values, false)?));
             }
-            Ok(())
+            Ok::<_, RunError>(())
         })?;
         Ok(raw)
     }
 
-    /// All tensors that pass between parts, by name; `observe` sees the integers of each program.
-    fn run_parts<'s>(
+    /// All tensors that pass between parts, by name; `observe` sees what each part made, if `records` that of
+    /// its stages too.
+    fn run_parts<'s, E: From<RunError>>(
         &'s self,
         inputs: &'s [(String, Array)],
         progress: &mut (dyn FnMut(usize) + Send),
-        observe: &mut dyn FnMut(&Part, &Integers) -> Result<(), RunError>,
-    ) -> Result<BTreeMap<&'s str, Cow<'s, Array>>, RunError> {
+        records: bool,
+        observe: &mut dyn FnMut(Ran<'_>) -> Result<(), E>,
+    ) -> Result<BTreeMap<&'s str, Cow<'s, Array>>, E> {
         let given = match_inputs(self.inputs(), inputs)?;
         let names = || self.inputs().iter().map(|port| port.name.as_str());
         demand_finite(names().zip(given.iter().map(AsRef::as_ref)))?;
         let given = given.into_iter().map(to_internal);
         let mut tensors: BTreeMap<&str, Cow<'_, Array>> = names().zip(given).collect();
         let mut phases_before = 0;
-        for (part, ready) in self.bundle.parts.iter().zip(&*self.parts) {
+        for (index, (part, ready)) in self.bundle.parts.iter().zip(&*self.parts).enumerate() {
             let take = |port: &Port| {
                 tensors.get(port.name.as_str()).map(AsRef::as_ref).ok_or_else(|| not_given(&port.name))
             };
             let arrays = part.inputs.iter().map(take).collect::<Result<Vec<&Array>, _>>()?;
             let results = match ready {
                 ReadyPart::Machine(executable) => {
+                    if records {
+                        observe(Ran::Inputs(index, part, &arrays))?;
+                    }
                     let done = &mut |phases: usize| progress(phases_before + phases);
-                    let integers = self.run_machine(part, executable, &arrays, done)?;
+                    let mut recorder = match &part.code {
+                        Code::Machine(machine) if records => Some(Recorder::new(machine)?),
+                        _ => None,
+                    };
+                    let integers = self.run_machine(part, executable, &arrays, done, recorder.as_mut())?;
                     phases_before += executable.program().phases.len();
-                    observe(part, &integers)?;
+                    observe(Ran::Integers(part, &integers))?;
+                    recorder.map_or(Ok(()), |recorder| observe(Ran::Stages(index, recorder)))?;
                     let users = part.outputs.iter().zip(&integers);
                     users.map(|(port, values)| to_user(port, values, true)).collect::<Result<Vec<_>, _>>()?
                 }
                 ReadyPart::Host(host) => {
                     let arrays = arrays.into_iter().cloned().collect();
-                    host.run(&part.inputs, &part.outputs, arrays)?
+                    let results = host.run(&part.inputs, &part.outputs, arrays)?;
+                    observe(Ran::Host(index, part, &results))?;
+                    results
                 }
             };
             let results = results.into_iter().map(Cow::Owned);
@@ -229,13 +394,14 @@ impl Session {
         Ok(tensors)
     }
 
-    /// The integers of a program's outputs.
+    /// The integers of a program's outputs; a recorder is told what its stages make.
     fn run_machine(
         &self,
         part: &Part,
         executable: &Executable,
         arrays: &[&Array],
         progress: &mut (dyn FnMut(usize) + Send),
+        recorder: Option<&mut Recorder<'_>>,
     ) -> Result<Integers, RunError> {
         let mut bytes = Vec::with_capacity(arrays.len());
         for (port, array) in part.inputs.iter().zip(arrays) {
@@ -244,9 +410,13 @@ impl Session {
         let outputs = match (self.checked, &part.code) {
             (Some(seed), Code::Machine(Machine { program, weights, .. })) => {
                 let target = &self.bundle.manifest.target;
-                interp::run_checked(program, target, weights, &bytes, seed, progress)?
+                let recorder = recorder.map(|recorder| recorder as &mut dyn RowObserver);
+                interp::run_checked_with(program, target, weights, &bytes, seed, progress, recorder)?
             }
-            _ => executable.run(&bytes, progress)?,
+            _ => match recorder {
+                Some(recorder) => executable.run_observed(&bytes, progress, recorder)?,
+                None => executable.run(&bytes, progress)?,
+            },
         };
         let outputs = part.outputs.iter().zip(outputs).map(|(port, bytes)| {
             TensorData::from_bytes(elem_of(&port.machine_dtype)?, &bytes)
@@ -254,6 +424,18 @@ impl Session {
         });
         outputs.collect()
     }
+}
+
+/// The integers that a program takes for an array, in the user's axes.
+fn integers_of(port: &Port, array: &Array) -> Result<Array, RunError> {
+    let dtype = dtype_of(&port.machine_dtype)?;
+    let (least, most) = elem_of(&port.machine_dtype)?.int_range().unwrap_or((i64::MIN, i64::MAX));
+    let integer = |&v: &f64| match &port.quantisation {
+        Some(q) => quantise(v, q, least, most),
+        None => (v as i64).clamp(least, most),
+    };
+    let values = array.values.iter().map(|v| integer(v) as f64).collect();
+    Ok(Array { shape: array.shape.clone(), dtype, values })
 }
 
 /// What a user gave, as the parts of a network hand it on: all floats are `f32` there.

@@ -4,6 +4,8 @@
 mod book;
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
+#[path = "cli/compare.rs"]
+mod compare;
 #[path = "cli/diff.rs"]
 mod diff;
 #[path = "cli/errors.rs"]
@@ -20,6 +22,8 @@ mod opt;
 mod ranges;
 #[path = "cli/reduce.rs"]
 mod reduce;
+#[path = "cli/stages.rs"]
+mod stages;
 #[path = "cli/timings.rs"]
 mod timings;
 

@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use strata_ir::module::OpData;
 use strata_ir::{Module, Op, OpId};
-use strata_isa_spec::bundle::SourceOp;
+use strata_isa_spec::bundle::{MadeTensors, SourceOp};
 use strata_isa_spec::record::{self, PhasePlacement, TablePlacement};
 use strata_isa_spec::{Phase, Program, Segment, SegmentKind, Stream};
 
 use crate::model::{Plan, StageGraph, StageId};
 use crate::place::phase::machine_phase;
 use crate::select::graph::GraphError;
+use crate::select::made::made_tensors;
 
 /// Why a module could not be lowered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +65,8 @@ pub struct Lowered {
     pub names: Vec<String>,
     /// What the stage of a source layer computes, by `source` index.
     pub ops: Vec<Vec<SourceOp>>,
+    /// The tensors of the network that the stages make.
+    pub tensors: MadeTensors,
 }
 
 /// Lowers `@main` of a module at the `sched` level.
@@ -76,17 +79,18 @@ pub fn lower(module: &Module) -> Result<Lowered, LowerError> {
     let streams: Vec<Stream> = attribute(module, func, record::STREAMS)?;
     let names: Vec<String> = attribute(module, func, record::NAMES)?;
     let placements: Vec<TablePlacement> = attribute(module, func, record::TABLE_PLACES)?;
-    let phases = phases(module, func)?;
+    let graph = StageGraph::from_module(module, func)?;
+    let phases = phases(module, func, &graph)?;
     let bytes = segments.iter().find(|s| s.kind == SegmentKind::Weights).map_or(0, |s| s.bytes);
     let weights = pack(module, func, &placements, bytes)?;
     let ops = stages(module, func).into_iter().map(|stage| source_ops(module, stage)).collect();
-    Ok(Lowered { program: Program { segments, streams, phases }, weights, names, ops })
+    let tensors = made_tensors(module, func, &graph);
+    Ok(Lowered { program: Program { segments, streams, phases }, weights, names, ops, tensors })
 }
 
 /// The phases of a function: its stages' code and the plan, of the places that the schedule gives.
-fn phases(module: &Module, func: OpId) -> Result<Vec<Phase>, LowerError> {
+fn phases(module: &Module, func: OpId, graph: &StageGraph) -> Result<Vec<Phase>, LowerError> {
     let plan = Plan::from_module(module, func).map_err(|error| LowerError::Plan(error.to_string()))?;
-    let graph = StageGraph::from_module(module, func)?;
     let ops = module.block_ops(module.entry_block(func)).iter().copied();
     let ops: Vec<OpId> = ops.filter(|&op| matches!(module.op(op).op, Op::Phase(_))).collect();
     if ops.len() != plan.phases.len() {
@@ -99,7 +103,7 @@ fn phases(module: &Module, func: OpId) -> Result<Vec<Phase>, LowerError> {
         let places: PhasePlacement = attribute(module, op, record::PLACES)?;
         let n_stages = module.walk(module.entry_block(op)).into_iter().filter(|&op| is_stage(module, op));
         let here: Vec<StageId> = stages.by_ref().take(n_stages.count()).collect();
-        let phase = machine_phase(&graph, &here, planned, &places);
+        let phase = machine_phase(graph, &here, planned, &places);
         let name = module.op(op).op.name().to_owned();
         phases.push(phase.map_err(|problem| LowerError::Attribute {
             attr: record::PLACES,

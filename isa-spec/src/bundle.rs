@@ -150,6 +150,52 @@ pub struct Machine {
     pub names: Vec<String>,
     /// What the stages of a source layer compute, by `source` index; empty where that is not recorded.
     pub ops: Vec<Vec<SourceOp>>,
+    /// The tensors of the network that stages make.
+    pub tensors: Box<MadeTensors>,
+}
+
+/// Which tensors of the network the stages of a program make.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MadeTensors {
+    /// The tensors, in the order of the stages that first make some of each.
+    pub tensors: Vec<MadeTensor>,
+    /// What the stage of a source layer makes, by `source` index; none of those that move data between DRAM
+    /// and SRAM.
+    pub parts: Vec<Option<TensorPart>>,
+}
+
+/// A tensor that one stage makes, or several a part each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MadeTensor {
+    /// Its name: the last of its nodes; if it is the result of none, its stage, with `.inner` where the nodes
+    /// of others are known.
+    pub name: String,
+    /// Nodes of the model whose result it is; several where the last of them change no value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// Its shape in the compiler's IR, of which images are NHWC.
+    pub shape: Vec<usize>,
+    /// Rows, columns and channels as which the machine has it, row-major like the shape.
+    pub dims: [u32; 3],
+    /// Its element type: `i8`, `i16`, `i32`.
+    pub dtype: String,
+    /// Whether it is an image, whose channels a model may have before its rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_image: bool,
+    /// What its integers mean, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<Quantisation>,
+}
+
+/// The part of a tensor that a stage makes, of all its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorPart {
+    /// The tensor, an index into those of the program.
+    pub tensor: u32,
+    /// The first of its columns.
+    pub col0: u32,
+    /// The first of its channels.
+    pub ch0: u32,
 }
 
 /// An op of the compiler's IR that a stage computes.
@@ -209,7 +255,18 @@ struct Debug {
     /// What their stages compute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ops: Vec<Vec<Vec<SourceOp>>>,
+    /// The tensors that their stages make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tensors: Vec<MadeTensors>,
     stats: Option<serde_json::Value>,
+}
+
+/// What is said of the source layers of a program.
+#[derive(Default)]
+struct Sources {
+    names: Vec<String>,
+    ops: Vec<Vec<SourceOp>>,
+    tensors: Box<MadeTensors>,
 }
 
 /// An entry to be written, whose bytes stand in two places.
@@ -305,13 +362,13 @@ impl Code {
     }
 
     /// The code of a part from its entries, which are taken out; weights that were not read are none.
-    /// `sources` are the names and ops of its program's source layers.
+    /// `sources` are what is said of its program's source layers.
     fn take(
         runner: Runner,
         folder: &str,
         entries: &mut BTreeMap<String, Vec<u8>>,
         unread: &BTreeSet<String>,
-        sources: &mut impl Iterator<Item = (Vec<String>, Vec<Vec<SourceOp>>)>,
+        sources: &mut impl Iterator<Item = Sources>,
     ) -> Result<Self, BundleError> {
         let mut take = |file: &str| {
             let name = format!("{folder}{file}");
@@ -330,8 +387,8 @@ impl Code {
                     let (entry, content) = take(WEIGHTS_FILE)?;
                     weights_of(content).map_err(|e| malformed(&entry, e))?
                 };
-                let (names, ops) = sources.next().unwrap_or_default();
-                Self::Machine(Machine { program, weights, names, ops })
+                let Sources { names, ops, tensors } = sources.next().unwrap_or_default();
+                Self::Machine(Machine { program, weights, names, ops, tensors })
             }
             Runner::Ir => {
                 let (entry, text) = take("host.mlir")?;
@@ -363,7 +420,8 @@ impl Bundle {
         }
         let names = self.machines().map(|machine| machine.names.clone()).collect();
         let ops = self.machines().map(|machine| machine.ops.clone()).collect();
-        let debug = Debug { names, ops, stats: self.stats.clone() };
+        let tensors = self.machines().map(|machine| MadeTensors::clone(&machine.tensors)).collect();
+        let debug = Debug { names, ops, tensors, stats: self.stats.clone() };
         let debug = serde_json::to_vec_pretty(&debug).map_err(|e| malformed("debug.json", e))?;
         entries.push(Entry::new("debug.json".to_owned(), debug));
         entries.extend(self.dumps.iter().map(|(name, text)| Entry {
@@ -437,7 +495,10 @@ impl Bundle {
         let debug = entries.remove("debug.json").ok_or_else(|| missing("debug.json"))?;
         let debug: Debug = serde_json::from_slice(&debug).map_err(|e| malformed("debug.json", e))?;
         let ops = debug.ops.into_iter().chain(std::iter::repeat_with(Vec::new));
-        let mut sources = debug.names.into_iter().zip(ops);
+        let tensors = debug.tensors.into_iter().chain(std::iter::repeat_with(MadeTensors::default));
+        let sources = debug.names.into_iter().zip(ops).zip(tensors);
+        let mut sources =
+            sources.map(|((names, ops), tensors)| Sources { names, ops, tensors: Box::new(tensors) });
         let runners: Vec<Runner> = parts.iter().map(|part| part.runner).collect();
         let take = |(index, PartEntry { runner, inputs, outputs }): (usize, PartEntry)| {
             let code = Code::take(runner, &folder(&runners, index), &mut entries, &unread, &mut sources)?;

@@ -3,7 +3,7 @@
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use strata_isa_spec::bundle::{Bundle, Code, Machine, Manifest, Part, SourceOp};
+use strata_isa_spec::bundle::{Bundle, Code, Machine, MadeTensor, Manifest, Part, Quantisation, SourceOp};
 use strata_isa_spec::timed::{DmaTime, TimeUse};
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, Target, asm, codec, interp, timed};
@@ -159,7 +159,7 @@ fn bundle() -> Bundle {
 fn machine_part() -> Part {
     let names = vec!["in".to_owned(), "conv".to_owned(), "pool".to_owned()];
     let ops = vec![vec![SourceOp { op: "tosa.conv2d".to_owned(), node: "conv".to_owned() }]];
-    let machine = Machine { program: program(), weights: weights(), names, ops };
+    let machine = Machine { program: program(), weights: weights(), names, ops, tensors: Box::default() };
     Part { inputs: Vec::new(), outputs: Vec::new(), code: Code::Machine(machine) }
 }
 
@@ -169,6 +169,25 @@ fn bundles_are_reproducible_and_round_trip() {
     assert_eq!(bytes, bundle().to_bytes().expect("a bundle is written"));
     let read = Bundle::from_bytes(&bytes).expect("a bundle is read");
     assert_eq!(read.parts, bundle().parts);
+}
+
+#[test]
+fn scales_read_back_to_the_last_bit() {
+    let mut bundle = bundle();
+    let scales = [6.0 / 255.0, 0.013581205816829907, 1.0 / 3.0, f64::MIN_POSITIVE];
+    let Code::Machine(machine) = &mut bundle.parts[0].code else { panic!("the first part is a program") };
+    let tensor = |&scale: &f64| MadeTensor {
+        name: "conv".to_owned(),
+        nodes: Vec::new(),
+        shape: vec![1],
+        dims: [1; 3],
+        dtype: "i8".to_owned(),
+        is_image: false,
+        quantisation: Some(Quantisation { scale, zero_point: -1 }),
+    };
+    machine.tensors.tensors = scales.iter().map(tensor).collect();
+    let bytes = bundle.to_bytes().expect("a bundle is written");
+    assert_eq!(Bundle::from_bytes(&bytes).expect("a bundle is read").parts, bundle.parts);
 }
 
 #[test]

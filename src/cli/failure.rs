@@ -6,7 +6,10 @@ use strata_ir::pass::PipelineError;
 use strata_isa_spec::bundle::BundleError;
 use strata_isa_spec::target::TargetError;
 
+use crate::compare::CompareError;
 use crate::compile::CompileError;
+use crate::dump::DumpError;
+use crate::io::batch::BatchError;
 use crate::io::{self, IoError};
 use crate::session::RunError;
 
@@ -99,4 +102,4 @@ macro_rules! failed {
         })+
     };
 }
-failed!(IoError, RunError, BundleError);
+failed!(IoError, RunError, BundleError, DumpError, BatchError, CompareError);

@@ -9,13 +9,14 @@
 //! | 1 | the input or the compile failed |
 //! | 2 | wrong usage |
 //! | 3 | a valid model that Strata does not support |
-//! | 4 | `diff --exit-code`: the two differ |
+//! | 4 | `diff` and `compare` with `--exit-code`: the two differ |
 //!
 //! Results go to standard output, all else to standard error. Files are written whole or not at all.
 
 mod alloc;
 mod args;
 mod bench;
+mod compare;
 mod compile;
 mod completions;
 mod console;
@@ -67,7 +68,8 @@ struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the input or the compile failed, 2 wrong usage, 3 a valid \
     model that \
-                          Strata does not support, 4 the two differ (`diff --exit-code`).";
+                          Strata does not support, 4 the two differ (`--exit-code` of `diff` and \
+                          `compare`).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -78,6 +80,7 @@ enum Command {
     Quantise(quantise::Args),
     Report(report::Args),
     Diff(diff::Args),
+    Compare(compare::Args),
     Zoo(zoo::Args),
     Opt(opt::Args),
     Test(test::Args),
@@ -169,6 +172,7 @@ fn dispatch(command: Command, registry: &Registry, console: &Console) -> Result<
         Command::Quantise(args) => quantise::run(&args, console),
         Command::Report(args) => report::run(&args, console),
         Command::Diff(args) => diff::run(&args, console),
+        Command::Compare(args) => compare::run(&args, console),
         Command::Zoo(args) => zoo::run(&args, console),
         Command::Opt(args) => opt::run(&args, registry, console),
         Command::Test(args) => test::run(&args, registry, console),

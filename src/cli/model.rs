@@ -284,7 +284,15 @@ pub(super) fn sample(
     what: &str,
 ) -> Result<Vec<Array>, Failure> {
     let shape = |_: Option<&str>| ports.first().map(|port| port.shape.clone()).unwrap_or_default();
-    let mut arrays = io::load_named(file, shape, images)?;
+    let arrays = io::load_named(file, shape, images)?;
+    fitting(arrays, ports).map_err(|problem| Failure::file(file, format!("{what}: {problem}")))
+}
+
+/// Arrays of a file as the inputs of a model, in their order; what is wrong with them.
+pub(super) fn fitting(
+    mut arrays: Vec<(Option<String>, Array)>,
+    ports: &[Port],
+) -> Result<Vec<Array>, String> {
     let mut sample = Vec::with_capacity(ports.len());
     let mut problems = Vec::new();
     for input in ports {
@@ -304,11 +312,7 @@ pub(super) fn sample(
             None => problems.push(format!("there is no array for input `{}`", input.name)),
         }
     }
-    if problems.is_empty() {
-        Ok(sample)
-    } else {
-        Err(Failure::file(file, format!("{what}: {}", problems.join("; "))))
-    }
+    if problems.is_empty() { Ok(sample) } else { Err(problems.join("; ")) }
 }
 
 /// Calibration samples of a file or folder: each picture, `.npy` or `.npz` is one sample. A model with

@@ -1,6 +1,7 @@
 //! `strata run`: a bundle on the machine's interpreter, or an ONNX model or a TOSA function on the evaluator.
 
 mod many;
+mod stages;
 
 use std::path::{Path, PathBuf};
 
@@ -39,16 +40,31 @@ pub(super) struct Args {
     /// type: floats are rounded to it (bfloat16, which NumPy lacks, is f32), integers have to be of it.
     #[arg(long = "input", short, value_name = "NAME=FILE", value_parser = parse_input)]
     inputs: Vec<(String, PathBuf)>,
-    /// Run a bundle on every array or picture of a folder, or on those that a text file lists, one a line
+    /// Run a bundle on many inputs: the arrays and pictures of a folder, those that a text file lists, one a
+    /// line, or the batch of an .npz
     ///
     /// A network with one input takes the one array or picture of each file; one with several takes .npz
     /// files whose arrays have the inputs' names. The outputs of FILE.npy go into the folder FILE of
     /// --output-dir. A file that cannot be run is told, and the others are run all the same.
-    #[arg(long, value_name = "DIR|LIST", conflicts_with_all = ["inputs", "checked"])]
+    ///
+    /// The arrays of a batch have the inputs' names too, and the inputs' shapes with an axis of N more before
+    /// them; where an input's first extent is 1, N may stand there instead. Each output is one NAME.npy with
+    /// N in the same place. Inputs are read, run and written one by one. If one cannot be run, nothing is
+    /// written.
+    #[arg(long, value_name = "DIR|LIST.txt|BATCH.npz", conflicts_with_all = ["inputs", "checked"])]
     input_dir: Option<PathBuf>,
     /// Where the outputs go
     #[arg(long, short = 'o', value_name = "DIR")]
     output_dir: Option<PathBuf>,
+    /// Write what every stage made, as arrays named by layer, with an index (bundles only)
+    ///
+    /// DIR/raw has the machine's integers, DIR/float the real numbers that they stand for, DIR/outputs the
+    /// network's outputs; DIR/index.json says of each tensor which nodes, stages and phases it is of, its
+    /// shape and layout, element type, scale and zero point. The values are those that the machine wrote to
+    /// its memory, also of tensors that are never whole there. With --input-dir each input has a folder in
+    /// DIR: that of its file's name, or its number in a batch.
+    #[arg(long, value_name = "DIR")]
+    dump_stages: Option<PathBuf>,
     /// Write the machine's integers, not what they stand for (bundles and quantised TOSA functions)
     #[arg(long)]
     raw: bool,
@@ -72,6 +88,14 @@ pub(super) struct Args {
     images: ImageArgs,
 }
 
+impl Args {
+    /// Whether what only a bundle has is asked for.
+    fn is_of_machine(&self) -> bool {
+        let paths = [&self.stats, &self.input_dir, &self.dump_stages];
+        self.checked || self.timing || paths.iter().any(|path| path.is_some())
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match model::content(&args.model)? {
@@ -85,7 +109,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             run_bundle(args, bundle, console)
         }
         Content::Onnx(bytes) => {
-            if args.raw || args.checked || args.timing || args.stats.is_some() || args.input_dir.is_some() {
+            if args.raw || args.is_of_machine() {
                 return Err(Failure::Usage(for_bundles("model")));
             }
             run_onnx(args, &bytes, console)
@@ -97,7 +121,10 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
 /// What to tell who asks of another input what only bundles have.
 fn for_bundles(what: &str) -> String {
-    format!("--raw, --checked, --timing, --stats and --input-dir are for bundles; compile the {what} first")
+    format!(
+        "--raw, --checked, --timing, --stats, --input-dir and --dump-stages are for bundles; compile the \
+         {what} first"
+    )
 }
 
 fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Failure> {
@@ -106,7 +133,8 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
         session = session.checked(args.seed);
     }
     // Timing alone needs no inputs: the machine's time does not depend on them.
-    let time_only = args.timing && args.inputs.is_empty() && args.output_dir.is_none();
+    let writes = args.output_dir.is_some() || args.dump_stages.is_some();
+    let time_only = args.timing && args.inputs.is_empty() && !writes;
     if let Some(path) = &args.input_dir {
         many::run(args, &session, path, console)?;
     } else if !time_only {
@@ -114,7 +142,13 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
         let progress = console.progress(Some(session.n_phases() as u64));
         progress.step("phases");
         let done = &mut |phases: usize| progress.done(phases as u64);
-        let outputs = if args.raw { session.run_raw(&inputs, done)? } else { session.run(&inputs, done)? };
+        let outputs = if let Some(place) = &args.dump_stages {
+            stages::run(args, &session, &inputs, place, done)?
+        } else if args.raw {
+            session.run_raw(&inputs, done)?
+        } else {
+            session.run(&inputs, done)?
+        };
         drop(progress);
         let raw_ports: Vec<Port> = session.raw_outputs().cloned().collect();
         let ports = if args.raw { &raw_ports[..] } else { session.outputs() };
@@ -167,7 +201,7 @@ fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure>
 
 /// Evaluates a function of plain TOSA.
 fn run_module(args: &Args, module: &Module, console: &Console) -> Result<(), Failure> {
-    if args.checked || args.timing || args.stats.is_some() || args.input_dir.is_some() {
+    if args.is_of_machine() {
         return Err(Failure::Usage(for_bundles("function")));
     }
     if !args.input_shapes.is_empty() {
@@ -197,7 +231,11 @@ fn write_outputs(
             let shape = crate::io::array::show_shape(&array.shape);
             row(&mut lines, &[name.as_str(), &shape, array.dtype.name()]);
         }
-        return console.summary(&format!("{}\nnothing written: no --output-dir\n", show(&lines)));
+        let told = match &args.dump_stages {
+            Some(place) => format!("stages written to {}", place.display()),
+            None => "nothing written: no --output-dir".to_owned(),
+        };
+        return console.summary(&format!("{}\n{told}\n", show(&lines)));
     };
     let names: Vec<&str> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
     write_arrays(folder, ports, outputs, inputs::are_positions(takes, &names))
@@ -211,18 +249,21 @@ fn write_arrays(
     by_position: bool,
 ) -> Result<(), Failure> {
     crate::io::create_folder(folder)?;
-    // Names that differ only in what a file name cannot hold would overwrite each other.
-    let stems: Vec<String> = ports.iter().map(|port| file_stem(&port.name)).collect();
-    for (at, (_, array)) in outputs.iter().enumerate() {
-        let stem = match stems.get(at) {
-            Some(stem) if !by_position && stems.iter().filter(|other| *other == stem).count() == 1 => {
-                stem.clone()
-            }
-            _ => at.to_string(),
-        };
+    for ((_, array), stem) in outputs.iter().zip(output_stems(ports, by_position)) {
         write_atomic(&folder.join(format!("{stem}.npy")), &array.to_npy())?;
     }
     Ok(())
+}
+
+/// What the file of each output is called: its name, or its position.
+fn output_stems(ports: &[Port], by_position: bool) -> Vec<String> {
+    // Names that differ only in what a file name cannot hold would overwrite each other.
+    let stems: Vec<String> = ports.iter().map(|port| file_stem(&port.name)).collect();
+    let is_alone = |stem: &String| stems.iter().filter(|other| *other == stem).count() == 1;
+    let of = |(at, stem): (usize, &String)| {
+        if !by_position && is_alone(stem) { stem.clone() } else { at.to_string() }
+    };
+    stems.iter().enumerate().map(of).collect()
 }
 
 fn show_timing(simulated: &SimulatedStats) -> String {

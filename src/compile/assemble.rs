@@ -201,8 +201,8 @@ impl Compiler {
             None => None,
         };
         let (inputs, outputs) = (ports("main", false)?, ports("main", true)?);
-        let Lowered { program, weights, names, ops } = lowered;
-        let machine = Machine { program, weights, names, ops };
+        let Lowered { program, weights, names, ops, tensors } = lowered;
+        let machine = Machine { program, weights, names, ops, tensors: Box::new(tensors) };
         Ok(Emitted { machine, inputs, outputs, tail, stats, plan, graph })
     }
 

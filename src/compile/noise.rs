@@ -4,6 +4,8 @@
 //! bits, as a picture's bytes do; over the rows of the table that they number, where the model shows one;
 //! else 0 or 1.
 
+use strata_isa_spec::bundle::Port;
+
 use crate::io::array::{Array, DType};
 
 /// The greatest of wide integers of which nothing is known: mostly indices and amounts, of which few are
@@ -61,6 +63,17 @@ pub(super) fn demand_room(samples: usize, inputs: &[NoiseInput]) -> Result<(), S
         "{samples} samples of noise to calibrate on, with an input of shape {shape}, have more than \
          {MOST_ELEMENTS} elements; give images or arrays with --calibrate"
     ))
+}
+
+/// An array of noise for each port.
+///
+/// # Errors
+/// If memory does not hold them.
+pub(crate) fn of_ports(seed: u64, ports: &[Port]) -> Result<Vec<Array>, String> {
+    let inputs: Vec<NoiseInput> =
+        ports.iter().map(|port| NoiseInput::new(&port.shape, &port.dtype, None)).collect();
+    demand_room(1, &inputs)?;
+    Ok(sample(seed, 0, &inputs))
 }
 
 /// Sample `sample`: an array of noise for each input.

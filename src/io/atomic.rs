@@ -82,16 +82,56 @@ fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
     if before.as_ref().is_some_and(|meta| !meta.is_file()) {
         return content(&mut std::fs::File::create(&target)?);
     }
-    let mut file = beside(&target)?;
-    let mut buffered = std::io::BufWriter::new(file.as_file_mut());
-    content(&mut buffered)?;
-    buffered.flush()?;
-    drop(buffered);
-    if let Some(before) = before {
-        file.as_file().set_permissions(before.permissions())?;
+    let mut file = AtomicFile { file: std::io::BufWriter::new(beside(&target)?), target, before };
+    content(&mut file)?;
+    file.finish()
+}
+
+/// A file that is being written beside its place.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: std::io::BufWriter<tempfile::NamedTempFile>,
+    target: PathBuf,
+    /// What stood there before.
+    before: Option<std::fs::Metadata>,
+}
+
+impl AtomicFile {
+    /// A file that takes its place when it is [finished](Self::finish); if it never is, nothing of it stays.
+    ///
+    /// # Errors
+    /// If the system refuses, or there is a folder in its place.
+    pub fn begin(path: &Path) -> std::io::Result<Self> {
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let before = std::fs::metadata(&target).ok();
+        if before.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+            return Err(std::io::Error::other("it is a folder; expected a file to write"));
+        }
+        Ok(Self { file: std::io::BufWriter::new(beside(&target)?), target, before })
     }
-    file.persist(&target)?;
-    Ok(())
+
+    /// Lets it take its place.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn finish(self) -> std::io::Result<()> {
+        let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        if let Some(before) = self.before {
+            file.as_file().set_permissions(before.permissions())?;
+        }
+        file.persist(&self.target)?;
+        Ok(())
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 #[cfg(test)]

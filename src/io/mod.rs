@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`array`](mod@array) | [`Array`], a tensor as a user hands it in and gets it back |
 //! | [`npy`] | NumPy's `.npy` and `.npz` |
+//! | [`batch`] | many inputs in one `.npz` |
 //! | [`images`] | PNG and JPEG pictures as network inputs |
 //! | `picture` | their pixels, decoded and scaled |
 //! | [`atomic`] | writing a file whole or not at all |
@@ -14,6 +15,7 @@
 
 pub mod array;
 pub mod atomic;
+pub mod batch;
 pub mod images;
 pub mod npy;
 mod picture;

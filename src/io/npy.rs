@@ -3,7 +3,7 @@
 //! Read: plain arrays of the types of [`DType`], of either byte order, in C or Fortran order. Not read:
 //! complex numbers, strings, records and pickled objects. Written: C order, little-endian.
 
-use std::io::{Cursor, Read as _, Write as _};
+use std::io::{Cursor, Read, Write as _};
 
 use npyz::half::f16;
 use npyz::{DType as FileType, NpyFile, NpyHeader, Order, TypeChar, WriterBuilder as _};
@@ -99,6 +99,88 @@ fn element_type(header: &NpyHeader) -> Result<DType, NpyError> {
         (TypeChar::Float, 8) => DType::F64,
         _ => return Err(NpyError::Type { found: found.to_string() }),
     })
+}
+
+/// The header of a `.npy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// The element type.
+    pub dtype: DType,
+    /// Whether the first axis is the innermost.
+    pub is_fortran: bool,
+    /// Bytes of the header; elements follow.
+    pub length: usize,
+    /// The element type in NumPy's notation, with the order of bytes.
+    descr: String,
+}
+
+impl Header {
+    /// That of an array of a type as Strata writes it: C order, little-endian.
+    pub(super) fn of(dtype: DType, shape: &[usize]) -> Self {
+        let order = if dtype.size_bytes() == 1 { '|' } else { '<' };
+        let kind = match dtype {
+            DType::Bool => 'b',
+            DType::U8 | DType::U16 | DType::U32 | DType::U64 => 'u',
+            DType::I8 | DType::I16 | DType::I32 | DType::I64 => 'i',
+            DType::F16 | DType::F32 | DType::F64 => 'f',
+        };
+        let descr = format!("{order}{kind}{}", dtype.size_bytes());
+        let mut header = Self { shape: shape.to_vec(), dtype, is_fortran: false, length: 0, descr };
+        header.length = header.with_shape(shape).len();
+        header
+    }
+
+    /// The bytes of a header of such elements in C order, of another shape.
+    pub(super) fn with_shape(&self, shape: &[usize]) -> Vec<u8> {
+        let extents: String = shape.iter().map(|extent| format!("{extent},")).collect();
+        let descr = &self.descr;
+        let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({extents}), }}");
+        // Elements begin at a multiple of 64 bytes.
+        let end = (10 + text.len() + 1).next_multiple_of(64) - 11;
+        text.extend(std::iter::repeat_n(' ', end - text.len()));
+        text.push('\n');
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.into_bytes());
+        bytes
+    }
+}
+
+/// Reads the header of a `.npy`; what is read next are its elements.
+///
+/// # Errors
+/// If it is none, or of elements that Strata has no type for.
+pub(super) fn read_header(reader: &mut dyn Read) -> Result<Header, NpyError> {
+    let malformed = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => NpyError::Malformed("cut short in its header".to_owned()),
+        _ => NpyError::Malformed(e.to_string()),
+    };
+    let mut bytes = vec![0; 10];
+    reader.read_exact(&mut bytes).map_err(malformed)?;
+    let mut length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    if matches!(bytes[6], 2 | 3) {
+        bytes.resize(12, 0);
+        reader.read_exact(&mut bytes[10..]).map_err(malformed)?;
+        length = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize;
+    }
+    let prefix = bytes.len();
+    bytes.resize(prefix + length.min(MAX_HEADER_BYTES + 1), 0);
+    if bytes.starts_with(b"\x93NUMPY") {
+        reader.read_exact(&mut bytes[prefix..]).map_err(malformed)?;
+    }
+    check_header(&bytes)?;
+    let header = NpyHeader::from_reader(&mut &bytes[..]).map_err(malformed)?;
+    let dtype = element_type(&header)?;
+    let descr = match header.dtype() {
+        FileType::Plain(found) => found.to_string(),
+        _ => String::new(),
+    };
+    let extent = |&extent: &u64| usize::try_from(extent).unwrap_or(usize::MAX);
+    let shape = header.shape().iter().map(extent).collect();
+    let (is_fortran, length) = (header.order() == Order::Fortran, bytes.len());
+    Ok(Header { shape, dtype, is_fortran, length, descr })
 }
 
 fn read_values(file: NpyFile<&[u8]>, dtype: DType) -> std::io::Result<Vec<f64>> {
@@ -198,6 +280,14 @@ impl Array {
         }
     }
 
+    /// The elements as [`to_npy`](Self::to_npy) writes them, without the header.
+    pub(super) fn to_le_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.to_npy();
+        let length = self.values.len() * self.dtype.size_bytes();
+        bytes.drain(..bytes.len() - length);
+        bytes
+    }
+
     fn write<T: npyz::AutoSerialize>(&self, to: impl Fn(f64) -> T) -> Vec<u8> {
         let shape: Vec<u64> = self.shape.iter().map(|&extent| extent as u64).collect();
         let mut bytes = Vec::with_capacity(128 + self.values.len() * self.dtype.size_bytes());
@@ -281,6 +371,21 @@ mod tests {
         assert_eq!(Array::from_npy(&scalar.to_npy()).expect("reads back"), scalar);
         let empty = Array::f32(vec![0, 7], vec![]);
         assert_eq!(Array::from_npy(&empty.to_npy()).expect("reads back"), empty);
+    }
+
+    #[test]
+    fn headers_read_back() {
+        for (dtype, shape) in
+            DType::ALL.into_iter().zip([vec![], vec![7], vec![2, 3], vec![0, 4]].iter().cycle())
+        {
+            let header = Header::of(dtype, shape);
+            let mut bytes = header.with_shape(shape);
+            assert_eq!(read_header(&mut &bytes[..]).expect("a header"), header);
+            let array =
+                Array::new(shape.clone(), dtype, vec![1.0; shape.iter().product()]).expect("an array");
+            bytes.extend(array.to_le_bytes());
+            assert_eq!(Array::from_npy(&bytes).expect("an array"), array);
+        }
     }
 
     #[test]

@@ -64,12 +64,22 @@ fn wildcards_stand_for_what_is_left_out() {
 
 #[test]
 fn the_tutorial_runs_as_it_says() {
+    assert!(runs_as_it_says("tutorial.md") > 5, "the tutorial has commands");
+}
+
+#[test]
+fn the_page_on_golden_vectors_runs_as_it_says() {
+    assert!(runs_as_it_says("golden.md") > 2, "the page has commands");
+}
+
+/// Runs the commands of a page and holds what they print against it; how many blocks of them there are.
+fn runs_as_it_says(page: &str) -> usize {
     let scratch = Scratch::new();
     let values = (0..3 * 320 * 320).map(|i| (i % 97) as f32 / 97.0).collect();
     scratch.write("in.npy", Array::f32(vec![1, 3, 320, 320], values).to_npy());
-    let page = read(&book().join("tutorial.md"));
+    let page = read(&book().join(page));
     let blocks = blocks(&page, "console");
-    assert!(blocks.len() > 5, "the tutorial has commands");
+    let n = blocks.len();
     for block in blocks {
         // A command and what it prints, up to the next one.
         let commands: Vec<usize> = (0..block.len()).filter(|&at| block[at].starts_with("$ ")).collect();
@@ -85,6 +95,7 @@ fn the_tutorial_runs_as_it_says() {
             assert!(matches(shown, &printed), "{}\nprints\n{}", block[at], printed.join("\n"));
         }
     }
+    n
 }
 
 /// The lines of a dump that a comment on the page asks for: `excerpt NETWORK FILE COUNT: TEXT`.

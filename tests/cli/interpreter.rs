@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use strata::io::Array;
+use strata::io::npy::to_npz;
 use strata_isa_spec::interp::Simd;
 
 use super::{Scratch, load};
@@ -85,4 +86,78 @@ fn the_interpreter_is_measured() {
     assert!(times.len() == 3 && times.iter().all(|time| time.as_f64().is_some_and(|s| s > 0.0)), "{json}");
     let (_, err) = scratch.ends(1, &["bench", "run", &model]);
     assert!(err.contains("not a bundle"), "{err}");
+}
+
+#[test]
+fn a_batch_runs_input_by_input() {
+    let scratch = Scratch::new();
+    let (model, _) = scratch.fsrcnn();
+    scratch.ends(0, &["compile", &model, "-o", "net.strata", "--quiet"]);
+    let input = |n: usize| -> Vec<f32> { (0..24 * 16).map(|i| ((i * (n + 3)) % 97) as f32 / 97.0).collect() };
+    let all = |n: usize| (0..n).flat_map(input).collect::<Vec<f32>>();
+    let bundle = std::fs::read(scratch.path("net.strata")).expect("it is there");
+    let bundle = strata::Bundle::from_bytes(&bundle).expect("a bundle");
+    let name = bundle.manifest.inputs[0].name.clone();
+    let save = |file: &str, name: &str, array: Array| {
+        scratch.write(file, to_npz(&[(name.to_owned(), array)]).expect("an archive"));
+    };
+    // On an axis more, or on the axis whose extent is 1; the outputs have theirs in the same place.
+    save("first.npz", &name, Array::f32(vec![3, 1, 16, 24], all(3)));
+    save("extra.npz", "whatever", Array::f32(vec![3, 1, 1, 16, 24], all(3)));
+    for (file, folder, shape) in
+        [("first.npz", "first", vec![3, 1, 32, 48]), ("extra.npz", "extra", vec![3, 1, 1, 32, 48])]
+    {
+        for raw in [false, true] {
+            let more: &[&str] = if raw { &["--raw"] } else { &[] };
+            let run = ["run", "net.strata", "--input-dir", file, "--output-dir", folder];
+            let (out, _) = scratch.ends(0, &[&run[..], more].concat());
+            assert!(out.contains("3 of 3 inputs in "), "{out}");
+            let written = std::fs::read_dir(scratch.path(folder)).expect("a folder");
+            let written: Vec<_> = written.map(|entry| entry.expect("an entry").path()).collect();
+            let stacked = load(&written[0]);
+            assert_eq!((written.len(), &stacked.shape), (1, &shape));
+            for at in 0..3 {
+                scratch.write("one.npy", Array::f32(vec![1, 1, 16, 24], input(at)).to_npy());
+                let run = ["run", "net.strata", "--input", "0=one.npy", "--output-dir", "one", "--quiet"];
+                scratch.ends(0, &[&run[..], more].concat());
+                let one = load(&scratch.path("one/0.npy"));
+                let n = one.values.len();
+                assert_eq!(stacked.values[at * n..][..n], one.values, "{file}, input {at}");
+                assert_eq!(stacked.dtype, one.dtype);
+            }
+        }
+    }
+    // One input is no batch: its outputs go where those of a file go.
+    save("single.npz", &name, Array::f32(vec![1, 1, 16, 24], all(1)));
+    scratch.ends(0, &["run", "net.strata", "--input-dir", "single.npz", "--output-dir", "out"]);
+    assert!(scratch.path("out/single").is_dir());
+
+    let refused = |file: &str| {
+        let run = ["run", "net.strata", "--input-dir", file, "--output-dir", "none"];
+        let (_, error) = scratch.ends(1, &run);
+        let written = std::fs::read_dir(scratch.path("none")).map(Iterator::count).unwrap_or(0);
+        assert_eq!(written, 0, "nothing is written: {error}");
+        error
+    };
+    save("shape.npz", &name, Array::f32(vec![3, 16, 24], all(3)));
+    let error = refused("shape.npz");
+    let expected = "expected shape 1x1x16x24 or Nx1x1x16x24 or Nx1x16x24, found 3x16x24";
+    assert!(error.contains("shape.npz: input ") && error.contains(expected), "{error}");
+    // The third cannot be run: it is told which, and that nothing was written.
+    let mut values = all(3);
+    values[2 * 24 * 16 + 5] = f32::NAN;
+    save("nan.npz", &name, Array::f32(vec![3, 1, 16, 24], values));
+    let error = refused("nan.npz");
+    assert!(error.contains("nan.npz, input 2: ") && error.contains("NaN in 1 of 384 elements"), "{error}");
+    // One that is cut short, and a huge one that it only promises to be.
+    let whole = std::fs::read(scratch.path("first.npz")).expect("it is there");
+    let at = whole.windows(10).position(|bytes| bytes == b"'shape': (").expect("a header") + 10;
+    let mut huge = whole.clone();
+    huge[at..at + 1].copy_from_slice(b"9");
+    scratch.write("huge.npz", &huge);
+    let error = refused("huge.npz");
+    assert!(error.contains("promises 13824 bytes of data, found 4608"), "{error}");
+    scratch.write("cut.npz", &whole[..whole.len() / 2]);
+    let error = refused("cut.npz");
+    assert!(error.contains("cut.npz: not a .npz file"), "{error}");
 }

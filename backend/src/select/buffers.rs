@@ -12,6 +12,7 @@ use strata_isa_spec::{Head, View};
 
 use crate::model::{Buffer, BufferId, BufferRole, BufferView, StageTemplate};
 use crate::select::graph::TABLES;
+use crate::select::made::ModelValue;
 use crate::select::permute::Chain;
 use crate::select::selector::DraftCode;
 use crate::select::shape::{self, Dims};
@@ -143,6 +144,10 @@ impl Placer<'_> {
         let stage = self.module.insert_before(user, row, &[value], std::slice::from_ref(&ty), loc.clone());
         let no_tables = Attribute::I64Array(Vec::new());
         self.module.op_mut(stage).extra.insert(TABLES.to_owned(), no_tables);
+        let source = self.module.defining_op(self.root(value));
+        if let Some(value) = source.and_then(|op| ModelValue::of(self.module, op)) {
+            ModelValue { nodes: Vec::new(), ..value }.mark(self.module, stage);
+        }
         let region = self.module.add_region(stage);
         let body = self.module.add_block(region, std::slice::from_ref(&ty));
         let arg = self.module.args(body)[0];

@@ -12,6 +12,7 @@
 //! | [`split`] | `split-channels`: stages whose tables are too large become several |
 //! | [`narrow`] | slices of concatenations read the pieces that they meet |
 //! | [`split_columns`] | stages of a plan that run in strips become several, by columns |
+//! | [`made`] | which tensor of the network each stage makes |
 //! | [`erase`] | `erase-wrappers`: any phase as plain TOSA |
 //!
 //! After the pass, `@main` holds `strata.stage` ops and, between them, ops that move nothing: `tosa.concat`
@@ -25,6 +26,7 @@ mod by_sign;
 pub mod check;
 pub mod erase;
 pub mod graph;
+pub mod made;
 pub mod narrow;
 mod normalise;
 mod permute;
@@ -182,6 +184,9 @@ fn build_stage(module: &mut Module, draft: &Draft) -> (OpId, Shell) {
     }
     let last = *results.last().expect("a draft has at least one op");
     module.append(body, dialect::Yield {}, &[last], &[], loc);
+    if let Some(op) = module.defining_op(draft.result) {
+        made::pass_on(module, op, stage);
+    }
     let tables = draft.tables.iter().map(|table| constants[table].1).collect();
     module.op_mut(stage).extra.insert(graph::TABLES.to_owned(), Attribute::I64Array(tables));
 

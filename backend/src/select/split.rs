@@ -22,6 +22,7 @@ use strata_isa_spec::{Head, Tail, Target};
 
 use crate::model::{BufferView, StageGraph, StageNode, StageTemplate};
 use crate::select::graph::TABLES;
+use crate::select::made::{self, StagePart};
 use crate::select::narrow::narrow_slices;
 use crate::select::split_columns::erase_dead_views;
 use crate::select::{check, list, main_function, set_code};
@@ -72,14 +73,15 @@ impl Pass for SplitChannels {
         let func = main_function(module)?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
         let mut n_split = 0;
-        for stage in graph.stages.values() {
+        let first = made::first_free(module, func);
+        for (id, stage) in &graph.stages {
             let parts = match &target {
                 Some(target) => parts::for_target(&graph, stage, target),
                 None => parts::within(stage, self.budget_bytes, alignment),
             };
             if let Some(parts) = parts {
                 context.count("parts", parts.len() as u64);
-                split(module, stage, &parts)?;
+                split(module, stage, &parts, first + i64::from(id.as_u32()))?;
                 n_split += 1;
             }
         }
@@ -124,11 +126,13 @@ fn part_code(code: &StageTemplate, channels: &Range<u32>) -> (StageTemplate, Vec
     (part, narrowed)
 }
 
-/// Replaces a stage by its parts.
-fn split(module: &mut Module, stage: &StageNode, parts: &[Range<u32>]) -> Result<(), PassError> {
+/// Replaces a stage by its parts; what they make together is tensor `whole`, unless it is a part already.
+fn split(module: &mut Module, stage: &StageNode, parts: &[Range<u32>], whole: i64) -> Result<(), PassError> {
+    let out = &stage.code.out;
+    let all = StagePart::of_or_all(module, stage.op, whole, [out.cols, out.chs]);
     let loc = module.op(stage.op).loc.clone();
     let results: Vec<ValueId> = (parts.iter().enumerate())
-        .map(|(index, channels)| build_part(module, stage, index, channels))
+        .map(|(index, channels)| build_part(module, stage, index, channels, all))
         .collect::<Result<_, _>>()?;
     let whole = module.result(stage.op);
     let ty = module.ty(whole).clone();
@@ -145,6 +149,7 @@ fn build_part(
     stage: &StageNode,
     index: usize,
     channels: &Range<u32>,
+    all: StagePart,
 ) -> Result<ValueId, PassError> {
     let data = module.op(stage.op).clone();
     let (code, narrowed) = part_code(&stage.code, channels);
@@ -162,6 +167,8 @@ fn build_part(
     if let Some(tables) = data.extra.get(TABLES) {
         module.op_mut(part).extra.insert(TABLES.to_owned(), tables.clone());
     }
+    made::pass_on(module, stage.op, part);
+    StagePart { ch0: all.ch0 + channels.start, ..all }.mark(module, part);
     let region = module.add_region(part);
     let body = module.add_block(region, &types);
     let old_body = module.entry_block(stage.op);

@@ -23,6 +23,7 @@ use strata_isa_spec::inst::{Pad, Resize, Window};
 use crate::model::realised::{Realised, StripPart};
 use crate::model::{Buffer, BufferId, BufferView, StageGraph, StageId, StageTemplate};
 use crate::select::graph::{BUFFERS, TABLE_SET, TABLES};
+use crate::select::made::{self, StagePart};
 use crate::select::windows::W;
 use crate::select::{check, list, set_code};
 
@@ -39,6 +40,7 @@ pub fn split_columns(
     realised: &Realised,
 ) -> Result<(), PassError> {
     let block = module.entry_block(func);
+    let first_free = made::first_free(module, func);
     let mut order = Vec::with_capacity(realised.parts.len());
     let mut at = 0;
     while let Some(part) = realised.parts.get(at) {
@@ -51,7 +53,7 @@ pub fn split_columns(
             other.strip.as_ref().is_some_and(|s| s.group == strip.group)
         };
         let n = realised.parts[at..].iter().take_while(in_group).count();
-        order.extend(split_group(module, graph, realised, at..at + n)?);
+        order.extend(split_group(module, graph, realised, at..at + n, first_free)?);
         at += n;
     }
     let buffers: Vec<&Buffer> = realised.graph.buffers.values().collect();
@@ -84,12 +86,14 @@ struct Group {
     made: BTreeMap<(ValueId, u32, u32, usize), ValueId>,
 }
 
-/// Splits the stages of a group; gives their parts in the order of the realised graph.
+/// Splits the stages of a group; gives their parts in the order of the realised graph. From `first_free` on
+/// there is a number for the tensor of each stage.
 fn split_group(
     module: &mut Module,
     graph: &StageGraph,
     realised: &Realised,
     range: Range<usize>,
+    first_free: i64,
 ) -> Result<Vec<OpId>, PassError> {
     let origins: Vec<StageId> = realised.parts[range.clone()].iter().map(|part| part.origin).collect();
     let stage_of = origins.iter().map(|&origin| (graph.stages[origin].op, origin)).collect();
@@ -101,6 +105,11 @@ fn split_group(
         let node = &realised.graph.stages[StageId::from_u32(index as u32)];
         let origin = graph.stages[part.origin].op;
         let op = build_part(module, &mut group, origin, strip, &node.name, &node.code)?;
+        let out = &graph.stages[part.origin].code.out;
+        let number = first_free + i64::from(part.origin.as_u32());
+        let all = StagePart::of_or_all(module, origin, number, [out.cols, out.chs]);
+        StagePart { col0: all.col0 + strip.cols.start, ..all }.mark(module, op);
+        made::pass_on(module, origin, op);
         if let Some(set) = node.table_set {
             let set = Attribute::Int(i64::from(set), ElemType::I32);
             module.op_mut(op).extra.insert(TABLE_SET.to_owned(), set);

@@ -1,7 +1,9 @@
 //! A checked run: the machine as an adversary would run it.
 
+use std::sync::Mutex;
+
 use super::executable::load_weights;
-use super::machine::Machine;
+use super::machine::{Machine, RowObserver};
 use super::order::{Priorities, Random};
 use super::prepared::Prepared;
 use super::shadow::{Fault, Shadow};
@@ -33,13 +35,15 @@ struct Running {
 const LOAD_EARLY: u64 = 4;
 
 impl<'a> Checked<'a> {
-    /// The machine before the first phase of a program whose segments hold `dram`, and the weights `segment`.
+    /// The machine before the first phase of a program whose segments hold `dram`, and the weights `segment`;
+    /// `observer` is told of the rows that are written to SRAM.
     pub(super) fn new(
         program: &'a Program,
         target: &Target,
         segment: &'a [u8],
         dram: Vec<Vec<u8>>,
         mut random: Random,
+        observer: Option<&'a mut dyn RowObserver>,
     ) -> Self {
         let mut machine = Machine::new(program, target, Simd::best(), dram, Vec::new());
         let mut weight = vec![0; target.memory.weight as usize];
@@ -51,6 +55,7 @@ impl<'a> Checked<'a> {
             let noise = random.next().to_le_bytes();
             byte.copy_from_slice(&noise[..byte.len()]);
         }
+        machine.observer = observer.map(Mutex::new);
         machine.shadow = Some(Shadow::new(program, machine.activation.len(), weight.len()));
         let loads = program.phases.iter().flat_map(|p| p.loads.iter().copied()).collect();
         Self { machine, segment, weight, loads, loaded: 0, random }

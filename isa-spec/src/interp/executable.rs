@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::heads::HeadTables;
-use super::machine::Machine;
+use super::machine::{Machine, RowObserver};
 use super::prepared::Prepared;
 use super::simd::Simd;
 use super::sram::WeightSram;
@@ -99,10 +99,35 @@ impl Executable {
         inputs: &[Vec<u8>],
         progress: &mut (dyn FnMut(usize) + Send),
     ) -> Result<Vec<Vec<u8>>, ExecError> {
+        self.run_with(inputs, progress, None)
+    }
+
+    /// As [`run`](Self::run), telling an observer of every row that a stage puts into activation SRAM, in the
+    /// order in which they are written.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_observed(
+        &self,
+        inputs: &[Vec<u8>],
+        progress: &mut (dyn FnMut(usize) + Send),
+        observer: &mut dyn RowObserver,
+    ) -> Result<Vec<Vec<u8>>, ExecError> {
+        self.run_with(inputs, progress, Some(observer))
+    }
+
+    fn run_with<'a>(
+        &'a self,
+        inputs: &[Vec<u8>],
+        progress: &mut (dyn FnMut(usize) + Send),
+        observer: Option<&'a mut dyn RowObserver>,
+    ) -> Result<Vec<Vec<u8>>, ExecError> {
         let dram = fill_segments(&self.program, inputs)?;
         let threads = rayon::current_num_threads();
         let Room { activation, mut seats } = self.rooms().pop().unwrap_or_default();
-        let team = Team::new(Machine::new(&self.program, &self.target, self.simd, dram, activation));
+        let mut machine = Machine::new(&self.program, &self.target, self.simd, dram, activation);
+        machine.observer = observer.map(Mutex::new);
+        let team = Team::new(machine);
         seats.resize_with(threads, Seat::default);
         if let Some((own, others)) = seats.split_first_mut() {
             // On a thread of the pool, as the others.

@@ -1,5 +1,8 @@
 //! The memories of a running machine, and what rows do to them.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use super::heads::compute;
 use super::memory::Memory;
 use super::prepared::Prepared;
@@ -11,6 +14,27 @@ use crate::inst::{DmaIn, Head, View};
 use crate::program::{Program, SegmentKind, Stage, StageCode, row_address};
 use crate::target::Target;
 
+/// What is told of the rows that stages put into activation SRAM, while a program runs.
+pub trait RowObserver: Send + Sync {
+    /// Some columns and channels of a row were written.
+    fn wrote(&mut self, row: &MadeRow<'_>);
+}
+
+/// Some columns and channels of a row that a stage has put into activation SRAM.
+#[derive(Clone, Debug)]
+pub struct MadeRow<'a> {
+    /// The stage.
+    pub stage: &'a Stage,
+    /// The row, counted from the first of the stage's output view.
+    pub row: u32,
+    /// Columns, counted likewise.
+    pub cols: Range<usize>,
+    /// Channels, counted likewise.
+    pub chs: Range<usize>,
+    /// Their values, `[cols][chs]`, little-endian.
+    pub bytes: &'a [u8],
+}
+
 /// DRAM and activation SRAM. Weight SRAM is not here: what it holds for a stage does not depend on the
 /// inputs.
 pub(super) struct Machine<'a> {
@@ -21,6 +45,8 @@ pub(super) struct Machine<'a> {
     pub(super) activation: Memory,
     /// What they hold, in a checked run.
     pub(super) shadow: Option<Shadow>,
+    /// What is told of the rows that are written to SRAM.
+    pub(super) observer: Option<Mutex<&'a mut dyn RowObserver>>,
 }
 
 impl<'a> Machine<'a> {
@@ -35,7 +61,8 @@ impl<'a> Machine<'a> {
     ) -> Self {
         activation.resize(target.memory.activation as usize, 0);
         let dram = dram.into_iter().map(Memory::new).collect();
-        Self { program, simd, dram, activation: Memory::new(activation), shadow: None }
+        let activation = Memory::new(activation);
+        Self { program, simd, dram, activation, shadow: None, observer: None }
     }
 
     /// The output segments, and the memory of its SRAM.
@@ -124,18 +151,34 @@ impl<'a> Machine<'a> {
                 }
             }
         });
+        self.tell(stage, tile, bytes);
     }
 
     /// As [`write`](Self::write), while others write other tiles.
     ///
     /// # Safety
     /// Nobody makes a tile meanwhile, and nobody writes a tile that shares bytes with this one.
-    pub(super) unsafe fn write_beside(&self, code: &StageCode, tile: &Tile, bytes: &[u8]) {
-        for_each_run(self.program, code, tile, bytes, |run| {
+    pub(super) unsafe fn write_beside(&self, stage: &Stage, tile: &Tile, bytes: &[u8]) {
+        for_each_run(self.program, &stage.code, tile, bytes, |run| {
             let memory = run.segment.map_or(&self.activation, |segment| &self.dram[segment]);
             // SAFETY: the caller's; only who makes tiles has slices of memories.
             unsafe { memory.write_beside(run.at, run.bytes) };
         });
+        self.tell(stage, tile, bytes);
+    }
+
+    /// Tells the observer, if there is one, of the rows of a tile in SRAM.
+    fn tell(&self, stage: &Stage, tile: &Tile, bytes: &[u8]) {
+        let Some(observer) = &self.observer else { return };
+        if matches!(stage.code.head, Head::DmaOut(_)) {
+            return;
+        }
+        let mut observer = observer.lock().unwrap_or_else(PoisonError::into_inner);
+        let row_bytes = bytes.len() / tile.rows.len().max(1);
+        for (row, bytes) in tile.rows.clone().zip(bytes.chunks_exact(row_bytes.max(1))) {
+            let (cols, chs) = (tile.cols.clone(), tile.chs.clone());
+            observer.wrote(&MadeRow { stage, row, cols, chs, bytes });
+        }
     }
 }
 

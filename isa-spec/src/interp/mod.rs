@@ -35,6 +35,7 @@ mod waves;
 mod wide;
 
 pub use executable::Executable;
+pub use machine::{MadeRow, RowObserver};
 pub use shadow::Fault;
 pub use simd::{Level, Simd, SimdError};
 
@@ -107,9 +108,26 @@ pub fn run_checked(
     seed: u64,
     progress: &mut (dyn FnMut(usize) + Send),
 ) -> Result<Vec<Vec<u8>>, ExecError> {
+    run_checked_with(program, target, weights, inputs, seed, progress, None)
+}
+
+/// As [`run_checked`], telling an observer, if there is one, of every row that a stage puts into activation
+/// SRAM.
+///
+/// # Errors
+/// As [`run_checked`].
+pub fn run_checked_with<'a>(
+    program: &'a Program,
+    target: &Target,
+    weights: &'a [u8],
+    inputs: &[Vec<u8>],
+    seed: u64,
+    progress: &mut (dyn FnMut(usize) + Send),
+    observer: Option<&'a mut dyn RowObserver>,
+) -> Result<Vec<Vec<u8>>, ExecError> {
     demand_valid(program, target, weights)?;
     let dram = fill_segments(program, inputs)?;
-    let mut checked = Checked::new(program, target, weights, dram, Random::new(seed));
+    let mut checked = Checked::new(program, target, weights, dram, Random::new(seed), observer);
     for phase in 0..program.phases.len() {
         checked.run_phase(phase).map_err(ExecError::Unsound)?;
         progress(phase + 1);

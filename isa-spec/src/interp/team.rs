@@ -206,10 +206,10 @@ impl<'a> Team<'a> {
         let mut rest = &seat.made[..];
         for &index in &seat.taken {
             for StageTile { stage, tile, .. } in &work.shares.all[index] {
-                let code = &work.phase.stages[*stage].code;
-                let (bytes, others) = rest.split_at(self.machine.tile_bytes(code, tile));
+                let stage = &work.phase.stages[*stage];
+                let (bytes, others) = rest.split_at(self.machine.tile_bytes(&stage.code, tile));
                 // SAFETY: nobody computes, says the caller, and no two shares of a wave write the same bytes.
-                unsafe { self.machine.write_beside(code, tile, bytes) };
+                unsafe { self.machine.write_beside(stage, tile, bytes) };
                 rest = others;
             }
         }

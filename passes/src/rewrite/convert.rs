@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use egg::Id;
+use strata_backend::select::made::VALUE;
 use strata_ir::attr::ResizeMode;
 use strata_ir::dialect::{Reshape, Resize, Tile, Transpose};
 use strata_ir::{
-    BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, TensorType, Type, ValueId,
+    Attribute, BlockId, ElemType, Location, Module, Op, OpId, Tensor, TensorData, TensorType, Type, ValueId,
 };
 
 use crate::rewrite::constants::ConstId;
@@ -77,8 +78,14 @@ pub(crate) fn write_back(module: &mut Module, block: BlockId, function: &Functio
         kept.entry(canonical(egraph, term)).or_insert(*op);
     }
     let before: Vec<OpId> = module.block_ops(block).to_vec();
-    let mut writer =
-        Writer { module, block, egraph, selection, kept, made: BTreeMap::new(), order: Vec::new() };
+    let mut meanings = BTreeMap::new();
+    for (op, class, _) in &function.ops {
+        if let Some(meaning) = module.op(*op).extra.get(VALUE) {
+            meanings.entry(egraph.find(*class)).or_insert_with(|| meaning.clone());
+        }
+    }
+    let (made, order) = (BTreeMap::new(), Vec::new());
+    let mut writer = Writer { module, block, egraph, selection, kept, meanings, made, order };
     for (_, class, _) in &function.ops {
         let class = egraph.find(*class);
         if selection.is_used(class) {
@@ -110,6 +117,8 @@ struct Writer<'a> {
     selection: &'a Selection,
     /// The function's own ops by their terms.
     kept: BTreeMap<Term, OpId>,
+    /// What the classes of the function's own ops stand for in the model.
+    meanings: BTreeMap<Id, Attribute>,
     made: BTreeMap<Id, ValueId>,
     order: Vec<OpId>,
 }
@@ -126,6 +135,10 @@ impl Writer<'_> {
             None => self.term(&self.selection.term(class).clone()),
         };
         self.made.insert(class, value);
+        let meaning = self.meanings.get(&class).zip(self.module.defining_op(value));
+        if let Some((meaning, op)) = meaning.filter(|(_, op)| !self.module.op(*op).op.is_constant()) {
+            self.module.op_mut(op).extra.insert(VALUE.to_owned(), meaning.clone());
+        }
         value
     }
 

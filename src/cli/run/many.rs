@@ -4,34 +4,173 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Args, write_arrays};
+use strata_isa_spec::bundle::Port;
+
+use super::{Args, output_stems, stages, write_arrays};
 use crate::cli::console::Console;
 use crate::cli::failure::Failure;
 use crate::cli::model;
-use crate::io::{self, file_stem};
-use crate::session::Session;
+use crate::io::batch::{BatchFile, BatchInput, StackedFile};
+use crate::io::{self, Array, create_folder, file_stem};
+use crate::session::{RunError, Session};
+
+/// The arrays of one input, by the positions of what the network takes.
+type Input = Vec<(String, Array)>;
+
+/// Why there is no result of an input.
+enum NoResult {
+    /// It cannot be read, or is none.
+    Input(Failure),
+    /// It cannot be run.
+    Run(RunError),
+}
+
+impl From<RunError> for NoResult {
+    fn from(error: RunError) -> Self {
+        Self::Run(error)
+    }
+}
+
+impl NoResult {
+    /// The failure, told of an input.
+    fn about(self, input: &str) -> Failure {
+        match self {
+            Self::Input(failure) => failure,
+            Self::Run(error) => Failure::Failed(format!("{input}: {error}")),
+        }
+    }
+}
+
+/// Runs a bundle on every input that a path stands for.
+pub(super) fn run(args: &Args, session: &Session, path: &Path, console: &Console) -> Result<(), Failure> {
+    let is_npz = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz"));
+    if is_npz && path.is_file() {
+        let ports = session.inputs();
+        let inputs: Vec<BatchInput<'_>> =
+            ports.iter().map(|port| BatchInput { name: &port.name, shape: &port.shape }).collect();
+        if let Some(batch) = BatchFile::open(path, &inputs)? {
+            return run_batch(args, session, path, &batch, console);
+        }
+    }
+    run_files(args, session, path, console)
+}
 
 /// Runs a bundle on every file that a path stands for.
-pub(super) fn run(args: &Args, session: &Session, path: &Path, console: &Console) -> Result<(), Failure> {
+fn run_files(args: &Args, session: &Session, path: &Path, console: &Console) -> Result<(), Failure> {
     let files = files(path)?;
-    let folders = args.output_dir.as_ref().map(|to| folders(&files, to)).transpose()?;
+    let stems = stems(&files)?;
+    let images = args.images.options();
+    let inputs = files.iter().map(|file| {
+        let arrays = model::sample(file, session.inputs(), &images, "input").map_err(NoResult::Input)?;
+        Ok(by_position(arrays))
+    });
     let progress = console.progress(Some(files.len() as u64));
     progress.step("inputs");
     let begin = Instant::now();
     let mut failures = Vec::new();
-    for (at, file) in files.iter().enumerate() {
-        let folder = folders.as_ref().map(|folders| &folders[at]);
-        if let Err(failure) = run_file(args, session, file, folder) {
-            failures.push(failure.to_string());
+    let ports = ports(args, session);
+    for (at, result) in results(args, session, inputs, stems.iter().cloned()).enumerate() {
+        let written = result.map_err(|error| error.about(&io::shown(&files[at]))).and_then(|outputs| {
+            let folder = args.output_dir.as_ref().map(|to| to.join(&stems[at]));
+            folder.map_or(Ok(()), |folder| write_arrays(&folder, &ports, &outputs, false))
+        });
+        failures.extend(written.err().map(|failure| failure.to_string()));
+        progress.done(at as u64 + 1);
+    }
+    drop(progress);
+    tell(files.len() - failures.len(), files.len(), begin, console)?;
+    if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(failures.join("\nerror: "))) }
+}
+
+/// Runs a bundle on the inputs of a batch; writes each output as one array, when there is one of every input.
+fn run_batch(
+    args: &Args,
+    session: &Session,
+    path: &Path,
+    batch: &BatchFile,
+    console: &Console,
+) -> Result<(), Failure> {
+    let ports = ports(args, session);
+    if let Some(port) = ports.iter().find(|port| port.varies && args.output_dir.is_some()) {
+        let what = "has another shape for each input, so outputs make no batch; give a folder of inputs";
+        return Err(Failure::file(path, format!("output `{}` {what}", port.name)));
+    }
+    if let Some(folder) = &args.output_dir {
+        create_folder(folder)?;
+    }
+    let of_output: Vec<Option<PathBuf>> = output_stems(&ports, false)
+        .into_iter()
+        .map(|stem| args.output_dir.as_ref().map(|folder| folder.join(format!("{stem}.npy"))))
+        .collect();
+    let width = (batch.n() - 1).to_string().len();
+    let numbers = (0..batch.n()).map(move |at| format!("{at:0width$}"));
+    let mut archives = batch.archives()?;
+    let inputs = batch.samples(&mut archives)?.enumerate().map(|(at, arrays)| {
+        let arrays = arrays.map_err(|error| NoResult::Input(error.into()))?;
+        let named = session.inputs().iter().map(|port| Some(port.name.clone())).zip(arrays).collect();
+        let fitting = model::fitting(named, session.inputs());
+        let refused =
+            |problem| NoResult::Input(Failure::Failed(format!("{}: {problem}", of_batch(path, at))));
+        Ok(by_position(fitting.map_err(refused)?))
+    });
+    let progress = console.progress(Some(batch.n() as u64));
+    progress.step("inputs");
+    let begin = Instant::now();
+    let mut files: Vec<StackedFile> = Vec::new();
+    for (at, result) in results(args, session, inputs, numbers).enumerate() {
+        let outputs = result.map_err(|error| error.about(&of_batch(path, at)))?;
+        for (index, ((name, array), file)) in outputs.iter().zip(&of_output).enumerate() {
+            let Some(file) = file else { continue };
+            if at == 0 {
+                files.push(StackedFile::begin(file, array, &batch.stacked(&array.shape))?);
+            }
+            let told = |error| Failure::Failed(format!("{}: output `{name}`: {error}", of_batch(path, at)));
+            files[index].push(array).map_err(told)?;
         }
         progress.done(at as u64 + 1);
     }
     drop(progress);
+    for file in files {
+        file.finish()?;
+    }
+    tell(batch.n(), batch.n(), begin, console)
+}
+
+/// The results of inputs, each of which is run when it is asked for; `stems` are the folders of what their
+/// stages made, if that is to be written.
+fn results<'s>(
+    args: &'s Args,
+    session: &'s Session,
+    inputs: impl Iterator<Item = Result<Input, NoResult>> + 's,
+    stems: impl Iterator<Item = String> + 's,
+) -> Box<dyn Iterator<Item = Result<Input, NoResult>> + 's> {
+    match &args.dump_stages {
+        Some(place) => Box::new(inputs.zip(stems).map(move |(input, stem)| {
+            stages::run(args, session, &input?, &place.join(stem), &mut |_| {}).map_err(NoResult::Input)
+        })),
+        None if args.raw => Box::new(session.run_many_raw(inputs)),
+        None => Box::new(session.run_many(inputs)),
+    }
+}
+
+/// The outputs that are asked for.
+fn ports(args: &Args, session: &Session) -> Vec<Port> {
+    if args.raw { session.raw_outputs().cloned().collect() } else { session.outputs().to_vec() }
+}
+
+fn by_position(arrays: Vec<Array>) -> Input {
+    arrays.into_iter().enumerate().map(|(at, array)| (format!("#{at}"), array)).collect()
+}
+
+/// An input of a batch, as messages name it.
+fn of_batch(path: &Path, at: usize) -> String {
+    format!("{}, input {at}", path.display())
+}
+
+fn tell(run: usize, of: usize, begin: Instant, console: &Console) -> Result<(), Failure> {
     let seconds = begin.elapsed().as_secs_f64();
-    let run = files.len() - failures.len();
     let rate = run as f64 / seconds;
-    console.summary(&format!("{run} of {} inputs in {seconds:.2} s, {rate:.2} a second\n", files.len()))?;
-    if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(failures.join("\nerror: "))) }
+    console.summary(&format!("{run} of {of} inputs in {seconds:.2} s, {rate:.2} a second\n"))
 }
 
 /// The files of a folder, or those that a text file lists, relative to its own folder.
@@ -47,36 +186,21 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if files.is_empty() { Err(Failure::file(path, "lists no file")) } else { Ok(files) }
 }
 
-/// The folder of each file's outputs.
+/// The name of the folder of each file's outputs.
 ///
 /// # Errors
 /// If two files would have one.
-fn folders(files: &[PathBuf], to: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn stems(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let mut taken: BTreeMap<String, &PathBuf> = BTreeMap::new();
-    let mut folders = Vec::with_capacity(files.len());
+    let mut stems = Vec::with_capacity(files.len());
     for file in files {
         let stem = file_stem(&file.file_stem().unwrap_or_default().to_string_lossy());
-        folders.push(to.join(&stem));
+        stems.push(stem.clone());
         if let Some(other) = taken.insert(stem, file) {
             let (first, second) = (other.display(), file.display());
             let what = format!("the outputs of {first} and {second} would go into one folder");
             return Err(Failure::Failed(what));
         }
     }
-    Ok(folders)
-}
-
-fn run_file(args: &Args, session: &Session, file: &Path, folder: Option<&PathBuf>) -> Result<(), Failure> {
-    let arrays = model::sample(file, session.inputs(), &args.images.options(), "input")?;
-    let inputs: Vec<_> =
-        arrays.into_iter().enumerate().map(|(at, array)| (format!("#{at}"), array)).collect();
-    let about = |error: crate::RunError| Failure::file(file, error);
-    let raw: Vec<_>;
-    let (outputs, ports) = if args.raw {
-        raw = session.raw_outputs().cloned().collect();
-        (session.run_raw(&inputs, &mut |_| {}).map_err(about)?, &raw[..])
-    } else {
-        (session.run(&inputs, &mut |_| {}).map_err(about)?, session.outputs())
-    };
-    folder.map_or(Ok(()), |folder| write_arrays(folder, ports, &outputs, false))
+    Ok(stems)
 }
