@@ -1,10 +1,11 @@
 //! Tails that are done while numbers are still in the registers of a kernel, or are bytes already.
 //!
 //! They give what [`tails`](super::tails) give: a rescale of sums, of which the weights show how great they
-//! may be, and on its bytes tables and sums with the bytes of another stream, as residual connections have
-//! them.
+//! may be, and on its bytes tables, and sums and products with the bytes of another stream, as residual
+//! connections and gates have them.
 
-use crate::inst::{Binary, BinaryKind, Clamp, Elem, OperandRescale, Rescale, Tail, View};
+use crate::inst::{Binary, BinaryKind, Clamp, Elem, Load, OperandRescale, Rescale, Tail, View};
+use crate::interp::arith::apply_scale_32;
 use crate::interp::lanes::{self, LANES, LaneScales, Lanes, Limits, SumLane, Sums, laned};
 use crate::interp::lookup::look_up;
 use crate::interp::scales::Scales;
@@ -34,12 +35,13 @@ pub(super) enum Rescaled {
 pub(super) enum ByteTail {
     /// A value for each byte of `i8`, by its bits.
     Table(Box<[u8; 256]>),
-    Sum(Box<ScaledSum>),
+    Pair(Box<ScaledPair>),
 }
 
-/// Both bytes are rescaled, added and rescaled to a byte again.
+/// Both bytes are rescaled, added or multiplied, and rescaled to a byte again.
 #[derive(Clone, Debug)]
-pub(super) struct ScaledSum {
+pub(super) struct ScaledPair {
+    is_product: bool,
     /// Where the other bytes stand.
     src: View,
     own: LaneScales,
@@ -48,6 +50,23 @@ pub(super) struct ScaledSum {
 }
 
 impl Fused {
+    /// What is done so of a stage that loads bytes of a stream, all tails of which are from bytes to bytes.
+    pub(super) fn of_load(
+        h: &Load,
+        code: &StageCode,
+        tables: &[TailTables],
+        streams: &[Stream],
+    ) -> Option<Self> {
+        let (src, out) = (&h.src, &code.out);
+        let is_alike = (src.rows, src.cols, src.chs) == (out.rows, out.cols, out.chs);
+        let are_bytes = [src, out].iter().all(|view| streams[view.tensor as usize].elem == Elem::I8);
+        if !is_alike || !are_bytes {
+            return None;
+        }
+        let tails = byte_tails(code, &code.tail, tables, streams)?;
+        Some(Self { scales: Vec::new(), rescaled: Rescaled::Bytes(tails) })
+    }
+
     /// What is done so of a stage whose head makes such sums, group by group; none if its first tail is not a
     /// rescale of them to numbers of 32 bits.
     pub(super) fn new(
@@ -106,10 +125,21 @@ fn byte_tails(
             (
                 [Tail::Rescale(own), Tail::Binary(other), Tail::Rescale(result), ..],
                 [TailTables::Rescale(of_own), _, TailTables::Rescale(of_result), ..],
-            ) => {
+            ) if own.to == Elem::I32 => {
                 let own = OneScale::new(own, of_own)?;
                 let result = OneScale::new(result, of_result)?;
-                (ByteTail::Sum(Box::new(ScaledSum::new(code, &own, other, &result, streams)?)), 3)
+                (ByteTail::Pair(Box::new(ScaledPair::new(code, &own, other, &result, streams)?)), 3)
+            }
+            ([Tail::Rescale(t), ..], [TailTables::Rescale(scales), ..]) if t.to == Elem::I8 => {
+                let (&[multiplier], &[shift]) = (scales.multipliers.all(), scales.shifts.all()) else {
+                    return None;
+                };
+                let rescaled = |byte: i8| {
+                    let value = i64::from(byte) - i64::from(t.input_zp);
+                    let scaled = apply_scale_32(value, multiplier, shift, t.double_round);
+                    (scaled + i64::from(t.output_zp)).clamp(-128, 127) as i8
+                };
+                (ByteTail::table(rescaled), 1)
             }
             _ => return None,
         };
@@ -143,7 +173,7 @@ impl<'a> OneScale<'a> {
 /// How far a byte is from a zero point, that is one, at most.
 const FURTHEST: i64 = 255;
 
-impl ScaledSum {
+impl ScaledPair {
     fn new(
         code: &StageCode,
         own: &OneScale<'_>,
@@ -156,7 +186,12 @@ impl ScaledSum {
         let are_bytes = streams[src.tensor as usize].elem == Elem::I8 && result.rescale.to == Elem::I8;
         let is_wide = own.rescale.to == Elem::I32 && own.rescale.output_zp == 0;
         let of_other = other.rescale.filter(|r| !r.double_round)?;
-        if other.kind != BinaryKind::Add || !is_alike || !are_bytes || !is_wide {
+        let is_product = match other.kind {
+            BinaryKind::Add => false,
+            BinaryKind::Mul if other.shift == 0 => true,
+            _ => return None,
+        };
+        if !is_alike || !are_bytes || !is_wide {
             return None;
         }
         let is_zero_of_bytes = |zero_point: i32| i8::try_from(zero_point).is_ok();
@@ -166,22 +201,27 @@ impl ScaledSum {
         let own = own.scales(FURTHEST)?;
         let OperandRescale { multiplier, shift, input_zp: zero_point, .. } = of_other;
         let other = LaneScales::new(&[lanes::Rescale { multiplier, shift, zero_point }], FURTHEST, 0)?;
-        let greatest = own.greatest() + other.greatest() + i64::from(result.rescale.input_zp).abs();
-        Some(Self { src: *src, result: result.scales(greatest)?, own, other })
+        let greatest = if is_product {
+            own.greatest().checked_mul(other.greatest())?
+        } else {
+            own.greatest() + other.greatest()
+        };
+        let greatest = greatest + i64::from(result.rescale.input_zp).abs();
+        Some(Self { is_product, src: *src, result: result.scales(greatest)?, own, other })
     }
 
-    /// Adds what stands at a place of the other stream to bytes.
+    /// Combines bytes with what stands at their place of the other stream.
     fn apply(&self, sram: &Sram<'_>, place: &Place, bytes: &mut [u8]) {
         let row = if self.src.rows == 1 { 0 } else { place.row };
         let all = sram.stream_chs(&self.src);
         let others = &sram.row_bytes(&self.src, row)[place.cols.start * all..place.cols.end * all];
         let pixel = place.chs.len();
         if pixel == all {
-            return add(sram.simd, self, bytes, others);
+            return combine(sram.simd, self, bytes, others);
         }
         let from = self.src.ch0 as usize + place.chs.start;
         for (bytes, others) in bytes.chunks_exact_mut(pixel.max(1)).zip(others.chunks_exact(all)) {
-            add(sram.simd, self, bytes, &others[from..][..pixel]);
+            combine(sram.simd, self, bytes, &others[from..][..pixel]);
         }
     }
 }
@@ -195,55 +235,58 @@ impl ByteTail {
     pub(super) fn apply(&self, sram: &Sram<'_>, place: &Place, bytes: &mut [u8]) {
         match self {
             Self::Table(table) => look_up(sram.simd, table, bytes),
-            Self::Sum(sum) => sum.apply(sram, place, bytes),
+            Self::Pair(pair) => pair.apply(sram, place, bytes),
         }
     }
 }
 
 laned! {
-    fn add<V>(simd; sum: &ScaledSum, bytes: &mut [u8], others: &[u8]) {
+    fn combine<V>(simd; pair: &ScaledPair, bytes: &mut [u8], others: &[u8]) {
         // SAFETY: the CPU has the instructions of the type, here and below.
         let scales = unsafe {
-            SumScales::<V> {
-                own: V::scale(sum.own.of(0)),
-                other: V::scale(sum.other.of(0)),
-                result: V::scale(sum.result.of(0)),
+            PairScales::<V> {
+                is_product: pair.is_product,
+                own: V::scale(pair.own.of(0)),
+                other: V::scale(pair.other.of(0)),
+                result: V::scale(pair.result.of(0)),
             }
         };
         let (vectors, rest) = bytes.as_chunks_mut::<LANES>();
         let (of_others, rest_of_others) = others.as_chunks::<LANES>();
         for (bytes, others) in vectors.iter_mut().zip(of_others) {
             // SAFETY: as above.
-            unsafe { scales.add(bytes, others) };
+            unsafe { scales.combine(bytes, others) };
         }
         if !rest.is_empty() {
             let (mut bytes, mut others) = ([0; LANES], [0; LANES]);
             bytes[..rest.len()].copy_from_slice(rest);
             others[..rest.len()].copy_from_slice(&rest_of_others[..rest.len()]);
             // SAFETY: as above.
-            unsafe { scales.add(&mut bytes, &others) };
+            unsafe { scales.combine(&mut bytes, &others) };
             rest.copy_from_slice(&bytes[..rest.len()]);
         }
     }
 }
 
-/// The scales of a sum, as vectors read them.
-struct SumScales<'a, V: Lanes> {
+/// The scales of a pair, as vectors read them.
+struct PairScales<'a, V: Lanes> {
+    is_product: bool,
     own: V::Scale<'a>,
     other: V::Scale<'a>,
     result: V::Scale<'a>,
 }
 
-impl<V: Lanes> SumScales<'_, V> {
+impl<V: Lanes> PairScales<'_, V> {
     /// # Safety
     /// The CPU has the instructions of the type.
     #[inline(always)]
-    unsafe fn add(&self, bytes: &mut [u8; LANES], others: &[u8; LANES]) {
+    unsafe fn combine(&self, bytes: &mut [u8; LANES], others: &[u8; LANES]) {
         // SAFETY: the caller's.
         unsafe {
             let own = V::from_bytes(bytes).scaled(self.own);
             let other = V::from_bytes(others).scaled(self.other);
-            *bytes = own.plus(other).scaled(self.result).to_bytes();
+            let both = if self.is_product { own.times(other) } else { own.plus(other) };
+            *bytes = both.scaled(self.result).to_bytes();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The tables of a stage, as they stand ready for its rows.
 
+use crate::inst::Head;
 use crate::interp::fused::Fused;
 use crate::interp::heads::{HeadTables, Ready};
 use crate::interp::simd::Simd;
@@ -32,7 +33,10 @@ impl Prepared {
     ) -> Self {
         let chs = code.out.chs as usize;
         let tails: Vec<_> = code.tail.iter().map(|tail| TailTables::new(tail, chs, weights, simd)).collect();
-        let fused = head.sums().and_then(|sums| Fused::new(code, &tails, streams, &sums));
+        let fused = match &code.head {
+            Head::Load(h) => Fused::of_load(h, code, &tails, streams),
+            _ => head.sums().and_then(|sums| Fused::new(code, &tails, streams, &sums)),
+        };
         Self { head, tails, fused }
     }
 

@@ -37,6 +37,21 @@ impl Sram<'_> {
         &self.activation[at + view.col0 as usize * pixel..][..view.cols as usize * pixel]
     }
 
+    /// Copies the bytes of a row of a view, those of its channels only.
+    pub(super) fn copy_row(&self, view: &View, row: u32, out: &mut [u8]) {
+        let stream = self.stream(view);
+        let size = stream.elem.size_bytes() as usize;
+        let (all, part) = (stream.chs as usize * size, view.chs as usize * size);
+        let bytes = self.row_bytes(view, row);
+        if all == part {
+            return out.copy_from_slice(bytes);
+        }
+        let from = view.ch0 as usize * size;
+        for (out, pixel) in out.chunks_exact_mut(part.max(1)).zip(bytes.chunks_exact(all)) {
+            out.copy_from_slice(&pixel[from..from + part]);
+        }
+    }
+
     /// A row of a view as integers, `view.cols * view.chs` of them.
     pub(super) fn row(&self, view: &View, row: u32, out: &mut Vec<i32>) {
         self.part(view, row, 0..view.cols as usize, 0..view.chs as usize, out);

@@ -19,7 +19,7 @@ pub(super) use self::tables::HeadTables;
 pub(super) use self::transposed::PackedTransposed;
 use self::transposed::transpose_conv2d;
 use crate::inst::{Head, MatMul, Tail};
-use crate::interp::fused::Fused;
+use crate::interp::fused::{Fused, Rescaled};
 use crate::interp::simd::vectorised;
 use crate::interp::sram::{Sram, narrow};
 use crate::interp::tails::{self, Place, TailTables};
@@ -53,6 +53,14 @@ pub(super) fn compute(stage: &Ready<'_>, tile: &Tile, scratch: &mut Scratch, out
     }
     let row_bytes = out.len() / tile.rows.len().max(1);
     let rows = tile.rows.clone().zip(out.chunks_exact_mut(row_bytes.max(1)));
+    if let (Head::Load(h), Some(Fused { rescaled: Rescaled::Bytes(tails), .. })) = (&code.head, stage.fused) {
+        for (row, out) in rows {
+            stage.sram.copy_row(&h.src, row, out);
+            let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
+            tails.iter().for_each(|tail| tail.apply(stage.sram, &place, out));
+        }
+        return;
+    }
     for (row, out) in rows {
         let done = compute_head(stage, row, scratch);
         let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };

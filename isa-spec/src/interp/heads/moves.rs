@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::inst::{Argmax, Axis, Pad, Permute, Reduce, ReduceKind, Resize, ResizeMode};
 use crate::interp::simd::vectorised;
-use crate::interp::sram::Sram;
+use crate::interp::sram::{Sram, widen};
 use crate::interp::taps::sample;
 
 /// A row of a resize.
@@ -67,6 +67,10 @@ pub(super) fn permute(sram: &Sram<'_>, h: &Permute, row: u32, per_row: usize, ac
     let extents = h.perm.map(|p| (h.dims[usize::from(p)] as usize).max(1));
     let strides = h.perm.map(|p| strides[usize::from(p)]);
     let source_row = (h.src.cols * h.src.chs) as usize;
+    // Neighbours that stay neighbours are read from the row's bytes, unless there are other channels between.
+    let elem = sram.elem(&h.src);
+    let size = elem.size_bytes() as usize;
+    let has_runs = strides[5] == 1 && sram.stream_chs(&h.src) == h.src.chs as usize;
     let mut read: BTreeMap<usize, Vec<i32>> = BTreeMap::new();
     // The coordinates of the next value, and where in the source it stands.
     let (mut at, mut source, mut rest) = ([0usize; 6], 0, row as usize * per_row);
@@ -79,7 +83,16 @@ pub(super) fn permute(sram: &Sram<'_>, h: &Permute, row: u32, per_row: usize, ac
     let mut done = 0;
     while done < acc.len() {
         let n = (run - at[5]).min(acc.len() - done);
-        for value in &mut acc[done..done + n] {
+        let mut values = &mut acc[done..done + n];
+        while has_runs && !values.is_empty() {
+            let (y, x) = (source / source_row, source % source_row);
+            let (run, others) = values.split_at_mut((source_row - x).min(values.len()));
+            let bytes = &sram.row_bytes(&h.src, y as u32)[x * size..(x + run.len()) * size];
+            widen(sram.simd, elem, bytes, run);
+            source += run.len();
+            values = others;
+        }
+        for value in values {
             let y = source / source_row;
             let input = read.entry(y).or_insert_with(|| {
                 let mut input = Vec::new();

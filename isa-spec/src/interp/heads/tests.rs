@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::inst::{
-    Binary, BinaryKind, Clamp, Conv2d, DepthwiseConv2d, Elem, OperandRescale, Rescale, Table, View,
+    Binary, BinaryKind, Clamp, Conv2d, DepthwiseConv2d, Elem, Load, OperandRescale, Rescale, Table, View,
     WeightAddr, Window,
 };
 use crate::interp::fused::Rescaled;
@@ -81,10 +81,11 @@ impl Draw {
         Rescale { multipliers, shifts, per_channel, input_zp, output_zp, to, double_round }
     }
 
-    /// Tails that make bytes of sums.
-    fn tails(&mut self, out: &View) -> Vec<Tail> {
+    /// Tails that make bytes, of sums or of other bytes.
+    fn tails(&mut self, out: &View, sums: bool) -> Vec<Tail> {
         let per_channel = self.random.below(3) > 0;
-        let first = self.rescale(out.chs, per_channel, 0, Elem::I8, [30, 44]);
+        let shifts = if sums { [30, 44] } else { [29, 32] };
+        let first = self.rescale(out.chs, per_channel, 0, Elem::I8, shifts);
         let mut zero_point = first.output_zp;
         let mut tails: Vec<Tail> = vec![first.into()];
         for _ in 0..self.random.below(3) {
@@ -97,14 +98,18 @@ impl Draw {
                 _ => {
                     let rows = if self.random.below(3) == 0 { 1 } else { out.rows };
                     let src = self.stream(Elem::I8, rows, out.cols, out.chs, false);
-                    let own = self.rescale(out.chs, false, zero_point, Elem::I32, [10, 20]);
+                    let is_product = self.random.below(2) == 0;
+                    let shifts = if is_product { [18, 31] } else { [10, 20] };
+                    let own = self.rescale(out.chs, false, zero_point, Elem::I32, shifts);
                     let multiplier = self.within(1 << 30, i32::MAX);
-                    let (shift, input_zp) = (self.within(10, 20) as u8, self.within(-128, 127));
+                    let (shift, input_zp) = (self.within(shifts[0], shifts[1]) as u8, self.within(-128, 127));
                     let rescale = OperandRescale { multiplier, shift, input_zp, double_round: false };
-                    let result = self.rescale(out.chs, false, 0, Elem::I8, [45, 52]);
+                    let of_result = if is_product { [30, 44] } else { [45, 52] };
+                    let result = self.rescale(out.chs, false, 0, Elem::I8, of_result);
                     zero_point = result.output_zp;
-                    let add = Binary { kind: BinaryKind::Add, src, rescale: Some(rescale), shift: 0 };
-                    tails.extend([Tail::from(own), add.into(), result.into()]);
+                    let kind = if is_product { BinaryKind::Mul } else { BinaryKind::Add };
+                    let pair = Binary { kind, src, rescale: Some(rescale), shift: 0 };
+                    tails.extend([Tail::from(own), pair.into(), result.into()]);
                 }
             }
         }
@@ -147,7 +152,11 @@ impl Draw {
                 (0..chs).flat_map(|_| draw.within(-100_000, 100_000).to_le_bytes()).collect();
             draw.table(bytes)
         };
-        let (head, chs): (Head, u32) = if self.random.below(2) == 0 {
+        let kind = self.random.below(5);
+        let (head, chs): (Head, u32) = if kind == 0 {
+            let chs = self.within(1, 70) as u32;
+            (Load { src: self.stream(Elem::I8, rows, cols, chs, false) }.into(), chs)
+        } else if kind < 3 {
             let groups = if self.random.below(3) == 0 { self.within(2, 4) as u32 } else { 1 };
             let (ins, outs) = (groups * self.within(1, 9) as u32, groups * self.within(1, 40) as u32);
             let src = self.stream(Elem::I8, src_rows, src_cols, ins, false);
@@ -164,7 +173,7 @@ impl Draw {
             (DepthwiseConv2d { src, window: w, multiplier, input_zp, weight_zp, weights, bias }.into(), chs)
         };
         let out = self.stream(Elem::I8, rows, cols, chs, true);
-        let tail = self.tails(&out);
+        let tail = self.tails(&out, kind > 0);
         let activation = (0..self.activation).map(|_| self.random.next() as u8).collect();
         Case { program: self.program, code: StageCode { head, tail, out }, weights: self.weights, activation }
     }
@@ -195,7 +204,7 @@ struct Made {
 #[test]
 fn tails_that_are_done_with_the_head_give_the_same() {
     let (mut of_bytes, mut of_numbers, mut apart) = (0, 0, 0);
-    for seed in 0..600 {
+    for seed in 0..2000 {
         let case = Draw::new(seed).case();
         let (rows, cols, chs) = (case.code.out.rows, case.code.out.cols as usize, case.code.out.chs as usize);
         let mut tiles = vec![Tile::of_rows(&case.code, 0..rows)];
@@ -204,8 +213,8 @@ fn tails_that_are_done_with_the_head_give_the_same() {
             Head::Conv2d(h) if h.groups == 1 && chs > 32 => {
                 tiles.push(Tile { rows: some_rows, cols: some_cols, chs: 32..chs });
             }
-            Head::Conv2d(h) if h.groups > 1 => {}
-            _ => tiles.push(Tile { rows: some_rows, cols: some_cols, chs: 0..chs }),
+            Head::DepthwiseConv2d(_) => tiles.push(Tile { rows: some_rows, cols: some_cols, chs: 0..chs }),
+            _ => {}
         }
         tiles.retain(|tile| tile.len() > 0);
         for tile in &tiles {

@@ -32,6 +32,9 @@ pub(super) trait Lanes: Copy {
     /// The sum, which wraps.
     unsafe fn plus(self, other: Self) -> Self;
 
+    /// The product, which wraps.
+    unsafe fn times(self, other: Self) -> Self;
+
     unsafe fn scale(scale: &LaneScale) -> Self::Scale<'_>;
 
     /// Numbers rescaled, of which the scale may be applied to: see [`LaneScales`].

@@ -31,6 +31,11 @@ impl Lanes for [i32; LANES] {
     }
 
     #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        std::array::from_fn(|lane| self[lane].wrapping_mul(other[lane]))
+    }
+
+    #[inline(always)]
     unsafe fn scale(scale: &LaneScale) -> &LaneScale {
         scale
     }

@@ -6,11 +6,11 @@ use std::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_packs_epi16, _mm_srli_si128, _mm_storeu_si128,
     _mm256_add_epi32, _mm256_add_epi64, _mm256_blend_epi32, _mm256_castsi256_si128, _mm256_cvtepi8_epi32,
     _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_max_epi32, _mm256_min_epi32, _mm256_mul_epi32,
-    _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_slli_epi64, _mm256_srli_epi64,
-    _mm256_srlv_epi64, _mm256_storeu_si256, _mm256_sub_epi32, _mm512_add_epi32, _mm512_add_epi64,
-    _mm512_cvtepi8_epi32, _mm512_cvtsepi32_epi8, _mm512_loadu_si512, _mm512_mask_shuffle_epi32,
-    _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_epi32, _mm512_set1_epi32, _mm512_srli_epi64,
-    _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi32,
+    _mm256_mullo_epi32, _mm256_packs_epi32, _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_slli_epi64,
+    _mm256_srli_epi64, _mm256_srlv_epi64, _mm256_storeu_si256, _mm256_sub_epi32, _mm512_add_epi32,
+    _mm512_add_epi64, _mm512_cvtepi8_epi32, _mm512_cvtsepi32_epi8, _mm512_loadu_si512,
+    _mm512_mask_shuffle_epi32, _mm512_max_epi32, _mm512_min_epi32, _mm512_mul_epi32, _mm512_mullo_epi32,
+    _mm512_set1_epi32, _mm512_srli_epi64, _mm512_srlv_epi64, _mm512_storeu_si512, _mm512_sub_epi32,
 };
 
 use super::{LANES, LaneScale, Lanes, Limits};
@@ -55,6 +55,12 @@ impl Lanes for __m512i {
     unsafe fn plus(self, other: Self) -> Self {
         // SAFETY: the caller's.
         unsafe { _mm512_add_epi32(self, other) }
+    }
+
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        // SAFETY: the caller's.
+        unsafe { _mm512_mullo_epi32(self, other) }
     }
 
     #[inline(always)]
@@ -153,6 +159,12 @@ impl Lanes for [__m256i; 2] {
     unsafe fn plus(self, other: Self) -> Self {
         // SAFETY: the caller's.
         unsafe { [_mm256_add_epi32(self[0], other[0]), _mm256_add_epi32(self[1], other[1])] }
+    }
+
+    #[inline(always)]
+    unsafe fn times(self, other: Self) -> Self {
+        // SAFETY: the caller's.
+        unsafe { [_mm256_mullo_epi32(self[0], other[0]), _mm256_mullo_epi32(self[1], other[1])] }
     }
 
     #[inline(always)]
