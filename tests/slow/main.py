@@ -10,6 +10,7 @@ import bad_input
 import bits
 import book
 import classify
+import counts
 import detect
 import dumps
 import exports
@@ -54,6 +55,7 @@ MODULES = [
     headline,
     soundness,
     memory,
+    counts,
 ]
 
 
