@@ -214,7 +214,8 @@ const COLUMNS: usize = 110;
 #[test]
 fn lines_are_no_longer_than_rustfmt_makes_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut folders: Vec<PathBuf> = vec![root.join("src"), root.join("tests"), root.join("examples")];
+    let mut folders: Vec<PathBuf> =
+        ["src", "tests", "examples", "benches"].map(|name| root.join(name)).into();
     folders.extend(["isa-spec", "ir", "frontend", "backend", "passes"].map(|room| root.join(room)));
     let mut report = String::new();
     while let Some(folder) = folders.pop() {

@@ -7,7 +7,7 @@
 //! | [`compile`] | import, quantising, the planner, addresses, emission, and the timed run |
 //!
 //! What they run stands in [`network`] (networks of the zoo, at every level of the IR) and [`layer`] (a layer
-//! as a function of TOSA). `cargo bench --workspace --bench steps` measures all of them in less than a minute;
+//! as a function of TOSA). `cargo bench --workspace --bench steps` measures all of them in half a minute;
 //! words after `--` choose some, and `--test` runs each once.
 //!
 //! These are times, for people who look into a step. What may not become slower unseen is counted in
