@@ -1,7 +1,7 @@
 //! What the stages of a bundle make on an inference: whole tensors, in integers and in the reals that they
 //! stand for.
 //!
-//! A [`Recorder`] is told of every row that a stage puts into activation SRAM while the program runs. Nothing
+//! A `Recorder` is told of every row that a stage puts into activation SRAM while the program runs. Nothing
 //! is computed twice: what it holds are the machine's own bytes, also of tensors that are never whole in a
 //! memory, since they pass through a ring of rows. Parts that several stages make of one tensor, some
 //! channels or some columns each, are put together; where two make the same elements, as the strips of a
