@@ -140,13 +140,22 @@ pub(super) struct Shares {
     pub(super) of_threads: Vec<Range<usize>>,
 }
 
+impl Shares {
+    /// All tiles as one share.
+    fn one(tiles: Vec<StageTile>) -> Self {
+        Self { all: vec![tiles], of_threads: vec![0..1] }
+    }
+}
+
 /// The rows of a wave in shares for so many threads, each worth being computed on another one.
 ///
 /// A thread has the same part of the rows or columns of every stage, so that it finds what it reads in its
 /// own cache, about.
 pub(super) fn shares(program: &Program, phase: &Phase, wave: &Wave, threads: usize, grain: Grain) -> Shares {
     // Tiles that write the same bytes are one share, in order.
-    let threads = if threads > 1 && are_apart(program, phase, wave) { threads } else { 1 };
+    if threads == 1 || !are_apart(program, phase, wave) {
+        return Shares::one(tiles(phase, wave, 1, grain).into_iter().flatten().collect());
+    }
     let mut of_threads = vec![Vec::new(); threads];
     let mut costs = vec![0; threads];
     for tiles in tiles(phase, wave, threads, grain) {
@@ -159,7 +168,7 @@ pub(super) fn shares(program: &Program, phase: &Phase, wave: &Wave, threads: usi
         }
     }
     if costs.iter().sum::<u64>() < grain.wave {
-        of_threads = vec![of_threads.into_iter().flatten().collect()];
+        return Shares::one(of_threads.into_iter().flatten().collect());
     }
     let mut all = Vec::new();
     let of_threads = of_threads.into_iter().map(|tiles| {
