@@ -143,7 +143,7 @@ pub(super) struct Shares {
 impl Shares {
     /// All tiles as one share.
     fn one(tiles: Vec<StageTile>) -> Self {
-        Self { all: vec![tiles], of_threads: vec![0..1] }
+        Self { all: vec![tiles], of_threads: std::iter::once(0..1).collect() }
     }
 }
 
