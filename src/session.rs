@@ -429,12 +429,8 @@ impl Session {
 /// The integers that a program takes for an array, in the user's axes.
 fn integers_of(port: &Port, array: &Array) -> Result<Array, RunError> {
     let dtype = dtype_of(&port.machine_dtype)?;
-    let (least, most) = elem_of(&port.machine_dtype)?.int_range().unwrap_or((i64::MIN, i64::MAX));
-    let integer = |&v: &f64| match &port.quantisation {
-        Some(q) => quantise(v, q, least, most),
-        None => (v as i64).clamp(least, most),
-    };
-    let values = array.values.iter().map(|v| integer(v) as f64).collect();
+    let range = elem_of(&port.machine_dtype)?.int_range().unwrap_or((i64::MIN, i64::MAX));
+    let values = array.values.iter().map(|&v| integer_of(port, v, range) as f64).collect();
     Ok(Array { shape: array.shape.clone(), dtype, values })
 }
 
@@ -447,20 +443,25 @@ pub(crate) fn to_internal(array: Cow<'_, Array>) -> Cow<'_, Array> {
     Cow::Owned(Array { shape: array.shape.clone(), dtype: DType::F32, values })
 }
 
+/// The integer of a range that a program takes for a number.
+fn integer_of(port: &Port, value: f64, (least, most): (i64, i64)) -> i64 {
+    match &port.quantisation {
+        Some(q) => quantise(value, q, least, most),
+        None => (value as i64).clamp(least, most),
+    }
+}
+
 /// What a program takes for an array: its integers, in the machine's layout.
 fn to_machine(port: &Port, array: &Array) -> Result<TensorData, RunError> {
     let no_integers = || RunError::Bundle(format!("input `{}` is not of integers", port.name));
     let elem = elem_of(&port.machine_dtype)?;
-    let (least, most) = elem.int_range().ok_or_else(no_integers)?;
+    let range = elem.int_range().ok_or_else(no_integers)?;
     if let (ElemType::I8, Some(q)) = (elem, &port.quantisation) {
         let integers: Vec<i8> = array.values.iter().map(|&v| quantise_to_byte(v, q)).collect();
         return Ok(TensorData::I8(permute(&integers, &port.shape, &port.perm)));
     }
     let values = permute(&array.values, &port.shape, &port.perm);
-    let integers = values.into_iter().map(|v| match &port.quantisation {
-        Some(q) => quantise(v, q, least, most),
-        None => (v as i64).clamp(least, most),
-    });
+    let integers = values.into_iter().map(|v| integer_of(port, v, range));
     TensorData::from_ints(elem, integers).ok_or_else(no_integers)
 }
 

@@ -102,8 +102,8 @@ impl Executable {
         self.run_with(inputs, progress, None)
     }
 
-    /// As [`run`](Self::run), telling an observer of every row that a stage puts into activation SRAM, in the
-    /// order in which they are written.
+    /// As [`run`](Self::run), telling an observer of every row that a stage puts into activation SRAM. Rows
+    /// that are computed side by side come in any order.
     ///
     /// # Errors
     /// As [`run`](Self::run).

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
-use super::{Ready, finish};
+use super::{Ready, room};
 use crate::inst::{Conv2d, View};
-use crate::interp::fused::{Fused, Rescaled};
 use crate::interp::kernels::{Layout, Lines, Out, PackedWeights, Walk, multiply};
 use crate::interp::lanes::Sums;
 use crate::interp::sram::Sram;
@@ -190,11 +189,7 @@ pub(super) fn conv2d(
             }
         }
         let values = pixels.start * chs..pixels.end * chs;
-        if !matches!(stage.fused, Some(Fused { rescaled: Rescaled::Bytes(_), .. }))
-            && acc.len() < values.len()
-        {
-            acc.resize(values.len(), 0);
-        }
+        let acc = room(acc, values.len());
         for (group, weights) in packed.groups.iter().enumerate() {
             walk.runs.clear();
             if has_long_runs(h) {
@@ -206,18 +201,10 @@ pub(super) fn conv2d(
             }
             let (blocks, at) = blocks_of(tile, weights, group, groups);
             let channels = weights.channels_of(&blocks).len();
-            let to = match stage.fused {
-                None => Out::Sums(&mut acc[at..values.len()]),
-                Some(Fused { scales, rescaled: Rescaled::Numbers { limits } }) => {
-                    Out::Scaled(&scales[group], *limits, &mut acc[at..values.len()])
-                }
-                Some(Fused { scales, rescaled: Rescaled::Bytes(_) }) => {
-                    Out::Bytes(&scales[group], &mut out[values.clone()][at..])
-                }
-            };
+            let to = stage.sums_to(group, &mut acc[at..], &mut out[values.clone()][at..]);
             multiply(sram.simd, weights, blocks, lines, walk, to, chs);
             if let Some(zero_point) = &packed.weight_zp {
-                zero_point.take_off(sram, lines, walk, &mut acc[at..values.len()], channels, chs);
+                zero_point.take_off(sram, lines, walk, &mut acc[at..], channels, chs);
             }
         }
         // Tails are told row by row.
@@ -231,16 +218,8 @@ pub(super) fn conv2d(
                 cols: of_row(done)..of_row(end),
                 chs: tile.chs.clone(),
             };
-            let values = done * chs..end * chs;
-            if let Some(Fused { rescaled: Rescaled::Bytes(tails), .. }) = stage.fused {
-                for tail in tails {
-                    tail.apply(sram, &place, &mut out[values.clone()]);
-                }
-            } else {
-                let acc = &mut acc[(done - pixels.start) * chs..(end - pixels.start) * chs];
-                let out = &mut out[values.start * elem..values.end * elem];
-                finish(stage, usize::from(stage.fused.is_some()), &place, acc, operand, out);
-            }
+            let acc = &mut acc[(done - pixels.start) * chs..(end - pixels.start) * chs];
+            stage.complete(&place, acc, operand, &mut out[done * chs * elem..end * chs * elem]);
             done = end;
         }
     }

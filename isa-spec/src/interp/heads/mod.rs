@@ -20,6 +20,7 @@ pub(super) use self::transposed::PackedTransposed;
 use self::transposed::transpose_conv2d;
 use crate::inst::{Head, MatMul, Tail};
 use crate::interp::fused::{Fused, Rescaled};
+use crate::interp::kernels::Out;
 use crate::interp::simd::vectorised;
 use crate::interp::sram::{Sram, narrow};
 use crate::interp::tails::{self, Place, TailTables};
@@ -40,6 +41,42 @@ pub(super) struct Ready<'a> {
     pub(super) sram: &'a Sram<'a>,
 }
 
+impl Ready<'_> {
+    /// What a kernel does with the sums of a group of channels: they go into the accumulators, or rescaled to
+    /// bytes into `out`.
+    fn sums_to<'o>(&'o self, group: usize, acc: &'o mut [i32], out: &'o mut [u8]) -> Out<'o> {
+        match self.fused {
+            None => Out::Sums(acc),
+            Some(Fused { scales, rescaled: Rescaled::Numbers { limits } }) => {
+                Out::Scaled(&scales[group], *limits, acc)
+            }
+            Some(Fused { scales, rescaled: Rescaled::Bytes(_) }) => Out::Bytes(&scales[group], out),
+        }
+    }
+
+    /// Applies the tails that are left when a kernel has done [`sums_to`](Self::sums_to) at a place, and
+    /// writes its bytes.
+    fn complete(&self, place: &Place, acc: &mut [i32], operand: &mut Vec<i32>, out: &mut [u8]) {
+        match self.fused {
+            Some(Fused { rescaled: Rescaled::Bytes(tails), .. }) => {
+                tails.iter().for_each(|tail| tail.apply(self.sram, place, out));
+            }
+            Some(Fused { rescaled: Rescaled::Numbers { .. }, .. }) => {
+                finish(self, 1, place, acc, operand, out)
+            }
+            None => finish(self, 0, place, acc, operand, out),
+        }
+    }
+}
+
+/// The first so many accumulators, of any values.
+fn room(acc: &mut Vec<i32>, n: usize) -> &mut [i32] {
+    if acc.len() < n {
+        acc.resize(n, 0);
+    }
+    &mut acc[..n]
+}
+
 /// Computes a tile of a stage's output (rows counted from the first of its view) into `out`, its values'
 /// bytes, `[rows][columns][channels]`. DMA heads are the caller's. Only convolutions are computed in parts of
 /// rows, of channels where they are dense: tiles of other heads are whole rows.
@@ -53,11 +90,11 @@ pub(super) fn compute(stage: &Ready<'_>, tile: &Tile, scratch: &mut Scratch, out
     }
     let row_bytes = out.len() / tile.rows.len().max(1);
     let rows = tile.rows.clone().zip(out.chunks_exact_mut(row_bytes.max(1)));
-    if let (Head::Load(h), Some(Fused { rescaled: Rescaled::Bytes(tails), .. })) = (&code.head, stage.fused) {
+    if let (Head::Load(h), Some(_)) = (&code.head, stage.fused) {
         for (row, out) in rows {
             stage.sram.copy_row(&h.src, row, out);
             let place = Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
-            tails.iter().for_each(|tail| tail.apply(stage.sram, &place, out));
+            stage.complete(&place, &mut [], &mut scratch.operand, out);
         }
         return;
     }

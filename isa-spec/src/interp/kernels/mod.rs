@@ -16,7 +16,7 @@ mod x86;
 
 use std::ops::Range;
 
-use crate::interp::lanes::{LaneScales, Lanes, Limits, SumLane, Sums};
+use crate::interp::lanes::{ChannelSum, LaneScales, Lanes, Limits, SumLane, Sums};
 use crate::interp::simd::{Level, Simd, vectorised};
 
 /// Output channels of a block.
@@ -175,17 +175,15 @@ impl PackedWeights {
             }
         }
         let mut corrections = vec![[0; LANES]; channels.div_ceil(LANES)];
-        let furthest = (i64::from(input_zp) + 128).max(127 - i64::from(input_zp));
         let mut greatest = 0;
         for (channel, &bias) in bias.iter().enumerate() {
-            let row = &weights[channel * reduction..][..reduction];
-            let sum = row.iter().fold(0i32, |sum, &w| sum.wrapping_add(i32::from(w)));
+            let row = weights[channel * reduction..][..reduction].iter();
+            let of_weights = ChannelSum::new(row.copied(), bias, input_zp);
             corrections[channel / LANES][channel % LANES] = match layout {
                 Layout::Pairs => bias,
-                Layout::Quads => bias.wrapping_sub(sum.wrapping_mul(128 + input_zp)),
+                Layout::Quads => of_weights.correction,
             };
-            let size: i64 = row.iter().map(|w| i64::from(w.unsigned_abs())).sum();
-            greatest = greatest.max(size * furthest + i64::from(bias).abs()).max(size * 255);
+            greatest = greatest.max(of_weights.greatest);
         }
         Self { layout, data, corrections, greatest, channels, runs, groups }
     }

@@ -52,6 +52,30 @@ pub(super) struct Sums {
     pub(super) lanes: Vec<SumLane>,
 }
 
+/// What the weights of a channel say of its sum: of activations of `i8` less a zero point, on a bias.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChannelSum {
+    /// What is to be added to a sum of activations that are 128 more, without the zero point and the bias.
+    pub(super) correction: i32,
+    /// The sum is no further from 0, corrected or not; where 32 bits do not hold it, it may wrap.
+    pub(super) greatest: i64,
+}
+
+impl ChannelSum {
+    pub(super) fn new(weights: impl Iterator<Item = i8>, bias: i32, zero_point: i32) -> Self {
+        let (mut sum, mut size) = (0i32, 0);
+        for weight in weights {
+            sum = sum.wrapping_add(weight.into());
+            size += i64::from(weight.unsigned_abs());
+        }
+        let furthest = (i64::from(zero_point) + 128).max(127 - i64::from(zero_point));
+        Self {
+            correction: bias.wrapping_sub(sum.wrapping_mul(128 + zero_point)),
+            greatest: (size * furthest + i64::from(bias).abs()).max(size * 255),
+        }
+    }
+}
+
 /// What a lane holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SumLane {

@@ -9,10 +9,8 @@ use self::lines::Lines;
 #[cfg(target_arch = "x86_64")]
 use self::quads::Quads;
 use self::words::Words;
-use super::{Ready, finish};
+use super::{Ready, room};
 use crate::inst::DepthwiseConv2d;
-use crate::interp::fused::{Fused, Rescaled};
-use crate::interp::kernels::Out;
 use crate::interp::lanes::Sums;
 use crate::interp::simd::Simd;
 use crate::interp::tails::Place;
@@ -58,42 +56,27 @@ pub(super) fn depthwise_conv2d(
     scratch: &mut Scratch,
     out: &mut [u8],
 ) {
-    let Ready { sram, fused, .. } = *stage;
+    let sram = stage.sram;
     let Scratch { acc, operand, words, bytes, .. } = scratch;
-    let (cols, chs) = (tile.cols.len(), tile.chs.len());
+    let chs = tile.chs.len();
     let row_bytes = out.len() / tile.rows.len().max(1);
     let rows = tile.rows.clone().zip(out.chunks_exact_mut(row_bytes.max(1)));
     let place = |row: u32| Place { row, cols: tile.cols.clone(), chs: tile.chs.clone() };
-    acc.resize(cols * chs, 0);
+    let acc = room(acc, tile.cols.len() * chs);
     match packed {
         PackedDepthwise::Words(packed) => {
             let lines = Lines::new(sram, h, tile.rows.clone(), tile.cols.clone(), chs, words);
             for (row, out) in rows {
                 packed.sum(sram.simd, &lines, row, acc);
-                finish(stage, 0, &place(row), acc, operand, out);
+                stage.complete(&place(row), acc, operand, out);
             }
         }
         #[cfg(target_arch = "x86_64")]
         PackedDepthwise::Quads(packed) => {
             let lines = Lines::new(sram, h, tile.rows.clone(), tile.cols.clone(), chs, bytes);
             for (row, out) in rows {
-                let place = place(row);
-                match fused {
-                    None => {
-                        packed.sum(&lines, row, Out::Sums(acc));
-                        finish(stage, 0, &place, acc, operand, out);
-                    }
-                    Some(Fused { scales, rescaled: Rescaled::Numbers { limits } }) => {
-                        packed.sum(&lines, row, Out::Scaled(&scales[0], *limits, acc));
-                        finish(stage, 1, &place, acc, operand, out);
-                    }
-                    Some(Fused { scales, rescaled: Rescaled::Bytes(tails) }) => {
-                        packed.sum(&lines, row, Out::Bytes(&scales[0], out));
-                        for tail in tails {
-                            tail.apply(sram, &place, out);
-                        }
-                    }
-                }
+                packed.sum(&lines, row, stage.sums_to(0, acc, out));
+                stage.complete(&place(row), acc, operand, out);
             }
         }
     }

@@ -16,7 +16,7 @@ use std::arch::x86_64::{
 use super::lines::Lines;
 use crate::inst::DepthwiseConv2d;
 use crate::interp::kernels::Out;
-use crate::interp::lanes::{LANES, LaneScales, Lanes, SumLane, Sums};
+use crate::interp::lanes::{ChannelSum, LANES, LaneScales, Lanes, SumLane, Sums};
 use crate::interp::simd::{Level, Simd};
 
 /// Taps of a group.
@@ -27,6 +27,8 @@ const TAPS: usize = 4;
 #[derive(Clone, Debug)]
 pub(in crate::interp) struct Quads {
     simd: Simd,
+    /// Values of a chunk.
+    chunk: usize,
     chs: usize,
     /// Groups of taps; those that are not there have weights of 0.
     groups: usize,
@@ -34,7 +36,8 @@ pub(in crate::interp) struct Quads {
     weights: Vec<i8>,
     /// `[starts][chunk]`: what is added to sums.
     corrections: Vec<[i32; LANES]>,
-    sums: Sums,
+    /// No sum is further from 0, corrected or not.
+    greatest: i64,
 }
 
 /// Values of a chunk: the bytes of a vector.
@@ -53,6 +56,11 @@ fn value_at(place: usize, chunk: usize) -> usize {
     lane / 4 * 16 + vector * 4 + lane % 4
 }
 
+/// The channel of a lane of the chunks that begin at each of the starts.
+fn channel_of(lane: usize, chunk: usize, chs: usize) -> usize {
+    (lane / chunk * chunk + value_at(lane % chunk, chunk)) % chs
+}
+
 /// Values that weights are packed for at most, beyond eight times the channels.
 const MOST_VALUES: usize = 4096;
 
@@ -69,9 +77,7 @@ impl Quads {
         if starts * chunk > MOST_VALUES.max(8 * chs) {
             return None;
         }
-        let lanes: Vec<usize> = (0..starts * chunk)
-            .map(|index| (index / chunk * chunk + value_at(index % chunk, chunk)) % chs)
-            .collect();
+        let lanes: Vec<usize> = (0..starts * chunk).map(|lane| channel_of(lane, chunk, chs)).collect();
         let mut packed = Vec::with_capacity(lanes.len() * groups * TAPS);
         for lanes in lanes.chunks_exact(chunk) {
             for group in taps.chunks(TAPS) {
@@ -80,28 +86,23 @@ impl Quads {
                 packed.extend(lanes.iter().flat_map(|&ch| quad(ch)));
             }
         }
-        let furthest = (i64::from(h.input_zp) + 128).max(127 - i64::from(h.input_zp));
-        let mut greatest = 0;
-        let mut correction = Vec::with_capacity(chs);
-        for (ch, &bias) in bias.iter().enumerate() {
-            let (mut sum, mut size) = (0, 0);
-            for tap in &taps {
-                sum += i32::from(tap[ch]);
-                size += i64::from(tap[ch].unsigned_abs());
-            }
-            correction.push(bias.wrapping_sub(sum.wrapping_mul(128 + h.input_zp)));
-            greatest = greatest.max(size * furthest + i64::from(bias).abs()).max(size * 255);
-        }
-        let corrections: Vec<i32> = lanes.iter().map(|&ch| correction[ch]).collect();
+        let of_channel =
+            |(ch, &bias): (usize, &i32)| ChannelSum::new(taps.iter().map(|tap| tap[ch]), bias, h.input_zp);
+        let sums: Vec<ChannelSum> = bias.iter().enumerate().map(of_channel).collect();
+        let corrections: Vec<i32> = lanes.iter().map(|&ch| sums[ch].correction).collect();
         let corrections = corrections.as_chunks().0.to_vec();
-        let lanes = lanes.iter().map(|&channel| SumLane { channel, correction: correction[channel] });
-        let sums = Sums { greatest, lanes: lanes.collect() };
-        Some(Self { simd, chs, groups, weights: packed, corrections, sums })
+        let greatest = sums.iter().map(|sum| sum.greatest).max().unwrap_or(0);
+        Some(Self { simd, chunk, chs, groups, weights: packed, corrections, greatest })
     }
 
     /// Its sums.
     pub(super) fn sums(&self) -> Sums {
-        self.sums.clone()
+        let lanes = self.corrections.as_flattened().iter().enumerate();
+        let lane = |(lane, &correction): (usize, &i32)| SumLane {
+            channel: channel_of(lane, self.chunk, self.chs),
+            correction,
+        };
+        Sums { greatest: self.greatest, lanes: lanes.map(lane).collect() }
     }
 
     /// Sums row `row`.
