@@ -173,12 +173,9 @@ impl<'m> Recorder<'m> {
         if !fits {
             let [rows, cols, chs] = tensor.dims;
             return Err(format!(
-                "`{}` has {rows} rows, {cols} columns and {chs} channels of {}: stage {source} made {} bytes \
-                 of row {} from column {col0} and channel {ch0} on",
-                tensor.name,
-                tensor.dtype,
-                row.bytes.len(),
-                row.row
+                "`{}` has {rows} rows, {cols} columns and {chs} channels of {}: what stage {source} made of row \
+                 {}, from column {} and channel {} on, does not fit",
+                tensor.name, tensor.dtype, row.row, part.col0, part.ch0
             ));
         }
         if gathered.made.is_empty() {

@@ -12,7 +12,7 @@ use strata_ir::Module;
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
 use strata_ir::pass::{self, DriverOptions, PassContext, PassFailure, Registry};
-use strata_isa_spec::interp::{self, Executable, Simd};
+use strata_isa_spec::interp::{self, Executable, Rings, Simd};
 use strata_isa_spec::timed::{self, DmaTime, Timing};
 use strata_isa_spec::{Program, Target};
 use strata_passes::fuse::pass::{Refused, does_not_fit};
@@ -132,12 +132,16 @@ impl Trial {
                 fits = false;
                 continue;
             };
-            for simd in Simd::available() {
-                let found = Executable::new(&program, &self.target, &weights, simd)
+            let written = (Simd::best(), Rings::AsWritten);
+            let larger = Simd::available().map(|simd| (simd, Rings::Larger));
+            for (simd, rings) in larger.chain([written]) {
+                let found = Executable::with_rings(&program, &self.target, &weights, simd, rings)
                     .and_then(|executable| executable.run(&inputs, &mut |_| {}));
                 if found.map_err(|e| format!("{mode}: {e}"))? != expected {
                     let level = simd.level();
-                    return Err(format!("{mode}, {level}: the results differ from the evaluator's"));
+                    return Err(format!(
+                        "{mode}, {level}, {rings:?}: the results differ from the evaluator's"
+                    ));
                 }
             }
             for order in 0..2 {

@@ -235,7 +235,7 @@ impl Array {
     /// Whether the values fill the shape and are all of the type.
     pub(crate) fn is_of_its_type(&self) -> bool {
         let are_held = match self.dtype {
-            DType::F32 => self.all(|v| f64::from(v as f32).to_bits() == v.to_bits()),
+            DType::F32 => self.all(|v| (f64::from(v as f32) == v) | v.is_nan()),
             dtype => self.all(|v| dtype.round(v).to_bits() == v.to_bits() && dtype.holds(v)),
         };
         are_held && n_elements(&self.shape) == Some(self.values.len())

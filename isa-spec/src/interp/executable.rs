@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::heads::HeadTables;
 use super::machine::{Machine, RowObserver};
 use super::prepared::Prepared;
+use super::rings::{Rings, with_larger_rings};
 use super::simd::Simd;
 use super::sram::WeightSram;
-use super::team::{Room, Seat, Team, Work};
+use super::team::{Room, Team, Work};
 use super::waves::{Grain, Shares, shares, waves};
 use super::{ExecError, demand_valid, fill_segments};
 use crate::inst::{Conv2d, DepthwiseConv2d, Head, View, WeightAddr, Window};
@@ -33,16 +34,31 @@ struct PreparedPhase {
 }
 
 impl Executable {
-    /// Prepares a program with its weight segment, to be run with `simd`.
+    /// Prepares a program with its weight segment, to be run with `simd`, as fast as it can be: in
+    /// [`Rings::Larger`].
     ///
     /// # Errors
     /// If the program does not verify for the target, or the weights are not of the size that it declares.
     pub fn new(program: &Program, target: &Target, weights: &[u8], simd: Simd) -> Result<Self, ExecError> {
-        Self::divided(program, target, weights, simd, Grain::WORTHWHILE)
+        Self::with_rings(program, target, weights, simd, Rings::Larger)
     }
 
-    /// As [`new`](Self::new), but that threads share what is not worth it: so that tests see small programs
-    /// run on several.
+    /// As [`new`](Self::new), in the rings given.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn with_rings(
+        program: &Program,
+        target: &Target,
+        weights: &[u8],
+        simd: Simd,
+        rings: Rings,
+    ) -> Result<Self, ExecError> {
+        Self::divided(program, target, weights, simd, rings, Grain::WORTHWHILE)
+    }
+
+    /// As [`with_rings`](Self::with_rings), but that threads share what is not worth it: so that tests see
+    /// small programs run on several.
     ///
     /// # Errors
     /// As `new`.
@@ -52,8 +68,9 @@ impl Executable {
         target: &Target,
         weights: &[u8],
         simd: Simd,
+        rings: Rings,
     ) -> Result<Self, ExecError> {
-        Self::divided(program, target, weights, simd, Grain::FINEST)
+        Self::divided(program, target, weights, simd, rings, Grain::FINEST)
     }
 
     fn divided(
@@ -61,10 +78,20 @@ impl Executable {
         target: &Target,
         weights: &[u8],
         simd: Simd,
+        rings: Rings,
         grain: Grain,
     ) -> Result<Self, ExecError> {
         use rayon::prelude::*;
         demand_valid(program, target, weights)?;
+        let larger = match rings {
+            Rings::AsWritten => None,
+            Rings::Larger => with_larger_rings(program, target),
+        };
+        let (program, target) =
+            larger.as_ref().map_or((program, target), |(program, target)| (program, target));
+        if larger.is_some() {
+            demand_valid(program, target, weights)?;
+        }
         let mut loader = Loader::new(program, target, weights, simd);
         let stages: Vec<_> = program.phases.iter().map(|phase| loader.prepare(phase)).collect();
         let threads = rayon::current_num_threads();
@@ -84,7 +111,7 @@ impl Executable {
         })
     }
 
-    /// The program.
+    /// The program, with the rings that it is run in.
     pub fn program(&self) -> &Program {
         &self.program
     }
@@ -123,30 +150,28 @@ impl Executable {
         observer: Option<&'a mut dyn RowObserver>,
     ) -> Result<Vec<Vec<u8>>, ExecError> {
         let dram = fill_segments(&self.program, inputs)?;
-        let threads = rayon::current_num_threads();
-        let Room { activation, mut seats } = self.rooms().pop().unwrap_or_default();
-        let mut machine = Machine::new(&self.program, &self.target, self.simd, dram, activation);
+        let mut room = self.rooms().pop().unwrap_or_default();
+        let Room { activation, seats, crew } = &mut room;
+        crew.grow(rayon::current_num_threads() - 1);
+        seats.resize_with(1 + crew.len(), Mutex::default);
+        let activation_bytes = std::mem::take(activation);
+        let mut machine = Machine::new(&self.program, &self.target, self.simd, dram, activation_bytes);
         machine.observer = observer.map(Mutex::new);
         let team = Team::new(machine);
-        seats.resize_with(threads, Seat::default);
-        if let Some((own, others)) = seats.split_first_mut() {
-            // On a thread of the pool, as the others.
-            rayon::scope(|scope| {
-                for (index, seat) in others.iter_mut().enumerate() {
-                    let team = &team;
-                    scope.spawn(move |_| team.help(index + 1, seat));
+        let seat = |thread: usize| seats[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        crew.work(&|thread| team.help(thread, &mut seat(thread)), || {
+            let mut own = seat(0);
+            let mut leader = team.leader(&mut own);
+            for (index, (phase, prepared)) in self.program.phases.iter().zip(&*self.phases).enumerate() {
+                for shares in &prepared.waves {
+                    leader.run(Work { phase, prepared: &prepared.stages, shares });
                 }
-                let mut leader = team.leader(own);
-                for (index, (phase, prepared)) in self.program.phases.iter().zip(&*self.phases).enumerate() {
-                    for shares in &prepared.waves {
-                        leader.run(Work { phase, prepared: &prepared.stages, shares });
-                    }
-                    progress(index + 1);
-                }
-            });
-        }
-        let (outputs, activation) = team.into_machine().into_outputs();
-        self.rooms().push(Room { activation, seats });
+                progress(index + 1);
+            }
+        });
+        let (outputs, left) = team.into_machine().into_outputs();
+        *activation = left;
+        self.rooms().push(room);
         Ok(outputs)
     }
 

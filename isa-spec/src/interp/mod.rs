@@ -1,9 +1,10 @@
-//! The functional interpreter: runs a verified program bit-exactly, in the machine's own memories.
+//! The functional interpreter: runs a verified program bit-exactly.
 //!
-//! Rows really pass through the rings of activation SRAM and tables through weight SRAM, so a wrong address
-//! shows as a wrong result. An [`Executable`] is a program that was verified, and whose weights were packed,
-//! once. Rows that are ready at the same time, of one stage or of several, are computed side by side on all
-//! threads (`waves`), with the vector instructions of a [`Simd`]; neither can change a value.
+//! [`run`] does it in the machine's own memories: rows pass through the rings of activation SRAM and tables
+//! through weight SRAM, so a wrong address shows as a wrong result. An [`Executable`] is a program that was
+//! verified, and whose weights were packed, once; it keeps rows in [`Rings::Larger`], unless it is told not
+//! to. Rows that are ready at the same time, of one stage or of several, are computed side by side on all
+//! threads (`waves`), with the vector instructions of a [`Simd`]. None of this can change a value.
 //!
 //! [`run_checked`] runs the same program as an adversary would: memories begin with random bytes, ready
 //! stages step in random order, weight loads complete as late or as early as they may, and every byte
@@ -11,6 +12,7 @@
 
 mod arith;
 mod checked;
+mod crew;
 #[cfg(test)]
 mod definitions;
 mod executable;
@@ -23,6 +25,7 @@ mod machine;
 mod memory;
 mod order;
 mod prepared;
+mod rings;
 mod scales;
 mod shadow;
 mod simd;
@@ -36,6 +39,7 @@ mod wide;
 
 pub use executable::Executable;
 pub use machine::{MadeRow, RowObserver};
+pub use rings::Rings;
 pub use shadow::Fault;
 pub use simd::{Level, Simd, SimdError};
 
@@ -80,8 +84,8 @@ pub enum ExecError {
     Unsound(Fault),
 }
 
-/// Runs a program once on inputs (one byte string an input segment, in order) and returns the output
-/// segments.
+/// Runs a program once on inputs (one byte string an input segment, in order), in the memories of the
+/// machine, and returns the output segments.
 ///
 /// # Errors
 /// If the program does not verify for the target, or the weights or inputs are not of the declared sizes.
@@ -91,7 +95,7 @@ pub fn run(
     weights: &[u8],
     inputs: &[Vec<u8>],
 ) -> Result<Vec<Vec<u8>>, ExecError> {
-    Executable::new(program, target, weights, Simd::best())?.run(inputs, &mut |_| {})
+    Executable::with_rings(program, target, weights, Simd::best(), Rings::AsWritten)?.run(inputs, &mut |_| {})
 }
 
 /// As [`run`], checking every read: ready stages step in an order drawn from `seed`, memories hold random

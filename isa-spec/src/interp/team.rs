@@ -7,19 +7,22 @@
 //! shares.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
+use super::crew::Crew;
 use super::machine::Machine;
 use super::prepared::Prepared;
 use super::tile::Scratch;
 use super::waves::{Shares, StageTile};
 use crate::program::Phase;
 
-/// Memory that a run works in and leaves to the next one.
+/// What a run works in, and who helps: left to the next one.
 #[derive(Debug, Default)]
 pub(super) struct Room {
     pub(super) activation: Vec<u8>,
-    pub(super) seats: Vec<Seat>,
+    /// A thread each, the leader's first.
+    pub(super) seats: Vec<Mutex<Seat>>,
+    pub(super) crew: Crew,
 }
 
 /// What a thread works with, and the shares that it has computed.

@@ -115,8 +115,8 @@ impl Grain {
 const TILES_PER_THREAD: u64 = 2;
 /// Pixels of a convolution that are computed together at least, where there are so many.
 const LEAST_PIXELS: usize = 64;
-/// Columns of a depthwise convolution that are computed together at least, where there are so many.
-const LEAST_COLS: usize = 16;
+/// Columns that are computed together at least, where there are so many.
+const LEAST_COLS: usize = 7;
 /// Values of a tile at most, where it can be divided.
 const MOST_VALUES: usize = 1 << 18;
 
@@ -287,11 +287,14 @@ fn divided(code: &StageCode, rows: &Range<u32>, parts: usize) -> Vec<Tile> {
         rows.len()
     };
     let pixel_parts = parts.clamp(1, most_pixel_parts);
-    let per_tile = rows.len().div_ceil(pixel_parts).min(MOST_VALUES / (cols * chs).max(1)).max(1);
+    // The same columns of every stage, where there are enough: then a thread reads little that another wrote.
+    let col_parts = if has_parts_of_rows { pixel_parts.min(cols / LEAST_COLS).max(1) } else { 1 };
+    let most_rows = (MOST_VALUES / (cols * chs).max(1)).max(1);
+    let per_tile = rows.len().div_ceil(pixel_parts.div_ceil(col_parts)).min(most_rows);
     let starts = rows.clone().step_by(per_tile);
     let groups: Vec<Range<u32>> =
         starts.map(|first| first..(first + per_tile as u32).min(rows.end)).collect();
-    let col_parts = if has_parts_of_rows { pixel_parts.div_ceil(groups.len()) } else { 1 };
+    let col_parts = if has_parts_of_rows { col_parts.max(pixel_parts.div_ceil(groups.len())) } else { 1 };
     let ch_parts = if is_conv { parts.div_ceil(pixel_parts) } else { 1 };
     let col_step = cols.div_ceil(col_parts);
     let ch_step = chs.div_ceil(ch_parts).next_multiple_of(2 * LANES);

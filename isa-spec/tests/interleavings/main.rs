@@ -14,7 +14,7 @@ mod model;
 
 use std::collections::BTreeMap;
 
-use strata_isa_spec::interp::{Executable, Simd};
+use strata_isa_spec::interp::{Executable, Rings, Simd};
 use strata_isa_spec::verify::{Rule, verify};
 use strata_isa_spec::{Program, SegmentKind, Target, asm, interp};
 
@@ -55,14 +55,14 @@ fn checked(program: &Program, target: &Target, seed: u64) -> Result<(), String> 
         bytes(SegmentKind::Input).map(|n| (0..n).map(|i| (i * 37 % 251) as u8).collect()).collect();
     let plain = interp::run(program, target, &weights, &inputs).map_err(|e| e.to_string())?;
     // Programs this small are not shared out unless one asks for it.
-    for threads in [1, 2, 3] {
+    for (threads, rings) in [1, 2, 3].into_iter().flat_map(|n| [(n, Rings::AsWritten), (n, Rings::Larger)]) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|e| e.to_string())?;
         let found = pool.install(|| {
-            let executable = Executable::finely_divided(program, target, &weights, Simd::best())?;
+            let executable = Executable::finely_divided(program, target, &weights, Simd::best(), rings)?;
             executable.run(&inputs, &mut |_| {})
         });
         if found.as_ref().map_err(ToString::to_string)? != &plain {
-            return Err(format!("{threads} threads give other results"));
+            return Err(format!("{threads} threads give other results, rings {rings:?}"));
         }
     }
     for order in 0..3 {
