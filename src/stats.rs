@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::model::summary::activation_table;
-use strata_backend::model::{DramBytes, StageGraph};
+use strata_backend::model::{BoundArgument, DramBytes, StageGraph};
 use strata_isa_spec::Head;
 use strata_isa_spec::timed::{DmaTime, EnergyUse, TimeUse, Timing};
 
@@ -185,6 +185,8 @@ pub struct PlanStats {
     pub cycles: u64,
     /// Cycles that no plan can beat.
     pub lower_bound_cycles: u64,
+    /// Why no plan has a lower cost than the bound of the objective; of a model in parts, of its largest.
+    pub bound_argument: BoundArgument,
     /// Cost over the bound of the objective, minus one.
     pub gap: f64,
     /// Whether the chooser proved the plan optimal over the groups that it was offered.
@@ -295,6 +297,9 @@ impl PlanStats {
         // The gap of each is its cost over its bound, so the bounds are what adds up.
         let bound = |stats: &Self| stats.cycles as f64 / (1.0 + stats.gap);
         let joint = bound(self) + bound(next);
+        if bound(next) > bound(self) {
+            self.bound_argument = next.bound_argument;
+        }
         self.cycles += next.cycles;
         self.gap = if joint > 0.0 { self.cycles as f64 / joint - 1.0 } else { 0.0 };
         self.lower_bound_cycles += next.lower_bound_cycles;

@@ -101,6 +101,7 @@ pub(super) fn plan_lines(
             "gap to the bound of the objective",
             of(&|p| if p.objective == "sram" { "no bound known".to_owned() } else { percent(p.gap) }),
         ),
+        ("  what binds", of(&|p| p.bound_argument.in_words().to_owned())),
         ("proven optimal among its groups", of(&|p| proven(p).to_owned())),
         ("peak activation SRAM", of(&|p| human_bytes(p.peak_activation_sram_bytes))),
         ("peak weight SRAM", of(&|p| human_bytes(p.peak_weight_sram_bytes))),

@@ -303,6 +303,7 @@ fn plan_stats(plan: &Plan, macs: u64, target: &Target) -> PlanStats {
         largest_phase_stages: plan.phases.iter().map(|p| p.stages.len() as u64).max().unwrap_or(0),
         cycles: plan.cycles,
         lower_bound_cycles: plan.certificate.lower_bound_cycles,
+        bound_argument: plan.certificate.argument,
         gap: plan.certificate.gap,
         proven_optimal: plan.certificate.proven_optimal,
         offer_limited: plan.certificate.offer_limited,

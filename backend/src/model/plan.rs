@@ -191,6 +191,42 @@ pub struct DramBytes {
     pub compulsory: u64,
 }
 
+/// Why no plan costs less than a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BoundArgument {
+    /// No bound is known.
+    #[default]
+    None,
+    /// The array has so much to compute.
+    Array,
+    /// DRAM has so many bytes to move.
+    Dram,
+    /// Weight SRAM holds so little that loads and products wait for each other.
+    WeightMemory,
+    /// Weights, inputs and outputs are moved once.
+    Bytes,
+    /// The fewest products, and bytes moved once.
+    Energy,
+    /// The least energy in the least time.
+    EnergyTimesCycles,
+}
+
+impl BoundArgument {
+    /// The argument in a few words.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::None => "no bound is known",
+            Self::Array => "the array's work",
+            Self::Dram => "DRAM's rate",
+            Self::WeightMemory => "weight SRAM: loads and products wait for each other",
+            Self::Bytes => "weights, inputs and outputs once",
+            Self::Energy => "the fewest products and bytes",
+            Self::EnergyTimesCycles => "the least energy times the fewest cycles",
+        }
+    }
+}
+
 /// Why a plan is as good as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
@@ -198,6 +234,9 @@ pub struct Certificate {
     pub cost: f64,
     /// No plan costs less; 0 where no bound is known, as for [`Objective::Sram`].
     pub lower_bound: f64,
+    /// Why none does.
+    #[serde(default)]
+    pub argument: BoundArgument,
     /// No plan takes fewer cycles.
     pub lower_bound_cycles: u64,
     /// `cost / lower_bound - 1`.

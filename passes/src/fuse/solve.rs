@@ -646,6 +646,7 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool, offer_limited:
     plan.certificate = Certificate {
         cost,
         lower_bound,
+        argument: bounds.argument(plan.objective),
         lower_bound_cycles: bounds.cycles,
         gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
         proven_optimal: proven_optimal || cost <= lower_bound,
