@@ -6,6 +6,7 @@ use std::time::Duration;
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
 use strata_ir::pass::Level;
+use strata_isa_spec::bundle::Bundle;
 use strata_passes::quantise::TensorRange;
 use strata_passes::rewrite::{Families, UnknownFamily};
 
@@ -256,13 +257,22 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         }
         None => {
             let path = bundle_path(args);
-            write_atomic(&path, &compiled.bundle.to_bytes()?)?;
+            write_atomic(&path, &bytes_of(&compiled.bundle)?)?;
             console.summary(&summary(&compiled, &path))?;
         }
     }
     let mut timings = stopwatch.finish();
     timings.extend(compiled.timings);
     tell(args, &timings, console)
+}
+
+/// The bytes of a bundle, which are those of a bundle: they are read back, but for the weights.
+fn bytes_of(bundle: &Bundle) -> Result<Vec<u8>, Failure> {
+    let bytes = bundle.to_bytes()?;
+    Bundle::without_weights(&bytes).map_err(|error| {
+        Failure::Failed(format!("the compiler made a bundle that cannot be read, a defect of Strata: {error}"))
+    })?;
+    Ok(bytes)
 }
 
 /// Tells of what the steps took, as it was asked for.
