@@ -299,8 +299,9 @@ fn load_entry(folder: &Path, entry: &Entry) -> Result<Loaded, CompareError> {
         if let Some(at) = (0..raw.values.len()).find(|&at| is_made(at) && !stands_for(at)) {
             let (integer, found) = (raw.values[at], real.values[at]);
             let reason = format!(
-                "element {:?} is {found}, but the integer there, {integer} in {}, stands for {}; which of the \
-                 two files is meant nobody can tell: write both, or compare the folders `raw` with each other",
+                "element {:?} is {found}, but the integer there, {integer} in {}, stands for {}; which of \
+                 the two files is meant nobody can tell: write both, or compare the folders `raw` with each \
+                 other",
                 index_of(&raw.shape, at),
                 entry.raw.as_deref().unwrap_or_default(),
                 real_of(integer, &quantisation) as f32
@@ -488,8 +489,8 @@ fn tensor(key: &Key, a: &Loaded, b: &Loaded) -> TensorComparison {
     found
 }
 
-/// A sum of squares of numbers, however large or small: that of the numbers over `unit`, the greatest power of
-/// two that is not above the largest of them.
+/// A sum of squares of numbers, however large or small: that of the numbers over `unit`, the greatest power
+/// of two that is not above the largest of them.
 #[derive(Clone, Copy, Debug, Default)]
 struct SumOfSquares {
     unit: f64,

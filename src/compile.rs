@@ -287,10 +287,10 @@ impl Prepared {
         let mut compiled = self.compiler.assemble(&self.parts, aim, &mut clock, observer)?;
         // As those who run it will ask; its programs were verified when they were made.
         clock.begin("verify", observer);
-        session::demand_whole(&compiled.bundle).map_err(CompileError::Unsound)?;
+        let hosts = session::demand_whole(&compiled.bundle).map_err(CompileError::Unsound)?;
         if let Some(yardstick) = &self.parts.yardstick {
             clock.begin("measure", observer);
-            yardstick.measure(&mut compiled, observer);
+            yardstick.measure(&mut compiled, hosts, observer);
         }
         compiled.timings = clock.finish();
         let seconds_by_pass = compiled.timings.seconds();

@@ -134,8 +134,8 @@ pub enum DumpError {
     Io(#[from] IoError),
     /// There is something else in its place.
     #[error(
-        "{}: {found}; expected a new folder, an empty one, or one with nothing in it but what `--dump-stages` \
-         wrote",
+        "{}: {found}; expected a new folder, an empty one, or one with nothing in it but what \
+         `--dump-stages` wrote",
         path.display()
     )]
     Taken {

@@ -156,7 +156,8 @@ fn limit_threads(console: &Console) {
     let most = processors.saturating_mul(MOST_THREADS_A_PROCESSOR);
     let Some(asked) = asked.filter(|&asked| asked > most) else { return };
     console.note(&format!(
-        "{VARIABLE}={asked}: {most} threads run, {MOST_THREADS_A_PROCESSOR} for each of {processors} processors"
+        "{VARIABLE}={asked}: {most} threads run, {MOST_THREADS_A_PROCESSOR} for each of {processors} \
+         processors"
     ));
     // Whoever runs the command from within a program of its own may have its threads already.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(most).build_global();
