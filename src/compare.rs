@@ -2,8 +2,9 @@
 //!
 //! The second is the reference: signal is what it holds, noise what the first has otherwise. Tensors are
 //! matched by name, and taken in the order of the first, which is that of the network where it knows one.
-//! Integers of one scale are compared as integers, all else as real numbers. A NaN equals a NaN, an infinity
-//! the same infinity. Elements that no stage made on one of the sides are passed over.
+//! Integers of one scale are compared as integers, all else as real numbers. What integers stand for is told
+//! by their scale: a folder whose real numbers are others is refused. A NaN equals a NaN, an infinity the
+//! same infinity. Elements that no stage made on one of the sides are passed over.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use strata_isa_spec::bundle::Quantisation;
 
-use crate::dump::{DumpError, Entry, Index};
+use crate::dump::{DumpError, Entry, Index, OutputEntry};
 use crate::io::array::{Array, n_elements};
-use crate::io::{IoError, NpyError, file_stem, load_array};
+use crate::io::{DType, IoError, NpyError, load_array};
 use crate::made::MadeIn;
 use crate::ports::permute;
+use crate::session::quantise;
 
 /// A set of arrays.
 #[derive(Debug)]
@@ -119,9 +121,11 @@ pub struct TensorComparison {
     /// The first of them.
     pub first: Option<Difference>,
     /// The largest absolute difference of finite numbers; of integers, of what they stand for if that is
-    /// known.
+    /// known of both. At most the largest number.
     pub max_difference: Option<f64>,
-    /// Signal to noise in decibels over the finite numbers; `None` without noise.
+    /// Signal to noise in decibels over the finite numbers; `None` without noise, the negative infinity
+    /// without signal.
+    #[serde(serialize_with = "number_if_any")]
     pub sqnr_db: Option<f64>,
     /// Elements that are NaN or infinite on one of the sides, and not the same on both.
     pub n_not_finite: usize,
@@ -158,6 +162,13 @@ pub struct Difference {
 
 fn number<S: serde::Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if number.is_finite() { serializer.serialize_f64(*number) } else { serializer.collect_str(number) }
+}
+
+fn number_if_any<S: serde::Serializer>(found: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match found {
+        Some(found) => number(found, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// What is still near enough.
@@ -209,12 +220,12 @@ impl Arrays {
                     let kind = if entry.made_in == MadeIn::Input { Kind::Input } else { Kind::Layer };
                     if by_file { plain(&stem(file)) } else { Key { kind, name: entry.name.clone() } }
                 };
-                let of_output = |name: &String| match by_file {
-                    true => plain(&file_stem(name)),
-                    false => Key { kind: Kind::Output, name: name.clone() },
+                let of_output = |output: &OutputEntry| match by_file {
+                    true => plain(&stem(Some(&output.file))),
+                    false => Key { kind: Kind::Output, name: output.name.clone() },
                 };
                 let tensors = index.tensors.iter().map(of_entry);
-                tensors.chain(index.outputs.iter().map(|output| of_output(&output.name))).collect()
+                tensors.chain(index.outputs.iter().map(of_output)).collect()
             }
         }
     }
@@ -278,7 +289,50 @@ fn load_entry(folder: &Path, entry: &Entry) -> Result<Loaded, CompareError> {
     let machine = is_sound.then(|| (entry.machine_shape.clone(), entry.perm.clone()));
     let quantisation = entry.scale.zip(entry.zero_point);
     let quantisation = quantisation.map(|(scale, zero_point)| Quantisation { scale, zero_point });
-    Ok(Loaded { real, raw, made, quantisation, machine })
+    let (Some(raw), Some(quantisation)) = (&raw, quantisation) else {
+        return Ok(Loaded { real, raw, made, quantisation, machine });
+    };
+    if let Some(real) = &real {
+        let is_made = |at: usize| made.as_ref().is_none_or(|made| made.values[at] != 0.0);
+        let taken_as = (entry.made_in == MadeIn::Input).then_some(raw.dtype);
+        let stands_for = |at: usize| stands_for(raw.values[at], real.values[at], taken_as, &quantisation);
+        if let Some(at) = (0..raw.values.len()).find(|&at| is_made(at) && !stands_for(at)) {
+            let (integer, found) = (raw.values[at], real.values[at]);
+            let reason = format!(
+                "element {:?} is {found}, but the integer there, {integer} in {}, stands for {}; which of \
+                 the two files is meant nobody can tell: write both, or compare the folders `raw` with each \
+                 other",
+                index_of(&raw.shape, at),
+                entry.raw.as_deref().unwrap_or_default(),
+                real_of(integer, &quantisation) as f32
+            );
+            let file = entry.float.as_deref().unwrap_or_default();
+            return Err(CompareError::Contradiction { path: folder.join(file), reason });
+        }
+    }
+    // What a program is given are other numbers than those that its integers stand for.
+    let real = real.filter(|_| entry.made_in == MadeIn::Input).or_else(|| {
+        let values = raw.values.iter().map(|&integer| f64::from(real_of(integer, &quantisation) as f32));
+        Some(Array { shape: raw.shape.clone(), dtype: DType::F32, values: values.collect() })
+    });
+    Ok(Loaded { real, raw: Some(raw.clone()), made, quantisation: Some(quantisation), machine })
+}
+
+/// The real number that an integer stands for.
+fn real_of(integer: f64, quantisation: &Quantisation) -> f64 {
+    quantisation.scale * (integer - f64::from(quantisation.zero_point))
+}
+
+/// Whether an integer and a real number of a folder stand for each other. Of what a program takes as a type,
+/// the integer is that of the number; else the number is that of the integer, as far as who computes it in
+/// single precision gets near it.
+fn stands_for(integer: f64, real: f64, taken_as: Option<DType>, quantisation: &Quantisation) -> bool {
+    if let Some((least, most)) = taken_as.and_then(DType::int_range) {
+        let expected = quantise(real, quantisation, least as i64, most as i64);
+        return (integer - expected as f64).abs() <= 1.0;
+    }
+    let expected = real_of(integer, quantisation);
+    (real - expected).abs() <= 0.01 * quantisation.scale + 1e-6 * expected.abs()
 }
 
 impl Loaded {
@@ -402,32 +456,22 @@ fn tensor(key: &Key, a: &Loaded, b: &Loaded) -> TensorComparison {
     let (Some(real_a), Some(real_b)) = (either(a), either(b)) else {
         return alone(key, a.shape(), Status::OnlyA);
     };
-    // Where the meaning is known of one side alone, integers are measured as such.
-    let (real_a, real_b) = match integers {
-        Some((raw_a, raw_b)) if a.real.is_none() || b.real.is_none() => (raw_a.clone(), raw_b.clone()),
-        _ => (real_a, real_b),
-    };
     let (of_a, of_b) = integers.unwrap_or((&real_a, &real_b));
-    let is_made = |at: usize| {
+    // What differs and by how much is asked of the same elements. Where the meaning is known of one side
+    // alone, integers are measured as such.
+    let quantisation = integers.and(a.quantisation.and(b.quantisation));
+    let measured = |value: f64| quantisation.map_or(value, |quantisation| real_of(value, &quantisation));
+    let is_made = |at: &usize| {
         let made = [&a.made, &b.made].into_iter().flatten();
-        made.map(|made| made.values[at]).all(|made| made != 0.0)
+        made.map(|made| made.values[*at]).all(|made| made != 0.0)
     };
     let mut found = alone(key, a.shape(), Status::Equal);
     found.as_integers = integers.is_some();
-    let (mut signal, mut noise) = (0.0, 0.0);
-    for at in 0..n_elements(a.shape()).unwrap_or(0) {
-        if !is_made(at) {
-            continue;
-        }
+    let mut distance = Distance::default();
+    for at in (0..n_elements(a.shape()).unwrap_or(0)).filter(is_made) {
         found.n_elements += 1;
-        let (x, y) = (real_a.values[at], real_b.values[at]);
-        if x.is_finite() && y.is_finite() {
-            signal += y * y;
-            noise += (x - y) * (x - y);
-            let difference = (x - y).abs();
-            found.max_difference = Some(found.max_difference.map_or(difference, |most| most.max(difference)));
-        }
         let (p, q) = (of_a.values[at], of_b.values[at]);
+        distance.add(measured(p), measured(q));
         if p == q || p.is_nan() && q.is_nan() {
             continue;
         }
@@ -440,8 +484,67 @@ fn tensor(key: &Key, a: &Loaded, b: &Loaded) -> TensorComparison {
     if found.n_differing > 0 {
         found.status = Status::Differs;
     }
-    found.sqnr_db = (noise > 0.0).then(|| 10.0 * (signal / noise).log10());
+    found.max_difference = distance.most;
+    found.sqnr_db = distance.decibels();
     found
+}
+
+/// A sum of squares of numbers, however large or small: that of the numbers over `unit`, the greatest power
+/// of two that is not above the largest of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct SumOfSquares {
+    unit: f64,
+    sum: f64,
+}
+
+impl SumOfSquares {
+    fn add(&mut self, value: f64) {
+        let value = value.abs();
+        if value == 0.0 {
+            return;
+        }
+        if self.unit == 0.0 || value / self.unit >= 2.0 {
+            // Only the sign and the exponent; the least numbers of all have none.
+            let power = f64::from_bits(value.to_bits() & (0x7FF << 52));
+            let unit = if power == 0.0 { f64::MIN_POSITIVE } else { power };
+            let ratio = self.unit / unit;
+            *self = Self { unit, sum: self.sum * ratio * ratio };
+        }
+        let ratio = value / self.unit;
+        self.sum += ratio * ratio;
+    }
+
+    /// Ten times its decimal logarithm; the negative infinity of nothing.
+    fn decibels(&self) -> f64 {
+        if self.sum == 0.0 { f64::NEG_INFINITY } else { 10.0 * self.sum.log10() + 20.0 * self.unit.log10() }
+    }
+}
+
+/// How far numbers are from those of the reference, over pairs of which both are finite.
+#[derive(Clone, Copy, Debug, Default)]
+struct Distance {
+    signal: SumOfSquares,
+    noise: SumOfSquares,
+    /// The largest absolute difference.
+    most: Option<f64>,
+}
+
+impl Distance {
+    fn add(&mut self, number: f64, reference: f64) {
+        if !number.is_finite() || !reference.is_finite() {
+            return;
+        }
+        // The difference of two numbers may be beyond the largest.
+        let difference = (number - reference).abs().min(f64::MAX);
+        self.signal.add(reference);
+        self.noise.add(difference);
+        self.most = Some(self.most.map_or(difference, |most| most.max(difference)));
+    }
+
+    /// Signal to noise; `None` without noise.
+    fn decibels(&self) -> Option<f64> {
+        (self.noise.sum > 0.0).then(|| self.signal.decibels() - self.noise.decibels())
+    }
 }
 
 /// Whether integers of two tensors stand for the same, as far as it is known.
@@ -538,6 +641,50 @@ mod tests {
         assert!(!found.is_within(&limits), "a NaN is near nothing");
         let json = serde_json::to_string(&found).expect("JSON");
         assert!(json.contains("\"a\":\"NaN\""), "{json}");
+    }
+
+    #[test]
+    fn figures_of_the_largest_and_smallest_numbers_are_numbers() {
+        let doubles =
+            |values: &[f64]| Array { shape: vec![values.len()], dtype: DType::F64, values: values.to_vec() };
+        let of =
+            |a: &[f64], b: &[f64]| compared(&[("x", doubles(a))], &[("x", doubles(b))]).tensors.remove(0);
+        let near = |found: &TensorComparison, db: f64| {
+            assert!((found.sqnr_db.expect("noise") - db).abs() < 1e-9, "{found:?}");
+        };
+        let twice = 10.0 * 0.25f64.log10();
+        near(&of(&[1e300, 1.0], &[-1e300, 1.0]), twice);
+        near(&of(&[1e-300, 0.0], &[-1e-300, 0.0]), twice);
+        near(&of(&[5e-324], &[1e-323]), 10.0 * 4f64.log10());
+        near(&of(&[1.0, 1e-200], &[1.0, 0.0]), 4000.0);
+        let most = of(&[f64::MAX], &[-f64::MAX]);
+        assert_eq!(most.max_difference, Some(f64::MAX));
+        near(&most, 0.0);
+        let silent = of(&[1.0], &[0.0]);
+        assert_eq!(silent.sqnr_db, Some(f64::NEG_INFINITY));
+        assert!(serde_json::to_string(&silent).expect("JSON").contains("\"sqnr_db\":\"-inf\""));
+    }
+
+    #[test]
+    fn real_numbers_are_those_that_integers_stand_for() {
+        let q = Quantisation { scale: 0.25, zero_point: 3 };
+        let is_made = |integer, real| stands_for(integer, real, None, &q);
+        assert!(is_made(7.0, 1.0) && is_made(7.0, 1.000_000_1));
+        assert!(!is_made(7.0, 1.01) && !is_made(7.0, f64::NAN));
+        // Of an input the integer is the nearest, or the last of its type.
+        let is_taken = |integer, real| stands_for(integer, real, Some(DType::I8), &q);
+        assert!(is_taken(7.0, 1.1) && is_taken(127.0, 1e9) && is_taken(-128.0, -1e9));
+        assert!(!is_taken(7.0, 2.0) && !is_taken(7.0, 1e9));
+        // Integers are measured by what they stand for.
+        let loaded = |values: &[f64]| Loaded {
+            raw: Some(Array { shape: vec![2], dtype: DType::I8, values: values.to_vec() }),
+            quantisation: Some(q),
+            ..Loaded::default()
+        };
+        let key = Key { kind: Kind::Layer, name: "x".to_owned() };
+        let found = tensor(&key, &loaded(&[7.0, 3.0]), &loaded(&[7.0, 5.0]));
+        assert_eq!((found.as_integers, found.n_differing, found.max_difference), (true, 1, Some(0.5)));
+        assert!((found.sqnr_db.expect("noise") - 10.0 * (1.25f64 / 0.25).log10()).abs() < 1e-12);
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl Prepared {
     /// Plans, schedules and emits.
     ///
     /// # Errors
-    /// If no plan fits the target.
+    /// If no plan fits the target; if what was made cannot be run, a defect of Strata.
     pub fn finish(
         &self,
         mode: Mode,
@@ -285,9 +285,12 @@ impl Prepared {
         let mut clock = self.clock.clone();
         let aim = Aim { mode, objective };
         let mut compiled = self.compiler.assemble(&self.parts, aim, &mut clock, observer)?;
+        // As those who run it will ask; its programs were verified when they were made.
+        clock.begin("verify", observer);
+        let hosts = session::demand_whole(&compiled.bundle).map_err(CompileError::Unsound)?;
         if let Some(yardstick) = &self.parts.yardstick {
             clock.begin("measure", observer);
-            yardstick.measure(&mut compiled, observer);
+            yardstick.measure(&mut compiled, hosts, observer);
         }
         compiled.timings = clock.finish();
         let seconds_by_pass = compiled.timings.seconds();

@@ -10,7 +10,7 @@
 //! | `outputs/NAME.npy` | the network's outputs, as `strata run` writes them |
 //!
 //! A folder is written beside its place and takes it whole. What it replaces is an earlier folder of the same
-//! kind, or an empty one.
+//! kind, with no other file in it than its index names, or an empty one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use strata_ir::Tensor;
 use strata_isa_spec::bundle::Quantisation;
 
-use crate::io::{Array, IoError, create_folder, file_stem, read, write_atomic};
+use crate::io::temporary::{Replaced, Steady, TemporaryFolder};
+use crate::io::{Array, FileStems, IoError, OutputFolders, create_output_folder, file_stem, read};
 use crate::made::{MadeBy, MadeIn, StageTensor};
 use crate::ports::{from_tensor, plain_port};
 use crate::session::{Session, StageName};
@@ -30,8 +31,8 @@ pub const SCHEMA: u32 = 1;
 pub const KIND: &str = "strata.stages";
 /// The file of a folder's index.
 pub const INDEX: &str = "index.json";
-/// Bytes of a file's name without its extension, at most; file systems have 255 for all of it.
-const MOST_STEM_BYTES: usize = 200;
+/// The folders in it.
+const FOLDERS: [&str; 4] = ["raw", "float", "made", "outputs"];
 
 /// What a folder holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,7 +134,9 @@ pub enum DumpError {
     Io(#[from] IoError),
     /// There is something else in its place.
     #[error(
-        "{}: {found}; expected a new folder, an empty one, or one that `--dump-stages` wrote", path.display()
+        "{}: {found}; expected a new folder, an empty one, or one with nothing in it but what \
+         `--dump-stages` wrote",
+        path.display()
     )]
     Taken {
         /// The folder.
@@ -151,11 +154,13 @@ pub enum DumpError {
     },
 }
 
-/// A folder that is being written.
+/// A folder that is being written. If it is dropped, nothing of it stays.
 #[derive(Debug)]
 pub struct DumpFolder {
     place: PathBuf,
-    beside: tempfile::TempDir,
+    beside: TemporaryFolder,
+    /// The folder that both stand in, if it was made for them, and those above it.
+    parents: OutputFolders,
     /// The name of each tensor's files, by its number.
     stems: Vec<String>,
     index: Index,
@@ -190,14 +195,15 @@ impl DumpFolder {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        create_folder(parent)?;
+        let mut parents = OutputFolders::default();
+        create_output_folder(&mut parents, parent)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix(".strata-");
         // Those of any new folder, which the user's mask narrows; a temporary one would be for its owner
         // alone.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let beside = builder.tempdir_in(parent).map_err(|error| {
+        let beside = TemporaryFolder::new(&builder, parent).map_err(|error| {
             let what = format!("no folder can be made in {}: {}", parent.display(), error.kind());
             let source = std::io::Error::new(error.kind(), what);
             IoError::System { path: place.to_owned(), source }
@@ -211,7 +217,7 @@ impl DumpFolder {
             tensors: Vec::new(),
             outputs: Vec::new(),
         };
-        Ok(Self { place: place.to_owned(), beside, stems, index })
+        Ok(Self { place: place.to_owned(), beside, parents, stems, index })
     }
 
     /// Adds the result of a node of a model in floats, in the axes of the compiler's IR.
@@ -268,38 +274,34 @@ impl DumpFolder {
     ///
     /// # Errors
     /// If the system refuses; nothing of it is left then.
-    pub fn finish(mut self, outputs: &[(String, Array)]) -> Result<Index, DumpError> {
-        let names: Vec<StageName<'_>> =
-            outputs.iter().map(|(name, _)| StageName { name, is_result: true }).collect();
-        for ((name, array), stem) in outputs.iter().zip(stems(&names)) {
+    pub fn finish(self, outputs: &[(String, Array)]) -> Result<Index, DumpError> {
+        let whole = self.seal(outputs)?;
+        let index = whole.index.clone();
+        let steady = Steady::begin();
+        let replaced = whole.place(&steady)?;
+        drop(steady);
+        drop(replaced);
+        Ok(index)
+    }
+
+    /// Adds the network's outputs, with which the folder is whole.
+    ///
+    /// # Errors
+    /// If the system refuses; nothing of it is left then.
+    pub(crate) fn seal(mut self, outputs: &[(String, Array)]) -> Result<WholeFolder, DumpError> {
+        let names: Vec<&str> = outputs.iter().map(|(name, _)| name.as_str()).collect();
+        for ((name, array), stem) in outputs.iter().zip(FileStems::default().add(&names)) {
             let file = self.write("outputs", &stem, Some(array))?.unwrap_or_default();
             let (shape, dtype) = (array.shape.clone(), array.dtype.name().to_owned());
             self.index.outputs.push(OutputEntry { name: name.clone(), shape, dtype, file });
         }
-        let path = self.beside.path().join(INDEX);
+        let path = self.place.join(INDEX);
         let json = serde_json::to_string_pretty(&self.index)
             .map_err(|error| DumpError::Index { path: path.clone(), reason: error.to_string() })?;
-        write_atomic(&path, format!("{json}\n").as_bytes())?;
-        demand_free(&self.place)?;
-        let beside = self.beside.path();
-        let taken = beside.with_extension("old");
-        let system = |source| IoError::System { path: self.place.clone(), source };
-        let was_there = self.place.is_dir();
-        if was_there {
-            std::fs::rename(&self.place, &taken).map_err(system)?;
-        }
-        if let Err(error) = std::fs::rename(beside, &self.place) {
-            if was_there {
-                let _ = std::fs::rename(&taken, &self.place);
-            }
-            return Err(system(error).into());
-        }
-        if was_there {
-            std::fs::remove_dir_all(&taken).map_err(system)?;
-        }
-        // It is no temporary folder any more.
-        let _ = self.beside.keep();
-        Ok(self.index)
+        std::fs::write(self.beside.path().join(INDEX), format!("{json}\n"))
+            .map_err(|source| IoError::System { path, source })?;
+        let Self { place, beside, parents, index, .. } = self;
+        Ok(WholeFolder { place, beside, parents, index })
     }
 
     /// Writes an array, if there is one; its file.
@@ -311,11 +313,38 @@ impl DumpFolder {
             IoError::System { source, .. } => IoError::System { path: self.place.join(&file), source },
             other => other,
         };
-        create_folder(&self.beside.path().join(folder)).map_err(named)?;
+        let within = self.beside.path().join(folder);
+        if !within.is_dir() {
+            // Not those above it: when it is erased, it stays so.
+            std::fs::create_dir(&within)
+                .map_err(|source| named(IoError::System { path: within.clone(), source }))?;
+        }
         let path = self.beside.path().join(&file);
         std::fs::write(&path, array.to_npy())
             .map_err(|source| named(IoError::System { path: path.clone(), source }))?;
         Ok(Some(file))
+    }
+}
+
+/// A folder with all that it holds, beside its place. If it is dropped, nothing of it stays.
+#[derive(Debug)]
+pub(crate) struct WholeFolder {
+    place: PathBuf,
+    beside: TemporaryFolder,
+    parents: OutputFolders,
+    index: Index,
+}
+
+impl WholeFolder {
+    /// Lets the folder take its place; gives what stood there, to be dropped after the steady section.
+    ///
+    /// # Errors
+    /// If the system refuses, or there is something else in its place by now.
+    pub(crate) fn place(self, steady: &Steady) -> Result<Option<Replaced>, DumpError> {
+        let Self { place, beside, parents: _parents, .. } = self;
+        demand_free(&place)?;
+        let replaced = beside.replace(&place, steady);
+        Ok(replaced.map_err(|source| IoError::System { path: place, source })?)
     }
 }
 
@@ -326,18 +355,59 @@ fn demand_free(place: &Path) -> Result<(), DumpError> {
     if !meta.is_dir() {
         return taken(if meta.is_symlink() { "it is a link" } else { "it is a file" });
     }
-    let system = |source| IoError::System { path: place.to_owned(), source };
-    let is_empty = std::fs::read_dir(place).map_err(system)?.next().is_none();
-    if is_empty || Index::is_in(place) && Index::read(place).is_ok() {
+    if std::fs::read_dir(place).map_err(|source| system(place, source))?.next().is_none() {
         return Ok(());
     }
-    taken("the folder holds something else")
+    let Some(index) = Index::is_in(place).then(|| Index::read(place).ok()).flatten() else {
+        return taken("the folder holds something else");
+    };
+    match other_file(place, Path::new(""), &index.files())? {
+        None => Ok(()),
+        Some(other) => taken(&format!(
+            "the folder holds {}, which is not of the dump in it and would be lost",
+            other.display()
+        )),
+    }
+}
+
+/// The first file, in the order of names, in the folder `within` of `place` that is none of `files`; all are
+/// paths from `place`.
+fn other_file(place: &Path, within: &Path, files: &BTreeSet<PathBuf>) -> Result<Option<PathBuf>, IoError> {
+    let folder = place.join(within);
+    let entries = std::fs::read_dir(&folder).map_err(|source| system(&folder, source))?;
+    let entries: Result<Vec<_>, _> = entries.collect();
+    let mut entries = entries.map_err(|source| system(&folder, source))?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = within.join(entry.file_name());
+        let is_folder = entry.file_type().map_err(|source| system(&folder, source))?.is_dir();
+        let other = match is_folder {
+            true if FOLDERS.iter().any(|name| path == Path::new(name)) => other_file(place, &path, files)?,
+            true => Some(path),
+            false => Some(path).filter(|path| !files.contains(path)),
+        };
+        if other.is_some() {
+            return Ok(other);
+        }
+    }
+    Ok(None)
+}
+
+fn system(path: &Path, source: std::io::Error) -> IoError {
+    IoError::System { path: path.to_owned(), source }
 }
 
 impl Index {
     /// Whether a folder has an index.
     pub fn is_in(folder: &Path) -> bool {
         folder.join(INDEX).is_file()
+    }
+
+    /// The files of a folder, the index among them.
+    fn files(&self) -> BTreeSet<PathBuf> {
+        let of_tensors = self.tensors.iter().flat_map(|entry| [&entry.raw, &entry.float, &entry.made]);
+        let files = of_tensors.flatten().chain(self.outputs.iter().map(|output| &output.file));
+        files.map(PathBuf::from).chain([PathBuf::from(INDEX)]).collect()
     }
 
     /// The index of a folder.
@@ -359,23 +429,16 @@ impl Index {
     }
 }
 
-/// A name for the files of each tensor: different ones, also where capitals do not count. Results of nodes
-/// have theirs before others.
+/// A name for the files of each tensor: different ones. Results of nodes have theirs before others.
 fn stems(names: &[StageName<'_>]) -> Vec<String> {
-    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut given = FileStems::default();
     let mut stems = vec![String::new(); names.len()];
     for is_result in [true, false] {
-        for (stem, name) in stems.iter_mut().zip(names).filter(|(_, name)| name.is_result == is_result) {
-            let mut base = file_stem(name.name);
-            while base.len() > MOST_STEM_BYTES {
-                base.pop();
-            }
-            *stem = base.clone();
-            let mut n = 2;
-            while !taken.insert(stem.to_lowercase()) {
-                *stem = format!("{base}.{n}");
-                n += 1;
-            }
+        let of_kind = |at: &usize| names[*at].is_result == is_result;
+        let places: Vec<usize> = (0..names.len()).filter(of_kind).collect();
+        let named: Vec<&str> = places.iter().map(|&at| names[at].name).collect();
+        for (at, stem) in places.into_iter().zip(given.add(&named)) {
+            stems[at] = stem;
         }
     }
     stems
@@ -388,7 +451,6 @@ mod tests {
     #[test]
     fn files_have_names_of_their_own() {
         let name = |name, is_result| StageName { name, is_result };
-        let long = "n".repeat(300);
         let names = [
             name("pool", false),
             name("a/conv", true),
@@ -396,10 +458,7 @@ mod tests {
             name("A_conv", true),
             name("pool", true),
             name("..", true),
-            name(&long, true),
         ];
-        let stems = stems(&names);
-        let expected = ["pool.2", "a_conv", "a_conv.2", "A_conv.3", "pool", "_..", &long[..MOST_STEM_BYTES]];
-        assert_eq!(stems, expected);
+        assert_eq!(stems(&names), ["pool.2", "a_conv.2", "a_conv", "A_conv.3", "pool", "_.."]);
     }
 }

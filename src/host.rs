@@ -119,17 +119,13 @@ fn run_ir(
 }
 
 /// A tensor of the function. What a program gave stands in the user's axes; the function takes the machine's,
-/// from which `perm` leads there.
+/// to which `perm` leads.
 fn argument(port: &Port, array: &Array, elem: ElemType) -> Result<Tensor, RunError> {
-    let mut inverse = vec![0; port.perm.len()];
-    for (axis, &from) in port.perm.iter().enumerate() {
-        inverse[from] = axis;
-    }
     if array.shape != port.shape {
         let (name, expected, found) = (&port.name, &port.shape, &array.shape);
         return Err(RunError::Bundle(format!("`{name}` is {found:?}, the host takes it as {expected:?}")));
     }
-    let values = permute(&array.values, &array.shape, &inverse);
+    let values = permute(&array.values, &array.shape, &port.perm);
     let Some((least, greatest)) = elem.int_range() else {
         let floats = values.iter().map(|&v| v as f32).collect();
         return Ok(Tensor::f32(port.machine_shape.clone(), floats));

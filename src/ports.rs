@@ -83,6 +83,16 @@ pub(crate) fn demand_sound(port: &Port, outputs: bool) -> Result<(), String> {
     }
 }
 
+/// A tensor that a part gives as the part after it takes it: its permutation leads the other way, see
+/// [`Port::perm`].
+pub(crate) fn as_taken(given: &Port) -> Port {
+    let mut perm = vec![0; given.perm.len()];
+    for (axis, &from) in given.perm.iter().enumerate() {
+        perm[from] = axis;
+    }
+    Port { perm, ..given.clone() }
+}
+
 /// An axis of a tensor whose axes are put in another order.
 #[derive(Clone, Copy, Debug)]
 struct Moved {

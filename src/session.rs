@@ -129,6 +129,18 @@ impl Session {
     /// As [`new`](Self::new).
     pub fn with_simd(bundle: Bundle, simd: Simd) -> Result<Self, RunError> {
         let hosts = demand_whole(&bundle)?;
+        Self::of_whole(bundle, hosts, simd)
+    }
+
+    /// As [`with_simd`](Self::with_simd), of a bundle of which [`demand_whole`] gave what the host runs.
+    ///
+    /// # Errors
+    /// If a program does not verify.
+    pub(crate) fn of_whole(
+        bundle: Bundle,
+        hosts: Vec<Option<HostPart>>,
+        simd: Simd,
+    ) -> Result<Self, RunError> {
         let target = &bundle.manifest.target;
         let ready = |(part, host): (&Part, Option<HostPart>)| match (&part.code, host) {
             (_, Some(host)) => Ok(ReadyPart::Host(host)),

@@ -18,6 +18,8 @@ mod inspect;
 mod interpreter;
 #[path = "cli/opt.rs"]
 mod opt;
+#[path = "cli/outputs.rs"]
+mod outputs;
 #[path = "cli/ranges.rs"]
 mod ranges;
 #[path = "cli/reduce.rs"]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use strata_frontend::import::Resolved;
 use strata_ir::Module;
 use strata_ir::pass::Level;
+use strata_isa_spec::bundle::Bundle;
 use strata_passes::quantise::TensorRange;
 use strata_passes::rewrite::{Families, UnknownFamily};
 
@@ -256,13 +257,24 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         }
         None => {
             let path = bundle_path(args);
-            write_atomic(&path, &compiled.bundle.to_bytes()?)?;
+            write_atomic(&path, &bytes_of(&compiled.bundle)?)?;
             console.summary(&summary(&compiled, &path))?;
         }
     }
     let mut timings = stopwatch.finish();
     timings.extend(compiled.timings);
     tell(args, &timings, console)
+}
+
+/// The bytes of a bundle, which are those of a bundle: they are read back, but for the weights.
+fn bytes_of(bundle: &Bundle) -> Result<Vec<u8>, Failure> {
+    let bytes = bundle.to_bytes()?;
+    Bundle::without_weights(&bytes).map_err(|error| {
+        Failure::Failed(format!(
+            "the compiler made a bundle that cannot be read, a defect of Strata: {error}"
+        ))
+    })?;
+    Ok(bytes)
 }
 
 /// Tells of what the steps took, as it was asked for.
@@ -566,6 +578,22 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bundle_that_cannot_be_read_is_no_file() {
+        let zoo = strata_frontend::zoo::build("fsrcnn", &strata_frontend::zoo::ZooOptions::default());
+        let onnx = strata_frontend::proto::encode(&zoo.expect("a network"));
+        let target = crate::Target::preset("tile", &[]).expect("a preset");
+        let options = CompileOptions { measure_sqnr: false, ..CompileOptions::new(target) };
+        let compiled = Compiler::new(options).compile_onnx(&onnx, "net.onnx", &mut |_| {});
+        let mut bundle = compiled.expect("it compiles").bundle;
+        assert!(bytes_of(&bundle).is_ok());
+        // JSON has no NaN.
+        let input = bundle.parts.first_mut().and_then(|part| part.inputs.first_mut()).expect("an input");
+        input.quantisation.as_mut().expect("it has a scale").scale = f64::NAN;
+        let error = bytes_of(&bundle).expect_err("it cannot be read").to_string();
+        assert!(error.contains("a defect of Strata"), "{error}");
+    }
 
     #[test]
     fn measuring_that_takes_long_is_told_of() {

@@ -50,7 +50,7 @@ use console::{Console, MessageFormat};
 use failure::Failure;
 use strata_ir::pass::Registry;
 
-use crate::registry;
+use crate::{io, registry};
 
 /// Compiles neural networks for a multi-layer accelerator, and runs what it compiled.
 #[derive(Debug, Parser)]
@@ -132,6 +132,8 @@ pub fn main_with(registry: &Registry) -> ExitCode {
         }
     };
     let console = Console::new(cli.quiet, cli.message_format);
+    io::temporary::erase_on_signals();
+    limit_threads(&console);
     match dispatch(cli.command, registry, &console) {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
         Err(Failure::Differs) => ExitCode::from(Failure::Differs.code()),
@@ -140,6 +142,25 @@ pub fn main_with(registry: &Registry) -> ExitCode {
             ExitCode::from(failure.code())
         }
     }
+}
+
+/// Threads that run at most, for each processor.
+const MOST_THREADS_A_PROCESSOR: usize = 4;
+
+/// Has no more threads run than are of use, however many the environment asks for: thousands of them would
+/// only wait for each other.
+fn limit_threads(console: &Console) {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    let asked = std::env::var(VARIABLE).ok().and_then(|number| number.trim().parse::<usize>().ok());
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let most = processors.saturating_mul(MOST_THREADS_A_PROCESSOR);
+    let Some(asked) = asked.filter(|&asked| asked > most) else { return };
+    console.note(&format!(
+        "{VARIABLE}={asked}: {most} threads run, {MOST_THREADS_A_PROCESSOR} for each of {processors} \
+         processors"
+    ));
+    // Whoever runs the command from within a program of its own may have its threads already.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(most).build_global();
 }
 
 /// Whether a command line that does not parse asks for messages as JSON.

@@ -276,7 +276,8 @@ pub(super) fn inputs(
 }
 
 /// The arrays of a file for the inputs of a model, in their order: a `.npz` gives them by name; a model with
-/// one input takes the one array or picture of any file. `what` says in errors what they are for.
+/// one input takes the one array or picture of any file. Errors begin with `what`, which says what they are
+/// for.
 pub(super) fn sample(
     file: &Path,
     ports: &[Port],
@@ -285,7 +286,7 @@ pub(super) fn sample(
 ) -> Result<Vec<Array>, Failure> {
     let shape = |_: Option<&str>| ports.first().map(|port| port.shape.clone()).unwrap_or_default();
     let arrays = io::load_named(file, shape, images)?;
-    fitting(arrays, ports).map_err(|problem| Failure::file(file, format!("{what}: {problem}")))
+    fitting(arrays, ports).map_err(|problem| Failure::file(file, format!("{what}{problem}")))
 }
 
 /// Arrays of a file as the inputs of a model, in their order; what is wrong with them.
@@ -324,7 +325,7 @@ pub(super) fn calibration(
 ) -> Result<CalibrationData, Failure> {
     let mut samples = Vec::new();
     for file in io::array_files(path)? {
-        samples.push(sample(&file, ports, images, "calibration sample")?);
+        samples.push(sample(&file, ports, images, "calibration sample: ")?);
     }
     Ok(CalibrationData::Samples(samples))
 }

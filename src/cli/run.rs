@@ -3,6 +3,7 @@
 mod many;
 mod stages;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
@@ -16,10 +17,15 @@ use super::model::{self, Content};
 use super::tables::{count, decimal_bytes, joules, percent, row, show, table, words};
 use super::times::show_times;
 use crate::compile::CompileError;
+use crate::dump::WholeFolder;
 use crate::evaluate;
 use crate::float::FloatModel;
 use crate::inputs;
-use crate::io::{Array, file_stem, write_atomic};
+use crate::io::atomic::WrittenFile;
+use crate::io::temporary::Steady;
+use crate::io::{
+    Array, AtomicFile, FileStems, IoError, OutputFolders, create_output_folder, demand_folder, write_atomic,
+};
 use crate::session::{self, Session};
 use crate::stats::{PhaseStats, SimulatedStats};
 
@@ -27,7 +33,10 @@ use crate::stats::{PhaseStats, SimulatedStats};
 ///
 /// A bundle runs bit-exactly on the machine's interpreter. An ONNX model is imported and evaluated in f32,
 /// with what the import does not take on the host as in a bundle; a TOSA function in its own arithmetic.
-/// Outputs are written as NAME.npy, or as 0.npy, 1.npy, … when all inputs are named by position.
+/// Outputs are written as NAME.npy, or as 0.npy, 1.npy, … when all inputs are named by position. What a file
+/// name cannot have is _ in it, and where two names would be one file, also on a disk that does not tell
+/// capitals, the output whose name it is keeps it and the others have .2, .3, … added. Outputs are written
+/// when all of them are there: who fails or is interrupted leaves no file, and no folder that it made.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A bundle, an ONNX model, a TOSA flatbuffer (.tosa) or MLIR with one function of TOSA (.mlir)
@@ -45,12 +54,13 @@ pub(super) struct Args {
     ///
     /// A network with one input takes the one array or picture of each file; one with several takes .npz
     /// files whose arrays have the inputs' names. The outputs of FILE.npy go into the folder FILE of
-    /// --output-dir. A file that cannot be run is told, and the others are run all the same.
+    /// --output-dir. A file that cannot be run is told, and the others are run all the same: what they gave
+    /// stays.
     ///
     /// The arrays of a batch have the inputs' names too, and the inputs' shapes with an axis of N more before
     /// them; where an input's first extent is 1, N may stand there instead. Each output is one NAME.npy with
-    /// N in the same place. Inputs are read, run and written one by one. If one cannot be run, nothing is
-    /// written.
+    /// N in the same place, also where N is 1. Inputs are read, run and written one by one. If one cannot be
+    /// run, nothing is written, and no --dump-stages either.
     #[arg(long, value_name = "DIR|LIST.txt|BATCH.npz", conflicts_with_all = ["inputs", "checked"])]
     input_dir: Option<PathBuf>,
     /// Where the outputs go
@@ -62,7 +72,8 @@ pub(super) struct Args {
     /// network's outputs; DIR/index.json says of each tensor which nodes, stages and phases it is of, its
     /// shape and layout, element type, scale and zero point. The values are those that the machine wrote to
     /// its memory, also of tensors that are never whole there. With --input-dir each input has a folder in
-    /// DIR: that of its file's name, or its number in a batch.
+    /// DIR: that of its file's name, or its number in a batch. An earlier dump is replaced; a folder with any
+    /// other file in it is refused.
     #[arg(long, value_name = "DIR")]
     dump_stages: Option<PathBuf>,
     /// Write the machine's integers, not what they stand for (bundles and quantised TOSA functions)
@@ -98,6 +109,10 @@ impl Args {
 
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
+    // Told now, not when all is run.
+    if let Some(folder) = &args.output_dir {
+        demand_folder(folder)?;
+    }
     match model::content(&args.model)? {
         Content::Bundle(bytes) => {
             if !args.input_shapes.is_empty() {
@@ -142,17 +157,19 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
         let progress = console.progress(Some(session.n_phases() as u64));
         progress.step("phases");
         let done = &mut |phases: usize| progress.done(phases as u64);
-        let outputs = if let Some(place) = &args.dump_stages {
+        let within = args.dump_stages.as_deref().and_then(Path::parent);
+        let pending = Pending::within(within.as_slice())?;
+        let result = if let Some(place) = &args.dump_stages {
             stages::run(args, &session, &inputs, place, done)?
         } else if args.raw {
-            session.run_raw(&inputs, done)?
+            RunResult::of_outputs(session.run_raw(&inputs, done)?)
         } else {
-            session.run(&inputs, done)?
+            RunResult::of_outputs(session.run(&inputs, done)?)
         };
         drop(progress);
         let raw_ports: Vec<Port> = session.raw_outputs().cloned().collect();
         let ports = if args.raw { &raw_ports[..] } else { session.outputs() };
-        write_outputs(args, session.inputs(), ports, &outputs, console)?;
+        write_outputs(args, session.inputs(), ports, result, pending, console)?;
     }
     let Bundle { manifest, stats, .. } = session.bundle();
     let mut written = match stats {
@@ -196,7 +213,7 @@ fn run_onnx(args: &Args, bytes: &[u8], console: &Console) -> Result<(), Failure>
     drop(progress);
     let port = |(name, array): &(String, Array)| session::plain_port(name, &array.shape, array.dtype.name());
     let gives: Vec<Port> = outputs.iter().map(port).collect();
-    write_outputs(args, model.inputs(), &gives, &outputs, console)
+    write_outputs(args, model.inputs(), &gives, RunResult::of_outputs(outputs), Pending::default(), console)
 }
 
 /// Evaluates a function of plain TOSA.
@@ -214,56 +231,112 @@ fn run_module(args: &Args, module: &Module, console: &Console) -> Result<(), Fai
     progress.step("evaluating");
     let outputs = evaluate::evaluate(module, &inputs, args.raw)?;
     drop(progress);
-    write_outputs(args, &takes, &gives, &outputs, console)
+    write_outputs(args, &takes, &gives, RunResult::of_outputs(outputs), Pending::default(), console)
 }
 
-/// Writes each output under its name, or under its position if the inputs go by theirs.
+/// What a run gave.
+struct RunResult {
+    /// The outputs, by name.
+    outputs: Vec<(String, Array)>,
+    /// What its stages made, which waits to take its place.
+    stages: Option<WholeFolder>,
+}
+
+impl RunResult {
+    fn of_outputs(outputs: Vec<(String, Array)>) -> Self {
+        Self { outputs, stages: None }
+    }
+}
+
+/// What is written and waits to take its place with the rest. If it is dropped, nothing of it stays.
+#[derive(Default)]
+struct Pending {
+    files: Vec<AtomicFile>,
+    stages: Vec<WholeFolder>,
+    /// The folders that they are in.
+    folders: OutputFolders,
+}
+
+impl Pending {
+    /// Nothing yet, in folders that are there.
+    fn within(folders: &[&Path]) -> Result<Self, Failure> {
+        let mut pending = Self::default();
+        for folder in folders {
+            create_output_folder(&mut pending.folders, folder)?;
+        }
+        Ok(pending)
+    }
+
+    /// Adds a file for each output in a folder, under its name or under its position.
+    fn add_outputs(
+        &mut self,
+        folder: &Path,
+        ports: &[Port],
+        outputs: &[(String, Array)],
+        by_position: bool,
+    ) -> Result<(), Failure> {
+        create_output_folder(&mut self.folders, folder)?;
+        for ((_, array), stem) in outputs.iter().zip(output_stems(ports, by_position)) {
+            let path = folder.join(format!("{stem}.npy"));
+            let mut file = AtomicFile::begin(&path)?;
+            file.write_all(&array.to_npy()).map_err(|source| IoError::System { path, source })?;
+            self.files.push(file);
+        }
+        Ok(())
+    }
+
+    /// Lets all take their places, which no signal cuts.
+    fn place(self) -> Result<(), Failure> {
+        let files = AtomicFile::all_written(self.files)?;
+        let mut replaced = Vec::new();
+        let steady = Steady::begin();
+        WrittenFile::place_all(files, &steady)?;
+        for folder in self.stages {
+            replaced.extend(folder.place(&steady)?);
+        }
+        drop(steady);
+        // To erase them may take long.
+        drop(replaced);
+        Ok(())
+    }
+}
+
+/// Writes each output under its name, or under its position if the inputs go by theirs, and what stages made.
 fn write_outputs(
     args: &Args,
     takes: &[Port],
     ports: &[Port],
-    outputs: &[(String, Array)],
+    result: RunResult,
+    mut pending: Pending,
     console: &Console,
 ) -> Result<(), Failure> {
-    let Some(folder) = &args.output_dir else {
-        let mut lines = words(&["output", "shape", "type"]);
-        for (name, array) in outputs {
-            let shape = crate::io::array::show_shape(&array.shape);
-            row(&mut lines, &[name.as_str(), &shape, array.dtype.name()]);
-        }
-        let told = match &args.dump_stages {
-            Some(place) => format!("stages written to {}", place.display()),
-            None => "nothing written: no --output-dir".to_owned(),
-        };
-        return console.summary(&format!("{}\n{told}\n", show(&lines)));
-    };
-    let names: Vec<&str> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
-    write_arrays(folder, ports, outputs, inputs::are_positions(takes, &names))
-}
-
-/// Writes each output into a folder under its name, or under its position.
-fn write_arrays(
-    folder: &Path,
-    ports: &[Port],
-    outputs: &[(String, Array)],
-    by_position: bool,
-) -> Result<(), Failure> {
-    crate::io::create_folder(folder)?;
-    for ((_, array), stem) in outputs.iter().zip(output_stems(ports, by_position)) {
-        write_atomic(&folder.join(format!("{stem}.npy")), &array.to_npy())?;
+    let RunResult { outputs, stages } = result;
+    pending.stages.extend(stages);
+    if let Some(folder) = &args.output_dir {
+        let names: Vec<&str> = args.inputs.iter().map(|(name, _)| name.as_str()).collect();
+        pending.add_outputs(folder, ports, &outputs, inputs::are_positions(takes, &names))?;
+        return pending.place();
     }
-    Ok(())
+    pending.place()?;
+    let mut lines = words(&["output", "shape", "type"]);
+    for (name, array) in &outputs {
+        let shape = crate::io::array::show_shape(&array.shape);
+        row(&mut lines, &[name.as_str(), &shape, array.dtype.name()]);
+    }
+    let told = match &args.dump_stages {
+        Some(place) => format!("stages written to {}", place.display()),
+        None => "nothing written: no --output-dir".to_owned(),
+    };
+    console.summary(&format!("{}\n{told}\n", show(&lines)))
 }
 
-/// What the file of each output is called: its name, or its position.
+/// What the file of each output is called: after its name, or its position.
 fn output_stems(ports: &[Port], by_position: bool) -> Vec<String> {
-    // Names that differ only in what a file name cannot hold would overwrite each other.
-    let stems: Vec<String> = ports.iter().map(|port| file_stem(&port.name)).collect();
-    let is_alone = |stem: &String| stems.iter().filter(|other| *other == stem).count() == 1;
-    let of = |(at, stem): (usize, &String)| {
-        if !by_position && is_alone(stem) { stem.clone() } else { at.to_string() }
-    };
-    stems.iter().enumerate().map(of).collect()
+    if by_position {
+        return (0..ports.len()).map(|at| at.to_string()).collect();
+    }
+    let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+    FileStems::default().add(&names)
 }
 
 fn show_timing(simulated: &SimulatedStats) -> String {

@@ -15,6 +15,7 @@ use super::checkpoint::{Checkpoint, CheckpointPart, HostCode, Record};
 use super::forms::{Forms, Planned, Reached};
 use super::parts::{PreparedPart, PreparedParts};
 use super::{Aim, Clock, CompileError, Compiled, Compiler, Event, given, missing};
+use crate::ports::as_taken;
 use crate::session;
 use crate::stats::{self, EnergyStats, PlanStats, SimulatedStats, Stats};
 use crate::timings::Timings;
@@ -70,7 +71,7 @@ impl Compiler {
             }
             let (inputs, outputs) = (emitted.inputs, emitted.outputs);
             let tail = emitted.tail.map(|(text, results)| Part {
-                inputs: outputs.clone(),
+                inputs: outputs.iter().map(as_taken).collect(),
                 outputs: results,
                 code: Code::Ir(text),
             });

@@ -49,6 +49,9 @@ pub enum CompileError {
     /// The compiler made a program that the machine refuses: a defect of Strata.
     #[error("the compiler made an invalid program, which is a defect of Strata: {}", list(.0))]
     Invalid(Vec<VerifyError>),
+    /// The compiler made a bundle that nothing would run: a defect of Strata.
+    #[error("the compiler made a bundle that cannot be run, which is a defect of Strata: {0}")]
+    Unsound(#[source] RunError),
     /// Modules are not a checkpoint of a compile, or not one that can go on as asked.
     #[error("checkpoint: {0}")]
     Checkpoint(String),

@@ -8,11 +8,9 @@ use strata_ir::eval::eval_function;
 use strata_ir::eval::random::random_inputs;
 use strata_ir::pass::compare::first_differing;
 use strata_ir::{Module, Tensor, TensorData};
-use strata_isa_spec::bundle::Bundle;
 use strata_isa_spec::{Target, interp};
 
 use super::{CompileError, Event, missing};
-use crate::session;
 
 /// That a program computes what the ops in its module's stages do.
 pub(super) fn demand_same_results(
@@ -46,14 +44,6 @@ pub(super) fn demand_same_results(
         "stages whose code is not what their ops say, on random inputs (was what a stage `runs`, or an op in \
          it, edited alone?):{problems}"
     )))
-}
-
-/// That the parts of a bundle fit together, as those who run it will ask.
-pub(super) fn demand_whole(bundle: &Bundle) -> Result<(), CompileError> {
-    match session::demand_whole(bundle) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(CompileError::Checkpoint(format!("its parts do not fit together: {error}"))),
-    }
 }
 
 /// The first element of a result, row-major, that a program gives another value than the ops.

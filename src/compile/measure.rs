@@ -14,8 +14,9 @@ use strata_passes::quantise::noise::Power;
 
 use super::model::Tensors;
 use super::{Clock, Compiled, Compiler, Event};
+use crate::host::HostPart;
 use crate::io::array::Array;
-use crate::session::{self, RunError, Session};
+use crate::session::{self, RunError, Session, simd};
 use crate::stats::ChannelNoise;
 use crate::work;
 
@@ -99,11 +100,17 @@ impl Yardstick {
 
     /// Runs the bundle of a compile and adds the signal-to-noise ratio of every output of reals to the
     /// statistics of the compile; those in the bundle are without, for what a compile measures is not what it
-    /// makes. If that fails it says so.
-    pub(super) fn measure(&self, compiled: &mut Compiled, observer: &mut dyn FnMut(Event<'_>)) {
+    /// makes. `hosts` is what the host runs of each part. If that fails it says so.
+    pub(super) fn measure(
+        &self,
+        compiled: &mut Compiled,
+        hosts: Vec<Option<HostPart>>,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) {
         let inputs: Vec<_> =
             self.inputs.iter().enumerate().map(|(at, array)| (format!("#{at}"), array.clone())).collect();
-        let run = Session::new(compiled.bundle.clone()).and_then(|session| session.run(&inputs, &mut |_| {}));
+        let session = simd().and_then(|simd| Session::of_whole(compiled.bundle.clone(), hosts, simd));
+        let run = session.and_then(|session| session.run(&inputs, &mut |_| {}));
         let outputs = match run {
             Ok(outputs) => outputs,
             Err(error) => return observer(not_measured(&error)),

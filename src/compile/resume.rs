@@ -16,7 +16,7 @@ use super::host::run_host_code;
 use super::parts::{PartSeries, PreparedPart, PreparedParts};
 use super::{
     CalibrationData, Clock, CompileError, CompileOptions, Compiled, Compiler, Event, GivenRanges,
-    PrecisionOptions, Prepared, given, missing,
+    PrecisionOptions, Prepared, missing,
 };
 use crate::ptq;
 use crate::ranges::RangeFile;
@@ -67,9 +67,14 @@ impl Compiler {
         file_name: &str,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Compiled, CompileError> {
-        let compiled = self.prepare_checkpoint(checkpoint, file_name, observer)?.finish_as_asked(observer)?;
-        given::demand_whole(&compiled.bundle)?;
-        Ok(compiled)
+        let prepared = self.prepare_checkpoint(checkpoint, file_name, observer)?;
+        // A dump may have been edited: what does not fit together may be its own parts.
+        prepared.finish_as_asked(observer).map_err(|error| match error {
+            CompileError::Unsound(error) => {
+                CompileError::Checkpoint(format!("its parts do not fit together: {error}"))
+            }
+            other => other,
+        })
     }
 
     fn prepare_checkpoint(

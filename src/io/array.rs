@@ -157,6 +157,16 @@ pub enum ArrayError {
         /// How many values there are.
         found: usize,
     },
+    /// A 64-bit integer that a double does not hold, or that others are rounded to.
+    #[error("element {index} is {value}: of {dtype} {INEXACT}")]
+    Inexact {
+        /// Where it stands.
+        index: usize,
+        /// The integer.
+        value: i128,
+        /// The type.
+        dtype: DType,
+    },
     /// A value is not one of the type.
     #[error("element {index} is {value}, which is no {dtype}{}", exactness(*dtype))]
     Value {
@@ -168,6 +178,9 @@ pub enum ArrayError {
         dtype: DType,
     },
 }
+
+/// What an integer of more bits would not be.
+const INEXACT: &str = "only integers of less than 2^53 are taken, of which a double holds each";
 
 fn exactness(dtype: DType) -> &'static str {
     match dtype {

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::IoError;
+use super::temporary::{Steady, TemporaryFile};
 
 /// Writes `bytes` to `path`, replacing what is there. What is no regular file, such as `/dev/stdout`, is
 /// written as it is.
@@ -41,14 +42,14 @@ pub fn demand_writable(path: &Path) -> Result<(), IoError> {
                 Err(std::io::Error::other("it is a folder; expected a file to write"))
             }
             Ok(meta) if !meta.is_file() => Ok(()),
-            _ => beside(&target)?.close(),
+            _ => beside(&target).map(drop),
         }
     };
     is_writable().map_err(|source| IoError::System { path: path.to_owned(), source })
 }
 
 /// A temporary file in the folder of another.
-fn beside(target: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+fn beside(target: &Path) -> std::io::Result<TemporaryFile> {
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -63,7 +64,7 @@ fn beside(target: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     #[cfg(unix)]
     beside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     // The path of the temporary file would tell the user nothing.
-    beside.tempfile_in(&folder).map_err(|error| {
+    TemporaryFile::new(&beside, &folder).map_err(|error| {
         let what = format!("no file can be made in {}: {}", folder.display(), error.kind());
         std::io::Error::new(error.kind(), what)
     })
@@ -82,44 +83,96 @@ fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
     if before.as_ref().is_some_and(|meta| !meta.is_file()) {
         return content(&mut std::fs::File::create(&target)?);
     }
-    let mut file = AtomicFile { file: std::io::BufWriter::new(beside(&target)?), target, before };
+    let file = std::io::BufWriter::new(beside(&target)?);
+    let mut file = AtomicFile { path: path.to_owned(), file, target, before };
     content(&mut file)?;
-    file.finish()
+    file.written()?.place(&Steady::begin())
 }
 
-/// A file that is being written beside its place.
+/// A file that is being written beside its place. If it is never [written](Self::written) and placed, nothing
+/// of it stays.
 #[derive(Debug)]
 pub struct AtomicFile {
-    file: std::io::BufWriter<tempfile::NamedTempFile>,
+    /// Its place, as messages name it.
+    path: PathBuf,
+    file: std::io::BufWriter<TemporaryFile>,
     target: PathBuf,
     /// What stood there before.
     before: Option<std::fs::Metadata>,
 }
 
+/// A file of which all bytes are there, beside its place.
+#[derive(Debug)]
+pub(crate) struct WrittenFile {
+    path: PathBuf,
+    file: TemporaryFile,
+    target: PathBuf,
+}
+
 impl AtomicFile {
-    /// A file that takes its place when it is [finished](Self::finish); if it never is, nothing of it stays.
+    /// A file for a place.
     ///
     /// # Errors
-    /// If the system refuses, or there is a folder in its place.
-    pub fn begin(path: &Path) -> std::io::Result<Self> {
+    /// If the system refuses, or what is no regular file is in its place.
+    pub fn begin(path: &Path) -> Result<Self, IoError> {
+        let system = |source| IoError::System { path: path.to_owned(), source };
         let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let before = std::fs::metadata(&target).ok();
-        if before.as_ref().is_some_and(std::fs::Metadata::is_dir) {
-            return Err(std::io::Error::other("it is a folder; expected a file to write"));
+        if let Some(before) = before.as_ref().filter(|before| !before.is_file()) {
+            let found = if before.is_dir() { "a folder" } else { "no regular file" };
+            return Err(system(std::io::Error::other(format!("it is {found}; expected a file to write"))));
         }
-        Ok(Self { file: std::io::BufWriter::new(beside(&target)?), target, before })
+        let file = std::io::BufWriter::new(beside(&target).map_err(system)?);
+        Ok(Self { path: path.to_owned(), file, target, before })
     }
 
-    /// Lets it take its place.
+    /// Writes what is left of its bytes.
+    pub(crate) fn written(self) -> std::io::Result<WrittenFile> {
+        let Self { path, file, target, before } = self;
+        let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        if let Some(before) = before {
+            file.as_file().set_permissions(before.permissions())?;
+        }
+        Ok(WrittenFile { path, file, target })
+    }
+
+    /// Lets files take their places, one right after another: all or, if the bytes of one cannot be written
+    /// or a signal comes before, none.
     ///
     /// # Errors
     /// If the system refuses.
-    pub fn finish(self) -> std::io::Result<()> {
-        let file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        if let Some(before) = self.before {
-            file.as_file().set_permissions(before.permissions())?;
+    pub fn finish_all(files: Vec<Self>) -> Result<(), IoError> {
+        let files = Self::all_written(files)?;
+        WrittenFile::place_all(files, &Steady::begin())
+    }
+
+    /// Writes what is left of the bytes of files.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn all_written(files: Vec<Self>) -> Result<Vec<WrittenFile>, IoError> {
+        let written = |file: Self| {
+            let path = file.path.clone();
+            file.written().map_err(|source| IoError::System { path, source })
+        };
+        files.into_iter().map(written).collect()
+    }
+}
+
+impl WrittenFile {
+    fn place(self, steady: &Steady) -> std::io::Result<()> {
+        self.file.persist(&self.target, steady)
+    }
+
+    /// Lets files take their places.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn place_all(files: Vec<Self>, steady: &Steady) -> Result<(), IoError> {
+        for file in files {
+            let path = file.path.clone();
+            file.place(steady).map_err(|source| IoError::System { path, source })?;
         }
-        file.persist(&self.target)?;
         Ok(())
     }
 }
@@ -146,6 +199,25 @@ mod tests {
         write_atomic(&path, b"second").expect("written");
         assert_eq!(std::fs::read(&path).expect("read"), b"second");
         assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn files_take_their_places_together_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = |name: &str| folder.path().join(name);
+        let begin = |name: &str| {
+            let mut file = AtomicFile::begin(&place(name))?;
+            file.write_all(name.as_bytes()).expect("written");
+            Ok::<_, IoError>(file)
+        };
+        std::fs::create_dir(place("taken")).expect("a folder");
+        let files: Result<Vec<_>, _> = ["a", "b", "taken"].map(begin).into_iter().collect();
+        assert!(files.expect_err("refused").to_string().contains("taken: it is a folder"));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 1);
+        let files: Result<Vec<_>, _> = ["a", "b"].map(begin).into_iter().collect();
+        AtomicFile::finish_all(files.expect("begun")).expect("placed");
+        assert_eq!(std::fs::read(place("b")).expect("read"), b"b");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 3);
     }
 
     #[test]

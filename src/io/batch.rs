@@ -3,7 +3,7 @@
 //!
 //! An array of a batch has the shape of its input with an axis of N more before it; or, if the input's first
 //! axis has an extent of 1, N on that axis. The ranks tell which, so nothing is ambiguous. All inputs have to
-//! have the same N.
+//! have the same N, which may be 1.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
@@ -72,8 +72,9 @@ pub struct BatchFile {
 type Archive = ZipArchive<BufReader<File>>;
 
 impl BatchFile {
-    /// Opens a `.npz` of a network's inputs; `None` if each of its arrays is just one input. A network with
-    /// one input takes the one array of a file, whatever its name; arrays that are no input are passed over.
+    /// Opens a `.npz` of a network's inputs; `None` if each of its arrays is just one input, and not all of
+    /// them have a first axis of extent 1, on which N is 1. A network with one input takes the one array of a
+    /// file, whatever its name; arrays that are no input are passed over.
     ///
     /// # Errors
     /// If it is no `.npz`, an input has no array, or an array is not that of so many inputs as the others.
@@ -83,6 +84,7 @@ impl BatchFile {
         let mut problems = Vec::new();
         let (mut arrays, mut counts) = (Vec::new(), Vec::new());
         let mut is_on_first = false;
+        let mut n_without_axis = 0;
         for input in inputs {
             let named = headers.iter().position(|(name, _)| name == input.name);
             let entry = named.or_else(|| (inputs.len() == 1 && headers.len() == 1).then_some(0));
@@ -97,7 +99,12 @@ impl BatchFile {
             };
             let (name, header) = &headers[entry];
             let count = match count_of(&header.shape, input.shape) {
-                Some(Count::One) => None,
+                Some(Count::One) => {
+                    n_without_axis += 1;
+                    let has_axis = input.shape.first() == Some(&1);
+                    is_on_first |= has_axis;
+                    has_axis.then_some(1)
+                }
                 Some(Count::Many(n, axis)) => {
                     is_on_first |= axis == BatchAxis::First;
                     Some(n)
@@ -107,7 +114,7 @@ impl BatchFile {
                     continue;
                 }
             };
-            if count.is_some() && header.is_fortran {
+            if count.is_some_and(|n| n > 1) && header.is_fortran {
                 problems.push(format!(
                     "array `{name}` is in Fortran order, in which inputs do not stand one after another; \
                      save it in C order (numpy.ascontiguousarray)"
@@ -117,7 +124,8 @@ impl BatchFile {
             let shape = input.shape.to_vec();
             arrays.push(BatchArray { entry, name: name.clone(), header: header.clone(), shape });
         }
-        if problems.is_empty() && counts.iter().all(|(_, count)| count.is_none()) {
+        let is_one = n_without_axis == inputs.len() && counts.iter().any(|(_, count)| count.is_none());
+        if problems.is_empty() && (is_one || inputs.is_empty()) {
             return Ok(None);
         }
         let n = counts.iter().find_map(|(_, count)| *count);
@@ -297,7 +305,7 @@ impl StackedFile {
     /// If the file cannot be made.
     pub fn begin(path: &Path, first: &Array, stacked: &[usize]) -> Result<Self, IoError> {
         let system = |source| IoError::System { path: path.to_owned(), source };
-        let mut file = AtomicFile::begin(path).map_err(system)?;
+        let mut file = AtomicFile::begin(path)?;
         file.write_all(&Header::of(first.dtype, stacked).with_shape(stacked)).map_err(system)?;
         Ok(Self { path: path.to_owned(), file, shape: first.shape.clone(), dtype: first.dtype })
     }
@@ -316,13 +324,9 @@ impl StackedFile {
         Ok(self.file.write_all(&array.to_le_bytes()).map_err(system)?)
     }
 
-    /// Lets the file take its place.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub fn finish(self) -> Result<(), IoError> {
-        let path = self.path;
-        self.file.finish().map_err(|source| IoError::System { path, source })
+    /// The file, which holds all arrays that were added.
+    pub fn into_file(self) -> AtomicFile {
+        self.file
     }
 }
 
@@ -381,7 +385,34 @@ mod tests {
         assert_eq!(samples[3], [array(&[1, 2, 3], 18.0), array(&[2], 106.0)]);
         let extra = open(&[("any", array(&[4, 1, 2, 3], 0.0))], &[X]).expect("a batch").expect("of many");
         assert_eq!(extra.stacked(&[1, 7]), [4, 1, 7]);
-        assert!(open(&[("x", array(&[1, 2, 3], 0.0))], &[X]).expect("an input").is_none());
+        // One input is a batch of one, unless there is no axis for its N.
+        let one = open(&[("x", array(&[1, 2, 3], 0.0))], &[X]).expect("a batch").expect("of one");
+        assert_eq!((one.n(), one.stacked(&[1, 7]), one.stacked(&[7])), (1, vec![1, 7], vec![1, 7]));
+        let one = open(&[("x", array(&[1, 1, 2, 3], 0.0))], &[X]).expect("a batch").expect("of one");
+        assert_eq!((one.n(), one.stacked(&[1, 7])), (1, vec![1, 1, 7]));
+        let one = open(&[("x", array(&[1, 2, 3], 0.0)), ("y", array(&[1, 2], 0.0))], &[X, Y]);
+        assert_eq!(one.expect("a batch").expect("of one").n(), 1);
+        let x = ("x", array(&[1, 2, 3], 0.0));
+        assert!(open(&[x, ("y", array(&[2], 0.0))], &[X, Y]).expect("an input").is_none());
+    }
+
+    #[test]
+    fn a_batch_of_one_may_be_in_fortran_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("b.npz");
+        // 1x2x3 in Fortran order: the last axis is the slowest.
+        let values: Vec<u8> =
+            [0.0f32, 3.0, 1.0, 4.0, 2.0, 5.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let mut header = Header::of(DType::F32, &[1, 2, 3]);
+        header.is_fortran = true;
+        let mut zip = zip::ZipWriter::new(File::create(&path).expect("made"));
+        zip.start_file("x.npy", zip::write::SimpleFileOptions::default()).expect("begun");
+        zip.write_all(&[header.with_shape(&[1, 2, 3]), values].concat()).expect("written");
+        zip.finish().expect("written");
+        let batch = BatchFile::open(&path, &[X]).expect("a batch").expect("of one");
+        let mut archives = batch.archives().expect("archives");
+        let sample = batch.samples(&mut archives).expect("samples").next().expect("one").expect("read");
+        assert_eq!(sample, [array(&[1, 2, 3], 0.0)]);
     }
 
     #[test]

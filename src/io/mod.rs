@@ -8,6 +8,7 @@
 //! | [`images`] | PNG and JPEG pictures as network inputs |
 //! | `picture` | their pixels, decoded and scaled |
 //! | [`atomic`] | writing a file whole or not at all |
+//! | `temporary` | temporary files and folders, erased on signals too |
 //! | [`side_files`] | data of a model that stand in files beside it |
 //!
 //! Decoding works on bytes; only the functions that take a path touch the file system. No content of a file
@@ -20,24 +21,54 @@ pub mod images;
 pub mod npy;
 mod picture;
 pub mod side_files;
+pub(crate) mod temporary;
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
 pub use array::{Array, ArrayError, DType};
+pub(crate) use atomic::AtomicFile;
 pub use atomic::{demand_writable, write_atomic, write_atomic_with};
 pub use images::{ChannelOrder, Fit, ImageError, ImageOptions, Layout};
 pub use npy::NpyError;
 pub use side_files::ModelFolder;
+pub(crate) use temporary::OutputFolders;
 
 /// A folder that is there afterwards.
 ///
 /// # Errors
-/// If the system refuses.
+/// If the system refuses, or a file stands there.
 pub fn create_folder(path: &Path) -> Result<(), IoError> {
+    demand_folder(path)?;
     std::fs::create_dir_all(path).map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+/// As [`create_folder`], of a folder for outputs: one that was made and is empty in the end is erased.
+pub(crate) fn create_output_folder(folders: &mut OutputFolders, path: &Path) -> Result<(), IoError> {
+    demand_folder(path)?;
+    folders.create(path).map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+/// That there is a folder, or nothing, where one is to be, and where those above it are.
+///
+/// # Errors
+/// If there is something else.
+pub fn demand_folder(path: &Path) -> Result<(), IoError> {
+    let there = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
+    match there.filter(|there| !there.as_os_str().is_empty() && !there.is_dir()) {
+        None => Ok(()),
+        Some(file) => {
+            let what = match file == path {
+                true => "it is a file; expected a folder".to_owned(),
+                false => format!("{} is a file; expected a folder", file.display()),
+            };
+            let source = std::io::Error::new(std::io::ErrorKind::NotADirectory, what);
+            Err(IoError::System { path: path.to_owned(), source })
+        }
+    }
 }
 
 /// Why a file could not be had.
@@ -223,6 +254,44 @@ pub fn file_stem(name: &str) -> String {
     if stem.is_empty() || stem.starts_with('.') { format!("_{stem}") } else { stem }
 }
 
+/// Names of the files of a folder, without extensions: each is given once, also where capitals do not count.
+#[derive(Clone, Debug, Default)]
+pub struct FileStems {
+    /// Those that are given, in small letters.
+    taken: BTreeSet<String>,
+}
+
+impl FileStems {
+    /// Bytes of a name at most; file systems have 255 for all of it.
+    const MOST_BYTES: usize = 200;
+
+    /// The names for the files of tensors. One whose name is free and makes a file name as it is keeps it.
+    /// Then the others have theirs, in order: what a file name cannot have is `_` ([`file_stem`]), 200 bytes
+    /// are kept, and `.2`, `.3` and so on are added to what is taken.
+    pub fn add(&mut self, names: &[&str]) -> Vec<String> {
+        let is_plain = |name: &str| name.len() <= Self::MOST_BYTES && file_stem(name) == name;
+        let as_they_are: Vec<bool> =
+            (names.iter()).map(|name| is_plain(name) && self.taken.insert(name.to_lowercase())).collect();
+        let stems = names.iter().zip(as_they_are);
+        stems.map(|(name, keeps)| if keeps { (*name).to_owned() } else { self.other(name) }).collect()
+    }
+
+    /// A name that is not taken.
+    fn other(&mut self, name: &str) -> String {
+        let mut base = file_stem(name);
+        while base.len() > Self::MOST_BYTES {
+            base.pop();
+        }
+        let mut stem = base.clone();
+        let mut n = 2;
+        while !self.taken.insert(stem.to_lowercase()) {
+            stem = format!("{base}.{n}");
+            n += 1;
+        }
+        stem
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +302,31 @@ mod tests {
         assert_eq!(file_stem("../up"), "_.._up");
         assert_eq!(file_stem(""), "_");
         assert_eq!(file_stem("plain.1"), "plain.1");
+    }
+
+    #[test]
+    fn files_have_names_of_their_own() {
+        let long = "n".repeat(300);
+        let names = ["a/b", "0", "a_b", "A_b", "", "..", "a:b", "a_b.2", &long, "a_b"];
+        let expected = ["a_b.3", "0", "a_b", "A_b.4", "_", "_..", "a_b.5", "a_b.2", &long[..200], "a_b.6"];
+        let mut stems = FileStems::default();
+        assert_eq!(stems.add(&names), expected);
+        assert_eq!(stems.add(&["0", "1"]), ["0.2", "1"]);
+    }
+
+    #[test]
+    fn a_file_in_place_of_a_folder_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let told = |path: &Path| create_folder(path).expect_err("refused").to_string();
+        assert!(told(&file).ends_with("file: it is a file; expected a folder"), "{}", told(&file));
+        let inner = told(&file.join("a/b"));
+        assert!(
+            inner.contains("file/a/b: ") && inner.ends_with("file is a file; expected a folder"),
+            "{inner}"
+        );
+        create_folder(&folder.path().join("a/b")).expect("made");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use strata_passes::quantise::TensorRange;
 use strata_passes::testing::{Trouble, try_passes};
 
 use super::calibration::CandidateCalibration;
+use crate::io::temporary::TemporaryFile;
 use crate::target_line;
 
 /// How something fails.
@@ -154,14 +155,16 @@ fn ran(run: impl FnOnce() -> Result<(), Trouble>) -> Result<(), Trouble> {
 /// Whether a shell command that is given a file with some bytes ends with exit code 0.
 fn script_holds(command: &str, suffix: &str, bytes: &[u8]) -> bool {
     let run = || -> std::io::Result<bool> {
-        let mut file = tempfile::Builder::new().prefix("strata-reduce-").suffix(suffix).tempfile()?;
+        let mut named = tempfile::Builder::new();
+        named.prefix("strata-reduce-").suffix(suffix);
+        let mut file = TemporaryFile::new(&named, &std::env::temp_dir())?;
         file.write_all(bytes)?;
         file.flush()?;
         let mut shell = Command::new("sh");
         // Who says where the file goes need not have it at the end.
         let command = if command.contains("$1") { command.to_owned() } else { format!("{command} \"$1\"") };
-        // An interrupt from the keyboard ends this process before it can remove the file; the shell, which
-        // gets it too, does so then.
+        // The command erases the file when it is interrupted; a library that does not may leave that to the
+        // shell, which an interrupt from the keyboard reaches too.
         let guarded = format!("trap 'rm -f -- \"$1\"; exit 130' HUP INT TERM\n(\n{command}\n)");
         shell.arg("-c").arg(guarded).arg("sh").arg(file.path());
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -51,12 +51,22 @@ fn what_is_equal_is_equal_and_what_was_changed_is_found() {
     let index = json(&std::fs::read_to_string(scratch.path("micro/index.json")).expect("an index"));
     let layers: Vec<&Value> = index["tensors"].as_array().expect("a list").iter().collect();
     let (at, scale) = (3, layers[3]["scale"].as_f64().expect("a scale"));
+    let raw = load(&scratch.path("micro").join(layers[at]["raw"].as_str().expect("a file")));
+    let is_up = raw.values[(2 * raw.shape[2] + 1) * raw.shape[3] + 3] <= 0.0;
     for (key, step) in [("raw", 1.0), ("float", scale)] {
+        if key == "float" {
+            // Who changes one of the two leaves a folder that says two things.
+            let (_, error) = scratch.ends(1, &["compare", "micro", "tile"]);
+            let told = "element [0, 2, 1, 3] is ";
+            assert!(error.contains("micro/float/") && error.contains(told), "{error}");
+            assert!(error.contains("write both, or compare the folders `raw`"), "{error}");
+            scratch.ends(4, &["compare", "micro/raw", "tile/raw", "--exit-code"]);
+        }
         let file = scratch.path("micro").join(layers[at][key].as_str().expect("a file"));
         let mut array = load(&file);
         // Element 0, 2, 1, 3 of the model's NCHW.
         let place = (2 * array.shape[2] + 1) * array.shape[3] + 3;
-        array.values[place] -= if array.values[place] > 0.0 { step } else { -step };
+        array.values[place] += if is_up { step } else { -step };
         std::fs::write(&file, array.to_npy()).expect("written");
     }
     let name = layers[at]["name"].as_str().expect("a name");

@@ -29,7 +29,7 @@ const fn case(
     Case { title, arguments, code, advice }
 }
 
-const CASES: [Case; 24] = [
+const CASES: [Case; 27] = [
     case(
         "A picture in place of a model",
         1,
@@ -122,6 +122,24 @@ const CASES: [Case; 24] = [
         &["run", "net.onnx", "--input", "picture=in.npy"],
         "The message lists the inputs.",
     ),
+    case(
+        "Results in place of a folder that holds something else",
+        1,
+        &["run", "small.strata", "--input", "0=in.npy", "--dump-stages", "mine"],
+        "Name another folder: one that holds more than a dump is never replaced.",
+    ),
+    case(
+        "A file in place of a folder",
+        1,
+        &["run", "small.strata", "--input", "0=in.npy", "--output-dir", "in.npy"],
+        "Name another folder; this is told before anything is run.",
+    ),
+    case(
+        "An integer that no double holds",
+        1,
+        &["compare", "large.npy", "in.npy"],
+        "Save such integers as two arrays of 32 bits, or as reals.",
+    ),
     case("A bundle that is damaged", 1, &["verify", "damaged.strata"], "Compile it once more."),
     case(
         "A text of the IR that does not parse",
@@ -199,6 +217,12 @@ fn files(scratch: &Scratch) {
     let small = Array::new(vec![1, 1, 4, 4], DType::F32, vec![0.0; 16]).expect("fits");
     scratch.write("small.npy", small.to_npy());
     scratch.ends(0, &["compile", &model, "-o", "damaged.strata", "--quiet"]);
+    std::fs::copy(scratch.path("damaged.strata"), scratch.path("small.strata")).expect("copied");
+    std::fs::create_dir(scratch.path("mine")).expect("a folder");
+    scratch.write("mine/notes.txt", "mine");
+    let zeros = Array::new(vec![1], DType::I64, vec![0.0]).expect("fits").to_npy();
+    let large = ((1i64 << 53) + 1).to_le_bytes();
+    scratch.write("large.npy", [&zeros[..zeros.len() - large.len()], &large].concat());
     let mut damaged = std::fs::read(scratch.path("damaged.strata")).expect("the bundle is there");
     let middle = damaged.len() / 2;
     damaged[middle] ^= 0x55;

@@ -274,11 +274,22 @@ fn a_folder_is_written_whole_or_not_at_all() {
     let run = |code: i32, place: &str| {
         scratch.ends(code, &["run", "net.strata", "--input", &input, "--dump-stages", place]).1
     };
-    // An earlier folder is replaced with all that is in it; other things stay.
+    // An earlier folder is replaced, unless there is more in it than its index names.
     run(0, "dump");
-    scratch.write("dump/raw/stale.npy", "");
     run(0, "dump");
-    assert!(!scratch.path("dump/raw/stale.npy").exists());
+    for other in ["dump/raw/mine.npy", "dump/notes.txt", "dump/mine"] {
+        if other == "dump/mine" {
+            std::fs::create_dir(scratch.path(other)).expect("a folder");
+        } else {
+            scratch.write(other, "mine");
+        }
+        let error = run(1, "dump");
+        let told = format!("dump: the folder holds {}, which is not of the dump", &other[5..]);
+        assert!(error.contains(&told) && scratch.path(other).exists(), "{error}");
+        let gone = std::fs::remove_file(scratch.path(other));
+        gone.or_else(|_| std::fs::remove_dir(scratch.path(other))).expect("removed");
+    }
+    run(0, "dump");
     std::fs::create_dir(scratch.path("mine")).expect("a folder");
     scratch.write("mine/notes.txt", "mine");
     let error = run(1, "mine");

@@ -18,7 +18,7 @@ use crate::session::{RunError, Session, simd};
 ///
 /// Inputs are noise of a fixed seed; how long an inference takes does not depend on them. The first inference
 /// is not counted. `STRATA_SIMD` names the vector instructions to use, `RAYON_NUM_THREADS` the number of
-/// threads.
+/// threads, of which there are four for each processor at most.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Bundles

@@ -116,13 +116,28 @@ fn cells(tensor: &TensorComparison, limits: &Limits) -> [String; 10] {
         shape,
         if_compared(if tensor.as_integers { "integers" } else { "floats" }.to_owned()),
         if_compared(format!("{} of {}", count(tensor.n_differing as u64), count(tensor.n_elements as u64))),
-        if_compared(number(tensor.max_difference.unwrap_or(0.0))),
-        if_compared(tensor.sqnr_db.map_or_else(|| "-".to_owned(), |db| format!("{db:.1}"))),
+        if_compared(largest(tensor)),
+        if_compared(match tensor.sqnr_db {
+            Some(db) => format!("{db:.1}"),
+            None if tensor.n_not_finite > 0 => NOT_FINITE.to_owned(),
+            None => "-".to_owned(),
+        }),
         of_first(index),
         of_first(|first| number(first.a)),
         of_first(|first| number(first.b)),
         note,
     ]
+}
+
+/// What stands for a figure of numbers of which one is a NaN or an infinity.
+const NOT_FINITE: &str = "not finite";
+
+/// The largest difference.
+fn largest(tensor: &TensorComparison) -> String {
+    match tensor.n_not_finite {
+        0 => number(tensor.max_difference.unwrap_or(0.0)),
+        _ => NOT_FINITE.to_owned(),
+    }
 }
 
 /// A number in few digits.

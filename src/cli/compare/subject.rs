@@ -12,6 +12,7 @@ use crate::compile::CompileError;
 use crate::compile::noise;
 use crate::dump::{DumpError, DumpFolder, Index};
 use crate::float::FloatModel;
+use crate::io::temporary::TemporaryFolder;
 use crate::io::{self, Array, ImageOptions};
 use crate::made::MadeIn;
 use crate::session::Session;
@@ -42,7 +43,7 @@ pub(super) struct Inputs<'a> {
 pub(super) struct Made {
     pub arrays: Arrays,
     /// Erased when it is dropped.
-    _folder: Option<tempfile::TempDir>,
+    _folder: Option<TemporaryFolder>,
 }
 
 impl Subject {
@@ -166,18 +167,16 @@ impl From<DumpError> for Failed {
 
 /// A place for a folder that is there for the time of a comparison.
 struct Place {
-    folder: tempfile::TempDir,
+    folder: TemporaryFolder,
     path: PathBuf,
 }
 
 impl Place {
     fn new() -> Result<Self, Failure> {
-        let folder = tempfile::Builder::new().prefix("strata-").tempdir();
+        let within = std::env::temp_dir();
+        let folder = TemporaryFolder::new(tempfile::Builder::new().prefix("strata-"), &within);
         let folder = folder.map_err(|error| {
-            Failure::Failed(format!(
-                "{}: no folder can be made there: {error}",
-                std::env::temp_dir().display()
-            ))
+            Failure::Failed(format!("{}: no folder can be made there: {error}", within.display()))
         })?;
         let path = folder.path().join("stages");
         Ok(Self { folder, path })

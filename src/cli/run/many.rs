@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use strata_isa_spec::bundle::Port;
 
-use super::{Args, output_stems, stages, write_arrays};
+use super::{Args, Pending, RunResult, output_stems, stages};
 use crate::cli::console::Console;
 use crate::cli::failure::Failure;
 use crate::cli::model;
 use crate::io::batch::{BatchFile, BatchInput, StackedFile};
-use crate::io::{self, Array, create_folder, file_stem};
+use crate::io::{self, Array, file_stem};
 use crate::session::{RunError, Session};
 
 /// The arrays of one input, by the positions of what the network takes.
@@ -58,10 +58,10 @@ pub(super) fn run(args: &Args, session: &Session, path: &Path, console: &Console
 /// Runs a bundle on every file that a path stands for.
 fn run_files(args: &Args, session: &Session, path: &Path, console: &Console) -> Result<(), Failure> {
     let files = files(path)?;
-    let stems = stems(&files)?;
+    let stems = stems(args, path, &files)?;
     let images = args.images.options();
     let inputs = files.iter().map(|file| {
-        let arrays = model::sample(file, session.inputs(), &images, "input").map_err(NoResult::Input)?;
+        let arrays = model::sample(file, session.inputs(), &images, "").map_err(NoResult::Input)?;
         Ok(by_position(arrays))
     });
     let progress = console.progress(Some(files.len() as u64));
@@ -69,10 +69,16 @@ fn run_files(args: &Args, session: &Session, path: &Path, console: &Console) -> 
     let begin = Instant::now();
     let mut failures = Vec::new();
     let ports = ports(args, session);
+    // Its folder of stages is for all inputs.
+    let _all = Pending::within(args.dump_stages.as_deref().as_slice())?;
     for (at, result) in results(args, session, inputs, stems.iter().cloned()).enumerate() {
-        let written = result.map_err(|error| error.about(&io::shown(&files[at]))).and_then(|outputs| {
-            let folder = args.output_dir.as_ref().map(|to| to.join(&stems[at]));
-            folder.map_or(Ok(()), |folder| write_arrays(&folder, &ports, &outputs, false))
+        let written = result.map_err(|error| error.about(&io::shown(&files[at]))).and_then(|result| {
+            let RunResult { outputs, stages } = result;
+            let mut pending = Pending { stages: stages.into_iter().collect(), ..Pending::default() };
+            if let Some(folder) = &args.output_dir {
+                pending.add_outputs(&folder.join(&stems[at]), &ports, &outputs, false)?;
+            }
+            pending.place()
         });
         failures.extend(written.err().map(|failure| failure.to_string()));
         progress.done(at as u64 + 1);
@@ -95,9 +101,9 @@ fn run_batch(
         let what = "has another shape for each input, so outputs make no batch; give a folder of inputs";
         return Err(Failure::file(path, format!("output `{}` {what}", port.name)));
     }
-    if let Some(folder) = &args.output_dir {
-        create_folder(folder)?;
-    }
+    let within: Vec<&Path> =
+        [&args.output_dir, &args.dump_stages].into_iter().flatten().map(AsRef::as_ref).collect();
+    let mut pending = Pending::within(&within)?;
     let of_output: Vec<Option<PathBuf>> = output_stems(&ports, false)
         .into_iter()
         .map(|stem| args.output_dir.as_ref().map(|folder| folder.join(format!("{stem}.npy"))))
@@ -118,7 +124,8 @@ fn run_batch(
     let begin = Instant::now();
     let mut files: Vec<StackedFile> = Vec::new();
     for (at, result) in results(args, session, inputs, numbers).enumerate() {
-        let outputs = result.map_err(|error| error.about(&of_batch(path, at)))?;
+        let RunResult { outputs, stages } = result.map_err(|error| error.about(&of_batch(path, at)))?;
+        pending.stages.extend(stages);
         for (index, ((name, array), file)) in outputs.iter().zip(&of_output).enumerate() {
             let Some(file) = file else { continue };
             if at == 0 {
@@ -130,9 +137,8 @@ fn run_batch(
         progress.done(at as u64 + 1);
     }
     drop(progress);
-    for file in files {
-        file.finish()?;
-    }
+    pending.files.extend(files.into_iter().map(StackedFile::into_file));
+    pending.place()?;
     tell(batch.n(), batch.n(), begin, console)
 }
 
@@ -143,13 +149,14 @@ fn results<'s>(
     session: &'s Session,
     inputs: impl Iterator<Item = Result<Input, NoResult>> + 's,
     stems: impl Iterator<Item = String> + 's,
-) -> Box<dyn Iterator<Item = Result<Input, NoResult>> + 's> {
+) -> Box<dyn Iterator<Item = Result<RunResult, NoResult>> + 's> {
+    let of_outputs = |outputs: Result<Input, NoResult>| outputs.map(RunResult::of_outputs);
     match &args.dump_stages {
         Some(place) => Box::new(inputs.zip(stems).map(move |(input, stem)| {
             stages::run(args, session, &input?, &place.join(stem), &mut |_| {}).map_err(NoResult::Input)
         })),
-        None if args.raw => Box::new(session.run_many_raw(inputs)),
-        None => Box::new(session.run_many(inputs)),
+        None if args.raw => Box::new(session.run_many_raw(inputs).map(of_outputs)),
+        None => Box::new(session.run_many(inputs).map(of_outputs)),
     }
 }
 
@@ -183,23 +190,37 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let files: Vec<PathBuf> = lines.map(|line| folder.join(line)).collect();
-    if files.is_empty() { Err(Failure::file(path, "lists no file")) } else { Ok(files) }
+    if files.is_empty() {
+        return Err(Failure::file(
+            path,
+            "it lists no file; expected the path of an array or a picture a line",
+        ));
+    }
+    Ok(files)
 }
 
 /// The name of the folder of each file's outputs.
 ///
 /// # Errors
-/// If two files would have one.
-fn stems(files: &[PathBuf]) -> Result<Vec<String>, Failure> {
+/// If something is written and two files of `path` would have one.
+fn stems(args: &Args, path: &Path, files: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    let is_written = args.output_dir.is_some() || args.dump_stages.is_some();
     let mut taken: BTreeMap<String, &PathBuf> = BTreeMap::new();
     let mut stems = Vec::with_capacity(files.len());
     for file in files {
         let stem = file_stem(&file.file_stem().unwrap_or_default().to_string_lossy());
         stems.push(stem.clone());
-        if let Some(other) = taken.insert(stem, file) {
+        if let Some(other) = taken.insert(stem.clone(), file).filter(|_| is_written) {
             let (first, second) = (other.display(), file.display());
-            let what = format!("the outputs of {first} and {second} would go into one folder");
-            return Err(Failure::Failed(what));
+            let what = if other == file {
+                format!("it lists {first} twice; list it once")
+            } else {
+                format!(
+                    "the outputs of {first} and {second} would both go into the folder `{stem}`; give one of \
+                     them another name"
+                )
+            };
+            return Err(Failure::file(path, what));
         }
     }
     Ok(stems)
