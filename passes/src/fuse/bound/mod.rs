@@ -29,6 +29,8 @@ mod bytes;
 mod needed;
 mod order;
 #[cfg(test)]
+mod small;
+#[cfg(test)]
 mod tests;
 mod work;
 

@@ -1,7 +1,9 @@
-use strata_backend::cost::with_winograd;
+use strata_backend::cost::{may_winograd, with_winograd};
 use strata_backend::model::graph::StageSet;
-use strata_backend::model::samples::Net;
-use strata_backend::model::{BufferId, TableId};
+use strata_backend::model::samples::{Net, vgg16};
+use strata_backend::model::{
+    BufferId, BufferRole, BufferView, StageGraph, StageId, StageNode, StageTemplate, TableId,
+};
 use strata_isa_spec::inst::TransposeConv2d;
 use strata_isa_spec::{Head, Mapping, timing};
 
@@ -10,8 +12,7 @@ use super::needed::joined;
 use super::*;
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::realise::{Chosen, realise};
-use strata_backend::cost::may_winograd;
-use strata_backend::model::{BufferView, StageGraph, StageId, StageNode, StageTemplate};
+use crate::fuse::{PlanOptions, plan};
 
 fn bounds_of(graph: &StageGraph, target: &Target) -> Bounds {
     bounds(graph, &Topology::new(graph).expect("it is a graph"), target)
@@ -166,4 +167,20 @@ fn strips_do_not_take_less() {
             assert!(least.energy_pj <= energy + dram, "{what}");
         }
     }
+}
+
+/// Weights of the last layers are many, products of the first ones: what the array and DRAM take alone is a
+/// tenth below the plan of VGG-16.
+#[test]
+fn the_room_of_weight_sram_counts() {
+    let (graph, target) = (vgg16(224, 224), Target::preset("x1", &[]).expect("a preset"));
+    let least = bounds_of(&graph, &target);
+    assert_eq!(least.cycles_argument, BoundArgument::WeightMemory);
+    let planned = plan(&graph, &target, &PlanOptions::default()).expect("it fits");
+    assert!(least.cycles <= planned.plan.cycles && planned.plan.cycles * 100 < least.cycles * 104);
+    let mut roomy = target.clone();
+    roomy.memory.weight = 1 << 30;
+    let roomy = bounds_of(&graph, &roomy);
+    assert_eq!(roomy.cycles_argument, BoundArgument::Dram);
+    assert!(roomy.cycles * 100 < least.cycles * 95, "{roomy:?} {least:?}");
 }

@@ -1,0 +1,114 @@
+//! Bounds held against the best plans of small random graphs: on machines whose weight SRAM is small, with
+//! every convex set of stages offered, and timed by the simulator.
+
+use strata_backend::model::graph::Topology;
+use strata_backend::model::samples::Net;
+use strata_backend::model::{BoundArgument, BufferView, Objective, StageGraph};
+use strata_backend::place::schedule;
+use strata_ir::eval::random::Rng;
+use strata_isa_spec::{Target, timed};
+
+use super::bounds;
+use crate::fuse::PlanOptions;
+use crate::fuse::egraph::Offer;
+use crate::fuse::pass::{does_not_fit, plan_with_addresses};
+
+/// A graph of a few stages with forks, joins, strides and crops, whose maps become smaller and deeper.
+fn graph(rng: &mut Rng) -> StageGraph {
+    let mut net = Net::default();
+    let mut made: Vec<BufferView> = vec![net.input([rng.pick(&[9, 16, 24]), rng.pick(&[9, 16]), 4])];
+    let mut unread = Vec::new();
+    for _ in 0..rng.count(3, 8) {
+        let at = if rng.one_in(4) { rng.count(0, made.len() - 1) } else { made.len() - 1 };
+        let src = made[at];
+        let alike = made.iter().copied().find(|view| {
+            view.tensor != src.tensor && (view.rows, view.cols, view.chs) == (src.rows, src.cols, src.chs)
+        });
+        let crops = src.cols > 3 && rng.one_in(8);
+        let view = if crops { BufferView { cols: src.cols - 1, ..src } } else { src };
+        let out = match (rng.count(0, 8), alike) {
+            (0, _) => net.depthwise(view, 1),
+            (1, _) if src.rows > 2 => net.max_pool(view, 2, 2),
+            (2 | 3, _) => net.conv(view, 2 * src.chs, 3, 2),
+            (4 | 5, Some(other)) if !crops => net.conv_add(src, src.chs, rng.pick(&[1, 3]), other),
+            (6, _) => net.conv(view, rng.pick(&[8, 32]), 1, rng.pick(&[1, 2])),
+            _ => net.conv(view, src.chs, 3, 1),
+        };
+        unread.retain(|view: &BufferView| view.tensor != src.tensor);
+        unread.push(out);
+        made.push(out);
+    }
+    for (index, view) in unread.into_iter().enumerate() {
+        net.output(view, index as u32);
+    }
+    net.finish()
+}
+
+/// A machine on which nothing takes time but products and DRAM, about as much each, and on which most stages
+/// have just room.
+fn target(graph: &StageGraph, rng: &mut Rng) -> Target {
+    let mut target = Target::preset("micro", &[]).expect("a preset");
+    let tables = graph.stages.values().map(|node| node.weight_bytes());
+    let (most, all) = (tables.clone().max().unwrap_or(0), tables.sum::<u64>());
+    target.memory.alignment = 1;
+    target.memory.weight = most + most * rng.count(0, 4) as u64 / 8;
+    target.memory.activation = 1 << 16;
+    target.dram.bytes_per_cycle = rng.pick(&[1, 2, 4]);
+    target.dram.latency_cycles = 0;
+    (target.switch.stage_cycles, target.switch.phase_cycles) = (0, 0);
+    let products: u64 = graph.stages.values().map(|node| node.code.macs_direct()).sum();
+    let even = products * u64::from(target.dram.bytes_per_cycle) / all.max(1);
+    target.array.clusters = 1;
+    target.array.lanes = (even as u32 * rng.pick(&[2, 3, 4, 5, 6]) / 4).max(1);
+    target
+}
+
+/// What the trials have shown.
+#[derive(Debug, Default)]
+struct Found {
+    plans: u64,
+    /// Bounded by the room of weight SRAM.
+    by_weights: u64,
+    /// Of these, the one that comes nearest to its bound, in percent of that.
+    nearest: u64,
+}
+
+fn trials(seeds: std::ops::Range<u64>) -> Found {
+    let mut found = Found { nearest: u64::MAX, ..Found::default() };
+    let offer = Offer { sibling: true, ..Offer::default() };
+    let options = PlanOptions { objective: Objective::Latency, offer, ..PlanOptions::default() };
+    for seed in seeds {
+        let rng = &mut Rng::new(seed);
+        let graph = graph(rng);
+        let target = target(&graph, rng);
+        let topology = Topology::new(&graph).expect("it is a graph");
+        let least = bounds(&graph, &topology, &target);
+        let planned = match plan_with_addresses(&graph, &target, &options) {
+            Ok(planned) => planned,
+            Err(error) if does_not_fit(&error) => continue,
+            Err(error) => panic!("seed {seed}: {error}"),
+        };
+        let scheduled = schedule(&planned.realised.graph, &planned.plan, &target).expect("it has addresses");
+        let timing = timed::simulate(&scheduled.program, &target);
+        assert!(timing.cycles >= least.cycles, "seed {seed}: {} for {least:?}", timing.cycles);
+        found.plans += 1;
+        if least.cycles_argument == BoundArgument::WeightMemory {
+            found.by_weights += 1;
+            found.nearest = found.nearest.min(100 * timing.cycles / least.cycles);
+        }
+    }
+    found
+}
+
+#[test]
+fn no_plan_of_a_small_graph_beats_its_bound() {
+    let Found { plans, by_weights, nearest } = trials(0..600);
+    assert!(plans > 500 && by_weights > 10 && nearest < 140, "{plans} plans, {by_weights}, {nearest} %");
+}
+
+#[test]
+#[ignore = "takes a minute: `tests/slow/run soundness/plans`"]
+fn no_plan_of_many_small_graphs_beats_its_bound() {
+    let Found { plans, by_weights, nearest } = trials(600..20_600);
+    assert!(plans > 12_000 && by_weights > 400 && nearest < 110, "{plans} plans, {by_weights}, {nearest} %");
+}
