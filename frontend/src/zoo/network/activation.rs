@@ -35,8 +35,8 @@ impl Network {
         // Half of a value spread evenly around zero is on the negative side.
         let power = self.power(x) / 2.0;
         let input = self.name(x);
-        // The mean squares of those below are for a normal input of variance 1; but of SiLU and hard swish, which
-        // keep more of a larger input, a little more, else what is above its estimate would grow with each layer.
+        // A sigmoid, and what is gated by one, keeps more of large inputs than of small ones. The estimates are
+        // those for large inputs, so that nothing grows with depth; shifts keep it from fading.
         match activation {
             Activation::Linear => x,
             Activation::Relu => self.node("Relu", &format!("{name}/relu"), vec![input], vec![], dims, power),
@@ -55,20 +55,20 @@ impl Network {
                 self.node("PRelu", &format!("{name}/prelu"), vec![input, slope], vec![], dims, power * 1.03)
             }
             Activation::Sigmoid => {
-                self.node("Sigmoid", &format!("{name}/sigmoid"), vec![input], vec![], dims, 0.293)
+                self.node("Sigmoid", &format!("{name}/sigmoid"), vec![input], vec![], dims, 0.5)
             }
             Activation::Silu => {
                 let gate = self.activation(name, x, Activation::Sigmoid);
                 let inputs = vec![input, self.name(gate)];
-                self.node("Mul", &format!("{name}/silu"), inputs, vec![], dims, power * 0.8)
+                self.node("Mul", &format!("{name}/silu"), inputs, vec![], dims, power)
             }
             Activation::HardSigmoid => {
                 let alpha = vec![float("alpha", 1.0 / 6.0)];
-                self.node("HardSigmoid", &format!("{name}/hardsigmoid"), vec![input], alpha, dims, 0.276)
+                self.node("HardSigmoid", &format!("{name}/hardsigmoid"), vec![input], alpha, dims, 0.5)
             }
             Activation::HardSwish => {
                 let name = format!("{name}/hardswish");
-                self.node("HardSwish", &name, vec![input], vec![], dims, power * 0.74)
+                self.node("HardSwish", &name, vec![input], vec![], dims, power)
             }
             Activation::Gelu => self.gelu(&format!("{name}/gelu"), x),
         }
