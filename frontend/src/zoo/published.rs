@@ -12,8 +12,7 @@ fn lines(table: &'static str) -> impl Iterator<Item = &'static str> {
 }
 
 /// The networks that have no implementation in PyTorch to be held against.
-const WITHOUT: [ZooModel; 4] =
-    [ZooModel::YoloV3, ZooModel::YoloV3Tiny, ZooModel::UNet, ZooModel::Fsrcnn];
+const WITHOUT: [ZooModel; 4] = [ZooModel::YoloV3, ZooModel::YoloV3Tiny, ZooModel::UNet, ZooModel::Fsrcnn];
 
 /// A network at its usual size with its usual classes.
 fn usual(model: ZooModel) -> Network {

@@ -44,9 +44,11 @@ pub(in crate::zoo) fn squeezenet(dimensions: Dimensions) -> Network {
     let mut x = net.conv("conv1", image, conv(64, 3).stride(2).valid());
     let mut index = 2;
     // Channels that are squeezed to, those of each of the two branches, and how many modules follow a pool.
-    for (pool, modules) in
-        (1..).zip([&[(16, 64), (16, 64)][..], &[(32, 128), (32, 128)], &[(48, 192), (48, 192), (64, 256), (64, 256)]])
-    {
+    for (pool, modules) in (1..).zip([
+        &[(16, 64), (16, 64)][..],
+        &[(32, 128), (32, 128)],
+        &[(48, 192), (48, 192), (64, 256), (64, 256)],
+    ]) {
         x = net.max_pool_over_end(&format!("pool{pool}"), x, 3, 2);
         for &(squeezed, expanded) in modules {
             let name = format!("fire{index}");

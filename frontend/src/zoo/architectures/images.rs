@@ -64,8 +64,7 @@ pub(in crate::zoo) fn fsrcnn(dimensions: Dimensions) -> Network {
 /// MobileNetV2's features, 256 channels and distances of 12, 24 and 36 as in segmentation-models-pytorch.
 pub(in crate::zoo) fn deeplabv3_mobilenetv2(dimensions: Dimensions) -> Network {
     let (mut net, image) = of_normalised_image(dimensions);
-    let conv =
-        |kernel| Conv::new(256, kernel).batch_norm(NORM_EPSILON).activation(Activation::Relu);
+    let conv = |kernel| Conv::new(256, kernel).batch_norm(NORM_EPSILON).activation(Activation::Relu);
     let features = mobilenetv2_features(&mut net, image, MobileNetV2Dilations::TO_AN_EIGHTH);
     let mut parts = vec![net.conv("aspp/conv0", features, conv(1))];
     for (index, distance) in (1..).zip([12, 24, 36]) {

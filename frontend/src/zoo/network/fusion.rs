@@ -32,16 +32,30 @@ impl Network {
         for (index, &map) in maps.iter().enumerate() {
             let at = self.parameter(format!("{name}.{index}"), vec![], Fill::FixedInts(vec![index as i64]));
             let axis = vec![int("axis", 0)];
-            let weight =
-                self.node("Gather", &format!("{name}/weight_{index}"), vec![positive.clone(), at], axis, vec![], 1.0);
+            let weight = self.node(
+                "Gather",
+                &format!("{name}/weight_{index}"),
+                vec![positive.clone(), at],
+                axis,
+                vec![],
+                1.0,
+            );
             let inputs = vec![self.name(map), self.name(weight)];
-            let product = self.node("Mul", &format!("{name}/mul_{index}"), inputs, vec![], dims.clone(), power);
+            let product =
+                self.node("Mul", &format!("{name}/mul_{index}"), inputs, vec![], dims.clone(), power);
             let denominator = *denominator.get_or_insert_with(|| {
                 let inputs = vec![self.name(total), epsilon.clone()];
                 self.node("Add", &format!("{name}/denominator"), inputs, vec![], vec![], 1.0)
             });
             let inputs = vec![self.name(product), self.name(denominator)];
-            shares.push(self.node("Div", &format!("{name}/div_{index}"), inputs, vec![], dims.clone(), power));
+            shares.push(self.node(
+                "Div",
+                &format!("{name}/div_{index}"),
+                inputs,
+                vec![],
+                dims.clone(),
+                power,
+            ));
         }
         let mut stacked_dims = [&dims[..], &[1]].concat();
         let mut stack = Vec::with_capacity(n);

@@ -14,8 +14,11 @@ impl Network {
     /// A feature map times a gate for each of its channels, in the order of operands that is asked for.
     pub(in crate::zoo) fn gated(&mut self, name: &str, x: Tensor, gate: Tensor, gate_first: bool) -> Tensor {
         let power = self.power(x) * self.power(gate);
-        let inputs =
-            if gate_first { vec![self.name(gate), self.name(x)] } else { vec![self.name(x), self.name(gate)] };
+        let inputs = if gate_first {
+            vec![self.name(gate), self.name(x)]
+        } else {
+            vec![self.name(x), self.name(gate)]
+        };
         self.node("Mul", name, inputs, vec![], self.dims(x), power)
     }
 
