@@ -64,8 +64,8 @@ impl Product {
     }
 }
 
-/// The products of a network and what stands between them. A batch normalisation that follows a convolution is
-/// left out, as the exporter folds it.
+/// The products of a network and what stands between them. A batch normalisation that follows a convolution
+/// is left out, as the exporter folds it.
 fn products(model: ZooModel, network: &Network) -> Vec<Product> {
     let mut products: Vec<Product> = Vec::new();
     for node in network.nodes() {

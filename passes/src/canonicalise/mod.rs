@@ -187,8 +187,8 @@ fn shorten(module: &mut Module, op: OpId) -> bool {
     true
 }
 
-/// What a sum in f32 over stacked tensors is by additions: exporters write so what is a sum of several terms in
-/// Python, and no machine joins tensors along an axis of rows only to add them.
+/// What a sum in f32 over stacked tensors is by additions: exporters write so what is a sum of several terms
+/// in Python, and no machine joins tensors along an axis of rows only to add them.
 fn added(module: &mut Module, op: OpId) -> Option<ValueId> {
     let Op::ReduceSum(sum) = &module.op(op).op else { return None };
     let axis = sum.axis;
