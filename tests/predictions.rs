@@ -1,5 +1,5 @@
-//! What a plan says that it costs is what its program takes, and what its program computes is what the evaluator
-//! does: networks of the zoo, on every preset target.
+//! What a plan says that it costs is what its program takes, and what its program computes is what the
+//! evaluator does: networks of the zoo, on every preset target.
 //!
 //! Sizes are small, but the layers and their weights are those of the networks; `tests/slow/run targets` does
 //! the same at the usual sizes. What is simulated is decoded from the bundle's bytes, so it has passed
@@ -100,8 +100,8 @@ fn is_predicted_on(model: ZooModel, presets: &[&str], objectives: &[Objective]) 
                     computes(&compiled, module, &target, &what);
                 }
             }
-            // Programs between parts of the host are a few stages, of which the estimate counts too much: a fifth for
-            // MobileViT on the largest preset.
+            // Programs between parts of the host are a few stages, of which the estimate counts too much: a
+            // fifth for MobileViT on the largest preset.
             let is_estimated = objective == Objective::Latency && modules.len() == 1;
             assert!(
                 !is_estimated || is_within(SEARCH_TOLERANCE, thought, simulated),

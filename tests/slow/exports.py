@@ -24,6 +24,7 @@ import export_graphs
 import export_onnx
 from harness import (
     RELEASE,
+    ONE_PROGRAM,
     ROOT,
     TIME_LIMIT,
     TOOLS,
@@ -402,6 +403,6 @@ CHECKS += [Check(f"exports/isa/{name}", functools.partial(isa, name)) for name i
 CHECKS += [Check(f"exports/dot/{name}", functools.partial(dot, name)) for name in ["mobilenetv2", "unet"]]
 CHECKS += [Check(f"exports/model-explorer/{name}", functools.partial(explorer, name)) for name in ["mobilenetv2", "unet"]]
 CHECKS += [Check(f"exports/netron/{name}", functools.partial(netron, name)) for name in ["mobilenetv2", "yolov3-tiny"]]
-CHECKS += [Check(f"exports/onnx/{name}", functools.partial(quantised, name)) for name in [*ZOO, *TRAINED]]
-CHECKS += [Check(f"exports/tosa/{name}", functools.partial(flatbuffer, name)) for name in ZOO]
+CHECKS += [Check(f"exports/onnx/{name}", functools.partial(quantised, name)) for name in [*ONE_PROGRAM, *TRAINED]]
+CHECKS += [Check(f"exports/tosa/{name}", functools.partial(flatbuffer, name)) for name in ONE_PROGRAM]
 CHECKS += [Check(f"exports/mlir/{name}", functools.partial(mlir, name)) for name in ["mobilenetv2", "yolov3-tiny"]]

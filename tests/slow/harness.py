@@ -41,12 +41,15 @@ ZOO = {
     "mobilenetv2": "64x64",
     "mobilenetv3-large": "64x64",
     "efficientnet-lite0": "64x64",
-    "convnext-tiny": "32x32",
+    "convnext-tiny": "64x64",
     "mobilevit-xxs": "64x64",
     "unet": "64x64",
     "deeplabv3-mobilenetv2": "32x32",
     "fsrcnn": "48x32",
 }
+
+# Those that are one program, without parts of the host in between.
+ONE_PROGRAM = [name for name in ZOO if name != "mobilevit-xxs"]
 
 
 class Failed(Exception):

@@ -24,7 +24,7 @@ ZOO = {
     "mobilenetv2": "96x96",
     "mobilenetv3-large": "96x96",
     "efficientnet-lite0": "96x96",
-    "convnext-tiny": "32x32",
+    "convnext-tiny": "96x96",
     "mobilevit-xxs": "64x64",
     "unet": "64x64",
     "deeplabv3-mobilenetv2": "64x64",

@@ -6,7 +6,8 @@
 //! on; no zoo model recognises anything, except the two YOLOs when they are given Darknet's trained weights.
 //!
 //! A model is a plain [`pb::ModelProto`] of opset 13, or the first that has all of its ops, made of the ops
-//! that exporters write (batch normalisation is a node of its own), and takes the same way through import as a file from elsewhere.
+//! that exporters write (batch normalisation is a node of its own), and takes the same way through import as
+//! a file from elsewhere.
 //!
 //! # Invariants
 //! - The same name and options give the same bytes, on every machine and any number of threads.

@@ -75,7 +75,7 @@ pub(in crate::zoo) fn mobilenetv3_large(dimensions: Dimensions) -> Network {
     let (mut net, image) = of_normalised_image(dimensions);
     let conv = |out, kernel| Conv::new(out, kernel).batch_norm(LARGE_NORM_EPSILON);
     let mut x = net.conv("stem", image, conv(16, 3).stride(2).activation(HardSwish));
-    // Kernel, expanded channels, output channels, channels of the squeeze if there is one, activation, stride.
+    // Kernel, expanded channels, output channels, channels of a squeeze, activation, stride.
     let blocks = [
         (3, 16, 16, None, Relu, 1),
         (3, 64, 24, None, Relu, 2),

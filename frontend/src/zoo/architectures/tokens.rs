@@ -41,12 +41,12 @@ pub(in crate::zoo) fn convnext_tiny(dimensions: Dimensions) -> Network {
     net
 }
 
-/// MobileViT-XXS: inverted residual blocks, and at three resolutions self-attention between pixels that lie at
-/// the same place of their 2x2 patches.
+/// MobileViT-XXS: inverted residual blocks, and at three resolutions self-attention between pixels that lie
+/// at the same place of their 2x2 patches.
 ///
 /// # Source
-/// Mehta, Rastegari: "MobileViT: Light-weight, general-purpose, and mobile-friendly vision transformer", 2021,
-/// table 4; as in timm.
+/// Mehta, Rastegari: "MobileViT: Light-weight, general-purpose, and mobile-friendly vision transformer",
+/// 2021, table 4; as in timm.
 pub(in crate::zoo) fn mobilevit_xxs(dimensions: Dimensions) -> Network {
     let (mut net, image) = of_normalised_image(dimensions);
     let mut x = net.conv("stem", image, silu(16, 3).stride(2));

@@ -35,8 +35,8 @@ impl Network {
         // Half of a value spread evenly around zero is on the negative side.
         let power = self.power(x) / 2.0;
         let input = self.name(x);
-        // A sigmoid, and what is gated by one, keeps more of large inputs than of small ones. The estimates are
-        // those for large inputs, so that nothing grows with depth; shifts keep it from fading.
+        // A sigmoid, and what is gated by one, keeps more of large inputs than of small ones. The estimates
+        // are those for large inputs, so that nothing grows with depth; shifts keep it from fading.
         match activation {
             Activation::Linear => x,
             Activation::Relu => self.node("Relu", &format!("{name}/relu"), vec![input], vec![], dims, power),

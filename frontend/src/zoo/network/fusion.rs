@@ -11,8 +11,9 @@ impl Network {
     /// are trained, and no less than zero.
     ///
     /// # Source
-    /// Tan, Pang, Le: "EfficientDet: Scalable and efficient object detection", 2019, section 3.3; node by node
-    /// what PyTorch's exporter writes of the package effdet, which stacks the maps along an axis of their own.
+    /// Tan, Pang, Le: "EfficientDet: Scalable and efficient object detection", 2019, section 3.3; node by
+    /// node what PyTorch's exporter writes of the package effdet, which stacks the maps along an axis of
+    /// their own.
     pub(in crate::zoo) fn normalised_fusion(&mut self, name: &str, maps: &[Tensor]) -> Tensor {
         let dims = self.dims(maps[0]);
         let power: f64 = maps.iter().map(|&map| self.power(map)).sum::<f64>() / maps.len().pow(2) as f64;
