@@ -48,9 +48,6 @@ ZOO = {
     "fsrcnn": "48x32",
 }
 
-# Those that are one program, without parts of the host in between.
-ONE_PROGRAM = [name for name in ZOO if name != "mobilevit-xxs"]
-
 
 class Failed(Exception):
     """Why a check failed."""
