@@ -173,8 +173,8 @@ impl<'m> Recorder<'m> {
         if !fits {
             let [rows, cols, chs] = tensor.dims;
             return Err(format!(
-                "`{}` has {rows} rows, {cols} columns and {chs} channels of {}: what stage {source} made of row \
-                 {}, from column {} and channel {} on, does not fit",
+                "`{}` has {rows} rows, {cols} columns and {chs} channels of {}: what stage {source} made of \
+                 row {}, from column {} and channel {} on, does not fit",
                 tensor.name, tensor.dtype, row.row, part.col0, part.ch0
             ));
         }

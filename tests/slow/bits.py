@@ -49,6 +49,10 @@ NETWORKS = {
     "yolov3": (zoo, "96KiB"),
     "vgg16": (zoo, "96KiB"),
     "fsrcnn": (zoo, "64KiB"),
+    "squeezenet": (zoo, "64KiB"),
+    "yolov8n": (zoo, "96KiB"),
+    "mobilenetv3-large": (zoo, "64KiB"),
+    "efficientnet-lite0": (zoo, "64KiB"),
     "ppocr_cls": (trained, "96KiB"),
     "centerface": (small(1, 3, 64, 64), "64KiB"),
     "efficientnet_lite0": (small(1, 3, 64, 64), "64KiB"),
@@ -137,7 +141,7 @@ def interpreted(folder, bundle, inputs):
 
 # Networks with convolutions of 16 bits whatever the precision of the rest: PReLU of slopes below 0, gates of squeeze and
 # excitation, and what is computed from a mean just before a softmax.
-WIDE_BY_DESIGN = {"mtcnn_pnet", "mtcnn_rnet", "mtcnn_onet", "ppocr_cls", "ppocrv4_det", "open_nsfw"}
+WIDE_BY_DESIGN = {"mobilenetv3-large", "mtcnn_pnet", "mtcnn_rnet", "mtcnn_onet", "ppocr_cls", "ppocrv4_det", "open_nsfw"}
 
 
 def check(name, precision):

@@ -493,9 +493,16 @@ fn shape_arithmetic_leaves_no_trace() {
 
 #[test]
 fn zoo_models_agree_with_tract() {
-    for (name, size) in
-        [("yolov3-tiny", (64, 32)), ("mobilenetv2", (32, 32)), ("unet", (32, 16)), ("fsrcnn", (12, 10))]
-    {
+    for (name, size) in [
+        ("yolov3-tiny", (64, 32)),
+        ("mobilenetv2", (32, 32)),
+        ("unet", (32, 16)),
+        ("fsrcnn", (12, 10)),
+        ("yolov8n", (32, 64)),
+        ("efficientdet-d0", (128, 128)),
+        ("deeplabv3-mobilenetv2", (40, 32)),
+        ("mobilenetv3-large", (32, 48)),
+    ] {
         let options = ZooOptions { size: Some(size), ..Default::default() };
         let imported = check(&build(name, &options).expect("the zoo makes it"));
         assert_eq!(n_transposes(&imported), 0, "{name}");

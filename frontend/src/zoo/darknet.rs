@@ -53,7 +53,7 @@ pub(super) fn build(network: &mut Network, image: Tensor, layers: &[Layer], clas
                 let parts: Vec<Tensor> = from.iter().map(|&from| back(from)).collect();
                 network.concat(&format!("route_{index}"), &parts)
             }
-            Layer::Upsample => network.upsample(&format!("upsample_{index}"), x),
+            Layer::Upsample => network.upsample(&format!("upsample_{index}"), x, 2),
             Layer::MaxPool(stride) => {
                 // Darknet pads by one in all and only behind, which an even map at stride 2 never reaches.
                 let behind = usize::from(stride == 1);

@@ -6,7 +6,8 @@
 //! - equal small constants become one;
 //! - `identity`, a reshape, slice, transpose, pad or tile that changes nothing, and a concatenation of one go
 //!   away;
-//! - a reshape of a reshape, and a transpose of a transpose, become one.
+//! - a reshape of a reshape, and a transpose of a transpose, become one;
+//! - a sum over tensors that are stacked along an axis of their own becomes additions.
 //!
 //! Every rule looks at values defined earlier, which are in their final form already, so one pass reaches the
 //! fixpoint of these rules. It does not reorder sums or touch ops within `strata` regions, nor the import of
@@ -15,10 +16,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use strata_ir::dialect::Transpose;
+use strata_ir::dialect::{Add, Reshape, Transpose};
 use strata_ir::fold::fold;
 use strata_ir::pass::{Changed, Level, Pass, PassContext, PassError, PassInfo, PassOptions};
-use strata_ir::{BlockId, Module, Op, OpId, Tensor, TensorType, Type, ValueId};
+use strata_ir::{BlockId, ElemType, Module, Op, OpId, Tensor, TensorData, TensorType, Type, ValueId};
 
 use crate::quantise::given_scales;
 
@@ -31,7 +32,7 @@ const SMALL: usize = 64;
 pub static CANONICALISE: PassInfo = PassInfo {
     name: "canonicalise",
     doc: "Folds constants and removes what changes nothing: identities, chains of reshapes and transposes, \
-        dead ops. Leaves the import of a model that comes quantised as it is.",
+        sums over stacks, dead ops. Leaves the import of a model that comes quantised as it is.",
     takes: &[Level::Import, Level::Quant],
     gives: None,
     options: &[],
@@ -91,7 +92,7 @@ fn simplify(module: &mut Module, block: BlockId) -> u64 {
             }
             Known::Unknown => {
                 n += u64::from(shorten(module, op));
-                bypass(module, op)
+                bypass(module, op).or_else(|| added(module, op))
             }
         };
         match instead {
@@ -184,6 +185,50 @@ fn shorten(module: &mut Module, op: OpId) -> bool {
         module.op_mut(op).op = Transpose { perms }.into();
     }
     true
+}
+
+/// What a sum in f32 over stacked tensors is by additions: exporters write so what is a sum of several terms
+/// in Python, and no machine joins tensors along an axis of rows only to add them.
+fn added(module: &mut Module, op: OpId) -> Option<ValueId> {
+    let Op::ReduceSum(sum) = &module.op(op).op else { return None };
+    let axis = sum.axis;
+    let ty = module.ty(module.result(op)).as_tensor()?.clone();
+    let stack = module.defining_op(*module.op(op).operands().first()?)?;
+    let is_stack = matches!(&module.op(stack).op, Op::Concat(concat) if concat.axis == axis);
+    let layers = module.op(stack).operands().to_vec();
+    let is_layer = |value: &ValueId| module.ty(*value).as_tensor() == Some(&ty);
+    if !is_stack || ty.elem != ElemType::F32 || !layers.iter().all(is_layer) {
+        return None;
+    }
+    let terms = without_own_axis(module, &layers).unwrap_or(layers);
+    let (first, others) = terms.split_first()?;
+    let loc = module.op(op).loc.clone();
+    let mut total = *first;
+    for term in others {
+        let ty = module.ty(total).clone();
+        let add = module.insert_before(op, Add {}, &[total, *term], &[ty], loc.clone());
+        total = module.result(add);
+    }
+    let result = Type::from(ty.clone());
+    if *module.ty(total) == result {
+        return Some(total);
+    }
+    let extents = ty.shape.iter().map(|&extent| extent as i64).collect();
+    let shape = Tensor::new(vec![ty.rank()], TensorData::Index(extents));
+    let shape = module.insert_const_before(op, shape, loc.clone());
+    let reshape = module.insert_before(op, Reshape {}, &[total, shape], &[result], loc);
+    Some(module.result(reshape))
+}
+
+/// The tensors of one type that all layers of a stack are reshapes of.
+fn without_own_axis(module: &Module, layers: &[ValueId]) -> Option<Vec<ValueId>> {
+    let source = |layer: &ValueId| {
+        let producer = module.op(module.defining_op(*layer)?);
+        matches!(producer.op, Op::Reshape(_)).then(|| producer.operands()[0])
+    };
+    let sources = layers.iter().map(source).collect::<Option<Vec<_>>>()?;
+    let first = module.ty(*sources.first()?);
+    sources.iter().all(|value| module.ty(*value) == first).then_some(sources)
 }
 
 /// Removes ops whose results nobody uses; returns how many.

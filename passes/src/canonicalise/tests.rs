@@ -2,7 +2,7 @@
 
 use strata_ir::attr::FunctionType;
 use strata_ir::build::Builder;
-use strata_ir::dialect::{Add, Concat, FuncReturn, Identity, Reshape, Slice, Transpose};
+use strata_ir::dialect::{Add, Concat, FuncReturn, Identity, ReduceSum, Reshape, Slice, Transpose};
 use strata_ir::pass::compare::compare;
 use strata_ir::{ElemType, Module, Type, ValueId};
 
@@ -68,6 +68,35 @@ fn reshapes_compose() {
         b.op(Reshape {}, &[y, second]).expect("valid")
     });
     assert_eq!(ops, ["tosa.const_shape", "tosa.reshape", "func.return"]);
+}
+
+/// The sum of three tensors that are stacked along `axis`, which has the extents `layer`.
+fn stacked(b: &mut Builder<'_>, x: ValueId, layer: &[i64], axis: i32) -> ValueId {
+    let layers: Vec<ValueId> = [1.0, 2.0, 3.0]
+        .map(|addend| {
+            let addend = b.const_f32(&[1, 1, 1, 1], vec![addend]);
+            let y = b.op(Add {}, &[x, addend]).expect("valid");
+            let shape = b.shape(layer);
+            b.op(Reshape {}, &[y, shape]).expect("valid")
+        })
+        .to_vec();
+    let stack = b.op(Concat { axis }, &layers).expect("valid");
+    let sum = b.op(ReduceSum { axis }, &[stack]).expect("valid");
+    let shape = b.shape(&[1, 2, 3, 4]);
+    b.op(Reshape {}, &[sum, shape]).expect("valid")
+}
+
+#[test]
+fn a_sum_over_a_stack_becomes_additions() {
+    let ops = left(|b, x| stacked(b, x, &[1, 2, 3, 1, 4], 3));
+    let n = |name: &str| ops.iter().filter(|op| **op == name).count();
+    assert_eq!((n("tosa.add"), n("tosa.const"), ops.len()), (5, 3, 9), "{ops:?}");
+    // What is joined along an axis that its parts have already is no stack.
+    let ops = left(|b, x| {
+        let y = b.op(Concat { axis: 1 }, &[x, x]).expect("valid");
+        b.op(ReduceSum { axis: 1 }, &[y]).expect("valid")
+    });
+    assert_eq!(ops, ["tosa.concat", "tosa.reduce_sum", "func.return"]);
 }
 
 #[test]

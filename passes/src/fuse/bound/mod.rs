@@ -17,9 +17,9 @@
 //! tiles of two columns the last counts by half where it has but one, since a strip of one column may run
 //! directly. Of the lanes of a cluster as many as divide the channels and the reduction best count: what the
 //! best split leaves idle, every plan does. DRAM moves at most its rate, one thing at a time, so it takes at
-//! least the compulsory bytes over that. And weight SRAM holds so little that loads and products wait for each
-//! other, as [`order`] argues. The largest of the three. It can be raised: the first phase's first weights
-//! have to arrive before any product, and phases are at least one.
+//! least the compulsory bytes over that. And weight SRAM holds so little that loads and products wait for
+//! each other, as [`order`] argues. The largest of the three. It can be raised: the first phase's first
+//! weights have to arrive before any product, and phases are at least one.
 //!
 //! *Bytes*: tables, needed columns of inputs, and outputs, once. *Energy*: these bytes, and the energy on
 //! chip that every plan has: the fewest products, needed columns written once and read once by each reader,

@@ -1,8 +1,8 @@
 //! What weight SRAM allows: loading far ahead of the products, or computing far ahead of the loads, takes
 //! more of it than there is.
 //!
-//! Stage `c` *follows* `p` if it reads all that every plan computes of `p`; then the last needed element of `c`
-//! is computed after the last one of `p`, at its *end*. So is that of every stage that follows one that
+//! Stage `c` *follows* `p` if it reads all that every plan computes of `p`; then the last needed element of
+//! `c` is computed after the last one of `p`, at its *end*. So is that of every stage that follows one that
 //! follows `p`, and so on. Let `between` be all stages that follow `j` and that `k` follows, and `k`. Each of
 //! them takes a step after the end of `j` and before that of `k`, with its tables in weight SRAM.
 //!
@@ -12,14 +12,14 @@
 //! Nor is it more than what DRAM has moved in all, less the tables up to `j`.
 //!
 //! - What is not in stock of `between` is loaded from the end of `j` to that of `k`.
-//! - What was computed of `between` before `j` ended belongs to stages of its phase: a plan runs each stage in
-//!   one phase, or in strips that follow one another, loads its tables once, and has those of all stages of
+//! - What was computed of `between` before `j` ended belongs to stages of its phase: a plan runs each stage
+//!   in one phase, or in strips that follow one another, loads its tables once, and has those of all stages of
 //!   the phase in SRAM as long as it lasts. So it is no more than the most work whose tables are in stock (a
 //!   fractional knapsack, at most), of stages all of whose predecessors after `j` have tables that fit, too.
 //!   All other work of `between` is done from the end of `j` to that of `k`.
 //!
-//! `j` may end later than the bound says; then the stock may be larger, by what DRAM moves meanwhile. For loads
-//! that changes nothing; work is computed ahead if it takes longer than its tables to load.
+//! `j` may end later than the bound says; then the stock may be larger, by what DRAM moves meanwhile. For
+//! loads that changes nothing; work is computed ahead if it takes longer than its tables to load.
 //!
 //! Besides, no stage ends before all work and all loads of what it follows are done. The longest path through
 //! these inequalities is a bound for the last end. It holds in whatever order a plan runs the stages: only

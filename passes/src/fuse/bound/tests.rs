@@ -12,7 +12,7 @@ use super::needed::joined;
 use super::*;
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::realise::{Chosen, realise};
-use crate::fuse::{PlanOptions, plan};
+use crate::fuse::{PlanOptions, Planned, plan};
 
 fn bounds_of(graph: &StageGraph, target: &Target) -> Bounds {
     bounds(graph, &Topology::new(graph).expect("it is a graph"), target)
@@ -169,18 +169,19 @@ fn strips_do_not_take_less() {
     }
 }
 
-/// Weights of the last layers are many, products of the first ones: what the array and DRAM take alone is a
-/// tenth below the plan of VGG-16.
+/// The last layers of VGG-16 have many weights, the first ones many products: weight SRAM is too small for
+/// loading the ones while the others run.
 #[test]
 fn the_room_of_weight_sram_counts() {
     let (graph, target) = (vgg16(224, 224), Target::preset("x1", &[]).expect("a preset"));
     let least = bounds_of(&graph, &target);
     assert_eq!(least.cycles_argument, BoundArgument::WeightMemory);
-    let planned = plan(&graph, &target, &PlanOptions::default()).expect("it fits");
-    assert!(least.cycles <= planned.plan.cycles && planned.plan.cycles * 100 < least.cycles * 104);
+    let Planned { plan, .. } = plan(&graph, &target, &PlanOptions::default()).expect("it fits");
+    let gap = plan.cycles as f64 / least.cycles as f64 - 1.0;
+    assert!((0.0..0.1).contains(&gap), "{gap}");
     let mut roomy = target.clone();
     roomy.memory.weight = 1 << 30;
-    let roomy = bounds_of(&graph, &roomy);
-    assert_eq!(roomy.cycles_argument, BoundArgument::Dram);
-    assert!(roomy.cycles * 100 < least.cycles * 95, "{roomy:?} {least:?}");
+    let of_roomy = bounds_of(&graph, &roomy);
+    assert_ne!(of_roomy.cycles_argument, BoundArgument::WeightMemory);
+    assert!(of_roomy.cycles * 100 < least.cycles * 99, "{of_roomy:?} {least:?}");
 }
