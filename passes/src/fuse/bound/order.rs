@@ -13,10 +13,10 @@
 //!
 //! - What is not in stock of `between` is loaded from the end of `j` to that of `k`.
 //! - What was computed of `between` before `j` ended belongs to stages of its phase: a plan runs each stage
-//!   in one phase, or in strips that follow one another, loads its tables once, and has those of all stages of
-//!   the phase in SRAM as long as it lasts. So it is no more than the most work whose tables are in stock (a
-//!   fractional knapsack, at most), of stages all of whose predecessors after `j` have tables that fit, too.
-//!   All other work of `between` is done from the end of `j` to that of `k`.
+//!   in one phase, or in strips that follow one another, loads its tables once, and has those of all stages
+//!   of the phase in SRAM as long as it lasts. So it is no more than the most work whose tables are in stock
+//!   (a fractional knapsack, at most), of stages all of whose predecessors after `j` have tables that fit,
+//!   too. All other work of `between` is done from the end of `j` to that of `k`.
 //!
 //! `j` may end later than the bound says; then the stock may be larger, by what DRAM moves meanwhile. For
 //! loads that changes nothing; work is computed ahead if it takes longer than its tables to load.
