@@ -22,7 +22,14 @@ STRATA = os.environ["STRATA"]
 THREADS = 2
 # Inferences of a round that count.
 TIMES = 3
-NETWORKS = ["yolov3@416x416", "yolov3@1920x1088", "resnet50@224x224", "mobilenetv2@224x224"]
+NETWORKS = [
+    "yolov3@416x416",
+    "yolov3@1920x1088",
+    "resnet50@224x224",
+    "mobilenetv2@224x224",
+    "efficientnet-lite0@224x224",
+    "yolov8n@320x320",
+]
 
 
 PAGE = """# The interpreter beside onnxruntime
@@ -30,8 +37,8 @@ PAGE = """# The interpreter beside onnxruntime
 What an inference takes, of the same quantised model (QDQ, activations `u8`, weights `s8` a channel) in one process each,
 measured by `benches/peers/interpreter`.
 The ratio is Strata's time over onnxruntime's: below 1 Strata is faster.
-Strata runs a program of the machine, row by row through the rings of its SRAM; results are the same bits with all vector
-instructions, and those of the TOSA reference model.
+Strata runs a program of the machine, row by row through rings like those of its SRAM, only larger; results are the same
+bits with all vector instructions, and those of the TOSA reference model.
 On CPUs with AVX2 and no VNNI onnxruntime sums pairs of products in 16 bits, which saturates where weights and activations
 are large; none of Strata's kernels does.
 
