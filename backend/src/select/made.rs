@@ -107,6 +107,11 @@ impl StagePart {
     }
 }
 
+/// Whether a stage makes a strip of the columns of a tensor, as far as its module tells.
+pub fn makes_columns(module: &Module, node: &StageNode) -> bool {
+    StagePart::of(module, node.op).is_some_and(|part| node.code.out.cols < part.cols)
+}
+
 /// A number from which on no tensor of a function that is made in parts has its own.
 pub(super) fn first_free(module: &Module, func: OpId) -> i64 {
     let stages = module.walk(module.entry_block(func)).into_iter();
