@@ -4,11 +4,12 @@
 //! at level `phases` or `sched` has its plan. A plan in column strips places strips, which are stages of their
 //! own from the level `phases` on, so what would be planned anew stands at the level `stages` only.
 
-use strata_backend::model::{Plan, StageGraph, StageId};
-use strata_backend::select::made::makes_columns;
+use strata_backend::model::{Plan, StageGraph};
+use strata_backend::select::made::strip_of;
 use strata_ir::Module;
 use strata_ir::pass::{Level, Pass, PassContext, PassError};
 use strata_isa_spec::Target;
+use strata_passes::fuse::explain::Strip;
 use strata_passes::fuse::{FuseLayers, PlanOptions};
 
 use crate::compile::CompileOptions;
@@ -24,7 +25,7 @@ pub struct PlannedPart {
     /// What was asked of the planner.
     pub options: PlanOptions,
     /// Stages that compute a strip of the columns of a layer.
-    pub strips: Vec<StageId>,
+    pub strips: Vec<Strip>,
     /// The stages before any was split into strips, if they are known.
     pub unsplit: Option<StageGraph>,
 }
@@ -108,8 +109,8 @@ fn read(
 ) -> Result<PlannedPart, SourceError> {
     let plan = Plan::from_module(module, main_of(module)?)?;
     let graph = graph_of(module)?;
-    let is_strip = |stage: &StageId| makes_columns(module, &graph.stages[*stage]);
-    let strips: Vec<StageId> = graph.stages.keys().filter(is_strip).collect();
+    let strip = |(stage, node)| Some(Strip { stage, layer: strip_of(module, node)? });
+    let strips: Vec<Strip> = graph.stages.iter().filter_map(strip).collect();
     let unsplit = unsplit.or_else(|| strips.is_empty().then(|| graph.clone()));
     let options = PlanOptions { objective: plan.objective, mode: plan.mode, ..options.plan_options() };
     Ok(PlannedPart { graph, plan, options, strips, unsplit })

@@ -107,9 +107,10 @@ impl StagePart {
     }
 }
 
-/// Whether a stage makes a strip of the columns of a tensor, as far as its module tells.
-pub fn makes_columns(module: &Module, node: &StageNode) -> bool {
-    StagePart::of(module, node.op).is_some_and(|part| node.code.out.cols < part.cols)
+/// The number of the tensor of which a stage makes a strip of the columns, if it does, as its module tells.
+pub fn strip_of(module: &Module, node: &StageNode) -> Option<i64> {
+    let part = StagePart::of(module, node.op)?;
+    (node.code.out.cols < part.cols).then_some(part.whole)
 }
 
 /// A number from which on no tensor of a function that is made in parts has its own.

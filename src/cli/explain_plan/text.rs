@@ -124,11 +124,14 @@ impl Page {
                 shortages.join("; ")
             }
             Reason::CostsMore => {
-                format!("nothing is missing: as one they cost {} more", self.more(border))
+                format!("as one they cost {} more, with any SRAM", self.more(border))
             }
-            Reason::PassedOver => "nothing is missing: the estimate is no worse, but the plan was not taken \
-                                   (addresses, tolerance, simulation or limits of the search)"
-                .to_owned(),
+            Reason::CostsTheSame => "as one they cost the same".to_owned(),
+            Reason::PassedOver => {
+                "nothing is missing, and as one they should cost less: addresses, tolerance, \
+                                   simulation or limits of the search"
+                    .to_owned()
+            }
         }
     }
 
@@ -229,10 +232,8 @@ fn why_spilled(spill: &Spill) -> String {
     let Spill { missing_bytes, fullest_phase, resident_rows, rows, full_phases, .. } = spill;
     let mut why = match spill.reason {
         SpillReason::NoRoom => {
-            let phases: Vec<String> = full_phases.iter().map(ToString::to_string).collect();
-            let others =
-                if phases.len() > 1 { format!(" (full: {})", phases.join(" ")) } else { String::new() };
-            format!("{} B too few in phase {fullest_phase}{others}", count(*missing_bytes))
+            let full = ranges(full_phases);
+            format!("{} B too few in phase {fullest_phase}; full: {full}", count(*missing_bytes))
         }
         SpillReason::SavesNothing => "there is room, but it would save nothing".to_owned(),
         SpillReason::PassedOver => {
@@ -243,6 +244,16 @@ fn why_spilled(spill: &Spill) -> String {
         why += &format!("; its first {resident_rows} of {rows} rows stay");
     }
     why
+}
+
+/// Numbers in order, those that follow each other as a range: `0 to 3, 5`.
+fn ranges(numbers: &[usize]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b);
+    let shown = runs.map(|run| match *run {
+        [first, .., last] => format!("{first} to {last}"),
+        _ => run.iter().map(ToString::to_string).collect(),
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn phases(phases: &[PhaseSummary]) -> String {

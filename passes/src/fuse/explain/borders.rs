@@ -5,7 +5,7 @@ use strata_backend::model::graph::StageSet;
 use strata_backend::model::{Mode, StageId};
 
 use super::account::{Account, Tried};
-use super::{PlanCost, Shortage};
+use super::{PlanCost, Shortage, Strip};
 use crate::fuse::candidates::candidate::Context;
 use crate::fuse::too_large::Resource;
 
@@ -26,7 +26,7 @@ pub struct Border {
     pub tensors: Vec<String>,
     /// Why it is there.
     pub reason: Reason,
-    /// What the target has too little of for both as one phase, if anything.
+    /// What the target has too little of for both as one phase that costs less, or, where none does, for any.
     pub shortages: Vec<Shortage>,
     /// What both need as one phase.
     pub needs: Needs,
@@ -48,13 +48,15 @@ pub enum Reason {
     Strips,
     /// It was asked for: phases have a largest number of stages.
     LongestPhase,
-    /// The target has too little of something.
-    Shortage,
-    /// Both fit as one phase, which costs more.
+    /// As one phase they cost more, whatever the target has of memory, streams and stages.
     CostsMore,
-    /// Both fit as one phase, which costs as much or less by the estimate: within the tolerance less traffic
-    /// was preferred, the simulation did not confirm the estimate, there were no addresses, or the search
-    /// did not come across it.
+    /// As one phase they cost the same, so nothing is lost.
+    CostsTheSame,
+    /// As one phase they cost less, but the target has too little of something for that.
+    Shortage,
+    /// As one phase they fit and cost less by the estimate: within the tolerance less traffic was preferred,
+    /// the simulation did not confirm the estimate, there were no addresses, or the search did not come across
+    /// it.
     PassedOver,
 }
 
@@ -65,6 +67,8 @@ pub struct Needs {
     pub stages: u64,
     /// Bytes of activation SRAM beside the tensors that the plan keeps there.
     pub activation_bytes: u64,
+    /// As many bytes as it needs to cost less than two phases; none if it never does.
+    pub activation_bytes_to_pay: Option<u64>,
     /// Bytes of activation SRAM if nothing else were there.
     pub activation_bytes_alone: u64,
     /// Bytes of weight SRAM.
@@ -85,7 +89,7 @@ pub struct Margins {
 }
 
 /// The borders of a plan, in order.
-pub(super) fn borders(account: &Account<'_>, strips: &[StageId]) -> Vec<Border> {
+pub(super) fn borders(account: &Account<'_>, strips: &[Strip]) -> Vec<Border> {
     let mut wider = account.target().clone();
     wider.array.clusters += 1;
     let wider = account.on(&wider).ok();
@@ -93,17 +97,21 @@ pub(super) fn borders(account: &Account<'_>, strips: &[StageId]) -> Vec<Border> 
 }
 
 /// The border after a phase.
-fn border(account: &Account<'_>, wider: Option<&Context<'_>>, strips: &[StageId], before: usize) -> Border {
+fn border(account: &Account<'_>, wider: Option<&Context<'_>>, strips: &[Strip], before: usize) -> Border {
     let (first, second) = (&account.stages[before], &account.stages[before + 1]);
     let target = account.target();
     let AsOne { needs, least_stages, tried } = AsOne::new(account, before);
     let activation_bytes = least(&tried, |tried| tried.sram_bytes);
-    let room = account.capacity().max(activation_bytes);
+    let apart = PlanCost::from(&account.estimate);
+    let paying = tried.iter().filter(|tried| tried.estimate.cost < apart.cost);
+    let activation_bytes_to_pay = paying.map(|tried| tried.sram_bytes).min();
+    // What never costs less is shown at its best.
+    let room = activation_bytes_to_pay.map_or(u64::MAX, |bytes| bytes.max(account.capacity()));
     let merged = cheapest(&tried, room).map_or_else(PlanCost::default, |tried| (&tried.estimate).into());
-    let needs =
-        Needs { activation_bytes, activation_bytes_alone: least(&tried, |tried| tried.alone_bytes), ..needs };
+    let activation_bytes_alone = least(&tried, |tried| tried.alone_bytes);
+    let needs = Needs { activation_bytes, activation_bytes_to_pay, activation_bytes_alone, ..needs };
     let shortages: Vec<Shortage> = [
-        (Resource::ActivationSram, activation_bytes),
+        (Resource::ActivationSram, activation_bytes_to_pay.unwrap_or(activation_bytes)),
         (Resource::WeightSram, needs.weight_bytes),
         (Resource::Streams, needs.streams),
         (Resource::Stages, least_stages),
@@ -111,12 +119,13 @@ fn border(account: &Account<'_>, wider: Option<&Context<'_>>, strips: &[StageId]
     .into_iter()
     .filter_map(|(resource, needed)| Shortage::of(resource, target, needed))
     .collect();
-    let apart = PlanCost::from(&account.estimate);
+    let is_of_sram = |shortage: &Shortage| shortage.field == Resource::ActivationSram.field();
+    let may_fit = shortages.iter().all(is_of_sram);
     let saved = (apart.cost - merged.cost).max(0.0);
     let margins = Margins {
         activation_kib: if is_within_a_kib(&shortages, Resource::ActivationSram) { saved } else { 0.0 },
         weight_kib: if is_within_a_kib(&shortages, Resource::WeightSram) { saved } else { 0.0 },
-        cluster: wider.map_or(0.0, |wider| saved_by_a_cluster(account, wider, before, shortages.is_empty())),
+        cluster: wider.map_or(0.0, |wider| saved_by_a_cluster(account, wider, before, may_fit)),
     };
     let graph = account.context.graph;
     let name = |stage: Option<&StageId>| stage.map_or_else(String::new, |&s| graph.stages[s].name.clone());
@@ -139,30 +148,30 @@ fn border(account: &Account<'_>, wider: Option<&Context<'_>>, strips: &[StageId]
 /// What stands in the way of two phases as one, the first thing that does.
 fn reason(
     account: &Account<'_>,
-    strips: &[StageId],
+    strips: &[Strip],
     before: usize,
     shortages: &[Shortage],
     apart: &PlanCost,
     merged: &PlanCost,
 ) -> Reason {
-    let graph = account.context.graph;
     let (first, second) = (&account.stages[before], &account.stages[before + 1]);
-    let is_strip = |stage: &&StageId| strips.contains(*stage);
-    let names = |stages: &[StageId]| -> Vec<String> {
-        stages.iter().filter(is_strip).map(|&stage| graph.stages[stage].name.clone()).collect()
+    let layers = |stages: &[StageId]| -> Vec<i64> {
+        strips.iter().filter(|strip| stages.contains(&strip.stage)).map(|strip| strip.layer).collect()
     };
-    let of_second = names(second);
+    let of_second = layers(second);
     let n_stages = first.len() + second.len();
     if account.options.mode == Mode::Single {
         Reason::LayerByLayer
-    } else if names(first).iter().any(|name| of_second.contains(name)) {
+    } else if layers(first).iter().any(|layer| of_second.contains(layer)) {
         Reason::Strips
     } else if n_stages > account.options.offer.longest {
         Reason::LongestPhase
-    } else if !shortages.is_empty() {
-        Reason::Shortage
     } else if merged.cost > apart.cost {
         Reason::CostsMore
+    } else if merged.cost >= apart.cost {
+        Reason::CostsTheSame
+    } else if !shortages.is_empty() {
+        Reason::Shortage
     } else {
         Reason::PassedOver
     }
@@ -242,7 +251,7 @@ fn is_within_a_kib(shortages: &[Shortage], resource: Resource) -> bool {
 }
 
 /// What one more cluster saves if it is given to the two phases, as one where they fit.
-fn saved_by_a_cluster(account: &Account<'_>, wider: &Context<'_>, before: usize, fit: bool) -> f64 {
+fn saved_by_a_cluster(account: &Account<'_>, wider: &Context<'_>, before: usize, may_fit: bool) -> f64 {
     let now = account.estimate.cost;
     let with = |first: usize, last: usize| {
         let tried = account.as_one(wider, first, last);
@@ -250,6 +259,6 @@ fn saved_by_a_cluster(account: &Account<'_>, wider: &Context<'_>, before: usize,
     };
     // Phases add up, so what each saves does.
     let apart = now - (now - with(before, before)).max(0.0) - (now - with(before + 1, before + 1)).max(0.0);
-    let merged = if fit { with(before, before + 1) } else { now };
+    let merged = if may_fit { with(before, before + 1) } else { now };
     (now - apart.min(merged)).max(0.0)
 }

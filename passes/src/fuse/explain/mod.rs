@@ -44,6 +44,15 @@ pub enum ExplainError {
     DoesNotFit(usize),
 }
 
+/// A stage that computes a strip of the columns of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strip {
+    /// The stage.
+    pub stage: StageId,
+    /// The layer: strips of one number are of one.
+    pub layer: i64,
+}
+
 /// A plan that is to be explained.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -56,7 +65,7 @@ pub struct Subject<'a> {
     /// What was asked of the planner.
     pub options: &'a PlanOptions,
     /// Stages that compute a strip of the columns of a layer.
-    pub strips: &'a [StageId],
+    pub strips: &'a [Strip],
 }
 
 /// Why a plan is as it is.
