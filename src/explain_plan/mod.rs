@@ -17,7 +17,7 @@ use strata_backend::place::schedule;
 use strata_ir::pass::PassError;
 use strata_isa_spec::timed::{TimeUse, Timing, simulate};
 use strata_isa_spec::{Phase, Target};
-use strata_passes::fuse::explain::what_if::{TargetChange, WhatIf, changes, what_ifs};
+use strata_passes::fuse::explain::what_if::{TargetChange, WhatIfs, changes, what_ifs};
 use strata_passes::fuse::explain::{Explained, Subject, explain};
 
 use self::source::PlannedPart;
@@ -51,9 +51,9 @@ pub struct PartExplanation {
     /// Why phases end where they do, and why tensors go through DRAM.
     #[serde(flatten)]
     pub explained: Explained,
-    /// Changes of the target, the most useful first; none if they were not asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub what_if: Vec<WhatIf>,
+    /// Plans for changed targets, if they were asked for and the stages are known of which they are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what_if: Option<WhatIfs>,
 }
 
 /// What a plan costs.
@@ -139,10 +139,10 @@ pub fn explain_part(
     };
     let what_if = match (trials, &part.unsplit) {
         (Some(trials), Some(unsplit)) => {
-            what_ifs(unsplit, &changes(target), options, certificate.cost, trials.tried)
-                .map_err(ExplainPlanError::WhatIf)?
+            let made = what_ifs(unsplit, target, &changes(target), options, trials.tried);
+            Some(made.map_err(ExplainPlanError::WhatIf)?)
         }
-        _ => Vec::new(),
+        _ => None,
     };
     Ok(PartExplanation {
         plan: summary,

@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let planned = load::planned(args, console)?;
     let shown = explained(args, &planned, console)?;
     let text = match args.format {
-        Format::Table => text::text(&shown, &planned, !args.no_what_if, console),
+        Format::Table => text::text(&shown, !args.no_what_if, console),
         Format::Json => serde_json::to_string_pretty(&shown).map_err(Failure::failed)? + "\n",
     };
     console.print(&text)

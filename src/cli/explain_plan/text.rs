@@ -4,36 +4,28 @@ use comfy_table::Table;
 use strata_backend::model::Objective;
 use strata_passes::fuse::explain::borders::{Border, Reason};
 use strata_passes::fuse::explain::spills::{Spill, SpillReason};
-use strata_passes::fuse::explain::what_if::WhatIf;
+use strata_passes::fuse::explain::what_if::WhatIfs;
 use strata_passes::fuse::explain::{PlanCost, Shortage};
 
 use crate::cli::console::Console;
 use crate::cli::tables::{count, decimal_bytes, joules, percent, row, show, table, words};
 use crate::cli::times::show_times;
-use crate::explain_plan::source::PlannedNetwork;
 use crate::explain_plan::{Explanation, PartExplanation, PhaseSummary, PlanSummary};
 
 /// All of it.
-pub(super) fn text(
-    shown: &Explanation,
-    planned: &PlannedNetwork,
-    with_what_if: bool,
-    console: &Console,
-) -> String {
+pub(super) fn text(shown: &Explanation, with_what_if: bool, console: &Console) -> String {
     let mut text = format!("{} on {}\n", shown.network, shown.target);
-    for (index, (part, plan)) in shown.parts.iter().zip(&planned.parts).enumerate() {
+    for (index, part) in shown.parts.iter().enumerate() {
         if shown.parts.len() > 1 {
             text += &format!("\npart {index} of those that the machine runs\n");
         }
         let page = Page { objective: part.plan.objective, width: console.width() };
         text += &page.part(part);
-        if with_what_if {
-            text += &match plan.unsplit {
-                Some(_) => page.what_if(&part.what_if),
-                None => "\nThe plan runs layers in column strips, so the stages that would be planned anew \
-                         are not in this dump: give one at level `stages` to have changed machines tried.\n"
-                    .to_owned(),
-            };
+        if let Some(what_if) = &part.what_if {
+            text += &page.what_if(what_if);
+        } else if with_what_if {
+            text += "\nThe plan runs layers in column strips, so the stages that would be planned anew are not \
+                     in this dump: give\none at level `stages` to have changed machines tried.\n";
         }
     }
     text
@@ -54,6 +46,7 @@ impl Page {
         text
     }
 
+    /// What the plan costs, and what no plan can beat.
     fn summary(&self, plan: &PlanSummary) -> String {
         let (bound, gap) = if plan.lower_bound > 0.0 {
             (self.amount(plan.lower_bound), percent(plan.gap))
@@ -178,9 +171,10 @@ impl Page {
         format!("\ntensors that go through DRAM\n{}", show(&lines))
     }
 
-    fn what_if(&self, what_if: &[WhatIf]) -> String {
-        let mut lines = table(&["other machines, the best first", "change", "cost", "saved", "per change"]);
-        for tried in what_if {
+    fn what_if(&self, what_if: &WhatIfs) -> String {
+        let mut lines =
+            table(&["the best change for its size first", "change", "cost", "saved", "per change"]);
+        for tried in &what_if.changes {
             let cost = tried.cost.map_or_else(|| "no plan".to_owned(), |cost| self.amount(cost));
             row(
                 &mut lines,
@@ -193,7 +187,8 @@ impl Page {
                 ],
             );
         }
-        format!("\n{}", show(&lines))
+        let cost = self.amount(what_if.cost);
+        format!("\nplans for other machines, beside one for this of {cost}\n{}", show(&lines))
     }
 
     /// An amount in the objective's unit.

@@ -1,7 +1,7 @@
 use strata_backend::cost::with_winograd;
 use strata_backend::model::graph::StageSet;
 use strata_backend::model::samples::Net;
-use strata_backend::model::{BufferId, TableId};
+use strata_backend::model::{BufferId, BufferRole, TableId};
 use strata_isa_spec::inst::TransposeConv2d;
 use strata_isa_spec::{Head, Mapping, timing};
 

@@ -115,8 +115,6 @@ pub(super) struct Estimate {
 
 /// Phases of a plan that are tried in another way: as one phase, whose stages run in some way.
 pub(super) struct Tried {
-    /// What the phase takes, wherever its tensors live.
-    pub alone_bytes: u64,
     /// Bytes of activation SRAM beside what the plan keeps there.
     pub sram_bytes: u64,
     /// The plan with it.
@@ -277,15 +275,21 @@ impl<'a> Account<'a> {
         self.replayed(&self.context, &candidates, &self.chosen(homes)).map_err(ExplainError::DoesNotFit)
     }
 
-    /// All ways to run some phases as one on a target that has as many stages, streams and bytes of weight
-    /// SRAM as they need. What it has of activation SRAM and of clusters may be another than the plan's too.
-    pub(super) fn as_one(&self, context: &Context<'_>, first: usize, last: usize) -> Vec<Tried> {
+    /// All ways to run some phases as one, with tensors at `homes`, on a target that has as many stages,
+    /// streams and bytes of weight SRAM as they need. It may have other clusters than the plan's.
+    pub(super) fn as_one(
+        &self,
+        context: &Context<'_>,
+        homes: &Homes,
+        first: usize,
+        last: usize,
+    ) -> Vec<Tried> {
         let set: StageSet = self.stages[first..=last].iter().flatten().copied().collect();
         let stages: Vec<StageId> = set.iter().collect();
         let previous = first.checked_sub(1).map_or(&[][..], |before| &self.stages[before]);
-        let is_loaded = |buffer: BufferId, reader: StageId| self.is_loaded(&self.homes, buffer, reader);
-        let mut chosen = self.chosen(&self.homes);
-        chosen.splice(first..=last, [self.chosen_as_one(&self.homes, first, last)]);
+        let is_loaded = |buffer: BufferId, reader: StageId| self.is_loaded(homes, buffer, reader);
+        let mut chosen = self.chosen(homes);
+        chosen.splice(first..=last, [self.chosen_as_one(homes, first, last)]);
         let mut tried = Vec::new();
         for &method in context.methods(&set) {
             let mut made = Vec::new();
@@ -297,12 +301,11 @@ impl<'a> Account<'a> {
                 variant
             });
             for candidate in made {
-                let alone_bytes = candidate.least_bytes(&candidate.variants[0]);
                 let mut candidates = self.candidates.clone();
                 candidates.splice(first..=last, [candidate]);
                 let Ok(estimate) = self.replayed(context, &candidates, &chosen) else { continue };
                 let sram_bytes = estimate.sram_bytes[first];
-                tried.push(Tried { alone_bytes, sram_bytes, estimate });
+                tried.push(Tried { sram_bytes, estimate });
             }
         }
         tried

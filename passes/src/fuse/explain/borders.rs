@@ -6,7 +6,7 @@ use strata_backend::model::{Mode, StageId};
 
 use super::account::{Account, Tried};
 use super::{PlanCost, Shortage, Strip};
-use crate::fuse::candidates::candidate::Context;
+use crate::fuse::candidates::candidate::{Candidate, Context};
 use crate::fuse::too_large::Resource;
 
 /// A border between two phases.
@@ -108,8 +108,7 @@ fn border(account: &Account<'_>, wider: Option<&Context<'_>>, strips: &[Strip], 
     // What never costs less is shown at its best.
     let room = activation_bytes_to_pay.map_or(u64::MAX, |bytes| bytes.max(account.capacity()));
     let merged = cheapest(&tried, room).map_or_else(PlanCost::default, |tried| (&tried.estimate).into());
-    let activation_bytes_alone = least(&tried, |tried| tried.alone_bytes);
-    let needs = Needs { activation_bytes, activation_bytes_to_pay, activation_bytes_alone, ..needs };
+    let needs = Needs { activation_bytes, activation_bytes_to_pay, ..needs };
     let shortages: Vec<Shortage> = [
         (Resource::ActivationSram, activation_bytes_to_pay.unwrap_or(activation_bytes)),
         (Resource::WeightSram, needs.weight_bytes),
@@ -211,12 +210,13 @@ impl AsOne {
             weight_bytes: account.weight_bytes(&set, before),
             ..Needs::default()
         };
+        let needs = Needs { activation_bytes_alone: bytes_alone(account, &set, &needs), ..needs };
         let on = |stages: u64| {
             let mut enough = target.clone();
             Resource::WeightSram.raise(&mut enough, needs.weight_bytes);
             Resource::Streams.raise(&mut enough, needs.streams);
             Resource::Stages.raise(&mut enough, stages);
-            account.as_one(&account.context.with_memory(&enough), before, before + 1)
+            account.as_one(&account.context.with_memory(&enough), &account.homes, before, before + 1)
         };
         let tried = on(needs.stages);
         if !tried.is_empty() {
@@ -233,6 +233,18 @@ impl AsOne {
         }
         Self { needs, least_stages, tried: on(least_stages) }
     }
+}
+
+/// Bytes of activation SRAM that stages take as a phase, wherever the tensors at its border live, on a target
+/// that has enough of all else.
+fn bytes_alone(account: &Account<'_>, set: &StageSet, needs: &Needs) -> u64 {
+    let mut enough = account.target().clone();
+    Resource::WeightSram.raise(&mut enough, account.weight_bytes(set, 0));
+    Resource::Streams.raise(&mut enough, needs.streams);
+    Resource::Stages.raise(&mut enough, needs.stages);
+    let candidate = Candidate::new(&account.context.with_memory(&enough), set);
+    let bytes = candidate.into_iter().flat_map(|candidate| candidate.full_bytes);
+    bytes.flatten().min().unwrap_or(0)
 }
 
 fn least(tried: &[Tried], of: impl Fn(&Tried) -> u64) -> u64 {
@@ -254,7 +266,7 @@ fn is_within_a_kib(shortages: &[Shortage], resource: Resource) -> bool {
 fn saved_by_a_cluster(account: &Account<'_>, wider: &Context<'_>, before: usize, may_fit: bool) -> f64 {
     let now = account.estimate.cost;
     let with = |first: usize, last: usize| {
-        let tried = account.as_one(wider, first, last);
+        let tried = account.as_one(wider, &account.homes, first, last);
         cheapest(&tried, account.capacity()).map_or(now, |tried| tried.estimate.cost)
     };
     // Phases add up, so what each saves does.

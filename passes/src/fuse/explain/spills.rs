@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use strata_backend::model::{BufferId, BufferRole, Plan, Residency};
 
-use super::account::{Account, UsedIn};
+use super::account::{Account, Homes, UsedIn};
 use super::{ExplainError, PlanCost};
 use crate::fuse::search::Place;
 
@@ -58,12 +58,13 @@ pub enum SpillReason {
 /// The tensors that a plan spills, those that move the most bytes first.
 pub(super) fn spills(account: &Account<'_>, plan: &Plan) -> Result<Vec<Spill>, ExplainError> {
     let mut spills = Vec::new();
+    let spare_bytes = spare_bytes(account);
     for buffer in account.context.graph.buffers.keys() {
         let Some(used) = account.homes.used_in[buffer] else { continue };
         let read_in = loaded_in(account, buffer, used);
         let is_input = matches!(account.context.graph.buffers[buffer].role, BufferRole::Input(_));
         if read_in.len() > usize::from(is_input) {
-            spills.push(spill(account, plan, buffer, used, read_in)?);
+            spills.push(spill(account, plan, &spare_bytes, buffer, read_in)?);
         }
     }
     spills.sort_by_key(|spill: &Spill| {
@@ -71,6 +72,21 @@ pub(super) fn spills(account: &Account<'_>, plan: &Plan) -> Result<Vec<Spill>, E
         (std::cmp::Reverse(saved), spill.written_in)
     });
     Ok(spills)
+}
+
+/// The least bytes of activation SRAM that a phase takes with tensors at `homes`, however it runs.
+fn leanest(account: &Account<'_>, homes: &Homes, phase: usize) -> Option<u64> {
+    let tried = account.as_one(&account.context, homes, phase, phase);
+    tried.iter().map(|tried| tried.sram_bytes).min()
+}
+
+/// Bytes of activation SRAM that each phase would save if it ran another way.
+fn spare_bytes(account: &Account<'_>) -> Vec<u64> {
+    let of_plan = account.estimate.sram_bytes.iter().enumerate();
+    let spare = of_plan.map(|(phase, &bytes)| {
+        leanest(account, &account.homes, phase).map_or(0, |least| bytes.saturating_sub(least))
+    });
+    spare.collect()
 }
 
 /// Phases that read a tensor from DRAM.
@@ -90,11 +106,12 @@ fn loaded_in(account: &Account<'_>, buffer: BufferId, used: UsedIn) -> Vec<usize
 fn spill(
     account: &Account<'_>,
     plan: &Plan,
+    spare_bytes: &[u64],
     buffer: BufferId,
-    used: UsedIn,
     read_in: Vec<usize>,
 ) -> Result<Spill, ExplainError> {
     let graph = account.context.graph;
+    let used = account.homes.used_in[buffer].expect("phases use what is spilled");
     let mut homes = account.homes.clone();
     let stored = homes.residency[buffer].stored && graph.buffers[buffer].role != BufferRole::Internal;
     let kept_until = Some(used.last as u32);
@@ -102,9 +119,20 @@ fn spill(
     let kept = account.at_homes(&homes)?;
     let capacity = account.capacity();
     let phases = used.first..=used.last;
-    let full_phases = phases.clone().filter(|&phase| kept.sram_bytes[phase] > capacity).collect();
-    let fullest_phase = phases.rev().max_by_key(|&phase| kept.sram_bytes[phase]).unwrap_or(used.first);
-    let needed_bytes = kept.sram_bytes[fullest_phase];
+    let uses = &account.context.topology.uses[buffer];
+    let touches = |phase: usize| {
+        uses.writers.iter().chain(&uses.readers).any(|(stage, _)| account.phase_of[*stage] == phase)
+    };
+    let needs = |phase: usize| match kept.sram_bytes[phase] {
+        bytes if bytes <= capacity => bytes,
+        bytes if touches(phase) => leanest(account, &homes, phase).unwrap_or(bytes),
+        bytes => bytes.saturating_sub(spare_bytes[phase]),
+    };
+    let needed: Vec<u64> = phases.clone().map(needs).collect();
+    let full = phases.zip(&needed);
+    let full_phases = full.clone().filter(|(_, bytes)| **bytes > capacity).map(|(phase, _)| phase).collect();
+    let (fullest_phase, needed_bytes) =
+        full.max_by_key(|(_, bytes)| **bytes).map_or((used.first, 0), |(phase, bytes)| (phase, *bytes));
     let missing_bytes = needed_bytes.saturating_sub(capacity);
     let reason = if missing_bytes > 0 {
         SpillReason::NoRoom

@@ -114,19 +114,29 @@ pub fn changes(target: &Target) -> Vec<TargetChange> {
     changes
 }
 
-/// Plans a graph for changed targets, with the same options, and ranks them: the most saved for the least
-/// change first. `cost` is that of the plan for the target as it is; `tried` is told of each as it is done,
-/// from any thread.
+/// What came of changes of a target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WhatIfs {
+    /// What the plan for the target as it is costs, made in the same way.
+    pub cost: f64,
+    /// The changes, the most saved for the least change first.
+    pub changes: Vec<WhatIf>,
+}
+
+/// Plans a graph for a target and for changed ones, with the same options, and ranks the changes. `tried` is
+/// told of each as it is done, from any thread.
 ///
 /// # Errors
-/// If planning fails for another reason than that a target is too small.
+/// If planning fails, but for changed targets that are too small.
 pub fn what_ifs(
     graph: &StageGraph,
+    target: &Target,
     changes: &[TargetChange],
     options: &PlanOptions,
-    cost: f64,
     tried: &(dyn Fn(&TargetChange) + Sync),
-) -> Result<Vec<WhatIf>, PassError> {
+) -> Result<WhatIfs, PassError> {
+    // The order of stages can decide what a limited search finds: the plan at hand may be of another order.
+    let cost = plan_for(graph, target, options)?.plan.certificate.cost;
     let plan = |change: &TargetChange| {
         let found = match plan_for(graph, &change.target, options) {
             Ok(planned) => Some(planned.plan.certificate.cost),
@@ -139,7 +149,7 @@ pub fn what_ifs(
     let mut found = changes.par_iter().map(plan).collect::<Result<Vec<WhatIf>, PassError>>()?;
     // Of equals, the first stays first.
     found.sort_by(|a, b| b.gain.total_cmp(&a.gain));
-    Ok(found)
+    Ok(WhatIfs { cost, changes: found })
 }
 
 fn what_if(change: &TargetChange, found: Option<f64>, cost: f64) -> WhatIf {
