@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`compile`] | ONNX and TOSA to bundle, through every phase |
 //! | [`diff`] | what differs between two plans, programs or dumps |
+//! | [`explain_plan`] | why a plan is as it is |
 //! | [`evaluate`] | functions of plain TOSA, run on the reference evaluator |
 //! | [`export`] | models, plans and programs in forms that other tools read |
 //! | [`float`](mod@float) | ONNX models in f32, with what the host runs of them |
@@ -41,6 +42,7 @@ pub mod compile;
 pub mod diff;
 pub mod dump;
 pub mod evaluate;
+pub mod explain_plan;
 pub mod export;
 pub mod float;
 mod host;

@@ -10,6 +10,8 @@ mod compare;
 mod diff;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/explain_plan.rs"]
+mod explain_plan;
 #[path = "cli/filetests.rs"]
 mod filetests;
 #[path = "cli/inspect.rs"]

@@ -25,6 +25,7 @@ mod diff;
 mod docs;
 mod dumps;
 mod explain;
+mod explain_plan;
 mod export;
 mod failure;
 mod inspect;
@@ -86,6 +87,7 @@ enum Command {
     Test(test::Args),
     Reduce(reduce::Args),
     Explain(explain::Args),
+    ExplainPlan(explain_plan::Args),
     Export(export::Args),
     Disasm(program::DisasmArgs),
     Verify(program::VerifyArgs),
@@ -199,6 +201,7 @@ fn dispatch(command: Command, registry: &Registry, console: &Console) -> Result<
         Command::Test(args) => test::run(&args, registry, console),
         Command::Reduce(args) => reduce::run(&args, registry, console),
         Command::Explain(args) => explain::run(&args, console),
+        Command::ExplainPlan(args) => explain_plan::run(&args, console),
         Command::Export(args) => export::run(&args, console),
         Command::Disasm(args) => program::disasm(&args, console),
         Command::Verify(args) => program::verify(&args, console),

@@ -20,7 +20,7 @@ use strata_passes::fuse::pass::Refused;
 use strata_passes::fuse::{FuseLayers, PlanOptions};
 use strata_passes::rewrite::{Families, RewriteTosa, Take, Tier};
 
-use super::{Aim, Clock, CompileError, Compiler, Event, missing};
+use super::{Aim, Clock, CompileError, CompileOptions, Compiler, Event, missing};
 use crate::stats::ModelStats;
 
 /// From integers to stages.
@@ -115,6 +115,25 @@ impl Forms {
     /// Whether its plan is made already.
     pub(super) fn is_planned(&self) -> bool {
         Level::of(&self.as_imported) >= Level::Phases
+    }
+}
+
+impl CompileOptions {
+    /// What is asked of the planner.
+    pub(crate) fn plan_options(&self) -> PlanOptions {
+        let has = |family: &str| self.families.has(family);
+        PlanOptions {
+            objective: self.objective,
+            mode: self.mode,
+            tolerance_percent: self.tolerance_percent,
+            offer: Offer {
+                merge: has("group-merge"),
+                diamond: has("group-diamond"),
+                sibling: has("group-sibling"),
+                ..PlanOptions::default().offer
+            },
+            ..PlanOptions::default()
+        }
     }
 }
 
@@ -264,21 +283,9 @@ impl Compiler {
     fn fuse(&self, form: &Module, aim: Aim, refine: bool) -> Result<Planned, CompileError> {
         let mut module = form.clone();
         let mut context = PassContext::new();
-        let has = |family: &str| self.options.families.has(family);
-        let options = PlanOptions {
-            objective: aim.objective,
-            mode: aim.mode,
-            tolerance_percent: self.options.tolerance_percent,
-            growths: refine,
-            first_rows: refine,
-            offer: Offer {
-                merge: has("group-merge"),
-                diamond: has("group-diamond"),
-                sibling: has("group-sibling"),
-                ..PlanOptions::default().offer
-            },
-            ..PlanOptions::default()
-        };
+        let Aim { objective, mode } = aim;
+        let asked = self.options.plan_options();
+        let options = PlanOptions { objective, mode, growths: refine, first_rows: refine, ..asked };
         self.run_passes(
             &Pipeline::of(FuseLayers { options }),
             &mut module,

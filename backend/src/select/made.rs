@@ -107,6 +107,12 @@ impl StagePart {
     }
 }
 
+/// The number of the tensor of which a stage makes a strip of the columns, if it does, as its module tells.
+pub fn strip_of(module: &Module, node: &StageNode) -> Option<i64> {
+    let part = StagePart::of(module, node.op)?;
+    (node.code.out.cols < part.cols).then_some(part.whole)
+}
+
 /// A number from which on no tensor of a function that is made in parts has its own.
 pub(super) fn first_free(module: &Module, func: OpId) -> i64 {
     let stages = module.walk(module.entry_block(func)).into_iter();

@@ -11,6 +11,7 @@
 //! | [`refine`] | first rows of tensors that stay in SRAM, or come ahead, where the rest does not |
 //! | [`too_large`] | stages that do not fit a target even alone, and what would do |
 //! | [`bound`] | what no plan can beat |
+//! | [`explain`] | why a plan is as it is, and which change of the target would help |
 //! | [`pass`] | the pass `fuse-layers` |
 //!
 //! What a set of stages costs, whether it fits and at which addresses, the [backend](strata_backend) tells.
@@ -18,6 +19,7 @@
 pub mod bound;
 pub mod candidates;
 pub mod egraph;
+pub mod explain;
 pub mod pass;
 mod plan_of;
 pub mod refine;

@@ -166,10 +166,7 @@ impl Pass for FuseLayers {
         let target = &context.require::<Target>("a target")?.clone();
         let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function @main"))?;
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
-        let with = |options: PlanOptions| match options.objective {
-            Objective::Sram => plan_in_least_sram(&graph, target, &options),
-            _ => plan_with_addresses(&graph, target, &options),
-        };
+        let with = |options: PlanOptions| plan_for(&graph, target, &options);
         let mut planned = with(self.options)?;
         let mut n_strips = planned.realised.parts.iter().filter(|part| part.strip.is_some()).count();
         if n_strips > 0 {
@@ -218,6 +215,17 @@ impl Pass for FuseLayers {
 /// Shares of activation SRAM, in percent, that plans are made for until one has addresses: tensors that fit
 /// by their sizes may still not stand side by side when their lifetimes interlock.
 const SHARES: [u32; 9] = [100, 97, 94, 90, 85, 80, 70, 60, 50];
+
+/// The plan of a graph that `fuse-layers` makes, before the ops of strips are split.
+///
+/// # Errors
+/// If there is none, because the target is too small ([`does_not_fit`]) or by a defect.
+pub fn plan_for(graph: &StageGraph, target: &Target, options: &PlanOptions) -> Result<Planned, PassError> {
+    match options.objective {
+        Objective::Sram => plan_in_least_sram(graph, target, options),
+        _ => plan_with_addresses(graph, target, options),
+    }
+}
 
 /// The best plan whose streams have addresses, its time by simulation. Where strips were taken for the sake
 /// of time, a plan without them is made too, and for least traffic one that leaves SRAM free for first rows;

@@ -664,7 +664,7 @@ pub(super) fn usable_bytes(target: &Target, percent: u32) -> u64 {
 
 /// A problem with the methods that options ask for: what is asked for is bytes, not time, if candidates are
 /// to take the least SRAM that they can.
-fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
+pub(super) fn offering<'a>(context: Context<'a>, options: &PlanOptions) -> Context<'a> {
     let is_of_bytes = matches!(options.objective, Objective::Traffic | Objective::Sram);
     if is_of_bytes && options.mode == Mode::Multi { context.with_direct() } else { context }
 }

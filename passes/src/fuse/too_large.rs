@@ -17,6 +17,8 @@ pub enum Resource {
     WeightSram,
     /// Streams of a phase.
     Streams,
+    /// Stages of a phase, transfers among them.
+    Stages,
 }
 
 impl Resource {
@@ -26,6 +28,7 @@ impl Resource {
             Self::ActivationSram => "memory.activation",
             Self::WeightSram => "memory.weight",
             Self::Streams => "limits.streams",
+            Self::Stages => "limits.stages",
         }
     }
 
@@ -35,6 +38,7 @@ impl Resource {
             Self::ActivationSram => target.memory.activation,
             Self::WeightSram => target.memory.weight,
             Self::Streams => u64::from(target.limits.streams),
+            Self::Stages => u64::from(target.limits.stages),
         }
     }
 
@@ -45,6 +49,7 @@ impl Resource {
             Self::ActivationSram => target.memory.activation = raised,
             Self::WeightSram => target.memory.weight = raised,
             Self::Streams => target.limits.streams = u32::try_from(raised).unwrap_or(u32::MAX),
+            Self::Stages => target.limits.stages = u32::try_from(raised).unwrap_or(u32::MAX),
         }
     }
 }
@@ -69,6 +74,7 @@ impl fmt::Display for TooLarge {
             Resource::ActivationSram => ("bytes of activation SRAM", "B"),
             Resource::WeightSram => ("bytes of weight SRAM", "B"),
             Resource::Streams => ("streams", ""),
+            Resource::Stages => ("stages", ""),
         };
         let (more, field) = (needed - limit, resource.field());
         write!(f, "`{stage}` needs {needed} {what}, {more} more than the {limit} there are: ")?;
