@@ -1,8 +1,8 @@
 //! Plans with the stages that they place: from dumps, and from compiles.
 //!
-//! A dump at level `stages` is planned with the options that it records, as the compile that wrote it did; one
-//! at level `phases` or `sched` has its plan. A plan in column strips places strips, which are stages of their
-//! own from the level `phases` on, so what would be planned anew stands at the level `stages` only.
+//! A dump at level `stages` is planned with the options that it records, as the compile that wrote it did;
+//! one at level `phases` or `sched` has its plan. A plan in column strips places strips, which are stages of
+//! their own from the level `phases` on, so what would be planned anew stands at the level `stages` only.
 
 use strata_backend::model::{Plan, StageGraph};
 use strata_backend::select::made::strip_of;

@@ -24,8 +24,8 @@ pub(super) fn text(shown: &Explanation, with_what_if: bool, console: &Console) -
         if let Some(what_if) = &part.what_if {
             text += &page.what_if(what_if);
         } else if with_what_if {
-            text += "\nThe plan runs layers in column strips, so the stages that would be planned anew are not \
-                     in this dump: give\none at level `stages` to have changed machines tried.\n";
+            text += "\nThe plan runs layers in column strips, so the stages that would be planned anew are \
+                     not in this dump: give\none at level `stages` to have changed machines tried.\n";
         }
     }
     text
@@ -230,6 +230,7 @@ fn why_spilled(spill: &Spill) -> String {
             let full = ranges(full_phases);
             format!("{} B too few in phase {fullest_phase}; full: {full}", count(*missing_bytes))
         }
+        SpillReason::NoRoomAsPhasesRun => "there is room only if phases run with smaller rings".to_owned(),
         SpillReason::SavesNothing => "there is room, but it would save nothing".to_owned(),
         SpillReason::PassedOver => {
             "there is room by bytes; addresses, tolerance or limits of the search".to_owned()

@@ -55,8 +55,8 @@ pub enum Reason {
     /// As one phase they cost less, but the target has too little of something for that.
     Shortage,
     /// As one phase they fit and cost less by the estimate: within the tolerance less traffic was preferred,
-    /// the simulation did not confirm the estimate, there were no addresses, or the search did not come across
-    /// it.
+    /// the simulation did not confirm the estimate, there were no addresses, or the search did not come
+    /// across it.
     PassedOver,
 }
 

@@ -48,6 +48,8 @@ pub struct Spill {
 pub enum SpillReason {
     /// Activation SRAM is too small in some phase.
     NoRoom,
+    /// There is room only if phases run in another way, with smaller rings.
+    NoRoomAsPhasesRun,
     /// There is room by bytes, and keeping it saves nothing of what the plan minimises.
     SavesNothing,
     /// There is room by bytes and keeping it would save something by the estimate: there were no addresses,
@@ -136,6 +138,8 @@ fn spill(
     let missing_bytes = needed_bytes.saturating_sub(capacity);
     let reason = if missing_bytes > 0 {
         SpillReason::NoRoom
+    } else if (used.first..=used.last).any(|phase| kept.sram_bytes[phase] > capacity) {
+        SpillReason::NoRoomAsPhasesRun
     } else if kept.cost >= account.estimate.cost {
         SpillReason::SavesNothing
     } else {

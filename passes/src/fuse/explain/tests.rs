@@ -102,8 +102,8 @@ fn is_one_phase(graph: &StageGraph, target: &Target) -> bool {
     plan(graph, target, &of_traffic()).expect("it fits").plan.phases.len() == 1
 }
 
-/// Two convolutions whose rows do not fit beside each other are one phase with as many bytes as are said to be
-/// missing, and two with one less.
+/// Two convolutions whose rows do not fit beside each other are one phase with as many bytes as are said to
+/// be missing, and two with one less.
 #[test]
 fn phases_are_one_with_the_activation_sram_that_is_missing() {
     let (graph, options) = (two_convolutions(32, 512), of_traffic());
