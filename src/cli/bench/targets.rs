@@ -88,16 +88,21 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let has = |lines: &[Line], target: &str| {
             lines.iter().any(|line| line.network == title && line.target == target)
         };
-        let mut subject: Option<Subject> = None;
+        let mut subject: Option<Result<Subject, Failure>> = None;
         for &name in &targets {
             if has(&lines, name) {
                 continue;
             }
-            let subject = match &subject {
-                Some(subject) => subject,
-                None => subject.insert(Subject::zoo(network, (width, height), &progress)?),
-            };
-            lines.push(line(subject, name, &progress)?);
+            let subject = subject.get_or_insert_with(|| Subject::zoo(network, (width, height), &progress));
+            lines.push(match subject {
+                Ok(subject) => line(subject, name, &progress)?,
+                // What the host has to run has no plan.
+                Err(failure) => Line {
+                    target: name.to_owned(),
+                    network: title.clone(),
+                    outcome: Outcome::Refused(first_lines(failure)),
+                },
+            });
             sort(&mut lines);
             write(args, &lines)?;
         }
@@ -107,6 +112,16 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     match &args.write {
         Some(path) => console.summary(&format!("wrote {}\n", path.display())),
         None => console.print(&section(&lines)),
+    }
+}
+
+/// The first lines of a failure: it may name every node that the host would run.
+fn first_lines(failure: &Failure) -> String {
+    let text = failure.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.len().saturating_sub(2) {
+        0 => text,
+        more => format!("{}\nand {more} more", lines[..2].join("\n")),
     }
 }
 
