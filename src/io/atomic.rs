@@ -89,7 +89,7 @@ fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
     file.written()?.place(&Steady::begin())
 }
 
-/// A file that is being written beside its place. If it is never [written](Self::written) and placed, nothing
+/// A file that is being written beside its place. If it is never written and placed, nothing
 /// of it stays.
 #[derive(Debug)]
 pub struct AtomicFile {

@@ -9,7 +9,7 @@
 //! step over is not: strips of one column each leave it out. What is needed of a stage, every plan computes
 //! at least once and reads at least once.
 //!
-//! *Cycles*: with whatever mapping, a step takes at least its [`Work`] over the lanes of its partition, which
+//! *Cycles*: with whatever mapping, a step takes at least its work over the lanes of its partition, which
 //! runs one step at a time, and partitions share no cluster. So the array takes at least all work over all
 //! lanes. Work is what steps are charged for, which is not what energy counts: an element of a transposed
 //! convolution is charged for the taps that can meet it, and those that padding cuts off for nothing. A step
@@ -18,7 +18,7 @@
 //! directly. Of the lanes of a cluster as many as divide the channels and the reduction best count: what the
 //! best split leaves idle, every plan does. DRAM moves at most its rate, one thing at a time, so it takes at
 //! least the compulsory bytes over that. And weight SRAM holds so little that loads and products wait for
-//! each other, as [`order`] argues. The largest of the three. It can be raised: the first phase's first
+//! each other, as `order.rs` argues. The largest of the three. It can be raised: the first phase's first
 //! weights have to arrive before any product, and phases are at least one.
 //!
 //! *Bytes*: tables, needed columns of inputs, and outputs, once. *Energy*: these bytes, and the energy on
