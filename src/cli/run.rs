@@ -24,7 +24,8 @@ use crate::inputs;
 use crate::io::atomic::WrittenFile;
 use crate::io::temporary::Steady;
 use crate::io::{
-    Array, AtomicFile, FileStems, IoError, OutputFolders, create_output_folder, demand_folder, write_atomic,
+    Array, AtomicFile, FileStems, IoError, OutputFolders, create_output_folder, demand_folder, shown,
+    write_atomic,
 };
 use crate::session::{self, Session};
 use crate::stats::{PhaseStats, SimulatedStats};
@@ -105,6 +106,21 @@ impl Args {
         let paths = [&self.stats, &self.input_dir, &self.dump_stages];
         self.checked || self.timing || paths.iter().any(|path| path.is_some())
     }
+
+    /// That outputs go nowhere into the folder of a dump, which holds nothing else.
+    fn demand_apart(&self) -> Result<(), Failure> {
+        let (Some(outputs), Some(dump)) = (&self.output_dir, &self.dump_stages) else { return Ok(()) };
+        let absolute = |path: &Path| std::path::absolute(path).map_err(|error| Failure::file(path, error));
+        if !absolute(outputs)?.starts_with(absolute(dump)?) {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!(
+            "--output-dir {} lies in --dump-stages {}, which holds nothing but the dump and has the outputs in \
+             its folder `outputs`; name another folder, or leave --output-dir out",
+            shown(outputs),
+            shown(dump)
+        )))
+    }
 }
 
 /// Runs the command.
@@ -113,6 +129,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     if let Some(folder) = &args.output_dir {
         demand_folder(folder)?;
     }
+    args.demand_apart()?;
     match model::content(&args.model)? {
         Content::Bundle(bytes) => {
             if !args.input_shapes.is_empty() {

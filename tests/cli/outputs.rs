@@ -246,6 +246,24 @@ fn a_batch_that_fails_leaves_nothing() {
     }
 }
 
+#[test]
+fn outputs_do_not_go_into_a_dump() {
+    let scratch = Scratch::new();
+    model(&scratch, "m.onnx", vec![convolution()], &["y"]);
+    scratch.ends(0, &["compile", "m.onnx", "-o", "m.strata"]);
+    scratch.write("x.npy", input().to_npy());
+    let run = |outputs: &str, dump: &str| {
+        scratch.ends(2, &["run", "m.strata", "-i", "x=x.npy", "-o", outputs, "--dump-stages", dump]).1
+    };
+    for (outputs, dump) in [("d", "d"), ("d/outputs", "d"), ("./d/o", "d"), ("d", "./d")] {
+        let told = run(outputs, dump);
+        assert!(told.contains("holds nothing but the dump"), "{told}");
+        assert!(!scratch.path("d").exists());
+    }
+    scratch.ends(0, &["run", "m.strata", "-i", "x=x.npy", "-o", "o", "--dump-stages", "o/dump"]);
+    assert!(scratch.path("o/dump/index.json").exists());
+}
+
 /// Whether something temporary stands in a folder or in one in it.
 fn has_temporary(folder: &Path) -> bool {
     let is_temporary = |name: &String| name.starts_with(".strata-") || has_temporary(&folder.join(name));

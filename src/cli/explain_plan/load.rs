@@ -26,7 +26,7 @@ pub(super) fn planned(args: &Args, console: &Console) -> Result<PlannedNetwork, 
             let Some(model) = &args.model else {
                 return Err(Failure::Usage(format!(
                     "{}: a bundle holds the program of a plan, but not the stages that it was made of: name \
-                     its model with --model, or give a dump that `strata compile --emit phases` writes",
+                     its model with --model, or give a dump that `strata compile --emit phases -o FILE` writes",
                     io::shown(path)
                 )));
             };
@@ -42,8 +42,8 @@ pub(super) fn planned(args: &Args, console: &Console) -> Result<PlannedNetwork, 
             of_checkpoint(path, &Checkpoint::from_modules(modules).map_err(about)?)
         }
         Content::Tosa(_) | Content::Onnx(_) => {
-            let what = "a model, which has no plan; expected a dump, as `strata compile MODEL --emit phases` \
-                        writes, or a bundle with --model";
+            let what = "a model, which has no plan; expected a dump, as `strata compile MODEL --emit phases \
+                        -o FILE` writes, or a bundle with --model";
             Err(Failure::file(path, what))
         }
     }
@@ -122,7 +122,7 @@ fn demand_same_plan(path: &Path, of: &Path, bundle: &Bundle, made: &Bundle) -> R
         format!(
             "compiled for the machine and the objective of {}, it has another plan than that: the bundle is \
              of another model, or was compiled with other options; give a dump of that compile instead \
-             (`--emit phases`)",
+             (`--emit phases -o FILE`)",
             io::shown(of)
         ),
     ))

@@ -21,7 +21,7 @@ pub mod what_if;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::model::graph::GraphError;
-use strata_backend::model::{Plan, StageGraph, StageId};
+use strata_backend::model::{Objective, Plan, StageGraph, StageId};
 use strata_isa_spec::Target;
 
 use self::account::Account;
@@ -124,7 +124,10 @@ impl From<&account::Estimate> for PlanCost {
 pub fn explain(subject: Subject<'_>) -> Result<Explained, ExplainError> {
     let Subject { graph, plan, target, options, strips } = subject;
     let mut target = target.clone();
-    target.memory.activation = plan.activation_bytes;
+    // A plan for the least SRAM has as little as it needs, though the machine has more.
+    if plan.objective != Objective::Sram {
+        target.memory.activation = plan.activation_bytes;
+    }
     let account = Account::new(graph, &target, plan, options)?;
     Ok(Explained { borders: borders::borders(&account, strips), spills: spills::spills(&account, plan)? })
 }
