@@ -115,8 +115,8 @@ impl Args {
             return Ok(());
         }
         Err(Failure::Usage(format!(
-            "--output-dir {} lies in --dump-stages {}, which holds nothing but the dump and has the outputs in \
-             its folder `outputs`; name another folder, or leave --output-dir out",
+            "--output-dir {} lies in --dump-stages {}, which holds nothing but the dump and has the outputs \
+             in its folder `outputs`; name another folder, or leave --output-dir out",
             shown(outputs),
             shown(dump)
         )))

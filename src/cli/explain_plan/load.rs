@@ -26,7 +26,8 @@ pub(super) fn planned(args: &Args, console: &Console) -> Result<PlannedNetwork, 
             let Some(model) = &args.model else {
                 return Err(Failure::Usage(format!(
                     "{}: a bundle holds the program of a plan, but not the stages that it was made of: name \
-                     its model with --model, or give a dump that `strata compile --emit phases -o FILE` writes",
+                     its model with --model, or give a dump that `strata compile --emit phases -o FILE` \
+                     writes",
                     io::shown(path)
                 )));
             };
