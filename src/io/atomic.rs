@@ -36,7 +36,7 @@ pub type Content<'a> = dyn FnMut(&mut dyn Write) -> std::io::Result<()> + 'a;
 /// If there is no such folder, or no file can be made in it.
 pub fn demand_writable(path: &Path) -> Result<(), IoError> {
     let is_writable = || {
-        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let target = target_of(path);
         match std::fs::metadata(&target) {
             Ok(meta) if meta.is_dir() => {
                 Err(std::io::Error::other("it is a folder; expected a file to write"))
@@ -46,6 +46,11 @@ pub fn demand_writable(path: &Path) -> Result<(), IoError> {
         }
     };
     is_writable().map_err(|source| IoError::System { path: path.to_owned(), source })
+}
+
+/// The file that is replaced: through a link the file itself, not the link.
+fn target_of(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A temporary file in the folder of another.
@@ -77,8 +82,7 @@ fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
         content(&mut out)?;
         return out.flush();
     }
-    // Through a link the file itself is replaced, not the link.
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = target_of(path);
     let before = std::fs::metadata(&target).ok();
     if before.as_ref().is_some_and(|meta| !meta.is_file()) {
         return content(&mut std::fs::File::create(&target)?);
@@ -89,8 +93,7 @@ fn write(path: &Path, content: &mut Content<'_>) -> std::io::Result<()> {
     file.written()?.place(&Steady::begin())
 }
 
-/// A file that is being written beside its place. If it is never written and placed, nothing
-/// of it stays.
+/// A file that is being written beside its place. If it is never written and placed, nothing of it stays.
 #[derive(Debug)]
 pub struct AtomicFile {
     /// Its place, as messages name it.
@@ -116,7 +119,7 @@ impl AtomicFile {
     /// If the system refuses, or what is no regular file is in its place.
     pub fn begin(path: &Path) -> Result<Self, IoError> {
         let system = |source| IoError::System { path: path.to_owned(), source };
-        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let target = target_of(path);
         let before = std::fs::metadata(&target).ok();
         if let Some(before) = before.as_ref().filter(|before| !before.is_file()) {
             let found = if before.is_dir() { "a folder" } else { "no regular file" };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use strata::io::Array;
@@ -270,6 +270,19 @@ fn has_temporary(folder: &Path) -> bool {
     names(folder).iter().any(is_temporary)
 }
 
+/// Whether something temporary comes to stand in a scratch folder within seconds.
+fn is_soon_writing(scratch: &Scratch) -> bool {
+    (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        has_temporary(&scratch.path(""))
+    })
+}
+
+fn send(signal: &str, to: &Child) {
+    let killed = Command::new("kill").args([signal, &to.id().to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()));
+}
+
 #[test]
 fn a_signal_leaves_nothing_that_is_temporary() {
     use std::os::unix::process::ExitStatusExt;
@@ -289,14 +302,9 @@ fn a_signal_leaves_nothing_that_is_temporary() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let is_writing = (0..1000).any(|_| {
-            std::thread::sleep(Duration::from_millis(5));
-            has_temporary(&scratch.path(""))
-        });
-        assert!(is_writing, "{more:?}");
+        assert!(is_soon_writing(&scratch), "{more:?}");
         std::thread::sleep(Duration::from_millis(20));
-        let killed = Command::new("kill").args([signal, &running.id().to_string()]).status();
-        assert!(killed.is_ok_and(|status| status.success()));
+        send(signal, &running);
         assert_eq!(running.wait().expect("it ends").signal(), Some(number), "{more:?}");
         assert_eq!(names(&scratch.path("")), before, "{more:?}");
     }
@@ -316,13 +324,8 @@ fn a_signal_that_is_ignored_is_ignored() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    let is_writing = (0..1000).any(|_| {
-        std::thread::sleep(Duration::from_millis(5));
-        has_temporary(&scratch.path(""))
-    });
-    assert!(is_writing);
-    let killed = Command::new("kill").args(["-HUP", &running.id().to_string()]).status();
-    assert!(killed.is_ok_and(|status| status.success()));
+    assert!(is_soon_writing(&scratch));
+    send("-HUP", &running);
     let ended = running.wait_with_output().expect("it ends");
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(ended.status.code() == Some(1) && told.contains("input 1999: "), "{told}");

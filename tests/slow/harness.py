@@ -1,5 +1,6 @@
 """What the checks share: running Strata, the networks they look at, their inputs, and the judges."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -85,13 +86,45 @@ def demand(condition, message):
         raise Failed(message)
 
 
+SCRATCH = tempfile.TemporaryDirectory(prefix="strata-slow-")
+#: Of each thread: `folder` is where `scratch` makes directories.
+PLACE = threading.local()
+
+
+def scratch(prefix):
+    """A new directory that is gone when the check ends, or in what runs `once` when the program ends."""
+    return pathlib.Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=getattr(PLACE, "folder", SCRATCH.name)))
+
+
+@contextlib.contextmanager
+def scratch_in(folder):
+    before = getattr(PLACE, "folder", SCRATCH.name)
+    PLACE.folder = folder
+    try:
+        yield
+    finally:
+        PLACE.folder = before
+
+
+def files_kept():
+    """Within it, what `scratch` makes stays until the program ends."""
+    return scratch_in(SCRATCH.name)
+
+
+@contextlib.contextmanager
+def files_removed():
+    """Within it, what `scratch` makes is gone at its end: whole networks and bundles would fill a disk."""
+    with tempfile.TemporaryDirectory(prefix="check-", dir=SCRATCH.name) as folder, scratch_in(folder):
+        yield
+
+
 def once(function):
-    """Remembers what a function gives, or how it failed, for all threads."""
+    """Remembers what a function gives, or how it failed, for all threads; its files stay."""
     lock, done = threading.Lock(), {}
 
     @functools.wraps(function)
     def remembered(*arguments):
-        with lock:
+        with lock, files_kept():
             if arguments not in done:
                 try:
                     done[arguments] = function(*arguments), None
@@ -103,14 +136,6 @@ def once(function):
         return result
 
     return remembered
-
-
-SCRATCH = tempfile.TemporaryDirectory(prefix="strata-slow-")
-
-
-def scratch(prefix):
-    """A new directory that is gone when the program ends."""
-    return pathlib.Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=SCRATCH.name))
 
 
 def call(command, limit=TIME_LIMIT):

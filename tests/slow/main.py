@@ -29,7 +29,7 @@ import soundness
 import targets
 import tosa_suite
 import vectors
-from harness import Failed, Skipped
+from harness import Failed, Skipped, files_removed
 
 MODULES = [
     dumps,
@@ -62,7 +62,8 @@ MODULES = [
 def outcome(check):
     """What a check says of itself: passed, FAILED or skipped, and why."""
     try:
-        return "passed", check.run()
+        with files_removed():
+            return "passed", check.run()
     except Skipped as reason:
         return "skipped", str(reason)
     except Failed as reason:

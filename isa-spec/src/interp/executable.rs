@@ -87,24 +87,26 @@ impl Executable {
             Rings::AsWritten => None,
             Rings::Larger => with_larger_rings(program, target),
         };
-        let (program, target) =
-            larger.as_ref().map_or((program, target), |(program, target)| (program, target));
-        if larger.is_some() {
-            demand_valid(program, target, weights)?;
-        }
-        let mut loader = Loader::new(program, target, weights, simd);
+        let (program, target) = match larger {
+            Some((program, target)) => {
+                demand_valid(&program, &target, weights)?;
+                (program, target)
+            }
+            None => (program.clone(), target.clone()),
+        };
+        let mut loader = Loader::new(&program, &target, weights, simd);
         let stages: Vec<_> = program.phases.iter().map(|phase| loader.prepare(phase)).collect();
         let threads = rayon::current_num_threads();
         let waves = program.phases.par_iter().map(|phase| {
-            waves(program, phase)
+            waves(&program, phase)
                 .iter()
-                .map(|wave| shares(program, phase, wave, threads, grain))
+                .map(|wave| shares(&program, phase, wave, threads, grain))
                 .collect::<Vec<_>>()
         });
         let phases = waves.collect::<Vec<_>>().into_iter().zip(stages);
         Ok(Self {
-            program: Arc::new(program.clone()),
-            target: Arc::new(target.clone()),
+            program: Arc::new(program),
+            target: Arc::new(target),
             simd,
             phases: phases.map(|(waves, stages)| PreparedPhase { stages, waves }).collect(),
             rooms: Arc::default(),

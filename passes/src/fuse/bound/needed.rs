@@ -29,7 +29,7 @@ impl Needed {
             let reads = if may_split(node) { reads_for(&node.code, &cols) } else { whole_reads(&node.code) };
             needed.reads[stage] =
                 reads.iter().flat_map(|read| read.runs.iter().map(|run| part(&read.view, run))).collect();
-            let mut widths = reads.iter().map(|read| n_columns(&read.runs)).chain([n_columns(&cols)]);
+            let mut widths = reads.iter().map(|read| total(&read.runs)).chain([total(&cols)]);
             let code = node.code.map_views(|view| BufferView {
                 cols: widths.next().expect("as many views as reads, and the output"),
                 ..*view
@@ -51,13 +51,21 @@ impl Needed {
         if !may_split(node) || is_output || !is_read {
             return all_columns(&out);
         }
-        let reads = readers.iter().flat_map(|(reader, _)| &self.reads[*reader]);
-        let ranges = reads.filter(|read| views_meet(read, &out)).map(|read| {
-            let end = (read.col0 + read.cols).min(out.col0 + out.cols);
-            read.col0.max(out.col0) - out.col0..end - out.col0
-        });
-        joined(ranges.collect())
+        columns_read(&out, readers.iter().flat_map(|(reader, _)| &self.reads[*reader]))
     }
+}
+
+/// The columns of a view that others read, counted from its first.
+pub(super) fn columns_read<'v>(
+    view: &BufferView,
+    reads: impl IntoIterator<Item = &'v BufferView>,
+) -> Vec<Range<u32>> {
+    let reads = reads.into_iter().filter(|read| views_meet(read, view));
+    let ranges = reads.map(|read| {
+        let end = (read.col0 + read.cols).min(view.col0 + view.cols);
+        read.col0.max(view.col0) - view.col0..end - view.col0
+    });
+    joined(ranges.collect())
 }
 
 /// Whether a stage may run in strips, whatever else runs in them.
@@ -104,8 +112,8 @@ fn all_columns(view: &BufferView) -> Vec<Range<u32>> {
     std::iter::once(0..view.cols).collect()
 }
 
-/// Columns of ranges that share none.
-pub(super) fn n_columns(ranges: &[Range<u32>]) -> u32 {
+/// How many rows or columns ranges have that share none.
+pub(super) fn total(ranges: &[Range<u32>]) -> u32 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 

@@ -31,7 +31,7 @@ use strata_backend::model::{StageGraph, StageId};
 use strata_isa_spec::Target;
 use strata_isa_spec::timing::dram_cycles;
 
-use super::needed::{Needed, joined, n_columns};
+use super::needed::{Needed, columns_read, joined, total};
 
 /// Stages whose ends the bound looks at, at most: those that stand in order with the most others.
 const MOST_ENDS: usize = 256;
@@ -80,22 +80,17 @@ impl Order {
 /// Whether a stage reads every element of another that every plan computes.
 fn follows(graph: &StageGraph, needed: &Needed, stage: StageId, pred: StageId) -> bool {
     let (code, made) = (&graph.stages[stage].code, &graph.stages[pred].code.out);
-    let part = |from: u32, to: u32, first: u32, len: u32| {
-        let inside = |at: u32| at.clamp(first, first + len) - first;
-        inside(from)..inside(to)
-    };
+    let made_row = |row: u32| row.clamp(made.row0, made.row0 + made.rows) - made.row0;
     let mut rows = Vec::new();
     for (which, view) in code.reads().iter().enumerate().filter(|(_, view)| views_meet(view, made)) {
         for row in 0..code.n_rows() {
             let need = &code.demand(row)[which];
-            rows.push(part(view.row0 + need.start, view.row0 + need.end, made.row0, made.rows));
+            rows.push(made_row(view.row0 + need.start)..made_row(view.row0 + need.end));
         }
     }
-    let reads = needed.reads[stage].iter().filter(|read| views_meet(read, made));
-    let cols = reads.map(|read| part(read.col0, read.col0 + read.cols, made.col0, made.cols));
+    let cols = columns_read(made, &needed.reads[stage]);
     // What a stage reads is needed, so as many columns are the same ones.
-    n_columns(&joined(rows)) == made.rows
-        && n_columns(&joined(cols.collect())) == needed.graph.stages[pred].code.out.cols
+    total(&joined(rows)) == made.rows && total(&cols) == needed.graph.stages[pred].code.out.cols
 }
 
 /// What each stage is to the bound.

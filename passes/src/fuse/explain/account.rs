@@ -202,10 +202,9 @@ impl<'a> Account<'a> {
     }
 
     /// Bytes of weight SRAM that some stages take as a phase.
-    pub(super) fn weight_bytes(&self, set: &StageSet, phase: usize) -> u64 {
+    pub(super) fn weight_bytes(&self, set: &StageSet) -> u64 {
         let stages: Vec<StageId> = set.iter().collect();
-        let previous = phase.checked_sub(1).map_or(&[][..], |before| &self.stages[before]);
-        let firsts = first_uses(self.context.graph, &stages, previous);
+        let firsts = first_uses(self.context.graph, &stages, &[]);
         let held = stages.iter().zip(firsts).filter(|(_, first)| first.is_first);
         held.map(|(&stage, _)| self.context.profile(stage).weight_bytes).sum()
     }

@@ -207,7 +207,7 @@ impl AsOne {
         let needs = Needs {
             stages: set.len() as u64,
             streams: touched.len() as u64,
-            weight_bytes: account.weight_bytes(&set, before),
+            weight_bytes: account.weight_bytes(&set),
             ..Needs::default()
         };
         let needs = Needs { activation_bytes_alone: bytes_alone(account, &set, &needs), ..needs };
@@ -239,7 +239,7 @@ impl AsOne {
 /// that has enough of all else.
 fn bytes_alone(account: &Account<'_>, set: &StageSet, needs: &Needs) -> u64 {
     let mut enough = account.target().clone();
-    Resource::WeightSram.raise(&mut enough, account.weight_bytes(set, 0));
+    Resource::WeightSram.raise(&mut enough, needs.weight_bytes);
     Resource::Streams.raise(&mut enough, needs.streams);
     Resource::Stages.raise(&mut enough, needs.stages);
     let candidate = Candidate::new(&account.context.with_memory(&enough), set);
