@@ -5,7 +5,8 @@
 //! | `blocks` | addresses of resident tensors of which some take the space of others |
 //! | `packing` | the same, where choosing between the ends of memory is not enough |
 //! | `streams` | rings and resident tensors of every phase, their DMA stages, and their addresses |
-//! | `weights` | where each stage's tables stand in weight SRAM, when they are loaded, what is prefetched |
+//! | `weights` | where each stage's tables stand in weight SRAM, and which loads each phase makes |
+//! | `load_queue` | when each load is queued |
 //! | `phase` | a phase of the machine, from a plan and such places |
 //! | `check` | an independent count of what the result moves and holds |
 //!
@@ -16,6 +17,7 @@
 mod blocks;
 mod check;
 mod live;
+mod load_queue;
 pub mod occupancy;
 mod packing;
 pub mod phase;

@@ -3,8 +3,9 @@
 //! The tables of a stage stand together, each aligned. A stage's block lives from the phase in which its load
 //! is queued to the phase that runs it; stages that share their tables share the block, which lives to the
 //! last of consecutive phases that use it. Loads are queued as many phases ahead as fit, so that they run in
-//! the background; if the blocks then have no addresses, all are queued half as many phases ahead, and so on
-//! down to no prefetch at all.
+//! the background. If a short search finds no addresses for all blocks together, each gets one after another,
+//! and is queued as early as one is free ([`load_queue`](crate::place::load_queue)). If that comes to an end,
+//! all are queued at most half as many phases ahead, and so on down to no prefetch at all.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +15,10 @@ use strata_isa_spec::inst::WeightAddr;
 use strata_isa_spec::record::{StagePlacement, TablePlacement};
 
 use crate::allocate;
-use crate::model::tables::{TableKey, table_key};
+use crate::model::tables::TableKey;
 use crate::model::{StageId, TableId};
 use crate::place::live::fit;
+use crate::place::load_queue::{Placed, WeightBlock, blocks, queued_by_size, queued_one_by_one};
 use crate::place::{PlacementProblem, ScheduleError};
 
 /// Phases ahead of its use that a load is queued, at most. Small layers pass in less time than a large one's
@@ -47,75 +49,33 @@ impl Weights {
     }
 }
 
-/// The tables of a stage, or of several that share theirs.
-struct WeightBlock {
-    key: TableKey,
-    /// Stages that use it, in order.
-    stages: Vec<StageId>,
-    /// First and last phase that uses it.
-    phase: usize,
-    last: usize,
-    queued: usize,
-    bytes: u64,
-}
+/// Nodes that a search for addresses of blocks that are queued ahead may visit. Of those that are found, most
+/// are found within a few thousand; what is not, one block after another mostly does as well.
+const PREFETCH_NODES: u64 = 20_000;
 
 pub(super) fn place(problem: &PlacementProblem<'_>) -> Result<Weights, ScheduleError> {
-    let mut failure = None;
-    let halves = std::iter::successors(Some(FARTHEST_PREFETCH), |&ahead| (ahead > 0).then_some(ahead / 2));
-    for ahead in halves {
-        let blocks = queue(problem, ahead);
-        match addresses(problem, &blocks) {
-            Ok(bases) => return Ok(write_down(problem, &blocks, &bases)),
-            Err(error) => failure = Some(error),
+    let needed = blocks(problem);
+    let halves = std::iter::successors(Some(FARTHEST_PREFETCH), |&ahead| Some(ahead / 2));
+    for ahead in halves.take_while(|&ahead| ahead > 0) {
+        let queued = queued_by_size(problem, &needed, ahead);
+        let nodes = PREFETCH_NODES.min(problem.address_nodes);
+        if let Ok(bases) = addresses(problem, &queued, nodes) {
+            return Ok(write_down(problem, &queued, &bases));
+        }
+        if let Some(Placed { blocks, bases }) = queued_one_by_one(problem, &needed, ahead) {
+            return Ok(write_down(problem, &blocks, &bases));
         }
     }
-    Err(failure.expect("the loop above ran"))
+    let bases = addresses(problem, &needed, problem.address_nodes)?;
+    Ok(write_down(problem, &needed, &bases))
 }
 
-/// Every stage's block, in order of use, queued up to `ahead` phases early where the sum of what is live
-/// allows.
-fn queue(problem: &PlacementProblem<'_>, ahead: usize) -> Vec<WeightBlock> {
-    let capacity = problem.target.memory.weight;
-    let mut live = vec![0u64; problem.phases.len()];
-    let mut blocks: Vec<WeightBlock> = Vec::new();
-    let mut block_of: BTreeMap<TableKey, usize> = BTreeMap::new();
-    for (phase, stages) in problem.phases.iter().enumerate() {
-        for &stage in stages {
-            let tables = &problem.graph.stages[stage].table_bytes;
-            let bytes = tables.values().map(|&b| problem.align(u64::from(b))).sum();
-            if bytes == 0 {
-                continue;
-            }
-            let key = table_key(problem.graph, stage);
-            let held = block_of.get(&key).copied();
-            if let Some(at) = held.filter(|&at: &usize| blocks[at].last + 1 >= phase) {
-                let block: &mut WeightBlock = &mut blocks[at];
-                live[phase] += if block.last < phase { bytes } else { 0 };
-                block.last = phase;
-                block.stages.push(stage);
-                continue;
-            }
-            live[phase] += bytes;
-            block_of.insert(key, blocks.len());
-            blocks.push(WeightBlock { key, stages: vec![stage], phase, last: phase, queued: phase, bytes });
-        }
-    }
-    // Loads run in the order in which they are queued, so one that is needed later is never queued earlier.
-    let mut earliest = 0;
-    for block in &mut blocks {
-        while block.queued > earliest
-            && block.phase - block.queued < ahead
-            && live[block.queued - 1] + block.bytes <= capacity
-        {
-            block.queued -= 1;
-            live[block.queued] += block.bytes;
-        }
-        earliest = block.queued;
-    }
-    blocks
-}
-
-fn addresses(problem: &PlacementProblem<'_>, blocks: &[WeightBlock]) -> Result<Vec<u64>, ScheduleError> {
+/// Addresses of blocks, looked for together.
+fn addresses(
+    problem: &PlacementProblem<'_>,
+    blocks: &[WeightBlock],
+    nodes: u64,
+) -> Result<Vec<u64>, ScheduleError> {
     let buffers = blocks.iter().enumerate().map(|(id, block)| allocate::Buffer {
         id: id as u32,
         lower: block.queued as i64,
@@ -126,7 +86,7 @@ fn addresses(problem: &PlacementProblem<'_>, blocks: &[WeightBlock]) -> Result<V
     });
     let to_place =
         allocate::AllocationProblem { buffers: buffers.collect(), capacity: problem.target.memory.weight };
-    fit(&to_place, problem.address_nodes, "weight SRAM", |id| {
+    fit(&to_place, nodes, "weight SRAM", |id| {
         problem.graph.stages[blocks[id as usize].stages[0]].name.clone()
     })
 }
