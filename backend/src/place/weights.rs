@@ -49,16 +49,18 @@ impl Weights {
     }
 }
 
-/// Nodes that a search for addresses of blocks that are queued ahead may visit. Of those that are found, most
-/// are found within a few thousand; what is not, one block after another mostly does as well.
-const PREFETCH_NODES: u64 = 20_000;
+/// Work of a search for addresses of blocks that are queued ahead, in nodes times the square of the blocks, as
+/// what a node takes grows: 20,000 nodes for 80 blocks. Of addresses that are found, most are found within a few
+/// thousand nodes; where none are, one block after another mostly does as well.
+const PREFETCH_WORK: u64 = 128_000_000;
 
 pub(super) fn place(problem: &PlacementProblem<'_>) -> Result<Weights, ScheduleError> {
     let needed = blocks(problem);
+    let most_nodes = PREFETCH_WORK / (needed.len() * needed.len()).max(1) as u64;
     let halves = std::iter::successors(Some(FARTHEST_PREFETCH), |&ahead| Some(ahead / 2));
     for ahead in halves.take_while(|&ahead| ahead > 0) {
         let queued = queued_by_size(problem, &needed, ahead);
-        let nodes = PREFETCH_NODES.min(problem.address_nodes);
+        let nodes = problem.address_nodes.min(most_nodes);
         if let Ok(bases) = addresses(problem, &queued, nodes) {
             return Ok(write_down(problem, &queued, &bases));
         }
