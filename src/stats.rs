@@ -194,6 +194,10 @@ pub struct PlanStats {
     /// Whether a limit of the e-graph was reached, so that there are groups that the chooser was not offered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub offer_limited: bool,
+    /// Whether the chooser had done its share of work before the end of a search, and went on looking at
+    /// fewer groups and fewer ways to place tensors.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub search_limited: bool,
     /// DRAM bytes of one inference.
     pub dram_bytes: DramBytes,
     /// Most activation SRAM in use at once.
@@ -305,6 +309,7 @@ impl PlanStats {
         self.lower_bound_cycles += next.lower_bound_cycles;
         self.proven_optimal &= next.proven_optimal;
         self.offer_limited |= next.offer_limited;
+        self.search_limited |= next.search_limited;
         add_bytes(&mut self.dram_bytes, &next.dram_bytes);
         self.peak_activation_sram_bytes =
             self.peak_activation_sram_bytes.max(next.peak_activation_sram_bytes);

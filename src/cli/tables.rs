@@ -130,11 +130,13 @@ fn energy_parts(energy: &EnergyStats) -> String {
 
 /// What is known of the best plan among the groups that were offered.
 fn proven(plan: &PlanStats) -> &'static str {
-    match (plan.proven_optimal, plan.offer_limited) {
-        (true, false) => "yes",
-        (false, false) => "no",
-        (true, true) => "yes, of as many as the limit allows",
-        (false, true) => "no; there are more than the limit allows",
+    match (plan.proven_optimal, plan.offer_limited, plan.search_limited) {
+        (true, false, _) => "yes",
+        (true, true, _) => "yes, of as many as the limit allows",
+        (false, false, false) => "no",
+        (false, false, true) => "no; the search was narrowed when it came to its limit",
+        (false, true, false) => "no; there are more than the limit allows",
+        (false, true, true) => "no; there are more than the limit allows, and the search was narrowed",
     }
 }
 

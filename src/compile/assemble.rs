@@ -308,6 +308,7 @@ fn plan_stats(plan: &Plan, macs: u64, target: &Target) -> PlanStats {
         gap: plan.certificate.gap,
         proven_optimal: plan.certificate.proven_optimal,
         offer_limited: plan.certificate.offer_limited,
+        search_limited: plan.certificate.search_limited,
         dram_bytes: plan.dram_bytes,
         mac_utilisation: if plan.cycles == 0 {
             0.0

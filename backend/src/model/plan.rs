@@ -246,6 +246,10 @@ pub struct Certificate {
     /// Whether a limit of the e-graph was reached, so that there are groups that the chooser was not offered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub offer_limited: bool,
+    /// Whether the chooser had done its share of work before the end of a search, and went on looking at
+    /// fewer groups and fewer ways to place tensors.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub search_limited: bool,
 }
 
 /// A whole plan.

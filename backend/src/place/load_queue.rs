@@ -134,8 +134,8 @@ impl Fit {
 }
 
 /// Blocks placed one after another, each queued up to `ahead` phases early, as early as an address is free:
-/// of all ways to choose among gaps, the one that loads the most ahead. `None` if a block finds no address even
-/// in the phase that needs it.
+/// of all ways to choose among gaps, the one that loads the most ahead. `None` if a block finds no address
+/// even in the phase that needs it.
 pub(super) fn queued_one_by_one(
     problem: &PlacementProblem<'_>,
     needed: &[WeightBlock],

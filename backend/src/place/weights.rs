@@ -49,9 +49,9 @@ impl Weights {
     }
 }
 
-/// Work of a search for addresses of blocks that are queued ahead, in nodes times the square of the blocks, as
-/// what a node takes grows: 20,000 nodes for 80 blocks. Of addresses that are found, most are found within a few
-/// thousand nodes; where none are, one block after another mostly does as well.
+/// Work of a search for addresses of blocks that are queued ahead, in nodes times the square of the blocks,
+/// as what a node takes grows: 20,000 nodes for 80 blocks. Of addresses that are found, most are found within
+/// a few thousand nodes; where none are, one block after another mostly does as well.
 const PREFETCH_WORK: u64 = 128_000_000;
 
 pub(super) fn place(problem: &PlacementProblem<'_>) -> Result<Weights, ScheduleError> {

@@ -1,6 +1,7 @@
 //! The planner: tabulate stages, offer candidates, choose among them, make stages of strips, and write the
 //! plan down.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,8 @@ pub struct PlanOptions {
     pub cuts: usize,
     /// Ways to place the tensors of one phase that it follows.
     pub placings: usize,
-    /// Placings, labels and cuts that it makes before it becomes narrow.
+    /// Work of all its searches, in placings and labels made and candidates evaluated: each has an eighth of
+    /// what is left before it becomes narrow.
     pub work: usize,
     /// Whether sets of stages may run in column strips. Layer by layer, only stages do whose rows do not fit.
     pub strips: bool,
@@ -76,7 +78,7 @@ impl Default for PlanOptions {
             labels_per_cut: 256,
             cuts: 256,
             placings: 64,
-            work: 200_000,
+            work: 1_600_000,
             strips: true,
             growths: true,
             first_rows: true,
@@ -92,7 +94,7 @@ impl PlanOptions {
             labels_per_cut: self.labels_per_cut,
             cuts: self.cuts,
             placings: self.placings,
-            work: self.work,
+            longest: usize::MAX,
             growths: self.growths,
             strips: self.strips,
             fills: !self.prefetches(),
@@ -231,14 +233,24 @@ pub fn too_large(
 pub struct Planner<'a> {
     offered: CandidatePool<'a>,
     bounds: Bounds,
+    /// Work of all searches: [`PlanOptions::work`].
+    work: usize,
     answers: BTreeMap<Question, Result<Choice, Stuck>>,
     /// The dearest price of a byte, of [`BYTE_PRICES`], at which a plan was still as fast as the fastest.
     price: Option<usize>,
     /// Cycles of the fastest plan that was found.
     fastest: Option<u64>,
+    /// Whether any search came to the end of its share of work.
+    narrowed: Cell<bool>,
     /// What judges refused of plans that were made.
     pub(super) refused: Vec<String>,
 }
+
+/// A search has one part in so many of the work that is left,
+const SHARES: usize = 8;
+
+/// and at least one part in so many of all.
+const LEAST_SHARES: usize = 64;
 
 /// What the chooser is asked about all candidates.
 type Question = (ScoreWeights, u64, SearchLimits);
@@ -254,9 +266,11 @@ impl<'a> Planner<'a> {
         Ok(Self {
             offered,
             bounds,
+            work: options.work,
             answers: BTreeMap::new(),
             price: None,
             fastest: None,
+            narrowed: Cell::new(false),
             refused: Vec::new(),
         })
     }
@@ -303,7 +317,9 @@ impl<'a> Planner<'a> {
             };
             let mut plan = plan_of(&made, &phases, &choice, options);
             let is_proven = choice.proven && options.capacity_percent >= 100;
-            certify(&mut plan, self.bounds, is_proven, self.offered.is_limited());
+            certify(&mut plan, self.bounds, is_proven);
+            plan.certificate.offer_limited = self.offered.is_limited();
+            plan.certificate.search_limited = self.narrowed.get();
             let gaps = growth_gaps(&realised.graph, &made.topology, &plan, target);
             if !close_gaps(&mut plan, &gaps) {
                 // More room is needed than the candidates saw: the plan is made again without such pairs.
@@ -365,19 +381,21 @@ impl<'a> Planner<'a> {
             return answer.clone();
         }
         let (weights, capacity, limits) = question;
-        let search = |most: u128, limits: SearchLimits| {
-            choose(&self.offered, forbidden, weights, SearchBounds { capacity, most }, limits)
-        };
+        let search =
+            |most: u128, limits: SearchLimits| self.choose((weights, capacity, limits), most, forbidden);
         let is_least = |choice: &Choice| weights.puts_bytes_first() && choice.bytes <= self.bounds.bytes;
-        let known = self.known(question, forbidden).cloned().map_or_else(
-            || {
-                let at_full_width = SearchLimits { strips: false, ..limits }.narrow();
-                let quick =
-                    weights.puts_bytes_first().then(|| search(u128::MAX, at_full_width).ok()).flatten();
-                quick.filter(is_least).map_or_else(|| search(u128::MAX, limits.narrow()), Ok)
-            },
-            Ok,
-        );
+        let narrow = || {
+            let at_full_width = SearchLimits { strips: false, ..limits };
+            let fewest = weights.puts_bytes_first().then(|| search(u128::MAX, at_full_width.narrow()).ok());
+            if let Some(fewest) = fewest.flatten().filter(is_least) {
+                return Ok(fewest);
+            }
+            match search(u128::MAX, limits.quick()) {
+                Ok(quick) => Ok(search(quick.score(weights), limits.narrow()).unwrap_or(quick)),
+                Err(_) => search(u128::MAX, limits.narrow()),
+            }
+        };
+        let known = self.known(question, forbidden).cloned().map_or_else(narrow, Ok);
         let answer = match known {
             Ok(known) if is_least(&known) => Ok(known),
             Ok(known) => {
@@ -392,12 +410,32 @@ impl<'a> Planner<'a> {
         answer
     }
 
+    /// What the chooser finds that scores no more than `most`, with its share of the work that is left.
+    fn choose(
+        &self,
+        (weights, capacity, limits): Question,
+        most: u128,
+        forbidden: &[Forbidden],
+    ) -> Result<Choice, Stuck> {
+        let left = self.work.saturating_sub(self.offered.work());
+        let work = (left / SHARES).max(self.work / LEAST_SHARES);
+        let chosen =
+            choose(&self.offered, forbidden, weights, SearchBounds { capacity, most, work }, limits)?;
+        self.narrowed.set(self.narrowed.get() || chosen.narrowed);
+        Ok(chosen)
+    }
+
+    /// Whether there is work left for questions that need no answer.
+    fn has_work(&self) -> bool {
+        self.offered.work() < self.work
+    }
+
     /// An answer to a question that scores less than `score`, if one is found.
     fn better(&self, question: Question, forbidden: &[Forbidden], score: u128) -> Option<Choice> {
-        let (weights, capacity, limits) = question;
+        let (weights, ..) = question;
         let answer = self.answers.get(&question).filter(|_| forbidden.is_empty()).cloned();
         let most = score.saturating_sub(1);
-        let search = || choose(&self.offered, forbidden, weights, SearchBounds { capacity, most }, limits);
+        let search = || self.choose(question, most, forbidden);
         answer.unwrap_or_else(search).ok().filter(|choice| choice.score(weights) < score)
     }
 
@@ -430,7 +468,7 @@ impl<'a> Planner<'a> {
         // it is searched too.
         let is_limited = found.as_ref().map_or(true, |choice| !choice.proven);
         let least = found.as_ref().map_or(u128::MAX, |choice| choice.score(weights));
-        let full = (limits.strips && is_limited && self.offered.has_strips())
+        let full = (limits.strips && is_limited && self.offered.has_strips() && self.has_work())
             .then(|| {
                 let question = (weights, capacity, SearchLimits { strips: false, ..limits });
                 self.better(question, forbidden, least)
@@ -491,13 +529,17 @@ impl<'a> Planner<'a> {
                 return Ok(priced);
             }
         }
+        // A search for speed alone does not see that what is stored must be loaded again: it is bounded by
+        // what one finds that does.
+        let first = self.price.unwrap_or(BYTE_PRICES.len() / 2);
+        self.solve(ScoreWeights::priced(BYTE_PRICES[first]), options, capacity, forbidden)?;
         let weights = ScoreWeights::of(options.objective, self.offered.context().target, (0.0, 0.0));
         let mut within = self.solve(weights, options, capacity, forbidden)?;
         self.fastest = Some(self.fastest.map_or(within.cycles, |fastest| fastest.min(within.cycles)));
         let slowest = slowest_of(within.cycles);
         let (mut low, mut high) = (0, BYTE_PRICES.len());
         let mut next = self.price;
-        while low < high && within.bytes > self.bounds.bytes {
+        while low < high && within.bytes > self.bounds.bytes && self.has_work() {
             let middle = next.take().unwrap_or(usize::midpoint(low, high));
             let priced =
                 self.solve(ScoreWeights::priced(BYTE_PRICES[middle]), options, capacity, forbidden)?;
@@ -639,7 +681,7 @@ fn close_gaps(plan: &mut Plan, gaps: &[(BufferId, u64)]) -> bool {
 }
 
 /// Enters the bounds of a plan.
-fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool, offer_limited: bool) {
+fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
     plan.dram_bytes.compulsory = bounds.bytes;
     let cost = plan.certificate.cost;
     let lower_bound = bounds.of(plan.objective);
@@ -650,7 +692,7 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool, offer_limited:
         lower_bound_cycles: bounds.cycles,
         gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
         proven_optimal: proven_optimal || cost <= lower_bound,
-        offer_limited,
+        ..Certificate::default()
     };
 }
 

@@ -11,7 +11,7 @@
 //! its rings, its variants. Simulating rings is what takes time, and most candidates do not come to it.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::ops::Range;
 
 use strata_backend::cost::ScoreWeights;
@@ -20,8 +20,8 @@ use strata_backend::model::graph::StageSet;
 use crate::fuse::candidates::candidate::{Candidate, LeastCost, Variant};
 use crate::fuse::candidates::pool::{CandidatePool, Least, Outlook};
 use crate::fuse::search::{
-    Choice, Forbidden, Full, Label, NextCut, NextPhase, Places, Search, SearchBounds, SearchLimits, Sharing,
-    States, Stuck,
+    Choice, Forbidden, Full, Label, NextCut, NextPhase, Places, SHORT, Search, SearchBounds, SearchLimits,
+    Sharing, States, Stuck,
 };
 
 /// The order of phases that scores least over the candidates.
@@ -32,34 +32,17 @@ pub fn choose(
     offered: &CandidatePool<'_>,
     forbidden: &[Forbidden],
     weights: ScoreWeights,
-    SearchBounds { capacity, most }: SearchBounds,
+    SearchBounds { capacity, most, work }: SearchBounds,
     limits: SearchLimits,
 ) -> Result<Choice, Stuck> {
     let context = offered.context();
-    let all: StageSet = context.graph.stages.keys().collect();
     let mut search = Search::new(context, weights, capacity, limits);
     search.labels.push(Label::start());
-    let mut walk = Walk { offered, forbidden, search, most, visited: Vec::new() };
-    let mut open = Open::new();
-    let states = States::from([(Places::new(), vec![0])]);
-    let nothing = StageSet::default();
-    let left = offered.least_after(&nothing);
-    let mut cuts = vec![Cut { done: nothing, left, score: 0, states }];
-    let mut reached = StageSet::default();
-    loop {
-        for cut in cuts {
-            if cut.done == all {
-                // A guess was as good as sure only if there are no strips.
-                let is_sure = !(walk.search.gave_up && limits.strips && offered.has_strips());
-                walk.search.proven &= is_sure;
-                return Ok(walk.search.answer(walk.best(&cut.states)));
-            }
-            reached.clone_from(&cut.done);
-            walk.visit(cut, &mut open);
-        }
-        let Some((_, leads)) = open.pop_first() else { return Err(Stuck { reached }) };
-        cuts = walk.best_cuts(leads);
-    }
+    let shares = Shares { work, n_stages: context.graph.stages.len(), work_before: offered.work() };
+    let mut walk = Walk { offered, forbidden, search, most, shares, visited: Vec::new() };
+    let found = walk.to_the_end();
+    offered.add_work(walk.search.work);
+    found
 }
 
 /// At each number of stages, at most `LABELLED` times the width of the search are labelled.
@@ -122,17 +105,64 @@ struct Behind {
     left: Least,
 }
 
+/// How much work a search may have done by the time that some stages have run.
+#[derive(Clone, Copy, Debug)]
+struct Shares {
+    work: usize,
+    n_stages: usize,
+    /// Work that was done on the candidates before.
+    work_before: usize,
+}
+
+impl Shares {
+    /// One part in so many of the work may be done before any stage has run.
+    const HEAD_START: usize = 8;
+
+    /// The share of so many stages.
+    fn of(self, n_done: usize) -> usize {
+        let head_start = self.work / Self::HEAD_START;
+        head_start + (self.work - head_start) / self.n_stages.max(1) * n_done
+    }
+}
+
 struct Walk<'a> {
     offered: &'a CandidatePool<'a>,
     forbidden: &'a [Forbidden],
     search: Search<'a>,
     /// No answer that is looked for scores more.
     most: u128,
+    shares: Shares,
     /// Cuts that were come to.
     visited: Vec<Cut>,
 }
 
 impl Walk<'_> {
+    /// Walks from nothing run to all run.
+    fn to_the_end(&mut self) -> Result<Choice, Stuck> {
+        let all: StageSet = self.search.context.graph.stages.keys().collect();
+        let mut open = Open::new();
+        let states = States::from([(Places::new(), vec![0])]);
+        let nothing = StageSet::default();
+        let left = self.offered.least_after(&nothing);
+        let mut cuts = vec![Cut { done: nothing, left, score: 0, states }];
+        let mut reached = StageSet::default();
+        loop {
+            for cut in cuts {
+                if cut.done == all {
+                    // A guess was as good as sure only if there are no strips.
+                    let is_sure =
+                        !(self.search.gave_up && self.search.limits.strips && self.offered.has_strips());
+                    self.search.proven &= is_sure;
+                    return Ok(self.search.answer(self.best(&cut.states)));
+                }
+                reached.clone_from(&cut.done);
+                self.visit(cut, &mut open);
+            }
+            let Some((_, leads)) = open.pop_first() else { return Err(Stuck { reached }) };
+            cuts = self.best_cuts(leads);
+        }
+    }
+
     /// The label of a cut that scores least.
     fn best(&self, states: &States) -> usize {
         let best = states.values().flatten().copied().min_by_key(|&l| (self.search.labels[l].score, l));
@@ -144,7 +174,11 @@ impl Walk<'_> {
         let score = cut.score;
         let n_done = cut.done.len();
         let phase_cycles = u64::from(self.search.context.target.switch.phase_cycles);
+        let longest = self.search.limits.longest;
         for candidate in self.offered.next(&cut.done) {
+            if self.offered.set(candidate).len() > longest {
+                continue;
+            }
             let cycles = phase_cycles + self.offered.least_cycles(candidate);
             let bound = score + self.search.weights.score(cycles, 0);
             let least = self.offered.least(candidate);
@@ -297,7 +331,22 @@ impl Walk<'_> {
         let mut states = States::new();
         let (mut full, mut n_labels): (Option<Full>, usize) = (None, 0);
         let room = self.room(left);
-        while let Some(Reverse(lead)) = leads.pop() {
+        // Leads that are looked at only if no other makes a label, in order.
+        let mut put_off: VecDeque<Expansion> = VecDeque::new();
+        loop {
+            self.search.is_late = self.is_late(done);
+            self.search.was_late |= self.search.is_late;
+            let lead = match leads.pop() {
+                Some(Reverse(lead)) if self.search.is_late && self.is_long_and_new(lead) => {
+                    put_off.push_back(lead);
+                    continue;
+                }
+                Some(Reverse(lead)) => lead,
+                None if states.is_empty() && !put_off.is_empty() => {
+                    put_off.pop_front().expect("there is one")
+                }
+                None => break,
+            };
             let is_sure = matches!(lead.seen, Seen::TimeOfAll | Seen::Variant(_));
             if lead.bound > room && (is_sure || self.may_guess()) {
                 self.search.gave_up |= !is_sure;
@@ -360,8 +409,24 @@ impl Walk<'_> {
                 }
             }
         }
+        if !put_off.is_empty() {
+            self.search.proven = false;
+        }
         self.search.limit(&mut states);
         states
+    }
+
+    /// Whether more work was done than the share of the stages of a cut.
+    fn is_late(&self, done: &StageSet) -> bool {
+        let work = self.search.work + self.offered.work() - self.shares.work_before;
+        work >= self.shares.of(done.len())
+    }
+
+    /// Whether a lead is by a candidate that takes long to evaluate.
+    fn is_long_and_new(&self, lead: Expansion) -> bool {
+        let at = lead.candidate as usize;
+        let is_evaluated = || self.offered.is_evaluated(at, self.search.limits.strips);
+        self.offered.set(at).len() > SHORT && !matches!(lead.seen, Seen::Variant(_)) && !is_evaluated()
     }
 
     /// The least that a phase of a variant scores.
@@ -405,7 +470,11 @@ mod tests {
                         offered.is_hasty = is_hasty;
                         let limits = PlanOptions { strips, ..PlanOptions::default() }.limits().narrow();
                         let weights = ScoreWeights::of(objective, &target, (0.0, 0.0));
-                        let bounds = SearchBounds { capacity: target.memory.activation, most: u128::MAX };
+                        let bounds = SearchBounds {
+                            capacity: target.memory.activation,
+                            most: u128::MAX,
+                            work: 200_000,
+                        };
                         choose(&offered, &[], weights, bounds, limits).map(|choice| format!("{choice:?}"))
                     });
                     let [ahead, hasty] = chosen;

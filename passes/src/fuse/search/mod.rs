@@ -8,9 +8,10 @@
 //! more even if it has to wait for all that the other has more of. Labels at a node, nodes of one size and
 //! placings of one phase are limited in number; if a limit ever drops one, the result is no longer called
 //! proven. What binds the least SRAM is never dropped: every tensor in DRAM is the plan that works when no
-//! better one does. A search that has done its share of work goes on, but narrow. Where an answer is known,
-//! what is sure to score more is not followed: its score so far, and the least that the stages left cost in
-//! work and in bytes.
+//! better one does. Work is shared out evenly over the network: a search that has done more of it than it
+//! has run of the network goes on, but narrow, and looks at no long candidate that was not evaluated before.
+//! Where an answer is known, what is sure to score more is not followed: its score so far, and the least that
+//! the stages left cost in work and in bytes.
 //!
 //! Limits count work, never time; nothing depends on hash order.
 
@@ -122,6 +123,9 @@ pub struct SearchBounds {
     pub capacity: u64,
     /// What is sure to score more is not followed.
     pub most: u128,
+    /// Work before the search becomes narrow, in the units of
+    /// [`CandidatePool::work`](crate::fuse::candidates::pool::CandidatePool::work).
+    pub work: usize,
 }
 
 /// A phase of the answer.
@@ -157,6 +161,8 @@ pub struct Choice {
     /// Whether no plan over these candidates scores less, under the planner's cost model, in which all strips
     /// of a candidate cost what the widest does.
     pub proven: bool,
+    /// Whether the search had done its share of work before its end, and went on narrow.
+    pub narrowed: bool,
 }
 
 impl Choice {
@@ -206,8 +212,8 @@ pub struct SearchLimits {
     pub cuts: usize,
     /// Ways to place the tensors of one phase.
     pub placings: usize,
-    /// Placings, whole or in part, labels and cuts made before the search becomes narrow.
-    pub work: usize,
+    /// Stages of a candidate, at most.
+    pub longest: usize,
     /// Whether tensors may take the space of others that die.
     pub growths: bool,
     /// Whether candidates may run in strips.
@@ -218,6 +224,12 @@ pub struct SearchLimits {
 }
 
 impl SearchLimits {
+    /// The limits of a search for a first answer, by which other searches are bounded: it is narrow, and most
+    /// candidates are long.
+    pub fn quick(self) -> Self {
+        Self { longest: self.longest.min(SHORT), ..self.narrow() }
+    }
+
     /// The widths of a search that has done its share of work: what is left of it takes time linear in the
     /// candidates.
     pub fn narrow(self) -> Self {
@@ -229,6 +241,9 @@ impl SearchLimits {
         }
     }
 }
+
+/// Candidates of so many stages are looked at however much work was done.
+const SHORT: usize = 8;
 
 /// A variant of a candidate that is not to be chosen.
 pub type Forbidden = (usize, usize);
@@ -256,8 +271,11 @@ struct Search<'a> {
     made: Vec<Label>,
     befores: Vec<Before>,
     after: Places,
-    /// Placings, labels and cuts made.
+    /// Placings and labels made.
     work: usize,
+    /// Whether more was done than the share of what has run, and whether it ever was.
+    is_late: bool,
+    was_late: bool,
     proven: bool,
     /// Whether something was not followed because it scores too much, but for what strips might save.
     gave_up: bool,
@@ -300,6 +318,8 @@ impl<'a> Search<'a> {
             befores: Vec::new(),
             after: Places::new(),
             work: 0,
+            is_late: false,
+            was_late: false,
             proven: true,
             gave_up: false,
         }
@@ -307,7 +327,7 @@ impl<'a> Search<'a> {
 
     /// The widths in force.
     fn widths(&self) -> SearchLimits {
-        if self.work < self.limits.work { self.limits } else { self.limits.narrow() }
+        if self.is_late { self.limits.narrow() } else { self.limits }
     }
 
     /// Bytes of SRAM that tensors take which stand nowhere else, and so must stay until they are dead.
@@ -519,7 +539,7 @@ impl<'a> Search<'a> {
             at = before;
         }
         phases.reverse();
-        Choice { phases, cycles, bytes, filled, proven: self.proven }
+        Choice { phases, cycles, bytes, filled, proven: self.proven, narrowed: self.was_late }
     }
 
     fn phase(&self, step: Step, cycles: u64) -> ChosenPhase {
