@@ -245,7 +245,7 @@ fn plans_of_least_traffic_compute_the_same() {
         let overrides = [("memory.activation", activation), ("memory.weight", "6KiB")];
         let overrides = overrides.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let target = Target::preset("micro", &overrides).expect("a preset");
-        for seed in 0..30 {
+        for seed in 0..100 {
             let options = RandomOptions { n_layers: 16, max_extent: 32, ..RandomOptions::default() };
             let mut module = random_network(seed, &options);
             let func = module.function("main").expect("random networks have a @main");

@@ -18,7 +18,7 @@ use strata_isa_spec::{Program, Target};
 use strata_passes::fuse::pass::{Refused, does_not_fit};
 
 /// Networks that a plain run of the test tries.
-const NETWORKS: u64 = 40;
+const NETWORKS: u64 = 100;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))

@@ -128,15 +128,14 @@ fn energy_parts(energy: &EnergyStats) -> String {
     [energy.mac, energy.sram, energy.dram].map(share).join(", ")
 }
 
-/// What is known of the best plan among the groups that were offered.
+/// What is known of the best plan among the groups that were offered, and whether there were more of them, or
+/// less of a look at them, than without limits: `--stats` says which.
 fn proven(plan: &PlanStats) -> &'static str {
-    match (plan.proven_optimal, plan.offer_limited, plan.search_limited) {
-        (true, false, _) => "yes",
-        (true, true, _) => "yes, of as many as the limit allows",
-        (false, false, false) => "no",
-        (false, false, true) => "no; the search was narrowed when it came to its limit",
-        (false, true, false) => "no; there are more than the limit allows",
-        (false, true, true) => "no; there are more than the limit allows, and the search was narrowed",
+    match (plan.proven_optimal, plan.offer_limited || plan.search_limited) {
+        (true, false) => "yes",
+        (true, true) => "yes (limited)",
+        (false, false) => "no",
+        (false, true) => "no (limited)",
     }
 }
 

@@ -127,9 +127,9 @@ impl CompileOptions {
             mode: self.mode,
             tolerance_percent: self.tolerance_percent,
             offer: Offer {
-                merge: has("group-merge"),
-                diamond: has("group-diamond"),
+                producer_consumer: has("group-producer-consumer"),
                 sibling: has("group-sibling"),
+                sequence: has("group-sequence"),
                 ..PlanOptions::default().offer
             },
             ..PlanOptions::default()

@@ -24,6 +24,7 @@ import natural
 import node
 import ocr
 import operators
+import orders
 import quantised
 import soundness
 import targets
@@ -47,6 +48,7 @@ MODULES = [
     node,
     quantised,
     operators,
+    orders,
     host,
     integers,
     layers,

@@ -50,14 +50,15 @@ pub(super) fn blocks(problem: &PlacementProblem<'_>) -> Vec<WeightBlock> {
     blocks
 }
 
-/// Blocks queued up to `ahead` phases early where the sum of what is live allows. That they have addresses is
-/// not said.
+/// Blocks queued up to `ahead` phases early where the sum of what is live fills no more than so much of
+/// weight SRAM. That they have addresses is not said.
 pub(super) fn queued_by_size(
     problem: &PlacementProblem<'_>,
     needed: &[WeightBlock],
     ahead: usize,
+    fill_percent: u64,
 ) -> Vec<WeightBlock> {
-    let capacity = problem.target.memory.weight;
+    let capacity = problem.target.memory.weight / 100 * fill_percent;
     let mut live = vec![0u64; problem.phases.len()];
     for block in needed {
         live[block.phase..=block.last].iter_mut().for_each(|bytes| *bytes += block.bytes);

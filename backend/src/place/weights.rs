@@ -3,7 +3,7 @@
 //! The tables of a stage stand together, each aligned. A stage's block lives from the phase in which its load
 //! is queued to the phase that runs it; stages that share their tables share the block, which lives to the
 //! last of consecutive phases that use it. Loads are queued as many phases ahead as fit, so that they run in
-//! the background. If a short search finds no addresses for all blocks together, each gets one after another,
+//! the background. If short searches find no addresses for all blocks together, each gets one after another,
 //! and is queued as early as one is free ([`load_queue`](crate::place::load_queue)). If that comes to an end,
 //! all are queued at most half as many phases ahead, and so on down to no prefetch at all.
 
@@ -50,19 +50,27 @@ impl Weights {
 }
 
 /// Work of a search for addresses of blocks that are queued ahead, in nodes times the square of the blocks,
-/// as what a node takes grows: 20,000 nodes for 80 blocks. Of addresses that are found, most are found within
+/// as what a node takes grows: 10,000 nodes for 80 blocks. Of addresses that are found, most are found within
 /// a few thousand nodes; where none are, one block after another mostly does as well.
-const PREFETCH_WORK: u64 = 128_000_000;
+const PREFETCH_WORK: u64 = 64_000_000;
+
+/// Nodes of such a search at the least: of many blocks most stand apart, and a node looks at few.
+const PREFETCH_NODES: u64 = 2_000;
+
+/// How much of weight SRAM loads ahead may fill, in percent. Where no addresses are found for blocks that
+/// fill it all, there may be some for blocks that leave a little.
+const FILLS: [u64; 3] = [100, 97, 94];
 
 pub(super) fn place(problem: &PlacementProblem<'_>) -> Result<Weights, ScheduleError> {
     let needed = blocks(problem);
-    let most_nodes = PREFETCH_WORK / (needed.len() * needed.len()).max(1) as u64;
+    let most_nodes = (PREFETCH_WORK / (needed.len() * needed.len()).max(1) as u64).max(PREFETCH_NODES);
     let halves = std::iter::successors(Some(FARTHEST_PREFETCH), |&ahead| Some(ahead / 2));
     for ahead in halves.take_while(|&ahead| ahead > 0) {
-        let queued = queued_by_size(problem, &needed, ahead);
-        let nodes = problem.address_nodes.min(most_nodes);
-        if let Ok(bases) = addresses(problem, &queued, nodes) {
-            return Ok(write_down(problem, &queued, &bases));
+        for percent in FILLS {
+            let queued = queued_by_size(problem, &needed, ahead, percent);
+            if let Ok(bases) = addresses(problem, &queued, problem.address_nodes.min(most_nodes)) {
+                return Ok(write_down(problem, &queued, &bases));
+            }
         }
         if let Some(Placed { blocks, bases }) = queued_one_by_one(problem, &needed, ahead) {
             return Ok(write_down(problem, &blocks, &bases));

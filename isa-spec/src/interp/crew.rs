@@ -37,7 +37,12 @@ struct Desk {
 
 /// A job that lives until nobody is busy with it.
 #[derive(Clone, Copy, Debug)]
-struct Handed(*const Job<'static>);
+struct Handed {
+    job: *const Job<'static>,
+    /// The number of the call that it is of. Who is late for one call may take the job of the next before it
+    /// is called out, and must not take it again.
+    call: usize,
+}
 
 // SAFETY: what it points to is `Sync`, so other threads may call it.
 unsafe impl Send for Handed {}
@@ -48,8 +53,7 @@ impl Desk {
         self.job.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a call other than the last one that was seen, and gives its number, unless there will be
-    /// none.
+    /// Waits for a call after the last one that was seen, and gives its number, unless there will be none.
     fn next_call(&self, seen: usize) -> Option<usize> {
         let mut since = Instant::now();
         loop {
@@ -57,7 +61,7 @@ impl Desk {
                 return None;
             }
             let calls = self.calls.load(Ordering::Acquire);
-            if calls != seen {
+            if calls > seen {
                 return Some(calls);
             }
             if since.elapsed() < WATCH {
@@ -79,7 +83,8 @@ impl Desk {
                 self.busy.fetch_add(usize::from(job.is_some()), Ordering::Relaxed);
                 *job
             };
-            if let Some(Handed(job)) = taken {
+            if let Some(Handed { job, call }) = taken {
+                seen = call;
                 let _busy = Busy(self);
                 // SAFETY: who handed it over waits until nobody is busy.
                 unsafe { (*job)(number) };
@@ -135,8 +140,9 @@ impl Crew {
         let job = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(help) };
         let desk = &*self.desk;
         let on_desk = OnDesk(desk);
-        *desk.job() = Some(Handed(job));
-        desk.calls.fetch_add(1, Ordering::Release);
+        let call = desk.calls.load(Ordering::Relaxed) + 1;
+        *desk.job() = Some(Handed { job, call });
+        desk.calls.store(call, Ordering::Release);
         self.threads.iter().for_each(|thread| thread.thread().unpark());
         lead();
         drop(on_desk);

@@ -12,6 +12,7 @@
 //! | [`too_large`] | stages that do not fit a target even alone, and what would do |
 //! | [`bound`] | what no plan can beat |
 //! | [`explain`] | why a plan is as it is, and which change of the target would help |
+//! | [`order`] | the order in which stages are numbered |
 //! | [`pass`] | the pass `fuse-layers` |
 //!
 //! What a set of stages costs, whether it fits and at which addresses, the [backend](strata_backend) tells.
@@ -20,6 +21,7 @@ pub mod bound;
 pub mod candidates;
 pub mod egraph;
 pub mod explain;
+pub mod order;
 pub mod pass;
 mod plan_of;
 pub mod refine;

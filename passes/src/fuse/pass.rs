@@ -5,6 +5,8 @@
 //! afterwards. Ops that move nothing (concat, slice, reshape) go into the first phase that uses them;
 //! constants stand before all phases, what only the results use after them.
 //!
+//! Stages are numbered [by the data flow](by_data_flow).
+//!
 //! What the plan runs in column strips becomes a stage a strip first, by [`split_columns`], and is then like
 //! any other.
 //!
@@ -30,6 +32,7 @@ use strata_ir::{Attribute, BlockId, Module, Op, OpId, Type, ValueId, dialect};
 use strata_isa_spec::{Target, timed};
 
 use crate::fuse::egraph::Offer;
+use crate::fuse::order::by_data_flow;
 use crate::fuse::refine::prefetch::with_prefetch;
 use crate::fuse::refine::prefixes::with_prefixes;
 use crate::fuse::solve::{PlanError, PlanOptions, Planned, Planner, usable_bytes};
@@ -63,22 +66,22 @@ pub static FUSE_LAYERS: PassInfo = PassInfo {
                   that moves the fewest DRAM bytes is taken.",
         },
         OptionInfo {
-            name: "merge",
+            name: "producer-consumer",
             kind: OptionKind::Bool,
             default: "true",
-            doc: "E-graph: merge neighbouring groups.",
-        },
-        OptionInfo {
-            name: "diamond",
-            kind: OptionKind::Bool,
-            default: "true",
-            doc: "E-graph: take in everything from a fork to its join in one step.",
+            doc: "E-graph: fuse a group with a stage that reads from it, or that it reads from.",
         },
         OptionInfo {
             name: "sibling",
             kind: OptionKind::Bool,
-            default: "false",
-            doc: "E-graph: take in a later stage past an independent one.",
+            default: "true",
+            doc: "E-graph: fuse a group with a stage that reads what it does.",
+        },
+        OptionInfo {
+            name: "sequence",
+            kind: OptionKind::Bool,
+            default: "true",
+            doc: "E-graph: fuse stages that are next to one another in the order of the data flow.",
         },
         OptionInfo {
             name: "strips",
@@ -123,9 +126,9 @@ impl FuseLayers {
     fn of(options: &PassOptions) -> Self {
         let refine = options.flag("refine");
         let offer = Offer {
-            merge: options.flag("merge"),
+            producer_consumer: options.flag("producer-consumer"),
             sibling: options.flag("sibling"),
-            diamond: options.flag("diamond"),
+            sequence: options.flag("sequence"),
             longest: usize::try_from(options.integer("longest-phase")).unwrap_or(1),
             ..Offer::default()
         };
@@ -154,9 +157,9 @@ impl Pass for FuseLayers {
             .with("objective", objective.name())
             .with("mode", mode.name())
             .with("tolerance-percent", tolerance_percent)
-            .with("merge", offer.merge)
-            .with("diamond", offer.diamond)
+            .with("producer-consumer", offer.producer_consumer)
             .with("sibling", offer.sibling)
+            .with("sequence", offer.sequence)
             .with("longest-phase", offer.longest)
             .with("strips", strips)
             .with("refine", growths)
@@ -165,6 +168,8 @@ impl Pass for FuseLayers {
     fn run(&self, module: &mut Module, context: &mut PassContext) -> Result<Changed, PassError> {
         let target = &context.require::<Target>("a target")?.clone();
         let func = module.function("main").ok_or_else(|| PassError::invalid("there is no function @main"))?;
+        let block = module.entry_block(func);
+        module.set_block_order(block, by_data_flow(module, block));
         let graph = StageGraph::from_module(module, func).map_err(PassError::other)?;
         let with = |options: PlanOptions| plan_for(&graph, target, &options);
         let mut planned = with(self.options)?;
@@ -187,7 +192,6 @@ impl Pass for FuseLayers {
         }
         let Planned { mut plan, realised, refused, .. } = planned;
         // A plan goes by what is read: its order need not be one of whole concatenations.
-        let block = module.entry_block(func);
         narrow_slices(module, block);
         erase_dead_views(module, block);
         if n_strips > 0 {
@@ -257,7 +261,18 @@ pub(super) fn plan_with_addresses(
             Ok(_) | Err(_) => {}
         }
     }
-    Ok(Planned { refused: planner.refused, ..best })
+    let mut refused = planner.refused;
+    // A search among more groups may lose what one among fewer finds, where every byte counts.
+    let in_sequence = options.offer.in_sequence();
+    if options.objective == Objective::Traffic && is_spilled && in_sequence != options.offer {
+        let options = PlanOptions { offer: in_sequence, ..*options };
+        let mut other = plan_with_addresses(graph, target, &options)?;
+        refused.append(&mut other.refused);
+        if price(&other) < price(&best) {
+            best = other;
+        }
+    }
+    Ok(Planned { refused, ..best })
 }
 
 /// Whether all that an error of planning says is that the target is too small for what was asked: not a

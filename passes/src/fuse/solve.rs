@@ -51,7 +51,7 @@ pub struct PlanOptions {
     pub cuts: usize,
     /// Ways to place the tensors of one phase that it follows.
     pub placings: usize,
-    /// Work of all its searches, in placings and labels made and candidates evaluated: each has an eighth of
+    /// Work of all its searches, in placings and labels made and candidates evaluated: each has a quarter of
     /// what is left before it becomes narrow.
     pub work: usize,
     /// Whether sets of stages may run in column strips. Layer by layer, only stages do whose rows do not fit.
@@ -78,7 +78,7 @@ impl Default for PlanOptions {
             labels_per_cut: 256,
             cuts: 256,
             placings: 64,
-            work: 1_600_000,
+            work: 6_400_000,
             strips: true,
             growths: true,
             first_rows: true,
@@ -219,8 +219,7 @@ pub fn too_large(
     target: &Target,
     options: &PlanOptions,
 ) -> Result<Vec<TooLarge>, PlanError> {
-    let alone = Offer { merge: false, diamond: false, sibling: false, ..options.offer };
-    match Planner::new(graph, target, &PlanOptions { offer: alone, ..*options }) {
+    match Planner::new(graph, target, &PlanOptions { offer: options.offer.none(), ..*options }) {
         Ok(_) => Ok(Vec::new()),
         Err(PlanError::StageTooLarge(stages)) => Ok(stages),
         Err(error) => Err(error),
@@ -247,7 +246,7 @@ pub struct Planner<'a> {
 }
 
 /// A search has one part in so many of the work that is left,
-const SHARES: usize = 8;
+const SHARES: usize = 4;
 
 /// and at least one part in so many of all.
 const LEAST_SHARES: usize = 64;
@@ -390,9 +389,11 @@ impl<'a> Planner<'a> {
             if let Some(fewest) = fewest.flatten().filter(is_least) {
                 return Ok(fewest);
             }
-            match search(u128::MAX, limits.quick()) {
-                Ok(quick) => Ok(search(quick.score(weights), limits.narrow()).unwrap_or(quick)),
-                Err(_) => search(u128::MAX, limits.narrow()),
+            // What moves few bytes may take long candidates, and what short ones move bounds little.
+            let quick = (!weights.puts_bytes_first()).then(|| search(u128::MAX, limits.quick()).ok());
+            match quick.flatten() {
+                Some(quick) => Ok(search(quick.score(weights), limits.narrow()).unwrap_or(quick)),
+                None => search(u128::MAX, limits.narrow()),
             }
         };
         let known = self.known(question, forbidden).cloned().map_or_else(narrow, Ok);

@@ -317,39 +317,58 @@ fn partitions_may_be_mixed() {
     }
 }
 
-/// A residual block's fork, paths and join come out as one group, and so does everything that merging finds.
-#[test]
-fn a_residual_block_is_a_group() {
-    let (graph, target) = (resnet50(224, 224), x1("8MiB"));
-    let context = Context::new(&graph, &target).expect("it is a graph");
-    // Stages 2 to 5: the projection, and the three convolutions beside it.
-    let block: StageSet = (1..6).map(StageId::from_u32).collect();
-    let diamond = Offer { merge: false, ..Offer::default() };
-    assert!(offer(&context, &diamond, true).sets.contains(&block));
-    let nothing = Offer { diamond: false, ..diamond };
-    assert_eq!(offer(&context, &nothing, true).sets.len(), graph.stages.len());
-    let merged = offer(&context, &Offer { diamond: false, ..Offer::default() }, true).sets;
-    assert!(merged.contains(&block));
-    assert!(merged.iter().all(|set| context.topology.is_convex(set)));
+/// Whether a set is offered.
+fn offers(context: &Context<'_>, options: &Offer, stages: &[u32]) -> bool {
+    let set: StageSet = stages.iter().map(|&stage| StageId::from_u32(stage)).collect();
+    offer(context, options, true).sets.contains(&set)
 }
 
-/// What the e-graph may find is limited by nodes, and the plan tells of it.
+/// A residual block's fork, paths and join come out as one group, and each family finds what is its own.
+#[test]
+fn each_family_finds_groups() {
+    let (graph, target) = (resnet50(224, 224), x1("8MiB"));
+    let context = Context::new(&graph, &target).expect("it is a graph");
+    let none = Offer::default().none();
+    assert_eq!(offer(&context, &none, true).sets.len(), graph.stages.len());
+    let flow = Offer { producer_consumer: true, ..none };
+    let siblings = Offer { sibling: true, ..none };
+    let sequence = Offer { sequence: true, ..none };
+    // Stages 2 to 5: the projection, and the three convolutions beside it, the last of which adds both.
+    let block = [1, 2, 3, 4, 5];
+    assert!(offers(&context, &flow, &block) && offers(&context, &sequence, &block));
+    assert!(!offers(&context, &siblings, &block));
+    // The projection and the first convolution beside it read the same.
+    let preds = [2, 3].map(|stage| &context.topology.preds[StageId::from_u32(stage)]);
+    assert!(preds[0] == preds[1] && offers(&context, &siblings, &[2, 3]));
+    for options in [flow, siblings, sequence, Offer::default()] {
+        let sets = offer(&context, &options, true).sets;
+        assert!(sets.iter().all(|set| context.topology.is_convex(set)));
+        assert!(sets.len() > graph.stages.len());
+        assert!(sets.is_sorted_by(|a, b| a < b), "each once, in order");
+    }
+}
+
+/// What the e-graph may find is limited, and the plan tells of it.
 #[test]
 fn an_offer_that_grows_without_end_is_cut_off() {
     let (graph, target) = (resnet50(224, 224), x1("1MiB"));
     let context = Context::new(&graph, &target).expect("it is a graph");
-    assert!(!offer(&context, &Offer::default(), true).is_limited);
-    let few = Offer { sibling: true, nodes: 2_000, ..Offer::default() };
+    let sequence = Offer { sequence: true, ..Offer::default().none() };
+    assert!(!offer(&context, &sequence, true).is_limited);
+    let few = Offer { alike: 1000, groups: usize::MAX, nodes: 2_000, ..Offer::default() };
     let found = offer(&context, &few, true);
     assert!(found.is_limited);
     assert!(found.sets.len() <= 2 * few.nodes, "{} sets", found.sets.len());
     let all_alone = graph.stages.keys().map(StageSet::of);
     assert!(all_alone.into_iter().all(|set| found.sets.contains(&set)));
+    // Where there is room for no more, there are those in sequence.
+    let in_sequence = offer(&context, &Offer { groups: 0, ..Offer::default() }, true).sets;
+    assert_eq!(in_sequence, offer(&context, &sequence, true).sets);
     let limited = |offer: Offer| {
         let options = PlanOptions { offer, ..PlanOptions::default() };
         plan(&graph, &target, &options).expect("there is a plan").plan.certificate.offer_limited
     };
-    assert!(limited(few) && !limited(Offer::default()));
+    assert!(limited(few) && !limited(sequence));
 }
 
 #[test]

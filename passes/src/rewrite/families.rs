@@ -104,25 +104,25 @@ pub static FAMILIES: &[FamilyInfo] = &[
         default: true,
     },
     FamilyInfo {
-        name: "group-merge",
+        name: "group-producer-consumer",
         tier: Tier::Group,
-        equation: "(then A (then B rest)) = (then AB rest)",
-        doc: "Neighbouring groups of stages as one.",
+        equation: "(feeds A B) = (fuse A B)",
+        doc: "A group and a stage that reads from it, or that it reads from, as one phase.",
         default: true,
     },
     FamilyInfo {
-        name: "group-diamond",
+        name: "group-sequence",
         tier: Tier::Group,
-        equation: "(then A rest) = (then AD rest'), D from a fork that A ends in up to its join",
-        doc: "Everything from a fork to its join in one step, since nothing between need fit.",
+        equation: "(then A B) = (fuse A B)",
+        doc: "Stages that are next to one another in the order of the data flow as one phase.",
         default: true,
     },
     FamilyInfo {
         name: "group-sibling",
         tier: Tier::Group,
-        equation: "(then A (then B (then C rest))) = (then AC (then B rest)), C not reading from B",
-        doc: "A later stage taken in past an independent one.",
-        default: false,
+        equation: "(shares A B) = (fuse A B)",
+        doc: "A group and a stage that reads what it does as one phase.",
+        default: true,
     },
     FamilyInfo {
         name: "channel-split",
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(parse("none").as_deref(), Ok("none"));
         assert_eq!(parse("upsample, tidy").as_deref(), Ok("upsample,tidy"));
         assert_eq!(
-            parse("all,-tidy,-group-merge").map(|s| s.contains("tidy") || s.contains("merge")),
+            parse("all,-tidy,-group-sibling").map(|s| s.contains("tidy") || s.contains("group-sibling")),
             Ok(false)
         );
         assert_eq!(parse("").as_deref(), Ok(Families::default().to_string().as_str()));

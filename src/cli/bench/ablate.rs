@@ -139,8 +139,8 @@ mod tests {
         }
         let named =
             |name: &str| &settings.iter().find(|setting| setting.name == name).expect("there").families;
-        assert!(!named("no group").has("group-merge") && named("no group").has("upsample"));
-        assert!(!named("no semantic").has("upsample") && named("no semantic").has("group-merge"));
+        assert!(!named("no group").has("group-producer-consumer") && named("no group").has("upsample"));
+        assert!(!named("no semantic").has("upsample") && named("no semantic").has("group-producer-consumer"));
         assert_eq!(*named("none"), Families::none());
     }
 }

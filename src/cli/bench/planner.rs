@@ -58,10 +58,28 @@ pub(super) struct Args {
 fn usual_cases() -> Vec<Case> {
     let chains = [50, 100, 200, 500, 1000].map(Case::Chain);
     let graphs = [50, 100, 200, 350, 500].map(Case::Random);
-    chains.into_iter().chain(graphs).chain(networks()).collect()
+    chains.into_iter().chain(graphs).chain(networks()).chain(networks_of_today()).collect()
 }
 
-/// The zoo at the sizes of the page.
+/// Networks of the zoo with many stages or branches.
+fn networks_of_today() -> Vec<Case> {
+    let networks = [
+        ("squeezenet", (224, 224)),
+        ("efficientnet-lite0", (224, 224)),
+        ("mobilenetv3-large", (224, 224)),
+        ("yolov8n", (640, 640)),
+        ("inception-v3", (299, 299)),
+        ("hrnet-w18-small", (224, 224)),
+        ("deeplabv3-mobilenetv2", (512, 512)),
+        ("convnext-tiny", (224, 224)),
+        ("efficientdet-d0", (512, 512)),
+        ("regnetx-400mf", (224, 224)),
+        ("densenet121", (224, 224)),
+    ];
+    networks.map(|(name, size)| Case::Zoo(name.to_owned(), size)).to_vec()
+}
+
+/// Networks of the zoo for which families of rewrites are switched off.
 fn networks() -> Vec<Case> {
     let networks = [
         ("fsrcnn", (960, 540)),

@@ -75,7 +75,7 @@ struct Found {
 
 fn trials(seeds: std::ops::Range<u64>) -> Found {
     let mut found = Found { nearest: u64::MAX, ..Found::default() };
-    let offer = Offer { sibling: true, ..Offer::default() };
+    let offer = Offer { alike: 64, groups: usize::MAX, ..Offer::default() };
     let options = PlanOptions { objective: Objective::Latency, offer, ..PlanOptions::default() };
     for seed in seeds {
         let rng = &mut Rng::new(seed);

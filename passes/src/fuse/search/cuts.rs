@@ -40,7 +40,7 @@ pub fn choose(
     search.labels.push(Label::start());
     let shares = Shares { work, n_stages: context.graph.stages.len(), work_before: offered.work() };
     let mut walk = Walk { offered, forbidden, search, most, shares, visited: Vec::new() };
-    let found = walk.to_the_end();
+    let found = walk.walk();
     offered.add_work(walk.search.work);
     found
 }
@@ -116,7 +116,7 @@ struct Shares {
 
 impl Shares {
     /// One part in so many of the work may be done before any stage has run.
-    const HEAD_START: usize = 8;
+    const HEAD_START: usize = 2;
 
     /// The share of so many stages.
     fn of(self, n_done: usize) -> usize {
@@ -138,7 +138,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Walks from nothing run to all run.
-    fn to_the_end(&mut self) -> Result<Choice, Stuck> {
+    fn walk(&mut self) -> Result<Choice, Stuck> {
         let all: StageSet = self.search.context.graph.stages.keys().collect();
         let mut open = Open::new();
         let states = States::from([(Places::new(), vec![0])]);
@@ -473,7 +473,7 @@ mod tests {
                         let bounds = SearchBounds {
                             capacity: target.memory.activation,
                             most: u128::MAX,
-                            work: 200_000,
+                            work: usize::MAX,
                         };
                         choose(&offered, &[], weights, bounds, limits).map(|choice| format!("{choice:?}"))
                     });
