@@ -85,9 +85,7 @@ impl<'a> Flow<'a> {
             let op = waits.remove(at);
             made.insert(op, order.len());
             order.push(op);
-            for operand in self.module.op(op).operands() {
-                left.entry(*operand).or_default().remove(&op);
-            }
+            self.read(op, &mut left);
         }
         order.push(terminator);
         order
@@ -100,6 +98,13 @@ impl<'a> Flow<'a> {
         let is_last = |operand: &ValueId| left.get(operand).is_some_and(|readers| readers.len() == 1);
         let freed: i64 = operands.into_iter().filter(is_last).map(|operand| self.bytes(operand)).sum();
         made - freed
+    }
+
+    /// Takes an op from those that have yet to read its operands.
+    fn read(&self, op: OpId, left: &mut BTreeMap<ValueId, BTreeSet<OpId>>) {
+        for operand in self.module.op(op).operands() {
+            left.entry(*operand).or_default().remove(&op);
+        }
     }
 
     /// Bytes of a value, but for constants.
@@ -118,9 +123,7 @@ impl<'a> Flow<'a> {
         for &op in order {
             waiting += self.growth(op, &left);
             all += waiting;
-            for operand in self.module.op(op).operands() {
-                left.entry(*operand).or_default().remove(&op);
-            }
+            self.read(op, &mut left);
         }
         all
     }

@@ -76,7 +76,7 @@ fn networks_of_today() -> Vec<Case> {
         ("regnetx-400mf", (224, 224)),
         ("densenet121", (224, 224)),
     ];
-    networks.map(|(name, size)| Case::Zoo(name.to_owned(), size)).to_vec()
+    zoo(&networks)
 }
 
 /// Networks of the zoo for which families of rewrites are switched off.
@@ -91,7 +91,12 @@ fn networks() -> Vec<Case> {
         ("yolov3", (416, 416)),
         ("yolov3", (2048, 1024)),
     ];
-    networks.map(|(name, size)| Case::Zoo(name.to_owned(), size)).to_vec()
+    zoo(&networks)
+}
+
+/// Networks of the zoo at sizes.
+fn zoo(networks: &[(&str, (usize, usize))]) -> Vec<Case> {
+    networks.iter().map(|&(name, size)| Case::Zoo(name.to_owned(), size)).collect()
 }
 
 /// What planning a case took.

@@ -169,14 +169,14 @@ impl<'a> Around<'a> {
 
     /// Stages that the group reads from, with nothing between.
     fn producers(&self) -> StageSet {
-        let writers = beside(self.set, &self.topology.preds);
+        let writers = self.topology.needs(self.set);
         let is_next = |stage: &StageId| !self.topology.succs[*stage].without(self.set).meets(&self.above);
         writers.iter().filter(is_next).collect()
     }
 
     /// Stages that read what the group does, of which neither needs the other.
     fn siblings(&self) -> StageSet {
-        let writers = beside(self.set, &self.topology.preds);
+        let writers = self.topology.needs(self.set);
         let readers = beside(&writers, &self.topology.succs).without(self.set);
         readers.without(&self.above).without(&self.below)
     }

@@ -177,6 +177,7 @@ impl Walk<'_> {
         let longest = self.search.limits.longest;
         for candidate in self.offered.next(&cut.done) {
             if self.offered.set(candidate).len() > longest {
+                self.search.proven = false;
                 continue;
             }
             let cycles = phase_cycles + self.offered.least_cycles(candidate);
@@ -333,20 +334,7 @@ impl Walk<'_> {
         let room = self.room(left);
         // Leads that are looked at only if no other makes a label, in order.
         let mut put_off: VecDeque<Expansion> = VecDeque::new();
-        loop {
-            self.search.is_late = self.is_late(done);
-            self.search.was_late |= self.search.is_late;
-            let lead = match leads.pop() {
-                Some(Reverse(lead)) if self.search.is_late && self.is_long_and_new(lead) => {
-                    put_off.push_back(lead);
-                    continue;
-                }
-                Some(Reverse(lead)) => lead,
-                None if states.is_empty() && !put_off.is_empty() => {
-                    put_off.pop_front().expect("there is one")
-                }
-                None => break,
-            };
+        while let Some(lead) = self.next_lead(done, &mut leads, &mut put_off, !states.is_empty()) {
             let is_sure = matches!(lead.seen, Seen::TimeOfAll | Seen::Variant(_));
             if lead.bound > room && (is_sure || self.may_guess()) {
                 self.search.gave_up |= !is_sure;
@@ -409,11 +397,29 @@ impl Walk<'_> {
                 }
             }
         }
-        if !put_off.is_empty() {
-            self.search.proven = false;
-        }
+        self.search.proven &= put_off.is_empty();
         self.search.limit(&mut states);
         states
+    }
+
+    /// The lead to a cut that is looked at next. When the search is late, leads by long candidates that are
+    /// new are put off, and looked at only if no other makes a label.
+    fn next_lead(
+        &mut self,
+        done: &StageSet,
+        leads: &mut Leads,
+        put_off: &mut VecDeque<Expansion>,
+        has_labels: bool,
+    ) -> Option<Expansion> {
+        self.search.is_late = self.is_late(done);
+        self.search.was_late |= self.search.is_late;
+        while let Some(Reverse(lead)) = leads.pop() {
+            if !self.search.is_late || !self.is_long_and_new(lead) {
+                return Some(lead);
+            }
+            put_off.push_back(lead);
+        }
+        if has_labels { None } else { put_off.pop_front() }
     }
 
     /// Whether more work was done than the share of the stages of a cut.
