@@ -344,12 +344,9 @@ impl<'a> Search<'a> {
             for index in 0..cells.len() {
                 let cell = cells[index];
                 if cell.hovers() {
-                    let rest = cells
-                        .iter()
-                        .filter(|other| other.block != cell.block && other.meets(cell.first, cell.end))
-                        .map(|other| other.floor + other.pitch)
-                        .min();
-                    let Some(rest) = rest else { return false };
+                    let others = (cells.iter())
+                        .filter(|other| other.block != cell.block && other.meets(cell.first, cell.end));
+                    let Some(rest) = lowest_top(others, cell.floor) else { return false };
                     if rest > cell.floor {
                         let floor = self.blocks[cell.block as usize].align(rest);
                         if floor + self.blocks[cell.block as usize].size > self.capacity {
@@ -488,4 +485,16 @@ impl<'a> Search<'a> {
         }
         Branch { section: Some(section), level, options, forced }
     }
+}
+
+/// The lowest top of some buffers, or any that is no higher than `enough`; none of no buffers.
+fn lowest_top<'c>(cells: impl Iterator<Item = &'c Cell>, enough: u64) -> Option<u64> {
+    let mut lowest = None;
+    for top in cells.map(|cell| cell.floor + cell.pitch) {
+        lowest = Some(lowest.map_or(top, |lowest: u64| lowest.min(top)));
+        if top <= enough {
+            break;
+        }
+    }
+    lowest
 }

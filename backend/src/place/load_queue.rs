@@ -58,7 +58,7 @@ pub(super) fn queued_by_size(
     ahead: usize,
     fill_percent: u64,
 ) -> Vec<WeightBlock> {
-    let capacity = problem.target.memory.weight / 100 * fill_percent;
+    let capacity = (u128::from(problem.target.memory.weight) * u128::from(fill_percent) / 100) as u64;
     let mut live = vec![0u64; problem.phases.len()];
     for block in needed {
         live[block.phase..=block.last].iter_mut().for_each(|bytes| *bytes += block.bytes);
@@ -78,6 +78,11 @@ pub(super) fn queued_by_size(
     blocks
 }
 
+/// Bytes that are loaded ahead, once for each phase.
+pub(super) fn bytes_ahead(blocks: &[WeightBlock]) -> u128 {
+    blocks.iter().map(|block| u128::from(block.bytes) * (block.phase - block.queued) as u128).sum()
+}
+
 /// Blocks that are queued, and their addresses.
 pub(super) struct Placed {
     pub(super) blocks: Vec<WeightBlock>,
@@ -85,11 +90,6 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Bytes that are loaded ahead, once for each phase.
-    fn bytes_ahead(&self) -> u64 {
-        self.blocks.iter().map(|block| block.bytes * (block.phase - block.queued) as u64).sum()
-    }
-
     /// Gaps that are large enough for a block from some phase to its last.
     fn gaps(&self, queued: usize, block: &WeightBlock, capacity: u64) -> Vec<Range<u64>> {
         let beside = self.blocks.iter().zip(&self.bases);
@@ -144,7 +144,9 @@ pub(super) fn queued_one_by_one(
 ) -> Option<Placed> {
     let placed = Fit::ALL.iter().filter_map(|&fit| placed_by(problem, needed, ahead, fit));
     // Of equals, the first.
-    placed.reduce(|best, other| if other.bytes_ahead() > best.bytes_ahead() { other } else { best })
+    placed.reduce(
+        |best, other| if bytes_ahead(&other.blocks) > bytes_ahead(&best.blocks) { other } else { best },
+    )
 }
 
 fn placed_by(

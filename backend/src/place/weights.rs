@@ -3,9 +3,10 @@
 //! The tables of a stage stand together, each aligned. A stage's block lives from the phase in which its load
 //! is queued to the phase that runs it; stages that share their tables share the block, which lives to the
 //! last of consecutive phases that use it. Loads are queued as many phases ahead as fit, so that they run in
-//! the background. If short searches find no addresses for all blocks together, each gets one after another,
-//! and is queued as early as one is free ([`load_queue`](crate::place::load_queue)). If that comes to an end,
-//! all are queued at most half as many phases ahead, and so on down to no prefetch at all.
+//! the background. Short searches look for addresses of all blocks together, and beside them each block gets
+//! one after another, and is queued as early as one is free ([`load_queue`](crate::place::load_queue)). Where
+//! that brings much less ahead than fits by size, a longer search is made. If all that comes to an end,
+//! blocks are queued at most half as many phases ahead, and so on down to no prefetch at all.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use crate::allocate;
 use crate::model::tables::TableKey;
 use crate::model::{StageId, TableId};
 use crate::place::live::fit;
-use crate::place::load_queue::{Placed, WeightBlock, blocks, queued_by_size, queued_one_by_one};
+use crate::place::load_queue::{Placed, WeightBlock, blocks, bytes_ahead, queued_by_size, queued_one_by_one};
 use crate::place::{PlacementProblem, ScheduleError};
 
 /// Phases ahead of its use that a load is queued, at most. Small layers pass in less time than a large one's
@@ -49,30 +50,42 @@ impl Weights {
     }
 }
 
-/// Work of a search for addresses of blocks that are queued ahead, in nodes times the square of the blocks,
-/// as what a node takes grows: 10,000 nodes for 80 blocks. Of addresses that are found, most are found within
-/// a few thousand nodes; where none are, one block after another mostly does as well.
-const PREFETCH_WORK: u64 = 64_000_000;
+/// Nodes of a short search for addresses of blocks that are queued ahead. Where blocks leave a little of
+/// weight SRAM free, most addresses are found within a few hundred.
+const SHORT_NODES: u64 = 500;
 
-/// Nodes of such a search at the least: of many blocks most stand apart, and a node looks at few.
-const PREFETCH_NODES: u64 = 2_000;
+/// How much of weight SRAM blocks may fill in short searches, in percent. Where no addresses are found for
+/// blocks that fill it all, there may be some for blocks that leave a little.
+const FILLS: [u64; 4] = [100, 99, 98, 97];
 
-/// How much of weight SRAM loads ahead may fill, in percent. Where no addresses are found for blocks that
-/// fill it all, there may be some for blocks that leave a little.
-const FILLS: [u64; 3] = [100, 97, 94];
+/// If so many percent of the bytes ahead that fit by their sizes have addresses, no longer search is made.
+const ENOUGH_PERCENT: u64 = 98;
+
+/// Work of a longer search, in nodes times the square of the blocks, as what a node takes grows: 20,000 nodes
+/// for 80 blocks.
+const PREFETCH_WORK: u64 = 128_000_000;
 
 pub(super) fn place(problem: &PlacementProblem<'_>) -> Result<Weights, ScheduleError> {
     let needed = blocks(problem);
-    let most_nodes = (PREFETCH_WORK / (needed.len() * needed.len()).max(1) as u64).max(PREFETCH_NODES);
+    let most_nodes = PREFETCH_WORK / (needed.len() * needed.len()).max(1) as u64;
+    let searched = |queued: Vec<WeightBlock>, nodes: u64| {
+        let bases = addresses(problem, &queued, problem.address_nodes.min(nodes)).ok()?;
+        Some(Placed { blocks: queued, bases })
+    };
     let halves = std::iter::successors(Some(FARTHEST_PREFETCH), |&ahead| Some(ahead / 2));
     for ahead in halves.take_while(|&ahead| ahead > 0) {
-        for percent in FILLS {
-            let queued = queued_by_size(problem, &needed, ahead, percent);
-            if let Ok(bases) = addresses(problem, &queued, problem.address_nodes.min(most_nodes)) {
-                return Ok(write_down(problem, &queued, &bases));
-            }
-        }
-        if let Some(Placed { blocks, bases }) = queued_one_by_one(problem, &needed, ahead) {
+        let by_size = |percent: u64| queued_by_size(problem, &needed, ahead, percent);
+        let most_ahead = bytes_ahead(&by_size(100));
+        let is_enough =
+            |placed: &Placed| bytes_ahead(&placed.blocks) * 100 >= most_ahead * u128::from(ENOUGH_PERCENT);
+        let short = FILLS.into_iter().filter_map(|percent| searched(by_size(percent), SHORT_NODES));
+        let quick: Vec<Placed> = short.take(1).chain(queued_one_by_one(problem, &needed, ahead)).collect();
+        let quick = quick.into_iter().max_by_key(|placed| bytes_ahead(&placed.blocks));
+        let placed = match quick {
+            Some(quick) if is_enough(&quick) => Some(quick),
+            quick => searched(by_size(100), most_nodes).or(quick),
+        };
+        if let Some(Placed { blocks, bases }) = placed {
             return Ok(write_down(problem, &blocks, &bases));
         }
     }

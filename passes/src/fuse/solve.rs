@@ -20,7 +20,8 @@ use crate::fuse::candidates::pool::{CandidatePool, WithStrips};
 use crate::fuse::egraph::{self, Offer, Offered};
 use crate::fuse::plan_of::plan_of;
 use crate::fuse::search::{
-    Choice, ChosenPhase, Forbidden, Place, SearchBounds, SearchLimits, Stuck, choose, may_be_in_place, replay,
+    Choice, ChosenPhase, Estimate, Forbidden, Place, SearchBounds, SearchLimits, Stuck, choose,
+    may_be_in_place, replay,
 };
 use crate::fuse::strips::Strips;
 use crate::fuse::strips::realise::{Chosen, realise};
@@ -78,7 +79,7 @@ impl Default for PlanOptions {
             labels_per_cut: 256,
             cuts: 256,
             placings: 64,
-            work: 6_400_000,
+            work: 800_000,
             strips: true,
             growths: true,
             first_rows: true,
@@ -98,6 +99,7 @@ impl PlanOptions {
             growths: self.growths,
             strips: self.strips,
             fills: !self.prefetches(),
+            estimate: Estimate::Turns,
         }
     }
 
@@ -400,8 +402,14 @@ impl<'a> Planner<'a> {
         let answer = match known {
             Ok(known) if is_least(&known) => Ok(known),
             Ok(known) => {
-                let best = search(known.score(weights), limits);
-                Ok(best.unwrap_or(Choice { proven: false, ..known }))
+                let mut best = Choice { proven: false, ..known };
+                for estimate in Estimate::ALL {
+                    if !best.proven {
+                        let limits = SearchLimits { estimate, ..limits };
+                        best = search(best.score(weights), limits).unwrap_or(best);
+                    }
+                }
+                Ok(best)
             }
             Err(_) => search(u128::MAX, limits),
         };

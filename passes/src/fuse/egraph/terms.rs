@@ -41,7 +41,7 @@ impl Default for Offer {
             sibling: true,
             sequence: true,
             alike: 1,
-            groups: 70_000,
+            groups: 40_000,
             nodes: 400_000,
             longest: 64,
         }

@@ -16,12 +16,13 @@ use std::ops::Range;
 
 use strata_backend::cost::ScoreWeights;
 use strata_backend::model::graph::StageSet;
+use strata_isa_spec::timing::dram_cycles;
 
 use crate::fuse::candidates::candidate::{Candidate, LeastCost, Variant};
 use crate::fuse::candidates::pool::{CandidatePool, Least, Outlook};
 use crate::fuse::search::{
-    Choice, Forbidden, Full, Label, NextCut, NextPhase, Places, SHORT, Search, SearchBounds, SearchLimits,
-    Sharing, States, Stuck,
+    Choice, Estimate, Forbidden, Full, Label, NextCut, NextPhase, Places, SHORT, Search, SearchBounds,
+    SearchLimits, Sharing, States, Stuck,
 };
 
 /// The order of phases that scores least over the candidates.
@@ -220,14 +221,13 @@ impl Walk<'_> {
         self.search.weights.score(0, least.bytes)
     }
 
-    /// The best cuts of those of one number of stages, in order: by what their labels score, and the least
-    /// that what is left to run scores, since one stage is not like another. The first of them in order,
+    /// The best cuts of those of one number of stages, in order: by what their labels score, and an estimate
+    /// of what is left to run, since one stage is not like another. The first of them in order,
     /// which leaves out no stage that stands before one it has, is among them: groups of neighbours can
     /// always go on from there.
     fn best_cuts(&mut self, mut leads: Vec<Expansion>) -> Vec<Cut> {
         let mut cuts = self.behind(&mut leads);
-        let left = |cut: &Behind| self.search.weights.score(self.offered.cycles(cut.left), 0);
-        let left: Vec<u128> = cuts.iter().map(left).collect();
+        let left: Vec<u128> = cuts.iter().map(|cut| self.estimate_of_left(cut.left)).collect();
         let rank = |cut: usize, bound: u128| if cut == 0 { 0 } else { bound + left[cut] };
         let ranks = cuts.iter().enumerate().map(|(at, cut)| Reverse((rank(at, cut.bound), at)));
         let mut ranks: BinaryHeap<Reverse<(u128, usize)>> = ranks.collect();
@@ -268,6 +268,16 @@ impl Walk<'_> {
         best.into_iter().map(|(_, cut)| cut).collect()
     }
 
+    /// What is thought to be left to score after some stages.
+    fn estimate_of_left(&self, left: Least) -> u128 {
+        let Search { weights, context, limits, .. } = &self.search;
+        let cycles = self.offered.cycles(left);
+        match limits.estimate {
+            Estimate::Overlap => weights.score(cycles, 0),
+            Estimate::Turns => weights.score(cycles + dram_cycles(context.target, left.bytes), left.bytes),
+        }
+    }
+
     /// The cuts that leads of as many stages lead to, in order; the leads are sorted by them.
     fn behind(&self, leads: &mut [Expansion]) -> Vec<Behind> {
         let sets = |lead: &Expansion| {
@@ -301,9 +311,12 @@ impl Walk<'_> {
     }
 
     /// Looks at what leads to a cut until the bound of the most promising is as tight as it can be without
-    /// evaluating it; the bound.
+    /// evaluating it, or it will be put off; the bound.
     fn tightened(&self, leads: &mut Leads) -> u128 {
         while let Some(Reverse(lead)) = leads.peek().copied().filter(|lead| lead.0.seen == Seen::Work) {
+            if self.search.is_late && self.is_long_and_new(lead) {
+                break;
+            }
             leads.pop();
             leads.push(Reverse(self.paced(lead)));
         }

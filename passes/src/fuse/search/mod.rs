@@ -221,6 +221,23 @@ pub struct SearchLimits {
     /// Whether a phase waits for the first rows of what it loads; else the phase before is taken to bring
     /// them.
     pub fills: bool,
+    /// By what cuts are ranked.
+    pub estimate: Estimate,
+}
+
+/// What the stages that are left are thought to take, where only the best cuts of as many stages are followed.
+/// No estimate is the better one on every network, so there are searches by each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Estimate {
+    /// The time of the array, while DRAM moves the tables.
+    Overlap,
+    /// The time of the array and that of DRAM, as if each waited for the other, and the price of the bytes.
+    Turns,
+}
+
+impl Estimate {
+    /// In the order of the searches.
+    pub const ALL: [Self; 2] = [Self::Turns, Self::Overlap];
 }
 
 impl SearchLimits {
