@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use strata_backend::model::summary::activation_table;
-use strata_backend::model::{BoundArgument, DramBytes, StageGraph};
-use strata_isa_spec::Head;
-use strata_isa_spec::timed::{DmaTime, EnergyUse, TimeUse, Timing};
+use strata_backend::model::{BoundArgument, DramBytes, FrameBound, StageGraph};
+use strata_isa_spec::frames::{self, FrameTiming};
+use strata_isa_spec::timed::{DmaTime, EnergyUse, TimeUse, Timing, Traffic};
+use strata_isa_spec::verify::{Rule, VerifyError};
+use strata_isa_spec::{Head, Program, Target};
 
 pub use self::phases::{PartitionStats, PhaseStats, StageStats};
 
@@ -185,6 +187,9 @@ pub struct PlanStats {
     pub cycles: u64,
     /// Cycles that no plan can beat.
     pub lower_bound_cycles: u64,
+    /// What no frame takes less of where one follows another; zero of a model in several programs.
+    #[serde(default)]
+    pub frame_bound: FrameBound,
     /// Why no plan has a lower cost than the bound of the objective; of a model in parts, of its largest.
     pub bound_argument: BoundArgument,
     /// Cost over the bound of the objective, minus one.
@@ -249,9 +254,76 @@ pub struct SimulatedStats {
     /// What the queues of the DMA engine spend their time on, in cycles.
     #[serde(default)]
     pub dma: DmaTime,
+    /// What a frame takes where one follows another, if the model is one program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamStats>,
     /// Each phase, where it was asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseStats>,
+}
+
+/// What a frame takes where one follows another: weights that stay are not loaded again, and the next one's
+/// first weights and rows come while it runs, where that takes fewer cycles.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamStats {
+    /// Frames that were simulated.
+    pub frames: u32,
+    /// Cycles from the end of one frame to the end of the next.
+    pub cycles: u64,
+    /// Cycles that no frame of a long stream can beat, on average.
+    pub lower_bound_cycles: u64,
+    /// Why none does.
+    #[serde(default)]
+    pub bound_argument: BoundArgument,
+    /// `cycles / lower_bound_cycles - 1`.
+    pub gap: f64,
+    /// Frames a second at the target's clock.
+    pub frames_per_second: f64,
+    /// Whether weights are queued as early as their bytes are free.
+    #[serde(default)]
+    pub early_weights: bool,
+    /// First rows of an input that are loaded in the frame before.
+    #[serde(default)]
+    pub early_rows: u32,
+    /// DRAM bytes of a frame, any but the first.
+    pub dram_bytes: DramBytes,
+    /// Energy of such a frame.
+    pub energy_pj: EnergyStats,
+}
+
+impl StreamStats {
+    /// The figures of frames of a program that verifies; none if DRAM has no room for as many frames as are
+    /// simulated.
+    ///
+    /// # Errors
+    /// If the verifier refuses the program of these frames for anything else, a defect.
+    pub fn of(
+        program: &Program,
+        target: &Target,
+        bound: FrameBound,
+    ) -> Result<Option<Self>, Vec<VerifyError>> {
+        match frames::simulate(program, target) {
+            Ok(timing) => Ok(Some(Self::new(&timing, target.array.clock_hz, bound))),
+            Err(errors) if errors.iter().all(|error| error.rule == Rule::Limit) => Ok(None),
+            Err(errors) => Err(errors),
+        }
+    }
+
+    fn new(timing: &FrameTiming, clock_hz: u64, bound: FrameBound) -> Self {
+        let gap = if bound.cycles == 0 { 0.0 } else { timing.cycles as f64 / bound.cycles as f64 - 1.0 };
+        Self {
+            frames: timing.frames,
+            cycles: timing.cycles,
+            lower_bound_cycles: bound.cycles,
+            bound_argument: bound.argument,
+            gap,
+            frames_per_second: frames_per_second(clock_hz, timing.cycles),
+            early_weights: timing.ahead.weights,
+            early_rows: timing.ahead.rows.map_or(0, |first| first.rows),
+            dram_bytes: dram_bytes(&timing.dram_bytes, bound.bytes),
+            energy_pj: EnergyStats::from(timing.energy_pj),
+        }
+    }
 }
 
 /// What compiling took.
@@ -307,6 +379,7 @@ impl PlanStats {
         self.cycles += next.cycles;
         self.gap = if joint > 0.0 { self.cycles as f64 / joint - 1.0 } else { 0.0 };
         self.lower_bound_cycles += next.lower_bound_cycles;
+        self.frame_bound = FrameBound::default();
         self.proven_optimal &= next.proven_optimal;
         self.offer_limited |= next.offer_limited;
         self.search_limited |= next.search_limited;
@@ -364,30 +437,36 @@ impl SimulatedStats {
         self.energy_pj.add(&next.energy_pj);
         self.array.add(&next.array, 1);
         self.dma.add(&next.dma);
+        self.stream = None;
         self.phases.extend_from_slice(&next.phases);
     }
 
     /// The figures of a simulation. `compulsory` is what no plan can avoid.
     pub fn new(timing: &Timing, clock_hz: u64, compulsory: u64) -> Self {
-        let t = &timing.dram_bytes;
         Self {
             cycles: timing.cycles,
             frames_per_second: frames_per_second(clock_hz, timing.cycles),
             mac_utilisation: timing.mac_utilisation,
-            dram_bytes: DramBytes {
-                weights: t.weights,
-                inputs: t.inputs,
-                outputs: t.outputs,
-                spill_write: t.spill_write,
-                spill_read: t.spill_read,
-                total: t.total(),
-                compulsory,
-            },
+            dram_bytes: dram_bytes(&timing.dram_bytes, compulsory),
             energy_pj: EnergyStats::from(timing.energy_pj),
             array: timing.array,
             dma: timing.dma,
+            stream: None,
             phases: Vec::new(),
         }
+    }
+}
+
+/// What a simulation moved. `compulsory` is what cannot be avoided.
+fn dram_bytes(moved: &Traffic, compulsory: u64) -> DramBytes {
+    DramBytes {
+        weights: moved.weights,
+        inputs: moved.inputs,
+        outputs: moved.outputs,
+        spill_write: moved.spill_write,
+        spill_read: moved.spill_read,
+        total: moved.total(),
+        compulsory,
     }
 }
 

@@ -234,7 +234,7 @@ fn statistics_have_the_documented_keys() {
     };
     let (compile, run) = (json("compile.json"), json("run.json"));
     let traffic = ["weights", "inputs", "outputs", "spill_write", "spill_read", "total", "compulsory"];
-    let groups: [(&serde_json::Value, &str, &[&str]); 7] = [
+    let groups: [(&serde_json::Value, &str, &[&str]); 11] = [
         (&compile, "/model", &["layers", "macs_direct", "macs_winograd", "weights", "parameters"]),
         (&compile, "/plan", &["phases", "stages", "largest_phase_stages", "cycles", "lower_bound_cycles"]),
         (&compile, "/plan", &["gap", "peak_activation_sram_bytes", "peak_weight_sram_bytes"]),
@@ -242,6 +242,10 @@ fn statistics_have_the_documented_keys() {
         (&compile, "/plan/dram_bytes", &traffic),
         (&compile, "/plan/energy_pj", &["mac", "sram", "dram", "total"]),
         (&run, "/simulated/dram_bytes", &traffic),
+        (&run, "/simulated/stream", &["frames", "cycles", "lower_bound_cycles", "gap", "frames_per_second"]),
+        (&run, "/simulated/stream/dram_bytes", &traffic),
+        (&run, "/simulated/stream/energy_pj", &["mac", "sram", "dram", "total"]),
+        (&compile, "/plan/frame_bound", &["cycles", "bytes"]),
     ];
     for (stats, group, keys) in groups {
         for key in keys {
@@ -257,6 +261,21 @@ fn statistics_have_the_documented_keys() {
     assert!(run["simulated"]["mac_utilisation"].is_number());
     assert!(compile["simulated"]["array"].is_object() && compile["simulated"]["phases"].is_null());
     times_add_up(&run["simulated"]);
+    // What a bundle is timed to take is what it was when it was compiled, frames of a stream too.
+    let stream = &run["simulated"]["stream"];
+    assert_eq!(stream, &compile["simulated"]["stream"]);
+    assert_eq!(stream["lower_bound_cycles"], compile["plan"]["frame_bound"]["cycles"]);
+    // All weights stay, so all that is moved of a frame is the inputs and outputs.
+    assert_eq!(stream["dram_bytes"]["weights"], 0);
+    assert!(stream["cycles"].as_u64() <= run["simulated"]["cycles"].as_u64(), "{stream}");
+    assert!(stream["cycles"].as_u64() >= stream["lower_bound_cycles"].as_u64(), "{stream}");
+    // Statistics that an older version wrote know nothing of frames.
+    let mut old = compile.clone();
+    for (group, key) in [("plan", "frame_bound"), ("simulated", "stream")] {
+        assert!(old[group].as_object_mut().and_then(|group| group.remove(key)).is_some(), "{group}");
+    }
+    scratch.write("old.json", old.to_string().into_bytes());
+    scratch.ends(0, &["diff", "old.json", "compile.json"]);
 }
 
 /// The times of the array and the queues add up to the whole, and those of each phase to its cycles.
@@ -562,7 +581,11 @@ fn the_host_runs_what_the_machine_cannot() {
     let (shown, _) = scratch.ends(0, &["inspect", "mixed.strata"]);
     assert!(shown.contains("part 1: the host, an ONNX model"), "{shown}");
     scratch.ends(0, &["verify", "mixed.strata"]);
-    scratch.ends(0, &["run", "mixed.strata", "--input", "0=in.npy", "--output-dir", "out", "--timing"]);
+    let run = ["run", "mixed.strata", "--input", "0=in.npy", "--output-dir", "out", "--timing"];
+    let (timed, _) = scratch.ends(0, &run);
+    for text in [&out, &shown, &timed] {
+        assert!(text.contains("not simulated: the machine runs 2 programs for each"), "{text}");
+    }
     let found = load(&scratch.path("out/0.npy"));
     assert!(found.values.iter().all(|v| v.is_finite()) && found.values.iter().any(|&v| v != 0.0));
     scratch.ends(0, &["run", &model, "--input", "0=in.npy", "--output-dir", "f32"]);

@@ -17,6 +17,7 @@
 //! | [`verify`] | what must hold of a program before anything runs it |
 //! | [`interp`] | the functional interpreter, bit-exact |
 //! | [`timed`] | the timed interpreter: a discrete-event simulation, traffic and energy |
+//! | [`frames`] | consecutive frames: the program that runs a program several times, and its time |
 //! | [`record`] | how a schedule is written down between compiler and backend |
 //! | [`timing`] | cycles of a step, MAC counts |
 //!
@@ -31,6 +32,7 @@ pub mod demand;
 pub mod describe;
 mod field;
 mod form;
+pub mod frames;
 pub mod inst;
 pub mod interp;
 pub mod program;

@@ -8,10 +8,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use strata_backend::model::Plan;
-use strata_ir::Module;
+
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
 use strata_ir::pass::{self, DriverOptions, PassContext, PassFailure, Registry};
+use strata_ir::{Module, OpId};
+use strata_isa_spec::frames::{self, Ahead, FRAMES, of_frames};
 use strata_isa_spec::interp::{self, Executable, Rings, Simd};
 use strata_isa_spec::timed::{self, DmaTime, Timing};
 use strata_isa_spec::{Program, Target};
@@ -87,6 +89,7 @@ impl Trial {
         adds_up(&timing)?;
         let plan = context.get::<Plan>().ok_or("there is no plan")?;
         self.is_above_its_bounds(plan, &timing)?;
+        self.frames_are_above_their_bound(plan, &lowered.program, &timing)?;
         Ok(Some((lowered.program, lowered.weights)))
     }
 
@@ -115,6 +118,25 @@ impl Trial {
         Ok(())
     }
 
+    /// Whether a frame of a stream takes no less than its plan says that any does, and no more bytes than one
+    /// alone.
+    fn frames_are_above_their_bound(
+        &self,
+        plan: &Plan,
+        program: &Program,
+        timing: &Timing,
+    ) -> Result<(), String> {
+        let bound = plan.certificate.frame_bound;
+        let frame = frames::simulate(program, &self.target).map_err(|errors| {
+            format!("frames: {}", errors.iter().map(ToString::to_string).collect::<String>())
+        })?;
+        let moved = frame.dram_bytes.total();
+        if frame.cycles < bound.cycles || moved < bound.bytes || moved > timing.dram_bytes.total() {
+            return Err(format!("a frame of a stream: {frame:?} for a bound of {bound:?}"));
+        }
+        Ok(())
+    }
+
     /// Whether the network fits the machine in both modes; what is wrong, if anything is.
     fn run(&self, count: &Count) -> Result<bool, String> {
         let module = random_network(self.seed, &self.options);
@@ -125,6 +147,7 @@ impl Trial {
         };
         let inputs = bytes(&tensors);
         let expected = bytes(&eval_function(&module, func, tensors).map_err(|e| e.to_string())?);
+        let stream = Stream::new(&module, func, self.seed)?;
         let mut fits = true;
         for mode in ["single", "multi"] {
             let Some((program, weights)) = self.compile(&module, mode).map_err(|e| format!("{mode}: {e}"))?
@@ -151,9 +174,50 @@ impl Trial {
                     return Err(format!("{mode}, order {seed}: the results differ"));
                 }
             }
+            let ahead = stream.run(&program, &self.target, &weights);
+            count.early(ahead.map_err(|e| format!("{mode}, frames: {e}"))?);
             count.of(&program);
         }
         Ok(fits)
+    }
+}
+
+/// Frames of a network, one after another, each with inputs of its own.
+struct Stream {
+    /// Inputs of all frames, and what the evaluator makes of them.
+    inputs: Vec<Vec<u8>>,
+    expected: Vec<Vec<u8>>,
+}
+
+impl Stream {
+    fn new(module: &Module, func: OpId, seed: u64) -> Result<Self, String> {
+        let mut stream = Self { inputs: Vec::new(), expected: Vec::new() };
+        for frame in 0..u64::from(FRAMES) {
+            let inputs = random_inputs(module, func, seed ^ (frame << 32));
+            stream.inputs.extend(inputs.iter().map(|tensor| tensor.data().to_bytes()));
+            let outputs = eval_function(module, func, inputs).map_err(|e| e.to_string())?;
+            stream.expected.extend(outputs.iter().map(|tensor| tensor.data().to_bytes()));
+        }
+        Ok(stream)
+    }
+
+    /// Runs the program of the frames, in larger rings, and in a random order; what comes early in it.
+    fn run(&self, program: &Program, target: &Target, weights: &[u8]) -> Result<Ahead, String> {
+        let timing = frames::simulate(program, target).map_err(|errors| format!("{errors:?}"))?;
+        // Weights come early here also where that takes no fewer cycles.
+        let ahead = Ahead { weights: true, ..timing.ahead };
+        let frames = of_frames(program, FRAMES, &ahead);
+        let is_queued_early = frames != of_frames(program, FRAMES, &Ahead { weights: false, ..ahead });
+        let inputs = &self.inputs;
+        let larger = Executable::new(&frames, target, weights, Simd::best())
+            .and_then(|executable| executable.run(inputs, &mut |_| {}));
+        let checked = interp::run_checked(&frames, target, weights, inputs, 1, &mut |_| {});
+        for found in [larger, checked] {
+            if found.map_err(|e| e.to_string())? != self.expected {
+                return Err("the results differ from the evaluator's".to_owned());
+            }
+        }
+        Ok(Ahead { weights: is_queued_early, ..ahead })
     }
 }
 
@@ -179,12 +243,20 @@ struct Count {
     shared_bytes: AtomicU64,
     /// Programs with streams whose first rows stand elsewhere.
     prefixes: AtomicU64,
+    /// Programs whose frames have weights or rows brought by the frame before.
+    early_weights: AtomicU64,
+    early_rows: AtomicU64,
     /// Stages, and phases.
     stages: AtomicU64,
     phases: AtomicU64,
 }
 
 impl Count {
+    fn early(&self, ahead: Ahead) {
+        self.early_weights.fetch_add(u64::from(ahead.weights), Ordering::Relaxed);
+        self.early_rows.fetch_add(u64::from(ahead.rows.is_some()), Ordering::Relaxed);
+    }
+
     fn of(&self, program: &Program) {
         let add = |to: &AtomicU64, n: u64| to.fetch_add(n, Ordering::Relaxed);
         let outs = |phase: &strata_isa_spec::Phase| -> Vec<u32> {
@@ -276,4 +348,5 @@ fn random_networks_compute_what_the_evaluator_does() {
     assert!(unfit * 2 <= n && enough(&count.programs, 1), "{unfit} do not fit: {count:?}");
     assert!(enough(&count.joined_rings, 20) && enough(&count.shared_bytes, 20), "{count:?}");
     assert!(enough(&count.prefixes, 100), "{count:?}");
+    assert!(enough(&count.early_weights, 100) && enough(&count.early_rows, 20), "{count:?}");
 }

@@ -16,7 +16,9 @@ use super::dumps::{self, DumpFolder, PrintArgs};
 use super::failure::Failure;
 use super::model::{self, Content};
 use super::program::program_text;
-use super::tables::{count, decimal_bytes, host_text, percent, plan_lines, row, show, si, table};
+use super::tables::{
+    count, decimal_bytes, host_text, no_stream_text, percent, plan_lines, row, show, si, table,
+};
 use crate::compile::checkpoint::Checkpoint;
 use crate::compile::{
     CalibrationData, CompileOptions, Compiled, Compiler, Event, PrecisionMode, PrecisionOptions,
@@ -552,6 +554,8 @@ fn summary(compiled: &Compiled, path: &Path) -> String {
             row(&mut plan, &[&[what.to_owned()], values.as_slice()].concat());
         }
         text += &show(&plan);
+        let n_programs = compiled.bundle.machines().count();
+        text += &stats.simulated.as_ref().map_or_else(String::new, |s| no_stream_text(s, n_programs));
     }
     if let Some(host) = &stats.host {
         text += &format!("\n{}", host_text(host));

@@ -58,7 +58,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         let timings: Vec<_> =
             bundle.machines().map(|machine| timed::simulate(&machine.program, target)).collect();
         let clock = target.array.clock_hz;
-        stats.simulated = SimulatedStats::of_all(&timings, clock, stats.plan.dram_bytes.compulsory);
+        let stream = stats.simulated.and_then(|simulated| simulated.stream);
+        let simulated = SimulatedStats::of_all(&timings, clock, stats.plan.dram_bytes.compulsory);
+        stats.simulated = simulated.map(|simulated| SimulatedStats { stream, ..simulated });
         subjects.push(Subject { title, bundle, stats, timings });
         progress.done(subjects.len() as u64);
     }

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use strata_ir::Module;
 use strata_isa_spec::bundle::{Bundle, Port};
+use strata_isa_spec::interp::ExecError;
 use strata_isa_spec::timed;
 
 use super::args::{ImageArgs, parse_input, parse_shape};
 use super::console::Console;
 use super::failure::Failure;
 use super::model::{self, Content};
-use super::tables::{count, decimal_bytes, joules, percent, row, show, table, words};
+use super::tables::{count, decimal_bytes, joules, no_stream_text, percent, row, show, table, words};
 use super::times::show_times;
 use crate::compile::CompileError;
 use crate::dump::WholeFolder;
@@ -28,7 +29,7 @@ use crate::io::{
     write_atomic,
 };
 use crate::session::{self, Session};
-use crate::stats::{PhaseStats, SimulatedStats};
+use crate::stats::{PhaseStats, SimulatedStats, StreamStats};
 
 /// Run a bundle on the interpreter, or a model on the evaluator
 ///
@@ -205,9 +206,17 @@ fn run_bundle(args: &Args, bundle: Bundle, console: &Console) -> Result<(), Fail
         let clock = manifest.target.array.clock_hz;
         let simulated = SimulatedStats::of_all(&timings, clock, compulsory.unwrap_or_default());
         let mut simulated = simulated.ok_or_else(|| Failure::failed("the bundle holds no program"))?;
+        if let [machine] = machines().collect::<Vec<_>>()[..] {
+            let bound = written.get("plan").and_then(|plan| plan.get("frame_bound")).cloned();
+            let bound = bound.and_then(|bound| serde_json::from_value(bound).ok()).unwrap_or_default();
+            let stream = StreamStats::of(&machine.program, &manifest.target, bound);
+            simulated.stream = stream.map_err(|errors| Failure::failed(ExecError::Invalid(errors)))?;
+        }
         simulated.phases =
             machines().zip(&timings).flat_map(|(machine, timing)| PhaseStats::of(machine, timing)).collect();
-        console.summary(&format!("{}\n{}", show_timing(&simulated), show_times(&simulated)))?;
+        let no_stream = no_stream_text(&simulated, machines().count());
+        let shown = format!("{}{no_stream}\n{}", show_timing(&simulated), show_times(&simulated));
+        console.summary(&shown)?;
         written.insert("simulated".to_owned(), serde_json::to_value(&simulated).map_err(Failure::failed)?);
     }
     if let Some(path) = &args.stats {
@@ -371,6 +380,18 @@ fn show_timing(simulated: &SimulatedStats) -> String {
         ("energy of an inference", joules(simulated.energy_pj.total)),
     ] {
         row(&mut lines, &[what.to_owned(), value]);
+    }
+    if let Some(stream) = &simulated.stream {
+        for (what, value) in [
+            ("cycles of a frame in a stream", count(stream.cycles)),
+            ("  lower bound", count(stream.lower_bound_cycles)),
+            ("  gap to it", percent(stream.gap)),
+            ("  DRAM traffic", decimal_bytes(stream.dram_bytes.total)),
+            ("  energy", joules(stream.energy_pj.total)),
+            ("frames a second of a stream", format!("{:.2}", stream.frames_per_second)),
+        ] {
+            row(&mut lines, &[what.to_owned(), value]);
+        }
     }
     show(&lines)
 }

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::report::human_bytes;
-use crate::stats::{EnergyStats, HostNode, HostStats, PlanStats, SimulatedStats};
+use crate::stats::{EnergyStats, HostNode, HostStats, PlanStats, SimulatedStats, StreamStats};
 use strata_backend::model::DramBytes;
 
 /// A table without frames: the first column to the left, the others to the right.
@@ -118,7 +118,31 @@ pub(super) fn plan_lines(
         lines.push(("MAC use, simulated", of(&|s| percent(s.mac_utilisation))));
         lines.push(("frames a second, simulated", of(&|s| format!("{:.2}", s.frames_per_second))));
     }
+    let streams: Vec<Option<&StreamStats>> =
+        plans.iter().map(|(_, s)| s.and_then(|s| s.stream.as_ref())).collect();
+    if streams.iter().any(Option::is_some) {
+        let of = |get: &dyn Fn(&StreamStats) -> String| {
+            streams.iter().map(|stream| stream.map_or_else(|| "-".to_owned(), get)).collect::<Vec<_>>()
+        };
+        lines.push(("cycles of a frame in a stream", of(&|s| count(s.cycles))));
+        lines.push(("  lower bound", of(&|s| count(s.lower_bound_cycles))));
+        lines.push(("  gap to it", of(&|s| percent(s.gap))));
+        lines.push(("  what binds", of(&|s| s.bound_argument.in_words().to_owned())));
+        lines.push(("  DRAM traffic", of(&|s| decimal_bytes(s.dram_bytes.total))));
+        lines.push(("frames a second of a stream", of(&|s| format!("{:.2}", s.frames_per_second))));
+    }
     lines
+}
+
+/// Why there are no figures of a stream of frames, if there are none of a bundle with so many programs.
+pub(super) fn no_stream_text(simulated: &SimulatedStats, n_programs: usize) -> String {
+    match (&simulated.stream, n_programs) {
+        (None, 2..) => format!(
+            "frames of a stream are not simulated: the machine runs {n_programs} programs for each, which \
+             take weight SRAM from each other\n"
+        ),
+        _ => String::new(),
+    }
 }
 
 fn energy_parts(energy: &EnergyStats) -> String {

@@ -17,7 +17,7 @@ use super::parts::{PreparedPart, PreparedParts};
 use super::{Aim, Clock, CompileError, Compiled, Compiler, Event, given, missing};
 use crate::ports::as_taken;
 use crate::session;
-use crate::stats::{self, EnergyStats, PlanStats, SimulatedStats, Stats};
+use crate::stats::{self, EnergyStats, PlanStats, SimulatedStats, Stats, StreamStats};
 use crate::timings::Timings;
 
 /// A machine part, planned and emitted.
@@ -79,6 +79,8 @@ impl Compiler {
             parts.extend(tail);
         }
         let mut stats = stats.unwrap_or_default();
+        clock.begin("simulate", observer);
+        self.add_stream(&mut stats, &parts)?;
         let record = &prepared.record;
         stats.model.parameters = record.parameters;
         stats.precision = record.precision.clone();
@@ -102,6 +104,22 @@ impl Compiler {
         let bundle =
             Bundle { manifest, parts, stats: serde_json::to_value(&stats).ok(), dumps: BTreeMap::new() };
         Ok(Compiled { bundle, stats, plans, timings: Timings::default() })
+    }
+
+    /// Adds what a frame takes where one follows another. Of several programs that is not known: each would
+    /// find the weights of another in weight SRAM.
+    fn add_stream(&self, stats: &mut Stats, parts: &[Part]) -> Result<(), CompileError> {
+        let programs = parts.iter().filter_map(|part| match &part.code {
+            Code::Machine(machine) => Some(&machine.program),
+            Code::Ir(_) | Code::Onnx(_) => None,
+        });
+        let (Some(simulated), [program]) = (&mut stats.simulated, &programs.collect::<Vec<_>>()[..]) else {
+            return Ok(());
+        };
+        let bound = stats.plan.frame_bound;
+        let stream = StreamStats::of(program, &self.options.target, bound);
+        simulated.stream = stream.map_err(CompileError::Invalid)?;
+        Ok(())
     }
 
     /// Plans, schedules and emits the parts of the machine, in order. `reached` gets the modules of each.
@@ -304,6 +322,7 @@ fn plan_stats(plan: &Plan, macs: u64, target: &Target) -> PlanStats {
         largest_phase_stages: plan.phases.iter().map(|p| p.stages.len() as u64).max().unwrap_or(0),
         cycles: plan.cycles,
         lower_bound_cycles: plan.certificate.lower_bound_cycles,
+        frame_bound: plan.certificate.frame_bound,
         bound_argument: plan.certificate.argument,
         gap: plan.certificate.gap,
         proven_optimal: plan.certificate.proven_optimal,

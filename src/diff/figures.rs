@@ -88,6 +88,11 @@ pub(super) fn of_statistics(stats: &Stats, has_program: bool) -> Vec<Figure> {
             figures.push("idle_mac_share", Unit::Share, 1.0 - simulated.mac_utilisation);
             figures.push_dram(&simulated.dram_bytes);
             figures.push_energy(&simulated.energy_pj);
+            if let Some(stream) = &simulated.stream {
+                figures.push("stream.cycles", Unit::Cycles, stream.cycles as f64);
+                figures.push("stream.frames_per_second", Unit::Rate, stream.frames_per_second);
+                figures.push("stream.dram_bytes.total", Unit::Bytes, stream.dram_bytes.total as f64);
+            }
             let array = simulated.array;
             for (what, cycles) in [
                 ("busy", array.busy),

@@ -136,6 +136,8 @@ impl PlanView {
             programs.iter().map(|named| timed::simulate(named.program, target)).collect();
         let compulsory = stats.map_or(0, |stats| stats.plan.dram_bytes.compulsory);
         let simulated = SimulatedStats::of_all(&timings, target.array.clock_hz, compulsory);
+        let stream = stats.and_then(|stats| stats.simulated.as_ref()?.stream.clone());
+        let simulated = simulated.map(|simulated| SimulatedStats { stream, ..simulated });
         let mut view = Self::default();
         let mut reader = ProgramReader::default();
         for named in programs {

@@ -27,8 +27,8 @@ use strata_isa_spec::inst::Elem;
 use strata_isa_spec::{Head, StageCode, Tail, View};
 
 pub use plan::{
-    Bases, BoundArgument, Certificate, DramBytes, GrowsInto, Mode, Objective, PhasePlan, Placement, Plan,
-    Residency, ResidentPrefix, StreamBase,
+    Bases, BoundArgument, Certificate, DramBytes, FrameBound, GrowsInto, Mode, Objective, PhasePlan,
+    Placement, Plan, Residency, ResidentPrefix, StreamBase,
 };
 
 /// A stage of the graph.

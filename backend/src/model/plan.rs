@@ -227,6 +227,17 @@ impl BoundArgument {
     }
 }
 
+/// What no frame of a long stream takes less of, on average; zero where that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameBound {
+    /// Cycles.
+    pub cycles: u64,
+    /// Why none takes fewer.
+    pub argument: BoundArgument,
+    /// DRAM bytes.
+    pub bytes: u64,
+}
+
 /// Why a plan is as good as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
@@ -239,6 +250,9 @@ pub struct Certificate {
     pub argument: BoundArgument,
     /// No plan takes fewer cycles.
     pub lower_bound_cycles: u64,
+    /// What no frame takes less of where one follows another.
+    #[serde(default)]
+    pub frame_bound: FrameBound,
     /// `cost / lower_bound - 1`.
     pub gap: f64,
     /// Whether the chooser proved the plan optimal over the groups it was offered.
@@ -392,5 +406,21 @@ mod as_list {
         deserializer: D,
     ) -> Result<PrimaryMap<K, V>, D::Error> {
         Vec::deserialize(deserializer).map(PrimaryMap::from_iter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strata_ir::Attribute;
+
+    use super::Certificate;
+
+    #[test]
+    fn a_certificate_of_an_older_dump_knows_nothing_of_frames() {
+        let certificate = Certificate { lower_bound_cycles: 7, ..Certificate::default() };
+        let mut old = Attribute::from_serde(&certificate).expect("it is written");
+        let Attribute::Dict(fields) = &mut old else { panic!("it has fields: {old:?}") };
+        assert!(fields.remove("frame_bound").is_some());
+        assert_eq!(old.to_serde::<Certificate>().ok(), Some(certificate));
     }
 }

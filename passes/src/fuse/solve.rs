@@ -699,6 +699,7 @@ fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
         lower_bound,
         argument: bounds.argument(plan.objective),
         lower_bound_cycles: bounds.cycles,
+        frame_bound: bounds.frame,
         gap: if lower_bound > 0.0 { cost / lower_bound - 1.0 } else { 0.0 },
         proven_optimal: proven_optimal || cost <= lower_bound,
         ..Certificate::default()

@@ -5,8 +5,8 @@ use strata_isa_spec::bundle::Port;
 
 use super::columns::{Column, runner};
 use crate::cli::console::Console;
-use crate::cli::tables::{count, host_text, plan_lines, row, show, si, table, words};
-use crate::inspect::{Inspection, Layer, Part, Totals};
+use crate::cli::tables::{count, host_text, no_stream_text, plan_lines, row, show, si, table, words};
+use crate::inspect::{Inspection, Layer, Part, Runner, Totals};
 use crate::io::array::show_shape;
 use crate::report::human_bytes;
 
@@ -36,6 +36,8 @@ pub(super) fn text(shown: &Inspection, ops: bool, console: &Console) -> String {
             row(&mut lines, &[&[what.to_owned()], values.as_slice()].concat());
         }
         text += &format!("\n{}", show(&lines));
+        let n_programs = shown.parts.iter().filter(|part| part.runner == Runner::Machine).count();
+        text += &stats.simulated.as_ref().map_or_else(String::new, |s| no_stream_text(s, n_programs));
         if let Some(host) = &stats.host {
             text += &format!("\n{}", host_text(host));
         }

@@ -21,6 +21,16 @@
 //! each other, as `order.rs` argues. The largest of the three. It can be raised: the first phase's first
 //! weights have to arrive before any product, and phases are at least one.
 //!
+//! *Frames*: where one frame follows another, what DRAM moves for a frame it may move while the one before
+//! runs, and a table that stays in weight SRAM is not loaded again; but the stages of a frame, all phases of
+//! them, run after those of the one before. So the array takes all work over all lanes for each frame. When a
+//! frame begins, no more bytes of its tables are in weight SRAM, or on the way there, than it holds: the
+//! others are moved after that, and before the frame ends, since each table is used in it. So `n` frames move
+//! their inputs and outputs, and `n - 1` times what the tables have beyond weight SRAM. The argument of
+//! `order.rs` holds from the beginning of a frame to its end, if the stock with which it begins is all that
+//! weight SRAM holds. A frame of a long stream takes at least the largest of the three, on average. That is
+//! not a bound of batches: where the stages of two frames take turns, tables are loaded for both at once.
+//!
 //! *Bytes*: tables, needed columns of inputs, and outputs, once. *Energy*: these bytes, and the energy on
 //! chip that every plan has: the fewest products, needed columns written once and read once by each reader,
 //! weights read once a step (two rows a step at most).
@@ -36,7 +46,7 @@ mod work;
 
 use strata_backend::cost::{may_winograd, on_chip_energy};
 use strata_backend::model::graph::Topology;
-use strata_backend::model::{BoundArgument, Objective, StageGraph};
+use strata_backend::model::{BoundArgument, FrameBound, Objective, StageGraph};
 use strata_isa_spec::Target;
 use strata_isa_spec::timing::dram_cycles;
 
@@ -56,6 +66,8 @@ pub struct Bounds {
     pub bytes: u64,
     /// No plan takes less energy, in picojoules.
     pub energy_pj: f64,
+    /// What no frame of a long stream takes less of, on average.
+    pub frame: FrameBound,
 }
 
 impl Bounds {
@@ -88,19 +100,28 @@ pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bound
     let bytes = compulsory_bytes(&needed);
     let work = needed.graph.stages.values().map(|node| least_work(&node.code, target)).collect();
     let demands = Demands { work, tables: table_bytes(&needed.graph) };
+    let tables: u64 = demands.tables.values().sum();
     let lanes = u64::from(target.array.clusters) * u64::from(target.array.lanes);
     let array = demands.work.values().sum::<u64>().div_ceil(lanes.max(1));
+    let held = target.memory.weight;
+    let ends = |there| last_end(graph, &needed, topology, &demands, target, there);
     // Of equals the last is taken, which is the simplest.
-    let arguments = [
-        (last_end(graph, &needed, topology, &demands, target), BoundArgument::WeightMemory),
-        (dram_cycles(target, bytes), BoundArgument::Dram),
-        (array, BoundArgument::Array),
-    ];
-    let (cycles, cycles_argument) =
-        arguments.into_iter().max_by_key(|(cycles, _)| *cycles).unwrap_or_default();
+    let largest = |ends: u64, bytes: u64| {
+        let arguments = [
+            (ends, BoundArgument::WeightMemory),
+            (dram_cycles(target, bytes), BoundArgument::Dram),
+            (array, BoundArgument::Array),
+        ];
+        arguments.into_iter().max_by_key(|(cycles, _)| *cycles).unwrap_or_default()
+    };
+    let (cycles, cycles_argument) = largest(ends(0), bytes);
     // Winograd halves the steps and makes fewer products, so it takes the least energy wherever it is
     // allowed.
     let least = needed.graph.stages.iter().map(|(stage, node)| (stage, may_winograd(&node.code, target)));
     let on_chip = on_chip_energy(&needed.graph, target, least);
-    Bounds { cycles, cycles_argument, bytes, energy_pj: on_chip + bytes as f64 * target.energy.dram_byte_pj }
+    let energy_pj = on_chip + bytes as f64 * target.energy.dram_byte_pj;
+    let frame_bytes = bytes - tables.min(held);
+    let (frame_cycles, argument) = largest(ends(held), frame_bytes);
+    let frame = FrameBound { cycles: frame_cycles, argument, bytes: frame_bytes };
+    Bounds { cycles, cycles_argument, bytes, energy_pj, frame }
 }

@@ -123,13 +123,15 @@ impl Demands {
     }
 }
 
-/// Cycles before which the last stage does not end.
+/// Cycles before which the last stage does not end, if weight SRAM holds no more than so many bytes of tables
+/// as the first begins.
 pub(super) fn last_end(
     graph: &StageGraph,
     needed: &Needed,
     topology: &Topology,
     demands: &Demands,
     target: &Target,
+    there: u64,
 ) -> u64 {
     let order = Order::new(graph, needed, topology);
     let lanes = (u64::from(target.array.clusters) * u64::from(target.array.lanes)).max(1);
@@ -140,8 +142,9 @@ pub(super) fn last_end(
     let mut stocks: PrimaryMap<StageId, i128> = graph.stages.keys().map(|_| i128::MAX).collect();
     for (at, &first) in ends.iter().enumerate() {
         let (work, bytes) = demands.of(order.before[first].iter().chain([first]));
-        least[first] = least[first].max(work.div_ceil(lanes)).max(dram_cycles(target, bytes));
-        stocks[first] = stocks[first].min(-i128::from(bytes));
+        least[first] =
+            least[first].max(work.div_ceil(lanes)).max(dram_cycles(target, bytes.saturating_sub(there)));
+        stocks[first] = stocks[first].min(i128::from(there) - i128::from(bytes));
         let room = target.memory.weight.saturating_sub(demands.tables[first]);
         let moved = i128::from(least[first]) * i128::from(rate);
         let stock = u64::try_from((moved + stocks[first]).max(0)).unwrap_or(u64::MAX).min(room);

@@ -6,7 +6,7 @@ use strata_backend::model::samples::Net;
 use strata_backend::model::{BoundArgument, BufferView, Objective, StageGraph};
 use strata_backend::place::schedule;
 use strata_ir::eval::random::Rng;
-use strata_isa_spec::{Target, timed};
+use strata_isa_spec::{Target, frames, timed};
 
 use super::bounds;
 use crate::fuse::PlanOptions;
@@ -71,10 +71,14 @@ struct Found {
     by_weights: u64,
     /// Of these, the one that comes nearest to its bound, in percent of that.
     nearest: u64,
+    /// Whose frames in a stream are bounded by the room of weight SRAM.
+    frames_by_weights: u64,
+    /// Of all, the frame that comes nearest to its bound, in percent of that.
+    nearest_frame: u64,
 }
 
 fn trials(seeds: std::ops::Range<u64>) -> Found {
-    let mut found = Found { nearest: u64::MAX, ..Found::default() };
+    let mut found = Found { nearest: u64::MAX, nearest_frame: u64::MAX, ..Found::default() };
     let offer = Offer { alike: 64, groups: usize::MAX, ..Offer::default() };
     let options = PlanOptions { objective: Objective::Latency, offer, ..PlanOptions::default() };
     for seed in seeds {
@@ -92,6 +96,13 @@ fn trials(seeds: std::ops::Range<u64>) -> Found {
         let timing = timed::simulate(&scheduled.program, &target);
         assert!(timing.cycles >= least.cycles, "seed {seed}: {} for {least:?}", timing.cycles);
         found.plans += 1;
+        let frame = frames::simulate_unverified(&scheduled.program, &target);
+        let moved = frame.dram_bytes.total();
+        assert!(frame.cycles >= least.frame.cycles, "seed {seed}: {frame:?} for {least:?}");
+        assert!(moved >= least.frame.bytes, "seed {seed}: {frame:?} for {least:?}");
+        assert!(moved <= timing.dram_bytes.total(), "seed {seed}: {frame:?} for {timing:?}");
+        found.frames_by_weights += u64::from(least.frame.argument == BoundArgument::WeightMemory);
+        found.nearest_frame = found.nearest_frame.min(100 * frame.cycles / least.frame.cycles);
         if least.cycles_argument == BoundArgument::WeightMemory {
             found.by_weights += 1;
             found.nearest = found.nearest.min(100 * timing.cycles / least.cycles);
@@ -102,13 +113,15 @@ fn trials(seeds: std::ops::Range<u64>) -> Found {
 
 #[test]
 fn no_plan_of_a_small_graph_beats_its_bound() {
-    let Found { plans, by_weights, nearest } = trials(0..600);
-    assert!(plans > 500 && by_weights > 10 && nearest < 140, "{plans} plans, {by_weights}, {nearest} %");
+    let found = trials(0..600);
+    assert!(found.plans > 500 && found.by_weights > 10 && found.nearest < 140, "{found:?}");
+    assert!(found.frames_by_weights > 0 && found.nearest_frame < 140, "{found:?}");
 }
 
 #[test]
 #[ignore = "takes a minute: `tests/slow/run soundness/plans`"]
 fn no_plan_of_many_small_graphs_beats_its_bound() {
-    let Found { plans, by_weights, nearest } = trials(600..20_600);
-    assert!(plans > 12_000 && by_weights > 400 && nearest < 110, "{plans} plans, {by_weights}, {nearest} %");
+    let found = trials(600..20_600);
+    assert!(found.plans > 12_000 && found.by_weights > 400 && found.nearest < 110, "{found:?}");
+    assert!(found.frames_by_weights > 0 && found.nearest_frame < 110, "{found:?}");
 }
