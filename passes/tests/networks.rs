@@ -108,6 +108,7 @@ impl Trial {
         for (what, cost, bound) in [
             ("cycles", cycles, bound.lower_bound_cycles as f64),
             ("bytes", bytes, plan.dram_bytes.compulsory as f64),
+            ("bytes of a frame", bytes, bound.frame_bound.bytes as f64),
             (self.objective, cost, bound.lower_bound),
         ] {
             // Sums of real numbers may differ in their last digits.

@@ -187,7 +187,7 @@ pub struct DramBytes {
     pub spill_read: u64,
     /// All of these.
     pub total: u64,
-    /// What no plan can avoid: weights, inputs and outputs once.
+    /// Weights, inputs and outputs once, which no plan can avoid.
     pub compulsory: u64,
 }
 
@@ -206,6 +206,8 @@ pub enum BoundArgument {
     WeightMemory,
     /// Weights, inputs and outputs are moved once.
     Bytes,
+    /// They are, and activation SRAM holds less than is alive at once.
+    ActivationMemory,
     /// The fewest products, and bytes moved once.
     Energy,
     /// The least energy in the least time.
@@ -221,6 +223,7 @@ impl BoundArgument {
             Self::Dram => "DRAM's rate",
             Self::WeightMemory => "weight SRAM: loads and products wait for each other",
             Self::Bytes => "weights, inputs and outputs once",
+            Self::ActivationMemory => "activation SRAM holds less than is alive at once",
             Self::Energy => "the fewest products and bytes",
             Self::EnergyTimesCycles => "the least energy times the fewest cycles",
         }

@@ -53,7 +53,7 @@ pub struct PlanOptions {
     /// Ways to place the tensors of one phase that it follows.
     pub placings: usize,
     /// Work of all its searches, in placings and labels made and candidates evaluated: each has a quarter of
-    /// what is left before it becomes narrow.
+    /// what is left before it becomes narrow. Where DRAM bytes come first there is eight times as much.
     pub work: usize,
     /// Whether sets of stages may run in column strips. Layer by layer, only stages do whose rows do not fit.
     pub strips: bool,
@@ -99,7 +99,7 @@ impl PlanOptions {
             growths: self.growths,
             strips: self.strips,
             fills: !self.prefetches(),
-            estimate: Estimate::Turns,
+            estimate: Estimate::Overlap,
         }
     }
 
@@ -253,6 +253,10 @@ const SHARES: usize = 4;
 /// and at least one part in so many of all.
 const LEAST_SHARES: usize = 64;
 
+/// Where DRAM bytes come first there is so much more work: few of its candidates are long, and where every
+/// byte counts a narrow search loses some.
+const OF_BYTES: usize = 8;
+
 /// What the chooser is asked about all candidates.
 type Question = (ScoreWeights, u64, SearchLimits);
 
@@ -264,10 +268,11 @@ impl<'a> Planner<'a> {
     pub fn new(graph: &'a StageGraph, target: &'a Target, options: &PlanOptions) -> Result<Self, PlanError> {
         let offered = offer(offering(Context::new(graph, target)?, options), options)?;
         let bounds = bounds(graph, &offered.context().topology, target);
+        let weights = ScoreWeights::of(options.objective, target, (0.0, 0.0));
         Ok(Self {
             offered,
             bounds,
-            work: options.work,
+            work: if weights.puts_bytes_first() { OF_BYTES * options.work } else { options.work },
             answers: BTreeMap::new(),
             price: None,
             fastest: None,
@@ -403,7 +408,7 @@ impl<'a> Planner<'a> {
             Ok(known) if is_least(&known) => Ok(known),
             Ok(known) => {
                 let mut best = Choice { proven: false, ..known };
-                for estimate in Estimate::ALL {
+                for &estimate in Estimate::worth_trying(weights) {
                     if !best.proven {
                         let limits = SearchLimits { estimate, ..limits };
                         best = search(best.score(weights), limits).unwrap_or(best);
@@ -691,7 +696,7 @@ fn close_gaps(plan: &mut Plan, gaps: &[(BufferId, u64)]) -> bool {
 
 /// Enters the bounds of a plan.
 fn certify(plan: &mut Plan, bounds: Bounds, proven_optimal: bool) {
-    plan.dram_bytes.compulsory = bounds.bytes;
+    plan.dram_bytes.compulsory = bounds.once_bytes;
     let cost = plan.certificate.cost;
     let lower_bound = bounds.of(plan.objective);
     plan.certificate = Certificate {

@@ -17,7 +17,7 @@
 //! tiles of two columns the last counts by half where it has but one, since a strip of one column may run
 //! directly. Of the lanes of a cluster as many as divide the channels and the reduction best count: what the
 //! best split leaves idle, every plan does. DRAM moves at most its rate, one thing at a time, so it takes at
-//! least the compulsory bytes over that. And weight SRAM holds so little that loads and products wait for
+//! least the least bytes over that. And weight SRAM holds so little that loads and products wait for
 //! each other, as `order.rs` argues. The largest of the three. It can be raised: the first phase's first
 //! weights have to arrive before any product, and phases are at least one.
 //!
@@ -31,7 +31,8 @@
 //! weight SRAM holds. A frame of a long stream takes at least the largest of the three, on average. That is
 //! not a bound of batches: where the stages of two frames take turns, tables are loaded for both at once.
 //!
-//! *Bytes*: tables, needed columns of inputs, and outputs, once. *Energy*: these bytes, and the energy on
+//! *Bytes*: tables, needed columns of inputs, and outputs, once; and what activation SRAM cannot hold of what
+//! is alive between phases, as `spilled.rs` argues. *Energy*: these bytes, and the energy on
 //! chip that every plan has: the fewest products, needed columns written once and read once by each reader,
 //! weights read once a step (two rows a step at most).
 
@@ -40,6 +41,7 @@ mod needed;
 mod order;
 #[cfg(test)]
 mod small;
+mod spilled;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -53,6 +55,7 @@ use strata_isa_spec::timing::dram_cycles;
 use self::bytes::{compulsory_bytes, table_bytes};
 use self::needed::Needed;
 use self::order::{Demands, last_end};
+use self::spilled::spilled_bytes;
 use self::work::least_work;
 
 /// Bounds of a graph on a target.
@@ -64,6 +67,8 @@ pub struct Bounds {
     pub cycles_argument: BoundArgument,
     /// No plan moves fewer DRAM bytes.
     pub bytes: u64,
+    /// Of these, tables, inputs and outputs once.
+    pub once_bytes: u64,
     /// No plan takes less energy, in picojoules.
     pub energy_pj: f64,
     /// What no frame of a long stream takes less of, on average.
@@ -75,6 +80,7 @@ impl Bounds {
     pub fn argument(&self, objective: Objective) -> BoundArgument {
         match objective {
             Objective::Latency => self.cycles_argument,
+            Objective::Traffic if self.bytes > self.once_bytes => BoundArgument::ActivationMemory,
             Objective::Traffic => BoundArgument::Bytes,
             Objective::Energy => BoundArgument::Energy,
             Objective::Edp => BoundArgument::EnergyTimesCycles,
@@ -97,9 +103,10 @@ impl Bounds {
 /// Bounds of a graph on a target.
 pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bounds {
     let needed = Needed::new(graph, topology);
-    let bytes = compulsory_bytes(&needed);
+    let once_bytes = compulsory_bytes(&needed);
     let work = needed.graph.stages.values().map(|node| least_work(&node.code, target)).collect();
     let demands = Demands { work, tables: table_bytes(&needed.graph) };
+    let bytes = once_bytes + spilled_bytes(graph, &needed, topology, &demands, target);
     let tables: u64 = demands.tables.values().sum();
     let lanes = u64::from(target.array.clusters) * u64::from(target.array.lanes);
     let array = demands.work.values().sum::<u64>().div_ceil(lanes.max(1));
@@ -123,5 +130,5 @@ pub fn bounds(graph: &StageGraph, topology: &Topology, target: &Target) -> Bound
     let frame_bytes = bytes - tables.min(held);
     let (frame_cycles, argument) = largest(ends(held), frame_bytes);
     let frame = FrameBound { cycles: frame_cycles, argument, bytes: frame_bytes };
-    Bounds { cycles, cycles_argument, bytes, energy_pj, frame }
+    Bounds { cycles, cycles_argument, bytes, once_bytes, energy_pj, frame }
 }

@@ -103,7 +103,7 @@ pub(super) struct Demands {
 
 impl Demands {
     /// Work and bytes of some stages.
-    fn of(&self, stages: impl Iterator<Item = StageId>) -> (u64, u64) {
+    pub(super) fn of(&self, stages: impl Iterator<Item = StageId>) -> (u64, u64) {
         stages.fold((0, 0), |(work, bytes), stage| (work + self.work[stage], bytes + self.tables[stage]))
     }
 

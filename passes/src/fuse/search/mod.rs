@@ -236,8 +236,11 @@ pub enum Estimate {
 }
 
 impl Estimate {
-    /// In the order of the searches.
-    pub const ALL: [Self; 2] = [Self::Turns, Self::Overlap];
+    /// Those by which searches for the least score are made, in order. Where bytes come first, time tells
+    /// nothing.
+    pub fn worth_trying(weights: ScoreWeights) -> &'static [Self] {
+        if weights.puts_bytes_first() { &[Self::Overlap] } else { &[Self::Turns, Self::Overlap] }
+    }
 }
 
 impl SearchLimits {
