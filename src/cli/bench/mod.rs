@@ -18,6 +18,7 @@
 
 mod ablate;
 mod case;
+mod gaps;
 mod page;
 mod planner;
 mod plans;

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
+use strata_backend::model::BoundArgument;
 use strata_isa_spec::Target;
 
 use super::ablate;
 use super::case::{Case, parse_case, subject};
+use super::gaps::NETWORKS_OF_TODAY;
 use super::page::Table;
 use super::plot::{self, Series};
 use super::subject::Cost;
@@ -58,25 +60,7 @@ pub(super) struct Args {
 fn usual_cases() -> Vec<Case> {
     let chains = [50, 100, 200, 500, 1000].map(Case::Chain);
     let graphs = [50, 100, 200, 350, 500].map(Case::Random);
-    chains.into_iter().chain(graphs).chain(networks()).chain(networks_of_today()).collect()
-}
-
-/// Networks of the zoo with many stages or branches.
-fn networks_of_today() -> Vec<Case> {
-    let networks = [
-        ("squeezenet", (224, 224)),
-        ("efficientnet-lite0", (224, 224)),
-        ("mobilenetv3-large", (224, 224)),
-        ("yolov8n", (640, 640)),
-        ("inception-v3", (299, 299)),
-        ("hrnet-w18-small", (224, 224)),
-        ("deeplabv3-mobilenetv2", (512, 512)),
-        ("convnext-tiny", (224, 224)),
-        ("efficientdet-d0", (512, 512)),
-        ("regnetx-400mf", (224, 224)),
-        ("densenet121", (224, 224)),
-    ];
-    zoo(&networks)
+    chains.into_iter().chain(graphs).chain(networks()).chain(zoo(&NETWORKS_OF_TODAY)).collect()
 }
 
 /// Networks of the zoo for which families of rewrites are switched off.
@@ -111,6 +95,7 @@ struct Measured {
     /// By how much the resident set grew while planning, in the run in which it grew most.
     grown_bytes: u64,
     gap: f64,
+    argument: BoundArgument,
 }
 
 /// Runs the command.
@@ -194,6 +179,7 @@ fn measure(case: &Case, runs: u32, console: &Console) -> Result<Measured, Failur
         runs: planned.iter().map(|one| one.cost).collect(),
         grown_bytes: planned.iter().map(|one| one.cost.grown_bytes).max().unwrap_or(0),
         gap: last.plan.certificate.gap,
+        argument: last.plan.certificate.argument,
     })
 }
 
@@ -204,8 +190,16 @@ const ABLATION_PREFACE: &str = "# What the rewrites buy\n\n\
     Made by `strata bench planner --ablate --write docs/ablation.md`; do not edit.\n\n";
 
 fn section(measured: &[Measured], runs: u32) -> String {
-    let mut table =
-        Table::new(&["case", "stages", "phases", "seconds", "processor seconds", "memory", "gap"]);
+    let mut table = Table::new(&[
+        "case",
+        "stages",
+        "phases",
+        "seconds",
+        "processor seconds",
+        "memory",
+        "gap",
+        "what binds",
+    ]);
     for one in measured {
         table.row(&[
             one.case.clone(),
@@ -215,6 +209,7 @@ fn section(measured: &[Measured], runs: u32) -> String {
             format!("{:.3}", one.median.cpu),
             human_bytes(one.grown_bytes),
             format!("{:.1} %", one.gap * 100.0),
+            one.argument.in_words().to_owned(),
         ]);
     }
     format!(

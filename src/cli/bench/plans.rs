@@ -1,14 +1,16 @@
-//! `strata bench plans`: the networks and sizes of SRAM of the reference, planned, beside its figures.
+//! `strata bench plans`: the networks and sizes of SRAM of the reference, planned, beside its figures; and
+//! how far these and the networks of today are from their bounds.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use strata_isa_spec::Target;
 use strata_passes::rewrite::Families;
 
+use super::gaps::{self, Gap, GapLine, NETWORKS_OF_TODAY, SIZES};
 use super::page::{Table, mb};
 use super::reference::{self, Row};
-use super::subject::Subject;
+use super::subject::{Size, Subject};
 use crate::cli::console::{Console, Progress};
 use crate::cli::failure::Failure;
 use crate::io::write_atomic;
@@ -18,8 +20,9 @@ use crate::{Mode, Objective};
 /// Plan the networks of the reference at every size of activation SRAM, and set them beside its figures
 ///
 /// For each row: DRAM traffic of the plan for least traffic, layer by layer and multi-layer, and frames a
-/// second, as the timed interpreter finds them, of the plan for least latency. Weights are random but seeded;
-/// plans do not depend on their values.
+/// second, as the timed interpreter finds them, of the plan for least latency. Then, with networks that the
+/// reference does not have, how far plans are from their bounds, and what binds these. Weights are random but
+/// seeded; plans do not depend on their values.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only this network, such as unet or yolov3@416x416; may be repeated
@@ -58,8 +61,9 @@ struct Ours {
     multi_fps: f64,
     /// MAC use of the multi-layer plan for latency, simulated.
     mac_utilisation: f64,
-    /// Gap of the multi-layer plan for latency to its bound.
-    latency_gap: f64,
+    /// Gaps of the multi-layer plans to their bounds.
+    latency: Gap,
+    traffic: Gap,
 }
 
 /// What the reference has.
@@ -92,23 +96,28 @@ impl From<&Row> for Figures {
 #[derive(Debug, Default, Serialize)]
 struct Found {
     reference: Vec<Line>,
+    gaps: Vec<GapLine>,
+    /// Rows that have no plan, and why.
+    refused: String,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
     let all = reference::rows().map_err(Failure::Failed)?;
-    let is_wanted = |network: &str, size: &str| {
-        args.only.is_empty()
-            || args.only.iter().any(|only| *only == network || *only == format!("{network}@{size}"))
+    let is_wanted = |network: &str, (width, height): Size| {
+        let title = format!("{network}@{width}x{height}");
+        args.only.is_empty() || args.only.iter().any(|only| *only == network || *only == title)
     };
-    let rows: Vec<&Row> = all
-        .iter()
-        .filter(|row| is_wanted(&row.network, &format!("{}x{}", row.size.0, row.size.1)))
-        .filter(|row| args.sram.is_empty() || args.sram.contains(&row.activation_mib))
-        .collect();
-    if rows.is_empty() {
-        let known: std::collections::BTreeSet<&str> = all.iter().map(|row| &*row.network).collect();
-        let known: Vec<&str> = known.into_iter().collect();
+    let has_size = |mib: f64| args.sram.is_empty() || args.sram.contains(&mib);
+    let of_today: Vec<(&str, Size)> =
+        NETWORKS_OF_TODAY.into_iter().filter(|&(network, size)| is_wanted(network, size)).collect();
+    let sizes: Vec<f64> = SIZES.into_iter().filter(|&mib| has_size(mib)).collect();
+    let rows: Vec<&Row> =
+        all.iter().filter(|row| is_wanted(&row.network, row.size) && has_size(row.activation_mib)).collect();
+    if rows.is_empty() && (of_today.is_empty() || sizes.is_empty()) {
+        let of_reference: BTreeSet<&str> = all.iter().map(|row| &*row.network).collect();
+        let of_today = NETWORKS_OF_TODAY.into_iter().map(|(network, _)| network);
+        let known: Vec<&str> = of_reference.into_iter().chain(of_today).collect();
         return Err(Failure::Usage(format!(
             "no row is of that network and SRAM; there are {}",
             known.join(", ")
@@ -132,6 +141,9 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
             Ok(ours) => verdict(ours, row),
             Err(_) => Verdict { text: "**no plan**".to_owned(), misses: true },
         };
+        if let Ok(ours) = &ours {
+            found.gaps.push(ours.gaps(&name, row.activation_mib));
+        }
         found.reference.push(Line {
             network: name,
             activation_mib: row.activation_mib,
@@ -142,9 +154,23 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
         });
     }
     drop(subject);
+    for (network, size) in of_today {
+        let subject = Subject::zoo(network, size, &progress)?;
+        for &mib in &sizes {
+            match gaps::line(&subject, mib, &progress) {
+                Ok(line) => found.gaps.push(line),
+                Err(failure) => found.refused += &no_plan(&subject.name, mib, &failure.to_string()),
+            }
+        }
+    }
     drop(progress);
 
-    let text = beside_reference(&found.reference);
+    let mut text = String::new();
+    if !found.reference.is_empty() {
+        text += &beside_reference(&found.reference);
+        text += "\n";
+    }
+    text += &gaps::section(&found.gaps, &found.refused);
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&found).map_err(Failure::failed)?;
         write_atomic(path, format!("{json}\n").as_bytes())?;
@@ -160,8 +186,7 @@ pub(super) fn run(args: &Args, console: &Console) -> Result<(), Failure> {
 
 /// Plans one row.
 fn ours(subject: &Subject, row: &Row, progress: &Progress<'_>) -> Result<Ours, Failure> {
-    let bytes = (row.activation_mib * f64::from(1 << 20)) as u64;
-    let target = Target::preset("x1", &[("memory.activation".to_owned(), bytes.to_string())])?;
+    let target = gaps::target(row.activation_mib)?;
     let plan = |mode, objective| -> Result<Stats, Failure> {
         progress
             .step(&format!("{} with {} MiB: {mode:?} for {objective:?}", subject.name, row.activation_mib));
@@ -177,8 +202,29 @@ fn ours(subject: &Subject, row: &Row, progress: &Progress<'_>) -> Result<Ours, F
         single_fps: fps(&plan(Mode::Single, Objective::Latency)?),
         multi_fps: fps(&latency),
         mac_utilisation: latency.simulated.as_ref().map_or(0.0, |simulated| simulated.mac_utilisation),
-        latency_gap: latency.plan.gap,
+        latency: Gap::of(&latency.plan),
+        traffic: Gap::of(&traffic.plan),
     })
+}
+
+impl Ours {
+    /// How far the multi-layer plans are from their bounds.
+    fn gaps(&self, network: &str, activation_mib: f64) -> GapLine {
+        GapLine {
+            network: network.to_owned(),
+            activation_mib,
+            frames_per_second: self.multi_fps,
+            latency: self.latency,
+            dram_bytes: self.multi_bytes,
+            traffic: self.traffic,
+        }
+    }
+}
+
+/// That a row has no plan, and why.
+fn no_plan(network: &str, activation_mib: f64, why: &str) -> String {
+    let why: Vec<&str> = why.lines().map(str::trim).collect();
+    format!("\n{network} with {activation_mib} MiB: {}.\n", why.join(" "))
 }
 
 /// What is to be said of a row.
@@ -266,12 +312,11 @@ fn beside_reference(lines: &[Line]) -> String {
             one(reference.single_fps),
             one(reference.multi_fps),
             one(reference.roofline_fps),
-            shown(&|ours| format!("{:.1} %", ours.latency_gap * 100.0)),
+            shown(&|ours| format!("{:.1} %", ours.latency.gap * 100.0)),
             line.verdict.clone(),
         ]);
         if let Err(why) = ours {
-            let why: Vec<&str> = why.lines().map(str::trim).collect();
-            refused += &format!("\n{} with {} MiB: {}.\n", line.network, line.activation_mib, why.join(" "));
+            refused += &no_plan(&line.network, line.activation_mib, why);
         }
     }
     let missed = lines.iter().filter(|line| line.misses).count();

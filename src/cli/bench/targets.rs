@@ -8,6 +8,7 @@ use strata_frontend::zoo::ZooModel;
 use strata_isa_spec::Target;
 use strata_passes::rewrite::Families;
 
+use super::gaps::Gap;
 use super::page::{Table, change, mb};
 use super::subject::Subject;
 use crate::cli::console::{Console, Progress};
@@ -66,8 +67,7 @@ struct Plan {
     estimated_cycles: u64,
     frames_per_second: f64,
     dram_bytes: u64,
-    gap: f64,
-    proven_optimal: bool,
+    bound: Gap,
 }
 
 /// Runs the command.
@@ -180,8 +180,7 @@ fn both(subject: &Subject, target: &Target) -> Result<(Plan, Plan), Failure> {
             estimated_cycles,
             frames_per_second: simulated.frames_per_second,
             dram_bytes: stats.plan.dram_bytes.total,
-            gap: stats.plan.gap,
-            proven_optimal: stats.plan.proven_optimal,
+            bound: Gap::of(&stats.plan),
         })
     };
     Ok((plan(Objective::Latency)?, plan(Objective::Traffic)?))
@@ -202,16 +201,15 @@ fn section(lines: &[Line]) -> String {
         "search off by",
         "frames/s",
         "gap, latency",
+        "what binds",
         "traffic, MB",
         "gap, traffic",
+        "what binds",
     ]);
     let mut refused = String::new();
     for line in lines {
         let (network, target) = (line.network.clone(), line.target.clone());
-        let percent = |plan: &Plan| {
-            let proven = if plan.proven_optimal { ", proven" } else { "" };
-            format!("{:.1} %{proven}", plan.gap * 100.0)
-        };
+        let binds = |plan: &Plan| plan.bound.argument.in_words().to_owned();
         match &line.outcome {
             Outcome::Planned { latency, traffic } => table.row(&[
                 network,
@@ -222,12 +220,14 @@ fn section(lines: &[Line]) -> String {
                 change(latency.simulated_cycles as f64, latency.predicted_cycles as f64),
                 change(latency.simulated_cycles as f64, latency.estimated_cycles as f64),
                 format!("{:.2}", latency.frames_per_second),
-                percent(latency),
+                latency.bound.in_percent(),
+                binds(latency),
                 mb(traffic.dram_bytes),
-                percent(traffic),
+                traffic.bound.in_percent(),
+                binds(traffic),
             ]),
             Outcome::Refused(why) => {
-                let none = std::iter::repeat_n("-".to_owned(), 9);
+                let none = std::iter::repeat_n("-".to_owned(), 11);
                 table.row(&[network.clone(), target.clone()].into_iter().chain(none).collect::<Vec<_>>());
                 let why: Vec<&str> = why.lines().map(str::trim).collect();
                 refused += &format!("\n{network} on `{target}`: {}.\n", why.join(" "));
@@ -256,8 +256,7 @@ mod tests {
             estimated_cycles: 1100,
             frames_per_second: 12.5,
             dram_bytes: 2_000_000,
-            gap: 0.25,
-            proven_optimal: false,
+            bound: Gap { gap: 0.25, ..Gap::default() },
         }
     }
 
@@ -269,9 +268,9 @@ mod tests {
             line(Outcome::Refused("no plan:\n  too wide".to_owned())),
         ];
         let text = section(&lines);
-        let wanted = "| net@8x8 | micro | 3 | 1,010 | 1,000 | +1.0 % | +10.0 % | 12.50 | 25.0 % | 2.0 | \
-            25.0 % |\n\
-                      | net@8x8 | micro | - | - | - | - | - | - | - | - | - |\n\n\
+        let wanted = "| net@8x8 | micro | 3 | 1,010 | 1,000 | +1.0 % | +10.0 % | 12.50 | 25.0 % | \
+            no bound is known | 2.0 | 25.0 % | no bound is known |\n\
+                      | net@8x8 | micro | - | - | - | - | - | - | - | - | - | - | - |\n\n\
                       net@8x8 on `micro`: no plan: too wide.\n";
         assert!(text.ends_with(wanted), "{text}");
     }

@@ -225,8 +225,8 @@ pub struct SearchLimits {
     pub estimate: Estimate,
 }
 
-/// What the stages that are left are thought to take, where only the best cuts of as many stages are followed.
-/// No estimate is the better one on every network, so there are searches by each.
+/// What the stages that are left are thought to take, where only the best cuts of as many stages are
+/// followed. No estimate is the better one on every network, so there are searches by each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Estimate {
     /// The time of the array, while DRAM moves the tables.
