@@ -164,10 +164,10 @@ fn trials_of_traffic(seeds: std::ops::Range<u64>) -> Moved {
             assert!(moved >= least.bytes, "seed {seed}, {objective:?}: {moved} for {least:?}");
             if objective == Objective::Traffic {
                 found.plans += 1;
-                let spilled = least.bytes - least.once_bytes;
-                if spilled > 0 {
+                let ours = 100 * (moved - least.once_bytes);
+                if let Some(percent) = ours.checked_div(least.bytes - least.once_bytes) {
                     found.by_activations += 1;
-                    found.nearest = found.nearest.min(100 * (moved - least.once_bytes) / spilled);
+                    found.nearest = found.nearest.min(percent);
                 }
             }
         }

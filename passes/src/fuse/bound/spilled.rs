@@ -10,8 +10,8 @@
 //! At a border a set of stages has run with all that they depend on. What they made and others are to read
 //! is *alive*: it stands in activation SRAM, or was stored in DRAM and will be loaded. Of all sets that `j`
 //! is in and `k` is not, take the one with the fewest bytes alive, which is a minimum cut: what is alive
-//! there beyond activation SRAM is stored and loaded by every plan. Bytes of outputs are stored anyway, and count
-//! once. What several stages read counts by what the one that reads the least of it needs.
+//! there beyond activation SRAM is stored and loaded by every plan. Bytes of outputs are stored anyway, and
+//! count once. What several stages read counts by what the one that reads the least of it needs.
 //!
 //! Stages that are apart after `k`, or before `j`, are apart at other borders. Of these, what was made from
 //! `k` on, or is read up to `j` only, is not alive at the first, and so counts beside it.
