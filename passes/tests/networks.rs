@@ -8,7 +8,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use strata_backend::model::Plan;
-
 use strata_ir::eval::eval_function;
 use strata_ir::eval::random::{RandomOptions, Rng, random_inputs, random_network};
 use strata_ir::pass::{self, DriverOptions, PassContext, PassFailure, Registry};

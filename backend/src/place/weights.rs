@@ -78,9 +78,9 @@ pub(super) fn place(problem: &PlacementProblem<'_>) -> Result<Weights, ScheduleE
         let most_ahead = bytes_ahead(&by_size(100));
         let is_enough =
             |placed: &Placed| bytes_ahead(&placed.blocks) * 100 >= most_ahead * u128::from(ENOUGH_PERCENT);
-        let short = FILLS.into_iter().filter_map(|percent| searched(by_size(percent), SHORT_NODES));
-        let quick: Vec<Placed> = short.take(1).chain(queued_one_by_one(problem, &needed, ahead)).collect();
-        let quick = quick.into_iter().max_by_key(|placed| bytes_ahead(&placed.blocks));
+        let together = FILLS.into_iter().find_map(|percent| searched(by_size(percent), SHORT_NODES));
+        let apart = queued_one_by_one(problem, &needed, ahead);
+        let quick = together.into_iter().chain(apart).max_by_key(|placed| bytes_ahead(&placed.blocks));
         let placed = match quick {
             Some(quick) if is_enough(&quick) => Some(quick),
             quick => searched(by_size(100), most_nodes).or(quick),

@@ -48,7 +48,7 @@ impl Gap {
     }
 
     /// In percent, with a word if it is proven.
-    pub(super) fn in_percent(&self) -> String {
+    fn in_percent(&self) -> String {
         let proven = if self.proven_optimal { ", proven" } else { "" };
         format!("{:.1} %{proven}", self.gap * 100.0)
     }
@@ -95,29 +95,29 @@ pub(super) fn line(
     })
 }
 
+/// Columns of a table that say how far the plans for least latency and for least traffic are from their
+/// bounds.
+pub(super) const COLUMNS: [&str; 5] =
+    ["gap, latency", "what binds", "traffic, MB", "gap, traffic", "what binds"];
+
+/// The cells of these columns.
+pub(super) fn cells(latency: &Gap, dram_bytes: u64, traffic: &Gap) -> [String; 5] {
+    [
+        latency.in_percent(),
+        latency.argument.in_words().to_owned(),
+        mb(dram_bytes),
+        traffic.in_percent(),
+        traffic.argument.in_words().to_owned(),
+    ]
+}
+
 /// A section of a page. `refused` says what has no plan.
 pub(super) fn section(lines: &[GapLine], refused: &str) -> String {
-    let mut table = Table::new(&[
-        "network",
-        "SRAM, MiB",
-        "frames/s",
-        "gap, latency",
-        "what binds",
-        "traffic, MB",
-        "gap, traffic",
-        "what binds",
-    ]);
+    let mut table = Table::new(&[&["network", "SRAM, MiB", "frames/s"][..], &COLUMNS].concat());
     for line in lines {
-        table.row(&[
-            line.network.clone(),
-            line.activation_mib.to_string(),
-            format!("{:.1}", line.frames_per_second),
-            line.latency.in_percent(),
-            line.latency.argument.in_words().to_owned(),
-            mb(line.dram_bytes),
-            line.traffic.in_percent(),
-            line.traffic.argument.in_words().to_owned(),
-        ]);
+        let of_plan =
+            [line.network.clone(), line.activation_mib.to_string(), format!("{:.1}", line.frames_per_second)];
+        table.row(&[&of_plan[..], &cells(&line.latency, line.dram_bytes, &line.traffic)].concat());
     }
     let within = |gap: &dyn Fn(&GapLine) -> f64, most: f64| {
         // What is shown as the most counts as that.

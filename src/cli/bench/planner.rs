@@ -15,7 +15,7 @@ use super::case::{Case, parse_case, subject};
 use super::gaps::NETWORKS_OF_TODAY;
 use super::page::Table;
 use super::plot::{self, Series};
-use super::subject::Cost;
+use super::subject::{Cost, Size};
 use crate::cli::console::Console;
 use crate::cli::failure::Failure;
 use crate::io::write_atomic;
@@ -79,7 +79,7 @@ fn networks() -> Vec<Case> {
 }
 
 /// Networks of the zoo at sizes.
-fn zoo(networks: &[(&str, (usize, usize))]) -> Vec<Case> {
+fn zoo(networks: &[(&str, Size)]) -> Vec<Case> {
     networks.iter().map(|&(name, size)| Case::Zoo(name.to_owned(), size)).collect()
 }
 

@@ -8,8 +8,8 @@ use strata_frontend::zoo::ZooModel;
 use strata_isa_spec::Target;
 use strata_passes::rewrite::Families;
 
-use super::gaps::Gap;
-use super::page::{Table, change, mb};
+use super::gaps::{COLUMNS, Gap, cells};
+use super::page::{Table, change};
 use super::subject::Subject;
 use crate::cli::console::{Console, Progress};
 use crate::cli::failure::Failure;
@@ -191,7 +191,7 @@ const PREFACE: &str = "# The zoo on every target\n\n\
 
 /// The page below its title.
 fn section(lines: &[Line]) -> String {
-    let mut table = Table::new(&[
+    let of_plan = [
         "network",
         "target",
         "phases",
@@ -200,32 +200,26 @@ fn section(lines: &[Line]) -> String {
         "off by",
         "search off by",
         "frames/s",
-        "gap, latency",
-        "what binds",
-        "traffic, MB",
-        "gap, traffic",
-        "what binds",
-    ]);
+    ];
+    let mut table = Table::new(&[&of_plan[..], &COLUMNS].concat());
     let mut refused = String::new();
     for line in lines {
         let (network, target) = (line.network.clone(), line.target.clone());
-        let binds = |plan: &Plan| plan.bound.argument.in_words().to_owned();
         match &line.outcome {
-            Outcome::Planned { latency, traffic } => table.row(&[
-                network,
-                target,
-                latency.phases.to_string(),
-                count(latency.predicted_cycles),
-                count(latency.simulated_cycles),
-                change(latency.simulated_cycles as f64, latency.predicted_cycles as f64),
-                change(latency.simulated_cycles as f64, latency.estimated_cycles as f64),
-                format!("{:.2}", latency.frames_per_second),
-                latency.bound.in_percent(),
-                binds(latency),
-                mb(traffic.dram_bytes),
-                traffic.bound.in_percent(),
-                binds(traffic),
-            ]),
+            Outcome::Planned { latency, traffic } => {
+                let of_plan = [
+                    network,
+                    target,
+                    latency.phases.to_string(),
+                    count(latency.predicted_cycles),
+                    count(latency.simulated_cycles),
+                    change(latency.simulated_cycles as f64, latency.predicted_cycles as f64),
+                    change(latency.simulated_cycles as f64, latency.estimated_cycles as f64),
+                    format!("{:.2}", latency.frames_per_second),
+                ];
+                let of_bounds = cells(&latency.bound, traffic.dram_bytes, &traffic.bound);
+                table.row(&[&of_plan[..], &of_bounds].concat());
+            }
             Outcome::Refused(why) => {
                 let none = std::iter::repeat_n("-".to_owned(), 11);
                 table.row(&[network.clone(), target.clone()].into_iter().chain(none).collect::<Vec<_>>());

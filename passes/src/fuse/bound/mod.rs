@@ -26,7 +26,8 @@
 //! them, run after those of the one before. So the array takes all work over all lanes for each frame. When a
 //! frame begins, no more bytes of its tables are in weight SRAM, or on the way there, than it holds: the
 //! others are moved after that, and before the frame ends, since each table is used in it. So `n` frames move
-//! their inputs and outputs, and `n - 1` times what the tables have beyond weight SRAM. The argument of
+//! their inputs and outputs, what each spills, and `n - 1` times what the tables have beyond weight SRAM. The
+//! argument of
 //! `order.rs` holds from the beginning of a frame to its end, if the stock with which it begins is all that
 //! weight SRAM holds. A frame of a long stream takes at least the largest of the three, on average. That is
 //! not a bound of batches: where the stages of two frames take turns, tables are loaded for both at once.

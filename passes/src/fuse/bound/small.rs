@@ -7,7 +7,7 @@ use strata_backend::model::samples::Net;
 use strata_backend::model::{BoundArgument, BufferView, Objective, StageGraph};
 use strata_backend::place::schedule;
 use strata_ir::eval::random::Rng;
-use strata_isa_spec::{Target, frames, timed};
+use strata_isa_spec::{Program, Target, frames, timed};
 
 use super::bounds;
 use crate::fuse::PlanOptions;
@@ -47,7 +47,7 @@ pub(super) fn graph(rng: &mut Rng) -> StageGraph {
 
 /// A machine on which nothing takes time but products and DRAM, about as much each, and on which most stages
 /// have just room.
-pub(super) fn target(graph: &StageGraph, rng: &mut Rng) -> Target {
+fn target(graph: &StageGraph, rng: &mut Rng) -> Target {
     let mut target = Target::preset("micro", &[]).expect("a preset");
     let tables = graph.stages.values().map(|node| node.weight_bytes());
     let (most, all) = (tables.clone().max().unwrap_or(0), tables.sum::<u64>());
@@ -78,31 +78,33 @@ struct Found {
     nearest_frame: u64,
 }
 
-/// Every convex set of stages.
-fn options(objective: Objective) -> PlanOptions {
+/// The program of the best plan that is found among every convex set of stages; none if nothing fits.
+fn program(graph: &StageGraph, target: &Target, objective: Objective, seed: u64) -> Option<Program> {
     let offer = Offer { alike: 64, groups: usize::MAX, ..Offer::default() };
-    PlanOptions { objective, offer, ..PlanOptions::default() }
+    let options = PlanOptions { objective, offer, ..PlanOptions::default() };
+    match plan_with_addresses(graph, target, &options) {
+        Ok(planned) => {
+            let scheduled = schedule(&planned.realised.graph, &planned.plan, target);
+            Some(scheduled.expect("it has addresses").program)
+        }
+        Err(error) if does_not_fit(&error) => None,
+        Err(error) => panic!("seed {seed}: {error}"),
+    }
 }
 
 fn trials(seeds: std::ops::Range<u64>) -> Found {
     let mut found = Found { nearest: u64::MAX, nearest_frame: u64::MAX, ..Found::default() };
-    let options = options(Objective::Latency);
     for seed in seeds {
         let rng = &mut Rng::new(seed);
         let graph = graph(rng);
         let target = target(&graph, rng);
         let topology = Topology::new(&graph).expect("it is a graph");
         let least = bounds(&graph, &topology, &target);
-        let planned = match plan_with_addresses(&graph, &target, &options) {
-            Ok(planned) => planned,
-            Err(error) if does_not_fit(&error) => continue,
-            Err(error) => panic!("seed {seed}: {error}"),
-        };
-        let scheduled = schedule(&planned.realised.graph, &planned.plan, &target).expect("it has addresses");
-        let timing = timed::simulate(&scheduled.program, &target);
+        let Some(program) = program(&graph, &target, Objective::Latency, seed) else { continue };
+        let timing = timed::simulate(&program, &target);
         assert!(timing.cycles >= least.cycles, "seed {seed}: {} for {least:?}", timing.cycles);
         found.plans += 1;
-        let frame = frames::simulate_unverified(&scheduled.program, &target);
+        let frame = frames::simulate_unverified(&program, &target);
         let moved = frame.dram_bytes.total();
         assert!(frame.cycles >= least.frame.cycles, "seed {seed}: {frame:?} for {least:?}");
         assert!(moved >= least.frame.bytes, "seed {seed}: {frame:?} for {least:?}");
@@ -153,14 +155,8 @@ fn trials_of_traffic(seeds: std::ops::Range<u64>) -> Moved {
         let topology = Topology::new(&graph).expect("it is a graph");
         let least = bounds(&graph, &topology, &target);
         for objective in [Objective::Traffic, Objective::Latency] {
-            let planned = match plan_with_addresses(&graph, &target, &options(objective)) {
-                Ok(planned) => planned,
-                Err(error) if does_not_fit(&error) => continue,
-                Err(error) => panic!("seed {seed}: {error}"),
-            };
-            let scheduled =
-                schedule(&planned.realised.graph, &planned.plan, &target).expect("it has addresses");
-            let moved = timed::traffic(&scheduled.program).total();
+            let Some(program) = program(&graph, &target, objective, seed) else { continue };
+            let moved = timed::traffic(&program).total();
             assert!(moved >= least.bytes, "seed {seed}, {objective:?}: {moved} for {least:?}");
             if objective == Objective::Traffic {
                 found.plans += 1;

@@ -110,9 +110,9 @@ impl Bound<'_> {
                 if pairs.iter().any(|other| self.holds(pair, *other)) {
                     continue;
                 }
-                let mut between = self.topology.descendants[first].clone();
-                between = between.without(&between.without(&self.topology.ancestors[last]));
-                between.extend(&[first, last].into_iter().collect());
+                let inner = self.topology.descendants[first].iter();
+                let inner = inner.filter(|&stage| self.topology.ancestors[last].contains(stage));
+                let between: StageSet = inner.chain([first, last]).collect();
                 let (_, bytes) = demands.of(between.iter());
                 if between.len() > most_stages || bytes > most_bytes {
                     pairs.push(pair);
@@ -141,18 +141,18 @@ impl Bound<'_> {
         };
         let mut by_most: Vec<(u64, Apart)> = pairs.iter().map(|pair| (at_most(pair), *pair)).collect();
         by_most.sort_by_key(|&(most, pair)| (Reverse(most), pair.first, pair.last));
-        let mut best: Option<(u64, Apart)> = None;
+        let (mut least, mut best) = (self.kept, None);
         for (most, pair) in by_most {
-            if most <= best.map_or(self.kept, |(least, _)| least) || self.cuts_left.get() == 0 {
+            if most <= least || self.cuts_left.get() == 0 {
                 break;
             }
             self.cuts_left.set(self.cuts_left.get() - 1);
-            let least = self.least_alive(pair, made);
-            if least > best.map_or(self.kept, |(best, _)| best) {
-                best = Some((least, pair));
+            let alive = self.least_alive(pair, made);
+            if alive > least {
+                (least, best) = (alive, Some(pair));
             }
         }
-        let Some((least, Apart { first, last })) = best else { return 0 };
+        let Some(Apart { first, last }) = best else { return 0 };
         let after: Vec<Apart> = pairs.iter().copied().filter(|pair| self.is_from(last, pair.first)).collect();
         let made_after: Vec<Made> =
             made.iter().filter(|made| self.is_from(last, made.stage)).cloned().collect();
